@@ -58,13 +58,14 @@ class Pipeline:
             models: the best one first; the others are used when time is short.
             clock: source of monotonic time.
             skip_late: abandon a frame before inference if every model would be late with it; if
-                False, the best model runs on every frame.
+                False, the smallest model runs on it.
             standing_in: see `replace`.
         """
         self.lost: BackendLost | None = None
         self._clock = clock
         self._skip_late = skip_late
         self._publish = CostPrediction(0)
+        self._without_publishing = 0
         self.engine: EngineCounters | None = None
         self.replace(models, standing_in)
         self._to_source: BoxesToSource
@@ -111,7 +112,7 @@ class Pipeline:
         if model is None:
             record.status, record.reason = FrameStatus.SKIPPED_LATE, self._why_not(left_ns, record)
             return record, None
-        if finish_by_ns is not None and self._skip_late and not self._on_trial:
+        if finish_by_ns is not None and not self._on_trial:
             model = self._in_time_by(finish_by_ns - started_ns, model)
         self._chosen, record.model = model, model.name
         record.reason = self._standing_in
@@ -172,13 +173,12 @@ class Pipeline:
         """Choose the model to run in the time left; None if none fits.
 
         The choice is the best model whose 99th percentile fits; failing that the smallest model, if
-        its median fits; failing that none. If cameras share the models, time may be short because
-        of another camera, which says nothing about the models' costs: a frame past its deadline may
-        still be tried, and if no model is chosen, the predictions stay as they are.
+        its median fits or frames are not skipped; failing that none. If cameras share the models,
+        time may be short because of another camera, which says nothing about the models' costs: a
+        frame past its deadline may still be tried, and if no model is chosen, the predictions stay
+        as they are.
         """
-        if not self._skip_late:
-            return self._models[0]
-        if left_ns <= 0 and not shared:
+        if left_ns <= 0 and not shared and self._skip_late:
             return None
         best, smallest = self._models[0], self._models[-1]
         chosen = None
@@ -187,7 +187,7 @@ class Pipeline:
                 chosen = model
                 break
         # Up to here caution costs only accuracy; from here on it would cost the frame.
-        if chosen is None and self._median_ns(smallest) <= left_ns:
+        if chosen is None and (not self._skip_late or self._median_ns(smallest) <= left_ns):
             chosen = smallest
         self._without_best = 0 if chosen is best else self._without_best + 1
         tried, every = (smallest, TRIED_EVERY) if chosen is None else (best, BEST_TRIED_EVERY)
@@ -237,8 +237,25 @@ class Pipeline:
         return [*levels, [self._median_ns(self._models[-1])]]
 
     def status_of(self, record: FrameRecord) -> FrameStatus:
-        """The status that the frame would get if its detections were published now."""
-        return self._status_at(self._clock.monotonic_ns(), record)
+        """The status that the frame will rather get than not if its detections go out now.
+
+        How long publication takes is predicted from the frames before.
+        """
+        expected_ns = record.postprocessed_ns + self._publish.median_ns
+        return self._status_at(max(self._clock.monotonic_ns(), expected_ns), record)
+
+    def withholds(self, record: FrameRecord) -> bool:
+        """Whether a frame's detections that must not be late are not to be published.
+
+        They are not if they will rather be late than not. Where only the prediction says so, every
+        `TRIED_EVERY`th frame goes out all the same, so that the prediction stays up to date.
+        """
+        if self.status_of(record) != FrameStatus.LATE:
+            return False
+        if self._clock.monotonic_ns() > record.deadline_ns:
+            return True
+        self._without_publishing += 1
+        return self._without_publishing % TRIED_EVERY > 0
 
     def _status_at(self, published_ns: int, record: FrameRecord) -> FrameStatus:
         if published_ns > record.deadline_ns:
@@ -256,8 +273,9 @@ class Pipeline:
         return record
 
     def withheld(self, record: FrameRecord) -> FrameRecord:
-        """Complete the record of a frame whose detections are too late and not published."""
-        record.status, record.reason = FrameStatus.SKIPPED_LATE, b"withheld: past its deadline"
+        """Complete the record of a frame whose detections would be late and are not published."""
+        record.status = FrameStatus.SKIPPED_LATE
+        record.reason = b"withheld: it would have been published past its deadline"
         record.detections = 0
         return record
 

@@ -394,11 +394,13 @@ class DetectorSettings(CamerasSettings):
     )
     skip_late: bool = Field(
         default=True,
-        description="skip inference for a frame that would miss its deadline with every model",
+        description="skip inference for a frame that would miss its deadline with every model; if "
+        "not, the fastest model runs on it",
     )
     publish_late: bool = Field(
         default=True,
-        description="publish detections that missed the deadline too, marked as late",
+        description="publish detections that missed the deadline too, marked as late; if not, "
+        "those that publication would probably make late are withheld as well",
     )
     detections_topic: Topic = Field(
         default="perception/detections",
@@ -498,7 +500,8 @@ class WatchdogSettings(CamerasSettings):
         default=0.1,
         ge=0,
         le=1,
-        description="if a larger share of frames misses the deadline, health is DEGRADED",
+        description="if a larger share of frames misses the deadline, or has only the result of a "
+        "smaller model or another backend, health is DEGRADED",
     )
 
     @model_validator(mode="after")

@@ -166,8 +166,7 @@ class Lane:
     def finish(self, record: FrameRecord, detections: Detections | None) -> None:
         """Publish the objects found in the waiting frame, and finish it."""
         if detections is not None:
-            late = self.pipeline.status_of(record) == FrameStatus.LATE
-            if late and not self._settings.publish_late:
+            if not self._settings.publish_late and self.pipeline.withholds(record):
                 record = self.pipeline.withheld(record)
             else:
                 self._publish(record, detections)

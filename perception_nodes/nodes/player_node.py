@@ -127,9 +127,11 @@ class PlayerNode(PerceptionNode):
         """
         first_ns = None
         for frame in self._drive.frames():
-            first_ns = frame.log_time_ns if first_ns is None else first_ns
-            passed_ns = self._log_clock.passed_ns(frame)
-            yield replace(frame, log_time_ns=first_ns + passed_ns - self._age_ns(frame))
+            age_ns, passed_ns = self._age_ns(frame), self._log_clock.passed_ns(frame)
+            if first_ns is None:
+                # Before the first frame /clock goes on for a while, and ROS has no time before 0.
+                first_ns = max(frame.log_time_ns, round(SETTLE_NS * self.settings.rate) + age_ns)
+            yield replace(frame, log_time_ns=first_ns + passed_ns - age_ns)
 
     def _stamp_ns(self, frame: RawFrame) -> int:
         return self._due_ns(frame) if self._clocks is None else frame.log_time_ns
@@ -141,13 +143,14 @@ class PlayerNode(PerceptionNode):
     def _age_ns(self, frame: RawFrame) -> int:
         """How long before it was recorded a frame was taken.
 
-        That is known in simulated time, by its stamp, if the camera and the recorder had the same
-        clock; then the frame has no age when it is sent.
+        That is known in simulated time, by its stamp, if it has one and the camera and the recorder
+        had the same clock; then the frame has no age when it is sent.
         """
         if self.settings.use_sim_time:
             with suppress(FrameRejected):
-                age_ns = frame.log_time_ns - read_stamp(frame.data)
-                if 0 <= age_ns < MAX_SANE_AGE_NS:
+                stamp_ns = read_stamp(frame.data)
+                age_ns = frame.log_time_ns - stamp_ns
+                if stamp_ns and 0 <= age_ns < MAX_SANE_AGE_NS:
                     return age_ns
         return 0
 

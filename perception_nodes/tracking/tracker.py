@@ -20,7 +20,7 @@ MAX_PX = 1e6
 """Boxes that reach farther are none."""
 CLOCK_STEP_NS = 1_000_000_000
 """A stamp that is older than the last one by this much is of another clock; by less, it is that of
-a frame that was overtaken, unless the next one, too, is older than the last one that was used."""
+a frame that was overtaken, unless others like it follow."""
 DEFAULTS = TrackingSettings()
 MEMORY = 0.9
 """What a class's score still counts for at the next detection."""

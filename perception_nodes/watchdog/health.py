@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
+from perception_nodes.core.frame import CROWDED, IN_TIME, PUBLISHED, FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.watchdog.faults import Fault
 
@@ -63,7 +63,8 @@ class Health:
         """Take the status of a frame that has ended, and its reason."""
         self._statuses.append(status)
         if status == FrameStatus.DEGRADED:
-            self._degraded_why = reason
+            # A crowd is no cause: the wanted model would have met it too.
+            self._degraded_why = reason.removeprefix(CROWDED.decode()).removeprefix("; ")
         if status == FrameStatus.FAILED:
             self._failed_why = reason
         if status in PUBLISHED:
@@ -134,21 +135,22 @@ class Health:
                 f"{abandoned} of the last {frames} frames were abandoned",
             )
         missed = frames - sum(map(self._statuses.count, IN_TIME))
-        if missed > limits.degraded_miss_rate * limits.window_frames:
-            failed = self._statuses.count(FrameStatus.FAILED)
-            return (
-                HealthMode.DEGRADED,
-                f"{missed} of the last {frames} frames missed the deadline"
-                + (f", of which {failed} FAILED: {self._failed_why}" if failed else ""),
-            )
         smaller = self._statuses.count(FrameStatus.DEGRADED)
-        if smaller > limits.degraded_miss_rate * limits.window_frames:
-            why = self._degraded_why
-            return (
-                HealthMode.DEGRADED,
-                f"{smaller} of the last {frames} frames"
-                + (f": {why}" if why else " were left to the smaller model"),
-            )
+        if missed + smaller > limits.degraded_miss_rate * limits.window_frames:
+            causes = []
+            if missed:
+                failed = self._statuses.count(FrameStatus.FAILED)
+                causes.append(
+                    f"{missed} of the last {frames} frames missed the deadline"
+                    + (f", of which {failed} FAILED: {self._failed_why}" if failed else "")
+                )
+            if smaller:
+                why = self._degraded_why
+                causes.append(
+                    f"{smaller} of the last {frames} frames"
+                    + (f": {why}" if why else " were left to the smaller model")
+                )
+            return HealthMode.DEGRADED, "; ".join(causes)
         return HealthMode.NOMINAL, "detections arrive in time"
 
     def _since_then(self) -> str:

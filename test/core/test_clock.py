@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception_nodes.core.clock import (
+    CLOCK_MESSAGES,
     MAX_SANE_AGE_NS,
     CaptureTime,
     SimulatedClock,
@@ -95,6 +96,31 @@ def test_a_burst_after_a_pause_says_nothing_of_the_rate():
         told_ns += 50_000_000
         clock.update(told_ns, begin_ns + now_ns)
         assert abs(clock._at(begin_ns + now_ns + 45_000_000) - told_ns) <= 200_000_000
+
+
+@pytest.mark.parametrize("period_ms", [10, 25, 40, 166, 333])
+@pytest.mark.parametrize(
+    ("before", "rate"), [(1, 0.2), (1, 0.1), (1, 0.5), (2, 1), (5, 1), (10, 1)]
+)
+def test_a_simulated_time_that_goes_slower_is_followed(before, rate, period_ms):
+    begin_ns, told_ns, clock = time.monotonic_ns() - 10**11, WALL, SimulatedClock()
+    for index in range(200):
+        now_ns = begin_ns + index * period_ms * 1_000_000
+        error_ns = clock._at(now_ns) - told_ns
+        assert index <= 100 + CLOCK_MESSAGES or abs(error_ns) <= 10_000_000, index
+        clock.update(told_ns, now_ns)
+        told_ns += round((before if index < 100 else rate) * period_ms * 1_000_000)
+
+
+@pytest.mark.parametrize("period_ms", [25, 166])
+def test_two_first_messages_in_a_burst_say_nothing_of_the_rate_for_long(period_ms):
+    begin_ns, clock = time.monotonic_ns() - 10**11, SimulatedClock()
+    for index in range(100):
+        late_ms = period_ms - 5 if index == 0 else 0
+        told_ns, late_ns = index * period_ms * 1_000_000, late_ms * 1_000_000
+        error_ns = clock._at(begin_ns + told_ns) - WALL - told_ns
+        assert index <= CLOCK_MESSAGES or abs(error_ns) <= 10_000_000, index
+        clock.update(WALL + told_ns, begin_ns + told_ns + late_ns)
 
 
 @pytest.mark.parametrize(("waited_ns", "known_ns"), [(5, 5), (-1, 0), (10**9, 0), (10**18, 0)])

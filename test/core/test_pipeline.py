@@ -163,6 +163,19 @@ def test_without_skipping_it_is_detected_and_late():
     assert detections is not None
 
 
+def test_without_skipping_a_smaller_model_stands_in_too_and_runs_where_all_are_late():
+    rig = Rig(skip_late=False, expected_ms=20.0, duration_ms=20.0, fallback_ms=3.0)
+    statuses = [rig.run()[0].status for _ in range(2 * BEST_TRIED_EVERY)]
+    assert statuses.count(FrameStatus.DEGRADED) == 2 * BEST_TRIED_EVERY - 2
+    assert statuses.count(FrameStatus.LATE) == 2  # the best model is tried
+    record, _ = rig.run(rig.header(deadline_ms=4.0))
+    assert (record.status, record.model) == (FrameStatus.LATE, b"tiny")
+    record, _ = rig.run(rig.header(deadline_ms=1.0))
+    assert (record.status, record.model) == (FrameStatus.LATE, b"tiny")
+    record, _ = rig.run(rig.header(deadline_ms=60.0))
+    assert (record.status, record.model) == (FrameStatus.OK, b"toy")
+
+
 def test_a_backend_error_fails_the_frame_with_its_reason():
     record, detections = Rig(error=BackendError("out of memory")).run()
     assert detections is None
@@ -310,12 +323,38 @@ def test_the_best_model_comes_back_when_it_is_in_time_again():
 
 def test_late_detections_can_be_withheld():
     rig = Rig(duration_ms=20)
-    record, _ = rig.pipeline.detect(rig.header(), IMAGE)
-    assert rig.pipeline.status_of(record) == FrameStatus.LATE
-    record = rig.pipeline.withheld(record)
+    for _ in range(2 * TRIED_EVERY):
+        record, _ = rig.pipeline.detect(rig.header(deadline_ms=21.0), IMAGE)
+        assert rig.pipeline.status_of(record) == FrameStatus.LATE
+        assert rig.pipeline.withholds(record)
+        rig.pipeline.withheld(record)
+        rig.models[0].inference.expect(0)
     assert record.status == FrameStatus.SKIPPED_LATE  # LATE ones are published
     assert (record.published_ns, record.detections) == (0, 0)
-    assert record.reason == b"withheld: past its deadline"
+    assert record.reason == b"withheld: it would have been published past its deadline"
+
+
+def test_detections_that_publication_would_make_late_are_withheld_too_but_for_each_tenth():
+    rig = Rig(skip_late=False, duration_ms=7.0)
+    for _ in range(WINDOW):
+        rig.run(publish_ms=1.5)
+    tried = 0
+    for _ in range(10 * TRIED_EVERY):
+        record, _ = rig.pipeline.detect(rig.header(), IMAGE)  # 1 ms is left
+        assert rig.pipeline.status_of(record) == FrameStatus.LATE
+        if not rig.pipeline.withholds(record):
+            tried += 1
+            rig.clock.now_ns += round(1.5 * MS)
+            assert rig.pipeline.published(record).status == FrameStatus.LATE
+    assert tried == 10
+    # In time again: by those that are tried, that is learned.
+    statuses = []
+    for _ in range(WINDOW * TRIED_EVERY):
+        record, _ = rig.pipeline.detect(rig.header(), IMAGE)
+        if not rig.pipeline.withholds(record):
+            rig.clock.now_ns += MS // 2
+            statuses.append(rig.pipeline.published(record).status)
+    assert set(statuses) == {FrameStatus.OK} and len(statuses) > WINDOW
 
 
 def test_models_that_stand_in_for_others_are_degraded_and_say_why():

@@ -163,6 +163,26 @@ def test_frames_while_no_detector_runs_are_told_so(graph):
     assert reports == [(0, FrameStatus.FAILED, nobody), (1, FrameStatus.OK, b"")]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_frames_behind_a_detector_that_died_unseen_are_told_that_none_runs(graph, known):
+    """It died with the watchdog that knew it, or before any watchdog had heard of it."""
+    first = graph.start_detector()
+    if known:
+        graph.end(first, graph.enter())
+        graph.step()
+    first.kill()
+    first.wait(TIMEOUT_S)
+    if known:
+        graph.account = graph.new_account()
+    graph.step()
+    _, frame, _ = graph.enter()
+    second = graph.start_detector()
+    graph.end(second, graph.enter())
+    _, reports = graph.step()
+    nobody = b"no detector is known to have been working when it came"
+    assert (frame, FrameStatus.FAILED, nobody) in reports
+
+
 def test_frames_that_came_while_nobody_looked_did_come(graph):
     graph.start_detector()
     graph.enter()

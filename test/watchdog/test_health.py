@@ -2,7 +2,7 @@
 
 import pytest
 
-from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.frame import CROWDED, FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.watchdog.faults import Fault
 from perception_nodes.watchdog.health import Health, HealthLimits, Transition
@@ -162,6 +162,20 @@ def test_a_smaller_model_is_degraded(nominal):
     assert transition.cause == "3 of the last 10 frames were left to the smaller model"
 
 
+@pytest.mark.parametrize("missed", [LATE, FAILED])
+def test_frames_that_missed_and_those_of_a_smaller_model_count_together(nominal, missed):
+    nominal.frames(missed)
+    nominal.frames(FrameStatus.DEGRADED)
+    assert nominal.mode == "NOMINAL"
+    (transition,) = nominal.frames(FrameStatus.DEGRADED)
+    failed = ", of which 1 FAILED: lab8 is unknown" if missed == FAILED else ""
+    assert transition.mode is HealthMode.DEGRADED
+    assert transition.cause == (
+        f"1 of the last 10 frames missed the deadline{failed}; "
+        "2 of the last 10 frames were left to the smaller model"
+    )
+
+
 def test_a_better_mode_must_hold_before_it_is_entered(nominal):
     nominal.wait(600)
     assert nominal.mode == "UNSAFE"
@@ -217,12 +231,20 @@ def test_alternating_facts_do_not_make_it_flap(nominal):
     assert transitions == []
 
 
-def test_the_reason_of_degraded_frames_is_told(nominal):
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("openvino stands in", ": openvino stands in"),
+        (f"{CROWDED.decode()}; openvino stands in", ": openvino stands in"),
+        (CROWDED.decode(), " were left to the smaller model"),
+    ],
+)
+def test_why_frames_are_degraded_is_told_and_no_crowd(nominal, reason, told):
     for _ in range(3):
         nominal.ms += 33
-        nominal.health.frame(FrameStatus.DEGRADED, nominal.ms * MS, "openvino stands in")
+        nominal.health.frame(FrameStatus.DEGRADED, nominal.ms * MS, reason)
     nominal.health.update([], nominal.ms * MS)
-    assert nominal.health.cause == "3 of the last 10 frames: openvino stands in"
+    assert nominal.health.cause == "3 of the last 10 frames" + told
 
 
 def test_the_mode_before_the_last_change_is_kept():
