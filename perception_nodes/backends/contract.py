@@ -124,11 +124,20 @@ class Backend(Protocol):
         ...
 
 
+class QueuedCaller(InferenceBackend, Protocol):
+    """A backend for one of several threads that share a loaded model."""
+
+    @property
+    def ended_ns(self) -> int:
+        """CLOCK_MONOTONIC at which the last call ended, however late its thread went on."""
+        ...
+
+
 @runtime_checkable
 class QueuedBackend(Protocol):
     """A backend that several threads can call at once."""
 
-    def queue(self, count: int) -> Sequence[InferenceBackend]:
+    def queue(self, count: int) -> Sequence[QueuedCaller]:
         """One backend for each of `count` threads, all with the same loaded model.
 
         Calls run one after the other, with no time lost between them. The tensors that one of these

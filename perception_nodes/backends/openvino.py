@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -106,12 +107,20 @@ class Request:
             BackendError: the outputs are not what `model.yaml` describes.
         """
         self._request = compiled.create_infer_request()
+        self._begun_ns = 0
         names = (*model.outputs.box, *model.outputs.classes)
         self.heads = heads_of(model, {n: self._request.get_tensor(n).data for n in names})
+
+    @property
+    def ended_ns(self) -> int:
+        """When the last call ended, see `QueuedCaller`; OpenVINO's own thread has noted it."""
+        latency_ms: float = self._request.latency
+        return self._begun_ns + round(latency_ms * 1e6)
 
     def begin(self, image: NDArray[np.uint8]) -> None:
         """Start the network on the image, in place; an error is a RuntimeError."""
         self._request.set_input_tensor(ov.Tensor(image[np.newaxis], shared_memory=True))
+        self._begun_ns = time.monotonic_ns()
         self._request.start_async()
 
     def end(self) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.backends.model import available_models, load_model
@@ -412,14 +413,16 @@ def bench_tracking(
             results[drive.name] = evaluate(drive)
             progress(done, len(drives))
     _write_json(json_file, results)
-    columns = ("HOTA", "IDF1", "switches", "px", "old", "bare", "2σ")
-    table = Table("drive", *columns, "p50", "p99 ms")
+    titles = ("HOTA", "IDF1", "switches", "px", "old", "bare", "2σ", "p50", "p99 ms")
+    # Narrow, for 80 columns; longer names alone are broken.
+    figures = (Column(title, no_wrap=True) for title in titles)
+    table = Table(Column("drive", overflow="fold"), *figures, box=None, padding=(0, 1, 0, 0))
     for name, found in results.items():
         errors = found.get("error_px", {})
         cells = [found[key] for key in ("hota", "idf1", "switches")]
         cells += [errors.get(key) for key in ("predicted", "capture", "detections")]
         cells += [found.get("within_2_sigma"), *found["ms"].values()]
-        table.add_row(name, *("–" if cell is None else f"{cell:.4g}" for cell in cells))
+        table.add_row(escape(name), *("–" if cell is None else f"{cell:.4g}" for cell in cells))
     Console().print(table)
 
 

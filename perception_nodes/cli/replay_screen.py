@@ -118,9 +118,10 @@ def corpus_bar(drives: int) -> Iterator[CorpusBar]:
 def show_all(whole: dict[str, Any], out: Path) -> None:
     """Print the results of several drives as a table on stderr; `whole` is as in summary.json."""
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("drive", no_wrap=True)
+    # A narrow terminal breaks the names alone.
+    table.add_column("drive", overflow="fold")
     for column in ("frames", "not OK", "lost", "objects", "p50 ms", "p99 ms", "changed"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     drives, failed, totals = whole["drives"], whole["failed"], whole["totals"]
     for name, summary in list(drives.items())[:SHOWN_DRIVES]:
         table.add_row(*_cells(name, summary, len(summary.get("golden", {}).get("changes", ()))))

@@ -112,7 +112,7 @@ def channel_trouble(camera: str, source: str, senders: int) -> Trouble:
         return Trouble(f"no frame from the camera: {camera!r} is connected, but sends nothing")
     problem = f"shared memory: no process sends frames of the camera {camera!r}"
     if source != "shm":
-        return Trouble(problem, f"messages of camera_node say why it cannot read {source}")
+        return Trouble(problem, f"messages of camera_node say what became of {source}")
     name = "" if camera == DEFAULT_CAMERA else f" --name {camera}"
     return Trouble(problem, f"start `perception camera SOURCE{name}` in the same ROS domain")
 

@@ -2,13 +2,20 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.contract import Backend, BackendSettings, QueuedBackend, open_backend
+from perception_nodes.backends.contract import (
+    Backend,
+    BackendSettings,
+    QueuedBackend,
+    QueuedCaller,
+    open_backend,
+)
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.core.clock import SystemClock
@@ -34,6 +41,8 @@ from perception_nodes.transport.cdr_writer import write_detection_array
 
 CAMERA_NAME = "replay"
 WARM_UP_CALLS = 3
+RECENT_CALLS = 16
+"""More calls than can end before the thread of an earlier one goes on."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +112,47 @@ class LoadedModel:
 
 
 class OneAtATime:
-    """Lets several threads share a backend: calls wait for each other and return copies."""
+    """Lets several threads share a backend: calls wait for each other and return copies.
 
-    def __init__(self, backend: InferenceBackend) -> None:
-        self._backend = backend
-        self._lock = threading.Lock()
+    Attributes:
+        ended_ns: see `QueuedCaller`.
+    """
+
+    def __init__(self, backend: InferenceBackend, lock: threading.Lock) -> None:
+        """Make the caller of one thread; `lock` is that of all threads."""
+        self._backend, self._lock = backend, lock
+        self.ended_ns = 0
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
         """Infer; the tensors are the caller's own."""
         with self._lock:
-            heads = self._backend.infer(image)
-            boxes, classes = ([t.copy() for t in some] for some in (heads.boxes, heads.classes))
-            return HeadTensors(boxes, classes, heads.engine)
+            try:
+                heads = self._backend.infer(image)
+                boxes, classes = ([t.copy() for t in some] for some in (heads.boxes, heads.classes))
+                return HeadTensors(boxes, classes, heads.engine)
+            finally:
+                self.ended_ns = time.monotonic_ns()
+
+
+class Ends:
+    """When calls of several threads ended, of which one begins where the one before it ends."""
+
+    def __init__(self) -> None:
+        """No call yet."""
+        self._lock = threading.Lock()
+        self._recent_ns: deque[int] = deque(maxlen=RECENT_CALLS)
+
+    def before(self, ended_ns: int) -> int:
+        """Note the end of a call; returns the end of the call before it.
+
+        Threads may come in another order than their calls have ended. A call whose thread is still
+        to come is not known; then it is the end of an earlier one, so that a call seems to have
+        taken longer than it has, not less long.
+        """
+        with self._lock:
+            before_ns = max((ns for ns in self._recent_ns if ns < ended_ns), default=0)
+            self._recent_ns.append(ended_ns)
+        return before_ns
 
 
 class CameraTurn:
@@ -124,9 +162,9 @@ class CameraTurn:
         waited_ns: how long the last call waited for calls of other threads.
     """
 
-    def __init__(self, caller: InferenceBackend, ended_ns: list[int]) -> None:
-        """`ended_ns` holds the time at which any thread's last call ended; all share it."""
-        self._caller, self._ended_ns = caller, ended_ns
+    def __init__(self, caller: QueuedCaller, ends: Ends) -> None:
+        """All threads share `ends`."""
+        self._caller, self._ends = caller, ends
         self.waited_ns = 0
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
@@ -135,17 +173,19 @@ class CameraTurn:
         try:
             return self._caller.infer(image)
         finally:
-            self.waited_ns = max(0, self._ended_ns[0] - asked_ns)
-            self._ended_ns[0] = time.monotonic_ns()
+            self.waited_ns = max(0, self._ends.before(self._caller.ended_ns) - asked_ns)
 
 
 def turns(backend: Backend, threads: int) -> list[CameraTurn]:
     """Make a caller for each thread, so that one infers while others decode their results."""
-    callers: Sequence[InferenceBackend] = [OneAtATime(backend)] * threads
+    callers: Sequence[QueuedCaller]
     if isinstance(backend, QueuedBackend):
         callers = backend.queue(threads)
-    ended_ns = [0]
-    return [CameraTurn(caller, ended_ns) for caller in callers]
+    else:
+        lock = threading.Lock()
+        callers = [OneAtATime(backend, lock) for _ in range(threads)]
+    ends = Ends()
+    return [CameraTurn(caller, ends) for caller in callers]
 
 
 class _DueClock:

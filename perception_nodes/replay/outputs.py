@@ -12,6 +12,7 @@ from perception_nodes.core.frame import FrameRejected, latency_ms
 from perception_nodes.core.inference import Progress
 from perception_nodes.core.statistics import summarize
 from perception_nodes.drives.bag import Drive, RawFrame, camera_info_topic
+from perception_nodes.drives.log_clock import LogClock
 from perception_nodes.drives.schemas import (
     ANNOTATIONS,
     CAMERA_INFO,
@@ -53,7 +54,6 @@ ANNOTATIONS_TOPIC = "/perception/annotations"
 ANNOTATED_TOPIC = "/perception/annotated/compressed"
 """The picture with its boxes drawn in, for viewers without annotations, such as rviz."""
 JPEG_QUALITY = 85
-DEFAULT_FPS = 10.0
 
 
 def finish(
@@ -219,14 +219,15 @@ class PictureWriter:
         Args:
             recorder: recording of the run; it stays open.
             drive: the drive of the frames.
-            video: file to write; None for no video.
+            video: file to write, in which the recorded time passes; None for no video.
             picture_format: `jpeg`, scaled for people, each with a copy that shows the boxes; or
                 `h264`, a video topic in the size of the frames, with their calibration, so that
                 the recording can be replayed.
         """
         self._recorder = recorder
         self._maker = PictureMaker(drive.message_type)
-        self._video = VideoFile(video, _frame_rate(drive)) if video is not None else None
+        self._video = VideoFile(video) if video is not None else None
+        self._log_clock = LogClock()
         self._packets = VideoPackets() if picture_format == H264 else None
         self._whole = PictureMaker(drive.message_type, scaled=False)
         self._info: bytes | None = None
@@ -273,7 +274,7 @@ class PictureWriter:
             annotated = compressed_image(stamp_ns, frame_id, jpeg)
             write(ANNOTATED_TOPIC, COMPRESSED_IMAGE, log_time_ns, annotated)
         if self._video is not None:
-            self._video.write(picture)
+            self._video.write(picture, self._log_clock.passed_ns(frame))
         self.chosen.take(frame.index, jpeg, latency, 0 if found is None else len(found))
         if self.chosen.wants(frame.index, len(changes)):
             draw_changes(bare, scale, changes)
@@ -312,13 +313,6 @@ class PictureWriter:
         """Complete the video; after an error, remove it."""
         if self._video is not None:
             self._video.close(complete=kind is None)
-
-
-def _frame_rate(drive: Drive) -> float:
-    """Frames a second of the recording, limited to what a video can have."""
-    if drive.frame_count < 2 or drive.duration_ns <= 0:
-        return DEFAULT_FPS
-    return min(max((drive.frame_count - 1) / (drive.duration_ns / 1e9), 1.0), 120.0)
 
 
 def _jpeg(picture: Picture) -> bytes:

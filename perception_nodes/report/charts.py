@@ -27,8 +27,11 @@ HEALTH_COLOURS = {
 DEADLINE_COLOUR = "#e03131"
 RANKS = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
 PERCENTILE_COLOUR = "#868e96"
-TIME_BINS = 120
-"""Equal parts of the drive in which objects are counted."""
+GAP_INTERVALS = 4
+"""Between frames that are more than so many median intervals apart, a timeline is empty."""
+TIME_BINS, BIN_FRAMES = 120, 2
+"""Equal parts of the drive in which objects are counted: at most so many, and with so many frames
+on average, so that frames that come unevenly leave none empty."""
 _CONFIG = {"displaylogo": False, "responsive": True, "displayModeBar": False}
 
 
@@ -86,11 +89,12 @@ def timeline(reports: Sequence[ReportedFrame], deadline_ms: float) -> Figure:
     shown = worst_of_groups(reports, MAX_POINTS)
     seconds = _seconds([report.log_time_ns for report in shown])
     stages = [stage_durations_ms(report) for report in shown]
+    places = _with_gaps(seconds)
     figure = Figure()
     for stage, colour in zip(STAGES, STAGE_COLOURS, strict=True):
         figure.add_scatter(
-            x=seconds,
-            y=[round(found.get(stage, 0.0), 3) for found in stages],
+            x=[at_s for at_s, _ in places],
+            y=[None if i is None else round(stages[i].get(stage, 0.0), 3) for _, i in places],
             name=stage,
             stackgroup="stages",
             line={"width": 0, "shape": "hvh"},
@@ -145,7 +149,7 @@ def classes(recording: Recording) -> Figure:
     """How many objects of each class a frame had, over the drive; the totals in the legend."""
     start_ns = min((report.log_time_ns for report in recording.reports), default=0)
     end_ns = max((report.log_time_ns for report in recording.reports), default=0)
-    bins = min(TIME_BINS, max(len(recording.reports), 1))
+    bins = min(TIME_BINS, max(len(recording.reports) // BIN_FRAMES, 1))
     width_ns = (end_ns - start_ns) // bins + 1
     frames = np.zeros(bins)
     counts: dict[str, NDArray[np.float64]] = {}
@@ -155,18 +159,17 @@ def classes(recording: Recording) -> Figure:
         found = recording.found(report)
         for label in found.labels if found else ():
             counts.setdefault(label, np.zeros(bins))[place] += 1
-    seconds = (np.arange(bins) * width_ns / 1e9).round(2).tolist()
+    seconds = ((np.arange(bins) + 0.5) * width_ns / 1e9).round(2).tolist()
     figure = Figure()
     for label, count in sorted(counts.items(), key=lambda item: -item[1].sum()):
-        figure.add_scatter(
+        figure.add_bar(
             x=seconds,
-            y=(count / np.maximum(frames, 1)).round(2).tolist(),
+            y=[round(n / of, 2) if of else None for n, of in zip(count, frames, strict=True)],
             name=f"{escape(label)} ({int(count.sum())})",
-            stackgroup="classes",
-            line={"width": 1, "shape": "hv", "color": class_colour(label)},
+            marker={"color": class_colour(label), "line": {"width": 0}},
             hovertemplate="%{y:.1f}",
         )
-    figure.update_layout(hovermode="x unified", showlegend=True)
+    figure.update_layout(barmode="stack", hovermode="x unified", showlegend=True)
     return styled(figure, "seconds since the first frame", "objects a frame", 300)
 
 
@@ -183,6 +186,18 @@ def _badness(report: ReportedFrame) -> tuple[bool, float]:
 
 def _seconds(times_ns: list[int]) -> list[float]:
     return [round((time_ns - times_ns[0]) / 1e9, 4) for time_ns in times_ns]
+
+
+def _with_gaps(seconds: list[float]) -> list[tuple[float, int | None]]:
+    """The times of frames with their indices, and times without a frame that bound the gaps."""
+    steps_s = np.diff(seconds)
+    usual_s = float(np.median(steps_s)) if len(steps_s) else 0.0
+    places: list[tuple[float, int | None]] = []
+    for i, at_s in enumerate(seconds):
+        if i and 0 < GAP_INTERVALS * usual_s < steps_s[i - 1]:
+            places += [(seconds[i - 1] + usual_s, None), (at_s - usual_s, None)]
+        places.append((at_s, i))
+    return places
 
 
 def styled(figure: Figure, x_title: str, y_title: str, height_px: int) -> Figure:

@@ -13,27 +13,27 @@ from perception_nodes.preprocess.video import pyav
 QUALITY = {"preset": "veryfast", "crf": "21"}
 STREAMED = {"preset": "veryfast", "crf": "18", "tune": "zerolatency"}
 KEY_EVERY = 30
-MAX_DENOMINATOR = 1000
+US = Fraction(1, 1_000_000)
+PACKET_TICK = Fraction(1, 1000)
 
 
 class VideoFile:
-    """An `.mp4` file whose pictures have the size of the first one."""
+    """An `.mp4` file whose pictures have the size of the first one, and times of their own."""
 
-    def __init__(self, path: Path, frame_rate: float) -> None:
-        """Nothing is written before the first picture.
-
-        Args:
-            path: appears when it is complete.
-            frame_rate: pictures a second.
-        """
+    def __init__(self, path: Path) -> None:
+        """Nothing is written before the first picture; `path` appears when it is complete."""
         self._path = path
         self._partial = path.with_name(f".{path.name}.part")
-        self._rate = Fraction(frame_rate).limit_denominator(MAX_DENOMINATOR)
         self._container: Any = None
         self._stream: Any = None
 
-    def write(self, picture: NDArray[np.uint8]) -> None:
-        """Append a picture, uint8 [h, w, 3] BGR of even sizes; scaled if its size differs."""
+    def write(self, picture: NDArray[np.uint8], at_ns: int) -> None:
+        """Append a picture.
+
+        Args:
+            picture: uint8 [h, w, 3] BGR of even sizes; scaled if its size differs.
+            at_ns: when it is shown, at least a microsecond after the one before.
+        """
         av = pyav()
         height, width = picture.shape[:2]
         if self._container is None:
@@ -41,13 +41,15 @@ class VideoFile:
             self._container = av.open(
                 str(self._partial), "w", format="mp4", options={"movflags": "faststart"}
             )
-            self._stream = self._container.add_stream("libx264", self._rate, options=QUALITY)
+            self._stream = self._container.add_stream("libx264", options=QUALITY)
             self._stream.width, self._stream.height = width, height
             self._stream.pix_fmt = "yuv420p"
+            self._stream.codec_context.time_base = US
         size = (self._stream.width, self._stream.height)
         if (width, height) != size:
             picture = cv2.resize(picture, size).astype(np.uint8, copy=False)
         frame = av.VideoFrame.from_ndarray(picture, "bgr24")
+        frame.pts = at_ns // 1000
         self._container.mux(self._stream.encode(frame))
 
     def close(self, complete: bool) -> None:
@@ -81,7 +83,7 @@ class VideoPackets:
         if encoder is None or (encoder.width, encoder.height) != (width, height):
             encoder = self._encoder = av.CodecContext.create("libx264", "w")
             encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
-            encoder.time_base, encoder.gop_size = Fraction(1, MAX_DENOMINATOR), KEY_EVERY
+            encoder.time_base, encoder.gop_size = PACKET_TICK, KEY_EVERY
             encoder.thread_count, encoder.options = 1, STREAMED
             self._count = 0
         frame = av.VideoFrame.from_ndarray(picture, "bgr24")

@@ -1,6 +1,8 @@
-"""What users name, and devices call themselves, is shown as it is, brackets and all."""
+"""Names are shown as they are, brackets and all, and figures whole."""
 
+import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +13,10 @@ from typer.testing import CliRunner
 from perception_nodes.cameras.v4l2_devices import CaptureDevice
 from perception_nodes.cli import camera as cli_camera
 from perception_nodes.cli import hil as cli_hil
+from perception_nodes.cli import replay_screen
 from perception_nodes.cli.app import app
 from perception_nodes.cli.graph import conclude
+from perception_nodes.evaluation import tracked_drives, tracking
 from perception_nodes.replay.compare import SETTINGS, comparison_table
 
 NAME = "[/x]"
@@ -64,3 +68,48 @@ def test_the_names_of_two_runs() -> None:
     result = {"runs": [NAME, "b"], "figures": figures, "objects": objects}
     console.print(comparison_table(result | {"identical_messages": True}))
     assert NAME in console.export_text()
+
+
+def test_long_names_of_drives_leave_room_for_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    monkeypatch.setattr(replay_screen, "screen", console)
+    status = SUMMARY["status"] | {"OK": 51234}
+    facts = SUMMARY | {
+        "frames_in": 54000,
+        "status": status,
+        "lost_in_bag": 1234,
+        "detections": 7654321,
+        "latency_ms": {"p50": 12.345, "p99": 1234.567},
+        "golden_changes": 12345,
+    }
+    name = f"{NAME}.truck.Front_Cam_1.image_rect_color"
+    whole = {"drives": {name: facts}, "failed": {}, "totals": facts}
+    replay_screen.show_all(whole, Path("out"))
+    rows = console.file.getvalue().splitlines()
+    (row,) = (row.split() for row in rows if NAME in row)
+    assert row[1:] == ["54000", "2766", "1234", "7654321", "12.35", "1234.57", "0"]
+    assert "".join(row.strip() for row in rows).count("…") == 0
+
+
+def test_long_names_of_sequences_leave_room_for_the_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = f"{NAME}-MOT17-04-FRCNN-first-half"
+    found: dict[str, Any] = {
+        "hota": 0.81234,
+        "idf1": 0.91234,
+        "switches": 1234,
+        "error_px": {"predicted": 12.344, "capture": 23.455, "detections": 34.566},
+        "within_2_sigma": 0.95123,
+        "ms": {"p50": 0.12344, "p99": 0.23455},
+    }
+    monkeypatch.setattr(tracking, "require_trackeval", lambda: None)
+    monkeypatch.setattr(tracked_drives, "read_mot", lambda _: SimpleNamespace(name=name))
+    monkeypatch.setattr(tracking, "evaluate", lambda _: found)
+    output = (
+        CliRunner(env={"COLUMNS": "80"})
+        .invoke(app, ["bench", "tracking", str(tmp_path)], catch_exceptions=False)
+        .output
+    )
+    (row,) = (row.split() for row in output.splitlines() if "0.8123" in row)
+    assert row[1:] == "0.8123 0.9123 1234 12.34 23.45 34.57 0.9512 0.1234 0.2346".split()

@@ -2,6 +2,8 @@
 
 import json
 
+import av
+import cv2
 import numpy as np
 import pytest
 from commands import replay, unusable
@@ -113,6 +115,24 @@ def test_time_in_a_drive_goes_on_over_a_jump_and_never_stands(tmp_path, jump):
     assert np.diff(passed).min() > 0
     assert passed[-1] < 5 * PERIOD_NS
     assert len(clock.warnings) == 1
+
+
+def test_the_film_has_the_times_of_the_drive(tmp_path):
+    """A gap of 3 s, two frames of one time, and a jump, behind which it goes on."""
+    times = [*times_ns(0, 1, 61, 61, 62), *(time_ns + 10**18 for time_ns in times_ns(63, 64))]
+    drive, file = write_drive(tmp_path / "drive.mcap", times), tmp_path / "out/annotated.mp4"
+    replay(drive, "--out", file.parent, "--video", *NULL)
+    with av.open(str(file)) as film:
+        shown_us = [round(frame.time * 1e6) for frame in film.decode(video=0)]
+    period_us = PERIOD_NS // 1000
+    shown_periods = np.array([0, 1, 61, 61, 62, 63, 64])
+    # The fourth one is a microsecond behind the third.
+    assert shown_us == [*(shown_periods * period_us + (np.arange(7) > 2))]
+    replay(drive, "--out", file.parent, "--video", "--every", 2, "--frames", 3, *NULL)
+    film, shown_us = cv2.VideoCapture(str(file)), []
+    while film.read()[0]:
+        shown_us.append(round(1000 * film.get(cv2.CAP_PROP_POS_MSEC)))
+    assert shown_us == [0, 61 * period_us, 62 * period_us]
 
 
 # Calibrations

@@ -147,5 +147,6 @@ def test_the_line_that_mends_the_publisher_is_said(variable, tmp_path, monkeypat
 def test_a_silent_channel_names_what_fills_it():
     assert "`perception camera SOURCE`" in str(channel_trouble("front", "shm", 0))
     assert "`perception camera SOURCE --name rear`" in str(channel_trouble("rear", "shm", 0))
-    assert "cannot read v4l2:/dev/video0" in str(channel_trouble("front", "v4l2:/dev/video0", 0))
+    # A film that has ended well is told of like this, too.
+    assert "say what became of cam.mp4" in str(channel_trouble("front", "cam.mp4", 0))
     assert "sends nothing" in str(channel_trouble("rear", "shm", 1))

@@ -1,6 +1,7 @@
 """Threads that call one backend: what each gets, and what it has waited for the others."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
-from perception_nodes.core.inference import HeadTensors
+from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.replay import offline_camera as camera
-from perception_nodes.replay.offline_camera import CameraTurn, turns
+from perception_nodes.replay.offline_camera import CameraTurn, Ends, turns
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 
@@ -24,39 +25,91 @@ def clock(monkeypatch):
 
 
 class Caller:
-    """Ends at an instant; before that another one ends."""
+    """Its call ends at an instant; before that another one ends, and its thread may go on later."""
 
-    def __init__(self, clock, ends_ns, between=lambda: None):
-        self.clock, self.ends_ns, self.between = clock, ends_ns, between
+    def __init__(self, clock, ends_ns, between=lambda: None, goes_on_ns=None):
+        self.clock, self.ended_ns, self.between = clock, ends_ns, between
+        self.goes_on_ns = goes_on_ns or ends_ns
 
     def infer(self, image):
         self.between()
-        self.clock.now_ns = self.ends_ns
+        self.clock.now_ns = self.goes_on_ns
         return HeadTensors([], [])
 
 
 def test_a_call_that_others_run_before_has_waited_for_them(clock):
-    ended_ns = [0]
-    first = CameraTurn(Caller(clock, 10), ended_ns)
-    second = CameraTurn(Caller(clock, 25, lambda: first.infer(IMAGE)), ended_ns)
+    ends = Ends()
+    first = CameraTurn(Caller(clock, 10), ends)
+    second = CameraTurn(Caller(clock, 25, lambda: first.infer(IMAGE)), ends)
     clock.now_ns = 3
     second.infer(IMAGE)
-    assert (first.waited_ns, second.waited_ns, ended_ns) == (0, 7, [25])
+    assert (first.waited_ns, second.waited_ns, ends.before(26)) == (0, 7, 25)
     clock.now_ns = 30
     second.infer(IMAGE)
     assert second.waited_ns == 0
 
 
-def test_a_call_that_fails_has_had_its_turn_too(clock):
-    ended_ns = [0]
+def test_a_thread_that_goes_on_late_takes_nothing_from_the_next_call(clock):
+    ends = Ends()
+    first = CameraTurn(Caller(clock, 10, goes_on_ns=24), ends)
+    second = CameraTurn(Caller(clock, 20, lambda: first.infer(IMAGE), goes_on_ns=25), ends)
+    clock.now_ns = 3
+    second.infer(IMAGE)
+    assert second.waited_ns == 7
 
-    def fail():
+
+def test_a_call_has_not_waited_for_one_that_ended_after_it(clock):
+    """Its thread goes on only when the other one has called once more."""
+    ends = Ends()
+    others = [CameraTurn(Caller(clock, ended_ns), ends) for ended_ns in (10, 30)]
+    late = CameraTurn(Caller(clock, 20, lambda: [o.infer(IMAGE) for o in others], 31), ends)
+    clock.now_ns = 3
+    late.infer(IMAGE)
+    assert late.waited_ns == 7
+
+
+def test_a_call_that_fails_has_had_its_turn_too(clock):
+    def fail(image):
         clock.now_ns = 9
         raise RuntimeError
 
+    turn = turns(SimpleNamespace(infer=fail), 1)[0]
     with pytest.raises(RuntimeError):
-        CameraTurn(Caller(clock, 0, fail), ended_ns).infer(IMAGE)
-    assert ended_ns == [9]
+        turn.infer(IMAGE)
+    assert turn._ends.before(10) == 9
+
+
+def test_callers_of_a_lock_note_the_end_before_the_next_call_begins(clock):
+    """The backend's own time, whatever its threads do between that and their return."""
+    seen = []
+
+    def infer(image):
+        seen.append([turn._caller.ended_ns for turn in both])
+        clock.now_ns += 10
+        return HeadTensors([], [])
+
+    both = turns(SimpleNamespace(infer=infer), 2)
+    for turn in both:
+        turn.infer(IMAGE)
+    assert seen == [[0, 0], [10, 0]]
+
+
+def test_openvino_knows_when_a_call_ended_however_late_its_thread_goes_on(monkeypatch):
+    model = load_model("road-xs")
+    backend = open_backend("openvino", BackendSettings(threads=1))
+    backend.load(model)
+    (request,) = backend.queue(1)
+    image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
+    begun_ns = time.monotonic_ns()
+    request.infer(image)
+    ended_ns, returned_ns = request.ended_ns, time.monotonic_ns()
+    assert begun_ns < ended_ns < returned_ns
+    monkeypatch.setattr(camera.time, "monotonic_ns", lambda: returned_ns + 10**9)
+    assert request.ended_ns == ended_ns
+    with pytest.raises(BackendError):
+        request.infer(image[:8])
+    assert request.ended_ns == ended_ns
+    backend.close()
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
