@@ -166,6 +166,7 @@ class DeadlineBench:
         Raises:
             SettingsError, ModelError: unusable options.
             GraphFailure: a process of the graph ended unexpectedly, or the run was interrupted.
+            LoadEnded: a condition was not there to the end.
         """
         plan = [
             (name, real_time, self.setup.frames)

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +26,7 @@ from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.system import load
-from perception_nodes.system.load import busy, compilations
+from perception_nodes.system.load import LoadEnded, busy, compilations
 
 SETUP = BenchSetup(20, "64x48", 30, "road-n", "null", 1, 10.0)
 
@@ -260,6 +261,29 @@ def test_what_killed_compilers_leave_goes_with_their_folder(tmp_path):
             assert time.monotonic() < until_s
             time.sleep(0.01)
     assert said.read_text() == f"{tmp_path}\n"
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_nothing_is_measured_beside_a_compiler_that_fails(tmp_path, has_ended):
+    compiler = tmp_path / "cc"
+    compiler.write_text(f"#!/bin/sh\n{'exit 7' if has_ended else 'sleep 60'}\n")
+    compiler.chmod(0o755)
+    end = pytest.raises(LoadEnded, match=f"{compiler} ended by itself, status 7")
+    with end if has_ended else nullcontext(), compilations(1, str(compiler), tmp_path):
+        if has_ended:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_load_that_is_killed_is_gone(tmp_path):
+    before = children()
+    with (
+        pytest.raises(LoadEnded, match="a busy loop ended by itself, signal 9"),
+        busy([min(os.sched_getaffinity(0))]),
+    ):
+        (child,) = map(int, children() - before)
+        os.kill(child, signal.SIGKILL)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert children() == before
 
 
 def test_nothing_is_measured_beside_a_second_graph_that_does_not_work(tmp_path, monkeypatch):
