@@ -19,7 +19,7 @@ from rich.table import Table
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.bench.models import picture
-from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
+from perception_nodes.bench.setup import NO_DETECTIONS, WARM_UP_FRAMES, BenchSetup
 from perception_nodes.cameras.channel import CameraHeader, camera_writer, monotonic_us
 from perception_nodes.core.frame import IN_TIME, FrameRecord, FrameStatus, RecordKind, latency_ms
 from perception_nodes.core.inference import BatchBackend
@@ -29,6 +29,7 @@ from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.report.page import shown
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.processes import open_process
 from perception_nodes.transport import channels
@@ -311,7 +312,9 @@ def facts(run: CamerasRun) -> dict[str, Any]:
         "status": dict(total),
         "in_time": sum(total[name] for name in names) / total.total(),
         "in_time_of_worst_camera": min(in_time),
-        "latency_ms": latency_percentiles(run.latencies_ms),
+        "latency_ms": latency_percentiles(
+            run.latencies_ms, without=total.total() - len(run.latencies_ms)
+        ),
         "calls_for_several": run.together,
         "memory_mb": round(run.memory_mb),
         "filmed_hz": round(run.filmed_hz, 2),
@@ -352,7 +355,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
             str(run["cameras"]),
             run["arrangement"],
             filmed_hz,
-            *("" if latency[k] is None else f"{latency[k]:.1f}" for k in ("p50", "p99")),
+            *(shown(latency[k], "{:.1f}", NO_DETECTIONS) for k in ("p50", "p99")),
             f"{run['in_time']:.1%}",
             f"{run['in_time_of_worst_camera']:.1%}",
             str(run["status"].get(NO_OUTCOME, 0)),
@@ -364,11 +367,13 @@ def result_table(result: Mapping[str, Any]) -> Table:
         at_once = call["at_once"]["p50"]
         told = "" if at_once is None else f", at once {at_once:.1f}"
         lines.append(f"{call['frames']}: {call['one_after_the_other']['p50']:.1f}{told}")
-    caption = f"{result['machine']}; median ms of inferring frames one after the other: "
-    table.caption = caption + "; ".join(lines)
+    captions = [f"{result['machine']}; median ms of inferring frames one after the other: "]
+    captions[0] += "; ".join(lines)
+    captions += [f"{NO_DETECTIONS}: so many frames have no detections, which count as the slowest"]
     if is_slow:
-        table.caption += (
-            f"\nred: the bench itself did not fill its frames at {result['rate_hz']:g} Hz, "
+        captions.append(
+            f"red: the bench itself did not fill its frames at {result['rate_hz']:g} Hz, "
             "of which such a row says nothing; lower --rate, --size or --cameras"
         )
+    table.caption = "\n".join(captions)
     return table

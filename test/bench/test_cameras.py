@@ -45,7 +45,7 @@ def test_every_frame_that_was_sent_counts_once():
     found = facts(drive)
     assert found["in_time"] == 0.25
     assert found["in_time_of_worst_camera"] == 0
-    assert found["latency_ms"]["max"] == pytest.approx(20)
+    assert found["latency_ms"] == dict.fromkeys(("p50", "p99", "p99_9", "max")), "most never came"
     assert json.loads(json.dumps(found)) == found
 
 

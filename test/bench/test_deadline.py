@@ -1,5 +1,6 @@
 """What a deadline measurement counts, on made-up runs."""
 
+import json
 import os
 import signal
 import threading
@@ -191,6 +192,17 @@ def test_page_and_table():
     assert (quiet.line.dash, prior.line.dash) == ("dot", "solid")
     assert max(quiet.y) == pytest.approx(0.99)
     assert min(quiet.y) == pytest.approx(0.01), "the slowest but one: one in a hundred is slower"
+
+
+def test_frames_without_detections_are_the_slowest_in_table_page_and_chart():
+    came = account(STAMPS, arrivals()[2:], reports("LATE")[2:], 10.0)
+    found = DeadlineBench(SETUP, ["quiet"], 0)._result({"quiet": came}, [])
+    quiet = json.loads(json.dumps(found, allow_nan=False))["conditions"]["quiet"]
+    assert quiet["latency_ms"] == {"p50": 8.0, "p99": None, "p99_9": None, "max": None}
+    cells = [next(iter(column.cells)) for column in result_table(found).columns]
+    assert cells[2:6] == ["8.00", "none", "none", "none"]
+    assert '<td class="number">8.00 ms</td><td class="number">none</td>' in render(found)
+    assert min(tail(found).data[0].y) == pytest.approx(0.02)
 
 
 def test_growth_is_bad_news_though_every_miss_was_reported():
