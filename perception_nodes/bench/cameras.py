@@ -19,8 +19,8 @@ from rich.table import Table
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.bench.models import picture
-from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
-from perception_nodes.cameras.channel import camera_writer, monotonic_us
+from perception_nodes.bench.setup import NO_DETECTIONS, WARM_UP_FRAMES, BenchSetup
+from perception_nodes.cameras.channel import CameraHeader, camera_writer, monotonic_us
 from perception_nodes.core.frame import IN_TIME, FrameRecord, FrameStatus, RecordKind, latency_ms
 from perception_nodes.core.inference import BatchBackend
 from perception_nodes.core.statistics import latency_percentiles
@@ -29,16 +29,19 @@ from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.report.page import shown
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.processes import open_process
 from perception_nodes.transport import channels
-from perception_nodes.transport.shm import Endpoint, Reader
+from perception_nodes.transport.shm import Endpoint, Reader, Writer
 
 ROLES = ("detector", "preprocess")
 ARRANGEMENTS = ("shared", "apart")
 START_TIMEOUT_S = 60.0
 SETTLE_S = 1.0
 """After the last frame, until its outcome must have been recorded."""
+LOWEST_RATE = 0.98
+"""Share of the wanted rate below which the cameras of the bench did not keep it."""
 NO_OUTCOME = "NO_OUTCOME"
 """A detector went on to a newer frame, or nobody saw the frame: its records do not tell."""
 Say = Callable[[str], None]
@@ -53,12 +56,14 @@ class CamerasRun:
         latencies_ms: capture to publish, of all cameras.
         together: inference calls for frames of more than one camera.
         memory_mb: memory of all processes of the graph, at the end.
+        filmed_hz: rate at which the frames were sent.
     """
 
     statuses: dict[str, Counter[str]]
     latencies_ms: list[float] = field(default_factory=list)
     together: int = 0
     memory_mb: float = 0.0
+    filmed_hz: float = 0.0
 
 
 @dataclass
@@ -192,33 +197,22 @@ class CamerasBench:
                 silent[0].wait(100.0)
                 silent = [reader for reader in silent if not reader.records()]
             heard: dict[str, list[FrameRecord]] = {name: [] for name in names}
-            picture_shape = (height, width, 3)
-            pixels = np.random.default_rng(0).integers(0, 256, picture_shape, np.uint8)
-            due_ns = time.monotonic_ns()
-            for number in range(WARM_UP_FRAMES + self.setup.frames):
-                if stopped.is_set():
-                    return CamerasRun({})
-                due_ns += round(1e9 / self.setup.rate_hz)
-                # As camera drivers do, the pixels are written before the stamp is taken.
-                samples = [writer.loan() for writer in writers]
-                for sample in samples:
-                    image = sample.payload.reshape(picture_shape)
-                    image[:] = pixels
-                    image[: height // 2] += np.uint8(number % 256)  # else it would look frozen
-                    sample.header.number = number
-                    sample.header.describe(
-                        0, "bgr8", width, height, 3 * width, 3 * width * height, "camera"
-                    )
-                time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
-                for writer, sample in zip(writers, samples, strict=True):
-                    sample.header.stamp_ns, sample.header.filled_us = time.time_ns(), monotonic_us()
-                    writer.send(sample)
-                _hear(records, heard)
+            filmed_hz = film(
+                writers,
+                (height, width, 3),
+                self.setup.rate_hz,
+                self.setup.frames,
+                stopped,
+                lambda: _hear(records, heard),
+            )
+            if stopped.is_set():
+                return CamerasRun({})
             end_s = time.monotonic() + SETTLE_S
             while time.monotonic() < end_s:
                 time.sleep(0.05)
                 _hear(records, heard)
             run = judged(heard, self.setup.frames)
+            run.filmed_hz = filmed_hz
             for _, process in supervisor.processes:
                 handle = open_process(process.pid)
                 if handle is not None:
@@ -227,6 +221,56 @@ class CamerasBench:
             return run
         finally:
             endpoint.close()
+
+
+def film(
+    writers: Sequence[Writer[CameraHeader]],
+    shape: tuple[int, int, int],
+    rate_hz: float,
+    frames: int,
+    stopped: threading.Event,
+    hear: Callable[[], object],
+) -> float:
+    """Send the frames of all cameras in step, until the last one or until `stopped`.
+
+    Args:
+        writers: one for each camera.
+        shape: of a frame, `bgr8`.
+        rate_hz: frames a second.
+        frames: to measure, behind those of the warm-up.
+        stopped: set to end it.
+        hear: called behind each frame.
+
+    Returns:
+        The rate at which the measured frames were sent: less than `rate_hz` where filling them
+        takes longer than a period.
+    """
+    height, width, _ = shape
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    due_ns, sent_ns = time.time_ns(), []
+    for number in range(WARM_UP_FRAMES + frames):
+        if stopped.is_set():
+            break
+        due_ns += round(1e9 / rate_hz)
+        samples = [writer.loan() for writer in writers]
+        for sample in samples:
+            image = sample.payload.reshape(shape)
+            image[:] = pixels
+            image[: height // 2] += np.uint8(number % 256)  # else it would look frozen
+            sample.header.number = number
+            # Stamped with the time at which it is due, so that our own delay counts. (One of more
+            # than a second does not: such a stamp is not believed. The rate tells of it.)
+            sample.header.describe(
+                due_ns, "bgr8", width, height, 3 * width, 3 * width * height, "camera"
+            )
+        time.sleep(max(0, due_ns - time.time_ns()) / 1e9)
+        sent_ns.append(time.time_ns())
+        for writer, sample in zip(writers, samples, strict=True):
+            sample.header.filled_us = monotonic_us()
+            writer.send(sample)
+        hear()
+    measured_ns = sent_ns[WARM_UP_FRAMES:]
+    return 1e9 / float(np.diff(measured_ns).mean()) if len(measured_ns) > 1 else 0.0
 
 
 def judged(heard: Mapping[str, Sequence[FrameRecord]], frames: int) -> CamerasRun:
@@ -268,9 +312,12 @@ def facts(run: CamerasRun) -> dict[str, Any]:
         "status": dict(total),
         "in_time": sum(total[name] for name in names) / total.total(),
         "in_time_of_worst_camera": min(in_time),
-        "latency_ms": latency_percentiles(run.latencies_ms),
+        "latency_ms": latency_percentiles(
+            run.latencies_ms, without=total.total() - len(run.latencies_ms)
+        ),
         "calls_for_several": run.together,
         "memory_mb": round(run.memory_mb),
+        "filmed_hz": round(run.filmed_hz, 2),
     }
 
 
@@ -288,6 +335,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
     table = Table(
         "cameras",
         "",
+        "filmed at",
         "p50 ms",
         "p99 ms",
         "in time",
@@ -298,12 +346,16 @@ def result_table(result: Mapping[str, Any]) -> Table:
         title=f"{result['size']} at {result['rate_hz']:g} Hz in step, {escape(result['model'])} on "
         f"{result['backend']}, {result['deadline_ms']:g} ms",
     )
+    is_slow = False
     for run in result["runs"]:
-        latency = run["latency_ms"]
+        latency, filmed_hz = run["latency_ms"], f"{run['filmed_hz']:g} Hz"
+        if run["filmed_hz"] < LOWEST_RATE * result["rate_hz"]:
+            is_slow, filmed_hz = True, f"[red]{filmed_hz}"
         table.add_row(
             str(run["cameras"]),
             run["arrangement"],
-            *("" if latency[k] is None else f"{latency[k]:.1f}" for k in ("p50", "p99")),
+            filmed_hz,
+            *(shown(latency[k], "{:.1f}", NO_DETECTIONS) for k in ("p50", "p99")),
             f"{run['in_time']:.1%}",
             f"{run['in_time_of_worst_camera']:.1%}",
             str(run["status"].get(NO_OUTCOME, 0)),
@@ -315,7 +367,13 @@ def result_table(result: Mapping[str, Any]) -> Table:
         at_once = call["at_once"]["p50"]
         told = "" if at_once is None else f", at once {at_once:.1f}"
         lines.append(f"{call['frames']}: {call['one_after_the_other']['p50']:.1f}{told}")
-    table.caption = f"{result['machine']}; median ms of inferring frames one after the other: " + (
-        "; ".join(lines)
-    )
+    captions = [f"{result['machine']}; median ms of inferring frames one after the other: "]
+    captions[0] += "; ".join(lines)
+    captions += [f"{NO_DETECTIONS}: so many frames have no detections, which count as the slowest"]
+    if is_slow:
+        captions.append(
+            f"red: the bench itself did not fill its frames at {result['rate_hz']:g} Hz, "
+            "of which such a row says nothing; lower --rate, --size or --cameras"
+        )
+    table.caption = "\n".join(captions)
     return table

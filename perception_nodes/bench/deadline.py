@@ -27,7 +27,7 @@ from perception_nodes.bench.resources import (
     held,
     processor_shares,
 )
-from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
+from perception_nodes.bench.setup import NO_DETECTIONS, WARM_UP_FRAMES, BenchSetup
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
 from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.settings import SettingsError
@@ -166,6 +166,7 @@ class DeadlineBench:
         Raises:
             SettingsError, ModelError: unusable options.
             GraphFailure: a process of the graph ended unexpectedly, or the run was interrupted.
+            LoadEnded: a condition was not there to the end.
         """
         plan = [
             (name, real_time, self.setup.frames)
@@ -204,7 +205,9 @@ class DeadlineBench:
             "conditions": {
                 name: {
                     "frames": found.sent,
-                    "latency_ms": latency_percentiles(found.latencies_ms),
+                    "latency_ms": latency_percentiles(
+                        found.latencies_ms, without=found.sent - len(found.latencies_ms)
+                    ),
                     "status": dict(found.statuses),
                     "miss_rate": found.missed / found.sent if found.sent else None,
                     "missed_by_host": found.missed_by_host,
@@ -302,7 +305,7 @@ def result_table(result: dict[str, Any]) -> Table:
         table.add_row(
             name.replace("_", " "),
             str(found["frames"]),
-            *(shown(value, "{:.2f}") for value in latency),
+            *(shown(value, "{:.2f}", NO_DETECTIONS) for value in latency),
             shown(found["miss_rate"], "{:.2%}"),
             str(found["missed_by_host"]),
             f"[red]{silent}" if silent else "0",
@@ -310,7 +313,8 @@ def result_table(result: dict[str, Any]) -> Table:
         )
     first = next(iter(result["conditions"].values()))
     shares = (f"{name} {share:.1%}" for name, share in first["processor_shares"].items())
-    captions = ["by host: missed frames during which a virtual machine's host had a processor"]
+    captions = [f"{NO_DETECTIONS}: so many frames have no detections, which count as the slowest"]
+    captions += ["by host: missed frames during which a virtual machine's host had a processor"]
     captions += ["arrived late: published in time, and with the receiver after the deadline"]
     captions += [f"of one processor: {', '.join(shares)}"]
     if "soak" in result:

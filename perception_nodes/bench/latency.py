@@ -19,7 +19,7 @@ from rich.table import Table
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.bench.graphs import BARE_INFERENCE, BESIDE_RECORDER, CAMERA, MEASURED
-from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
+from perception_nodes.bench.setup import NO_DETECTIONS, WARM_UP_FRAMES, BenchSetup
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import IN_TIME, FrameStatus, stage_durations_ms
 from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
@@ -52,8 +52,8 @@ class _Samples:
         self.sent += len(stamps)
         self.arrived += len(content["reports"])
         self.measured += len(measured)
-        arrivals = [(stamp, at_ns) for stamp, at_ns in content["arrivals"] if stamp in measured]
-        self.latencies_ms += [(at_ns - stamp) / 1e6 for stamp, at_ns in arrivals]
+        arrived = {stamp: at_ns for stamp, at_ns in content["arrivals"] if stamp in measured}
+        self.latencies_ms += [(at_ns - stamp) / 1e6 for stamp, at_ns in arrived.items()]
         in_time = set()
         for entry in content["reports"]:
             if entry["stamp_ns"] not in measured:
@@ -66,7 +66,12 @@ class _Samples:
             for stage, duration_ms in stage_durations_ms(report).items():
                 self.stages_ms[stage].append(duration_ms)
         # What is reported and did not come is of no use to a planner.
-        self.in_time += len(in_time & {stamp for stamp, _ in arrivals})
+        self.in_time += len(in_time & arrived.keys())
+
+    def latency_ms(self) -> dict[str, float | None]:
+        """Percentiles over all measured frames."""
+        without = self.measured - len(self.latencies_ms)
+        return latency_percentiles(self.latencies_ms, without=without)
 
 
 @dataclass
@@ -120,7 +125,7 @@ class LatencyBench:
         result = self._result(ours, bare_ms, baseline_ms)
         if self.recorder:
             result["beside_recorder"] = {
-                "latency_ms": latency_percentiles(recorded.latencies_ms),
+                "latency_ms": recorded.latency_ms(),
                 "status": dict(recorded.statuses),
                 "images": recorded.images,
             }
@@ -128,7 +133,7 @@ class LatencyBench:
             result["beside_browsers"] = {
                 "browsers": self.browsers,
                 "updates": watched.updates,
-                "latency_ms": latency_percentiles(watched.latencies_ms),
+                "latency_ms": watched.latency_ms(),
                 "status": dict(watched.statuses),
             }
         return result
@@ -234,7 +239,7 @@ class LatencyBench:
     def _result(
         self, ours: _Samples, bare_ms: list[float], baseline_ms: list[float]
     ) -> dict[str, Any]:
-        latency_ms = latency_percentiles(ours.latencies_ms)
+        latency_ms = ours.latency_ms()
         bare = latency_percentiles(bare_ms, MEDIAN_AND_P99)
         result: dict[str, Any] = {
             **self.setup.facts(),
@@ -281,8 +286,13 @@ def result_table(result: dict[str, Any]) -> Table:
     )
 
     def row(name: str, values: dict[str, float | None]) -> None:
-        cells = [values.get(key) for key in ("p50", "p99", "p99_9", "max")]
-        table.add_row(name, *("" if cell is None else f"{cell:.2f}" for cell in cells))
+        table.add_row(
+            name,
+            *(
+                shown(values[key], "{:.2f}", NO_DETECTIONS) if key in values else ""
+                for key in ("p50", "p99", "p99_9", "max")
+            ),
+        )
 
     row("[bold]capture to detections", result["latency_ms"])
     for stage, values in result["stages_ms"].items():
@@ -302,6 +312,7 @@ def result_table(result: dict[str, Any]) -> Table:
     table.caption = (
         f"{statuses}; missed {shown(result['miss_rate'], '{:.2%}')}; "
         f"lost in transport {result['lost_in_transport']}; "
-        f"copies a frame {result['copies_per_frame']}"
+        f"copies a frame {result['copies_per_frame']}\n"
+        f"{NO_DETECTIONS}: so many frames have no detections, which count as the slowest"
     )
     return table

@@ -8,6 +8,9 @@ from perception_nodes.system.processes import machine
 WARM_UP_FRAMES = 10
 """First frames of a round, which are not measured: caches fill and threads start."""
 
+NO_DETECTIONS = "none"
+"""Shown for a percentile that falls on frames without detections."""
+
 
 @dataclass(frozen=True)
 class BenchSetup:

@@ -1,11 +1,13 @@
 """What a source of live frames does: opened once, then asked for one frame after the other."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from perception_nodes.cameras.channel import CameraHeader
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.transport.shm import Sample, Writer
+
+if TYPE_CHECKING:  # the doctor looks for cameras where shared memory cannot be imported, too
+    from perception_nodes.cameras.channel import CameraHeader
+    from perception_nodes.transport.shm import Sample, Writer
 
 YUV = ("nv12", "nv21", "yuyv", "uyvy")
 
@@ -73,7 +75,7 @@ class CapturedFrame:
         cause: of the loss, where it is known.
     """
 
-    sample: Sample[CameraHeader]
+    sample: "Sample[CameraHeader]"
     lost: int
     cause: str = ""
 
@@ -89,7 +91,7 @@ class CameraSource(Protocol):
         """
         ...
 
-    def start(self, slots: Writer[CameraHeader]) -> None:
+    def start(self, slots: "Writer[CameraHeader]") -> None:
         """Start to fill slots of `size_bytes`.
 
         Raises:

@@ -15,8 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from perception_nodes.cli.common import say_problem
-from perception_nodes.core.errors import PerceptionError
-from perception_nodes.graph.supervisor import GraphFailure
+from perception_nodes.core.errors import PerceptionError, printable
 from perception_nodes.system.environment import package_version
 from perception_nodes.system.signals import STOPPING, handled_stopping
 
@@ -127,7 +126,9 @@ def _outcome() -> tuple[int, str, str]:
     except SystemExit as end:  # every command that typer has run ends so
         return (end.code if isinstance(end.code, int) else 1), "", ""
     except PerceptionError as error:
-        return 2, "failed" if isinstance(error, GraphFailure) else "error", str(error)
+        return 2, error.word, str(error)
+    except ImportError as error:  # of a package that is missing, or built for another Python
+        return 2, "error", f"{printable(str(error))}; perception doctor says what is missing"
     except OSError as error:  # what no check before the work can know: a disk that fills up
         said = [str(part) for part in (error.filename, error.strerror) if part]
         return 2, "error", ": ".join(said) or str(error)

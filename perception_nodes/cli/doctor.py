@@ -1,6 +1,7 @@
 """`perception doctor`: what this machine has, what it lacks, and the remedy."""
 
 import glob
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -26,7 +27,6 @@ from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.cuda.errors import version_text
 from perception_nodes.gpu.nvrtc import nvrtc
 from perception_nodes.gpu.tensorrt.library import load_library
-from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.ros_packages import REMEDIES
 from perception_nodes.graph.settings import check
 from perception_nodes.system.preemption import AT_ONCE, kernel_preemption
@@ -63,15 +63,13 @@ def examine() -> list[Finding]:
         _python,
         lambda: _package("rclpy", "rclpy", REMEDIES["rclpy"]),
         _rmw,
-        lambda: _package("vision_msgs", "vision_msgs", REMEDIES["vision_msgs"]),
-        lambda: _package(
-            "perception_interfaces", "perception_interfaces", REMEDIES["perception_interfaces"]
-        ),
+        lambda: _messages("vision_msgs"),
+        lambda: _messages("perception_interfaces"),
         lambda: _package("iceoryx2", "iceoryx2", "pip install iceoryx2"),
-        lambda: _package("rosbags", "rosbags", "pip install rosbags"),
+        lambda: _package("rosbags", "rosbags.typesys", "pip install rosbags"),
         _openvino,
         lambda: _package("ONNX Runtime", "onnxruntime", "pip install onnxruntime", needed=False),
-        lambda: _package("LiteRT", "ai_edge_litert", "pip install ai-edge-litert"),
+        lambda: _package("LiteRT", "ai_edge_litert.interpreter", "pip install ai-edge-litert"),
         _tensorrt,
         _gpu,
         _fpga,
@@ -98,13 +96,33 @@ def report_table(findings: list[Finding]) -> Table:
 
 
 def _package(subject: str, module: str, remedy: str, needed: bool = True) -> Finding:
-    if importlib.util.find_spec(module) is None:
-        return Finding(subject, False, "not installed", remedy, needed)
-    return Finding(subject, True, _version(module), needed=needed)
+    if problem := _import_problem(module):
+        return Finding(subject, False, problem, remedy, needed)
+    return Finding(subject, True, _version(_package_of(module)), needed=needed)
 
 
-def _version(module: str) -> str:
-    for name in (module, f"ros-{module.replace('_', '-')}"):
+def _messages(package: str) -> Finding:
+    # Its native part is for one Python only, and is loaded when the first message is sent.
+    return _package(package, f"{package}.{package}_s__rosidl_typesupport_c", REMEDIES[package])
+
+
+def _import_problem(module: str) -> str:
+    """Why a module cannot be imported; empty if it can."""
+    if importlib.util.find_spec(_package_of(module)) is None:
+        return "not installed"
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # native code raises any
+        return f"cannot be imported: {type(error).__name__}: {error}"
+    return ""
+
+
+def _package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _version(package: str) -> str:
+    for name in (package, f"ros-{package.replace('_', '-')}"):
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -132,8 +150,8 @@ def _rmw() -> Finding:
 
 
 def _openvino() -> Finding:
-    if importlib.util.find_spec("openvino") is None:
-        return Finding("OpenVINO", False, "not installed", "pip install openvino")
+    if problem := _import_problem("openvino"):
+        return Finding("OpenVINO", False, problem, "pip install openvino")
     import openvino
 
     devices = ", ".join(openvino.Core().available_devices)
@@ -240,6 +258,8 @@ def _memory_lock() -> Finding:
 
 def _camera(topic: str, transport: str) -> Finding:
     """Whether images come on a topic; only a node can tell."""
+    from perception_nodes.graph.config import PreprocessSettings
+
     values = {"image_topic": topic, "image_transport": transport}
     check(PreprocessSettings, values)
     say(f"listening to {topic} for some seconds")

@@ -18,7 +18,13 @@ def printable(text: str) -> str:
 
 
 class PerceptionError(Exception):
-    """What was asked for cannot be done with what was given, or on this machine."""
+    """What was asked for cannot be done with what was given, or on this machine.
+
+    Attributes:
+        word: begins the line that tells of it.
+    """
+
+    word = "error"
 
     def __str__(self) -> str:
         return printable(" ".join(line.strip() for line in super().__str__().splitlines()))

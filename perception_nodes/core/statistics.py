@@ -77,11 +77,28 @@ def percentiles(values: ArrayLike, ranks: Mapping[str, float]) -> dict[str, floa
 
 
 def latency_percentiles(
-    latencies_ms: ArrayLike, ranks: Mapping[str, float] = LATENCY_RANKS
+    latencies_ms: ArrayLike, ranks: Mapping[str, float] = LATENCY_RANKS, without: int = 0
 ) -> dict[str, float | None]:
-    """`percentiles` of latencies, by default p50, p99, p99_9 and max; None where there are none."""
+    """`percentiles` of latencies.
+
+    Args:
+        latencies_ms: of the frames that have one.
+        ranks: as for `percentiles`, by default p50, p99, p99_9 and max.
+        without: number of frames that never came: they count as slower than all others.
+
+    Returns:
+        None for a rank that falls on a frame without a latency, or where there is no frame.
+    """
     found = np.asarray(latencies_ms, np.float64)
-    return {**percentiles(found, ranks)} if len(found) else dict.fromkeys(ranks)
+    if not len(found):
+        return dict.fromkeys(ranks)
+    # What the frames that never came are filled in with is in none of the ranks that are taken.
+    filled = np.append(found, np.full(without, found.max()))
+    last = {name: np.ceil(rank * (len(filled) - 1) / 100) for name, rank in ranks.items()}
+    return {
+        name: value if last[name] < len(found) else None
+        for name, value in percentiles(filled, ranks).items()
+    }
 
 
 def _durations_ms(times_ns: NDArray[np.int64], start: int, end: int) -> NDArray[np.float64]:

@@ -44,6 +44,8 @@ STANDBY_AGAIN_S = 10.0
 class GraphFailure(PerceptionError):
     """A process of the graph ended that should not have."""
 
+    word = "failed"
+
 
 def last_error(log: Path) -> str:
     """The last error in the messages of a graph's processes, or else their last line."""

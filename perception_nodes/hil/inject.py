@@ -81,7 +81,7 @@ def put_in(fault: Fault, target: Target, wait_s: Callable[[float], object]) -> N
         wait_s: waits for a number of seconds, or until the run is over.
 
     Raises:
-        NotInjected: the fault cannot be put in, or was not there to the end.
+        NotInjected, LoadEnded: the fault cannot be put in, or was not there to the end.
     """
     with _in_effect(fault, target):
         wait_s(fault.for_s)

@@ -68,8 +68,10 @@ def nothing_found(summary: dict[str, Any]) -> str:
     """
     frames = sum(summary["status"].get(status.name, 0) for status in PUBLISHED)
     golden = summary.get("golden")
-    if summary["detections"] or not frames or (golden and not golden["expected_objects"]):
+    if summary["detections"] or (golden and not golden["expected_objects"]):
         return ""
+    if not frames:
+        return "no object was found: no frame left as detections"
     text = f"no object was found in any of {counted(frames, 'frame')}"
     if summary.get("backend") == "null":
         return f"{text}: the null backend detects nothing"

@@ -22,9 +22,9 @@ def render(template: str, **values: Any) -> str:
     return _ENVIRONMENT.get_template(template).render(values)
 
 
-def shown(value: float | None, form: str) -> str:
-    """A number as text, such as `{:.2f} ms`; a dash for one that is not known."""
-    return NO_VALUE if value is None else form.format(value)
+def shown(value: float | None, form: str, unknown: str = NO_VALUE) -> str:
+    """A number as text, such as `{:.2f} ms`; a dash, or another text, for one that is not known."""
+    return unknown if value is None else form.format(value)
 
 
 def counted(count: int, thing: str) -> str:

@@ -1,4 +1,7 @@
-"""Load on purpose: processes that keep processors, memory or a disk busy."""
+"""Load on purpose: processes that keep processors, memory or a disk busy.
+
+Each of its contexts raises `LoadEnded` at its end if a process has ended before.
+"""
 
 import os
 import signal
@@ -8,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.system.environment import die_with_parent
 
 STREAM_BYTES = 256 << 20
@@ -31,17 +35,21 @@ NICEST = 19
 FUNCTIONS = 400
 
 
+class LoadEnded(PerceptionError):
+    """A process that was to keep the machine busy did not do so to the end."""
+
+
 @contextmanager
 def busy(cores: Sequence[int]) -> Iterator[None]:
     """A context in which processors are busy: a process that never sleeps is pinned to each."""
-    with _running([_python(BUSY)] * len(cores), cores):
+    with _running("a busy loop", [_python(BUSY)] * len(cores), cores):
         yield
 
 
 @contextmanager
 def memory_streams(cores: Sequence[int]) -> Iterator[None]:
     """A context in which a process on each processor copies more than fits any cache."""
-    with _running([_python(STREAM)] * len(cores), cores):
+    with _running("a copy in memory", [_python(STREAM)] * len(cores), cores):
         yield
 
 
@@ -50,7 +58,7 @@ def disk_writes(folder: Path) -> Iterator[None]:
     """A context in which 64 MB are written to a file and brought to the disk, again and again."""
     file = folder / f"perception_bench_{os.getpid()}.part"
     try:
-        with _running([[*_python(WRITE), str(file)]]):
+        with _running(f"what writes {file}", [[*_python(WRITE), str(file)]]):
             yield
     finally:
         file.unlink(missing_ok=True)
@@ -70,7 +78,7 @@ def compilations(jobs: int, compiler: str, folder: Path) -> Iterator[None]:
     one = "double f{0}(double x) {{ for (int i = 0; i < 9; i++) x = x * x - {0}; return x; }}\n"
     source.write_text("".join(one.format(number) for number in range(FUNCTIONS)))
     command = ["/bin/sh", "-c", COMPILE, compiler, str(source), str(folder)]
-    with _running([command] * jobs, nice=NICEST):
+    with _running(f"what runs {compiler}", [command] * jobs, nice=NICEST):
         yield
 
 
@@ -80,7 +88,7 @@ def _python(code: str) -> list[str]:
 
 @contextmanager
 def _running(
-    commands: Sequence[Sequence[str]], cores: Sequence[int] = (), nice: int = 0
+    what: str, commands: Sequence[Sequence[str]], cores: Sequence[int] = (), nice: int = 0
 ) -> Iterator[None]:
     """A context in which commands run, the nth pinned to the nth of `cores` if these are given."""
     us = os.getpid()
@@ -97,7 +105,21 @@ def _running(
             if cores:
                 os.sched_setaffinity(processes[-1].pid, {cores[number]})
         yield
+        for process in processes:
+            _check_alive(what, process)
     finally:
         for process in processes:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _check_alive(what: str, process: subprocess.Popen[bytes]) -> None:
+    # It is only looked at: until it is waited for, nobody else gets its number, by which its
+    # group is killed.
+    ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended is not None:
+        how = "status" if ended.si_code == os.CLD_EXITED else "signal"
+        raise LoadEnded(
+            f"the load is gone: {what} ended by itself, {how} {ended.si_status}; mend what it "
+            "says, or do without this load"
+        )

@@ -1,9 +1,11 @@
 """What a deadline measurement counts, on made-up runs."""
 
+import json
 import os
 import signal
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +27,7 @@ from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.system import load
-from perception_nodes.system.load import busy, compilations
+from perception_nodes.system.load import LoadEnded, busy, compilations
 
 SETUP = BenchSetup(20, "64x48", 30, "road-n", "null", 1, 10.0)
 
@@ -192,6 +194,17 @@ def test_page_and_table():
     assert min(quiet.y) == pytest.approx(0.01), "the slowest but one: one in a hundred is slower"
 
 
+def test_frames_without_detections_are_the_slowest_in_table_page_and_chart():
+    came = account(STAMPS, arrivals()[2:], reports("LATE")[2:], 10.0)
+    found = DeadlineBench(SETUP, ["quiet"], 0)._result({"quiet": came}, [])
+    quiet = json.loads(json.dumps(found, allow_nan=False))["conditions"]["quiet"]
+    assert quiet["latency_ms"] == {"p50": 8.0, "p99": None, "p99_9": None, "max": None}
+    cells = [next(iter(column.cells)) for column in result_table(found).columns]
+    assert cells[2:6] == ["8.00", "none", "none", "none"]
+    assert '<td class="number">8.00 ms</td><td class="number">none</td>' in render(found)
+    assert min(tail(found).data[0].y) == pytest.approx(0.02)
+
+
 def test_growth_is_bad_news_though_every_miss_was_reported():
     found = result()
     found["soak"] |= {"constant": False, "state": "growing"}
@@ -260,6 +273,29 @@ def test_what_killed_compilers_leave_goes_with_their_folder(tmp_path):
             assert time.monotonic() < until_s
             time.sleep(0.01)
     assert said.read_text() == f"{tmp_path}\n"
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_nothing_is_measured_beside_a_compiler_that_fails(tmp_path, has_ended):
+    compiler = tmp_path / "cc"
+    compiler.write_text(f"#!/bin/sh\n{'exit 7' if has_ended else 'sleep 60'}\n")
+    compiler.chmod(0o755)
+    end = pytest.raises(LoadEnded, match=f"{compiler} ended by itself, status 7")
+    with end if has_ended else nullcontext(), compilations(1, str(compiler), tmp_path):
+        if has_ended:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_load_that_is_killed_is_gone(tmp_path):
+    before = children()
+    with (
+        pytest.raises(LoadEnded, match="a busy loop ended by itself, signal 9"),
+        busy([min(os.sched_getaffinity(0))]),
+    ):
+        (child,) = map(int, children() - before)
+        os.kill(child, signal.SIGKILL)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert children() == before
 
 
 def test_nothing_is_measured_beside_a_second_graph_that_does_not_work(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """What the latency bench makes of the frames of a round."""
 
+import json
+
 import pytest
 
 from perception_nodes.bench.latency import LatencyBench, _Samples, result_table
@@ -30,6 +32,14 @@ def test_a_frame_of_which_nothing_arrives_or_that_is_not_reported_is_missed():
         assert (result["frames"], result["miss_rate"]) == (40, pytest.approx(miss_rate))
         assert result["lost_in_transport"] == 50 - reported
     assert "missed 50.00%" in str(result_table(result).caption)
+
+
+def test_frames_without_detections_are_the_slowest():
+    result = found(49, 50)
+    json.dumps(result, allow_nan=False)
+    assert result["latency_ms"] == {"p50": 5.0, "p99": None, "p99_9": None, "max": None}
+    cells = [next(iter(column.cells)) for column in result_table(result).columns]
+    assert cells[1:] == ["5.00", "none", "none", "none"]
 
 
 def test_a_late_frame_is_missed_and_a_report_that_comes_twice_counts_once():

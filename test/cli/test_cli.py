@@ -15,8 +15,9 @@ import pytest
 from perception_nodes import __main__
 from perception_nodes.cli import app as cli_app
 from perception_nodes.cli.common import say
-from perception_nodes.cli.doctor import doctor
+from perception_nodes.cli.doctor import _messages, _package, doctor
 from perception_nodes.cli.messages import messages
+from perception_nodes.graph.ros_packages import REMEDIES
 from perception_nodes.system.environment import SAFE_PATH
 from perception_nodes.system.signals import STOPPING
 from perception_nodes.system.threads import POLICIES
@@ -163,6 +164,51 @@ def test_tables_say_all_and_machines_get_json(root: Path) -> None:
     findings = json.loads(perception("doctor", "--json", cwd=root).stdout)
     assert {"subject", "ok", "found", "remedy", "needed"} == set(findings[0])
     assert "rclpy" in [finding["subject"] for finding in findings]
+
+
+def test_the_doctor_imports_what_it_says_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "stale_msgs").mkdir()
+    (tmp_path / "stale_msgs/__init__.py").write_text("")
+    (tmp_path / "broken.py").write_text("raise OSError('no libbroken.so')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(REMEDIES, "stale_msgs", "build them")
+    native = "No module named 'stale_msgs.stale_msgs_s__rosidl_typesupport_c'"
+    for finding, problem, remedy in (
+        (_package("it", "absent.part", "get it"), "not installed", "get it"),
+        (
+            _package("it", "broken", "get it"),
+            "cannot be imported: OSError: no libbroken.so",
+            "get it",
+        ),
+        (
+            _messages("stale_msgs"),
+            f"cannot be imported: ModuleNotFoundError: {native}",
+            "build them",
+        ),
+    ):
+        assert (finding.ok, finding.found, finding.remedy) == (False, problem, remedy)
+    assert _package("it", "json.decoder", "get it").ok
+
+
+def test_a_shared_memory_that_cannot_be_imported_is_told_without_traceback(
+    root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "iceoryx2.py").write_text("raise ImportError('iceoryx2 is for another Python')")
+    folders = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return perception(*arguments, cwd=root, environment={"PYTHONPATH": folders})
+
+    result = run("doctor", "--json")
+    assert (result.returncode, result.stderr) == (1, "")
+    (finding,) = [one for one in json.loads(result.stdout) if one["subject"] == "iceoryx2"]
+    assert not finding["ok"] and finding["needed"]
+    assert finding["found"] == "cannot be imported: ImportError: iceoryx2 is for another Python"
+    result = run("run")
+    told = "error: iceoryx2 is for another Python; perception doctor says what is missing\n"
+    assert (result.returncode, result.stderr) == (2, told)
 
 
 def test_threads_of_running_nodes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,6 +118,23 @@ def test_the_percentiles_of_a_run_are_those_of_its_latencies():
     }
 
 
+@given(
+    came=st.lists(st.floats(0, 1e4), max_size=60),
+    without=st.integers(0, 5),
+    rank=st.sampled_from([0, 50, 90, 99, 99.9, 100]),
+)
+@example(came=[3.0] * 1000, without=1, rank=99.9)
+def test_frames_that_never_came_are_slower_than_all_others(came, without, rank):
+    slowest = [math.inf] * without
+    place = Fraction(str(rank)) / 100 * (len(came) + without - 1)
+    (found,) = latency_percentiles(came, {"name": rank}, without).values()
+    if not came or sorted([*came, *slowest])[math.ceil(place)] == math.inf:
+        assert found is None
+    else:
+        expected = plain_percentile([*came, *(1e4 for _ in slowest)], rank)
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-5)
+
+
 def test_there_is_no_percentile_of_nothing():
     assert latency_percentiles([]) == {"p50": None, "p99": None, "p99_9": None, "max": None}
     assert latency_percentiles([], {"p50": 50}) == {"p50": None}

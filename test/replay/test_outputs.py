@@ -23,7 +23,7 @@ from perception_nodes.drives.schemas import (
     typestore,
 )
 from perception_nodes.replay.outputs import finish
-from perception_nodes.report.drive_report import verdict
+from perception_nodes.report.drive_report import nothing_found, verdict
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
@@ -230,6 +230,20 @@ def test_a_run_that_found_nothing_says_so_first(run, simulated, backend):
     tone, sentence = verdict({**facts, **more, "detections": 3, "lost_in_bag": 70})
     assert tone == "bad"
     assert "70 recorded ones are lost" in sentence
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_where_no_frame_left_nothing_was_found(run, simulated):
+    missed = "FAILED" if simulated else "SKIPPED_LATE"
+    status = dict.fromkeys(run[1]["status"], 0) | {missed: 20}
+    facts = {"frames_in": 20, "detections": 0, "lost_in_bag": 0, "status": status}
+    facts |= {"over_deadline": 0} if simulated else {"miss_rate": 1.0}
+    nothing = "o object was found: no frame left as detections"
+    assert nothing in nothing_found(facts)
+    tone, sentence = verdict(facts)
+    assert tone == "bad"
+    assert nothing in sentence
+    assert not nothing_found({**facts, "golden": {"expected_objects": 0}})
 
 
 def test_recording_appears_when_complete(tmp_path):
