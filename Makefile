@@ -57,7 +57,7 @@ demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or 
 test: dev sample ## run all tests but the slow ones and those of training, streams and the page; nodes last
 	@$(MAKE) --no-print-directory -j2 fpga-sim || echo "Tests of the simulated engine are skipped"
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (ros or slow or stream or browser)" $(ARGS) $(OR_NONE)
-	$(BIN)/python -m pytest -m "ros and not (slow or stream or browser)" $(ARGS) $(OR_NONE)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "ros and not (slow or stream or browser)" $(ARGS) $(OR_NONE)
 
 slow-test: dev sample ## run the tests that take longer: every command interrupted, several cameras, HIL, kills again and again
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -120,7 +120,9 @@ def test_a_video_file_is_played_once_and_each_frame_has_its_report(
         assert running.wait()
     reports = json.loads(received.read_text())["reports"]
     assert sorted(report["sequence"] for report in reports) == list(range(30))
-    statuses = {report["status"] for report in reports}
+    # A busy machine may replace frames, or lose some before they are taken.
+    lost = [r for r in reports if r["reason"] == "lost by the camera or its driver"]
+    statuses = {report["status"] for report in reports if report not in lost}
     assert "OK" in statuses and statuses <= {"OK", "SUPERSEDED"}
     assert_nothing_left(domain)
 
