@@ -29,6 +29,7 @@ from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import shown
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.processes import open_process
@@ -332,18 +333,11 @@ def _hear(
 
 def result_table(result: Mapping[str, Any]) -> Table:
     """The result as a table for the terminal."""
-    table = Table(
-        "cameras",
-        "",
-        "filmed at",
-        "p50 ms",
-        "p99 ms",
-        "in time",
-        "worst camera",
-        "no outcome",
-        "calls for several",
-        "memory",
-        title=f"{result['size']} at {result['rate_hz']:g} Hz in step, {escape(result['model'])} on "
+    times = ("filmed at", "p50 ms", "p99 ms", "in time", "worst camera")
+    table = figure_table(
+        ["cameras", ""],
+        [*times, "no outcome", "calls for several", "memory"],
+        f"{result['size']} at {result['rate_hz']:g} Hz in step, {escape(result['model'])} on "
         f"{result['backend']}, {result['deadline_ms']:g} ms",
     )
     is_slow = False

@@ -32,6 +32,7 @@ from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
 from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
+from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import shown
 from perception_nodes.system.realtime import allowed_priority
 
@@ -293,10 +294,11 @@ class _Round:
 
 def result_table(result: dict[str, Any]) -> Table:
     """The result as a table for the terminal."""
-    table = Table(
-        *("", "frames", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "missed", "by host", "silently"),
-        "arrived late",
-        title=f"{result['size']} at {result['rate_hz']:g} Hz over shared memory against "
+    latencies = ("p50 ms", "p99 ms", "p99.9 ms", "max ms")
+    table = figure_table(
+        [""],
+        ["frames", *latencies, "missed", "by host", "silently", "arrived late"],
+        f"{result['size']} at {result['rate_hz']:g} Hz over shared memory against "
         f"{result['deadline_ms']:g} ms, {escape(result['model'])} on {result['backend']}",
     )
     for name, found in result["conditions"].items():

@@ -26,6 +26,7 @@ from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
 from perception_nodes.graph.graph import Graph
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import shown
 from perception_nodes.system.environment import ros_environment, share_folder
 
@@ -275,13 +276,10 @@ def difference(a: float | None, b: float | None) -> float | None:
 
 def result_table(result: dict[str, Any]) -> Table:
     """The result as a table for the terminal."""
-    table = Table(
-        "",
-        "p50 ms",
-        "p99 ms",
-        "p99.9 ms",
-        "max ms",
-        title=f"{result['size']} at {result['rate_hz']:g} Hz over {result['path']}, "
+    table = figure_table(
+        [""],
+        ["p50 ms", "p99 ms", "p99.9 ms", "max ms"],
+        f"{result['size']} at {result['rate_hz']:g} Hz over {result['path']}, "
         f"{result['frames']} frames, {escape(result['model'])} on {result['backend']}",
     )
 

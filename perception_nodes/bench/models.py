@@ -13,7 +13,6 @@ import numpy as np
 import onnxruntime
 import openvino
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -33,6 +32,7 @@ from perception_nodes.core.budget import Budget
 from perception_nodes.core.statistics import percentiles
 from perception_nodes.evaluation import LabelledSet, evaluate
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.report.figures import figure_table
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.processes import cpu_flags, cpu_name
 
@@ -410,8 +410,8 @@ def _roof_name(precision: str) -> str:
 def result_table(result: dict[str, Any]) -> Table:
     """The result as a table for the terminal."""
     data = common_set(result["models"])
-    head = ("model", "input", "runtime", "threads", "ms", "paced", "in time", "speed-up", "mAP")
-    table = Table(*head, box=SIMPLE_HEAD)
+    figures = ("threads", "ms", "paced", "in time", "speed-up", "mAP")
+    table = figure_table(["model", "input", "runtime"], figures)
     for model in result["models"]:
         runs = {(run["backend"], run["threads"], run["pace"]): run for run in model["runs"]}
         accuracy = model["map50_95"].get(data)
@@ -432,7 +432,6 @@ def result_table(result: dict[str, Any]) -> Table:
             )
             first, last = ["", ""], [""]
     table.title = result["machine"]["cpu"]
-    table.columns[0].overflow = "fold"
     notes = [f"{model['name']}: {note}" for model in result["models"] for note in model["notes"]]
     table.caption = (
         f"medians in a tight loop and paced at {result['rate_hz']:g} Hz; in time: share of "

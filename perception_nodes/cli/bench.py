@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.backends.model import available_models, load_model
@@ -29,6 +28,7 @@ from perception_nodes.cli.common import (
 from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.evaluation import read_set
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.report.figures import figure_table
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.realtime import MAX_PRIORITY, allowed_priority
 
@@ -414,9 +414,7 @@ def bench_tracking(
             progress(done, len(drives))
     _write_json(json_file, results)
     titles = ("HOTA", "IDF1", "switches", "px", "old", "bare", "2σ", "p50", "p99 ms")
-    # Narrow, for 80 columns; longer names alone are broken.
-    figures = (Column(title, no_wrap=True) for title in titles)
-    table = Table(Column("drive", overflow="fold"), *figures, box=None, padding=(0, 1, 0, 0))
+    table = figure_table(["drive"], titles)
     for name, found in results.items():
         errors = found.get("error_px", {})
         cells = [found[key] for key in ("hota", "idf1", "switches")]

@@ -29,6 +29,7 @@ from perception_nodes.gpu.nvrtc import nvrtc
 from perception_nodes.gpu.tensorrt.library import load_library
 from perception_nodes.graph.ros_packages import REMEDIES
 from perception_nodes.graph.settings import check
+from perception_nodes.report.figures import figure_table
 from perception_nodes.system.preemption import AT_ONCE, kernel_preemption
 from perception_nodes.system.processes import cpu_flags
 from perception_nodes.system.realtime import allowed_priority
@@ -279,14 +280,14 @@ def _camera(topic: str, transport: str) -> Finding:
 
 def thread_table(found: list[Thread]) -> Table:
     """The threads as a table, one row each."""
-    columns = ("node", "thread", "name", "policy", "processor", "faults", "switches")
-    table = Table(*columns, "computed", "waited", title="Threads of running nodes")
+    figures = ("thread", "policy", "on", "faults", "switches", "computed", "waited")
+    table = figure_table(["node", "name"], figures, "Threads of running nodes")
     for one in found:
         policy = f"{one.policy} {one.priority}" if one.priority else one.policy
         table.add_row(
             escape(one.node),
-            str(one.thread),
             escape(one.name),
+            str(one.thread),
             f"[bold]{policy}" if one.priority else policy,
             str(one.processor),
             f"{one.minor_faults} + {one.major_faults}",
@@ -295,8 +296,8 @@ def thread_table(found: list[Thread]) -> Table:
             f"{one.waited_ms / 1e3:.2f} s",
         )
     table.caption = (
-        "faults: minor + major; switches: voluntary + involuntary; waited: ready to run, without "
-        "a processor"
+        "on: the processor; faults: minor + major; switches: voluntary + involuntary; "
+        "waited: ready to run, without a processor"
     )
     return table
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -15,9 +14,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
-from rich.table import Table
 
 from perception_nodes.cli.common import LINE_INTERVAL_S, say, screen
+from perception_nodes.report.figures import figure_table
 
 SHOWN_CHANGES = 20
 SHOWN_DRIVES = 40
@@ -117,11 +116,8 @@ def corpus_bar(drives: int) -> Iterator[CorpusBar]:
 
 def show_all(whole: dict[str, Any], out: Path) -> None:
     """Print the results of several drives as a table on stderr; `whole` is as in summary.json."""
-    table = Table(box=box.SIMPLE_HEAD)
-    # A narrow terminal breaks the names alone.
-    table.add_column("drive", overflow="fold")
-    for column in ("frames", "not OK", "lost", "objects", "p50 ms", "p99 ms", "changed"):
-        table.add_column(column, justify="right", no_wrap=True)
+    figures = ("frames", "not OK", "lost", "objects", "p50 ms", "p99 ms", "changed")
+    table = figure_table(["drive"], figures)
     drives, failed, totals = whole["drives"], whole["failed"], whole["totals"]
     for name, summary in list(drives.items())[:SHOWN_DRIVES]:
         table.add_row(*_cells(name, summary, len(summary.get("golden", {}).get("changes", ()))))

@@ -56,7 +56,7 @@ def test_frames_without_an_outcome_are_no_superseded_ones():
     run = {"cameras": 1, "arrangement": "shared", **facts(drive)}
     shown = {"size": "64x48", "rate_hz": 30, "model": "m", "backend": "null", "deadline_ms": 10}
     table = result_table({**shown, "machine": "m", "calls_ms": [], "runs": [run]})
-    (column,) = [column for column in table.columns if column.header == "no outcome"]
+    (column,) = [column for column in table.columns if column.header == "no\noutcome"]
     assert list(column.cells) == ["3"]
 
 
@@ -87,7 +87,7 @@ def test_frames_that_are_filled_too_slowly_are_late_and_the_rate_is_told(
     run = {"cameras": 1, "arrangement": "shared", **facts(drive)}
     shown = {"size": "6x4", "rate_hz": 50, "model": "m", "backend": "null", "deadline_ms": 10}
     table = result_table({**shown, "machine": "m", "calls_ms": [], "runs": [run]})
-    (column,) = [column for column in table.columns if column.header == "filmed at"]
+    (column,) = [column for column in table.columns if column.header == "filmed\nat"]
     assert list(column.cells) == ["50 Hz" if filmed_hz == 50 else "[red]33.33 Hz"]
     assert ("did not fill its frames at 50 Hz" in table.caption) == (filmed_hz < 50)
 
