@@ -33,7 +33,7 @@ from model_compression import dataset
 from model_compression.checkpoint import class_names, license_in
 from model_compression.config import Config, Training, read_config
 from model_compression.deploy import Maker, check_evidence, pass_gate, without_labels
-from model_compression.errors import CompressionError
+from model_compression.errors import CompressionError, GateRefused
 from model_compression.export import export
 from model_compression.frames import drawn, letterboxed
 from model_compression.model import build_model, count_gmac, load_model, make_plain, save_model
@@ -468,6 +468,30 @@ def check_starts(config: Config) -> None:
             )
 
 
+def keys_of(steps: list[Step]) -> list[str]:
+    """One text a step: a digest of what it is given, and of what all before it are given."""
+    keys, key = list[str](), ""
+    for _, depends, _ in steps:
+        key = hashlib.sha256((key + json.dumps(depends)).encode()).hexdigest()
+        keys.append(key)
+    return keys
+
+
+def check_folder(work: Path, names: list[str], keys: list[str]) -> None:
+    """Refuse to go on with another configuration's steps, before hours of those in front of them.
+
+    Raises:
+        CompressionError: a step was done or begun with another configuration.
+    """
+    for name, key in zip(names, keys, strict=False):
+        kept = [file for end in ("done", "begun") if (file := work / name / f"{end}.json").exists()]
+        if kept and json.loads(kept[0].read_text())["key"] != key:
+            raise CompressionError(
+                f"{work}: step {name} was {kept[0].stem} with another configuration; give another "
+                f"folder, or remove {work / name} and what follows it"
+            )
+
+
 def compress(config_path: Path, work: Path, until: str | None = None) -> None:
     """Run a configuration, or go on with a run.
 
@@ -490,21 +514,14 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
     names = [name for name, _, _ in steps]
     if until is not None and until not in names:
         raise CompressionError(f"step {until!r} is unknown; this run has {', '.join(names)}")
+    keys = keys_of(steps)
+    check_folder(work, names[: None if until is None else names.index(until) + 1], keys)
     work.mkdir(parents=True, exist_ok=True)
     run.origin.write(work)
     cv2.setNumThreads(1)
-    key = ""
-    for number, (name, depends, do) in enumerate(steps, 1):
-        # A step depends on what it is given and on all before it.
-        key = hashlib.sha256((key + json.dumps(depends)).encode()).hexdigest()
+    for number, ((name, _, do), key) in enumerate(zip(steps, keys, strict=True), 1):
         begun, done = work / name / "begun.json", work / name / "done.json"
         title = f"[{number}/{len(steps)}] {name}"
-        kept = next((file for file in (done, begun) if file.exists()), None)
-        if kept is not None and json.loads(kept.read_text())["key"] != key:
-            raise CompressionError(
-                f"{work}: step {name} was {kept.stem} with another configuration; give another "
-                f"folder, or remove {work / name} and what follows it"
-            )
         if done.exists():
             screen.print(f"{title}: done before")
         else:
@@ -516,12 +533,16 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
                 TextColumn("ETA"),
                 TimeRemainingColumn(),
             )
-            started_s = time.monotonic()
+            started_s, goes_on = time.monotonic(), begun.exists()
             begun.parent.mkdir(exist_ok=True)
             write_whole(begun, json.dumps({"key": key}))
-            with Progress(*columns, console=screen) as progress:
-                facts = do(run, progress)
-            if kept is None:  # else only the last part of it is known
+            try:
+                with Progress(*columns, console=screen) as progress:
+                    facts = do(run, progress)
+            except GateRefused:  # which leaves nothing to go on with: what it asks for may change
+                begun.unlink()
+                raise
+            if not goes_on:  # else only the last part of it is known
                 facts["took_s"] = round(time.monotonic() - started_s, 1)
             run.log(name, done=True, **facts)
             write_whole(done, json.dumps({"key": key, **facts}, indent=1))
