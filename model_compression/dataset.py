@@ -6,9 +6,11 @@ too, at a higher resolution than the student will, and its boxes are added where
 simulator) box lies already. Sets that label all the classes need none.
 
 The result is a folder of ``images/*.jpg`` and ``labels/*.txt`` (YOLO format: class, centre x,
-centre y, width, height, as fractions of the image).
+centre y, width, height, as fractions of the image). ``digests.txt`` says what each was made of: a
+build that was interrupted makes again what has changed since, and removes what is no more.
 """
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +33,7 @@ VEHICLES = ("car", "bus", "truck")
 STORED_LONG_SIDE_PX = 640
 """At least; more for a network with a larger input."""
 JPEG_QUALITY = 95
+DIGESTS = "digests.txt"
 
 AMBIGUOUS_VEHICLE = -1
 """The class of a box that the labeller decides on, else it is a car."""
@@ -258,7 +261,7 @@ def write_sample(
 
 
 def build(config: Config, out: Path, progress: Callable[[int, int], None]) -> dict:
-    """Write the training set; what is there from a run that was killed is not done again.
+    """Write the training set; what a run that was killed has made of the same is not done again.
 
     Args:
         config: of the run.
@@ -278,27 +281,42 @@ def build(config: Config, out: Path, progress: Callable[[int, int], None]) -> di
         )
     long_side_px = max(STORED_LONG_SIDE_PX, *config.size)
     total = sum(len(find_images(config.data, source)) for source in config.sources)
-    done = 0
+    digests = read_digests(out / DIGESTS)
+    stored = set[str]()
     summary = {}
     for source in config.sources:
         counts: Counter = Counter()
         frames = read_frames(config.data, source)
         for name, image, label_path in thin(frames) if source.thinned else frames:
             label = out / "labels" / f"{name}.txt"
-            if not label.exists():
-                height_px, width_px = image.shape[:2]
-                labels = read_labels(label_path, width_px, height_px)
+            height_px, width_px = image.shape[:2]
+            labels = read_labels(label_path, width_px, height_px)
+            digest = hashlib.sha256(image.tobytes() + labels.tobytes()).hexdigest()
+            if not label.exists() or digests.get(name) != digest:
+                # In this order: a label that is there is always of the digest noted last.
+                label.unlink(missing_ok=True)
+                with (out / DIGESTS).open("a") as file:
+                    file.write(f"{digest} {name}\n")
                 labels = trusted_labels(labels, source, config.classes)
                 taught = labels[:0]
                 if labeller:
                     side_px, least = source.labeller_long_side_px, config.min_confidence
                     taught = teach(labeller, image, side_px, least, config.classes)
                 write_sample(out, name, image, merge(labels, taught, config.classes), long_side_px)
+            stored.add(name)
             rows = read_rows(label)
             counts["images"] += 1
             counts["boxes"] += len(rows)
             counts.update(config.classes[int(row[0])] for row in rows)
-            done += 1
-            progress(done, max(done, total))
+            progress(len(stored), max(len(stored), total))
         summary[source.name] = dict(counts)
+    for path in (*(out / "images").iterdir(), *(out / "labels").iterdir()):
+        if path.stem not in stored:
+            path.unlink()
     return summary
+
+
+def read_digests(path: Path) -> dict[str, str]:
+    """What images and labels were made of, by name; a line that a kill has cut off matches none."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {name: digest for digest, _, name in (line.partition(" ") for line in lines)}
