@@ -26,7 +26,7 @@ from model_compression.errors import CompressionError
 from model_compression.frames import read_image
 from perception_nodes.core.geometry import intersections_and_unions
 from perception_nodes.evaluation.datasets import list_images, read_set
-from perception_nodes.evaluation.yolo import read_line, read_split
+from perception_nodes.evaluation.yolo import label_file, read_line, read_split
 
 VIDEO = ".mp4"
 VEHICLES = ("car", "bus", "truck")
@@ -86,11 +86,6 @@ def read_frames(data: Path, source: Source) -> Iterator[tuple[str, np.ndarray, P
                 index += 1
             continue
         yield name, read_image(path), label_file(path)
-
-
-def label_file(image: Path) -> Path:
-    """Say where an image's labels are: in a parallel tree, `labels` for `images`."""
-    return Path("/labels/".join(str(image.with_suffix(".txt")).rsplit("/images/", 1)))
 
 
 def thin(frames: Iterator, min_difference: float = 8.0) -> Iterator:

@@ -85,11 +85,10 @@ def read_yolo(
         DataError: a label is out of range or cannot be read, or there is no label file at all.
     """
     root = _images_root(images)
-    labels = root.parent / "labels"
     found, errors, without = [], list[str](), list[Path]()
     expected = dict[Path, Path]()
     for path in files:
-        label = labels / path.relative_to(root).with_suffix(".txt")
+        label = label_file(path)
         if label in expected:
             raise DataError(
                 f"{expected[label]} and {path} have one label file, {label.name}: rename or remove "
@@ -106,17 +105,28 @@ def read_yolo(
         raise DataError(f"{listed(errors, separator='; ')}; correct or remove these lines")
     if len(without) == len(files):
         raise DataError(
-            f"none of the {len(files)} images of {images} has a label file in {labels}; put them "
-            "there, or compare with a stronger model instead (--teacher)"
+            f"none of the {len(files)} images of {images} has a label file, {label_file(files[0])} "
+            "for one; put them there, or compare with a stronger model instead (--teacher)"
         )
     notes = []
     if without:
         notes.append(f"{len(without)} images have no label file and count as empty: {without[0]}")
-    there = (labels / images.relative_to(root)).rglob("*.txt")
+    there = (root.parent / "labels" / images.relative_to(root)).rglob("*.txt")
     orphans = sorted(p for p in there if p not in expected and p.name != "classes.txt")
     if orphans:
         notes.append(f"{len(orphans)} label files have no image and are left out: {orphans[0]}")
     return found, notes
+
+
+def label_file(image: Path) -> Path:
+    """Where an image's labels are: beside the last `images` of its folders, below `labels`.
+
+    Trainers of YOLO replace the last one, too. Without any the labels are beside the image.
+    """
+    for folder in image.parents:
+        if folder.name == "images":
+            return folder.parent / "labels" / image.relative_to(folder).with_suffix(".txt")
+    return image.with_suffix(".txt")
 
 
 def _images_root(images: Path) -> Path:

@@ -11,6 +11,7 @@ import pytest
 from perception_nodes.evaluation import DataError, read_set
 from perception_nodes.evaluation.class_names import indices_of
 from perception_nodes.evaluation.datasets import check_images, parse_classes_map
+from perception_nodes.evaluation.yolo import label_file
 
 
 @pytest.fixture
@@ -116,6 +117,20 @@ def test_two_images_of_one_label_file_are_named(yolo: Path) -> None:
     (yolo / "images/a.png").write_bytes((yolo / "images/b.png").read_bytes())
     with pytest.raises(DataError, match=r"a\.jpg and .*a\.png have one label file, a\.txt"):
         read_set(yolo)
+
+
+def test_labels_are_beside_the_last_folder_named_images(yolo: Path) -> None:
+    for place in ("images/cam1/images", "images/cam1/labels", "labels/cam1/images"):
+        (yolo / place).mkdir(parents=True)
+    (yolo / "images/a.jpg").rename(yolo / "images/cam1/images/a.jpg")
+    (yolo / "labels/a.txt").rename(yolo / "images/cam1/labels/a.txt")
+    found = read_set(yolo)
+    assert [len(image.classes) for image in found.images] == [0, 2] and not found.notes
+    assert label_file(Path("images/cam1/images/a.jpg")) == Path("images/cam1/labels/a.txt")
+    assert label_file(Path("pictures/a.b.jpg")) == Path("pictures/a.b.txt")
+    (yolo / "images/cam1/labels/a.txt").rename(yolo / "labels/cam1/images/a.txt")
+    notes = " ".join(read_set(yolo).notes)
+    assert "1 images have no label file" in notes and "1 label files have no image" in notes
 
 
 def test_no_labels_at_all(yolo: Path) -> None:
