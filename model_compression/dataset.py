@@ -26,7 +26,7 @@ from model_compression.errors import CompressionError
 from model_compression.frames import read_image
 from perception_nodes.core.geometry import intersections_and_unions
 from perception_nodes.evaluation.datasets import list_images, read_set
-from perception_nodes.evaluation.yolo import label_file, read_line, read_split
+from perception_nodes.evaluation.yolo import distinct, label_file, read_line, read_split
 
 VIDEO = ".mp4"
 VEHICLES = ("car", "bus", "truck")
@@ -123,7 +123,7 @@ def read_rows(path: Path | None) -> np.ndarray:
 
 def read_labels(path: Path | None, width_px: int, height_px: int) -> np.ndarray:
     """Read YOLO labels as float32 [n, 5]: class, then left, top, right, bottom in pixels."""
-    rows = read_rows(path)
+    rows = distinct(read_rows(path))
     centre, half = rows[:, 1:3], rows[:, 3:5] / 2
     corners = np.concatenate([centre - half, centre + half], axis=1).clip(0, 1)
     scale = np.array([width_px, height_px] * 2, np.float32)
@@ -153,17 +153,20 @@ def check_sources(data: Path, sources: list[Source], say: Callable[[str], None])
                 say(f"set {source.name}: {note}")
         if source.classes is None:
             continue
-        labelled = 0
+        labelled = repeated = 0
         for image in images:
             path = label_file(image)
             rows = read_rows(path)
             labelled += len(rows) > 0
+            repeated += len(rows) - len(distinct(rows))
             unknown = set(rows[:, 0].astype(int)) - set(source.classes) - source.ignored
             if unknown:
                 raise CompressionError(
                     f"{path}: class {min(unknown)} is neither among `classes` nor `ignored` of "
                     f"set {source.name}"
                 )
+        if repeated and not source.has_data_yaml:  # which has told it
+            say(f"set {source.name}: {repeated} label lines repeat another one and count once")
         if not labelled:
             raise CompressionError(
                 f"set {source.name}: not one of {len(images)} images has labels in "

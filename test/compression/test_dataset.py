@@ -8,7 +8,14 @@ import pytest
 
 pytest.importorskip("ultralytics", reason="needs the build tools: make compression")
 from model_compression.config import Source, Training
-from model_compression.dataset import AMBIGUOUS_VEHICLE, build, check_sources, merge, read_rows
+from model_compression.dataset import (
+    AMBIGUOUS_VEHICLE,
+    build,
+    check_sources,
+    merge,
+    read_labels,
+    read_rows,
+)
 from model_compression.errors import CompressionError
 from model_compression.frames import letterboxed
 from model_compression.train import Batches, Samples
@@ -55,6 +62,18 @@ def test_sets_are_looked_at_as_a_whole(tmp_path):
     with pytest.raises(CompressionError, match="class 7 is neither"):
         check_sources(tmp_path, [source()], print)
     check_sources(tmp_path, [source(ignored={7})], print)
+
+
+def test_an_object_that_is_labelled_twice_is_learned_once(tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "images/a.png").touch()
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n" * 3 + "0 0.2 0.2 0.1 0.1\n")
+    said = []
+    check_sources(tmp_path, [source()], said.append)
+    assert said == ["set set: 2 label lines repeat another one and count once"]
+    found = read_labels(tmp_path / "labels/a.txt", 100, 100)
+    np.testing.assert_allclose(found, [[0, 45, 45, 55, 55], [0, 15, 15, 25, 25]], atol=1e-4)
 
 
 @pytest.mark.parametrize(
