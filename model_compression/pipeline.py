@@ -7,6 +7,7 @@ Every network on the way also becomes a model folder in `models/`, so that all c
 
 import csv
 import hashlib
+import io
 import json
 import time
 from collections.abc import Callable
@@ -375,7 +376,7 @@ def fit(
 
 
 def measure(run: Run, step: str, network: nn.Module, facts: dict[str, Any]) -> None:
-    """Append what a network in training finds on the gate's sets to `curve.csv`: AP50 by class."""
+    """Add what a network in training finds on the gate's sets to `curve.csv`: AP50 by class."""
     path = run.checkpoint(step).with_name("measured.onnx")
     variant = Variant(
         name=f"{run.config.name}-{step}",
@@ -395,11 +396,19 @@ def measure(run: Run, step: str, network: nn.Module, facts: dict[str, Any]) -> N
         for name, score in one.by_class.items()
         if score.objects
     }
-    with (run.folder / CURVE).open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
+    add_row(run.folder / CURVE, row)
+
+
+def add_row(curve: Path, row: dict[str, Any]) -> None:
+    """Add a row to a curve; those of its stage from its step on are of a training that was lost."""
+    rows = list(csv.DictReader(curve.read_text().splitlines())) if curve.exists() else []
+    stage, step = row["stage"], row["step"]
+    rows = [one for one in rows if one["stage"] != stage or int(one["step"]) < step]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, dict.fromkeys(key for one in (*rows, row) for key in one))
+    writer.writeheader()
+    writer.writerows([*rows, row])
+    write_whole(curve, text.getvalue())
 
 
 def take(run: Run, step: str, network: nn.Module) -> dict[str, Any]:

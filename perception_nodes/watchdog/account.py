@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import FrameRecord, FrameStatus
 from perception_nodes.core.health import HealthMode
-from perception_nodes.system.processes import open_process
+from perception_nodes.system.processes import open_process, was_alive
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.watchdog.book import KeptBook
+from perception_nodes.watchdog.detectors import DetectorTenure
 from perception_nodes.watchdog.failures import Failures
 from perception_nodes.watchdog.faults import Fault, FaultLimits
 from perception_nodes.watchdog.health import Health, HealthLimits, Transition
@@ -146,6 +147,9 @@ class Account:
         for member in died:
             # `now_ns` is too early: frames may have come since then and before the death.
             self.ledger.died(member.pid, time.monotonic_ns())
+        working = self.ledger.detector()
+        if working is not None and self._died_unseen(working):
+            self.ledger.died(working.process, time.monotonic_ns())
         if not on_time:
             self._late_ns = now_ns
         # If we were stopped, whoever sends outcomes was perhaps stopped too: it has twice the time.
@@ -189,6 +193,11 @@ class Account:
     def postpone(self, now_ns: int) -> None:
         """Count silence from now on only, since we were busy with something else."""
         self.roster.postpone(now_ns)
+
+    def _died_unseen(self, detector: DetectorTenure) -> bool:
+        """Whether it is dead and never was a member, as one that died before we started."""
+        is_member = detector.process in self.roster.members
+        return not is_member and not was_alive(detector.process, detector.since_ns)
 
     def _read(self) -> list[FrameRecord]:
         """Read all new records."""

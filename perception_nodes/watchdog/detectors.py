@@ -75,6 +75,10 @@ class DetectorHistory:
             detector.ended_ns = detector.ended_ns or now_ns
             break
 
+    def working(self) -> DetectorTenure | None:
+        """The one that has started last, None if there is none or it is known to have ended."""
+        return next((d for d in self._newest_first[:1] if not d.ended_ns), None)
+
     def passed_over(self, ingested_ns: int) -> bool:
         """Whether a detector received the frame and went on to a newer one."""
         return any(d.joined_ns <= ingested_ns < d.newest_ns for d in self._newest_first)

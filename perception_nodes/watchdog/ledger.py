@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from perception_nodes.core.frame import MAX_GAP, FrameRecord, FrameStatus, RecordKind
-from perception_nodes.watchdog.detectors import DetectorHistory, DetectorTable
+from perception_nodes.watchdog.detectors import DetectorHistory, DetectorTable, DetectorTenure
 
 Key = tuple[int, int]
 """(ingest process, sequence): identifies a frame, since each process numbers frames from 0."""
@@ -129,6 +129,10 @@ class Ledger:
             now_ns: CLOCK_MONOTONIC.
         """
         self._detectors.ended(process, now_ns)
+
+    def detector(self) -> DetectorTenure | None:
+        """The detector that works, None if it is known that none does."""
+        return self._detectors.working()
 
     def forget(self, process: int) -> None:
         """Forget the numbers of a process that has long been gone: its own may be used again."""
