@@ -19,7 +19,6 @@ from typing import Any
 
 import cv2
 import torch
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -46,6 +45,7 @@ from model_compression.quantization.graph import is_known
 from model_compression.quantization.ranges import LEAST_FRAMES
 from model_compression.reload import reload
 from model_compression.resume import CURVE, STATE, take_checkpoint
+from model_compression.screen import screen
 from model_compression.train import R2, Batches, Samples, train
 from perception_nodes.evaluation import LabelledSet, read_set
 from perception_nodes.system.files import write_whole
@@ -53,7 +53,6 @@ from perception_nodes.system.files import write_whole
 NORMALISED_ON = 64
 """Images that such a network's normalisations are measured on."""
 DESCRIPTIONS = Path(__file__).parent / "datasets"
-screen = Console(stderr=True)
 MAX_SHARED = 0.01
 """Share of a set of the gate that may be copies of what is trained on; they are told."""
 
@@ -535,7 +534,7 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
             screen.print(f"{title}: done before")
         else:
             columns = (
-                TextColumn(title + "  {task.description}"),
+                TextColumn(title + "  {task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
