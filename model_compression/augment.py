@@ -22,10 +22,12 @@ def place(
     height_px, width_px = image.shape[:2]
     slack = np.array(tile_px) - scale * np.array([width_px, height_px])
     shift = rng.uniform(np.minimum(slack, 0), np.maximum(slack, 0))
+    # OpenCV counts from the centre of the first pixel, labels from its edge.
+    left_px, top_px = shift + (scale - 1) / 2
     # Bilinear without a low pass, as the run time's one-pass resize does it.
     tile = cv2.warpAffine(
         image,
-        np.array([[scale, 0, shift[0]], [0, scale, shift[1]]]),
+        np.array([[scale, 0, left_px], [0, scale, top_px]]),
         tile_px,
         flags=cv2.INTER_LINEAR,
         borderValue=(PADDING_VALUE,) * 3,

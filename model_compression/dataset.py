@@ -6,9 +6,11 @@ too, at a higher resolution than the student will, and its boxes are added where
 simulator) box lies already. Sets that label all the classes need none.
 
 The result is a folder of ``images/*.jpg`` and ``labels/*.txt`` (YOLO format: class, centre x,
-centre y, width, height, as fractions of the image).
+centre y, width, height, as fractions of the image). ``digests.txt`` says what each was made of: a
+build that was interrupted makes again what has changed since, and removes what is no more.
 """
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,13 +26,14 @@ from model_compression.errors import CompressionError
 from model_compression.frames import read_image
 from perception_nodes.core.geometry import intersections_and_unions
 from perception_nodes.evaluation.datasets import list_images, read_set
-from perception_nodes.evaluation.yolo import read_line, read_split
+from perception_nodes.evaluation.yolo import distinct, label_file, read_line, read_split
 
 VIDEO = ".mp4"
 VEHICLES = ("car", "bus", "truck")
 STORED_LONG_SIDE_PX = 640
 """At least; more for a network with a larger input."""
 JPEG_QUALITY = 95
+DIGESTS = "digests.txt"
 
 AMBIGUOUS_VEHICLE = -1
 """The class of a box that the labeller decides on, else it is a car."""
@@ -85,11 +88,6 @@ def read_frames(data: Path, source: Source) -> Iterator[tuple[str, np.ndarray, P
         yield name, read_image(path), label_file(path)
 
 
-def label_file(image: Path) -> Path:
-    """Say where an image's labels are: in a parallel tree, `labels` for `images`."""
-    return Path("/labels/".join(str(image.with_suffix(".txt")).rsplit("/images/", 1)))
-
-
 def thin(frames: Iterator, min_difference: float = 8.0) -> Iterator:
     """Drop frames whose 32 x 20 thumbnail is within a mean grey difference of the last kept."""
     last = None
@@ -125,7 +123,7 @@ def read_rows(path: Path | None) -> np.ndarray:
 
 def read_labels(path: Path | None, width_px: int, height_px: int) -> np.ndarray:
     """Read YOLO labels as float32 [n, 5]: class, then left, top, right, bottom in pixels."""
-    rows = read_rows(path)
+    rows = distinct(read_rows(path))
     centre, half = rows[:, 1:3], rows[:, 3:5] / 2
     corners = np.concatenate([centre - half, centre + half], axis=1).clip(0, 1)
     scale = np.array([width_px, height_px] * 2, np.float32)
@@ -155,17 +153,20 @@ def check_sources(data: Path, sources: list[Source], say: Callable[[str], None])
                 say(f"set {source.name}: {note}")
         if source.classes is None:
             continue
-        labelled = 0
+        labelled = repeated = 0
         for image in images:
             path = label_file(image)
             rows = read_rows(path)
             labelled += len(rows) > 0
+            repeated += len(rows) - len(distinct(rows))
             unknown = set(rows[:, 0].astype(int)) - set(source.classes) - source.ignored
             if unknown:
                 raise CompressionError(
                     f"{path}: class {min(unknown)} is neither among `classes` nor `ignored` of "
                     f"set {source.name}"
                 )
+        if repeated and not source.has_data_yaml:  # which has told it
+            say(f"set {source.name}: {repeated} label lines repeat another one and count once")
         if not labelled:
             raise CompressionError(
                 f"set {source.name}: not one of {len(images)} images has labels in "
@@ -258,7 +259,7 @@ def write_sample(
 
 
 def build(config: Config, out: Path, progress: Callable[[int, int], None]) -> dict:
-    """Write the training set; what is there from a run that was killed is not done again.
+    """Write the training set; what a run that was killed has made of the same is not done again.
 
     Args:
         config: of the run.
@@ -278,27 +279,42 @@ def build(config: Config, out: Path, progress: Callable[[int, int], None]) -> di
         )
     long_side_px = max(STORED_LONG_SIDE_PX, *config.size)
     total = sum(len(find_images(config.data, source)) for source in config.sources)
-    done = 0
+    digests = read_digests(out / DIGESTS)
+    stored = set[str]()
     summary = {}
     for source in config.sources:
         counts: Counter = Counter()
         frames = read_frames(config.data, source)
         for name, image, label_path in thin(frames) if source.thinned else frames:
             label = out / "labels" / f"{name}.txt"
-            if not label.exists():
-                height_px, width_px = image.shape[:2]
-                labels = read_labels(label_path, width_px, height_px)
+            height_px, width_px = image.shape[:2]
+            labels = read_labels(label_path, width_px, height_px)
+            digest = hashlib.sha256(image.tobytes() + labels.tobytes()).hexdigest()
+            if not label.exists() or digests.get(name) != digest:
+                # In this order: a label that is there is always of the digest noted last.
+                label.unlink(missing_ok=True)
+                with (out / DIGESTS).open("a") as file:
+                    file.write(f"{digest} {name}\n")
                 labels = trusted_labels(labels, source, config.classes)
                 taught = labels[:0]
                 if labeller:
                     side_px, least = source.labeller_long_side_px, config.min_confidence
                     taught = teach(labeller, image, side_px, least, config.classes)
                 write_sample(out, name, image, merge(labels, taught, config.classes), long_side_px)
+            stored.add(name)
             rows = read_rows(label)
             counts["images"] += 1
             counts["boxes"] += len(rows)
             counts.update(config.classes[int(row[0])] for row in rows)
-            done += 1
-            progress(done, max(done, total))
+            progress(len(stored), max(len(stored), total))
         summary[source.name] = dict(counts)
+    for path in (*(out / "images").iterdir(), *(out / "labels").iterdir()):
+        if path.stem not in stored:
+            path.unlink()
     return summary
+
+
+def read_digests(path: Path) -> dict[str, str]:
+    """What images and labels were made of, by name; a line that a kill has cut off matches none."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {name: digest for digest, _, name in (line.partition(" ") for line in lines)}

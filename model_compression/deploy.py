@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from model_compression.config import Config
 from model_compression.errors import CompressionError, GateRefused
 from model_compression.package import Variant, write_variant
 from model_compression.quantization import RangeTable, measure
 from model_compression.quantization.sensitivity import cost_table, fallback, sensitivity
+from model_compression.screen import screen
 from perception_nodes.backends.model import load_model
 from perception_nodes.evaluation import LabelledSet, evaluate
 from perception_nodes.evaluation.class_names import name_in
@@ -32,7 +32,6 @@ SENSITIVITY_FRAMES = 16
 FINETUNE_BATCH = 8
 
 Advance = Callable[[int, int], None]
-screen = Console(stderr=True)
 
 
 class Maker:

@@ -10,9 +10,7 @@ there are any. If it lost too much, the layers that cost most are kept float, as
 """
 
 import hashlib
-import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import dataclass, field
@@ -31,9 +29,9 @@ from model_compression.quantization.emit import write_files
 from model_compression.quantization.graph import is_known
 from model_compression.quantization.ranges import open_float
 from model_compression.quantization.sensitivity import sensitivity
+from model_compression.quantization.sources import calibrated_on
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import Model, load_model
-from perception_nodes.backends.terms import UNSTATED
 from perception_nodes.core.inference import Progress
 from perception_nodes.evaluation import Evaluation, LabelledSet, evaluate
 from perception_nodes.evaluation.agreement import agreement, detect, in_classes_of
@@ -387,7 +385,6 @@ def quantize_imported(
     network = onnx.load(parent.path)
     quantizer = quantizer_for(network, trial.frames, made.name)
     say(f"quantized by {quantizer.name} on {len(trial.frames)} frames")
-    used = calibrated_on(trial.frames, frames_license)
     costs: dict[str, float] = {}
     refusals: list[Check] = []
     for count in KEPT_FLOAT:
@@ -396,7 +393,7 @@ def quantize_imported(
                 costs = quantizer.costs(progress)
             say(_table(costs))
         eight = quantizer.quantize(list(costs)[:count])
-        model = _written(parent, eight, made, *used)
+        model = _written(parent, eight, made, trial.frames, frames_license)
         checks, evaluations = trial.checks(model)
         refusals = [check for check in checks if check.refusal]
         if not refusals:
@@ -418,21 +415,12 @@ def _table(costs: dict[str, float], most: int = 8) -> str:
     return "\n".join(["cost of 8 bits by layer, thousandths an object:", *shown])
 
 
-def calibrated_on(frames: Frames, license: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """What `model.yaml` says of calibration frames, under `quantization` and `data`."""
-    counts = Counter(re.split("[:/]", name)[0] for name, _ in frames)
-    together = hashlib.sha256(b"".join(frame.tobytes() for _, frame in frames)).hexdigest()
-    stated = license or f"{UNSTATED[0]}: --frames-license was not given"
-    data = [{"name": f"{name} (ranges of 8-bit values)", "license": stated} for name in counts]
-    return {"calibration_sources": dict(counts), "calibration_sha256": together}, data
-
-
 def _written(
     parent: Model,
     eight: Eight,
     folder: Path,
-    calibration: dict[str, Any],
-    data: list[dict[str, str]],
+    frames: Frames,
+    frames_license: str,
 ) -> Model:
     """Write the files of an 8-bit model, and its description."""
     description = yaml.safe_load((parent.folder / "model.yaml").read_text(encoding="utf-8"))
@@ -440,6 +428,7 @@ def _written(
     if eight.table is not None:
         write_table(eight.table, folder / "ranges.yaml")
     description.pop("accuracy", None)
+    calibration, data = calibrated_on(frames, frames_license, description.get("data"))
     description |= {
         "name": folder.name,
         **files.pop("u8"),
@@ -447,7 +436,7 @@ def _written(
         "precision": "int8",
         "parent": parent.name,
         "quantization": eight.facts | calibration,
-        "data": [*(description.get("data") or []), *data],
+        "data": data,
     }
     text = yaml.safe_dump(description, sort_keys=False, width=100, allow_unicode=True)
     write_whole(folder / "model.yaml", text)

@@ -7,6 +7,7 @@ Every network on the way also becomes a model folder in `models/`, so that all c
 
 import csv
 import hashlib
+import io
 import json
 import time
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from typing import Any
 
 import cv2
 import torch
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -33,7 +33,7 @@ from model_compression import dataset
 from model_compression.checkpoint import class_names, license_in
 from model_compression.config import Config, Training, read_config
 from model_compression.deploy import Maker, check_evidence, pass_gate, without_labels
-from model_compression.errors import CompressionError
+from model_compression.errors import CompressionError, GateRefused
 from model_compression.export import export
 from model_compression.frames import drawn, letterboxed
 from model_compression.model import build_model, count_gmac, load_model, make_plain, save_model
@@ -45,6 +45,7 @@ from model_compression.quantization.graph import is_known
 from model_compression.quantization.ranges import LEAST_FRAMES
 from model_compression.reload import reload
 from model_compression.resume import CURVE, STATE, take_checkpoint
+from model_compression.screen import screen
 from model_compression.train import R2, Batches, Samples, train
 from perception_nodes.evaluation import LabelledSet, read_set
 from perception_nodes.system.files import write_whole
@@ -52,7 +53,6 @@ from perception_nodes.system.files import write_whole
 NORMALISED_ON = 64
 """Images that such a network's normalisations are measured on."""
 DESCRIPTIONS = Path(__file__).parent / "datasets"
-screen = Console(stderr=True)
 MAX_SHARED = 0.01
 """Share of a set of the gate that may be copies of what is trained on; they are told."""
 
@@ -375,7 +375,7 @@ def fit(
 
 
 def measure(run: Run, step: str, network: nn.Module, facts: dict[str, Any]) -> None:
-    """Append what a network in training finds on the gate's sets to `curve.csv`: AP50 by class."""
+    """Add what a network in training finds on the gate's sets to `curve.csv`: AP50 by class."""
     path = run.checkpoint(step).with_name("measured.onnx")
     variant = Variant(
         name=f"{run.config.name}-{step}",
@@ -395,11 +395,19 @@ def measure(run: Run, step: str, network: nn.Module, facts: dict[str, Any]) -> N
         for name, score in one.by_class.items()
         if score.objects
     }
-    with (run.folder / CURVE).open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
+    add_row(run.folder / CURVE, row)
+
+
+def add_row(curve: Path, row: dict[str, Any]) -> None:
+    """Add a row to a curve; those of its stage from its step on are of a training that was lost."""
+    rows = list(csv.DictReader(curve.read_text().splitlines())) if curve.exists() else []
+    stage, step = row["stage"], row["step"]
+    rows = [one for one in rows if one["stage"] != stage or int(one["step"]) < step]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, dict.fromkeys(key for one in (*rows, row) for key in one))
+    writer.writeheader()
+    writer.writerows([*rows, row])
+    write_whole(curve, text.getvalue())
 
 
 def take(run: Run, step: str, network: nn.Module) -> dict[str, Any]:
@@ -468,6 +476,30 @@ def check_starts(config: Config) -> None:
             )
 
 
+def keys_of(steps: list[Step]) -> list[str]:
+    """One text a step: a digest of what it is given, and of what all before it are given."""
+    keys, key = list[str](), ""
+    for _, depends, _ in steps:
+        key = hashlib.sha256((key + json.dumps(depends)).encode()).hexdigest()
+        keys.append(key)
+    return keys
+
+
+def check_folder(work: Path, names: list[str], keys: list[str]) -> None:
+    """Refuse to go on with another configuration's steps, before hours of those in front of them.
+
+    Raises:
+        CompressionError: a step was done or begun with another configuration.
+    """
+    for name, key in zip(names, keys, strict=False):
+        kept = [file for end in ("done", "begun") if (file := work / name / f"{end}.json").exists()]
+        if kept and json.loads(kept[0].read_text())["key"] != key:
+            raise CompressionError(
+                f"{work}: step {name} was {kept[0].stem} with another configuration; give another "
+                f"folder, or remove {work / name} and what follows it"
+            )
+
+
 def compress(config_path: Path, work: Path, until: str | None = None) -> None:
     """Run a configuration, or go on with a run.
 
@@ -490,38 +522,35 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
     names = [name for name, _, _ in steps]
     if until is not None and until not in names:
         raise CompressionError(f"step {until!r} is unknown; this run has {', '.join(names)}")
+    keys = keys_of(steps)
+    check_folder(work, names[: None if until is None else names.index(until) + 1], keys)
     work.mkdir(parents=True, exist_ok=True)
     run.origin.write(work)
     cv2.setNumThreads(1)
-    key = ""
-    for number, (name, depends, do) in enumerate(steps, 1):
-        # A step depends on what it is given and on all before it.
-        key = hashlib.sha256((key + json.dumps(depends)).encode()).hexdigest()
+    for number, ((name, _, do), key) in enumerate(zip(steps, keys, strict=True), 1):
         begun, done = work / name / "begun.json", work / name / "done.json"
         title = f"[{number}/{len(steps)}] {name}"
-        kept = next((file for file in (done, begun) if file.exists()), None)
-        if kept is not None and json.loads(kept.read_text())["key"] != key:
-            raise CompressionError(
-                f"{work}: step {name} was {kept.stem} with another configuration; give another "
-                f"folder, or remove {work / name} and what follows it"
-            )
         if done.exists():
             screen.print(f"{title}: done before")
         else:
             columns = (
-                TextColumn(title + "  {task.description}"),
+                TextColumn(title + "  {task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("ETA"),
                 TimeRemainingColumn(),
             )
-            started_s = time.monotonic()
+            started_s, goes_on = time.monotonic(), begun.exists()
             begun.parent.mkdir(exist_ok=True)
             write_whole(begun, json.dumps({"key": key}))
-            with Progress(*columns, console=screen) as progress:
-                facts = do(run, progress)
-            if kept is None:  # else only the last part of it is known
+            try:
+                with Progress(*columns, console=screen) as progress:
+                    facts = do(run, progress)
+            except GateRefused:  # which leaves nothing to go on with: what it asks for may change
+                begun.unlink()
+                raise
+            if not goes_on:  # else only the last part of it is known
                 facts["took_s"] = round(time.monotonic() - started_s, 1)
             run.log(name, done=True, **facts)
             write_whole(done, json.dumps({"key": key, **facts}, indent=1))

@@ -17,6 +17,7 @@ from model_compression.quantization.emit import (
     write_files,
 )
 from model_compression.quantization.ranges import Frames, measure
+from model_compression.quantization.sources import calibrated_on
 from model_compression.quantization.table import RangeTable, write_table
 from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.system.files import write_whole
@@ -26,7 +27,11 @@ DIALECTS: tuple[Dialect, ...] = ("u8", "s8")
 
 
 def calibrate(
-    model_folder: Path, frames: Frames, table_path: Path, out: Path | None = None
+    model_folder: Path,
+    frames: Frames,
+    table_path: Path,
+    out: Path | None = None,
+    frames_license: str = "",
 ) -> RangeTable:
     """Measure a model's table of ranges, and make the model anew with it.
 
@@ -36,6 +41,7 @@ def calibrate(
             [height, width, 3] BGR.
         table_path: the table to write, by custom ``calibration/int8/<model>.yaml``.
         out: a model folder to write, with the files of both dialects; its name is the model's.
+        frames_license: of the frames, which the ranges are taken from.
 
     Raises:
         CompressionError: the frames or the model cannot be used.
@@ -53,9 +59,12 @@ def calibrate(
         kept = float_convolutions(model)
         model = float_of(model)
     bits = description.get("quantization", {}).get("weight_bits", 7)
+    frames = list(frames)
     table = measure(model, frames, description["name"], weight_bits=bits, float_convolutions=kept)
     write_table(table, table_path)
     if out is not None:
+        calibration, data = calibrated_on(frames, frames_license, description.get("data"))
+        description |= {"quantization": table.facts() | calibration, "data": data}
         _write_model(model, table, description, out)
     return table
 
@@ -123,6 +132,5 @@ def _write_model(
         "s8": files["s8"],
         "precision": "int8",
         "parent": _parent_of(description),
-        "quantization": table.facts(),
     }
     write_whole(out / "model.yaml", yaml.safe_dump(facts, sort_keys=False, width=100))

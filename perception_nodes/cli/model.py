@@ -194,6 +194,9 @@ def calibrate_command(
     frames: Annotated[
         int, typer.Option(min=8, max=100_000, help="Number of frames to calibrate on.")
     ] = 256,
+    frames_license: Annotated[
+        str, typer.Option(help="Licence of these frames, which the new model has its ranges from.")
+    ] = "",
     out_model: Annotated[
         Path | None, typer.Option(help="Write the folder of the 8-bit model here.")
     ] = None,
@@ -245,6 +248,8 @@ def calibrate_command(
     """
     if data and out_model is None:
         raise SettingsError("--data compares the new model with the old one: give --out-model too")
+    if frames_license and out_model is None:
+        raise SettingsError("--frames-license is kept in the new model: give --out-model too")
     if data:
         require_pycocotools()
     subject = load_model(model)
@@ -274,7 +279,7 @@ def calibrate_command(
     else:
         with tempfile.TemporaryDirectory() as folder:
             made, ranges = Path(folder) / out_model.name, Path(folder) / "ranges.yaml"
-            calibrate(subject.folder, named, ranges, made)
+            calibrate(subject.folder, named, ranges, made, frames_license)
             new = load_model(str(made))
             facts["map50_95"] = _compared(subject, new, sets, max_loss)
             if not sets and least:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ from perception_nodes.evaluation.labels import DataError, LabelledImage
 
 ROUNDING_PX = 1.0
 """How far a box may extend beyond the image."""
+_Object = tuple[tuple[float, ...], int, bool]
+"""Box, class, and whether it is a crowd."""
 
 
-def read_coco(annotations: Path, images: Path) -> tuple[tuple[str, ...], list[LabelledImage]]:
+def read_coco(
+    annotations: Path, images: Path
+) -> tuple[tuple[str, ...], list[LabelledImage], list[str]]:
     """Read a COCO file of boxes.
 
     Args:
@@ -22,7 +27,7 @@ def read_coco(annotations: Path, images: Path) -> tuple[tuple[str, ...], list[La
         images: folder that the file names are relative to.
 
     Returns:
-        Class names and images.
+        Class names, images, and a note if annotations are repeated.
 
     Raises:
         DataError: the file has another format, a label is out of range, or an image is missing.
@@ -34,7 +39,7 @@ def read_coco(annotations: Path, images: Path) -> tuple[tuple[str, ...], list[La
             for key, entry in _by_id(annotations, content, "categories").items()
         }
         records = _by_id(annotations, content, "images")
-        rows: dict[Any, list[tuple[list[float], int, bool]]] = {key: [] for key in records}
+        rows: dict[Any, Counter[_Object]] = {key: Counter() for key in records}
         index = {category: position for position, category in enumerate(categories)}
         sizes: dict[Any, tuple[float, float]] = {}
         errors = []
@@ -47,9 +52,9 @@ def read_coco(annotations: Path, images: Path) -> tuple[tuple[str, ...], list[La
             key = entry["image_id"]
             sizes[key] = size = float(records[key]["width"]), float(records[key]["height"])
             scale_x, scale_y = 1 / size[0], 1 / size[1]
-            box = [x * scale_x, y * scale_y, (x + width) * scale_x, (y + height) * scale_y]
+            box = (x * scale_x, y * scale_y, (x + width) * scale_x, (y + height) * scale_y)
             crowd = bool(entry.get("iscrowd", 0))
-            rows[key].append((box, index[int(entry["category_id"])], crowd))
+            rows[key][box, index[int(entry["category_id"])], crowd] += 1
         files = {key: images / str(entry["file_name"]) for key, entry in records.items()}
     except (KeyError, OverflowError, TypeError, ValueError, ZeroDivisionError) as error:
         raise DataError(
@@ -68,14 +73,16 @@ def read_coco(annotations: Path, images: Path) -> tuple[tuple[str, ...], list[La
     labelled = [
         LabelledImage(
             files[key],
-            np.array([box for box, _, _ in found], np.float64).reshape(-1, 4),
+            np.array([box for box, _, _ in found], np.float64).reshape(-1, 4).clip(0, 1),
             np.array([label for _, label, _ in found], np.int64),
             np.array([crowd for _, _, crowd in found], np.bool_),
             sizes.get(key),
         )
         for key, found in rows.items()
     ]
-    return tuple(categories.values()), labelled
+    repeated = sum(count - 1 for found in rows.values() for count in found.values())
+    note = f"{repeated} annotations repeat another one and count once: {annotations}"
+    return tuple(categories.values()), labelled, [note] * (repeated > 0)
 
 
 def _load(path: Path) -> dict[str, Any]:

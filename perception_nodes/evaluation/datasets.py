@@ -84,8 +84,7 @@ def read_set(
     source = _source(Path(path), root, split)
     files = list_images(source.images)
     if source.annotations is not None:
-        classes, images = read_coco(source.annotations, source.images)
-        notes = list[str]()
+        classes, images, notes = read_coco(source.annotations, source.images)
         files = [image.path for image in images]
     else:
         classes = source.classes or class_names(source.images)

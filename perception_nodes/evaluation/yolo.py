@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from perception_nodes.core.errors import listed
 from perception_nodes.core.yaml_text import parse_yaml
@@ -79,44 +80,66 @@ def read_yolo(
 
     Returns:
         The images, and notes on oddities that are no reason to stop: images without a label file,
-        which are background by YOLO's rules, and label files without an image, which are left out.
+        which are background by YOLO's rules, label files without an image, which are left out,
+        repeated lines, and boxes that the image's border cuts.
 
     Raises:
         DataError: a label is out of range or cannot be read, or there is no label file at all.
     """
     root = _images_root(images)
-    labels = root.parent / "labels"
     found, errors, without = [], list[str](), list[Path]()
     expected = dict[Path, Path]()
     for path in files:
-        label = labels / path.relative_to(root).with_suffix(".txt")
+        label = label_file(path)
         if label in expected:
             raise DataError(
                 f"{expected[label]} and {path} have one label file, {label.name}: rename or remove "
                 "one of the two images"
             )
         expected[label] = path
+    repeated, cut = list[Path](), list[Path]()
     for label, path in expected.items():
-        if label.is_file():
-            found.append(_read_file(label, path, len(classes), errors))
-        else:
+        if not label.is_file():
             without.append(path)
             found.append(LabelledImage.without_objects(path))
+            continue
+        rows = _read_file(label, len(classes), errors)
+        once = distinct(rows)
+        repeated += [label] * (len(rows) - len(once))
+        centre, half = once[:, 1:3], once[:, 3:5] / 2
+        boxes = np.concatenate([centre - half, centre + half], axis=1)
+        beyond = (boxes < -ROUNDING) | (boxes > 1 + ROUNDING)
+        cut += [label] * int(beyond.any(axis=1).sum())
+        boxes = boxes.clip(0, 1)  # as those of detections are
+        labels = once[:, 0].astype(np.int64)
+        found.append(LabelledImage(path, boxes, labels, np.zeros(len(once), np.bool_)))
     if errors:
         raise DataError(f"{listed(errors, separator='; ')}; correct or remove these lines")
     if len(without) == len(files):
         raise DataError(
-            f"none of the {len(files)} images of {images} has a label file in {labels}; put them "
-            "there, or compare with a stronger model instead (--teacher)"
+            f"none of the {len(files)} images of {images} has a label file, {label_file(files[0])} "
+            "for one; put them there, or compare with a stronger model instead (--teacher)"
         )
-    notes = []
-    if without:
-        notes.append(f"{len(without)} images have no label file and count as empty: {without[0]}")
-    there = (labels / images.relative_to(root)).rglob("*.txt")
+    there = (root.parent / "labels" / images.relative_to(root)).rglob("*.txt")
     orphans = sorted(p for p in there if p not in expected and p.name != "classes.txt")
-    if orphans:
-        notes.append(f"{len(orphans)} label files have no image and are left out: {orphans[0]}")
-    return found, notes
+    odd = (
+        (without, "images have no label file and count as empty"),
+        (orphans, "label files have no image and are left out"),
+        (repeated, "label lines repeat another one and count once"),
+        (cut, "boxes leave their image and are cut at its border"),
+    )
+    return found, [f"{len(paths)} {text}: {paths[0]}" for paths, text in odd if paths]
+
+
+def label_file(image: Path) -> Path:
+    """Where an image's labels are: beside the last `images` of its folders, below `labels`.
+
+    Trainers of YOLO replace the last one, too. Without any the labels are beside the image.
+    """
+    for folder in image.parents:
+        if folder.name == "images":
+            return folder.parent / "labels" / image.relative_to(folder).with_suffix(".txt")
+    return image.with_suffix(".txt")
 
 
 def _images_root(images: Path) -> Path:
@@ -156,8 +179,8 @@ def _names_in(path: Path) -> list[str]:
     return [str(name) for name in names or []]
 
 
-def _read_file(label: Path, image: Path, classes: int, errors: list[str]) -> LabelledImage:
-    """Read one label file; problems are added to `errors`."""
+def _read_file(label: Path, classes: int, errors: list[str]) -> NDArray[np.float64]:
+    """Read one label file, [n, 5] of class, centre and size; problems are added to `errors`."""
     rows = []
     for number, line in enumerate(label.read_text(errors="replace").splitlines(), start=1):
         if not line.strip():
@@ -166,11 +189,13 @@ def _read_file(label: Path, image: Path, classes: int, errors: list[str]) -> Lab
             rows.append(read_line(line, classes))
         except ValueError as error:
             errors.append(f"{label}:{number}: {error}")
-    values = np.array(rows).reshape(-1, 5)
-    centre, half = values[:, 1:3], values[:, 3:5] / 2
-    boxes = np.concatenate([centre - half, centre + half], axis=1)
-    labels = values[:, 0].astype(np.int64)
-    return LabelledImage(image, boxes, labels, np.zeros(len(rows), np.bool_))
+    return np.array(rows, np.float64).reshape(-1, 5)
+
+
+def distinct(rows: NDArray[Any]) -> NDArray[Any]:
+    """Rows without those that repeat an earlier one: nobody means two objects of one box."""
+    _, first = np.unique(rows, axis=0, return_index=True)
+    return rows[np.sort(first)]
 
 
 def read_line(line: str, classes: int | None = None) -> list[float]:

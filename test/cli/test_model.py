@@ -133,7 +133,7 @@ def test_a_calibrated_model_that_loses_too_much_is_not_written(
 def test_a_calibrated_model_that_sees_nothing_on_the_frames_is_not_written(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: list[str], status: int
 ) -> None:
-    def calibrate(folder: Path, frames: object, table: Path, out: Path) -> None:
+    def calibrate(folder: Path, frames: object, table: Path, out: Path, terms: str) -> None:
         spoiled(out)
         table.touch()
 
@@ -155,7 +155,7 @@ def test_a_calibrated_model_that_sees_nothing_on_the_frames_is_not_written(
 def test_the_table_is_written_when_the_model_is_whole(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def calibrate(folder: Path, frames: object, table: Path, out: Path) -> None:
+    def calibrate(folder: Path, frames: object, table: Path, out: Path, terms: str) -> None:
         out.mkdir()
         for path in (table, out / "model.yaml", out / "made.u8.onnx"):
             path.touch()
@@ -331,6 +331,11 @@ def test_a_refused_gate_is_status_1_and_a_bad_configuration_2(
             "--classes-map is for labels",
         ),
         (["model", "calibrate", "road-n"], DataError, "--bag"),
+        (
+            ["model", "calibrate", "road-n", "--frames-license", "MIT"],
+            SettingsError,
+            "--frames-license is kept in the new model",
+        ),
         (["model", "compile", "road-n", "--backend", "warp"], BackendError, "'warp' is unknown"),
         (["model", "compile", "road-q", "--backend", "openvino"], ModelError, "'road-q' is not"),
         ([*COMPILE, "--bag", "/nowhere"], BagError, "/nowhere does not exist"),

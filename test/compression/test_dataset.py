@@ -1,12 +1,21 @@
 """Labels are checked before any long work; a labeller's boxes add to them and never repeat them."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("ultralytics", reason="needs the build tools: make compression")
 from model_compression.config import Source, Training
-from model_compression.dataset import AMBIGUOUS_VEHICLE, check_sources, merge, read_rows
+from model_compression.dataset import (
+    AMBIGUOUS_VEHICLE,
+    build,
+    check_sources,
+    merge,
+    read_labels,
+    read_rows,
+)
 from model_compression.errors import CompressionError
 from model_compression.frames import letterboxed
 from model_compression.train import Batches, Samples
@@ -55,6 +64,18 @@ def test_sets_are_looked_at_as_a_whole(tmp_path):
     check_sources(tmp_path, [source(ignored={7})], print)
 
 
+def test_an_object_that_is_labelled_twice_is_learned_once(tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "images/a.png").touch()
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n" * 3 + "0 0.2 0.2 0.1 0.1\n")
+    said = []
+    check_sources(tmp_path, [source()], said.append)
+    assert said == ["set set: 2 label lines repeat another one and count once"]
+    found = read_labels(tmp_path / "labels/a.txt", 100, 100)
+    np.testing.assert_allclose(found, [[0, 45, 45, 55, 55], [0, 15, 15, 25, 25]], atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "files",
     [("cam_a/1.png", "cam/a_1.png"), ("a.jpg", "a.png")],
@@ -95,6 +116,52 @@ def test_a_labeller_decides_on_a_vehicle():
     taught = np.array([[BUS, 2, 2, 100, 100]], np.float32)
     merged = merge(labels.astype(np.float32), taught, CLASSES)
     assert merged[:, 0].tolist() == [BUS, CAR]
+
+
+class Interrupted(BaseException):
+    """In place of a signal."""
+
+
+def test_a_build_that_goes_on_makes_again_what_has_changed(tmp_path, monkeypatch):
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    for shade, name in enumerate("abcde"):
+        cv2.imwrite(str(tmp_path / f"images/{name}.png"), np.full((48, 64, 3), shade, np.uint8))
+        (tmp_path / f"labels/{name}.txt").write_text("0 0.5 0.5 0.6 0.6\n")
+    config = SimpleNamespace(
+        data=tmp_path, sources=[source()], labeller=None, classes=CLASSES, size=(64, 32)
+    )
+    out, written, real = tmp_path / "out", list[str](), np.savetxt
+
+    def save(path, rows, fmt):
+        if path.stem == "set_e":
+            raise Interrupted
+        written.append(path.stem)
+        real(path, rows, fmt)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "savetxt", save)
+        with pytest.raises(Interrupted):
+            build(config, out, lambda done, total: None)
+    assert len(list((out / "images").iterdir())) == 5  # the last one has no labels
+    (tmp_path / "labels/a.txt").write_text("")
+    (tmp_path / "labels/b.txt").unlink()
+    cv2.imwrite(str(tmp_path / "images/c.png"), np.full((48, 64, 3), 200, np.uint8))
+    for gone in ("images/e.png", "images/d.png"):
+        (tmp_path / gone).unlink()
+    assert build(config, out, lambda done, total: None) == {
+        "set": {"images": 3, "boxes": 1, "car": 1}
+    }
+    samples = Samples(out)
+    assert [path.stem for path in samples.images] == ["set_a", "set_b", "set_c"]
+    assert [len(labels) for labels in samples.labels] == [0, 0, 1]
+    assert samples[2][0].mean() == 200
+    assert len(list((out / "labels").iterdir())) == 3
+
+    monkeypatch.setattr(np, "savetxt", save)
+    written.clear()
+    build(config, out, lambda done, total: None)
+    assert not written  # nothing has changed
 
 
 def test_batches_depend_on_the_step_alone(tmp_path):

@@ -71,16 +71,6 @@ def test_the_8_bit_network_sees_what_the_float_one_sees(
         assert max(seen) > 0
 
 
-def test_calibration_frames_are_written_down_with_their_licence():
-    frames = [(name, np.full((2, 2), n)) for n, name in enumerate(("yard/a/0.png", "drive:7"))]
-    facts, data = imported.calibrated_on(frames, "CC0")
-    assert facts["calibration_sources"] == {"yard": 1, "drive": 1}
-    assert data[0] == {"name": "yard (ranges of 8-bit values)", "license": "CC0"}
-    others, unknown = imported.calibrated_on(frames[::-1], "")
-    assert others["calibration_sha256"] != facts["calibration_sha256"]
-    assert {one["license"].partition(":")[0] for one in unknown} == {"unknown"}
-
-
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_the_layer_that_suffers_most_is_named_first(name, frames):
     """One weight far larger than the others leaves these a few codes."""

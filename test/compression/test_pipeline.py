@@ -272,6 +272,69 @@ def test_the_gate_refuses_and_writes_nothing(
     assert not (tmp_path / "run/models/tiny").exists()
 
 
+def without_work(monkeypatch, **others) -> list[str]:
+    """Let the steps of a run do nothing, or something else; returns which were done."""
+    done, real = list[str](), pipeline.plan
+
+    def noted(name):
+        def step(run, progress):
+            done.append(name)
+            return others.get(name, lambda: {})()
+
+        return step
+
+    monkeypatch.setattr(
+        pipeline, "plan", lambda config: [(*step[:2], noted(step[0])) for step in real(config)]
+    )
+    return done
+
+
+@pytest.mark.parametrize("remedy", ["distil", "gate"])
+def test_what_was_refused_goes_on_with_either_remedy(
+    values, write_config, checkpoint, tmp_path, monkeypatch, remedy
+):
+    def refuse():
+        raise GateRefused("train longer")
+
+    with monkeypatch.context() as patched:
+        without_work(patched, quantize=refuse)
+        with pytest.raises(GateRefused):
+            compress(write_config(values), tmp_path / "run")
+    remedies = {"distil": [*values["distil"], {"epochs": 2}], "gate": {"max_loss": 0.05}}
+    done = without_work(monkeypatch)
+    compress(write_config({**values, remedy: remedies[remedy]}), tmp_path / "run")
+    assert done == ["distil-2"] * (remedy == "distil") + ["quantize"]
+
+
+def test_square_brackets_of_names_are_told(config, tmp_path, monkeypatch, capsys):
+    def tell(run, progress):
+        pipeline.bar(progress, "tiny on yard [north]")(1, 1)
+        deploy.screen.print("below yard [south]")
+        pipeline.screen.print("gate [east].jpg")
+        return {}
+
+    monkeypatch.setattr(pipeline, "plan", lambda config: [("tell", None, tell)])
+    compress(config, tmp_path / "run")
+    told = capsys.readouterr().err
+    assert all(
+        name in told for name in ("[1/1] tell", "yard [north]", "yard [south]", "gate [east]")
+    )
+
+
+def test_another_configuration_of_a_later_step_is_refused_before_the_work(
+    values, write_config, checkpoint, tmp_path, monkeypatch
+):
+    done = without_work(monkeypatch)
+    compress(write_config(values), tmp_path / "run")
+    done.clear()
+    more = write_config({**values, "distil": [*values["distil"], {"epochs": 2}]})
+    with pytest.raises(CompressionError, match="step quantize was done with another configuration"):
+        compress(more, tmp_path / "run")
+    assert not done
+    compress(more, tmp_path / "run", until="distil-2")  # which does not come to it
+    assert done == ["distil-2"]
+
+
 def test_what_the_gate_cannot_tell_is_refused_at_once(values, write_config, checkpoint, tmp_path):
     values["gate"] = {"data": ["set/images/val"]}  # labels cars alone
     with pytest.raises(GateRefused, match="has the classes person, and the sets of the gate have"):

@@ -26,6 +26,7 @@ from model_compression.quantization import (
 from model_compression.quantization.emit import float_convolutions
 from model_compression.quantization.graph import read_layout, weights_of
 from model_compression.quantization.ranges import BINS, METHODS, choose_amax
+from model_compression.quantization.sources import calibrated_on
 from model_compression.quantization.weights import SCALE_BITS, round_weight, weight_scale
 from perception_nodes.backends.model import load_model
 
@@ -279,6 +280,17 @@ def change(folder, **facts):
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | facts))
 
 
+def test_calibration_frames_are_counted_by_where_they_are_from():
+    frames = [(name, np.full((2, 2), n)) for n, name in enumerate(("yard/a/0.png", "drive:7"))]
+    facts, data = calibrated_on(frames, "CC0", ["in words"])
+    assert facts["calibration_sources"] == {"yard": 1, "drive": 1}
+    assert data[:2] == ["in words", {"name": "yard (ranges of 8-bit values)", "license": "CC0"}]
+    assert (
+        calibrated_on(frames[::-1], "", None)[0]["calibration_sha256"]
+        != (facts["calibration_sha256"])
+    )
+
+
 class TestCalibrate:
     @pytest.fixture(params=["float", "u8"])
     def folder(self, request, tmp_path):
@@ -322,6 +334,22 @@ class TestCalibrate:
             "toy-2.s8.onnx",
             "toy-2.u8.onnx",
         ]
+
+    def test_says_which_frames_it_was_made_of_and_their_licence(self, folder, tmp_path):
+        own = {"name": "our own", "license": "MIT"}
+        older = {"name": "yard (ranges of 8-bit values)", "license": "CC0"}
+        change(folder, data=[own, older])
+        description = []
+        for terms in ("CC BY-NC 4.0", ""):
+            calibrate(folder, toy_frames(), tmp_path / "t.yaml", tmp_path / "toy-2", terms)
+            description.append(yaml.safe_load((tmp_path / "toy-2/model.yaml").read_text()))
+        stated, unstated = description
+        assert stated["data"] == [
+            own,
+            {"name": "toy (ranges of 8-bit values)", "license": "CC BY-NC 4.0"},
+        ]
+        assert unstated["data"][1]["license"] == "unknown: --frames-license was not given"
+        assert stated["quantization"]["calibration_sources"] == {"toy": 8}
 
     def test_needs_no_model_to_be_written(self, folder, tmp_path):
         before = sorted(path.name for path in folder.iterdir())

@@ -11,6 +11,7 @@ import pytest
 from perception_nodes.evaluation import DataError, read_set
 from perception_nodes.evaluation.class_names import indices_of
 from perception_nodes.evaluation.datasets import check_images, parse_classes_map
+from perception_nodes.evaluation.yolo import label_file
 
 
 @pytest.fixture
@@ -66,6 +67,24 @@ def test_what_is_odd_is_counted(yolo: Path) -> None:
     assert "1 label files have no image" in notes and "c.txt" in notes
 
 
+def test_an_object_that_is_labelled_twice_is_one(yolo: Path) -> None:
+    two = "1 0.25 0.5 0.5 1\n0 0.5 0.5 0.5 0.5\n"
+    (yolo / "labels/a.txt").write_text(two + "1 .25 .5 .5 1.0\n" + two)
+    found = read_set(yolo)
+    assert found.images[0].classes.tolist() == [1, 0]
+    assert found.notes == (f"3 label lines repeat another one and count once: {yolo}/labels/a.txt",)
+
+
+def test_a_box_ends_at_the_border_of_its_image(yolo: Path) -> None:
+    (yolo / "labels/a.txt").write_text("0 0.05 0.5 0.3 0.4\n0 0.50001 0.5 1 0.4\n")
+    found = read_set(yolo)
+    np.testing.assert_allclose(found.images[0].boxes[0], [0, 0.3, 0.2, 0.7])
+    assert found.images[0].boxes.max() <= 1
+    assert found.notes == (
+        f"1 boxes leave their image and are cut at its border: {yolo}/labels/a.txt",
+    )
+
+
 def test_broken_and_missing_images(yolo: Path) -> None:
     whole = (yolo / "images/a.jpg").read_bytes()
     (yolo / "images/a.jpg").write_bytes(whole[: len(whole) // 2])
@@ -116,6 +135,20 @@ def test_two_images_of_one_label_file_are_named(yolo: Path) -> None:
     (yolo / "images/a.png").write_bytes((yolo / "images/b.png").read_bytes())
     with pytest.raises(DataError, match=r"a\.jpg and .*a\.png have one label file, a\.txt"):
         read_set(yolo)
+
+
+def test_labels_are_beside_the_last_folder_named_images(yolo: Path) -> None:
+    for place in ("images/cam1/images", "images/cam1/labels", "labels/cam1/images"):
+        (yolo / place).mkdir(parents=True)
+    (yolo / "images/a.jpg").rename(yolo / "images/cam1/images/a.jpg")
+    (yolo / "labels/a.txt").rename(yolo / "images/cam1/labels/a.txt")
+    found = read_set(yolo)
+    assert [len(image.classes) for image in found.images] == [0, 2] and not found.notes
+    assert label_file(Path("images/cam1/images/a.jpg")) == Path("images/cam1/labels/a.txt")
+    assert label_file(Path("pictures/a.b.jpg")) == Path("pictures/a.b.txt")
+    (yolo / "images/cam1/labels/a.txt").rename(yolo / "labels/cam1/images/a.txt")
+    notes = " ".join(read_set(yolo).notes)
+    assert "1 images have no label file" in notes and "1 label files have no image" in notes
 
 
 def test_no_labels_at_all(yolo: Path) -> None:
@@ -208,6 +241,13 @@ def test_coco_labels(yolo: Path) -> None:
     assert found.classes == ("pedestrian",)
     np.testing.assert_allclose(found.images[0].boxes, [[0.1, 0.1, 0.6, 0.6]])
     assert found.images[0].crowd.tolist() == [True]
+
+    content["annotations"] = [{**content["annotations"][0], "id": id} for id in (1, 2)]
+    content["annotations"][0]["bbox"] = content["annotations"][1]["bbox"] = [-0.5, 4, 40, 20]
+    path.write_text(json.dumps(content))
+    found = read_set(path)
+    np.testing.assert_allclose(found.images[0].boxes, [[0, 0.1, 39.5 / 80, 0.6]])
+    assert found.notes == (f"1 annotations repeat another one and count once: {path}",)
 
     content["annotations"][0]["bbox"] = [8, 4, 400, 20]
     path.write_text(json.dumps(content))

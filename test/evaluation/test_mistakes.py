@@ -108,7 +108,8 @@ def test_the_page_shows_frames_and_counts(root: Path, tmp_path: Path) -> None:
     (data / "classes.txt").write_text("car\n")
     for number in range(3):
         cv2.imwrite(str(data / f"images/{number}.png"), np.full((90, 160, 3), 90, np.uint8))
-        (data / f"labels/{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n" * number)
+        lines = [f"0 {0.3 + 0.3 * index} 0.5 0.2 0.2" for index in range(number)]
+        (data / f"labels/{number}.txt").write_text("\n".join(lines))
     page = tmp_path / "page.html"
     command = ["model", "mistakes", str(root / "models/road-n"), "--data", str(data)]
     result = CliRunner().invoke(app, [*command, "--frames", "2", "--out", str(page)])

@@ -1,0 +1,71 @@
+"""A training that is killed while it measures, and the curve of what was measured."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
+pytest.importorskip("ultralytics")
+
+from model_compression.config import Shape, Training
+from model_compression.pipeline import add_row
+from model_compression.plain import PlainNetwork
+from model_compression.train import Samples, train
+
+SIZE = (64, 64)
+SHAPE = Shape(widths=(32, 32, 32, 32), depths=(1, 1, 1, 1), stem_kernel=4, neck=32, head=32)
+
+
+class Killed(BaseException):
+    """In place of a signal."""
+
+
+def test_what_was_being_measured_is_measured_again(tmp_path):
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(2):
+        cv2.imwrite(
+            str(tmp_path / f"images/{index}.jpg"), rng.integers(0, 255, (64, 64, 3), np.uint8)
+        )
+        (tmp_path / f"labels/{index}.txt").write_text("0 0.5 0.5 0.6 0.6\n")
+    measured, kill_at = [], 2
+
+    def measure(_network, facts):
+        if facts["step"] == kill_at:
+            raise Killed
+        measured.append(facts["step"])
+
+    def go_on():
+        network, teacher = (PlainNetwork(SHAPE, "relu", 1) for _ in range(2))
+        training = Training(epochs=3, batch=2, measure_every=1)
+        state = tmp_path / "state.pt"
+        train(
+            network,
+            teacher,
+            Samples(tmp_path),
+            training,
+            size_px=SIZE,
+            seed=0,
+            state=state,
+            report=lambda facts: None,
+            measure=measure,
+        )
+
+    with pytest.raises(Killed):
+        go_on()
+    kill_at = None
+    go_on()
+    assert measured == [1, 2, 3]
+
+
+def test_a_curve_has_each_step_of_a_stage_once(tmp_path):
+    curve = tmp_path / "curve.csv"
+    for stage, step, found in [("a", 1, 0.1), ("a", 2, 0.2), ("b", 1, 0.3), ("b", 2, 0.4)]:
+        add_row(curve, {"stage": stage, "step": step, "cars": found})
+    add_row(curve, {"stage": "b", "step": 1, "cars": 0.5, "vans": 0.6})
+    with curve.open(newline="") as file:
+        rows = [list(row.values()) for row in csv.DictReader(file)]
+    assert rows == [["a", "1", "0.1", ""], ["a", "2", "0.2", ""], ["b", "1", "0.5", "0.6"]]
