@@ -392,10 +392,10 @@ def train(
             }
             report(facts)
             sums[:], count, reported_s = 0, 0, now_s
+        if due:  # before the state is kept: a run that is killed in it measures again
+            measure(deepcopy(average).to(CPU), facts)
         if due or time.monotonic() - saved_s > SAVE_EVERY_S:
             save_state(state, done, warmed_from, kept)
             saved_s = time.monotonic()
-        if due:
-            measure(deepcopy(average).to(CPU), facts)
     lesson.close()
     return average.to(CPU)
