@@ -9,7 +9,6 @@ The 8-bit network is compared with the float one on the user's frames, and on la
 there are any. If it lost too much, the layers that cost most are kept float, as few as will do.
 """
 
-import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, redirect_stdout
