@@ -99,7 +99,6 @@ class _Run:
 
     def watch(self) -> Observations:
         """Run the scenario, and gather the observations."""
-        self._kept.unlink(missing_ok=True)
         specs = self._specs
         if self._unit is not None:
             executables = {kind.executable for kind in BENCH.kinds}
