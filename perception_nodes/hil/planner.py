@@ -64,10 +64,13 @@ class Consumed:
         during = [mode for at_ns, mode in self.modes if since_ns < at_ns <= until_ns]
         return max([*(before[-1:] or [HealthMode.UNSAFE]), *during])
 
-    def nominal_ns(self, until_ns: int) -> int | None:
-        """When the mode became NOMINAL, to stay so until an instant; None if it did not."""
-        known = [change for change in self.modes if change[0] <= until_ns]
-        return known[-1][0] if known and known[-1][1] == HealthMode.NOMINAL else None
+    def no_worse_ns(self, limit: HealthMode, until_ns: int) -> int | None:
+        """Since when the mode has been this or a better one until an instant; None if it is not."""
+        since_ns = None
+        for at_ns, mode in self.modes:
+            if at_ns <= until_ns:
+                since_ns = None if mode > limit else at_ns if since_ns is None else since_ns
+        return since_ns
 
     def lets_up(self, wanted: HealthMode, begin_ns: int, end_ns: int) -> bool:
         """Whether the mode becomes a better one than this meanwhile."""
