@@ -28,6 +28,11 @@ ABSURD_LOGIT = 1e30
 FOREVER_S = 3600.0
 
 
+def hit_file(orders: Path) -> Path:
+    """The file that is made when the backend obeys an order to fail."""
+    return orders.with_suffix(".hit")
+
+
 def register() -> None:
     """Make the backend known to this process under the name `faulty`."""
     BACKENDS["faulty"] = __name__
@@ -97,6 +102,8 @@ class Backend:
             orders.model_copy(update={"fault": ""}).write(self._path)
         elif started_ns > orders.until_ns:
             fault = ""
+        if fault:
+            hit_file(self._path).touch()
         if fault == "hang":
             time.sleep(FOREVER_S)
         if fault == "segfault":

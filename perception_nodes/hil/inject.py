@@ -1,6 +1,7 @@
 """Faults put into a running graph from outside; `camera_faults` has those of the camera."""
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -14,9 +15,10 @@ from pathlib import Path
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import Supervisor
-from perception_nodes.hil.faulty_backend import VARIABLE, Orders
+from perception_nodes.hil.faulty_backend import VARIABLE, Orders, hit_file
 from perception_nodes.hil.graphs import FAULTY_DETECTOR_MODULE, SLOW_SUBSCRIBER
 from perception_nodes.hil.scenario import (
+    MOMENTARY,
     BackendFault,
     CpuFault,
     Fault,
@@ -30,6 +32,11 @@ from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.memory import SHM_FOLDER
 
 FILL_BYTES = 1 << 20
+POLL_S = 0.01
+CALL_WITHIN_S = 1.0
+"""Within this time there must be a call for what hits one call."""
+LISTENS_WITHIN_S = 15.0
+"""On a busy machine a process that uses ROS takes five seconds to start."""
 
 
 class NotInjected(PerceptionError):
@@ -72,24 +79,27 @@ def obeying(detector: NodeSpec, orders: Path) -> NodeSpec:
     )
 
 
-def put_in(fault: Fault, target: Target, wait_s: Callable[[float], object]) -> None:
+def put_in(fault: Fault, target: Target, wait_s: Callable[[float], bool]) -> None:
     """Put a fault in, and return when it is over.
 
     Args:
         fault: what to do.
         target: the graph to do it to.
-        wait_s: waits for a number of seconds, or until the run is over.
+        wait_s: waits for a number of seconds, or until the run is over; whether it is.
 
     Raises:
-        NotInjected, LoadEnded: the fault cannot be put in, or was not there to the end.
+        NotInjected, LoadEnded: the fault cannot be put in, hit nothing, or was not there to the
+            end.
     """
-    with _in_effect(fault, target):
+    with _in_effect(fault, target, wait_s):
         wait_s(fault.for_s)
 
 
-def _in_effect(fault: Fault, target: Target) -> AbstractContextManager[None]:
+def _in_effect(
+    fault: Fault, target: Target, wait_s: Callable[[float], bool]
+) -> AbstractContextManager[None]:
     if isinstance(fault, BackendFault):
-        return _ordered(fault, target)
+        return _ordered(fault, target, wait_s)
     if isinstance(fault, ProcessFault):
         return _signalled(fault, target)
     if isinstance(fault, ShmFullFault):
@@ -98,7 +108,7 @@ def _in_effect(fault: Fault, target: Target) -> AbstractContextManager[None]:
         available = sorted(os.sched_getaffinity(0))
         return busy(available[: fault.cores or None])
     if isinstance(fault, SubscriberFault):
-        return _slow_subscriber(fault, target)
+        return _slow_subscriber(fault, target, wait_s)
     return nullcontext()  # the bench itself does the others
 
 
@@ -112,13 +122,29 @@ def has_small_shm(fault: ShmFullFault) -> bool:
     return shutil.disk_usage(SHM_FOLDER).total <= fault.size_mb << 20
 
 
+def _await(
+    hit: Callable[[], object], within_s: float, wait_s: Callable[[float], bool], why_not: str
+) -> None:
+    """Wait until a fault has hit something."""
+    until_s = time.monotonic() + within_s
+    while not hit():
+        if wait_s(POLL_S) or time.monotonic() > until_s:
+            raise NotInjected(why_not)
+
+
 @contextmanager
-def _ordered(fault: BackendFault, target: Target) -> Iterator[None]:
+def _ordered(
+    fault: BackendFault, target: Target, wait_s: Callable[[float], bool]
+) -> Iterator[None]:
+    hit = hit_file(target.orders)
+    hit.unlink(missing_ok=True)  # of a fault before this one
     until_ns = time.monotonic_ns() + round(fault.for_s * 1e9)
     name = fault.kind.removeprefix("backend_")
     order = {"fault": name, "factor": fault.factor, "until_ns": until_ns}
     Orders.model_validate(healthy_orders(fault).model_dump() | order).write(target.orders)
     yield
+    within_s = CALL_WITHIN_S if fault.kind in MOMENTARY else 0.0
+    _await(hit.exists, within_s, wait_s, "it met no call of the network")
 
 
 @contextmanager
@@ -166,23 +192,34 @@ def _write_until_full(write: Callable[[bytes], int]) -> None:
 
 
 @contextmanager
-def _slow_subscriber(fault: SubscriberFault, target: Target) -> Iterator[None]:
+def _slow_subscriber(
+    fault: SubscriberFault, target: Target, wait_s: Callable[[float], bool]
+) -> Iterator[None]:
     us, spec = os.getpid(), slow_subscriber(fault, target)
     process = subprocess.Popen(
         [sys.executable, "-m", spec.module, *spec.arguments()],
         env={**os.environ, **spec.environment},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: die_with_parent(us),
     )
+    said = process.stdout
+    assert said is not None
     try:
+        # Its time begins with the line that tells of its first message; its end can be read too.
+        _await(
+            lambda: select.select([said], [], [], 0)[0],
+            LISTENS_WITHIN_S,
+            wait_s,
+            "the slow subscriber got no message",
+        )
         yield
         if process.poll() is not None:
             raise NotInjected(f"the slow subscriber ended with status {process.returncode}")
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def slow_subscriber(fault: SubscriberFault, target: Target) -> NodeSpec:

@@ -13,6 +13,7 @@ from perception_nodes.core.frame import IN_TIME, MAY_BE_OUT, PUBLISHED, FrameSta
 from perception_nodes.core.health import HealthMode
 from perception_nodes.core.statistics import MEDIAN_AND_P99, percentiles
 from perception_nodes.hil.clock_offset import ClockOffset
+from perception_nodes.hil.planner import KEEPS_NS
 from perception_nodes.hil.scenario import Expectation, Scenario
 from perception_nodes.hil.witness import Observations, ReceivedHealth
 
@@ -131,6 +132,7 @@ def judge(scenario: Scenario, seen: Observations, deadline_ms: float = DEADLINE_
     _modes(verdict, scenario.expect, seen)
     _planner(verdict, scenario.expect, seen)
     _recovery(verdict, scenario.expect, seen)
+    _planner_modes(verdict, scenario.expect, seen)
     return verdict
 
 
@@ -377,6 +379,32 @@ def _recovery(verdict: Verdict, expect: Expectation, seen: Observations) -> None
             f"{verdict.without_detections} frames had no detections ({failed} FAILED), "
             f"at most {most} are expected"
         )
+
+
+def _planner_modes(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
+    """What is expected of the mode that is told holds for the mode that a planner is in."""
+    planned, last_ns = seen.planned, _last_ns(seen)
+    # Without a network messages are late by the bench's own listener, which gives way to the graph:
+    # a planner is DEGRADED then, and the graph is not to blame.
+    well = HealthMode.DEGRADED if seen.clock is None else HealthMode.NOMINAL
+    # Until then it may still keep against the graph that this has only just begun to work.
+    settled_ns = seen.working_ns(seen.begin_ns) + KEEPS_NS
+    before = planned.worst(seen.begin_ns, seen.begin_ns)
+    if settled_ns <= seen.begin_ns and before > well:
+        verdict.problems.append(
+            f"before the fault a planner's mode was {before.name}, at worst {well.name} is "
+            "expected: nothing can be judged"
+        )
+    worst = planned.worst(max(seen.begin_ns, settled_ns), last_ns)
+    limit = max(well, HealthMode[expect.at_worst or expect.told])
+    if worst > limit:
+        verdict.problems.append(
+            f"a planner's mode was {worst.name}, at worst {limit.name} is expected"
+        )
+    well_ns = planned.no_worse_ns(well, last_ns)
+    recovered_ms = None if well_ns is None else max(0.0, (well_ns - seen.end_ns) / 1e6)
+    limit_ms = expect.recovered_within_ms + KEEPS_NS / 1e6
+    _within(verdict, "a planner recovered", recovered_ms, limit_ms)
 
 
 def _overtaken(seen: Observations) -> int:

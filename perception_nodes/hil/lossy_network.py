@@ -62,6 +62,7 @@ class LossyLink:
 
     Attributes:
         conditions: of the network; may be replaced at any time.
+        changed: number of packets that fared otherwise than under the conditions at first.
     """
 
     def __init__(self, conditions: Conditions) -> None:
@@ -73,7 +74,8 @@ class LossyLink:
         Raises:
             NetworkUnavailable: the kernel refuses it.
         """
-        self.conditions = conditions
+        self.conditions = self._first = conditions
+        self.changed = 0
         self._random = random.Random(0)
         # A thread can be in another namespace than the other threads of its process.
         self._far = ThreadPoolExecutor(1, "hil_unit")
@@ -123,11 +125,18 @@ class LossyLink:
 
     def _delay_ns(self) -> int | None:
         """How long a packet is on the way; None if it is lost."""
-        conditions = self.conditions
-        if self._random.random() < conditions.loss:
-            return None
-        late = self._random.random() < conditions.reorder
-        return round((conditions.delay_ms + late * conditions.late_ms) * 1e6)
+        draws = self._random.random(), self._random.random()
+        delay_ns = _delay_ns(self.conditions, *draws)
+        self.changed += delay_ns != _delay_ns(self._first, *draws)
+        return delay_ns
+
+
+def _delay_ns(conditions: Conditions, of_loss: float, of_reorder: float) -> int | None:
+    """The delay of a packet for which these numbers from 0 to 1 were drawn."""
+    if of_loss < conditions.loss:
+        return None
+    late = of_reorder < conditions.reorder
+    return round((conditions.delay_ms + late * conditions.late_ms) * 1e6)
 
 
 def _open_device_in_new_namespace() -> int:

@@ -12,6 +12,9 @@ LOOK_NS = 10_000_000
 """The planner's cycle: so often it looks at a topic of which no message has come."""
 DISCOVERY_NS = 3_000_000_000
 """Within this time after the first plain detections protected ones must come."""
+KEEPS_NS = 1_100_000_000
+"""So much later than its graph it is NOMINAL at the latest: the consumer keeps a fault for its
+`hold_ms`, and messages take their way."""
 CONTENTS = {"health": Content.HEALTH, "safe_stop": Content.SAFE_STOP}
 """By the plain topic's last name; other topics are about objects."""
 
@@ -54,6 +57,20 @@ class Consumed:
             return begin_ns
         since = (at_ns for at_ns, mode in self.modes if at_ns > begin_ns and mode >= wanted)
         return next(since, None)
+
+    def worst(self, since_ns: int, until_ns: int) -> HealthMode:
+        """The worst mode between two instants; UNSAFE before the first message."""
+        before = [mode for at_ns, mode in self.modes if at_ns <= since_ns]
+        during = [mode for at_ns, mode in self.modes if since_ns < at_ns <= until_ns]
+        return max([*(before[-1:] or [HealthMode.UNSAFE]), *during])
+
+    def no_worse_ns(self, limit: HealthMode, until_ns: int) -> int | None:
+        """Since when the mode has been this or a better one until an instant; None if it is not."""
+        since_ns = None
+        for at_ns, mode in self.modes:
+            if at_ns <= until_ns:
+                since_ns = None if mode > limit else at_ns if since_ns is None else since_ns
+        return since_ns
 
     def lets_up(self, wanted: HealthMode, begin_ns: int, end_ns: int) -> bool:
         """Whether the mode becomes a better one than this meanwhile."""

@@ -16,6 +16,8 @@ from perception_nodes.system.signals import handled_stopping
 
 ROOM_BYTES = 16 << 20
 """The page takes 5 MB, a scenario a quarter of one."""
+ENDS = (".mcap", ".log", ".unit.log")
+"""Of the names of a run's recording, and of the messages of its nodes, here and on the unit."""
 
 
 class Results:
@@ -41,7 +43,9 @@ class Results:
         self._seconds: list[float] = []
         self._out, self._junit = out, junit
         self._write()
-        (out / "report.html").unlink(missing_ok=True)  # of an earlier run
+        of_runs = [f"{run}{end}" for scenario in scenarios for run in scenario.runs for end in ENDS]
+        for name in ("report.html", *of_runs):
+            (out / name).unlink(missing_ok=True)  # of an earlier run
         free = shutil.disk_usage(out).free
         if free < ROOM_BYTES:
             raise SettingsError(

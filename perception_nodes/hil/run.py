@@ -29,6 +29,7 @@ from perception_nodes.hil.scenario import (
     NetworkFault,
     PictureFault,
     Scenario,
+    SubscriberFault,
 )
 from perception_nodes.hil.scratch import scratch_folder
 from perception_nodes.hil.undisturbed import agreement_share, detect_undisturbed
@@ -98,7 +99,6 @@ class _Run:
 
     def watch(self) -> Observations:
         """Run the scenario, and gather the observations."""
-        self._kept.unlink(missing_ok=True)
         specs = self._specs
         if self._unit is not None:
             executables = {kind.executable for kind in BENCH.kinds}
@@ -205,7 +205,10 @@ class _Run:
             known = isinstance(error, PerceptionError)
             self._not_put_in[number] = str(error) if known else f"{type(error).__name__}: {error}"
             return
-        self._put_in[number] = begin_ns, begin_ns + round(fault.for_s * 1e9)
+        end_ns = begin_ns + round(fault.for_s * 1e9)
+        if isinstance(fault, SubscriberFault):
+            end_ns = time.time_ns()  # its time ran from when it listened
+        self._put_in[number] = begin_ns, end_ns
         del self._not_put_in[number]
 
     def _put(self, fault: Fault, graph: Supervisor) -> None:
@@ -221,9 +224,12 @@ class _Run:
     def _disturb_network(self, fault: NetworkFault) -> None:
         if self._link is None:
             raise NotInjected("the network between bench and unit is a real one")
+        changed = self._link.changed
         before, self._link.conditions = self._link.conditions, fault
         self._over.wait(fault.for_s)
         self._link.conditions = before
+        if self._link.changed == changed:
+            raise NotInjected("it changed the way of no packet")
 
     def _gathered(self) -> Observations:
         seen = self._seen

@@ -308,6 +308,11 @@ class Scenario(_Strict):
     faults: tuple[Fault, ...] = ()
     expect: Expectation
 
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The names of its recordings and logs: its own, and that of the second camera's part."""
+        return (self.name, f"{self.name}_second")[: self.cameras]
+
     @model_validator(mode="after")
     def _drops_are_numbered(self) -> "Scenario":
         for number, fault in enumerate(self.faults):

@@ -122,7 +122,7 @@ def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
     expect = scenario.expect
     second = scenario.model_copy(
         update={
-            "name": f"{scenario.name}_second",
+            "name": scenario.runs[1],
             "cameras": 1,
             "graph": {**scenario.graph, "camera": "second"},
             "faults": (),

@@ -20,13 +20,20 @@ from perception_nodes.graph.graph import LIVE, Graph, NodeKind
 from perception_nodes.hil import inject, topology
 from perception_nodes.hil.clock_offset import RoundTrip, clock_offset
 from perception_nodes.hil.drive import prepare
+from perception_nodes.hil.faulty_backend import Orders, hit_file
 from perception_nodes.hil.graphs import SlowSubscriberSettings
 from perception_nodes.hil.inject import NotInjected, Target, put_in
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.lossy_network import OWN_NETWORK, why_unavailable
 from perception_nodes.hil.page import render
 from perception_nodes.hil.run import _Run
-from perception_nodes.hil.scenario import CpuFault, NetworkFault, Scenario, SubscriberFault
+from perception_nodes.hil.scenario import (
+    BackendFault,
+    CpuFault,
+    NetworkFault,
+    Scenario,
+    SubscriberFault,
+)
 from perception_nodes.hil.scratch import PREFIX, scratch_folder
 from perception_nodes.hil.undisturbed import agreement_share
 from perception_nodes.hil.unit import UnitError
@@ -123,7 +130,7 @@ with LossyLink(Conditions()) as link, socket.socket(socket.AF_INET, socket.SOCK_
         except OSError:
             time.sleep(0.1)
     for conditions in (Conditions(), Conditions(loss=0.2), Conditions(reorder=0.2)):
-        link.conditions = conditions
+        changed, link.conditions = link.changed, conditions
         for number in range(100):
             near.send(b"%d" % number)
             time.sleep(0.001)
@@ -132,7 +139,7 @@ with LossyLink(Conditions()) as link, socket.socket(socket.AF_INET, socket.SOCK_
             while True:
                 back.append(int(near.recv(99)))
         except TimeoutError:
-            print(len(back), back == sorted(back))
+            print(len(back), back == sorted(back), link.changed > changed)
     echo.kill()
     echo.wait()
 """
@@ -148,9 +155,10 @@ def test_the_network_loses_and_reorders():
         check=True,
     )
     good, lossy, unordered = (line.split() for line in result.stdout.splitlines())
-    assert good == ["100", "True"]
+    assert good == ["100", "True", "False"]
     assert 40 <= int(lossy[0]) <= 85
-    assert unordered == ["100", "False"]
+    assert lossy[2] == "True"
+    assert unordered == ["100", "False", "True"]
 
 
 def found(*labels: str) -> FrameDetections:
@@ -264,12 +272,19 @@ def test_a_scenario_process_that_gives_no_verdict_fails(tmp_path: Path):
     assert problems == ["not run: its process ended with status 3: nobody"]
 
 
-@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize(
+    ("then", "problem"),
+    [
+        ("print(flush=True); time.sleep(99)", None),
+        ("print(flush=True); sys.exit(3)", "status 3"),
+        ("sys.exit(4)", "status 4"),
+        ("time.sleep(99)", "got no message"),
+    ],
+)
 def test_a_slow_subscriber_listens_to_its_graph_and_must_live_to_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str, problem: str | None
 ):
     said = tmp_path / "said"
-    then = "sys.exit(3)" if ends else "time.sleep(99)"
     (tmp_path / "subscriber.py").write_text(
         f"import sys, time\nopen({str(said)!r}, 'w').write(' '.join(sys.argv))\n{then}\n"
     )
@@ -280,15 +295,73 @@ def test_a_slow_subscriber_listens_to_its_graph_and_must_live_to_the_end(
     specs = LIVE.nodes({"camera": "rear", "detections_topic": "seen", "standby": "never"})
     graph = SimpleNamespace(processes=[(spec, None) for spec in specs])
 
-    def wait(_: float) -> None:
-        if ends:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-        while not said.exists():
-            time.sleep(0.01)
+    waited_s = []
 
-    with pytest.raises(NotInjected, match="status 3") if ends else nullcontext():
+    def wait(seconds: float) -> bool:
+        waited_s.append(seconds)
+        if "exit" in then:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        time.sleep(0.01)
+        return said.exists() and "print" not in then and "exit" not in then  # the run is over
+
+    with pytest.raises(NotInjected, match=problem) if problem else nullcontext():
         put_in(SubscriberFault(kind="slow_subscriber", for_s=1), Target(graph, "rear", said), wait)
+    assert waited_s.count(1) == (problem != "got no message"), "its time begins when it listens"
     assert all(text in said.read_text() for text in ('camera:="rear"', 'topic:="seen"'))
+
+
+@pytest.mark.parametrize(
+    ("kind", "hit_after", "is_put_in"),
+    [
+        ("backend_nan", 1, True),
+        ("backend_nan", 2, False),
+        ("backend_hang", 3, True),
+        ("backend_hang", None, False),
+    ],
+)
+def test_a_fault_of_the_backend_that_meets_no_call_is_not_put_in(
+    tmp_path: Path, kind: str, hit_after: int | None, is_put_in: bool
+):
+    orders, waits = tmp_path / "orders.json", []
+    hit_file(orders).touch()  # by the fault before
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        if len(waits) == hit_after:
+            hit_file(orders).touch()
+        return len(waits) > 9
+
+    fault = BackendFault(kind=kind, for_s=1)
+    with nullcontext() if is_put_in else pytest.raises(NotInjected, match="met no call"):
+        put_in(fault, Target(None, "front", orders), wait)
+    assert Orders.model_validate_json(orders.read_bytes()).fault == kind.removeprefix("backend_")
+
+
+@pytest.mark.parametrize("packets", [0, 1])
+def test_a_fault_of_the_network_that_meets_no_packet_is_not_put_in(tmp_path: Path, packets: int):
+    link = SimpleNamespace(conditions="before", changed=7)
+    run = _Run(scenario(), tmp_path, tmp_path, None, link)
+    fault = NetworkFault(kind="network", for_s=1, loss=1)
+
+    def wait(_: float) -> None:
+        assert link.conditions is fault
+        link.changed += packets
+
+    run._over.wait = wait
+    with nullcontext() if packets else pytest.raises(NotInjected, match="of no packet"):
+        run._disturb_network(fault)
+    assert link.conditions == "before"
+
+
+def test_the_time_of_a_slow_subscriber_is_over_when_it_has_run(tmp_path: Path):
+    run = _Run(scenario(), tmp_path, tmp_path, None, None)
+    (tmp_path / "started").write_text("0")
+    run._put = lambda *_: None
+    run._inject(0, CpuFault(kind="cpu_contention", after_s=0.5, for_s=1), None)
+    run._inject(1, SubscriberFault(kind="slow_subscriber", after_s=0.5, for_s=0.001), None)
+    (begin_ns, end_ns), (_, heard_ns) = run._put_in[0], run._put_in[1]
+    assert end_ns - begin_ns == 1000 * MS
+    assert begin_ns <= heard_ns <= time.time_ns()
 
 
 def test_how_many_frames_the_weather_has_changed_is_known(tmp_path: Path):

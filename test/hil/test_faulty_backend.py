@@ -14,7 +14,7 @@ from perception_nodes.backends.contract import BACKENDS, BackendSettings, open_b
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.inference import BackendError
 from perception_nodes.hil import faulty_backend
-from perception_nodes.hil.faulty_backend import VARIABLE, Orders
+from perception_nodes.hil.faulty_backend import VARIABLE, Orders, hit_file
 
 FOR_EVER_NS = 2**62
 IMAGE = np.zeros((256, 416, 3), np.uint8)
@@ -84,6 +84,16 @@ def test_a_fault_is_over_when_its_time_is(backend, orders):
     backend.infer(IMAGE)
 
 
+def test_a_call_that_is_hit_is_noted_beside_the_orders(backend, orders):
+    backend.infer(IMAGE)
+    orders(fault="nan", until_ns=time.monotonic_ns() - 1)
+    backend.infer(IMAGE)
+    assert not hit_file(orders.path).exists()
+    orders(fault="nan")
+    backend.infer(IMAGE)
+    assert hit_file(orders.path).exists()
+
+
 def test_a_segfault_ends_one_process_only(orders):
     orders(fault="segfault")
     code = (
@@ -96,3 +106,4 @@ def test_a_segfault_ends_one_process_only(orders):
     result = subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False)
     assert result.returncode == -signal.SIGSEGV
     assert Orders.model_validate_json(orders.path.read_bytes()).fault == ""
+    assert hit_file(orders.path).exists()

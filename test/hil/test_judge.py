@@ -63,11 +63,11 @@ def run():
     return seen
 
 
-def planned(seen, names=("detections", "health")):
+def planned(seen, names=("detections", "health"), late_ns=0):
     """What a planner makes of the same messages, each with the usual deadline."""
     messages = []
     for at_ns, stamp_ns in seen.detections:
-        messages.append((at_ns, "detections", b"objects", stamp_ns + 10 * MS))
+        messages.append((at_ns + late_ns, "detections", b"objects", stamp_ns + 10 * MS))
     for told in seen.told:
         health = bytes(12) + bytes([told.mode])
         messages.append((told.at_ns, "health", health, told.at_ns + 100 * MS))
@@ -228,7 +228,8 @@ def test_a_frame_report_tells_too():
 
 def test_modes():
     assert problems_of(run(), expecting(told="DEGRADED")) == [
-        "the mode was UNSAFE (no frame from the camera for 300 ms), at worst DEGRADED is expected"
+        "the mode was UNSAFE (no frame from the camera for 300 ms), at worst DEGRADED is expected",
+        "a planner's mode was UNSAFE, at worst DEGRADED is expected",
     ]
     assert problems_of(run(), expecting(told="DEGRADED", at_worst="UNSAFE")) == []
     seen = run()
@@ -249,8 +250,14 @@ def told_from(seen, begin_ns):
         replace(told, mode=HealthMode.NOMINAL) if told.at_ns < begin_ns else told
         for told in seen.told
     ]
-    seen.planned.modes = [(0, HealthMode.NOMINAL), (begin_ns, HealthMode.UNSAFE)]
+    seen.planned.modes = planner_modes(begin_ns)
     return seen
+
+
+def planner_modes(unsafe_ns):
+    """A planner that is UNSAFE from an instant until a second after the fault."""
+    nominal, unsafe = HealthMode.NOMINAL, HealthMode.UNSAFE
+    return [(0, nominal), (unsafe_ns, unsafe), (END + 1000 * MS, nominal)]
 
 
 def test_a_unit_that_is_cut_off_cannot_tell_a_mode_but_a_planner_must_notice():
@@ -262,7 +269,7 @@ def test_a_unit_that_is_cut_off_cannot_tell_a_mode_but_a_planner_must_notice():
     assert "mode UNSAFE was told only 5 ms after the fault was over" in problems_of(seen, unheard)
     seen.faults = [("network", BEGIN, END)]
     assert problems_of(seen, unheard) == []
-    seen.planned.modes = [(0, HealthMode.NOMINAL), (END + 200 * MS, HealthMode.UNSAFE)]
+    seen.planned.modes = planner_modes(END + 200 * MS)
     assert problems_of(seen, unheard) == [
         "a planner's mode UNSAFE was told only 200 ms after the fault was over"
     ]
@@ -494,6 +501,82 @@ def test_a_planner_must_not_be_told_of_a_better_mode_or_refuse_what_is_right():
     assert problems_of(seen) == ["a planner in mode UNSAFE: never"]
 
 
+def test_a_planner_to_which_everything_comes_too_late_was_never_well():
+    seen = run()
+    seen.planned = planned(seen, late_ns=200 * MS)
+    assert seen.planned.states == {"LATE": len(seen.detections)}
+    assert problems_of(seen) == [
+        "before the fault a planner's mode was UNSAFE, at worst DEGRADED is expected: nothing can "
+        "be judged",
+        "a planner recovered: never",
+    ]
+
+
+def test_a_planner_whose_health_stops_with_the_fault_does_not_recover():
+    seen = run()
+    heard = replace(seen, told=[told for told in seen.told if told.at_ns < BEGIN + 1000 * MS])
+    seen.planned = planned(heard)
+    assert problems_of(seen) == ["a planner recovered: never"]
+
+
+def test_a_planner_is_held_to_the_worst_mode_that_is_allowed():
+    seen = run()
+    seen.clock = ClockOffset(0, 1)
+    nominal = expecting(cause="", told="NOMINAL")
+    seen.told = [replace(told, mode=HealthMode.NOMINAL) for told in seen.told]
+    seen.planned.modes = [(0, HealthMode.NOMINAL)]
+    assert problems_of(seen, nominal) == []
+    seen.planned.modes += [(END, HealthMode.DEGRADED), (END + MS, HealthMode.NOMINAL)]
+    assert problems_of(seen, nominal) == [
+        "a planner's mode was DEGRADED, at worst NOMINAL is expected"
+    ]
+    after_ns = seen.sent[-1] + 250 * MS  # it rightly misses a camera that has ended
+    seen.planned.modes = [(0, HealthMode.NOMINAL), (after_ns, HealthMode.DEGRADED)]
+    assert problems_of(seen, nominal) == []
+
+
+def test_a_planner_on_one_machine_may_be_degraded_by_the_bench_itself():
+    seen = run()
+    unsafe, degraded = HealthMode.UNSAFE, HealthMode.DEGRADED
+    seen.planned.modes = [(0, degraded), (END - MS, unsafe), (END + 900 * MS, degraded)]
+    assert problems_of(seen) == []
+    seen.clock = ClockOffset(0, 1)
+    assert problems_of(seen) == [
+        "before the fault a planner's mode was DEGRADED, at worst NOMINAL is expected: nothing can "
+        "be judged",
+        "a planner recovered: never",
+    ]
+
+
+def test_a_planner_recovers_over_a_network_when_it_is_nominal():
+    seen, limits = run(), expecting(recovered_within_ms=1100.0)
+    assert problems_of(seen, limits) == []
+    seen.clock = ClockOffset(0, 1)
+    assert problems_of(seen, limits) == []
+    seen.planned.modes[-1] = (END + 2300 * MS, HealthMode.NOMINAL)
+    assert problems_of(seen, limits) == [
+        "a planner recovered after 2300 ms, at most 2200 ms are expected"
+    ]
+
+
+def test_what_a_planner_keeps_from_before_the_graph_worked_is_no_fault():
+    seen = run()
+    seen.clock = ClockOffset(0, 1)
+    seen.begin_ns = seen.end_ns = seen.working_ns(BEGIN)
+    modes = seen.planned.modes
+    nominal_ns = next(at_ns for at_ns, mode in modes if mode is HealthMode.NOMINAL)
+    assert seen.begin_ns < nominal_ns < seen.begin_ns + 1100 * MS
+    seen.told = [replace(told, mode=HealthMode.NOMINAL) for told in seen.told]
+    seen.planned.modes = [change for change in modes if change[0] <= nominal_ns]
+    nominal = expecting(cause="", told="NOMINAL")
+    assert problems_of(seen, nominal) == []
+    seen.planned.modes = [(FIRST, HealthMode.UNSAFE)]
+    assert problems_of(seen, nominal)[-2:] == [
+        "a planner's mode was UNSAFE, at worst NOMINAL is expected",
+        "a planner recovered: never",
+    ]
+
+
 def test_missed_deadlines_are_a_share_of_all_frames():
     seen = run()
     for index in (5, 6):
@@ -557,7 +640,7 @@ REBOOT = SCENARIO.model_copy(
     update={
         "faults": (RebootFault(kind="unit_reboot", for_s=2),),
         "network": Conditions(),
-        "expect": Expectation(lost="-", detections_within_ms=1000),
+        "expect": Expectation(lost="-", at_worst="UNSAFE", detections_within_ms=1000),
     }
 )
 

@@ -76,6 +76,23 @@ def test_one_that_could_not_be_run_has_failed_and_the_others_go_on(run):
     assert junit[1].find("failure").get("message") == "not run: no unit"
 
 
+def test_nothing_of_an_earlier_run_lies_beside_a_verdict(run, tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "in" / "b.yaml").write_text(
+        "title: t\ncameras: 2\ngraph: {source: shm}\nexpect: {lost: nothing}\n"
+    )
+    for name in ("b.mcap", "b.log", "b.unit.log", "b_second.mcap", "a_second.mcap", "b.txt"):
+        (out / name).touch()
+    run(failed)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "a_second.mcap",  # not of a scenario with one camera
+        "b.txt",
+        "report.html",
+        "verdicts.json",
+    ]
+
+
 def test_an_interrupted_run_keeps_its_verdicts(run):
     result, content, page, junit = run(signalled(signal.SIGINT))
     assert result.exit_code == 130

@@ -17,9 +17,10 @@ DEMANDING = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class SlowSubscriberNode(PerceptionNode):
-    """Sleeps in every callback."""
+    """Sleeps in every callback; at the first one it tells who started it."""
 
     settings_type = SlowSubscriberSettings
+    _has_told = False
 
     def open(self) -> None:
         """Subscribe."""
@@ -34,6 +35,9 @@ class SlowSubscriberNode(PerceptionNode):
         self.spin(IDLE_WAIT_MS)
 
     def _on_any(self, data: bytes) -> None:
+        if not self._has_told:
+            self._has_told = True
+            print("listening", flush=True)
         time.sleep(self.settings.delay_ms / 1e3)
 
 
