@@ -248,12 +248,13 @@ def film(
     """
     height, width, _ = shape
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    due_ns, sent_ns = time.time_ns(), []
+    due_ns, sent_ns = time.monotonic_ns(), []
     for number in range(WARM_UP_FRAMES + frames):
         if stopped.is_set():
             break
         due_ns += round(1e9 / rate_hz)
         samples = [writer.loan() for writer in writers]
+        stamp_ns = time.time_ns() + due_ns - time.monotonic_ns()
         for sample in samples:
             image = sample.payload.reshape(shape)
             image[:] = pixels
@@ -262,10 +263,10 @@ def film(
             # Stamped with the time at which it is due, so that our own delay counts. (One of more
             # than a second does not: such a stamp is not believed. The rate tells of it.)
             sample.header.describe(
-                due_ns, "bgr8", width, height, 3 * width, 3 * width * height, "camera"
+                stamp_ns, "bgr8", width, height, 3 * width, 3 * width * height, "camera"
             )
-        time.sleep(max(0, due_ns - time.time_ns()) / 1e9)
-        sent_ns.append(time.time_ns())
+        time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
+        sent_ns.append(time.monotonic_ns())
         for writer, sample in zip(writers, samples, strict=True):
             sample.header.filled_us = monotonic_us()
             writer.send(sample)

@@ -72,12 +72,14 @@ class SimulatedClock:
             (first_ns, begin_ns), (before_ns, told_ns) = self._messages[0], self._messages[-1]
             stands = time_ns <= before_ns
             ahead_ns = self._at(now_ns) - time_ns
-            if not stands and told_ns - begin_ns <= self._least_span_ns:
+            if not stands and now_ns > begin_ns and told_ns - begin_ns <= self._least_span_ns:
                 # No rate has been learned since the last pause. A slower one counts at once: where
                 # messages are rare each would look like a pause, and no rate would ever be learned.
                 self._rate = min(self._rate, (time_ns - first_ns) / (now_ns - begin_ns))
             if stands or not -MAX_SANE_AGE_NS <= ahead_ns <= PAUSE_NS:
                 # It pauses, goes back, or jumps: the rate until now says nothing of what follows.
+                if ahead_ns < -MAX_SANE_AGE_NS:
+                    self._rate = max(self._rate, 1.0)  # with a slower one each would be a jump
                 self._messages.clear()
                 self._least_span_ns = PAUSE_NS
         self._messages.append((time_ns, now_ns))

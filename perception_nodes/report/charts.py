@@ -159,11 +159,12 @@ def classes(recording: Recording) -> Figure:
         found = recording.found(report)
         for label in found.labels if found else ():
             counts.setdefault(label, np.zeros(bins))[place] += 1
-    seconds = ((np.arange(bins) + 0.5) * width_ns / 1e9).round(2).tolist()
+    seconds = ((np.arange(bins) + 0.5) * width_ns / 1e9).round(4).tolist()
     figure = Figure()
     for label, count in sorted(counts.items(), key=lambda item: -item[1].sum()):
         figure.add_bar(
             x=seconds,
+            width=width_ns / 1e9,
             y=[round(n / of, 2) if of else None for n, of in zip(count, frames, strict=True)],
             name=f"{escape(label)} ({int(count.sum())})",
             marker={"color": class_colour(label), "line": {"width": 0}},

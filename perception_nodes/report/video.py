@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from perception_nodes.preprocess.video import pyav
 
-QUALITY = {"preset": "veryfast", "crf": "21"}
+QUALITY = {"preset": "veryfast", "crf": "21", "bf": "0"}
+"""Without B frames: with them the file's length leaves out a gap before the last picture."""
 STREAMED = {"preset": "veryfast", "crf": "18", "tune": "zerolatency"}
 KEY_EVERY = 30
 US = Fraction(1, 1_000_000)

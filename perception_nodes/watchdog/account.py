@@ -197,7 +197,9 @@ class Account:
     def _died_unseen(self, detector: DetectorTenure) -> bool:
         """Whether it is dead and never was a member, as one that died before we started."""
         is_member = detector.process in self.roster.members
-        return not is_member and not was_alive(detector.process, detector.since_ns)
+        # Where the machine was suspended since, rather a dead one counts as alive, see `was_alive`.
+        suspended_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+        return not is_member and not was_alive(detector.process, detector.since_ns + suspended_ns)
 
     def _read(self) -> list[FrameRecord]:
         """Read all new records."""

@@ -73,7 +73,11 @@ def test_frames_that_are_filled_too_slowly_are_late_and_the_rate_is_told(
         pass_ms(filling_ms)
         return SimpleNamespace(header=CameraHeader(), payload=np.empty(4 * 6 * 3, np.uint8))
 
-    clock = SimpleNamespace(time_ns=lambda: now_ns[0], sleep=lambda s: pass_ms(1000 * s))
+    clock = SimpleNamespace(
+        time_ns=lambda: now_ns[0],
+        monotonic_ns=lambda: now_ns[0] - 5,
+        sleep=lambda s: pass_ms(1000 * s),
+    )
     monkeypatch.setattr(cameras, "time", clock)
     writer = SimpleNamespace(loan=loan, send=lambda sample: sent.append((now_ns[0], sample.header)))
     found = film([writer], (4, 6, 3), 50, 20, threading.Event(), lambda: None)

@@ -123,6 +123,16 @@ def test_two_first_messages_in_a_burst_say_nothing_of_the_rate_for_long(period_m
         clock.update(WALL + told_ns, begin_ns + told_ns + late_ns)
 
 
+def test_messages_at_one_instant_or_seconds_apart_are_followed():
+    begin_ns, clock = time.monotonic_ns() - 10**12, SimulatedClock()
+    clock.update(WALL - 2, begin_ns - 10**10)
+    clock.update(WALL - 1, begin_ns - 10**10)
+    for index in range(10):  # after a pause of 10 s, which nobody told
+        told_ns = 2 * index * 10**9
+        clock.update(WALL + told_ns, begin_ns + told_ns)
+    assert abs(clock._at(begin_ns + told_ns + 10**9) - WALL - told_ns - 10**9) < 10_000_000
+
+
 @pytest.mark.parametrize(("waited_ns", "known_ns"), [(5, 5), (-1, 0), (10**9, 0), (10**18, 0)])
 def test_a_wait_that_cannot_be_is_none(waited_ns, known_ns):
     assert since_receipt(waited_ns) == known_ns

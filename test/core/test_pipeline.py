@@ -357,6 +357,22 @@ def test_detections_that_publication_would_make_late_are_withheld_too_but_for_ea
     assert set(statuses) == {FrameStatus.OK} and len(statuses) > WINDOW
 
 
+def test_publication_that_is_fast_again_is_known_from_one_frame():
+    rig = Rig(duration_ms=7.0)
+    for _ in range(WINDOW):
+        rig.run(publish_ms=5.0)
+
+    def published():
+        record, detections = rig.pipeline.detect(rig.header(), IMAGE)
+        if detections is None or rig.pipeline.withholds(record):
+            return False
+        rig.clock.now_ns += MS // 2
+        return rig.pipeline.published(record).status == FrameStatus.OK
+
+    came = [published() for _ in range(3 * TRIED_EVERY)]
+    assert all(came[TRIED_EVERY:])
+
+
 def test_models_that_stand_in_for_others_are_degraded_and_say_why():
     rig = Rig()
     others = [Candidate("better", FakeBackend(rig.clock), rig.decoder, 0)]

@@ -117,15 +117,26 @@ def test_time_in_a_drive_goes_on_over_a_jump_and_never_stands(tmp_path, jump):
     assert len(clock.warnings) == 1
 
 
+def test_frames_that_are_left_out_are_no_jump():
+    clock, every = LogClock(), 60
+    frames = [RawFrame(index, index * PERIOD_NS, b"") for index in range(0, 5 * every, every)]
+    passed = [clock.passed_ns(frame) for frame in frames]
+    assert passed == [frame.log_time_ns for frame in frames]
+    assert not clock.warnings
+
+
 def test_the_film_has_the_times_of_the_drive(tmp_path):
-    """A gap of 3 s, two frames of one time, and a jump, behind which it goes on."""
-    times = [*times_ns(0, 1, 61, 61, 62), *(time_ns + 10**18 for time_ns in times_ns(63, 64))]
+    """Gaps of 3 s, one of them the last, two frames of one time, and a jump that is left out."""
+    jumped = (time_ns + 10**18 for time_ns in times_ns(63, 123))
+    times = [*times_ns(0, 1, 61, 61, 62), *jumped]
     drive, file = write_drive(tmp_path / "drive.mcap", times), tmp_path / "out/annotated.mp4"
     replay(drive, "--out", file.parent, "--video", *NULL)
     with av.open(str(file)) as film:
         shown_us = [round(frame.time * 1e6) for frame in film.decode(video=0)]
+        stream = film.streams.video[0]
+        assert stream.duration * stream.time_base >= shown_us[-1] / 1e6
     period_us = PERIOD_NS // 1000
-    shown_periods = np.array([0, 1, 61, 61, 62, 63, 64])
+    shown_periods = np.array([0, 1, 61, 61, 62, 63, 123])
     # The fourth one is a microsecond behind the third.
     assert shown_us == [*(shown_periods * period_us + (np.arange(7) > 2))]
     replay(drive, "--out", file.parent, "--video", "--every", 2, "--frames", 3, *NULL)

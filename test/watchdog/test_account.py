@@ -10,6 +10,7 @@ import pytest
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
 from perception_nodes.core.health import HealthMode
+from perception_nodes.system import processes
 from perception_nodes.system.processes import Process
 from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.shm import Endpoint
@@ -181,6 +182,28 @@ def test_frames_behind_a_detector_that_died_unseen_are_told_that_none_runs(graph
     _, reports = graph.step()
     nobody = b"no detector is known to have been working when it came"
     assert (frame, FrameStatus.FAILED, nobody) in reports
+
+
+def test_a_detector_is_not_dead_because_the_machine_was_suspended(graph, monkeypatch):
+    graph.end(graph.start_detector(), graph.enter())
+    graph.step()
+    clock_gettime_ns, stat = time.clock_gettime_ns, processes._stat
+    ticks = 3600 * 10**9 // processes.TICK_NS
+
+    def later(path):
+        fields = stat(path)
+        fields[19] = str(int(fields[19]) + ticks)
+        return fields
+
+    monkeypatch.setattr(processes, "_stat", later)
+    monkeypatch.setattr(
+        time,
+        "clock_gettime_ns",
+        lambda clock: clock_gettime_ns(clock) + 3600 * 10**9 * (clock == time.CLOCK_BOOTTIME),
+    )
+    graph.account = graph.new_account()
+    graph.step()
+    assert graph.account.ledger.detector() is not None
 
 
 def test_frames_that_came_while_nobody_looked_did_come(graph):
