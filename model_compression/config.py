@@ -100,6 +100,12 @@ class Training(Section):
     final_phase: float = Field(
         default=0.3, ge=0, le=1, description="last share: whole images, weights rounded"
     )
+    kept: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share in the weights of those before: it brings back what a training forgot",
+    )
 
 
 class Shape(Section):

@@ -358,6 +358,7 @@ def fit(
         run.log(step, **facts)
         advance(facts["step"], facts["steps"])
 
+    before = {name: value.clone() for name, value in network.state_dict().items()}
     network = train(
         network,
         teacher,
@@ -370,8 +371,20 @@ def fit(
         measure=lambda average, facts: measure(run, step, average, facts),
         weight_bits=weight_bits,
     )
+    keep(network, before, training.kept)
     save_model(network, path)
-    return facts_of(run, network)
+    return {**facts_of(run, network), **({"kept": training.kept} if training.kept else {})}
+
+
+@torch.no_grad()
+def keep(network: nn.Module, before: dict[str, torch.Tensor], share: float) -> None:
+    """Move weights back towards those before by a share of the way.
+
+    As WiSE-FT does it: Wortsman et al., Robust fine-tuning of zero-shot models, 2022.
+    """
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(before[name], share)
 
 
 def measure(run: Run, step: str, network: nn.Module, facts: dict[str, Any]) -> None:

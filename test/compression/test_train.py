@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="needs the build tools: make compres
 pytest.importorskip("ultralytics")
 
 from model_compression.config import Shape, Training
-from model_compression.pipeline import add_row
+from model_compression.pipeline import add_row, keep
 from model_compression.plain import PlainNetwork
 from model_compression.train import Samples, train
 
@@ -69,3 +69,15 @@ def test_a_curve_has_each_step_of_a_stage_once(tmp_path):
     with curve.open(newline="") as file:
         rows = [list(row.values()) for row in csv.DictReader(file)]
     assert rows == [["a", "1", "0.1", ""], ["a", "2", "0.2", ""], ["b", "1", "0.5", "0.6"]]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_a_share_of_the_weights_before_is_kept(share):
+    network = PlainNetwork(SHAPE, "relu", 1)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    for value in network.state_dict().values():
+        value += 1
+    keep(network, before, share)
+    for name, value in network.state_dict().items():
+        moved = 1 - share if value.is_floating_point() else 1
+        assert torch.allclose(value, before[name] + moved), name
