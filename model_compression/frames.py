@@ -1,6 +1,6 @@
 """Images as the network gets them at run time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -9,6 +9,9 @@ import numpy as np
 from model_compression.errors import CompressionError
 from perception_nodes.core.frame import FrameHeader, ImageView
 from perception_nodes.preprocess.cpu import Preprocessor
+
+Frames = Sequence[tuple[str, np.ndarray]]
+"""Images at the network's input size, uint8 [height, width, 3] BGR, each with its source's name."""
 
 
 def read_image(path: Path) -> np.ndarray:

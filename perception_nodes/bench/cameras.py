@@ -19,7 +19,12 @@ from rich.table import Table
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.bench.models import picture
-from perception_nodes.bench.setup import NO_DETECTIONS, WARM_UP_FRAMES, BenchSetup
+from perception_nodes.bench.setup import (
+    NO_DETECTIONS,
+    WARM_UP_FRAMES,
+    WITHOUT_DETECTIONS,
+    BenchSetup,
+)
 from perception_nodes.cameras.channel import CameraHeader, camera_writer, monotonic_us
 from perception_nodes.core.frame import IN_TIME, FrameRecord, FrameStatus, RecordKind, latency_ms
 from perception_nodes.core.inference import BatchBackend
@@ -364,7 +369,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
         lines.append(f"{call['frames']}: {call['one_after_the_other']['p50']:.1f}{told}")
     captions = [f"{result['machine']}; median ms of inferring frames one after the other: "]
     captions[0] += "; ".join(lines)
-    captions += [f"{NO_DETECTIONS}: so many frames have no detections, which count as the slowest"]
+    captions += [WITHOUT_DETECTIONS]
     if is_slow:
         captions.append(
             f"red: the bench itself did not fill its frames at {result['rate_hz']:g} Hz, "

@@ -27,7 +27,12 @@ from perception_nodes.bench.resources import (
     held,
     processor_shares,
 )
-from perception_nodes.bench.setup import NO_DETECTIONS, WARM_UP_FRAMES, BenchSetup
+from perception_nodes.bench.setup import (
+    NO_DETECTIONS,
+    WARM_UP_FRAMES,
+    WITHOUT_DETECTIONS,
+    BenchSetup,
+)
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
 from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.settings import SettingsError
@@ -315,7 +320,7 @@ def result_table(result: dict[str, Any]) -> Table:
         )
     first = next(iter(result["conditions"].values()))
     shares = (f"{name} {share:.1%}" for name, share in first["processor_shares"].items())
-    captions = [f"{NO_DETECTIONS}: so many frames have no detections, which count as the slowest"]
+    captions = [WITHOUT_DETECTIONS]
     captions += ["by host: missed frames during which a virtual machine's host had a processor"]
     captions += ["arrived late: published in time, and with the receiver after the deadline"]
     captions += [f"of one processor: {', '.join(shares)}"]

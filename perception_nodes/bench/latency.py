@@ -19,7 +19,12 @@ from rich.table import Table
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.bench.graphs import BARE_INFERENCE, BESIDE_RECORDER, CAMERA, MEASURED
-from perception_nodes.bench.setup import NO_DETECTIONS, WARM_UP_FRAMES, BenchSetup
+from perception_nodes.bench.setup import (
+    NO_DETECTIONS,
+    WARM_UP_FRAMES,
+    WITHOUT_DETECTIONS,
+    BenchSetup,
+)
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import IN_TIME, FrameStatus, stage_durations_ms
 from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
@@ -311,6 +316,6 @@ def result_table(result: dict[str, Any]) -> Table:
         f"{statuses}; missed {shown(result['miss_rate'], '{:.2%}')}; "
         f"lost in transport {result['lost_in_transport']}; "
         f"copies a frame {result['copies_per_frame']}\n"
-        f"{NO_DETECTIONS}: so many frames have no detections, which count as the slowest"
+        f"{WITHOUT_DETECTIONS}"
     )
     return table

@@ -10,6 +10,9 @@ WARM_UP_FRAMES = 10
 
 NO_DETECTIONS = "none"
 """Shown for a percentile that falls on frames without detections."""
+WITHOUT_DETECTIONS = (
+    f"{NO_DETECTIONS}: it falls on frames without detections, which count as the slowest"
+)
 
 
 @dataclass(frozen=True)

@@ -410,7 +410,7 @@ def _compared(
     ]
     losses = class_losses(new.classes, before, now)
     _refuse([*checks, *check_classes(old.name, new.name, losses, Margins.class_loss)])
-    compression_tool("model_compression.imported").add_accuracy(new.folder, now, say)
+    compression_tool("model_compression.trial").add_accuracy(new.folder, now, say)
     if not sets:
         say("accuracy of the new model was not measured: give --data for that")
     return {a.data: {"old": a.map50_95, "new": b.map50_95} for a, b in pairs}
@@ -420,7 +420,7 @@ def _check_agreement(
     reference: Model, new: Model, frames: list[tuple[str, NDArray[np.uint8]]], least: float
 ) -> None:
     """Compare objects on frames; exit status 1 if too few are seen by both."""
-    trial = compression_tool("model_compression.imported").Trial
+    trial = compression_tool("model_compression.trial").Trial
     (check,), _ = trial(reference, frames, [], Margins(least), progress_bar).checks(new)
     _refuse([check])
     say(f"{check.measure}: {check.value:g}, with {check.reference}")

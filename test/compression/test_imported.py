@@ -13,8 +13,11 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from model_compression import imported
+from model_compression import trial as trials
 from model_compression.errors import GateRefused
-from model_compression.imported import NncfQuantizer, TableQuantizer, Trial, quantize_imported
+from model_compression.imported import quantize_imported
+from model_compression.quantizers import NncfQuantizer, TableQuantizer
+from model_compression.trial import Trial
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.cli.app import app
@@ -125,10 +128,10 @@ def test_layers_are_kept_float_until_it_is_enough(frames, tmp_path, monkeypatch)
     refusals = iter(["too little", "too little", ""])
 
     def judged(*_arguments):
-        return imported.Check("float", "share", 0.5, 0.8, refusal=next(refusals))
+        return trials.Check("float", "share", 0.5, 0.8, refusal=next(refusals))
 
     monkeypatch.setattr(imported, "quantizer_for", counting)
-    monkeypatch.setattr(imported, "check_agreement", judged)
+    monkeypatch.setattr(trials, "check_agreement", judged)
     quantize_imported(PARENT, tmp_path / "eight", trial(frames), lambda line: None)
     assert tried == [0, 2, 4]
 

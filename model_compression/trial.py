@@ -1,0 +1,106 @@
+"""The comparison of an 8-bit model with the float one, on frames and on labelled sets."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from model_compression.frames import Frames
+from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.model import Model
+from perception_nodes.core.inference import Progress
+from perception_nodes.evaluation import Evaluation, LabelledSet, evaluate
+from perception_nodes.evaluation.agreement import agreement, detect, in_classes_of
+from perception_nodes.evaluation.classes import class_losses, evidence_note, without_evidence
+from perception_nodes.evaluation.gate import (
+    Check,
+    Margins,
+    check_agreement,
+    check_classes,
+    check_loss,
+)
+from perception_nodes.system.files import write_whole
+
+Bar = Callable[[str], AbstractContextManager[Progress]]
+
+
+@dataclass
+class Trial:
+    """Compares 8-bit networks with the float one.
+
+    Attributes:
+        parent: the float model.
+        frames: to compare on.
+        sets: labelled ones to compare on.
+        margins: how far the 8-bit network may be from the float one.
+        bar: shows the progress.
+    """
+
+    parent: Model
+    frames: Frames
+    sets: Sequence[LabelledSet]
+    margins: Margins
+    bar: Bar
+    _evaluations: list[Evaluation] = field(default_factory=list)
+    _found: list[Any] = field(default_factory=list)
+
+    def checks(self, model: Model) -> tuple[list[Check], list[Evaluation]]:
+        """What was compared, and the evaluations of the 8-bit model on the sets."""
+        if not self._found:
+            self._found = self._objects(self.parent)
+            self._evaluations = [self._evaluated(self.parent, data) for data in self.sets]
+        seen = agreement(in_classes_of(model, self.parent, self._found), self._objects(model))
+        least = self.margins.agreement
+        name, count = self.parent.name, len(self.frames)
+        checks = [check_agreement("model", name, model.name, count, seen, least)]
+        now = [self._evaluated(model, data) for data in self.sets]
+        if self.sets:
+            old, new = ([one.map50_95 for one in each] for each in (self._evaluations, now))
+            data = ", ".join(one.name for one in self.sets)
+            checks.append(check_loss(name, model.name, data, old, new, self.margins.loss))
+            losses = class_losses(model.classes, self._evaluations, now)
+            checks += check_classes(name, model.name, losses, self.margins.class_loss)
+        return checks, now
+
+    @property
+    def before(self) -> list[Evaluation]:
+        """The evaluations of the float model."""
+        return self._evaluations
+
+    def _objects(self, model: Model) -> list[Any]:
+        backend = open_backend("openvino", BackendSettings())
+        backend.load(model)
+        try:
+            with self.bar(f"{model.name} on {len(self.frames)} frames") as progress:
+                return detect(model, backend, [frame for _, frame in self.frames], progress)
+        finally:
+            backend.close()
+
+    def _evaluated(self, model: Model, data: LabelledSet) -> Evaluation:
+        with self.bar(f"{model.name} on {data.name}") as progress:
+            return evaluate(model, data, progress=progress)
+
+
+def add_accuracy(
+    folder: Path, evaluations: Sequence[Evaluation], say: Callable[[str], None] = lambda _: None
+) -> None:
+    """Write what was measured into a model's description.
+
+    Args:
+        folder: of the model.
+        evaluations: of the model, set by set.
+        say: tells people which classes were not measured.
+    """
+    if evaluations:
+        description = yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8"))
+        description["accuracy"] = {found.data: found.facts() for found in evaluations}
+        objects = class_losses(description["classes"], evaluations, evaluations)
+        unproven = without_evidence(description["classes"], objects)
+        if unproven:
+            say(evidence_note(unproven, ", ".join(found.data for found in evaluations)))
+        description["without_evidence"] = unproven
+        text = yaml.safe_dump(description, sort_keys=False, width=100, allow_unicode=True)
+        write_whole(folder / "model.yaml", text)
