@@ -18,6 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from ultralytics import YOLO
 
 from model_compression.checkpoint import load_detector
@@ -225,6 +226,7 @@ def teach(
 ) -> np.ndarray:
     """Detect the classes that the labeller knows: float32 [n, 5] of class and corners in pixels."""
     known = {own: classes.index(name) for own, name in labeller.names.items() if name in classes}
+    threads = torch.get_num_threads()
     result = labeller.predict(
         image,
         imgsz=long_side_px,
@@ -233,6 +235,7 @@ def teach(
         classes=list(known),
         verbose=False,
     )[0].boxes.cpu()
+    torch.set_num_threads(threads)  # of which its first call has taken one, for good
     found = [known[int(own)] for own in result.cls]
     taught = np.column_stack([np.array(found), result.xyxy.numpy()]).astype(np.float32)
     return taught[(taught[:, 3:] - taught[:, 1:3] >= 1).all(axis=1)]  # clipped to nothing

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
+from openvino.preprocess import PrePostProcessor
 
 from perception_nodes.backends.contract import BackendInfo, BackendSettings, heads_of
 from perception_nodes.backends.instructions import (
@@ -19,12 +20,15 @@ from perception_nodes.backends.instructions import (
     WITHOUT_TILES,
     choose_instructions,
 )
-from perception_nodes.backends.model import Model
+from perception_nodes.backends.model import LevelsSpec, Model
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.system.environment import cache_unusable
 from perception_nodes.system.files import write_whole
 
 DIGEST_BYTES = hashlib.sha256().digest_size
+NCHW, BOX_LAYOUT = "NCHW", "NHWC"
+"""Layout of a raw head's tensors in the model's file; and of its box tensors where they leave the
+network, which is how processors compute them: to reorder them takes longer than many a layer."""
 
 
 @cache
@@ -74,9 +78,9 @@ def compile_model(model: Model, threads: int, cache_dir: str, streams: int = 1) 
     """
     config = for_latency(threads, streams)
     if not cache_dir:
-        return core().compile_model(str(model.path), "CPU", config)
+        return core().compile_model(_read(model), "CPU", config)
     machine = ov.__version__, core().get_property("CPU", "FULL_DEVICE_NAME"), os.environ[VARIABLE]
-    facts = json.dumps([model.digest, config, machine])
+    facts = json.dumps([model.digest, config, machine, BOX_LAYOUT])
     key = hashlib.sha256(facts.encode()).hexdigest()
     kept = Path(cache_dir) / f"{model.name}-{key[:16]}.openvino"
     with suppress(OSError, RuntimeError):  # it is not there, or OpenVINO does not take it
@@ -84,13 +88,27 @@ def compile_model(model: Model, threads: int, cache_dir: str, streams: int = 1) 
         digest, blob = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if hashlib.sha256(blob).digest() == digest:
             return core().import_model(blob, "CPU", config)
-    compiled = core().compile_model(str(model.path), "CPU", config)
+    compiled = core().compile_model(_read(model), "CPU", config)
     blob = compiled.export_model().getvalue()
     try:
         write_whole(kept, hashlib.sha256(blob).digest() + blob)
     except OSError as error:
         raise BackendError(cache_unusable(kept.parent, error)) from error
     return compiled
+
+
+def _read(model: Model) -> ov.Model:
+    """The network; box tensors of a raw head leave it in `BOX_LAYOUT`."""
+    network = core().read_model(str(model.path))
+    steps = PrePostProcessor(network)
+    for name in _raw_boxes(model):
+        steps.output(name).model().set_layout(ov.Layout(NCHW))
+        steps.output(name).tensor().set_layout(ov.Layout(BOX_LAYOUT))
+    return steps.build()
+
+
+def _raw_boxes(model: Model) -> list[str]:
+    return model.outputs.box if isinstance(model.outputs, LevelsSpec) else []
 
 
 class Request:
@@ -109,7 +127,9 @@ class Request:
         self._request = compiled.create_infer_request()
         self._begun_ns = 0
         names = (*model.outputs.box, *model.outputs.classes)
-        self.heads = heads_of(model, {n: self._request.get_tensor(n).data for n in names})
+        tensors = {name: self._request.get_tensor(name).data for name in names}
+        tensors |= {name: tensors[name].transpose(0, 3, 1, 2) for name in _raw_boxes(model)}
+        self.heads = heads_of(model, tensors)
 
     @property
     def ended_ns(self) -> int:

@@ -232,6 +232,17 @@ class TestErrors:
         assert "'box_8'" in text
         assert "(1, 32, 32, 52)" in text
 
+    @pytest.mark.parametrize("name", ["openvino", "litert"])
+    def test_boxes_stay_in_the_order_in_which_the_processor_has_them(self, name, model):
+        if name == "litert":
+            pytest.importorskip("ai_edge_litert")
+        backend = open_backend(name, SETTINGS)
+        backend.load(model)
+        heads = backend.infer(empty(model))
+        assert all(box.transpose(0, 2, 3, 1).flags.c_contiguous for box in heads.boxes)
+        assert all(one.flags.c_contiguous for one in heads.classes)
+        backend.close()
+
     @pytest.mark.parametrize("damage", ["cut off", "a flipped bit"])
     def test_a_damaged_cache_is_made_anew(self, model, tmp_path, damage):
         settings = BackendSettings(threads=1, cache_dir=str(tmp_path))

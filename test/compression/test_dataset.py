@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 pytest.importorskip("ultralytics", reason="needs the build tools: make compression")
+from model_compression.checkpoint import load_detector
 from model_compression.config import Source, Training
 from model_compression.dataset import (
     AMBIGUOUS_VEHICLE,
@@ -15,6 +17,7 @@ from model_compression.dataset import (
     merge,
     read_labels,
     read_rows,
+    teach,
 )
 from model_compression.errors import CompressionError
 from model_compression.frames import letterboxed
@@ -187,3 +190,13 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8")
     with pytest.raises(CompressionError, match=r"cut\.jpg is no image .* replace or remove it"):
         list(letterboxed([tmp_path / "cut.jpg"], (64, 32)))
+
+
+def test_a_labeller_leaves_the_training_all_its_threads(checkpoint):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(9)
+        teach(load_detector(checkpoint), np.zeros((64, 64, 3), np.uint8), 64, 0.4, CLASSES)
+        assert torch.get_num_threads() == 9
+    finally:
+        torch.set_num_threads(before)
