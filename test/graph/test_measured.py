@@ -32,11 +32,12 @@ VALUES = {
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """Times by model and by number of threads, which stand in for measurements, and the calls."""
-    facts: dict[str, Any] = {"ms": {"road-s": 5.0, "road-n": 3.0, 1: 0.0, 2: 0.0}, "calls": []}
+    ms = {"road-s": 5.0, "road-n": 3.0, 1: 0.0, 2: 0.0, "litert": 0.0, "openvino": 0.0}
+    facts: dict[str, Any] = {"ms": ms, "calls": []}
 
-    def apart(model: str, _: str, threads: int, *__: object) -> list[float]:
+    def apart(model: str, backend: str, threads: int, *_: object) -> list[float]:
         facts["calls"].append((model, threads))
-        return [1.0] * 98 + [facts["ms"][model] + facts["ms"][threads]] * 2
+        return [1.0] * 98 + [ms[model] + ms[threads] + ms[backend]] * 2
 
     monkeypatch.setattr(choices, "apart_ms", apart)
     monkeypatch.setattr(choices, "physical_cores", lambda: 2)
@@ -54,7 +55,7 @@ def test_the_most_accurate_model_within_its_budget_is_taken(
     timed["ms"]["road-s"] = slow_ms
     said: list[str] = []
     found = measured({**VALUES, "deadline_ms": deadline_ms}, said.append)
-    assert found == {"model": taken, "threads": 1}
+    assert found == {"model": taken, "backend": "openvino", "threads": 1}
     assert f"model:={taken}" in said[-1]
     assert ("does not keep" in said[-2]) == (deadline_ms == 1.0)
 
@@ -65,14 +66,32 @@ def test_the_best_number_of_threads_beside_other_work_is_taken(
 ) -> None:
     timed["ms"][slow] = 0.5
     values = {**VALUES, "model": "road-n", "threads": AUTO_THREADS}
-    assert measured(values, lambda _: None) == {"model": "road-n", "threads": best}
+    found = measured(values, lambda _: None)
+    assert found == {"model": "road-n", "backend": "openvino", "threads": best}
     assert timed["calls"] == [("road-n", 1), ("road-n", 2)]
 
 
 def test_a_model_is_judged_with_its_best_number_of_threads(timed: dict[str, Any]) -> None:
     timed["ms"].update({"road-s": 5.9, 1: 0.5, 2: 0.0})
     found = measured({**VALUES, "threads": AUTO_THREADS}, lambda _: None)
-    assert found == {"model": "road-s", "threads": 2}
+    assert found == {"model": "road-s", "backend": "openvino", "threads": 2}
+
+
+@pytest.mark.parametrize(
+    "litert_ms, openvino_ms, taken",
+    [
+        (0.0, 0.0, ("road-s", "auto")),  # LiteRT has fewer slow frames
+        (2.0, 0.5, ("road-s", "openvino")),
+        (2.0, 2.0, ("road-n", "auto")),
+        (9.0, 9.0, ("road-n", "auto")),
+    ],
+)
+def test_a_model_is_tried_on_the_other_runtime_before_a_smaller_one(
+    timed: dict[str, Any], litert_ms: float, openvino_ms: float, taken: tuple[str, str]
+) -> None:
+    timed["ms"].update(litert=litert_ms, openvino=openvino_ms)
+    found = measured({**VALUES, "backend": "auto"}, lambda _: None)
+    assert (found["model"], found["backend"]) == taken
 
 
 def test_what_is_named_is_not_measured(timed: dict[str, Any]) -> None:
@@ -92,7 +111,7 @@ def test_a_delegate_is_measured_apart_from_the_processor(
     for delegate in ("", "libedgetpu.so.1", "libedgetpu.so.1"):
         monkeypatch.setenv("PERCEPTION_DELEGATE", delegate)
         found = measured({**VALUES, "backend": "auto"}, lambda _: None)
-        assert found == {"model": "road-s", "threads": 1}
+        assert found == {"model": "road-s", "backend": "auto", "threads": 1}
     assert timed["calls"] == [("road-s", 1), ("road-s", 1)]
 
 
