@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
+from perception_nodes.core.frame import CameraInfo, FrameHeader, FrameRejected, ImageView
 from perception_nodes.core.geometry import PADDING_VALUE, Points
 from perception_nodes.preprocess.compressed import decompressed, read_header
 from perception_nodes.preprocess.encodings import (
@@ -30,8 +30,8 @@ RECENT_FRAMES = 30
 class Preprocessor:
     """Undistorts and letterboxes frames to a network input of width x height pixels.
 
-    Maps are computed at the first frame and whenever the camera's size or calibration changes;
-    after that a frame costs one scaling pass.
+    Maps are computed when a calibration comes, and at a frame whose size or encoding is not the one
+    before; after that a frame costs one scaling pass.
 
     Attributes:
         placer: places the camera's frames in the input.
@@ -63,10 +63,28 @@ class Preprocessor:
         self._given_bits = self.sample_bits = sample_bits
         self._needed: deque[int] = deque(maxlen=RECENT_FRAMES)
         self.placer = Placer(width, height, undistort, stretch)
-        self.calibrate = self.placer.calibrate
         self._placement = self.placer.place(width, height)
         self._grid: Points | None = None
         self._maps: dict[tuple[int, int], tuple[NDArray[np.int16], NDArray[np.uint16]]] = {}
+
+    def calibrate(self, info: CameraInfo) -> None:
+        """Use a calibration from the next frame on, which does not wait for the maps if it can be.
+
+        A packed frame of the calibration's size needs no others; for any other one they are
+        computed as it comes.
+
+        Raises:
+            UnknownLens: as `Placer.calibrate`.
+        """
+        self.placer.calibrate(info)
+        if not info.width or not info.height:
+            return
+        placement = self.placer.place(info.width, info.height)
+        if placement is not self._placement:
+            with self.placer.preparing():
+                self._adopt(placement)
+                if self._grid is not None:
+                    self._make_maps(info.width, info.height)
 
     def write(self, image: ImageView, out: NDArray[np.uint8], header: FrameHeader) -> None:
         """Fill a slot with a frame.
@@ -110,8 +128,7 @@ class Preprocessor:
         self, planes: list[Plane], image: ImageView, placement: Placement, out: NDArray[np.uint8]
     ) -> int:
         if placement is not self._placement:
-            self._placement, self._grid = placement, placement.grid()
-            self._maps.clear()
+            self._adopt(placement)
         if not self._given_bits:
             self._learn_bits(significant_bits(image.encoding, planes))
         if image.encoding.startswith("bayer") and self._placement.letterbox.scale_x > 0.5:
@@ -126,6 +143,10 @@ class Preprocessor:
                 f"{image.encoding} of {size} cannot be scaled: {error.err}"
             ) from error
         return image.copies
+
+    def _adopt(self, placement: Placement) -> None:
+        self._placement, self._grid = placement, placement.grid()
+        self._maps.clear()
 
     def _learn_bits(self, needed: int) -> None:
         self._needed.append(needed)
