@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from perception_nodes.backends.instructions import has_tiles
 from perception_nodes.backends.model import ModelError, available_models, load_model
 from perception_nodes.cameras.v4l2_devices import list_devices
 from perception_nodes.cli.common import JsonFlag, say
@@ -225,6 +226,8 @@ def _shared_memory() -> Finding:
 def _cpu() -> Finding:
     int8 = not cpu_flags().isdisjoint(("avx512_vnni", "avx_vnni", "asimddp"))
     found = f"{os.cpu_count()} cores, " + ("INT8 dot product" if int8 else "no INT8 dot product")
+    if has_tiles():
+        found += ", matrix tiles (AMX): plain-s with backend:=openvino uses them"
     remedy = (
         "INT8 gains little here; a CPU with AVX-VNNI or AVX512-VNNI runs it 2 to 3 times faster"
     )
