@@ -355,12 +355,12 @@ class VideoSource:
                 at_ns = times.next_ns(picture.pts)
                 for frame in self._kept([picture]):
                     if not due_ns:
-                        start_ns = max(time.time_ns(), start_ns) - at_ns
+                        start_ns = max(time.time_ns() - at_ns, start_ns)
                     due_ns = start_ns + at_ns
                     if self._stop.wait(max(0.0, (due_ns - time.time_ns()) / 1e9)):
                         return
                     yield Arrived(frame, due_ns, *self._losses.take())
             if not self._settings.loop or not due_ns:
                 return
-            start_ns = due_ns + 1
+            start_ns += times.next_ns(None)
             self._container.seek(0)
