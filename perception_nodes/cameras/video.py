@@ -204,6 +204,7 @@ class VideoSource:
             2,
             f"{self._settings.url}, {video.codec_context.name} {width}x{height} at {rate_hz:g} Hz, "
             f"decoded, one copy; stamps are {stamps}",
+            may_pause=not self._is_live,
         )
 
     def _turns_of_first(self) -> int:
