@@ -11,7 +11,8 @@ from perception_nodes.transport.shm import Endpoint, Writer
 REOPEN_S = 0.5
 """From one try to open a source that is gone to the next."""
 SILENT_S = 5.0
-"""A source that gives no frame for so long is opened again: some drivers do not tell of an end."""
+"""A source that gives no frame for so long is opened again: some drivers do not tell of an end. A
+file would begin anew, and what is behind a gap in it would never be played."""
 
 
 class CameraFeed:
@@ -46,7 +47,7 @@ class CameraFeed:
         self.sent = self.lost = 0
         self._is_open = False
         self._retry_s = self._frame_s = 0.0
-        self._description = ""
+        self._description, self._may_pause = "", False
 
     def open(self) -> None:
         """Open the source; it gives no frame before `start`.
@@ -57,7 +58,7 @@ class CameraFeed:
             TransportError: there is no room for its frames.
         """
         found = self._source.open()
-        self._description = found.description
+        self._description, self._may_pause = found.description, found.may_pause
         if self._slots is None or found.size_bytes > self._slots.payload_bytes:
             self._slots = camera_writer(
                 self._endpoint, self._camera, found.size_bytes, found.loaned
@@ -86,7 +87,8 @@ class CameraFeed:
             return
         try:
             frame = self._source.capture(timeout_ms)
-            if frame is None and time.monotonic() > self._frame_s + SILENT_S:
+            is_silent = frame is None and time.monotonic() > self._frame_s + SILENT_S
+            if is_silent and not self._may_pause:
                 raise CameraGone(f"no frame for {SILENT_S:g} s")
         except CameraGone as error:
             self._is_open = False

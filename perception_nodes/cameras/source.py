@@ -37,6 +37,7 @@ class CameraFormat:
         copies: full-frame copies on the way into shared memory.
         loaned: slots that the source fills at once.
         description: the above and the device, for people.
+        may_pause: whether it may give no frame for any time, as a file with a gap in its times.
     """
 
     encoding: str
@@ -48,6 +49,7 @@ class CameraFormat:
     copies: int
     loaned: int
     description: str
+    may_pause: bool = False
 
 
 def colour_note(encoding: str, matrix: str, is_full_range: bool) -> str:

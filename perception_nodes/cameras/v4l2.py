@@ -76,7 +76,7 @@ class V4l2Source:
         given = self._set_format(mode)
         code = kernel.fourcc(given.pixelformat)
         for name, asked, got in (
-            ("format", mode.code.decode(), code.decode()),
+            ("format", kernel.letters(mode.code), kernel.letters(code)),
             ("width", wanted.width or given.width, given.width),
             ("height", wanted.height or given.height, given.height),
         ):

@@ -125,11 +125,17 @@ def choose_mode(modes: list[Mode], wanted: V4l2Settings) -> Mode:
         and (not wanted.height or mode.height == wanted.height)
     ]
     if not fitting:
-        known = sorted({f"{mode.code.decode()} {mode.offered}" for mode in modes})
-        raise CameraError(
+        readable = [mode for mode in modes if mode.code in kernel.ENCODINGS]
+        known = sorted({f"{kernel.letters(mode.code)} {mode.offered}" for mode in readable})
+        others = sorted({kernel.letters(mode.code) for mode in modes if mode not in readable})
+        text = (
             f"{wanted.device} has no mode {wanted.pixel_format or '(any format)'} "
-            f"{wanted.width or '(any)'}x{wanted.height or '(any)'}; it has {', '.join(known)}"
+            f"{wanted.width or '(any)'}x{wanted.height or '(any)'}; it has "
+            f"{', '.join(known) or 'none that can be read'}"
         )
+        if others:
+            text += f"; its formats {', '.join(others)} need a gst: pipeline that converts them"
+        raise CameraError(text)
     cheapest = list(kernel.ENCODINGS)
 
     def merit(mode: Mode) -> tuple[bool, bool, int, float, int]:

@@ -290,6 +290,11 @@ def fourcc(code: int) -> bytes:
     return code.to_bytes(4, "little")
 
 
+def letters(code: bytes) -> str:
+    """A pixel format's four letters for people, with -BE behind those of a big-endian one."""
+    return bytes(one & 0x7F for one in code).decode() + "-BE" * (code[3] >> 7)
+
+
 def open_device(path: str) -> int:
     """Open a device for non-blocking use; its descriptor.
 

@@ -204,6 +204,7 @@ class VideoSource:
             2,
             f"{self._settings.url}, {video.codec_context.name} {width}x{height} at {rate_hz:g} Hz, "
             f"decoded, one copy; stamps are {stamps}",
+            may_pause=not self._is_live,
         )
 
     def _turns_of_first(self) -> int:
@@ -355,12 +356,14 @@ class VideoSource:
                 at_ns = times.next_ns(picture.pts)
                 for frame in self._kept([picture]):
                     if not due_ns:
-                        start_ns = max(time.time_ns(), start_ns) - at_ns
+                        start_ns = max(time.monotonic_ns() - at_ns, start_ns)
                     due_ns = start_ns + at_ns
-                    if self._stop.wait(max(0.0, (due_ns - time.time_ns()) / 1e9)):
+                    if self._stop.wait(max(0.0, (due_ns - time.monotonic_ns()) / 1e9)):
                         return
-                    yield Arrived(frame, due_ns, *self._losses.take())
+                    # The wall clock may have been set; only the stamps follow it.
+                    stamp_ns = time.time_ns() - (time.monotonic_ns() - due_ns)
+                    yield Arrived(frame, stamp_ns, *self._losses.take())
             if not self._settings.loop or not due_ns:
                 return
-            start_ns = due_ns + 1
+            start_ns += times.next_ns(None)
             self._container.seek(0)

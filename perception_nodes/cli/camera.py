@@ -14,6 +14,7 @@ from perception_nodes.cameras.feed import CameraFeed
 from perception_nodes.cameras.source import CameraEnded
 from perception_nodes.cameras.source_for import FORMS
 from perception_nodes.cameras.v4l2_devices import list_devices
+from perception_nodes.cameras.v4l2_kernel import letters
 from perception_nodes.cli.common import JsonFlag, say, screen
 from perception_nodes.graph.config import CameraSettings
 from perception_nodes.graph.settings import SettingsError, check
@@ -124,14 +125,14 @@ def _list(as_json: bool) -> None:
     devices = list_devices()
     if as_json:
         found = [asdict(device) for device in devices]
-        print(json.dumps(found, indent=2, default=lambda code: code.decode()))
+        print(json.dumps(found, indent=2, default=letters))
         return
     if not devices:
         screen.print("no capture device is there (/dev/video*)")
     for device in devices:
         rates: dict[tuple[str, str], list[float]] = {}
         for mode in device.modes:
-            key = (mode.code.decode(), mode.offered)
+            key = (letters(mode.code), mode.offered)
             rates.setdefault(key, []).append(mode.rate_hz)
         table = Table(
             "format", "size", "frames a second", title=escape(f"{device.path}: {device.name}")

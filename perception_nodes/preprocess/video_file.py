@@ -47,7 +47,7 @@ class WholePictures:
         # A picture of two fields may come of two packets.
         self._is_one_each = self._decoder.name in CODECS
         self._is_reordered, self._latest_pts = False, -math.inf
-        self._is_broken = False
+        self._is_broken, self._resumed_pts = False, math.inf
         self._held: deque[int | None] = deque()
         self._lost: list[Picture] = []
 
@@ -60,6 +60,8 @@ class WholePictures:
         is_end = not packet.size
         if is_end and packet.dts is not None:
             return []  # an empty one in between
+        if self._is_broken and packet.is_keyframe and packet.pts is not None:
+            self._resumed_pts = packet.pts
         self._is_broken = self._is_broken and not packet.is_keyframe and not is_end
         if not is_end and not packet.is_discard:
             self._held.append(packet.pts)
@@ -84,7 +86,7 @@ class WholePictures:
             self._lose([*self._held], UNDRAWN)
         if is_end:
             self._held.clear()
-            self._latest_pts = -math.inf
+            self._latest_pts, self._resumed_pts = -math.inf, math.inf
             found += self._taken_lost()
         return found
 
@@ -100,10 +102,15 @@ class WholePictures:
         elif self._held:
             self._held.popleft()
         self._is_one_each = self._is_one_each and not frame.interlaced_frame
+        if frame.pts is None:
+            return
+        passed = [pts for pts in self._held if pts is not None and pts < frame.pts]
         # Else packets may have other times than their pictures, such as in AVI.
-        if self._is_one_each and self._is_reordered and frame.pts is not None:
-            passed = [pts for pts in self._held if pts is not None and pts < frame.pts]
+        if self._is_one_each and self._is_reordered:
             self._lose(passed, UNDRAWN)
+        elif frame.pts >= self._resumed_pts:
+            # Drawn on pictures from before the damage; MPEG-2 and MPEG-4 leave them out.
+            self._lose([pts for pts in passed if pts < self._resumed_pts], UNDRAWN)
 
     def _lose(self, times: Iterable[int | None], cause: str) -> None:
         for pts in times:

@@ -10,7 +10,7 @@ from perception_nodes.cameras import v4l2
 from perception_nodes.cameras import v4l2_kernel as kernel
 from perception_nodes.cameras.source import CameraError, colour_note
 from perception_nodes.cameras.source_for import source_for
-from perception_nodes.cameras.v4l2_devices import V4l2Settings
+from perception_nodes.cameras.v4l2_devices import Mode, V4l2Settings, choose_mode
 
 
 def test_of_damaged_frames_alone_none_is_waited_for_for_ever(
@@ -54,6 +54,20 @@ def test_colours_that_are_not_those_we_take_them_for_are_told(facts, states):
     note = colour_note("yuyv", *v4l2._colours(kernel.Format(**facts)))
     assert note == (f"; it states {states}, and is read as BT.601 in limited range" * bool(states))
     assert not colour_note("bgr8", "BT.709", True)
+
+
+@pytest.mark.parametrize(
+    ("codes", "asked", "said"),
+    [
+        ((b"H264",), "", "has none that can be read; its formats H264 need a gst: pipeline"),
+        ((b"H264", b"Y16 "), "H264", "has none that can be read; its formats H264, Y16  need"),
+        ((b"NV12", b"Y16\xa0"), "UYVY", "has NV12 640x480; its formats Y16 -BE need a gst:"),
+    ],
+)
+def test_formats_that_cannot_be_read_are_not_offered(codes, asked, said):
+    modes = [Mode(code, 640, 480, 30.0) for code in codes]
+    with pytest.raises(CameraError, match=f"^/dev/video0 has no mode .*; it {said}"):
+        choose_mode(modes, V4l2Settings("/dev/video0", pixel_format=asked))
 
 
 class Driver:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from turned_video import TURNS, bright_edge, write_turned
 
+from perception_nodes.cameras import feed as feed_module
 from perception_nodes.cameras import video as video_module
 from perception_nodes.cameras.channel import camera_reader, view_camera_frame
 from perception_nodes.cameras.feed import CameraFeed
@@ -27,14 +28,26 @@ from perception_nodes.preprocess.video_file import FileTimes
 MS = 1_000_000
 
 
-def write_video(path, frames, rate=50, size=(64, 48), codec="libx264", pixels="yuv420p", **options):
-    """A video whose frames are grey, each 4 brighter than the one before."""
+def write_video(
+    path,
+    frames,
+    rate=50,
+    size=(64, 48),
+    codec="libx264",
+    pixels="yuv420p",
+    times=None,
+    **options,
+):
+    """A video whose frames are grey, each 4 brighter than the one before; times are in frames."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = *size, pixels
         for index in range(frames):
             grey = np.full((size[1], size[0], 3), 40 + 4 * index, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
+            frame = av.VideoFrame.from_ndarray(grey, "rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = times[index], Fraction(1, rate)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return str(path)
 
@@ -78,11 +91,39 @@ def test_frames_come_at_the_files_pace(join, tmp_path):
     assert np.abs(np.diff(stamps) - 100 * MS).max() <= 1 * MS
 
 
-def test_a_looped_file_goes_on_with_new_numbers_and_stamps(join, tmp_path):
-    path = write_video(tmp_path / "video.mp4", 5, rate=25)
+@pytest.mark.parametrize("step_s", [-60, 60])
+def test_a_files_pace_does_not_follow_a_wall_clock_that_is_set(join, tmp_path, monkeypatch, step_s):
+    found = []
+
+    def wall_clock_ns():
+        return time.time_ns() + step_s * 10**9 * (len(found) >= 3)
+
+    clocks = SimpleNamespace(time_ns=wall_clock_ns, monotonic_ns=time.monotonic_ns)
+    monkeypatch.setattr(video_module, "time", clocks)
+    path = write_video(tmp_path / "video.mp4", 6, rate=10)
+    played(join, VideoSettings(path), 6, timeout_s=3.0, found=found)
+    steps_s = np.diff([view.stamp_ns for _, _, view, _ in found]) / 1e9
+    assert steps_s == pytest.approx([0.1, 0.1, 0.1 + step_s, 0.1, 0.1], abs=0.002)
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_a_looped_file_goes_on_with_new_numbers_and_stamps(join, tmp_path, frames):
+    path = write_video(tmp_path / "video.mp4", frames, rate=25)
     found = played(join, VideoSettings(path, loop=True), 12)
     assert [number for number, *_ in found] == list(range(12))
-    assert (np.diff([view.stamp_ns for _, _, view, _ in found]) > 0).all()
+    steps_ns = np.diff([view.stamp_ns for _, _, view, _ in found])
+    # Also from the last picture to the first one: a camera has no two frames at once.
+    assert steps_ns.min() >= 39 * MS
+
+
+def test_a_file_with_a_gap_is_played_to_its_end(join, tmp_path, monkeypatch):
+    monkeypatch.setattr(feed_module, "SILENT_S", 0.3)
+    path = write_video(tmp_path / "video.mp4", 4, rate=10, times=[0, 1, 9, 10], bf="0")
+    found = []
+    with pytest.raises(CameraEnded, match="has ended$"):
+        played(join, VideoSettings(path), 5, found=found)
+    steps_ns = np.diff([view.stamp_ns for _, _, view, _ in found])
+    assert np.abs(steps_ns - np.array([1, 8, 1]) * 100 * MS).max() <= 1 * MS
 
 
 @pytest.mark.parametrize("share", [1, 0.2])

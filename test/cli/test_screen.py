@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from perception_nodes.cameras.v4l2_devices import CaptureDevice
+from perception_nodes.cameras.v4l2_devices import CaptureDevice, Mode
 from perception_nodes.cli import camera as cli_camera
 from perception_nodes.cli import hil as cli_hil
 from perception_nodes.cli import replay_screen
@@ -113,3 +113,14 @@ def test_long_names_of_sequences_leave_room_for_the_figures(
     )
     (row,) = (row.split() for row in output.splitlines() if "0.8123" in row)
     assert row[1:] == "0.8123 0.9123 1234 12.34 23.45 34.57 0.9512 0.1234 0.2346".split()
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_the_formats_of_a_device(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
+    """Big-endian ones have a bit set that no letter has."""
+    modes = [Mode(code, 640, 480, 30.0) for code in (b"NV12", b"Y16\xa0")]
+    device = CaptureDevice("/dev/video0", NAME, "uvcvideo", modes)
+    monkeypatch.setattr(cli_camera, "list_devices", lambda: [device])
+    result = CliRunner().invoke(app, ["camera", "--list", *options])
+    assert result.exit_code == 0
+    assert "NV12" in result.output and "Y16 -BE" in result.output

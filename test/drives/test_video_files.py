@@ -163,6 +163,21 @@ def test_a_damaged_picture_and_those_drawn_on_it_fail_and_no_wrong_one_is_shown(
     assert (drive.lost, drive.warnings) == (0, [])
 
 
+@pytest.mark.parametrize("name", ["video.mp4", "video.mkv"])
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video"])
+def test_pictures_that_are_left_out_behind_damage_fail_in_their_places(tmp_path, name, codec):
+    path = write_video(tmp_path / name, codec=codec, g="10", bf="2", qmax="2")
+    drive, times_ms, found = pictures(hurt(path, 4))
+    shown = numbers(found)
+    lost = [index for index, one in enumerate(shown) if isinstance(one, str)]
+    assert {shown[index] for index in lost} == {"the file is damaged", UNDRAWN}
+    assert [one for one in shown if not isinstance(one, str)] == [
+        index for index in range(FRAMES) if index not in lost
+    ]
+    assert times_ms == [PERIOD_MS * index for index in range(FRAMES)]
+    assert (drive.lost, drive.warnings) == (0, [])
+
+
 def test_of_a_file_that_was_cut_off_the_rest_is_lost(tmp_path):
     """The header, in front, tells how many frames there were."""
     path = write_video(tmp_path / "video.mp4", muxer={"movflags": "faststart"}, g="10")
