@@ -186,6 +186,7 @@ class Lane:
         count = header.count = len(detections)
         header.sequence, header.stamp_ns = record.sequence, record.stamp_ns
         header.capture_ns, header.frame_id = record.capture_ns, record.frame_id
+        header.ingested_ns = record.ingested_ns
         header.ingest_process, header.deadline_ns = record.ingest_process, record.deadline_ns
         header.status = self.pipeline.status_of(record)
         np.frombuffer(header.boxes, np.float32)[: 4 * count] = detections.boxes.ravel()

@@ -116,7 +116,8 @@ class FollowedCamera:
 
     def step(self) -> None:
         """Publish the tracks of each frame that has come; predictions while none comes."""
-        for record in self.reader.records():
+        # A successor's frames may be read before those of the detector whose place it took.
+        for record in sorted(self.reader.records(), key=lambda record: record.ingested_ns):
             self._take(record)
         now_ns = self._now_ns()
         if self._last is not None and self._coast_at_ns is not None and now_ns >= self._coast_at_ns:

@@ -59,17 +59,18 @@ class Rig:
         self._endpoint.close()
         rclpy.shutdown(context=self._context)
 
-    def frame(self, label: int = 0) -> None:
+    def frame(self, label: int = 0, sender: Any = None) -> None:
         """One object, in a frame that was captured 5 ms ago."""
         record = DetectionRecord(sequence=self.sequence, status=FrameStatus.OK, ingest_process=1)
         record.stamp_ns = time.time_ns() - 5_000_000
         record.capture_ns = time.monotonic_ns() - 5_000_000
+        record.ingested_ns = time.monotonic_ns()
         record.deadline_ns = record.capture_ns + 150_000_000
         record.frame_id, record.count = b"camera", 1
         np.frombuffer(record.boxes, np.float32)[:4] = 100, 100, 180, 160
         np.frombuffer(record.scores, np.float32)[0] = 0.9
         record.classes[0] = label
-        self._writer.send_record(record)
+        (sender or self._writer).send_record(record)
         self.sequence += 1
 
     def spin(self, seconds: float) -> None:
@@ -220,3 +221,23 @@ def test_time_is_that_of_a_drive_that_is_played_slowly(domain: int) -> None:
             assert nanoseconds(message.predicted_to) < came_ns + SlowRig.PERIOD_NS / 4
     finally:
         rig.close()
+
+
+def test_frames_that_waited_while_a_standby_took_over_are_taken_in_order(rig: Rig) -> None:
+    endpoint = Endpoint("predecessor")
+    predecessor = channels.detection_writer(endpoint, "front")  # which has started later
+    rig.until(
+        lambda: rig.of_frames() and rig.of_frames()[-1].tracks,
+        lambda: rig.frame(sender=predecessor),
+    )
+    first = rig.sequence
+    os.kill(rig.process, signal.SIGSTOP)
+    for sender in [predecessor] * 3 + [rig._writer] * 3:
+        rig.frame(sender=sender)
+    os.kill(rig.process, signal.SIGCONT)
+    rig.until(lambda: len([m for m in rig.of_frames() if m.sequence >= first]) == 6, lambda: None)
+    waited = [m for m in rig.of_frames() if m.sequence >= first]
+    endpoint.close()
+    assert [m.sequence for m in waited] == list(range(first, first + 6))
+    assert {m.reason for m in waited} == {""}
+    assert len({t.id for m in waited for t in m.tracks}) == 1
