@@ -197,5 +197,5 @@ class Lane:
         message = write_detection_array(
             record.stamp_ns, record.frame_id, detections, self._class_names
         )
-        self.publisher.publish(message)
         self._protected.publish(message, record.deadline_ns)
+        self.publisher.publish(message)

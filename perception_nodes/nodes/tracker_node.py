@@ -158,10 +158,10 @@ class FollowedCamera:
         tracks = self._tracker.at(time_ns)
         message = write_tracks(record, self._camera, tracks, self._class_names, coasted)
         coast_ns = round(settings.tracks_coast_ms * MS)
-        self._tracks.publish(message)
         self._protected.publish(
             message, time.monotonic_ns() + coast_ns if coasted else record.deadline_ns
         )
+        self._tracks.publish(message)
         # Before the first message of `/clock` there is no time from which one could count.
         self._coast_at_ns = now_ns + coast_ns if len(tracks) and now_ns else None
 
