@@ -138,7 +138,7 @@ class FollowedCamera:
             detections = Detections.none()
         ids = self._tracker.take(_time_of(record), detections, without)
         if wrong:
-            self._tracker.reason = wrong
+            self._tracker.reason = "; ".join(filter(None, (self._tracker.reason, wrong)))
         self._mapped.value.next_id = self._tracker.next_id
         self._last, self._taken_ns = record, self._now_ns()
         self._age_ns = self._age_of(record)

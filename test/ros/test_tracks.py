@@ -191,6 +191,16 @@ def test_a_class_of_another_model_is_told_and_its_detections_are_not_used(rig: R
     assert rig.of_frames()[-1].tracks
 
 
+def test_a_class_of_another_model_hides_nothing_else_that_is_unusual(rig: Rig) -> None:
+    rig.until(lambda: rig.of_frames() and rig.of_frames()[-1].tracks, rig.frame)
+    rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
+    wrong = rig.sequence
+    rig.frame(label=4_000_000_000)
+    rig.until(lambda: rig.of_frames()[-1].sequence == wrong, lambda: None)
+    reason = rig.of_frames()[-1].reason
+    assert "no detections for 1." in reason and ": all tracks have ended; class" in reason
+
+
 def test_a_tracker_that_was_killed_comes_back_and_gives_no_identity_twice(rig: Rig) -> None:
     rig.until(lambda: rig.of_frames() and rig.of_frames()[-1].tracks, rig.frame)
     before = max(t.id for m in rig.tracks for t in m.tracks)
