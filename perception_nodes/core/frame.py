@@ -343,13 +343,15 @@ class Detections:
 class DetectionRecord(ctypes.Structure):
     """A frame's detections in shared memory; boxes are x1 y1 x2 y2 in source pixels.
 
-    `ingest_process` and `sequence` identify the frame, see `FrameRecord`.
+    `ingest_process` and `sequence` identify the frame, see `FrameRecord`. A detector, and its
+    successor too, gives frames in the order of `ingested_ns`.
     """
 
     _fields_ = [
         ("sequence", ctypes.c_uint64),
         ("stamp_ns", ctypes.c_int64),
         ("capture_ns", ctypes.c_int64),
+        ("ingested_ns", ctypes.c_int64),
         ("deadline_ns", ctypes.c_int64),
         ("status", ctypes.c_uint32),
         ("ingest_process", ctypes.c_uint32),

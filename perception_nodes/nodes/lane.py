@@ -186,6 +186,7 @@ class Lane:
         count = header.count = len(detections)
         header.sequence, header.stamp_ns = record.sequence, record.stamp_ns
         header.capture_ns, header.frame_id = record.capture_ns, record.frame_id
+        header.ingested_ns = record.ingested_ns
         header.ingest_process, header.deadline_ns = record.ingest_process, record.deadline_ns
         header.status = self.pipeline.status_of(record)
         np.frombuffer(header.boxes, np.float32)[: 4 * count] = detections.boxes.ravel()
@@ -196,5 +197,5 @@ class Lane:
         message = write_detection_array(
             record.stamp_ns, record.frame_id, detections, self._class_names
         )
-        self.publisher.publish(message)
         self._protected.publish(message, record.deadline_ns)
+        self.publisher.publish(message)

@@ -30,5 +30,5 @@ class PeriodicTopic:
     def publish(self, message: Any) -> None:
         """Publish the state; the next message is due after `PERIOD_NS`."""
         data = serialize_message(message)
-        self._publisher.publish(data)
         self._protected.publish(data, time.monotonic_ns() + PERIOD_NS)
+        self._publisher.publish(data)

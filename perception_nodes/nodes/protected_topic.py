@@ -27,7 +27,9 @@ class ProtectedTopic:
         return int(self._publisher.get_subscription_count())
 
     def publish(self, data: bytes, deadline_ns: int) -> None:
-        """Publish a message.
+        """Count a message, and publish it; to be called before it goes out on the plain topic.
+
+        Of a process that dies in between, no message is out that was not counted.
 
         Args:
             data: the message, serialized.

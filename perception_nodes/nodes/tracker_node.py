@@ -13,10 +13,12 @@ from perception_interfaces.msg import Tracks as TracksMessage
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.backends.model import load_model
+from perception_nodes.core.clock import Clock, capture_time
 from perception_nodes.core.frame import DetectionRecord, Detections
 from perception_nodes.graph.config import TrackerSettings
 from perception_nodes.graph.topics import TRACKED_DETECTIONS, TRACKS
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
+from perception_nodes.nodes.ros_time import RosTime
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.tracking.tracker import Tracker
@@ -47,13 +49,15 @@ class TrackerNode(PerceptionNode):
     settings_type = TrackerSettings
     rank = RANKS["tracker"]
     _cameras: "tuple[FollowedCamera, ...]" = ()
+    _time: RosTime | None = None
 
     def open(self) -> None:
         """Join the channels, announce the topics."""
         settings: TrackerSettings = self.settings
         names = [name.encode() for name in load_model(settings.model, settings.model_key).classes]
+        self._time = RosTime(self)
         for camera in settings.served:
-            self._cameras += (FollowedCamera(self, camera, names),)
+            self._cameras += (FollowedCamera(self, camera, names, self._time.clock),)
         self._waiter = self.endpoint.waiter([camera.reader for camera in self._cameras])
 
     def begin_real_time(self) -> None:
@@ -72,6 +76,8 @@ class TrackerNode(PerceptionNode):
         for camera in self._cameras:
             camera.close()
         self._cameras = ()
+        if self._time is not None:
+            self._time.close()
 
 
 class FollowedCamera:
@@ -81,9 +87,14 @@ class FollowedCamera:
         reader: channel of its detections.
     """
 
-    def __init__(self, node: PerceptionNode, camera: str, class_names: list[bytes]) -> None:
+    def __init__(
+        self, node: PerceptionNode, camera: str, class_names: list[bytes], clock: Clock
+    ) -> None:
         """Join the camera's channel and announce its topics; the node is the tracker's."""
         settings: TrackerSettings = node.settings
+        self._clock = clock
+        # How time passes for the stamps: that of a drive may go slowly; the system's may step.
+        self._now_ns = clock.realtime_ns if settings.use_sim_time else clock.monotonic_ns
         self._node, self._camera, self._class_names = node, camera, class_names
         self.reader = channels.detection_reader(node.endpoint, camera)
         self._mapped = Mapped(SHM_FOLDER / f"{own_prefix()}{camera}.tracks", _NextId)
@@ -100,14 +111,15 @@ class FollowedCamera:
             Detection2DArray, settings.topic_of(TRACKED_DETECTIONS, camera), QUEUE_DEPTH
         )
         self._last: DetectionRecord | None = None
-        self._taken_ns = 0
+        self._taken_ns = self._age_ns = 0
         self._coast_at_ns: int | None = None
 
     def step(self) -> None:
         """Publish the tracks of each frame that has come; predictions while none comes."""
-        for record in self.reader.records():
+        # A successor's frames may be read before those of the detector whose place it took.
+        for record in sorted(self.reader.records(), key=lambda record: record.ingested_ns):
             self._take(record)
-        now_ns = time.monotonic_ns()
+        now_ns = self._now_ns()
         if self._last is not None and self._coast_at_ns is not None and now_ns >= self._coast_at_ns:
             self._tracker.coast(now_ns - self._taken_ns)
             self._publish(self._last, now_ns, coasted=True)
@@ -126,9 +138,10 @@ class FollowedCamera:
             detections = Detections.none()
         ids = self._tracker.take(_time_of(record), detections, without)
         if wrong:
-            self._tracker.reason = wrong
+            self._tracker.reason = "; ".join(filter(None, (self._tracker.reason, wrong)))
         self._mapped.value.next_id = self._tracker.next_id
-        self._last, self._taken_ns = record, time.monotonic_ns()
+        self._last, self._taken_ns = record, self._now_ns()
+        self._age_ns = self._age_of(record)
         self._publish(record, self._taken_ns, coasted=False)
         self._detections.publish(
             write_tracked_detections(
@@ -141,13 +154,26 @@ class FollowedCamera:
         settings: TrackerSettings = self._node.settings
         time_ns = _time_of(record) + round(settings.tracks_ahead_ms * MS)
         if coasted or settings.tracks_time == "publish":
-            time_ns += now_ns - record.capture_ns
+            time_ns += self._age_ns + now_ns - self._taken_ns
         tracks = self._tracker.at(time_ns)
         message = write_tracks(record, self._camera, tracks, self._class_names, coasted)
-        due_ns = now_ns + round(settings.tracks_coast_ms * MS)
+        coast_ns = round(settings.tracks_coast_ms * MS)
+        self._protected.publish(
+            message, time.monotonic_ns() + coast_ns if coasted else record.deadline_ns
+        )
         self._tracks.publish(message)
-        self._protected.publish(message, due_ns if coasted else record.deadline_ns)
-        self._coast_at_ns = due_ns if len(tracks) else None
+        # Before the first message of `/clock` there is no time from which one could count.
+        self._coast_at_ns = now_ns + coast_ns if len(tracks) and now_ns else None
+
+    def _age_of(self, record: DetectionRecord) -> int:
+        """How long ago the frame was captured, by the clock of the stamps."""
+        now_ns, capture_ns = self._clock.monotonic_ns(), int(record.capture_ns)
+        if self._node.settings.use_sim_time:
+            seen = capture_time(
+                record.stamp_ns, now_ns, self._clock.realtime_ns(), self._clock.behind_ns
+            )
+            capture_ns = capture_ns if seen.clock_suspect else seen.capture_ns
+        return now_ns - capture_ns
 
     def _other_model(self, detections: Detections) -> str:
         """What is wrong if these have a class that this node's model has not; else empty."""

@@ -343,7 +343,7 @@ class Reader(Generic[Header]):
         return newest
 
     def records(self) -> list[Header]:
-        """Take copies of all waiting headers, oldest first."""
+        """Take copies of all waiting headers, those of each sender oldest first."""
         found = []
         while (sample := self.receive()) is not None:
             found.append(self._header.from_buffer_copy(sample.header))

@@ -140,6 +140,8 @@ class Account:
             died += dead
             records += self._read()
         self.roster.end_hung()
+        # A successor's may have been read before those of the process whose place it took.
+        records.sort(key=lambda record: (record.sent_ns, record.record))
         for record in records:
             self.watch.record(record)
         self.watch.camera(now_ns, silent)

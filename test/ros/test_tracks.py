@@ -12,6 +12,7 @@ import rclpy
 from perception_interfaces.msg import Track, Tracks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
+from rosgraph_msgs.msg import Clock
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.core.frame import DetectionRecord, FrameStatus
@@ -31,8 +32,8 @@ PERIOD_NS = 50_000_000
 class Rig:
     """A tracker alone, a detector in the place of the graph's, and a subscriber."""
 
-    def __init__(self, domain: int) -> None:
-        (self.spec,) = Graph((TRACKER,)).nodes({"tracks": True, "standby": "never"})
+    def __init__(self, domain: int, **values: Any) -> None:
+        (self.spec,) = Graph((TRACKER,)).nodes({"tracks": True, "standby": "never", **values})
         self._supervisor = Supervisor([NodeSpec(**{**vars(self.spec), "restarted": True})])
         self._supervisor.__enter__()
         self._endpoint = Endpoint("detector")
@@ -58,17 +59,18 @@ class Rig:
         self._endpoint.close()
         rclpy.shutdown(context=self._context)
 
-    def frame(self, label: int = 0) -> None:
+    def frame(self, label: int = 0, sender: Any = None) -> None:
         """One object, in a frame that was captured 5 ms ago."""
         record = DetectionRecord(sequence=self.sequence, status=FrameStatus.OK, ingest_process=1)
         record.stamp_ns = time.time_ns() - 5_000_000
         record.capture_ns = time.monotonic_ns() - 5_000_000
+        record.ingested_ns = time.monotonic_ns()
         record.deadline_ns = record.capture_ns + 150_000_000
         record.frame_id, record.count = b"camera", 1
         np.frombuffer(record.boxes, np.float32)[:4] = 100, 100, 180, 160
         np.frombuffer(record.scores, np.float32)[0] = 0.9
         record.classes[0] = label
-        self._writer.send_record(record)
+        (sender or self._writer).send_record(record)
         self.sequence += 1
 
     def spin(self, seconds: float) -> None:
@@ -96,6 +98,44 @@ def rig(domain: int) -> Iterator[Rig]:
     started = Rig(domain)
     yield started
     started.close()
+
+
+class SlowRig(Rig):
+    """Frames of a drive that is played at a fifth of its speed: 25 a recorded second."""
+
+    RATE, PERIOD_NS, AGE_NS = 0.2, 40_000_000, 2_000_000
+
+    def __init__(self, domain: int) -> None:
+        super().__init__(domain, use_sim_time=True)
+        self._clock = self._node.create_publisher(Clock, "/clock", 1)
+        self._began_ns = time.monotonic_ns()
+        self._next_ns = self.recorded_ns()
+        self._node.create_timer(0.01, self._tick)
+        self.came_ns: list[int] = []
+        """When each message of `tracks` came, by the recorded clock."""
+
+    def recorded_ns(self) -> int:
+        return 10**15 + round(self.RATE * (time.monotonic_ns() - self._began_ns))
+
+    def frames(self) -> None:
+        """Send frames, each as old as `AGE_NS`, until none is due."""
+        while self._next_ns <= self.recorded_ns():
+            record = DetectionRecord(sequence=self.sequence, ingest_process=1, count=1)
+            record.stamp_ns = self.recorded_ns() - self.AGE_NS
+            record.capture_ns = time.monotonic_ns() - self.AGE_NS
+            np.frombuffer(record.boxes, np.float32)[:4] = 100, 100, 180, 160
+            np.frombuffer(record.scores, np.float32)[0] = 0.9
+            self._writer.send_record(record)
+            self.sequence += 1
+            self._next_ns += self.PERIOD_NS
+
+    def _tick(self) -> None:
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = divmod(self.recorded_ns(), 10**9)
+        self._clock.publish(message)
+        self.frames()
+        new = len(self.tracks) - len(self.came_ns)
+        self.came_ns += [self.recorded_ns()] * new
 
 
 def nanoseconds(stamp: Any) -> int:
@@ -151,6 +191,16 @@ def test_a_class_of_another_model_is_told_and_its_detections_are_not_used(rig: R
     assert rig.of_frames()[-1].tracks
 
 
+def test_a_class_of_another_model_hides_nothing_else_that_is_unusual(rig: Rig) -> None:
+    rig.until(lambda: rig.of_frames() and rig.of_frames()[-1].tracks, rig.frame)
+    rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
+    wrong = rig.sequence
+    rig.frame(label=4_000_000_000)
+    rig.until(lambda: rig.of_frames()[-1].sequence == wrong, lambda: None)
+    reason = rig.of_frames()[-1].reason
+    assert "no detections for 1." in reason and ": all tracks have ended; class" in reason
+
+
 def test_a_tracker_that_was_killed_comes_back_and_gives_no_identity_twice(rig: Rig) -> None:
     rig.until(lambda: rig.of_frames() and rig.of_frames()[-1].tracks, rig.frame)
     before = max(t.id for m in rig.tracks for t in m.tracks)
@@ -162,3 +212,42 @@ def test_a_tracker_that_was_killed_comes_back_and_gives_no_identity_twice(rig: R
     count = len(rig.of_frames())
     rig.until(lambda: len(rig.of_frames()) > count + 2, rig.frame)
     assert min(t.id for t in rig.of_frames()[-1].tracks) > before
+
+
+def test_time_is_that_of_a_drive_that_is_played_slowly(domain: int) -> None:
+    rig = SlowRig(domain)
+    try:
+        rig.until(lambda: len(rig.of_frames()) > 5, lambda: None)
+        first = len(rig.came_ns)
+        rig.until(lambda: len(rig.came_ns) > first + 10, lambda: None)
+        reasons = [m.reason for m in rig.tracks[first:] if m.coasted]
+        assert not reasons, "a frame came every 40 ms"
+        rig.frames = lambda: None  # type: ignore[method-assign]
+        rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
+        last = rig.of_frames()[-1]
+        coasted = [m for m in rig.tracks if m.coasted and m.sequence == last.sequence and m.tracks]
+        assert 4 <= len(coasted) <= 6, "every 150 ms of a second"
+        for message, came_ns in zip(rig.tracks[first:], rig.came_ns[first:], strict=False):
+            assert nanoseconds(message.predicted_to) < came_ns + SlowRig.PERIOD_NS / 4
+    finally:
+        rig.close()
+
+
+def test_frames_that_waited_while_a_standby_took_over_are_taken_in_order(rig: Rig) -> None:
+    endpoint = Endpoint("predecessor")
+    predecessor = channels.detection_writer(endpoint, "front")  # which has started later
+    rig.until(
+        lambda: rig.of_frames() and rig.of_frames()[-1].tracks,
+        lambda: rig.frame(sender=predecessor),
+    )
+    first = rig.sequence
+    os.kill(rig.process, signal.SIGSTOP)
+    for sender in [predecessor] * 3 + [rig._writer] * 3:
+        rig.frame(sender=sender)
+    os.kill(rig.process, signal.SIGCONT)
+    rig.until(lambda: len([m for m in rig.of_frames() if m.sequence >= first]) == 6, lambda: None)
+    waited = [m for m in rig.of_frames() if m.sequence >= first]
+    endpoint.close()
+    assert [m.sequence for m in waited] == list(range(first, first + 6))
+    assert {m.reason for m in waited} == {""}
+    assert len({t.id for m in waited for t in m.tracks}) == 1

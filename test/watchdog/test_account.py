@@ -217,6 +217,22 @@ def test_frames_that_came_while_nobody_looked_did_come(graph):
     assert "no frame" not in [fault.name for fault in step.faults]
 
 
+def test_frames_that_waited_while_preprocessing_was_taken_over_came_in_order(graph):
+    """Those of the successor, which has started first, are read before its predecessor's."""
+    graph.start_detector()
+    predecessor = NumberedRecords(graph.endpoint, "front", "preprocess", 10**10)
+    predecessor._process = os.getppid()
+    now_ns = time.monotonic_ns()
+    for sender, came_ns in ((predecessor, now_ns - 400_000_000), (graph.records, now_ns)):
+        for _ in range(3):
+            frame = {"ingest_process": sender._process, "sequence": graph.sequence}
+            graph.sequence += 1
+            stamp = {"stamp_ns": graph.sequence, "ingested_ns": came_ns}
+            sender.send(FrameRecord(kind=RecordKind.ENTERED, **frame, **stamp))
+    step, _ = graph.step()
+    assert not {"no frame", "stamp"} & {fault.name for fault in step.faults}
+
+
 def test_where_the_watchdog_itself_was_stopped_an_outcome_has_twice_the_time(root):
     graph = Graph(root, outcome_timeout_ms=1000.0)
     try:
