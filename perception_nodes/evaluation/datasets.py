@@ -97,7 +97,8 @@ def read_set(
         **rules.pop("counts_as", {}),
         **{name: names for name, names in mapped.items() if names},
     }
-    ignored = {*rules.pop("ignored", ()), *(name for name, names in mapped.items() if not names)}
+    ignored = {name for name in rules.pop("ignored", ()) if name not in mapped}
+    ignored |= {name for name, names in mapped.items() if not names}
     for name in (*counts_as, *ignored):
         if name not in classes:
             raise DataError(

@@ -298,6 +298,14 @@ def test_a_description(yolo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_set(path)
 
 
+def test_a_class_map_takes_precedence_over_a_description(yolo: Path) -> None:
+    text = "name: two\nimages: images\nignored: [motorbike]\ncounts_as: {vehicle: [car]}\n"
+    (yolo / "two.yaml").write_text(text)
+    found = read_set(yolo / "two.yaml", classes_map={"motorbike": ("motorcycle",), "vehicle": ()})
+    assert found.ignored == {"vehicle"}
+    assert found.counts_as["motorbike"] == ("motorcycle",)
+
+
 def test_the_shipped_descriptions_can_be_read(root: Path) -> None:
     for path in sorted((root / "model_compression/datasets").glob("*.yaml")):
         with pytest.raises(DataError, match="name the folder of the sets"):
