@@ -128,17 +128,40 @@ def images_of(path: str | Path, root: str | Path | None = None) -> tuple[str, li
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files in a folder and in all folders below it, sorted.
+    """Image files in a folder and in all folders below it, also in linked ones, sorted.
 
     Raises:
-        DataError: there is no image.
+        DataError: there is no image, or a folder cannot be read.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(p for p in _files_below(folder) if p.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         problem = "holds no image" if folder.is_dir() else "is not a folder"
         raise DataError(
             f"{folder} {problem}; name a folder of images ({', '.join(IMAGE_SUFFIXES)})"
         )
+    return files
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """The files of a folder and of all below it; `Path.rglob` leaves out linked folders."""
+    files, seen = list[Path](), set[Path]()
+    # Linked folders come last: of one that is there by its own name too, the files have that name.
+    own, linked = [folder] * folder.is_dir(), list[Path]()
+    while own or linked:
+        place = own.pop() if own else linked.pop(0)
+        real = place.resolve()
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            entries = sorted(place.iterdir())
+        except OSError as error:
+            raise DataError(f"{place} cannot be read: {error.strerror}") from error
+        for entry in entries:
+            if entry.is_dir():
+                (linked if entry.is_symlink() else own).append(entry)
+            else:
+                files.append(entry)
     return files
 
 
@@ -214,7 +237,7 @@ def _one_a_name(
 
 
 def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in _files_below(folder))
 
 
 def _described(path: Path, root: str | Path | None, split: str) -> _Source:

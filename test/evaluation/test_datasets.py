@@ -151,6 +151,20 @@ def test_labels_are_beside_the_last_folder_named_images(yolo: Path) -> None:
     assert "1 images have no label file" in notes and "1 label files have no image" in notes
 
 
+def test_folders_that_are_linked_belong_to_a_set(yolo: Path, tmp_path: Path) -> None:
+    for name in ("images", "labels"):
+        elsewhere = tmp_path / "elsewhere" / name
+        elsewhere.mkdir(parents=True)
+        file = next((yolo / name).glob("a.*"))
+        (elsewhere / f"c{file.suffix}").write_bytes(file.read_bytes())
+        (yolo / name / "night").symlink_to(elsewhere)
+    (yolo / "images/round").symlink_to(yolo / "images")
+    found = read_set(yolo)
+    assert [image.path.name for image in found.images] == ["a.jpg", "b.png", "c.jpg"]
+    assert found.images[2].classes.tolist() == [0, 1]
+    assert found.notes == ()
+
+
 def test_no_labels_at_all(yolo: Path) -> None:
     for path in (yolo / "labels").iterdir():
         path.unlink()
