@@ -29,7 +29,8 @@ from perception_nodes.cli.common import (
 from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives.sample import SAMPLE
-from perception_nodes.evaluation import DataError, LabelledSet, read_set
+from perception_nodes.evaluation import DataError, LabelledSet
+from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import Gate, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
@@ -123,7 +124,7 @@ def compile_command(
     if data:
         require_pycocotools()
     subject = load_model(model)
-    sets = [read_set(path, root) for path in data or []]
+    sets = read_sets(data or [], root)
     source = _places(subject, bag or [], images or [], sets)
     chosen = _spread(source, frames)
     margins = Margins(min_agreement, min_parent_agreement, max_loss, max_class_loss)

@@ -27,8 +27,9 @@ from perception_nodes.cli.common import (
 )
 from perception_nodes.core.errors import listed
 from perception_nodes.core.frame import Detections
-from perception_nodes.evaluation import LabelledSet, read_set
+from perception_nodes.evaluation import LabelledSet
 from perception_nodes.evaluation.agreement import detect
+from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.gate import Check, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
@@ -184,7 +185,7 @@ def import_command(
         raise SettingsError("--int8 needs the detector as ONNX, not as OpenVINO's files")
     if data:
         require_pycocotools()
-    sets = [read_set(path, root) for path in data or []]
+    sets = read_sets(data or [], root)
     options = Options(
         head=head,
         size=_size(size),

@@ -1,7 +1,8 @@
 """Labelled sets on disk: YOLO folders and their `data.yaml`, COCO files, and descriptions."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,23 @@ def read_set(
     )
 
 
+def read_sets(
+    paths: Iterable[str | Path],
+    root: str | Path | None = None,
+    classes_map: Mapping[str, tuple[str, ...]] | None = None,
+) -> list[LabelledSet]:
+    """`read_set` for several, whose names differ: results are kept by them.
+
+    Sets of one name, such as those of two folders `val`, are named by their paths.
+
+    Raises:
+        DataError: a set cannot be used.
+    """
+    found = [(path, read_set(path, root, classes_map)) for path in paths]
+    often = Counter(one.name for _, one in found)
+    return [replace(one, name=str(path)) if often[one.name] > 1 else one for path, one in found]
+
+
 def images_of(path: str | Path, root: str | Path | None = None) -> tuple[str, list[Path]]:
     """Name and image files of a set whose labels are not needed.
 
@@ -224,7 +242,7 @@ def _source(path: Path, root: str | Path | None, split: str = "val") -> _Source:
     if not path.is_dir():
         raise DataError(f"{path} is no folder, COCO .json or description .yaml")
     folder = path / "images" if (path / "images").is_dir() else path
-    return _Source(path.name, folder)
+    return _Source(path.absolute().name, folder)  # that of `.` is empty
 
 
 def _one_a_name(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ import pytest
 
 from perception_nodes.evaluation import DataError, read_set
 from perception_nodes.evaluation.class_names import indices_of
-from perception_nodes.evaluation.datasets import check_images, parse_classes_map
+from perception_nodes.evaluation.datasets import check_images, parse_classes_map, read_sets
 from perception_nodes.evaluation.yolo import label_file
 
 
@@ -163,6 +164,19 @@ def test_folders_that_are_linked_belong_to_a_set(yolo: Path, tmp_path: Path) -> 
     assert [image.path.name for image in found.images] == ["a.jpg", "b.png", "c.jpg"]
     assert found.images[2].classes.tolist() == [0, 1]
     assert found.notes == ()
+
+
+def test_sets_of_one_name_are_told_apart(
+    yolo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = [tmp_path / city / "val" for city in ("ulm", "bonn")]
+    for copy in copies:
+        shutil.copytree(yolo / "images", copy / "images")
+        shutil.copytree(yolo / "labels", copy / "labels")
+        shutil.copy(yolo / "classes.txt", copy)
+    assert [one.name for one in read_sets([yolo, *copies])] == [yolo.name, *map(str, copies)]
+    monkeypatch.chdir(copies[0])
+    assert read_set(".").name == "val"
 
 
 def test_no_labels_at_all(yolo: Path) -> None:
