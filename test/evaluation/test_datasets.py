@@ -292,6 +292,15 @@ def test_coco_ids_that_occur_twice_are_named(yolo: Path, part: str) -> None:
         read_set(yolo / "labels.json")
 
 
+def test_coco_images_of_one_file_are_named(yolo: Path) -> None:
+    content = coco(80, 40)
+    content["images"].append({**content["images"][0], "id": 8, "file_name": "./a.jpg"})
+    content["annotations"].append({**content["annotations"][0], "id": 2, "image_id": 8})
+    (yolo / "labels.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="1 files have two of its images, .*a.jpg for one; join"):
+        read_set(yolo / "labels.json")
+
+
 @pytest.mark.parametrize(
     ("size", "text"),
     [
