@@ -203,7 +203,7 @@ def parse_classes_map(text: str) -> dict[str, tuple[str, ...]]:
     Raises:
         DataError: the text has neither form.
     """
-    if Path(text).is_file():
+    if os.path.isfile(text):  # pathlib raises where a map is too long for a name
         values = load_yaml(Path(text))
         entries = {str(name): value for name, value in values.items()}
     else:

@@ -362,5 +362,6 @@ def test_class_names() -> None:
     assert parse_classes_map("car=car|bus, rider=ignore") == {"car": ("car", "bus"), "rider": ()}
     with pytest.raises(DataError, match="neither a file nor of the form"):
         parse_classes_map("car")
+    assert len(parse_classes_map(",".join(f"class{i}=ignore" for i in range(99)))) == 99
     with pytest.raises(DataError, match="maps to nothing"):
         parse_classes_map("car=")
