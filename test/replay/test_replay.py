@@ -36,7 +36,7 @@ from typer.testing import CliRunner
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.cli.app import app
-from perception_nodes.core.frame import STAMPS, FrameHeader
+from perception_nodes.core.frame import STAMPS, Detections, FrameHeader
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, DETECTIONS, TRACKS, typestore
 from perception_nodes.evaluation import read_set
@@ -49,6 +49,7 @@ from perception_nodes.report.recording import (
     read_recording,
 )
 from perception_nodes.transport.cdr_reader import read_image
+from perception_nodes.transport.cdr_writer import write_detection_array
 
 FRAMES = 6
 OUTPUTS = ["detections.mcap", "overview.png", "report.html", "summary.json", "timing.csv"]
@@ -101,9 +102,10 @@ def test_time_stands_still_and_work_is_measured_apart(small, tmp_path):
         assert 0 < stages <= float(row["total_ms"])
 
 
-def test_frames_without_stamps_are_told_apart(tmp_path):
-    """A camera that leaves `header.stamp` at 0 is replayed like any other."""
-    folder = tmp_path / "drive"
+def write_unstamped(folder, labels_topic=""):
+    """A drive of a camera that leaves `header.stamp` at 0; so do the labels, a car on each."""
+    car = Detections(np.array([[8, 8, 40, 40]], "f4"), np.ones(1, "f4"), np.zeros(1, "i8"))
+    label = write_detection_array(0, b"camera", car, (b"car",))
     with Rosbag2Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         connection = writer.add_connection("/camera/image_raw", IMAGE, typestore=STORE)
         for index in range(FRAMES):
@@ -111,6 +113,16 @@ def test_frames_without_stamps_are_told_apart(tmp_path):
             one.header.stamp.sec = one.header.stamp.nanosec = 0
             data = bytes(STORE.serialize_cdr(one, IMAGE))
             writer.write(connection, START_NS + index * PERIOD_NS, data)
+        if labels_topic:
+            labels = writer.add_connection(labels_topic, DETECTIONS, typestore=typestore())
+            for index in range(FRAMES):
+                writer.write(labels, START_NS + index * PERIOD_NS, label)
+    return folder
+
+
+def test_frames_without_stamps_are_told_apart(tmp_path):
+    """A camera that leaves `header.stamp` at 0 is replayed like any other."""
+    folder = write_unstamped(tmp_path / "drive")
     replay(folder, "--out", tmp_path / "out", "--backend", "null")
     recording = read_recording(tmp_path / "out/detections.mcap", by_number=True)
     assert len(recording.detections) == len(recording.reports) == FRAMES
@@ -512,6 +524,22 @@ def test_labels_recorded_in_the_bag(street, tmp_path):
         drive, "--out", tmp_path / "x", "--topic", "/camera/image/compressed", "--labels-topic",
         "/camera/image/compressed",
     )  # fmt: skip
+
+
+def test_labels_of_frames_without_stamps(tmp_path):
+    """By number they are each frame's own; by the stamp that all have, nobody's."""
+    drive = write_unstamped(tmp_path / "drive", "/labels")
+    options = ("--backend", "null", "--out", tmp_path / "out")
+    said = unusable(drive, *options, "--labels-topic", "/labels")
+    assert "has the stamp 0, as have frames 0 and 1" in said
+    for part in ("images", "labels"):
+        (tmp_path / "set" / part).mkdir(parents=True)
+    (tmp_path / "set/classes.txt").write_text("car")
+    for index in (0, 2):
+        cv2.imwrite(str(tmp_path / f"set/images/{index}.png"), np.zeros((48, 64, 3), np.uint8))
+        (tmp_path / f"set/labels/{index}.txt").write_text("0 0.5 0.5 0.2 0.2")
+    found = replay(drive, *options, "--labels", tmp_path / "set")["accuracy"]
+    assert (found["frames"], found["objects"]) == (2, 2)
 
 
 # Two runs
