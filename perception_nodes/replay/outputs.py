@@ -1,7 +1,7 @@
 """The outputs of a run: summary, Foxglove recording, report and video."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from perception_nodes.drives.schemas import (
     COMPRESSED_IMAGE,
     COMPRESSED_VIDEO,
 )
+from perception_nodes.report.accelerator import ENGINE_FILE
 from perception_nodes.report.annotate import Picture, PictureMaker, blank, draw, draw_changes
 from perception_nodes.report.changes import Change
 from perception_nodes.report.chosen_frames import ChosenFrames
@@ -45,6 +46,13 @@ OFFLINE = "offline"
 """The path of frames in a summary: without ROS, by `perception replay`."""
 SUMMARY_FILE = "summary.json"
 VIDEO_FILE = "annotated.mp4"
+REPORT_FILE, OVERVIEW_FILE = "report.html", "overview.png"
+MARKER = "complete.json"
+"""Of a drive that a worker has replayed; see `corpus`."""
+TABLE = "drives.csv"
+"""Of several drives, in the folder that holds theirs."""
+OF_SOME_RUNS = (VIDEO_FILE, ENGINE_FILE, MARKER, TABLE)
+OF_EVERY_RUN = (RECORDING_FILE, REPORT_FILE, OVERVIEW_FILE, TIMING_FILE, SUMMARY_FILE)
 IMAGE_TOPIC = "/camera/image/compressed"
 VIDEO_TOPIC = "/camera/image/foxglove"
 JPEG, H264 = "jpeg", "h264"
@@ -163,11 +171,30 @@ def write_summary(
     from perception_nodes.report.drive_report import render
     from perception_nodes.report.overview import overview
 
-    write_whole(out / "report.html", render(summary, recording, chosen))
-    write_whole(out / "overview.png", overview(summary, recording, chosen))
+    write_whole(out / REPORT_FILE, render(summary, recording, chosen))
+    write_whole(out / OVERVIEW_FILE, overview(summary, recording, chosen))
     write_whole(out / TIMING_FILE, timing_csv(recording.reports))
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     write_whole(out / SUMMARY_FILE, text)
+
+
+def remove_outputs(folder: Path, drives: Iterable[Path]) -> None:
+    """Remove what an earlier run has left in a folder, and the folder if nothing else is in it.
+
+    Args:
+        folder: may be missing.
+        drives: recorded drives; nothing is removed if one of them is this folder or lies in it.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    whole = folder.resolve()
+    if not folder.is_dir() or any(whole in (it, it.parent) for it in map(Path.resolve, drives)):
+        return
+    for name in (*OF_SOME_RUNS, *OF_EVERY_RUN):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # there is more in it
+        folder.rmdir()
 
 
 def summary_of(

@@ -23,6 +23,7 @@ from perception_nodes.replay.lockstep import Lockstep
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import (
     JPEG,
+    OF_SOME_RUNS,
     OFFLINE,
     RECORDING_FILE,
     VIDEO_FILE,
@@ -361,7 +362,7 @@ def _staged(out: Path) -> Iterator[Path]:
         with staged(out) as folder:
             yield folder
             # Files of an earlier run would not belong to the new ones.
-            for name in (VIDEO_FILE, ENGINE_FILE):
+            for name in OF_SOME_RUNS:
                 (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise SettingsError(
