@@ -71,6 +71,7 @@ def finish(
     sent: Sequence[tuple[int, int]],
     context: dict[str, Any],
     progress: Progress | None = None,
+    sample_bits: int = 0,
 ) -> dict[str, Any]:
     """Write all outputs of a run from the recording of its messages.
 
@@ -86,6 +87,7 @@ def finish(
         context: facts for the summary: bag, model, backend, deadline_ms, machine, ...; its
             `warnings` are joined with the drive's.
         progress: called for each frame.
+        sample_bits: see `PictureWriter`.
 
     Returns:
         The summary, as in `summary.json`.
@@ -106,7 +108,9 @@ def finish(
     out.mkdir(parents=True, exist_ok=True)
     merged = out / RECORDING_FILE
     video = out / VIDEO_FILE
-    chosen = merge_pictures(merged, recording_path, drive, played, video, progress)
+    chosen = merge_pictures(
+        merged, recording_path, drive, played, video, progress, sample_bits=sample_bits
+    )
     summary = summary_of(recording, drive, len(sent), context)
     write_summary(out, summary, recording, chosen)
     return summary
@@ -137,6 +141,7 @@ def merge_pictures(
     video: Path | None,
     progress: Progress | None = None,
     picture_format: str = JPEG,
+    sample_bits: int = 0,
 ) -> ChosenFrames:
     """Write a recording with the messages of a run and the pictures of its frames.
 
@@ -148,13 +153,16 @@ def merge_pictures(
         video: see `PictureWriter`.
         progress: called for each frame.
         picture_format: see `PictureWriter`.
+        sample_bits: see `PictureWriter`.
 
     Returns:
         The frames to show in the report.
     """
     with ExitStack() as stack:
         merged = stack.enter_context(_Merged(path, recording_path))
-        pictures = stack.enter_context(PictureWriter(merged, drive, video, picture_format))
+        pictures = stack.enter_context(
+            PictureWriter(merged, drive, video, picture_format, sample_bits)
+        )
         for frame in drive.frames():
             if progress is not None:
                 progress(frame.index + 1, drive.frame_count)
@@ -240,6 +248,7 @@ class PictureWriter:
         drive: Drive,
         video: Path | None,
         picture_format: str = JPEG,
+        sample_bits: int = 0,
     ) -> None:
         """Nothing is written yet.
 
@@ -250,13 +259,15 @@ class PictureWriter:
             picture_format: `jpeg`, scaled for people, each with a copy that shows the boxes; or
                 `h264`, a video topic in the size of the frames, with their calibration, so that
                 the recording can be replayed.
+            sample_bits: of the network's input, so that the pictures show what the model saw; see
+                `Preprocessor`.
         """
         self._recorder = recorder
-        self._maker = PictureMaker(drive.message_type)
+        self._maker = PictureMaker(drive.message_type, sample_bits=sample_bits)
         self._video = VideoFile(video) if video is not None else None
         self._log_clock = LogClock()
         self._packets = VideoPackets() if picture_format == H264 else None
-        self._whole = PictureMaker(drive.message_type, scaled=False)
+        self._whole = PictureMaker(drive.message_type, False, sample_bits)
         self._info: bytes | None = None
         self._size = (640, 360)
         self.chosen = ChosenFrames(drive.frame_count)

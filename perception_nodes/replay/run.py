@@ -177,7 +177,13 @@ def _in_lockstep(
         if options.pictures:
             video = folder / VIDEO_FILE if options.video else None
             pictures = stack.enter_context(
-                PictureWriter(recorder, drive, video, options.picture_format)
+                PictureWriter(
+                    recorder,
+                    drive,
+                    video,
+                    options.picture_format,
+                    loaded.settings.sample_bits,
+                )
             )
         run.run(
             camera,
@@ -257,6 +263,7 @@ def _in_real_time(
             video,
             lambda done, _: progress(f"{source.name}: pictures", min(done, total), total),
             options.picture_format,
+            loaded.settings.sample_bits,
         )
         messages.unlink()
     else:

@@ -43,6 +43,7 @@ from perception_nodes.evaluation import read_set
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.compare import comparison_table
+from perception_nodes.report.annotate import PictureMaker
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
@@ -126,6 +127,27 @@ def test_frames_without_stamps_are_told_apart(tmp_path):
     replay(folder, "--out", tmp_path / "out", "--backend", "null")
     recording = read_recording(tmp_path / "out/detections.mcap", by_number=True)
     assert len(recording.detections) == len(recording.reports) == FRAMES
+
+
+@pytest.mark.parametrize("mode", ["lockstep", "realtime"])
+def test_pictures_are_as_bright_as_what_the_model_sees(tmp_path, mode):
+    """1000 of 4095, where the bits that are needed would make it 1000 of 1023."""
+    with Rosbag2Writer(tmp_path / "d", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection("/camera/image_raw", IMAGE, typestore=STORE)
+        one = message(IMAGE, 0)
+        one.encoding, one.step = "mono16", 64 * 2
+        one.data = np.full(64 * 48, 1000, "<u2").view(np.uint8)
+        writer.write(connection, START_NS, bytes(STORE.serialize_cdr(one, IMAGE)))
+    options = ("--backend", "null", "--sample-bits", 12, "--mode", mode)
+    for format_, topic in (
+        ("jpeg", "/camera/image/compressed"),
+        ("h264", "/camera/image/foxglove"),
+    ):
+        out = tmp_path / format_
+        replay(tmp_path / "d", "--out", out, *options, "--picture-format", format_)
+        with open_drive(out / "detections.mcap", topic) as drive:
+            picture, _ = PictureMaker(drive.message_type).make(next(iter(drive.frames())).data)
+        assert picture.mean() == pytest.approx(255 * 1000 / 4095, abs=3)
 
 
 def test_foxglove_and_rviz_find_what_they_show(street, tmp_path):
