@@ -223,15 +223,16 @@ def _places(
     Raises:
         DataError: no source is named, and the sample drive is missing.
     """
-    if not bags and not folders:
-        folders = list(dict.fromkeys(image.path.parent for one in sets for image in one.images))
-        bags = [] if folders else [SAMPLE]
-        if bags and not SAMPLE.exists():
+    by_path = {image.path: image for one in sets for image in one.images}
+    images = [] if bags or folders else list(by_path.values())
+    if not (bags or folders or images):
+        bags = [SAMPLE]
+        if not SAMPLE.exists():
             raise DataError(
                 f"no frames to check on: {SAMPLE} is not there (make sample makes it); name "
                 "a drive with --bag or a folder with --images"
             )
-    return FrameSource(bags, folders, model.input)
+    return FrameSource(bags, folders, model.input, images)
 
 
 def _spread(source: FrameSource, most: int) -> list[NDArray[np.uint8]]:
