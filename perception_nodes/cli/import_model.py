@@ -1,6 +1,7 @@
 """`perception model import`: a detector of another exporter becomes a model folder."""
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -376,6 +377,7 @@ def _channels(option: str, text: str) -> tuple[float, float, float] | None:
         values = []
     if len(values) == 1:
         values *= 3
-    if len(values) != 3 or (option == "--std" and not all(value > 0 for value in values)):
+    sound = all(math.isfinite(value) and (value > 0 or option != "--std") for value in values)
+    if len(values) != 3 or not sound:
         raise SettingsError(f"{option} {text!r} is not one number or three, by channel")
     return values[0], values[1], values[2]
