@@ -56,6 +56,7 @@ def _section(examined: Examined, frames: int) -> dict[str, Any]:
             f"{true} reported as {reported}: {count}"
             for (reported, true), count in list(examined.confusions().items())[:CONFUSIONS]
         ],
+        "notes": examined.notes,
         "frames": [_frame(examined, one) for one in worst],
     }
 

@@ -26,7 +26,7 @@ from perception_nodes.cli.common import (
     say_problem,
 )
 from perception_nodes.core.budget import DEADLINE_MS, Budget
-from perception_nodes.evaluation import read_set
+from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.report.figures import figure_table
 from perception_nodes.system.files import write_whole
@@ -290,7 +290,7 @@ def bench_models(
         [load_model(name) for name in models or available_models()],
         frames,
         list(dict.fromkeys(map(int, threads.split(",")))),
-        [read_set(path, root) for path in data or []],
+        read_sets(data or [], root),
         list(dict.fromkeys(backends.split(","))),
     )
     try:

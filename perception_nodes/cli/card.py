@@ -14,7 +14,8 @@ from perception_nodes.cli.common import (
     say,
     say_problem,
 )
-from perception_nodes.evaluation import evaluate, read_set
+from perception_nodes.evaluation import evaluate
+from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.system.files import write_whole
 
@@ -57,7 +58,7 @@ def card_command(
     else:
         require_pycocotools()
         accuracy = {}
-        for one in [read_set(path, root) for path in data]:
+        for one in read_sets(data, root):
             with progress_bar(f"{subject.name} on {one.name}") as progress:
                 accuracy[one.name] = evaluate(subject, one, progress=progress).facts()
     try:

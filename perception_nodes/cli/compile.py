@@ -29,7 +29,8 @@ from perception_nodes.cli.common import (
 from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives.sample import SAMPLE
-from perception_nodes.evaluation import DataError, LabelledSet, read_set
+from perception_nodes.evaluation import DataError, LabelledSet
+from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import Gate, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
@@ -123,7 +124,7 @@ def compile_command(
     if data:
         require_pycocotools()
     subject = load_model(model)
-    sets = [read_set(path, root) for path in data or []]
+    sets = read_sets(data or [], root)
     source = _places(subject, bag or [], images or [], sets)
     chosen = _spread(source, frames)
     margins = Margins(min_agreement, min_parent_agreement, max_loss, max_class_loss)
@@ -222,15 +223,16 @@ def _places(
     Raises:
         DataError: no source is named, and the sample drive is missing.
     """
-    if not bags and not folders:
-        folders = list(dict.fromkeys(image.path.parent for one in sets for image in one.images))
-        bags = [] if folders else [SAMPLE]
-        if bags and not SAMPLE.exists():
+    by_path = {image.path: image for one in sets for image in one.images}
+    images = [] if bags or folders else list(by_path.values())
+    if not (bags or folders or images):
+        bags = [SAMPLE]
+        if not SAMPLE.exists():
             raise DataError(
                 f"no frames to check on: {SAMPLE} is not there (make sample makes it); name "
                 "a drive with --bag or a folder with --images"
             )
-    return FrameSource(bags, folders, model.input)
+    return FrameSource(bags, folders, model.input, images)
 
 
 def _spread(source: FrameSource, most: int) -> list[NDArray[np.uint8]]:

@@ -1,6 +1,7 @@
 """`perception model import`: a detector of another exporter becomes a model folder."""
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -27,8 +28,9 @@ from perception_nodes.cli.common import (
 )
 from perception_nodes.core.errors import listed
 from perception_nodes.core.frame import Detections
-from perception_nodes.evaluation import LabelledSet, read_set
+from perception_nodes.evaluation import LabelledSet
 from perception_nodes.evaluation.agreement import detect
+from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.gate import Check, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
@@ -184,7 +186,7 @@ def import_command(
         raise SettingsError("--int8 needs the detector as ONNX, not as OpenVINO's files")
     if data:
         require_pycocotools()
-    sets = [read_set(path, root) for path in data or []]
+    sets = read_sets(data or [], root)
     options = Options(
         head=head,
         size=_size(size),
@@ -375,6 +377,7 @@ def _channels(option: str, text: str) -> tuple[float, float, float] | None:
         values = []
     if len(values) == 1:
         values *= 3
-    if len(values) != 3 or (option == "--std" and not all(value > 0 for value in values)):
+    sound = all(math.isfinite(value) and (value > 0 or option != "--std") for value in values)
+    if len(values) != 3 or not sound:
         raise SettingsError(f"{option} {text!r} is not one number or three, by channel")
     return values[0], values[1], values[2]

@@ -17,7 +17,7 @@ from perception_nodes.cli.common import (
     say,
 )
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.evaluation import read_set
+from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.system.files import write_whole
 
 
@@ -55,7 +55,7 @@ def mistakes_command(
     subject = load_model(model)
     settings, runtime = DecodeSettings(score_threshold), runtime_for(backend, subject)
     examined = []
-    for one in [read_set(path, root) for path in data]:
+    for one in read_sets(data, root):
         with progress_bar(f"{subject.name} on {one.name}") as progress:
             examined.append(examine(subject, one, settings, runtime, threads, progress))
     write_whole(page, render(subject, score_threshold, examined, frames))

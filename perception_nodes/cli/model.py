@@ -37,11 +37,10 @@ from perception_nodes.evaluation import (
     Evaluation,
     LabelledSet,
     evaluate,
-    read_set,
     taught_set,
 )
 from perception_nodes.evaluation.classes import class_losses
-from perception_nodes.evaluation.datasets import images_of, parse_classes_map
+from perception_nodes.evaluation.datasets import images_of, parse_classes_map, read_sets
 from perception_nodes.evaluation.gate import (
     Check,
     Margins,
@@ -158,7 +157,7 @@ def evaluate_command(
         sets = _taught(subject, strong, data, root, teacher_score, teachers, threads)
     else:
         mapped = parse_classes_map(classes_map) if classes_map else None
-        sets = [read_set(path, root, mapped) for path in data]
+        sets = read_sets(data, root, mapped)
     results, runtime = [], runtime_for(backend, subject)
     for one in sets:
         with progress_bar(f"{subject.name} on {one.name}") as progress:
@@ -257,7 +256,7 @@ def calibrate_command(
     check_writable(path, "--table")
     check_writable(sheet, "--sheet")
     check_folder(out_model, "--out-model")
-    sets = [read_set(path, root) for path in data or []]
+    sets = read_sets(data or [], root)
     reference, least = subject, MIN_AGREEMENT
     if out_model is not None and not sets and subject.precision != "fp32":
         reference, least = comparable_parent(subject, sets), Margins.parent_agreement

@@ -273,7 +273,7 @@ def replay_command(
         }
         write_whole(golden, golden_text(Golden(made_with(model_read, settings), drives)))
         say(f"golden written: {golden}")
-    whole = next(iter(summaries.values())) if one else merged(summaries, failed, out)
+    whole = next(iter(summaries.values())) if one else merged(summaries, failed, out, named)
     if as_json:
         print(json.dumps(whole, indent=2))
     else:

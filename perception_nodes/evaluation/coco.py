@@ -30,7 +30,8 @@ def read_coco(
         Class names, images, and a note if annotations are repeated.
 
     Raises:
-        DataError: the file has another format, a label is out of range, or an image is missing.
+        DataError: the file has another format, a label is out of range, an image is missing, or two
+            have one file.
     """
     content = _load(annotations)
     try:
@@ -69,6 +70,12 @@ def read_coco(
         raise DataError(
             f"{annotations}: {len(missing)} of {len(files)} images are not in {images}"
             + (f", the first is {missing[0]}" if missing else "")
+        )
+    twice = [path for path, count in Counter(files.values()).items() if count > 1]
+    if twice:  # what one of them labels would be background of the other one
+        raise DataError(
+            f"{annotations}: {len(twice)} files have two of its images, {twice[0]} for one; join "
+            "the annotations of a file under one id"
         )
     labelled = [
         LabelledImage(

@@ -1,7 +1,8 @@
 """Labelled sets on disk: YOLO folders and their `data.yaml`, COCO files, and descriptions."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ def read_set(
         **rules.pop("counts_as", {}),
         **{name: names for name, names in mapped.items() if names},
     }
-    ignored = {*rules.pop("ignored", ()), *(name for name, names in mapped.items() if not names)}
+    ignored = {name for name in rules.pop("ignored", ()) if name not in mapped}
+    ignored |= {name for name, names in mapped.items() if not names}
     for name in (*counts_as, *ignored):
         if name not in classes:
             raise DataError(
@@ -114,6 +116,23 @@ def read_set(
     )
 
 
+def read_sets(
+    paths: Iterable[str | Path],
+    root: str | Path | None = None,
+    classes_map: Mapping[str, tuple[str, ...]] | None = None,
+) -> list[LabelledSet]:
+    """`read_set` for several, whose names differ: results are kept by them.
+
+    Sets of one name, such as those of two folders `val`, are named by their paths.
+
+    Raises:
+        DataError: a set cannot be used.
+    """
+    found = [(path, read_set(path, root, classes_map)) for path in paths]
+    often = Counter(one.name for _, one in found)
+    return [replace(one, name=str(path)) if often[one.name] > 1 else one for path, one in found]
+
+
 def images_of(path: str | Path, root: str | Path | None = None) -> tuple[str, list[Path]]:
     """Name and image files of a set whose labels are not needed.
 
@@ -127,17 +146,40 @@ def images_of(path: str | Path, root: str | Path | None = None) -> tuple[str, li
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files in a folder and in all folders below it, sorted.
+    """Image files in a folder and in all folders below it, also in linked ones, sorted.
 
     Raises:
-        DataError: there is no image.
+        DataError: there is no image, or a folder cannot be read.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(p for p in _files_below(folder) if p.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         problem = "holds no image" if folder.is_dir() else "is not a folder"
         raise DataError(
             f"{folder} {problem}; name a folder of images ({', '.join(IMAGE_SUFFIXES)})"
         )
+    return files
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """The files of a folder and of all below it; `Path.rglob` leaves out linked folders."""
+    files, seen = list[Path](), set[Path]()
+    # Linked folders come last: of one that is there by its own name too, the files have that name.
+    own, linked = [folder] * folder.is_dir(), list[Path]()
+    while own or linked:
+        place = own.pop() if own else linked.pop(0)
+        real = place.resolve()
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            entries = sorted(place.iterdir())
+        except OSError as error:
+            raise DataError(f"{place} cannot be read: {error.strerror}") from error
+        for entry in entries:
+            if entry.is_dir():
+                (linked if entry.is_symlink() else own).append(entry)
+            else:
+                files.append(entry)
     return files
 
 
@@ -161,7 +203,7 @@ def parse_classes_map(text: str) -> dict[str, tuple[str, ...]]:
     Raises:
         DataError: the text has neither form.
     """
-    if Path(text).is_file():
+    if os.path.isfile(text):  # pathlib raises where a map is too long for a name
         values = load_yaml(Path(text))
         entries = {str(name): value for name, value in values.items()}
     else:
@@ -200,7 +242,7 @@ def _source(path: Path, root: str | Path | None, split: str = "val") -> _Source:
     if not path.is_dir():
         raise DataError(f"{path} is no folder, COCO .json or description .yaml")
     folder = path / "images" if (path / "images").is_dir() else path
-    return _Source(path.name, folder)
+    return _Source(path.absolute().name, folder)  # that of `.` is empty
 
 
 def _one_a_name(
@@ -213,7 +255,7 @@ def _one_a_name(
 
 
 def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in _files_below(folder))
 
 
 def _described(path: Path, root: str | Path | None, split: str) -> _Source:

@@ -1,4 +1,4 @@
-"""Frames from drives and folders of images, letterboxed to the input of a network."""
+"""Frames from drives, folders of images and sets, letterboxed to the input of a network."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,27 +19,29 @@ from perception_nodes.transport.cdr_reader import read_compressed_image, read_im
 
 @dataclass
 class FrameSource:
-    """Frames from drives and folders, one after the other; they can be read several times.
+    """Frames from drives, folders and sets, one after the other; they can be read several times.
 
     Attributes:
         bags: recorded drives.
         folders: folders of images.
         image: the network's input.
+        images: images of sets, whose files are known to be whole.
         notes: damage and unusable frames that were met in reading.
     """
 
     bags: Sequence[Path]
     folders: Sequence[Path]
     image: InputSpec
+    images: Sequence[LabelledImage] = ()
     notes: list[str] = field(default_factory=list)
 
     def count(self) -> int:
-        """Number of frames that the drives state and the folders hold.
+        """Number of frames that the drives state, the folders hold and the sets name.
 
         Raises:
             BagError, DataError: a drive or folder has no frames, or an image file is damaged.
         """
-        total = 0
+        total = len(self.images)
         for bag in self.bags:
             with open_drive(bag) as drive:
                 total += drive.frame_count
@@ -64,6 +66,10 @@ class FrameSource:
                 view = ImageView.of_pixels(LabelledImage.without_objects(path).pixels())
                 preprocessor.write(view, pixels, FrameHeader())
                 yield f"{_set_name(folder)}/{path.relative_to(folder)}", pixels
+        preprocessor = self.image.preprocessor()
+        for image in self.images:
+            preprocessor.write(ImageView.of_pixels(image.pixels()), pixels, FrameHeader())
+            yield str(image.path), pixels
 
     def _of_drive(
         self, bag: Path, pixels: NDArray[np.uint8]

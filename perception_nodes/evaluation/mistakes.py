@@ -74,11 +74,13 @@ class Examined:
         data: name of the set.
         classes: the set's classes that are judged; `Objects.classes` are indices of them.
         images: its images.
+        notes: what a reader should know of the set, such as classes that are left out.
     """
 
     data: str
     classes: tuple[str, ...]
     images: Sequence[Judged]
+    notes: Sequence[str] = ()
 
     def counts(self) -> dict[str, dict[str, int]]:
         """By class: objects `labelled` and `missed`, then boxes of it by the value of `Kind`."""
@@ -127,7 +129,7 @@ def examine(
         DataError: see `class_groups`; or an image cannot be decoded.
         BackendError: the runtime is missing or refuses the model.
     """
-    groups, numbers, _ = class_groups(model, data)
+    groups, numbers, notes = class_groups(model, data)
     detector = Detector(model, backend, threads)
     images = []
     try:
@@ -141,7 +143,7 @@ def examine(
                 progress(done, len(data.images))
     finally:
         detector.close()
-    return Examined(data.name, tuple(groups), images)
+    return Examined(data.name, tuple(groups), images, [*data.notes, *notes])
 
 
 def judge(image: LabelledImage, size_px: tuple[int, int], truth: Objects, found: Objects) -> Judged:

@@ -52,7 +52,7 @@ def accuracy(
         Facts that JSON can hold: frames, objects, map50_95, map50, by_class, notes.
 
     Raises:
-        DataError: no frame has labels; or see `class_groups`.
+        DataError: no frame has labels, or whose they are is not certain; or see `class_groups`.
         BagError: the bag has no such topic.
         EvaluationNotInstalled: pycocotools is not installed.
     """
@@ -119,7 +119,8 @@ def _by_file(
     """Labelled images by frame.
 
     For an image folder they are assigned by file. For a bag they are assigned by the file's name,
-    which is the frame's stamp in nanoseconds, or ends with the frame's index in the drive.
+    which is the frame's stamp in nanoseconds, or ends with the frame's index in the drive. A stamp
+    of 0 is none: with frames of a camera that sets none, `0.png` is the first of them, not all.
 
     Raises:
         DataError: no image belongs to a frame, or several belong to one.
@@ -139,7 +140,8 @@ def _by_file(
             itself = by_path.get(file.resolve())
             images = [itself] if itself else by_stem.get(file.stem, [])
         else:
-            images = by_stem.get(str(report.stamp_ns)) or by_number.get(index, [])
+            of_stamp = by_stem.get(str(report.stamp_ns)) if report.stamp_ns else None
+            images = of_stamp or by_number.get(index, [])
         if len(images) > 1:
             raise DataError(
                 f"{labels.name}: both {images[0].path} and {images[1].path} belong to frame "
@@ -163,13 +165,26 @@ def _of_topic(
     reports: Sequence[ReportedFrame],
     sizes: Mapping[int, tuple[int, int]],
 ) -> tuple[LabelledSet, dict[int, LabelledImage]]:
-    """Labels recorded as detections, by the stamps of the frames."""
-    by_stamp = {report.stamp_ns: report for report in reports}
+    """Labels recorded as detections, by the stamps of the frames.
+
+    Raises:
+        DataError: no frame has labels, or several frames have one stamp that labels have.
+    """
+    by_stamp: dict[int, list[int]] = {}
+    for report in reports:
+        by_stamp.setdefault(report.stamp_ns, []).append(report.sequence)
     rows: dict[int, FrameDetections] = {}
     for _, data in drive.messages(topic, DETECTIONS):
         stamp_ns, found = detections_of(data)
-        if stamp_ns in by_stamp:
-            rows[by_stamp[stamp_ns].sequence] = found
+        frames = by_stamp.get(stamp_ns, [])
+        if len(frames) > 1:
+            raise DataError(
+                f"{drive.path}: a message of {topic} has the stamp {stamp_ns}, as have frames "
+                f"{frames[0]} and {frames[1]}; name labels by the numbers of the frames, with "
+                "--labels"
+            )
+        if frames:
+            rows[frames[0]] = found
     if not rows:
         raise DataError(f"{drive.path}: no message of {topic} has the stamp of a frame")
     classes = tuple(sorted({label for found in rows.values() for label in found.labels}))

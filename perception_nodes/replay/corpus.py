@@ -31,15 +31,13 @@ from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.evaluation import LabelledSet
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
-from perception_nodes.replay.outputs import SUMMARY_FILE
+from perception_nodes.replay.outputs import MARKER, SUMMARY_FILE, TABLE, remove_outputs
 from perception_nodes.replay.run import Options, Progress, Source, made_with, replay
 from perception_nodes.report.timing import read_work_ms
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
 
 ATTEMPTS = 3
-MARKER = "complete.json"
-TABLE = "drives.csv"
 
 
 @dataclass(frozen=True)
@@ -193,14 +191,21 @@ def replay_corpus(jobs: Sequence[Job], workers: Workers) -> Iterator[Result]:
 
 
 def merged(
-    summaries: Mapping[str, dict[str, Any]], failed: Mapping[str, str], out: Path
+    summaries: Mapping[str, dict[str, Any]],
+    failed: Mapping[str, str],
+    out: Path,
+    drives: Sequence[Path],
 ) -> dict[str, Any]:
     """Write the results of several drives together: `summary.json` and a table, `drives.csv`.
+
+    What an earlier run has left of drives that now failed, or of a single drive in `out`, is
+    removed: it would be taken for the result of this one.
 
     Args:
         summaries: by drive.
         failed: the reasons of drives without a summary.
         out: holds the folder of each drive.
+        drives: the recorded drives, which are never removed.
 
     Returns:
         The content of `summary.json`: `totals`, `drives` and `failed`.
@@ -221,6 +226,8 @@ def merged(
         "latency_ms": latency_percentiles(works_ms),
     }
     whole = {"totals": totals, "drives": dict(summaries), "failed": dict(failed)}
+    for folder in (out, *(out / name for name in failed)):
+        remove_outputs(folder, drives)
     write_whole(out / TABLE, _table(summaries, failed))
     write_whole(out / SUMMARY_FILE, json.dumps(whole, indent=2) + "\n")
     return whole

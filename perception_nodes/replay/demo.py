@@ -91,7 +91,8 @@ def _played(
             "machine": machine(),
         }
         sent = [(index, stamp_ns) for index, stamp_ns in played["sent"]]
-        return finish(out, recording, drive, sent, context, writing)
+        bits = int(parameters["sample_bits"])
+        return finish(out, recording, drive, sent, context, writing, bits)
     except GraphFailure as error:
         raise GraphFailure(f"{error}: {last_error(log_path)} (see {log_path})") from error
     finally:

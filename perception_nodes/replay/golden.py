@@ -78,7 +78,7 @@ def golden_text(golden: Golden) -> str:
     drives = []
     for name, frames in golden.drives.items():
         lines = ",\n   ".join(
-            json.dumps([time_ns, None if objects is None else list(map(_row, objects))])
+            json.dumps([time_ns, _rows(as_kept(objects))])
             for (time_ns, _), objects in frames.items()
         )
         drives.append(f"{json.dumps(name)}: [\n   {lines}\n  ]")
@@ -89,8 +89,18 @@ def golden_text(golden: Golden) -> str:
     )
 
 
-def _row(item: DetectedObject) -> list[Any]:
-    return [item.label, round(item.score, 4), *(round(value, 1) for value in item.box)]
+def as_kept(objects: Sequence[DetectedObject] | None) -> list[DetectedObject] | None:
+    """The objects of a frame with the digits that a golden keeps, to be compared with it."""
+    if objects is None:
+        return None
+    return [
+        DetectedObject(label, round(score, 4), (round(a, 1), round(b, 1), round(c, 1), round(d, 1)))
+        for label, score, (a, b, c, d) in objects
+    ]
+
+
+def _rows(objects: Sequence[DetectedObject] | None) -> list[list[Any]] | None:
+    return None if objects is None else [[one.label, one.score, *one.box] for one in objects]
 
 
 def _time_ns(value: Any) -> int:

@@ -7,7 +7,7 @@ The time that the work takes on this machine is measured too, and reported separ
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -36,9 +36,10 @@ from perception_nodes.drives.schemas import (
 )
 from perception_nodes.replay.background import Ahead, Behind, quick_switches
 from perception_nodes.replay.followed import Followed
+from perception_nodes.replay.golden import as_kept
 from perception_nodes.replay.offline_camera import Camera, CameraTurn, LoadedModel, turns
 from perception_nodes.replay.outputs import PictureWriter
-from perception_nodes.report.changes import Comparison, objects_of
+from perception_nodes.report.changes import Change, Comparison, objects_of
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
@@ -97,7 +98,8 @@ class Lockstep:
             loaded: the model.
             recorder: receives the messages.
             pictures: receives the frames; None for no pictures.
-            comparison: receives the objects of every frame; None without a golden.
+            comparison: receives the objects of every frame, with the digits that a golden keeps;
+                None without one.
             followed: follows the objects; None for no tracks.
             frames: in order; they are read when they are needed.
             progress: called with the number of frames done.
@@ -123,7 +125,9 @@ class Lockstep:
             recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
             if followed is not None:
                 followed.add(record, found, at_ns)
-            changes = comparison.frame(frame.index, at_ns, objects_of(found)) if comparison else ()
+            changes: Sequence[Change] = ()
+            if comparison is not None:
+                changes = comparison.frame(frame.index, at_ns, as_kept(objects_of(found)))
             if pictures is not None:
                 report = ReportedFrame.of_record(record, at_ns)
                 pictures.add(frame, record.stamp_ns, at_ns, report, found, latency, changes)

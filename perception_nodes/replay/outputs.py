@@ -1,7 +1,7 @@
 """The outputs of a run: summary, Foxglove recording, report and video."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from perception_nodes.drives.schemas import (
     COMPRESSED_IMAGE,
     COMPRESSED_VIDEO,
 )
+from perception_nodes.report.accelerator import ENGINE_FILE
 from perception_nodes.report.annotate import Picture, PictureMaker, blank, draw, draw_changes
 from perception_nodes.report.changes import Change
 from perception_nodes.report.chosen_frames import ChosenFrames
@@ -45,6 +46,13 @@ OFFLINE = "offline"
 """The path of frames in a summary: without ROS, by `perception replay`."""
 SUMMARY_FILE = "summary.json"
 VIDEO_FILE = "annotated.mp4"
+REPORT_FILE, OVERVIEW_FILE = "report.html", "overview.png"
+MARKER = "complete.json"
+"""Of a drive that a worker has replayed; see `corpus`."""
+TABLE = "drives.csv"
+"""Of several drives, in the folder that holds theirs."""
+OF_SOME_RUNS = (VIDEO_FILE, ENGINE_FILE, MARKER, TABLE)
+OF_EVERY_RUN = (RECORDING_FILE, REPORT_FILE, OVERVIEW_FILE, TIMING_FILE, SUMMARY_FILE)
 IMAGE_TOPIC = "/camera/image/compressed"
 VIDEO_TOPIC = "/camera/image/foxglove"
 JPEG, H264 = "jpeg", "h264"
@@ -63,6 +71,7 @@ def finish(
     sent: Sequence[tuple[int, int]],
     context: dict[str, Any],
     progress: Progress | None = None,
+    sample_bits: int = 0,
 ) -> dict[str, Any]:
     """Write all outputs of a run from the recording of its messages.
 
@@ -78,6 +87,7 @@ def finish(
         context: facts for the summary: bag, model, backend, deadline_ms, machine, ...; its
             `warnings` are joined with the drive's.
         progress: called for each frame.
+        sample_bits: see `PictureWriter`.
 
     Returns:
         The summary, as in `summary.json`.
@@ -98,7 +108,9 @@ def finish(
     out.mkdir(parents=True, exist_ok=True)
     merged = out / RECORDING_FILE
     video = out / VIDEO_FILE
-    chosen = merge_pictures(merged, recording_path, drive, played, video, progress)
+    chosen = merge_pictures(
+        merged, recording_path, drive, played, video, progress, sample_bits=sample_bits
+    )
     summary = summary_of(recording, drive, len(sent), context)
     write_summary(out, summary, recording, chosen)
     return summary
@@ -129,6 +141,7 @@ def merge_pictures(
     video: Path | None,
     progress: Progress | None = None,
     picture_format: str = JPEG,
+    sample_bits: int = 0,
 ) -> ChosenFrames:
     """Write a recording with the messages of a run and the pictures of its frames.
 
@@ -140,13 +153,16 @@ def merge_pictures(
         video: see `PictureWriter`.
         progress: called for each frame.
         picture_format: see `PictureWriter`.
+        sample_bits: see `PictureWriter`.
 
     Returns:
         The frames to show in the report.
     """
     with ExitStack() as stack:
         merged = stack.enter_context(_Merged(path, recording_path))
-        pictures = stack.enter_context(PictureWriter(merged, drive, video, picture_format))
+        pictures = stack.enter_context(
+            PictureWriter(merged, drive, video, picture_format, sample_bits)
+        )
         for frame in drive.frames():
             if progress is not None:
                 progress(frame.index + 1, drive.frame_count)
@@ -163,11 +179,30 @@ def write_summary(
     from perception_nodes.report.drive_report import render
     from perception_nodes.report.overview import overview
 
-    write_whole(out / "report.html", render(summary, recording, chosen))
-    write_whole(out / "overview.png", overview(summary, recording, chosen))
+    write_whole(out / REPORT_FILE, render(summary, recording, chosen))
+    write_whole(out / OVERVIEW_FILE, overview(summary, recording, chosen))
     write_whole(out / TIMING_FILE, timing_csv(recording.reports))
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     write_whole(out / SUMMARY_FILE, text)
+
+
+def remove_outputs(folder: Path, drives: Iterable[Path]) -> None:
+    """Remove what an earlier run has left in a folder, and the folder if nothing else is in it.
+
+    Args:
+        folder: may be missing.
+        drives: recorded drives; nothing is removed if one of them is this folder or lies in it.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    whole = folder.resolve()
+    if not folder.is_dir() or any(whole in (it, it.parent) for it in map(Path.resolve, drives)):
+        return
+    for name in (*OF_SOME_RUNS, *OF_EVERY_RUN):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # there is more in it
+        folder.rmdir()
 
 
 def summary_of(
@@ -213,6 +248,7 @@ class PictureWriter:
         drive: Drive,
         video: Path | None,
         picture_format: str = JPEG,
+        sample_bits: int = 0,
     ) -> None:
         """Nothing is written yet.
 
@@ -223,13 +259,15 @@ class PictureWriter:
             picture_format: `jpeg`, scaled for people, each with a copy that shows the boxes; or
                 `h264`, a video topic in the size of the frames, with their calibration, so that
                 the recording can be replayed.
+            sample_bits: of the network's input, so that the pictures show what the model saw; see
+                `Preprocessor`.
         """
         self._recorder = recorder
-        self._maker = PictureMaker(drive.message_type)
+        self._maker = PictureMaker(drive.message_type, sample_bits=sample_bits)
         self._video = VideoFile(video) if video is not None else None
         self._log_clock = LogClock()
         self._packets = VideoPackets() if picture_format == H264 else None
-        self._whole = PictureMaker(drive.message_type, scaled=False)
+        self._whole = PictureMaker(drive.message_type, False, sample_bits)
         self._info: bytes | None = None
         self._size = (640, 360)
         self.chosen = ChosenFrames(drive.frame_count)

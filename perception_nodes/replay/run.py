@@ -23,6 +23,7 @@ from perception_nodes.replay.lockstep import Lockstep
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import (
     JPEG,
+    OF_SOME_RUNS,
     OFFLINE,
     RECORDING_FILE,
     VIDEO_FILE,
@@ -176,7 +177,13 @@ def _in_lockstep(
         if options.pictures:
             video = folder / VIDEO_FILE if options.video else None
             pictures = stack.enter_context(
-                PictureWriter(recorder, drive, video, options.picture_format)
+                PictureWriter(
+                    recorder,
+                    drive,
+                    video,
+                    options.picture_format,
+                    loaded.settings.sample_bits,
+                )
             )
         run.run(
             camera,
@@ -256,6 +263,7 @@ def _in_real_time(
             video,
             lambda done, _: progress(f"{source.name}: pictures", min(done, total), total),
             options.picture_format,
+            loaded.settings.sample_bits,
         )
         messages.unlink()
     else:
@@ -361,7 +369,7 @@ def _staged(out: Path) -> Iterator[Path]:
         with staged(out) as folder:
             yield folder
             # Files of an earlier run would not belong to the new ones.
-            for name in (VIDEO_FILE, ENGINE_FILE):
+            for name in OF_SOME_RUNS:
                 (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise SettingsError(

@@ -117,6 +117,12 @@ def test_unusable_input_is_one_line_and_status_2(
     [
         (["run", "--pid", "0"], "'--pid'"),
         (["bench", "latency", "--path", "foo"], "'foo' is not one of 'dds', 'shm'"),
+        # No comparison with NaN is true, so that every gate would let everything pass.
+        (["model", "evaluate", "road-n", "--data", "x", "--at-least", "nan"], "'--at-least'"),
+        (["model", "compile", "road-n", "--min-agreement", "nan"], "'--min-agreement'"),
+        (["model", "compile", "road-n", "--max-loss", "nan"], "'--max-loss'"),
+        (["replay", "x", "--mode", "realtime", "--rate", "nan"], "'--rate'"),
+        (["run", "deadline_ms:=nan"], "parameter deadline_ms: 'nan' is not allowed"),
     ],
 )
 def test_options_that_cannot_be_are_told_before_anything_runs(

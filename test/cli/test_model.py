@@ -23,6 +23,7 @@ from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.inference import BackendError
 from perception_nodes.drives.bag import BagError
 from perception_nodes.evaluation import DataError, gate
+from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.graph.settings import SettingsError
 
@@ -277,6 +278,27 @@ def test_labels_decide_where_there_are_some(
     assert facts["frames"] == 5  # the labelled images themselves
     assert facts["checks"][0]["value"] == pytest.approx(0.015)
     assert bool(names_in(cache)) == (status == 0)
+
+
+def test_a_model_is_checked_on_the_images_of_the_set_alone(drive: Path) -> None:
+    """Not on all that lies in their folders, and below them."""
+    (drive / "night").mkdir()
+    shutil.copy(drive / "000.png", drive / "night/000.png")
+    height, width = cv2.imread(str(drive / "000.png")).shape[:2]
+    names = ["000.png", "night/000.png"]
+    images = [
+        {"id": i, "file_name": name, "width": width, "height": height}
+        for i, name in enumerate(names)
+    ]
+    boxes = [{"id": 0, "image_id": 0, "category_id": 0, "bbox": [8, 8, 40, 40]}]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 0, "name": "car"}]}
+    (drive / "set.json").write_text(json.dumps(content))
+    sets = read_sets([drive / "set.json"], None)
+    source = cli_compile._places(load_model("road-n"), [], [], [*sets, *sets])
+    wanted = [str(drive / name) for name in names]
+    assert [name for name, _ in source.frames()] == wanted
+    assert source.count() == 2
+    assert cli_compile._places(load_model("road-n"), [], [drive], sets).count() == 6
 
 
 def test_dark_frames_prove_nothing(cache: Path, tmp_path: Path) -> None:

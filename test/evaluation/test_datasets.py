@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ import pytest
 
 from perception_nodes.evaluation import DataError, read_set
 from perception_nodes.evaluation.class_names import indices_of
-from perception_nodes.evaluation.datasets import check_images, parse_classes_map
+from perception_nodes.evaluation.datasets import check_images, parse_classes_map, read_sets
 from perception_nodes.evaluation.yolo import label_file
 
 
@@ -151,6 +152,33 @@ def test_labels_are_beside_the_last_folder_named_images(yolo: Path) -> None:
     assert "1 images have no label file" in notes and "1 label files have no image" in notes
 
 
+def test_folders_that_are_linked_belong_to_a_set(yolo: Path, tmp_path: Path) -> None:
+    for name in ("images", "labels"):
+        elsewhere = tmp_path / "elsewhere" / name
+        elsewhere.mkdir(parents=True)
+        file = next((yolo / name).glob("a.*"))
+        (elsewhere / f"c{file.suffix}").write_bytes(file.read_bytes())
+        (yolo / name / "night").symlink_to(elsewhere)
+    (yolo / "images/round").symlink_to(yolo / "images")
+    found = read_set(yolo)
+    assert [image.path.name for image in found.images] == ["a.jpg", "b.png", "c.jpg"]
+    assert found.images[2].classes.tolist() == [0, 1]
+    assert found.notes == ()
+
+
+def test_sets_of_one_name_are_told_apart(
+    yolo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = [tmp_path / city / "val" for city in ("ulm", "bonn")]
+    for copy in copies:
+        shutil.copytree(yolo / "images", copy / "images")
+        shutil.copytree(yolo / "labels", copy / "labels")
+        shutil.copy(yolo / "classes.txt", copy)
+    assert [one.name for one in read_sets([yolo, *copies])] == [yolo.name, *map(str, copies)]
+    monkeypatch.chdir(copies[0])
+    assert read_set(".").name == "val"
+
+
 def test_no_labels_at_all(yolo: Path) -> None:
     for path in (yolo / "labels").iterdir():
         path.unlink()
@@ -264,6 +292,15 @@ def test_coco_ids_that_occur_twice_are_named(yolo: Path, part: str) -> None:
         read_set(yolo / "labels.json")
 
 
+def test_coco_images_of_one_file_are_named(yolo: Path) -> None:
+    content = coco(80, 40)
+    content["images"].append({**content["images"][0], "id": 8, "file_name": "./a.jpg"})
+    content["annotations"].append({**content["annotations"][0], "id": 2, "image_id": 8})
+    (yolo / "labels.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="1 files have two of its images, .*a.jpg for one; join"):
+        read_set(yolo / "labels.json")
+
+
 @pytest.mark.parametrize(
     ("size", "text"),
     [
@@ -298,6 +335,14 @@ def test_a_description(yolo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_set(path)
 
 
+def test_a_class_map_takes_precedence_over_a_description(yolo: Path) -> None:
+    text = "name: two\nimages: images\nignored: [motorbike]\ncounts_as: {vehicle: [car]}\n"
+    (yolo / "two.yaml").write_text(text)
+    found = read_set(yolo / "two.yaml", classes_map={"motorbike": ("motorcycle",), "vehicle": ()})
+    assert found.ignored == {"vehicle"}
+    assert found.counts_as["motorbike"] == ("motorcycle",)
+
+
 def test_the_shipped_descriptions_can_be_read(root: Path) -> None:
     for path in sorted((root / "model_compression/datasets").glob("*.yaml")):
         with pytest.raises(DataError, match="name the folder of the sets"):
@@ -317,5 +362,6 @@ def test_class_names() -> None:
     assert parse_classes_map("car=car|bus, rider=ignore") == {"car": ("car", "bus"), "rider": ()}
     with pytest.raises(DataError, match="neither a file nor of the form"):
         parse_classes_map("car")
+    assert len(parse_classes_map(",".join(f"class{i}=ignore" for i in range(99)))) == 99
     with pytest.raises(DataError, match="maps to nothing"):
         parse_classes_map("car=")

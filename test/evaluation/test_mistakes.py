@@ -119,3 +119,4 @@ def test_the_page_shows_frames_and_counts(root: Path, tmp_path: Path) -> None:
     assert text.count("<figure>") == 2
     assert text.index("2.png") < text.index("1.png")
     assert "<title>car, missed</title>" in text
+    assert "classes that the set does not label are left out: person, bicycle" in text

@@ -211,6 +211,8 @@ def test_the_command_writes_a_model_once(tmp_path: Path) -> None:
         (["--size", "00x00"], "--size '00x00' is not of the form"),
         (["--color", "HSV"], "--color 'HSV' is unknown"),
         (["--std", "0"], "--std '0' is not"),
+        (["--std", "inf"], "--std 'inf' is not"),
+        (["--mean", "1,nan,1"], "--mean '1,nan,1' is not"),
         (["--mean", "1,2"], "--mean '1,2' is not"),
         (["--classes", "missing.txt"], "--classes 'missing.txt' is neither"),
         (["--classes", "coco.names"], "--classes 'coco.names' is neither"),

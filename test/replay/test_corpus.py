@@ -100,6 +100,27 @@ def test_a_drive_that_cannot_be_replayed_stops_no_other(drives, tmp_path):
         assert (whole["totals"]["drives"], whole["totals"]["failed_drives"]) == (3, 1)
 
 
+def test_nothing_of_an_earlier_replay_stands_beside_the_new_one(drives, tmp_path):
+    """Of a drive that fails now, of several drives, of a single one; a drive itself stays."""
+    out = tmp_path / "out"
+    replay(tmp_path / "a", "--out", out)
+    assert (out / "timing.csv").exists()
+    replay("--corpus", drives, "--out", out)
+    assert sorted(file.name for file in out.iterdir()) == [*DRIVES, "drives.csv", "summary.json"]
+    (out / "b/notes.txt").touch()
+    for broken in ("b", "c"):
+        next((tmp_path / broken).glob("*.mcap")).write_bytes(b"cut")
+    for options in (("--corpus", drives), [tmp_path / name for name in DRIVES]):
+        assert list(replay(*options, "--out", out, status=2)["failed"]) == ["b", "c"]
+        assert [file.name for file in (out / "b").iterdir()] == ["notes.txt"]
+        assert not (out / "c").exists()
+    replay(tmp_path / "a", "--out", out)
+    assert not (out / "drives.csv").exists()
+    recording = out / "detections.mcap"
+    replay(recording, tmp_path / "a", "--out", out, status=2)  # it has no pictures to replay
+    assert recording.exists()
+
+
 def test_a_golden_of_a_corpus(drives, tmp_path):
     golden, out = tmp_path / "golden.json", tmp_path / "out"
     replay("--corpus", drives, "--out", out, "--golden", golden, "--update")
