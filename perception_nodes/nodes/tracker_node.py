@@ -21,7 +21,7 @@ from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.ros_time import RosTime
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.realtime import RANKS
-from perception_nodes.tracking.tracker import Tracker
+from perception_nodes.tracking.tracker import CLOCK_STEP_NS, Tracker
 from perception_nodes.tracking.tracks import TrackingSettings
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr_writer import write_tracked_detections, write_tracks
@@ -111,11 +111,17 @@ class FollowedCamera:
             Detection2DArray, settings.topic_of(TRACKED_DETECTIONS, camera), QUEUE_DEPTH
         )
         self._last: DetectionRecord | None = None
-        self._taken_ns = self._age_ns = 0
+        self._taken_ns = self._age_ns = self._seen_ns = 0
         self._coast_at_ns: int | None = None
 
     def step(self) -> None:
         """Publish the tracks of each frame that has come; predictions while none comes."""
+        now_ns = self._now_ns()
+        back_ns, self._seen_ns = self._seen_ns - now_ns, now_ns
+        if back_ns >= CLOCK_STEP_NS and self._coast_at_ns is not None:
+            # A drive begins anew: until its first frame time goes on, or nothing would coast.
+            self._taken_ns -= back_ns
+            self._coast_at_ns -= back_ns
         # A successor's frames may be read before those of the detector whose place it took.
         for record in sorted(self.reader.records(), key=lambda record: record.ingested_ns):
             self._take(record)

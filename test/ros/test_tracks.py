@@ -108,14 +108,14 @@ class SlowRig(Rig):
     def __init__(self, domain: int) -> None:
         super().__init__(domain, use_sim_time=True)
         self._clock = self._node.create_publisher(Clock, "/clock", 1)
-        self._began_ns = time.monotonic_ns()
+        self._began_ns, self.start_ns = time.monotonic_ns(), 10**15
         self._next_ns = self.recorded_ns()
         self._node.create_timer(0.01, self._tick)
         self.came_ns: list[int] = []
         """When each message of `tracks` came, by the recorded clock."""
 
     def recorded_ns(self) -> int:
-        return 10**15 + round(self.RATE * (time.monotonic_ns() - self._began_ns))
+        return self.start_ns + round(self.RATE * (time.monotonic_ns() - self._began_ns))
 
     def frames(self) -> None:
         """Send frames, each as old as `AGE_NS`, until none is due."""
@@ -229,6 +229,22 @@ def test_time_is_that_of_a_drive_that_is_played_slowly(domain: int) -> None:
         assert 4 <= len(coasted) <= 6, "every 150 ms of a second"
         for message, came_ns in zip(rig.tracks[first:], rig.came_ns[first:], strict=False):
             assert nanoseconds(message.predicted_to) < came_ns + SlowRig.PERIOD_NS / 4
+    finally:
+        rig.close()
+
+
+def test_tracks_coast_and_end_where_recorded_time_begins_anew_and_no_frame_comes(
+    domain: int,
+) -> None:
+    rig = SlowRig(domain)
+    try:
+        rig.until(lambda: len(rig.of_frames()) > 5 and rig.tracks[-1].tracks, lambda: None)
+        rig.frames = lambda: None  # type: ignore[method-assign]
+        rig.start_ns -= 60_000_000_000
+        rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
+        last = rig.of_frames()[-1]
+        coasted = [m for m in rig.tracks if m.coasted and m.sequence == last.sequence and m.tracks]
+        assert 4 <= len(coasted) <= 6, "every 150 ms of a second"
     finally:
         rig.close()
 
