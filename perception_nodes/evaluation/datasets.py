@@ -172,14 +172,16 @@ def _files_below(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         try:
-            entries = sorted(place.iterdir())
+            with os.scandir(place) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    kind = files
+                    if entry.is_dir():  # raises where a link leads to what may not be seen
+                        kind = linked if entry.is_symlink() else own
+                    kind.append(place / entry.name)
         except OSError as error:
-            raise DataError(f"{place} cannot be read: {error.strerror}") from error
-        for entry in entries:
-            if entry.is_dir():
-                (linked if entry.is_symlink() else own).append(entry)
-            else:
-                files.append(entry)
+            raise DataError(
+                f"{error.filename or place} cannot be read: {error.strerror}"
+            ) from error
     return files
 
 

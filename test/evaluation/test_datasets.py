@@ -166,6 +166,13 @@ def test_folders_that_are_linked_belong_to_a_set(yolo: Path, tmp_path: Path) -> 
     assert found.notes == ()
 
 
+def test_a_link_that_cannot_be_followed_is_told(yolo: Path) -> None:
+    link = yolo / "images/night"
+    link.symlink_to("n" * 300)  # as one into a folder of somebody else, which root may read
+    with pytest.raises(DataError, match=f"{link} cannot be read: File name too long"):
+        read_set(yolo)
+
+
 def test_sets_of_one_name_are_told_apart(
     yolo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
