@@ -15,7 +15,13 @@ from perception_nodes.core.errors import listed
 from perception_nodes.drives.footage import IMAGE_SUFFIXES
 from perception_nodes.evaluation.coco import read_coco
 from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
-from perception_nodes.evaluation.yolo import class_names, load_yaml, read_split, read_yolo
+from perception_nodes.evaluation.yolo import (
+    class_names,
+    files_below,
+    load_yaml,
+    read_split,
+    read_yolo,
+)
 
 ROOT_VARIABLE = "PERCEPTION_DATA"
 IGNORE = "ignore"
@@ -151,37 +157,12 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         DataError: there is no image, or a folder cannot be read.
     """
-    files = sorted(p for p in _files_below(folder) if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(p for p in files_below(folder) if p.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         problem = "holds no image" if folder.is_dir() else "is not a folder"
         raise DataError(
             f"{folder} {problem}; name a folder of images ({', '.join(IMAGE_SUFFIXES)})"
         )
-    return files
-
-
-def _files_below(folder: Path) -> list[Path]:
-    """The files of a folder and of all below it; `Path.rglob` leaves out linked folders."""
-    files, seen = list[Path](), set[Path]()
-    # Linked folders come last: of one that is there by its own name too, the files have that name.
-    own, linked = [folder] * folder.is_dir(), list[Path]()
-    while own or linked:
-        place = own.pop() if own else linked.pop(0)
-        real = place.resolve()
-        if real in seen:
-            continue
-        seen.add(real)
-        try:
-            with os.scandir(place) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    kind = files
-                    if entry.is_dir():  # raises where a link leads to what may not be seen
-                        kind = linked if entry.is_symlink() else own
-                    kind.append(place / entry.name)
-        except OSError as error:
-            raise DataError(
-                f"{error.filename or place} cannot be read: {error.strerror}"
-            ) from error
     return files
 
 
@@ -257,7 +238,7 @@ def _one_a_name(
 
 
 def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in _files_below(folder))
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in files_below(folder))
 
 
 def _described(path: Path, root: str | Path | None, split: str) -> _Source:

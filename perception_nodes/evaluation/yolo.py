@@ -3,6 +3,7 @@
 Coordinates are fractions of the image's width and height.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,8 +121,11 @@ def read_yolo(
             f"none of the {len(files)} images of {images} has a label file, {label_file(files[0])} "
             "for one; put them there, or compare with a stronger model instead (--teacher)"
         )
-    there = (root.parent / "labels" / images.relative_to(root)).rglob("*.txt")
-    orphans = sorted(p for p in there if p not in expected and p.name != "classes.txt")
+    there = files_below(root.parent / "labels" / images.relative_to(root))
+    others = [p for p in there if p.suffix == ".txt" and p not in expected]
+    # A folder may be linked by several names, and is listed by one.
+    known = {label.resolve() for label in expected} if others else set[Path]()
+    orphans = sorted(p for p in others if p.name != "classes.txt" and p.resolve() not in known)
     odd = (
         (without, "images have no label file and count as empty"),
         (orphans, "label files have no image and are left out"),
@@ -129,6 +133,35 @@ def read_yolo(
         (cut, "boxes leave their image and are cut at its border"),
     )
     return found, [f"{len(paths)} {text}: {paths[0]}" for paths, text in odd if paths]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files of a folder and of all below it; `Path.rglob` leaves out linked folders.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    files, seen = list[Path](), set[Path]()
+    # Linked folders come last: of one that is there by its own name too, the files have that name.
+    own, linked = [folder] * folder.is_dir(), list[Path]()
+    while own or linked:
+        place = own.pop() if own else linked.pop(0)
+        real = place.resolve()
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(place) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    kind = files
+                    if entry.is_dir():  # raises where a link leads to what may not be seen
+                        kind = linked if entry.is_symlink() else own
+                    kind.append(place / entry.name)
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or place} cannot be read: {error.strerror}"
+            ) from error
+    return files
 
 
 def label_file(image: Path) -> Path:

@@ -164,6 +164,9 @@ def test_folders_that_are_linked_belong_to_a_set(yolo: Path, tmp_path: Path) -> 
     assert [image.path.name for image in found.images] == ["a.jpg", "b.png", "c.jpg"]
     assert found.images[2].classes.tolist() == [0, 1]
     assert found.notes == ()
+    (tmp_path / "elsewhere/labels/d.txt").write_text("")
+    orphan = yolo / "labels/night/d.txt"
+    assert read_set(yolo).notes == (f"1 label files have no image and are left out: {orphan}",)
 
 
 def test_a_link_that_cannot_be_followed_is_told(yolo: Path) -> None:
