@@ -89,7 +89,9 @@ def _main(
 ) -> None:
     try:
         loaded = load_model(model)
-        opened = open_backend(backend, BackendSettings(int(threads), str(cache_folder())))
+        # What was compiled here is not kept: whoever asks for the time may yet refuse the model.
+        settings = BackendSettings(int(threads), timing_dir=str(cache_folder()))
+        opened = open_backend(backend, settings)
         opened.load(loaded)
     except PerceptionError as error:
         sys.exit(str(error))

@@ -197,7 +197,9 @@ def compile_arguments(root: Path, model: str, backend: str = "openvino") -> list
 
 
 def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*")) if folder.exists() else []
+    """What a folder holds, but for measurements of the processor, which any model leaves."""
+    found = sorted(path.name for path in folder.rglob("*")) if folder.exists() else []
+    return [name for name in found if name != "instructions.json"]
 
 
 def spoiled(folder: Path) -> str:
