@@ -55,7 +55,6 @@ class PreprocessNode(RedundantNode):
         model = load_model(settings.model, settings.model_key)
         self._size = (model.input.height, model.input.width, 3)
         self._preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
-        self._preprocessor.placer.preparing = self.busy
         self._time = RosTime(self)
         self._ingest = Ingest(
             self._preprocessor,
@@ -73,6 +72,8 @@ class PreprocessNode(RedundantNode):
             self.get_logger().info(f"{settings.image_topic} is rectified already, by its name")
         else:
             CalibrationTopic(self, settings.image_topic, self._preprocessor)
+        # From now on: nobody waits for a node that has not joined.
+        self._preprocessor.placer.preparing = self.busy
         self._told = ""  # of frames that are not rectified
         self._bits_told = 0
         self._numbers = FrameNumbers()
