@@ -80,11 +80,10 @@ class Preprocessor:
         if not info.width or not info.height:
             return
         placement = self.placer.place(info.width, info.height)
-        if placement is not self._placement:
+        if placement is not self._placement and placement.lens is not None:
             with self.placer.preparing():
                 self._adopt(placement)
-                if self._grid is not None:
-                    self._make_maps(info.width, info.height)
+                self._make_maps(info.width, info.height)
 
     def write(self, image: ImageView, out: NDArray[np.uint8], header: FrameHeader) -> None:
         """Fill a slot with a frame.
@@ -105,7 +104,8 @@ class Preprocessor:
             image = decompressed(image, file, (box.inner_width, box.inner_height))
         planes = planes_of(image)
         placement = self.placer.place(source_width, source_height)
-        with nullcontext() if placement is self._placement else self.placer.preparing():
+        has_maps = placement is self._placement or placement.lens is None
+        with nullcontext() if has_maps else self.placer.preparing():
             placement.describe(header, self._fill(planes, image, placement, out))
 
     def scale(self, image: ImageView, placement: Placement, out: NDArray[np.uint8]) -> int:

@@ -86,8 +86,8 @@ class Placer:
     """Places one camera's frames by their size and its calibration.
 
     Attributes:
-        preparing: the context in which a new placement is computed, and maps for it, which takes
-            tens of milliseconds.
+        preparing: the context in which a lens is looked into, and maps for it are computed, which
+            takes tens of milliseconds.
         unfit: why frames are not rectified although a calibration is known; empty if they are.
         is_fault: whether that is a fault.
     """
@@ -134,14 +134,14 @@ class Placer:
             height,
         ):
             lens, self.unfit, self.is_fault = None, "", False
-            with self.preparing():
-                try:
-                    if self._info is not None and self._undistort:
+            if self._info is not None and self._undistort:
+                with self.preparing():
+                    try:
                         lens = lens_of_images(self._info, width, height)
-                except UnknownLens as error:
-                    self.unfit = f"frames are not rectified: {error}"
-                    self.is_fault = not isinstance(error, WideLens)
-                placement = self._placement = Placement.fit(
-                    (width, height), self._size, lens, self._stretch
-                )
+                    except UnknownLens as error:
+                        self.unfit = f"frames are not rectified: {error}"
+                        self.is_fault = not isinstance(error, WideLens)
+            placement = self._placement = Placement.fit(
+                (width, height), self._size, lens, self._stretch
+            )
         return placement
