@@ -78,13 +78,14 @@ def test_one_that_computes_wants_it_until_it_is_stopped_and_its_time_is_counted(
 
 def test_while_the_main_thread_sleeps_those_of_the_middleware_count_whose_lock_it_may_want(start):
     code = """
-import threading, time
+import signal, threading
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 asleep = threading.Event()
 def work():
     open("/proc/thread-self/comm", "w").write("dds.ev.0")
     while True: asleep.wait(); sum(range(10**5))
 threading.Thread(target=work, daemon=True).start()
-asleep.set(); time.sleep(2); asleep.clear()
+asleep.set(); signal.sigwait({signal.SIGUSR1}); asleep.clear()
 while True: pass
 """
     child = start(code)
@@ -95,6 +96,8 @@ while True: pass
         return seen.computed_ns - seen.main_ns
 
     until(lambda: of_others_ns() > 3 * 10**8)
+    assert process.look().is_ready
+    os.kill(child.pid, signal.SIGUSR1)
     until(lambda: of_others_ns() < 10**8)  # what is left is the start of the main thread
     process.close()
 
