@@ -19,9 +19,7 @@ from model_compression.quantization.sources import calibrated_on
 from model_compression.quantizers import Eight, quantizer_for
 from model_compression.trial import Trial, add_accuracy
 from perception_nodes.backends.model import Model, load_model
-from perception_nodes.evaluation.gate import (
-    Check,
-)
+from perception_nodes.evaluation.gate import Check
 from perception_nodes.importing.importer import check_runs
 from perception_nodes.system.files import write_whole
 

@@ -117,7 +117,8 @@ def _p99_ms(values: Mapping[str, Any], say: Say, loaded: bool = False) -> float:
         known = dict(json.loads(kept.read_text(encoding="utf-8")))
     if not isinstance(known.get(key), float):
         beside = f", {values['threads']} threads, beside other work" if loaded else ""
-        say(f"measuring {model.name}{beside}: {FRAMES / RATE_HZ:.0f} s, once on this machine")
+        seconds = f"{FRAMES / RATE_HZ:.0f} s"
+        say(f"measuring {model.name} by {backend}{beside}: {seconds}, once on this machine")
         threads, *realtime = settings
         with busy(sorted(os.sched_getaffinity(0))) if loaded else nullcontext():
             times_ms = apart_ms(values["model"], backend, threads, FRAMES, *realtime)
