@@ -101,7 +101,7 @@ chaos: setup ## kill and stop processes of a running graph at random; takes four
 	done
 
 hil: setup sample ## run the hardware-in-the-loop scenarios on this machine; takes five minutes; results in out/hil
-	$(BIN)/perception hil run test/hil/scenarios --out out/hil --junit out/hil/junit.xml $(ARGS)
+	$(BIN)/perception hil run test/faults/scenarios --out out/hil --junit out/hil/junit.xml $(ARGS)
 
 readme: setup sample ## run the commands of the README and the tutorials
 	$(BIN)/python test/setup/pages.py

@@ -52,7 +52,12 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={
-        NAME: ["gpu/kernels/*.cu*", "hil/scenarios/*.yaml", "report/templates/*.j2", "view/page/*"]
+        NAME: [
+            "gpu/kernels/*.cu*",
+            "faults/scenarios/*.yaml",
+            "report/templates/*.j2",
+            "view/page/*",
+        ]
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

@@ -16,9 +16,9 @@ import numpy as np
 
 from perception_nodes.backends import fpga
 from perception_nodes.backends.contract import BackendSettings
-from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.layout import ID, VERSION, Register
+from perception_nodes.networks.model import ModelError, load_model
 from perception_nodes.system.realtime import RealTime
 
 BLOCKS, TILE, ROWS, CLOCK_MHZ = 2, 64, 28672, 250

@@ -68,7 +68,7 @@ def opened(
 ) -> Iterator[tuple[str, Device, Stream, GpuDetector, tuple[int, int]]]:
     """A model on a backend, as the detector node runs it with preprocess_on:=gpu."""
     from perception_nodes.backends.contract import BackendSettings, open_backend
-    from perception_nodes.backends.model import load_model
+    from perception_nodes.networks.model import load_model
     from perception_nodes.system.environment import cache_folder
 
     model = load_model(model_name)

@@ -18,9 +18,9 @@ from model_compression.quantization.emit import write_files
 from model_compression.quantization.sources import calibrated_on
 from model_compression.quantizers import Eight, quantizer_for
 from model_compression.trial import Trial, add_accuracy
-from perception_nodes.backends.model import Model, load_model
 from perception_nodes.evaluation.gate import Check
 from perception_nodes.importing.importer import check_runs
+from perception_nodes.networks.model import Model, load_model
 from perception_nodes.system.files import write_whole
 
 KEPT_FLOAT = (0, 2, 4, 8, 16)

@@ -13,8 +13,8 @@ import yaml
 
 from model_compression.config import Config
 from model_compression.errors import CompressionError
-from perception_nodes.backends.model import Model, ModelError, load_model
-from perception_nodes.backends.terms import UNSTATED, Terms, materials, says_more, terms_of
+from perception_nodes.networks.model import Model, ModelError, load_model
+from perception_nodes.networks.terms import UNSTATED, Terms, materials, says_more, terms_of
 from perception_nodes.system.files import write_whole
 
 FILE = "origin.json"

@@ -18,7 +18,7 @@ from model_compression.errors import CompressionError
 from model_compression.model import make_plain
 from model_compression.quantization import float_of
 from model_compression.train import to_tensor
-from perception_nodes.backends.model import Model
+from perception_nodes.networks.model import Model
 
 Folded = tuple[torch.Tensor, torch.Tensor]
 """A convolution's weight, float32 [out, in, height, width], and bias, float32 [out]."""

@@ -31,9 +31,9 @@ from model_compression.quantization import emit
 from model_compression.quantization.graph import read_layout
 from model_compression.quantization.ranges import Observation, table_of
 from model_compression.shapes import CLASSES, Candidate, space
-from perception_nodes.bench.models import is_busy
-from perception_nodes.bench.targets import Progress, Target, times_of
 from perception_nodes.core.inference import BackendError
+from perception_nodes.evaluation.models import is_busy
+from perception_nodes.evaluation.targets import Progress, Target, times_of
 from perception_nodes.system.processes import cpu_name, physical_cores
 
 AMAX = 4.0

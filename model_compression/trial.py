@@ -10,7 +10,6 @@ import yaml
 
 from model_compression.frames import Frames
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import Progress
 from perception_nodes.evaluation import Evaluation, LabelledSet, evaluate
 from perception_nodes.evaluation.agreement import agreement, detect, in_classes_of
@@ -22,6 +21,7 @@ from perception_nodes.evaluation.gate import (
     check_classes,
     check_loss,
 )
+from perception_nodes.networks.model import Model
 from perception_nodes.system.files import write_whole
 
 Bar = Callable[[str], AbstractContextManager[Progress]]

@@ -11,7 +11,6 @@ import numpy as np
 
 from perception_nodes.backends.contract import BackendSettings
 from perception_nodes.backends.fpga import VARIABLE, Backend, compile_model, open_engine
-from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.integer import Convolution, Network
 from perception_nodes.fpga.board import ENGINE
@@ -19,6 +18,7 @@ from perception_nodes.fpga.bus import EngineBus, Memory
 from perception_nodes.fpga.compiler import compile_network
 from perception_nodes.fpga.driver import BUSY, ENDED, EngineDriver
 from perception_nodes.fpga.layout import CAUSES, CONTROL_FIELDS, STATUS_FIELDS, Cause, Register
+from perception_nodes.networks.model import load_model
 
 BOARD_MODEL, MEMORY = Path("/proc/device-tree/model"), Path("/proc/meminfo")
 LEAST_CMA_BYTES = 16 << 20

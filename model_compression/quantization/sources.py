@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.terms import UNSTATED
+from perception_nodes.networks.terms import UNSTATED
 
 RANGES = " (ranges of 8-bit values)"
 

@@ -1,9 +1,9 @@
 """The CPU's runtime that suits a model: LiteRT for an integer network, OpenVINO for any other."""
 
 from perception_nodes.backends.contract import BACKENDS, INSTALL
-from perception_nodes.backends.model import LevelsSpec, Model
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution
+from perception_nodes.networks.model import LevelsSpec, Model
 
 AUTO = "auto"
 CHOICES = (AUTO, *BACKENDS)

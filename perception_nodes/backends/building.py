@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.core.inference import BackendError
+from perception_nodes.networks.model import ModelError, load_model
 from perception_nodes.system.environment import die_with_parent
 from perception_nodes.system.realtime import work_in_background
 

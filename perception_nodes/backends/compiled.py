@@ -18,8 +18,8 @@ from perception_nodes.backends.contract import (
     BackendSettings,
     open_backend,
 )
-from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, Progress
+from perception_nodes.networks.model import Model
 from perception_nodes.system.environment import cache_unusable
 
 

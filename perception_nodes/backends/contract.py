@@ -8,7 +8,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.model import Model
 from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.core.inference import (
     BackendError,
@@ -16,6 +15,7 @@ from perception_nodes.core.inference import (
     InferenceBackend,
     Progress,
 )
+from perception_nodes.networks.model import Model
 
 BACKENDS = {
     name: f"perception_nodes.backends.{name}"

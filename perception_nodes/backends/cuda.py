@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.captured import CapturedNetwork
 from perception_nodes.backends.contract import BackendInfo, BackendSettings, heads_of
-from perception_nodes.backends.model import Model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.gpu.cuda import CudaError, Device, Stream, capture, open_device
 from perception_nodes.gpu.network_job import NetworkPlan, plan_network
 from perception_nodes.gpu.network_stage import NetworkKernels
 from perception_nodes.gpu.stages import NetworkStage
+from perception_nodes.networks.model import Model
 
 
 class Backend:

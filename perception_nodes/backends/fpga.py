@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_image, heads_of
-from perception_nodes.backends.model import Model
 from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.fpga.board import BoardEngine
@@ -27,6 +26,7 @@ from perception_nodes.fpga.driver import EngineDriver, Slot
 from perception_nodes.fpga.layout import VERSION
 from perception_nodes.fpga.program import Geometry, Program, read_program
 from perception_nodes.fpga.simulated import SimulatedEngine
+from perception_nodes.networks.model import Model
 from perception_nodes.system.environment import cache_unusable, share_folder
 
 VARIABLE = "PERCEPTION_FPGA"

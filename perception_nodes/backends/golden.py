@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_image, heads_of
-from perception_nodes.backends.model import Model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.core.integer import Network
+from perception_nodes.networks.model import Model
 
 
 class Backend:

@@ -7,7 +7,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from perception_nodes.backends.contract import Backend
-from perception_nodes.backends.model import LevelsSpec, Model
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView, placement_key
 from perception_nodes.core.geometry import PADDING_VALUE
@@ -16,6 +15,7 @@ from perception_nodes.gpu.cuda import CudaError
 from perception_nodes.gpu.cuda.errors import OUT_OF_MEMORY
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.stages import Decoding, GpuDetector, NetworkStage
+from perception_nodes.networks.model import LevelsSpec, Model
 from perception_nodes.preprocess.placement import Placement
 
 

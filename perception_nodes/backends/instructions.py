@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from perception_nodes.backends.model import Model
 from perception_nodes.backends.pace import apart_ms
 from perception_nodes.core.inference import BackendError
+from perception_nodes.networks.model import Model
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.processes import cpu_flags, speed_facts
 

@@ -19,11 +19,11 @@ from ai_edge_litert.interpreter import Interpreter, load_delegate
 from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_image, heads_of
-from perception_nodes.backends.model import LevelsSpec, Model
+from perception_nodes.backends.delegate import DELEGATE
+from perception_nodes.backends.litert_writer import VERSION, write
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError, BackendLost, HeadTensors
-from perception_nodes.litert import DELEGATE
-from perception_nodes.litert.writer import VERSION, write
+from perception_nodes.networks.model import LevelsSpec, Model
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.processes import physical_cores

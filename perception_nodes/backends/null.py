@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendInfo, BackendSettings
-from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
+from perception_nodes.networks.model import Model
 
 
 class Backend:

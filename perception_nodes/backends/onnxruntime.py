@@ -8,8 +8,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendInfo, BackendSettings, heads_of
-from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
+from perception_nodes.networks.model import Model
 from perception_nodes.system.processes import physical_cores
 
 

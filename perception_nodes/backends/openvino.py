@@ -20,8 +20,8 @@ from perception_nodes.backends.instructions import (
     WITHOUT_TILES,
     choose_instructions,
 )
-from perception_nodes.backends.model import LevelsSpec, Model
 from perception_nodes.core.inference import BackendError, HeadTensors
+from perception_nodes.networks.model import LevelsSpec, Model
 from perception_nodes.system.environment import cache_unusable
 from perception_nodes.system.files import write_whole
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import load_model
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.inference import BackendError
+from perception_nodes.networks.model import load_model
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.realtime import RealTime
 

@@ -18,10 +18,10 @@ from perception_nodes.backends.contract import (
     open_backend,
 )
 from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, in_place
-from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameHeader, ImageView
 from perception_nodes.core.inference import BackendError, BatchBackend, Candidate, InPlaceBackend
+from perception_nodes.networks.model import Model
 from perception_nodes.preprocess.placement import Placement
 
 STAND_IN = AUTO

@@ -21,7 +21,6 @@ from perception_nodes.backends.contract import (
     NotBuilt,
     heads_of,
 )
-from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.gpu.cuda import (
     CudaError,
@@ -38,6 +37,7 @@ from perception_nodes.gpu.tensorrt.build import FLAGS, build
 from perception_nodes.gpu.tensorrt.cache import CachedEngine, EngineCache, EngineKey
 from perception_nodes.gpu.tensorrt.engine import Engine, EngineRefused
 from perception_nodes.gpu.tensorrt.library import load_library
+from perception_nodes.networks.model import Model
 
 DRIVER_VERSION_FILES = ("/sys/module/nvidia/version", "/etc/nv_tegra_release")
 """Files in which a driver states its version: on a desktop, on a Jetson."""

@@ -47,8 +47,8 @@ def accept(
 
     Example: perception accept --minutes 1 deadline_ms:=20
     """
-    from perception_nodes.acceptance.acceptance import Acceptance
-    from perception_nodes.acceptance.page import checks_table, sentence
+    from perception_nodes.lab.acceptance import Acceptance
+    from perception_nodes.lab.acceptance_page import checks_table, sentence
 
     others, ros = split_ros_arguments(assignments or [])
     check_folder(out, "--out")

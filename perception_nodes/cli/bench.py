@@ -10,8 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from perception_nodes.backends.auto import AUTO, runtime_for
-from perception_nodes.backends.model import available_models, load_model
-from perception_nodes.bench.setup import BenchSetup
 from perception_nodes.cli.common import (
     BackendOption,
     DataRoot,
@@ -28,6 +26,8 @@ from perception_nodes.cli.common import (
 from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.lab.setup import BenchSetup
+from perception_nodes.networks.model import available_models, load_model
 from perception_nodes.report.figures import figure_table
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.realtime import MAX_PRIORITY, allowed_priority
@@ -97,7 +97,7 @@ def bench_latency(
 
     Example: perception bench latency --path shm --frames 80 --rounds 1 --json out/latency.json
     """
-    from perception_nodes.bench.latency import LatencyBench, result_table
+    from perception_nodes.lab.latency import LatencyBench, result_table
 
     check_writable(json_file, "--json")
     setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
@@ -164,8 +164,8 @@ def bench_deadline(
 
     Example: perception bench deadline --frames 300 --conditions quiet,one_core --html out/tail.html
     """
-    from perception_nodes.bench.deadline import DeadlineBench, result_table
-    from perception_nodes.bench.deadline_report import render
+    from perception_nodes.lab.deadline import DeadlineBench, result_table
+    from perception_nodes.lab.deadline_report import render
 
     names = [name for name in conditions.split(",") if name]
     if not names and not soak:
@@ -217,7 +217,7 @@ def bench_cameras(
 
     Example: perception bench cameras --cameras 1,2 --frames 100 --json out/cameras.json
     """
-    from perception_nodes.bench.cameras import CamerasBench, result_table
+    from perception_nodes.lab.camera_bench import CamerasBench, result_table
 
     if not re.fullmatch(r"[1-9](,[1-9])*", cameras):
         raise SettingsError(f"--cameras {cameras!r} is not of the form 1,2")
@@ -279,8 +279,8 @@ def bench_models(
 
     Example: perception bench models road-n --backends openvino,onnxruntime,litert
     """
-    from perception_nodes.bench.models import Disagreement, ModelsBench, result_table
-    from perception_nodes.bench.models_report import picture, render
+    from perception_nodes.evaluation.models import Disagreement, ModelsBench, result_table
+    from perception_nodes.evaluation.models_report import picture, render
 
     if not re.fullmatch(r"[1-9]\d?(,[1-9]\d?)*", threads):
         raise SettingsError(f"--threads {threads!r} is not of the form 1,2")
@@ -356,7 +356,7 @@ def bench_shapes(
 
     Example: perception bench shapes --targets openvino:ALL --sizes 960x544 --budget-ms 10
     """
-    from perception_nodes.bench.targets import read_target, usual_targets
+    from perception_nodes.evaluation.targets import read_target, usual_targets
 
     check_writable(json_file, "--json")
     sides = re.fullmatch(r"\d{2,4}x\d{2,4}(,\d{2,4}x\d{2,4})*", sizes) and [

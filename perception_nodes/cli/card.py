@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from perception_nodes.backends.model import load_model
 from perception_nodes.cli.common import (
     DataRoot,
     ModelName,
@@ -17,6 +16,7 @@ from perception_nodes.cli.common import (
 from perception_nodes.evaluation import evaluate
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.matching import require_pycocotools
+from perception_nodes.networks.model import load_model
 from perception_nodes.system.files import write_whole
 
 THREADS = (1, 2)
@@ -46,9 +46,9 @@ def card_command(
 
     Example: perception model card open-n --out out/open-n.html
     """
-    from perception_nodes.bench.model_card import render
-    from perception_nodes.bench.models import Disagreement, ModelsBench
-    from perception_nodes.bench.stated_accuracy import stated_accuracy
+    from perception_nodes.evaluation.model_card import render
+    from perception_nodes.evaluation.models import Disagreement, ModelsBench
+    from perception_nodes.evaluation.stated_accuracy import stated_accuracy
 
     subject = load_model(model)
     page = out or Path("out") / f"{subject.name}.html"

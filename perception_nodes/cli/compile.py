@@ -16,7 +16,6 @@ from rich.table import Table
 
 from perception_nodes.backends.auto import runtime_for
 from perception_nodes.backends.compiled import CompiledRefused, compiled
-from perception_nodes.backends.model import Model, load_model
 from perception_nodes.cli.common import (
     BackendOption,
     DataRoot,
@@ -34,6 +33,7 @@ from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import Gate, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
+from perception_nodes.networks.model import Model, load_model
 from perception_nodes.system.environment import cache_folder
 
 FRAMES_FOR_COSTS = 4

@@ -21,7 +21,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.instructions import has_tiles
-from perception_nodes.backends.model import ModelError, available_models, load_model
 from perception_nodes.cameras.v4l2_devices import list_devices
 from perception_nodes.cli.common import JsonFlag, say
 from perception_nodes.gpu.cuda import CudaError, open_device
@@ -30,6 +29,7 @@ from perception_nodes.gpu.nvrtc import nvrtc
 from perception_nodes.gpu.tensorrt.library import load_library
 from perception_nodes.graph.ros_packages import REMEDIES
 from perception_nodes.graph.settings import check
+from perception_nodes.networks.model import ModelError, available_models, load_model
 from perception_nodes.report.figures import figure_table
 from perception_nodes.system.preemption import AT_ONCE, kernel_preemption
 from perception_nodes.system.processes import cpu_flags

@@ -14,8 +14,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.backends.model import load_model
-from perception_nodes.backends.terms import MEANING, Terms
 from perception_nodes.cli.common import (
     JsonFlag,
     check_folder,
@@ -43,6 +41,8 @@ from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.graph.settings import SettingsError, allowed_range, refuse
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
+from perception_nodes.networks.model import load_model
+from perception_nodes.networks.terms import MEANING, Terms
 from perception_nodes.system.processes import open_process
 
 VIEW_ALONE = Graph((VIEW,))

@@ -16,14 +16,14 @@ from perception_nodes.cli.common import (
     parse_assignments,
     say,
 )
+from perception_nodes.faults.address import PORT, is_loopback, split_address
+from perception_nodes.faults.loading import SUFFIXES, ScenarioError, load_scenario, shipped
+from perception_nodes.faults.unit import UnitServer
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.hil.address import PORT, is_loopback, split_address
-from perception_nodes.hil.loading import SUFFIXES, ScenarioError, load_scenario, shipped
-from perception_nodes.hil.results import Results
-from perception_nodes.hil.topology import run_scenario
-from perception_nodes.hil.unit import UnitServer
-from perception_nodes.hil.verdict_files import (
+from perception_nodes.lab.results import Results
+from perception_nodes.lab.topology import run_scenario
+from perception_nodes.lab.verdict_files import (
     problem_lines,
     scenarios_markdown,
     scenarios_table,

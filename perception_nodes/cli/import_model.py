@@ -15,7 +15,6 @@ import typer
 from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import Model, ModelError, load_model
 from perception_nodes.cli.common import (
     DataRoot,
     JsonFlag,
@@ -34,6 +33,7 @@ from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.gate import Check, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.networks.model import Model, ModelError, load_model
 from perception_nodes.system.files import staged
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,30}")

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from perception_nodes.backends.auto import AUTO, runtime_for
-from perception_nodes.backends.model import load_model
 from perception_nodes.cli.common import (
     BackendOption,
     DataRoot,
@@ -18,6 +17,7 @@ from perception_nodes.cli.common import (
 )
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation.datasets import read_sets
+from perception_nodes.networks.model import load_model
 from perception_nodes.system.files import write_whole
 
 
@@ -47,8 +47,8 @@ def mistakes_command(
 
     Example: perception model mistakes road-n --data my/set --frames 40
     """
-    from perception_nodes.bench.mistakes_page import render
     from perception_nodes.evaluation.mistakes import examine
+    from perception_nodes.evaluation.mistakes_page import render
 
     page = out or Path("out") / f"{Path(model).name}-mistakes.html"
     check_writable(page, "--out")

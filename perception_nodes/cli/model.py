@@ -13,8 +13,6 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from perception_nodes.backends.auto import AUTO, runtime_for
-from perception_nodes.backends.model import Model, available_models, load_model
-from perception_nodes.backends.terms import Terms
 from perception_nodes.cli.card import card_command
 from perception_nodes.cli.common import (
     BackendOption,
@@ -50,6 +48,8 @@ from perception_nodes.evaluation.gate import (
 )
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.networks.model import Model, available_models, load_model
+from perception_nodes.networks.terms import Terms
 from perception_nodes.report.page import shown
 from perception_nodes.system.files import write_whole
 

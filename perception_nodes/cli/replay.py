@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from perception_nodes.backends.auto import AUTO, runtime_for
-from perception_nodes.backends.model import load_model
 from perception_nodes.cli.common import (
     BackendOption,
     DeadlineOption,
@@ -32,6 +31,7 @@ from perception_nodes.drives.bag import open_drive
 from perception_nodes.evaluation import read_set
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.networks.model import load_model
 from perception_nodes.replay.corpus import (
     Job,
     Result,

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from perception_nodes.backends.model import Model, load_model
-from perception_nodes.backends.signature import make_keys, sign, signature_of
 from perception_nodes.cli.common import ModelName, check_writable, say
+from perception_nodes.networks.model import Model, load_model
+from perception_nodes.networks.signature import make_keys, sign, signature_of
 from perception_nodes.system.files import write_whole
 
 

@@ -17,15 +17,15 @@ from perception_nodes.drives.bag_file import BagError, Messages
 from perception_nodes.drives.exif import PNG_SIGNATURE, UPRIGHT, orientation
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.storage import Topic
-from perception_nodes.preprocess.video import pyav
-from perception_nodes.preprocess.video_file import (
+from perception_nodes.transport.cdr_writer import ENCAPSULATION, write_image, write_no_image
+from perception_nodes.video.decode import pyav
+from perception_nodes.video.demux import (
     FileTimes,
     Picture,
     WholePictures,
     quarter_turns,
     rate_of,
 )
-from perception_nodes.transport.cdr_writer import ENCAPSULATION, write_image, write_no_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")

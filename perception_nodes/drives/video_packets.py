@@ -2,9 +2,9 @@
 
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.drives.schemas import COMPRESSED_VIDEO, FFMPEG_PACKET
-from perception_nodes.preprocess.video import VideoDecoder
 from perception_nodes.transport.cdr_reader import read_compressed_video, read_ffmpeg_packet
 from perception_nodes.transport.cdr_writer import write_image, write_no_image
+from perception_nodes.video.decode import VideoDecoder
 
 READERS = {COMPRESSED_VIDEO: read_compressed_video, FFMPEG_PACKET: read_ffmpeg_packet}
 VIDEO_TYPES = tuple(READERS)

@@ -7,12 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.errors import listed
 from perception_nodes.core.frame import Detections, FrameHeader
 from perception_nodes.core.inference import Progress
-from perception_nodes.evaluation.class_names import indices_of
 from perception_nodes.evaluation.detector import Detector
 from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
 from perception_nodes.evaluation.matching import (
@@ -22,6 +20,8 @@ from perception_nodes.evaluation.matching import (
     match,
     require_pycocotools,
 )
+from perception_nodes.networks.class_names import indices_of
+from perception_nodes.networks.model import Model
 
 BOOTSTRAP_DRAWS = 500
 DARK = 60

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import Backend
-from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.geometry import intersections_and_unions
 from perception_nodes.core.inference import BackendError
-from perception_nodes.evaluation.class_names import indices_of
+from perception_nodes.networks.class_names import indices_of
+from perception_nodes.networks.model import Model
 
 SURE_SCORE = DecodeSettings.score_threshold + 0.05
 """An object with a lower score may fall below the threshold of reporting by rounding alone."""

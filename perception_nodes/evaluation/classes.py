@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perception_nodes.evaluation.accuracy import Evaluation
-from perception_nodes.evaluation.class_names import name_in
+from perception_nodes.networks.class_names import name_in
 
 MIN_CLASS_OBJECTS = 10
 """Labelled objects of a class over all sets; what is found of fewer is no evidence."""

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader, ImageView
 from perception_nodes.core.geometry import BoxesToSource
 from perception_nodes.core.inference import BackendError, HeadTensors
+from perception_nodes.networks.model import Model
 
 RANKING = DecodeSettings(score_threshold=0.001, iou_threshold=0.7)
 """The settings of the usual validation: weak detections count too, as the average precision is

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.model import InputSpec
 from perception_nodes.evaluation import DataError
 from perception_nodes.evaluation.frames import FrameSource
+from perception_nodes.networks.model import InputSpec
 
 THUMB_WIDTH, THUMB_HEIGHT = 64, 40
 CELLS_X, CELLS_Y = 8, 5

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.model import InputSpec
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.rectification import RecordedCalibration
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.evaluation import LabelledImage
 from perception_nodes.evaluation.datasets import check_images, list_images
+from perception_nodes.networks.model import InputSpec
 from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 
 

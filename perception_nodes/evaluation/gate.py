@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.compiled import Bar, Compiled, CompiledRefused
 from perception_nodes.backends.contract import Backend, BackendSettings, open_backend
-from perception_nodes.backends.model import Model, ModelError, load_model
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation.accuracy import Evaluation, evaluate
@@ -29,6 +28,7 @@ from perception_nodes.evaluation.classes import (
     without_evidence,
 )
 from perception_nodes.evaluation.labels import DataError, LabelledSet
+from perception_nodes.networks.model import Model, ModelError, load_model
 
 MIN_OBJECTS = 20
 """Least number of sure objects of model and reference together; a share of fewer says nothing."""

@@ -11,7 +11,6 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.geometry import intersections_and_unions
 from perception_nodes.core.inference import Progress
@@ -19,6 +18,7 @@ from perception_nodes.evaluation.accuracy import class_groups, labelled_objects,
 from perception_nodes.evaluation.detector import Detector
 from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
 from perception_nodes.evaluation.matching import Objects
+from perception_nodes.networks.model import Model
 
 ON_IOU = 0.5
 TOUCHES_IOU = 0.1

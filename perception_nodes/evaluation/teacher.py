@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.inference import Progress
-from perception_nodes.evaluation.class_names import indices_of
 from perception_nodes.evaluation.detector import Detector
 from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
+from perception_nodes.networks.class_names import indices_of
+from perception_nodes.networks.model import Model
 
 
 def taught_set(

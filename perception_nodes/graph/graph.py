@@ -9,6 +9,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from perception_nodes.backends.auto import AUTO
+from perception_nodes.backends.delegate import DELEGATE
 from perception_nodes.cameras.source import CameraError
 from perception_nodes.cameras.source_for import is_file
 from perception_nodes.drives.bag import BagError
@@ -32,7 +33,6 @@ from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments
 from perception_nodes.graph.settings import SettingsError, check
 from perception_nodes.graph.topics import ANY_CAMERA, camera_topic, image_topic
-from perception_nodes.litert import DELEGATE
 from perception_nodes.system.environment import ros_environment
 from perception_nodes.system.processes import available_memory_bytes
 

@@ -1,6 +1,5 @@
 """Which head a network has: by the shapes of its outputs, its operators and its metadata."""
 
-from perception_nodes.backends.model import ModelError
 from perception_nodes.importing.cell_heads import (
     Anchors,
     Grid,
@@ -18,6 +17,7 @@ from perception_nodes.importing.object_heads import (
     UltralyticsDetrObjects,
 )
 from perception_nodes.importing.source import Source
+from perception_nodes.networks.model import ModelError
 
 HEADS: dict[str, Head] = {
     one.name: one

@@ -12,8 +12,6 @@ import yaml
 from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import CellsSpec, Model, ModelError, fault_of, load_model
-from perception_nodes.backends.terms import says_more
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError, HeadTensors
@@ -25,6 +23,8 @@ from perception_nodes.importing.onnx_model import rewrite_onnx
 from perception_nodes.importing.openvino_model import IrSource, read_ir, rewrite_ir
 from perception_nodes.importing.rewritten import Rewritten
 from perception_nodes.importing.source import OnnxSource, Source, read_onnx
+from perception_nodes.networks.model import CellsSpec, Model, ModelError, fault_of, load_model
+from perception_nodes.networks.terms import says_more
 
 RUNTIMES = ("onnxruntime", "openvino")
 MAX_DIFFERENCE = {False: 0.02, True: 0.3}

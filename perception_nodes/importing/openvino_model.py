@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from openvino.preprocess import ColorFormat, PrePostProcessor
 
-from perception_nodes.backends.model import ModelError
 from perception_nodes.backends.openvino import core
 from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.importing.head import Head, Normalisation, Writer
@@ -28,6 +27,7 @@ from perception_nodes.importing.source import (
     check_task,
     chosen_size,
 )
+from perception_nodes.networks.model import ModelError
 
 SLICES = ("Slice", "StridedSlice")
 CONVOLUTIONS = ("Convolution", "GroupConvolution")

@@ -15,8 +15,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from perception_nodes.backends.external_data import named_outside
-from perception_nodes.backends.model import ModelError, Shape, in_another_file
+from perception_nodes.networks.external_data import named_outside
+from perception_nodes.networks.model import ModelError, Shape, in_another_file
 
 OPSETS = range(11, 24)
 """Those that all runtimes here read; older ones have other meanings of the same operators."""

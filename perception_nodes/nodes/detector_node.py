@@ -5,7 +5,6 @@ import sys
 import time
 
 from perception_nodes.backends.contract import BackendSettings
-from perception_nodes.backends.model import load_model
 from perception_nodes.backends.serving import Serving
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameStatus
@@ -14,6 +13,7 @@ from perception_nodes.core.scheduler import Scheduler, Turn
 from perception_nodes.graph.config import DetectorSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import VISION_INFO
+from perception_nodes.networks.model import load_model
 from perception_nodes.nodes.base import IDLE_WAIT_MS, LONG_NS
 from perception_nodes.nodes.lane import Lane
 from perception_nodes.nodes.redundant import RedundantNode

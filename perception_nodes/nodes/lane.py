@@ -6,7 +6,6 @@ from contextlib import suppress
 import numpy as np
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.backends.model import Model
 from perception_nodes.backends.serving import Serving
 from perception_nodes.cameras.named_frames import NamedFrames
 from perception_nodes.core.clock import SystemClock
@@ -25,6 +24,7 @@ from perception_nodes.core.frame import (
 from perception_nodes.core.inference import BackendError, Frame
 from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.graph.config import DetectorSettings
+from perception_nodes.networks.model import Model
 from perception_nodes.nodes.redundant import RedundantNode, Seat
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr_writer import write_detection_array

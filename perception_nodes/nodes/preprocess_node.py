@@ -4,7 +4,6 @@ import sys
 import time
 from itertools import count
 
-from perception_nodes.backends.model import load_model
 from perception_nodes.cameras.channel import camera_reader, camera_senders, view_camera_frame
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import (
@@ -16,6 +15,7 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.graph.awaited import Trouble, channel_trouble, trouble_of
 from perception_nodes.graph.config import PreprocessSettings
+from perception_nodes.networks.model import load_model
 from perception_nodes.nodes.base import IDLE_WAIT_MS, Period
 from perception_nodes.nodes.calibration_topic import CalibrationTopic
 from perception_nodes.nodes.camera_input import CameraInput
@@ -28,11 +28,11 @@ from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.preprocess.lens import is_rectified
-from perception_nodes.preprocess.video import VideoDecoder
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr_reader import Buffer, read_header
 from perception_nodes.transport.memory import TransportError
+from perception_nodes.video.decode import VideoDecoder
 from perception_nodes.watchdog.faults import MS
 
 

@@ -12,11 +12,11 @@ import time
 from perception_interfaces.msg import Tracks as TracksMessage
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.backends.model import load_model
 from perception_nodes.core.clock import Clock, capture_time
 from perception_nodes.core.frame import DetectionRecord, Detections
 from perception_nodes.graph.config import TrackerSettings
 from perception_nodes.graph.topics import TRACKED_DETECTIONS, TRACKS
+from perception_nodes.networks.model import load_model
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.ros_time import RosTime
 from perception_nodes.nodes.running import run_node

@@ -3,7 +3,7 @@
 from rcl_interfaces.msg import ParameterDescriptor
 from vision_msgs.msg import VisionInfo
 
-from perception_nodes.backends.model import Model
+from perception_nodes.networks.model import Model
 from perception_nodes.nodes.base import LATCHED, PerceptionNode
 
 CLASS_NAMES = "class_names"

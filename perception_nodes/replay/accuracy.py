@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from perception_nodes.backends.model import Model
 from perception_nodes.core.frame import FrameHeader
 from perception_nodes.drives.bag import Drive
 from perception_nodes.drives.schemas import DETECTIONS
@@ -19,6 +18,7 @@ from perception_nodes.evaluation.matching import (
     match,
     require_pycocotools,
 )
+from perception_nodes.networks.model import Model
 from perception_nodes.report.recording import (
     FrameDetections,
     Recording,

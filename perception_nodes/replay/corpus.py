@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from perception_nodes.backends.contract import INSTALL
-from perception_nodes.backends.model import Model
 from perception_nodes.core.errors import InputError
 from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.evaluation import LabelledSet
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.networks.model import Model
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import MARKER, SUMMARY_FILE, TABLE, remove_outputs
 from perception_nodes.replay.run import Options, Progress, Source, made_with, replay

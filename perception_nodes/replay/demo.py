@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from perception_nodes.backends.model import load_model
 from perception_nodes.drives.bag import BagError, Drive, open_drive
 from perception_nodes.graph.graph import RECORDED
 from perception_nodes.graph.settings import refuse
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
+from perception_nodes.networks.model import load_model
 from perception_nodes.replay.outputs import finish
 from perception_nodes.system.processes import machine
 

@@ -16,7 +16,6 @@ from perception_nodes.backends.contract import (
     QueuedCaller,
     open_backend,
 )
-from perception_nodes.backends.model import load_model
 from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.decode import DecodeSettings
@@ -33,6 +32,7 @@ from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.drives.bag import Drive, RawFrame
 from perception_nodes.drives.rectification import RecordedCalibration
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
+from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.report.recording import FrameDetections

@@ -38,8 +38,8 @@ from perception_nodes.report.recording import (
     read_recording,
 )
 from perception_nodes.report.timing import TIMING_FILE, timing_csv
-from perception_nodes.report.video import VideoFile, VideoPackets
 from perception_nodes.system.files import write_whole
+from perception_nodes.video.encode import VideoFile, VideoPackets
 
 RECORDING_FILE = "detections.mcap"
 OFFLINE = "offline"

@@ -9,13 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from perception_nodes.backends.model import Model
 from perception_nodes.core.frame import latency_ms
 from perception_nodes.drives.bag import BagError, Drive, RawFrame, image_topics, open_drive
 from perception_nodes.drives.decompression import COMPRESSED
 from perception_nodes.drives.footage import VIDEO_SUFFIXES
 from perception_nodes.evaluation import LabelledSet
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.networks.model import Model
 from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.followed import Followed
 from perception_nodes.replay.golden import Golden, GoldenError, made_with_another_model

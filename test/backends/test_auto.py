@@ -13,7 +13,7 @@ from toys import toy, toy_frames
 from model_compression.quantization import emit, measure
 from perception_nodes.backends.auto import AUTO, CHOICES, runtime_for
 from perception_nodes.backends.contract import BACKENDS
-from perception_nodes.backends.model import load_model
+from perception_nodes.networks.model import load_model
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ import sys
 sys.modules["onnx"] = None
 from perception_nodes.backends import fpga, serving
 from perception_nodes.backends.auto import runtime_for
-from perception_nodes.backends.model import load_model
+from perception_nodes.networks.model import load_model
 from perception_nodes.core.inference import BackendError
 assert runtime_for("fpga", load_model("road-n")) == "fpga"
 assert runtime_for("auto", load_model("open-n-float")) == "openvino"

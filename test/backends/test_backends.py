@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from perception_nodes.backends.contract import BACKENDS, BackendSettings, open_backend
-from perception_nodes.backends.model import load_model
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.inference import BackendError
+from perception_nodes.networks.model import load_model
 
 RUNTIMES = ("openvino", "onnxruntime")
 OPEN_TO_ALL = (*RUNTIMES, "null")

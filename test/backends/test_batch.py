@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from perception_nodes.backends.contract import BACKENDS, BackendSettings, open_backend
-from perception_nodes.backends.model import load_model
 from perception_nodes.core.inference import BackendError
-from perception_nodes.hil import faulty_backend as faulty
+from perception_nodes.faults import faulty_backend as faulty
+from perception_nodes.networks.model import load_model
 
 RUNTIMES = ("openvino", "onnxruntime")
 CAMERAS = 4

@@ -10,8 +10,8 @@ from fake_gpu import FakeGpu
 
 from perception_nodes.backends.compiled import CompiledRefused, compiled
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import load_model
 from perception_nodes.core.inference import BackendError
+from perception_nodes.networks.model import load_model
 
 
 @pytest.fixture(scope="module")

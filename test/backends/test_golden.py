@@ -20,11 +20,11 @@ from street_frames import every, street_frames
 from toys import toy, toy_frames
 
 from model_compression.quantization import emit, measure
-from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution
+from perception_nodes.networks.model import load_model
 
 ROOT = Path(__file__).parents[2]
 RUNTIMES = ("openvino", "onnxruntime")

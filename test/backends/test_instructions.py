@@ -16,9 +16,9 @@ from perception_nodes.backends.instructions import (
     WITHOUT_TILES,
     choose_instructions,
 )
-from perception_nodes.backends.model import load_model
 from perception_nodes.backends.pace import apart_ms
 from perception_nodes.core.inference import BackendError
+from perception_nodes.networks.model import load_model
 from perception_nodes.system import processes
 
 MODEL = load_model("road-n")

@@ -12,16 +12,16 @@ from toys import toy, toy_frames
 from model_compression.quantization import emit, measure
 from perception_nodes.backends.compiled import compiled
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.inference import BackendError, BackendLost
 from perception_nodes.core.integer import Convolution
+from perception_nodes.networks.model import load_model
 from perception_nodes.system.environment import cache_folder
 
 interpreter = pytest.importorskip("ai_edge_litert.interpreter")
 from perception_nodes.backends.litert import CERTAIN, Backend, share  # noqa: E402
-from perception_nodes.litert.writer import write  # noqa: E402
+from perception_nodes.backends.litert_writer import write  # noqa: E402
 
 EDGE_TPU = {
     "ADD",

@@ -10,9 +10,9 @@ import yaml
 from onnx import TensorProto, helper
 
 from perception_nodes.backends.contract import BackendSettings, heads_of, open_backend
-from perception_nodes.backends.model import ModelError, available_models, load_model
-from perception_nodes.backends.terms import Terms
 from perception_nodes.core.decode import CellsDecoder, DecodeSettings
+from perception_nodes.networks.model import ModelError, available_models, load_model
+from perception_nodes.networks.terms import Terms
 
 CONTENT = b"not really a network"
 

@@ -12,7 +12,6 @@ import pytest
 from perception_nodes.backends import serving as serving_module
 from perception_nodes.backends.building import Building, build_command
 from perception_nodes.backends.contract import BackendInfo, BackendSettings, NotBuilt
-from perception_nodes.backends.model import load_model
 from perception_nodes.backends.null import Backend as NullBackend
 from perception_nodes.backends.serving import Serving
 from perception_nodes.core.clock import SystemClock
@@ -21,6 +20,7 @@ from perception_nodes.core.frame import FrameHeader, FrameStatus
 from perception_nodes.core.geometry import Letterbox
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.pipeline import Pipeline
+from perception_nodes.networks.model import load_model
 from perception_nodes.watchdog.health import Health, HealthLimits
 
 DECODE = DecodeSettings()

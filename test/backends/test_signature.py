@@ -10,15 +10,15 @@ import pytest
 from test_model import make_model
 from typer.testing import CliRunner
 
-from perception_nodes.backends.model import ModelError, load_model
-from perception_nodes.backends.signature import (
+from perception_nodes.cli.app import app
+from perception_nodes.networks.model import ModelError, load_model
+from perception_nodes.networks.signature import (
     SignatureError,
     make_keys,
     sign,
     signature_of,
     verify,
 )
-from perception_nodes.cli.app import app
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from perception_nodes.backends.terms import MEANING, Terms, materials, says_more, terms_of
+from perception_nodes.networks.terms import MEANING, Terms, materials, says_more, terms_of
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from turned_video import TURNS, bright_edge, write_turned
 
 from perception_nodes.cameras import feed as feed_module
-from perception_nodes.cameras import video as video_module
+from perception_nodes.cameras import stream as video_module
 from perception_nodes.cameras.channel import camera_reader, view_camera_frame
 from perception_nodes.cameras.feed import CameraFeed
 from perception_nodes.cameras.source import CameraEnded, CameraError, CameraGone
-from perception_nodes.cameras.video import Losses, StreamClock, VideoSettings, VideoSource
+from perception_nodes.cameras.stream import Losses, StreamClock, VideoSettings, VideoSource
 from perception_nodes.core.frame import ImageView
-from perception_nodes.preprocess.video import VideoDecoder, write_nv12
-from perception_nodes.preprocess.video_file import FileTimes
+from perception_nodes.video.decode import VideoDecoder, write_nv12
+from perception_nodes.video.demux import FileTimes
 
 MS = 1_000_000
 

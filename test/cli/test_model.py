@@ -15,7 +15,6 @@ import yaml
 from typer.testing import CliRunner
 
 from model_compression.errors import CompressionError, GateRefused
-from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.cli import compile as cli_compile
 from perception_nodes.cli import model as cli_model
 from perception_nodes.cli.app import app
@@ -26,6 +25,7 @@ from perception_nodes.evaluation import DataError, gate
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.networks.model import ModelError, load_model
 
 run = CliRunner().invoke
 COMPILE = ["model", "compile", "road-n", "--backend", "openvino"]
@@ -379,7 +379,7 @@ def test_unusable_input_is_named(
 def test_bench_writes_json_page_and_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perception_nodes.bench.models.RATE_HZ", 200.0)
+    monkeypatch.setattr("perception_nodes.evaluation.models.RATE_HZ", 200.0)
     paths = [tmp_path / "out" / name for name in ("m.json", "m.html", "m.svg")]
     options = zip(("--json", "--html", "--svg"), map(str, paths), strict=True)
     arguments = [part for option in options for part in option]

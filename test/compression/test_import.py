@@ -18,7 +18,6 @@ from ultralytics.data.augment import LetterBox
 from ultralytics.utils.nms import non_max_suppression
 from ultralytics.utils.ops import scale_boxes
 
-from perception_nodes.backends.model import Model, load_model
 from perception_nodes.cli.app import app
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader
@@ -27,6 +26,7 @@ from perception_nodes.evaluation import evaluate, read_set
 from perception_nodes.evaluation.datasets import ROOT_VARIABLE
 from perception_nodes.evaluation.detector import Detector, Seen
 from perception_nodes.importing.importer import Options, understand, write_model
+from perception_nodes.networks.model import Model, load_model
 
 SIZE = WIDTH, HEIGHT = 416, 256
 ALLOWED = 0.002

@@ -21,7 +21,7 @@ from model_compression.pipeline import compress
 from model_compression.quantization import float_of
 from model_compression.resume import write_checkpoint
 from model_compression.train import Samples, to_tensor
-from perception_nodes.backends.model import load_model
+from perception_nodes.networks.model import load_model
 
 
 class Killed(BaseException):

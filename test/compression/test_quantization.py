@@ -28,7 +28,7 @@ from model_compression.quantization.graph import read_layout, weights_of
 from model_compression.quantization.ranges import BINS, METHODS, choose_amax
 from model_compression.quantization.sources import calibrated_on
 from model_compression.quantization.weights import SCALE_BITS, round_weight, weight_scale
-from perception_nodes.backends.model import load_model
+from perception_nodes.networks.model import load_model
 
 ACTIVATIONS = ("HardSwish", "Relu", "SiLU")
 

@@ -17,13 +17,13 @@ from model_compression.model import count_gmac
 from model_compression.plain import PlainNetwork
 from model_compression.shape_bench import ShapeBench, most_work, result_tables, write_untrained
 from model_compression.shapes import CLASSES, Candidate, Layer, space
-from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
-from perception_nodes.bench import targets
-from perception_nodes.bench.targets import Target, read_target, times_of
 from perception_nodes.core.inference import BackendError
+from perception_nodes.evaluation import targets
+from perception_nodes.evaluation.targets import Target, read_target, times_of
 from perception_nodes.fpga.compiler import compile_network
 from perception_nodes.fpga.program import Geometry
+from perception_nodes.networks.model import load_model
 
 LAW = np.array([0.3, 0.01, 4.0, 2.5, 1.5, 0.7, 0.05, 0.2])
 """Milliseconds for one of each feature."""

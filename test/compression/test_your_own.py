@@ -21,8 +21,8 @@ from model_compression.dataset import read_labels, write_sample
 from model_compression.model import build_model
 from model_compression.pipeline import compress
 from model_compression.train import Samples, train
-from perception_nodes.backends.model import load_model
 from perception_nodes.core.errors import PerceptionError
+from perception_nodes.networks.model import load_model
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("forklift", "pallet")

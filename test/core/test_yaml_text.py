@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.evaluation import DataError
 from perception_nodes.evaluation.yolo import load_yaml
+from perception_nodes.networks.model import ModelError, load_model
 
 IMPOSSIBLE = {
     "date": "2026-02-30",

@@ -10,10 +10,10 @@ from commands import replay, unusable
 from drives import CAMERA_INFO, IMAGE, PERIOD_NS, START_NS, STORE, message, serialized
 from mcap.writer import Writer as McapWriter
 
-from perception_nodes.backends.model import InputSpec
 from perception_nodes.drives.bag import RawFrame, open_drive
 from perception_nodes.drives.log_clock import LogClock
 from perception_nodes.evaluation.frames import FrameSource
+from perception_nodes.networks.model import InputSpec
 from perception_nodes.report.recording import FRAME_REPORT_TOPIC, read_messages
 
 FRAMES = 8

@@ -11,8 +11,8 @@ from turned_video import TURNS, bright_edge, write_turned
 from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.footage import START_NS
-from perception_nodes.preprocess.video_file import UNDRAWN
 from perception_nodes.transport.cdr_reader import read_image
+from perception_nodes.video.demux import UNDRAWN
 
 MS = 1_000_000
 SIZE = 64, 48

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-from perception_nodes.backends.model import Model, load_model
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader
 from perception_nodes.core.geometry import Letterbox
@@ -20,6 +19,7 @@ from perception_nodes.evaluation import (
     taught_set,
 )
 from perception_nodes.evaluation.detector import Detector, Seen
+from perception_nodes.networks.model import Model, load_model
 
 BOX = np.array([[0.25, 0.25, 0.75, 0.75]])
 

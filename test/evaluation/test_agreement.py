@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from perception_nodes.backends.model import load_model
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.evaluation.agreement import SURE_SCORE, Agreement, agreement, detect
 from perception_nodes.evaluation.agreement import in_classes_of as renamed
+from perception_nodes.networks.model import load_model
 
 CAR, BUS = 2, 4
 BOX = (10, 10, 50, 30)

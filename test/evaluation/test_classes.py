@@ -6,12 +6,12 @@ from pathlib import Path
 import onnx
 import pytest
 
-from perception_nodes.backends.model import Model, load_model
 from perception_nodes.evaluation import Evaluation, Score, evaluate, read_set
 from perception_nodes.evaluation.accuracy import OperatingPoint
 from perception_nodes.evaluation.classes import class_losses, without_evidence
 from perception_nodes.evaluation.datasets import ROOT_VARIABLE
 from perception_nodes.evaluation.gate import check_classes
+from perception_nodes.networks.model import Model, load_model
 
 ROADSIGN = Path("model_compression/datasets/roadsign-valid.yaml")
 

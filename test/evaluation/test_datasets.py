@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from perception_nodes.evaluation import DataError, read_set
-from perception_nodes.evaluation.class_names import indices_of
 from perception_nodes.evaluation.datasets import check_images, parse_classes_map, read_sets
 from perception_nodes.evaluation.yolo import label_file
+from perception_nodes.networks.class_names import indices_of
 
 
 @pytest.fixture

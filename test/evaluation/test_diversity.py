@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception_nodes.backends.model import InputSpec
 from perception_nodes.evaluation import DataError
 from perception_nodes.evaluation.diversity import (
     NEAR_DUPLICATE,
@@ -17,6 +16,7 @@ from perception_nodes.evaluation.diversity import (
     describe,
     farthest_points,
 )
+from perception_nodes.networks.model import InputSpec
 
 SIZE = (64, 48)
 INPUT = InputSpec(name="image", width=64, height=48, layout="NHWC", color="BGR", dtype="uint8")

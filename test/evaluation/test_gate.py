@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.evaluation import DataError
 from perception_nodes.evaluation.agreement import Agreement
 from perception_nodes.evaluation.gate import (
@@ -18,6 +17,7 @@ from perception_nodes.evaluation.gate import (
     check_loss,
     parent_of,
 )
+from perception_nodes.networks.model import ModelError, load_model
 
 
 def gate(name: str = "road-n", backend: str = "openvino", **facts: object) -> Gate:

@@ -13,7 +13,6 @@ from plain_network import PlainNetwork
 from random_networks import networks
 from street_frames import spread, street_frames
 
-from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution, MaxPool, Network, Store
@@ -24,6 +23,7 @@ from perception_nodes.fpga.layout import LANES
 from perception_nodes.fpga.lower import lower
 from perception_nodes.fpga.program import Geometry, read_program
 from perception_nodes.fpga.schedule import schedule
+from perception_nodes.networks.model import load_model
 
 BUILDS = {"512": Geometry(2, 64, 28672, 250.0), "1024": Geometry(4, 64, 28672, 250.0)}
 MODELS = ("road-n", "road-s", "road-xs", "plain-s")

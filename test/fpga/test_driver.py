@@ -12,13 +12,13 @@ import pytest
 from fake_engine import end_of_process, fake_pynq, named
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import load_model
 from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga import board
 from perception_nodes.fpga.board import BoardEngine
 from perception_nodes.fpga.driver import EngineDriver
 from perception_nodes.fpga.layout import Register
 from perception_nodes.fpga.program import Geometry
+from perception_nodes.networks.model import load_model
 
 
 @pytest.fixture(scope="module")

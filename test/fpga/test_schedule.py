@@ -3,11 +3,11 @@
 from hypothesis import given, settings
 from random_networks import networks
 
-from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.tensor_graph import build_graph
 from perception_nodes.fpga.lower import lower
 from perception_nodes.fpga.schedule import depends, schedule
+from perception_nodes.networks.model import load_model
 
 
 def waits(operations):

@@ -16,7 +16,6 @@ from street_frames import spread, street_frames
 from typer.testing import CliRunner
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import load_model
 from perception_nodes.cli.app import app
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.inference import BackendError
@@ -24,6 +23,7 @@ from perception_nodes.fpga.compiler import compile_network
 from perception_nodes.fpga.driver import EngineDriver
 from perception_nodes.fpga.layout import Register
 from perception_nodes.fpga.simulated import SimulatedEngine
+from perception_nodes.networks.model import load_model
 
 FRAMES = int(os.environ.get("FPGA_FRAMES", "1"))
 EXAMPLES = int(os.environ.get("FPGA_EXAMPLES", "10"))

@@ -18,15 +18,15 @@ from readers import Guarded
 from test_model import CONTENT, make_model
 from toy_detectors import detector
 
-from perception_nodes.backends.model import load_model
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import FrameRecord, FrameRejected
 from perception_nodes.drives.bag import open_drive
+from perception_nodes.faults import unit
+from perception_nodes.faults.loading import load_scenario
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.ros_arguments import read_parameter_file
-from perception_nodes.hil import unit
-from perception_nodes.hil.loading import load_scenario
 from perception_nodes.importing.source import read_onnx
+from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.protection.profile import data_id, open_protected, protect

@@ -24,8 +24,6 @@ from perception_nodes.preprocess.encodings import planes_of
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
 from perception_nodes.preprocess.lens import UnknownLens, lens_from
 from perception_nodes.preprocess.placement import Placement
-from perception_nodes.preprocess.video import VIDEO_ENCODINGS, VideoDecoder
-from perception_nodes.report.video import VideoPackets
 from perception_nodes.transport.cdr_reader import (
     read_camera_info,
     read_compressed_image,
@@ -35,6 +33,8 @@ from perception_nodes.transport.cdr_reader import (
     read_stamp,
 )
 from perception_nodes.transport.cdr_writer import write_detection_array, write_frame_report
+from perception_nodes.video.decode import VIDEO_ENCODINGS, VideoDecoder
+from perception_nodes.video.encode import VideoPackets
 
 GUARD = b"\xa5" * 64
 """Lies before and behind each message, so that a view out of bounds is noticed."""

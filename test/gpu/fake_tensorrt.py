@@ -316,7 +316,7 @@ def child(folder):
     from fake_gpu import install as install_gpu
 
     from perception_nodes.backends.contract import BackendSettings, open_backend
-    from perception_nodes.backends.model import load_model
+    from perception_nodes.networks.model import load_model
 
     def note(text):
         with open(os.path.join(folder, "log"), "a") as log:

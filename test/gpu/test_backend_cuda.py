@@ -19,7 +19,6 @@ from street_frames import spread, street_frames
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.in_place import InPlaceOnGpu
-from perception_nodes.backends.model import load_model
 from perception_nodes.cli import doctor
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameHeader
@@ -27,6 +26,7 @@ from perception_nodes.core.inference import BackendError, BackendLost
 from perception_nodes.gpu import frame_transfer, nvrtc
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.preprocess_job import plan_frame
+from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.placement import Placer
 
 SETTINGS = DecodeSettings()
@@ -114,7 +114,7 @@ def test_it_is_closed_in_its_own_context(backend, gpu, model):
 
 PROGRAM = """
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import load_model
+from perception_nodes.networks.model import load_model
 import numpy as np
 
 model = load_model("road-xs")

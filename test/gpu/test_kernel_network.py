@@ -14,7 +14,6 @@ from layer_cases import cases
 from random_networks import networks
 from street_frames import spread, street_frames
 
-from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution, MaxPool, Network, Store
@@ -27,6 +26,7 @@ from perception_nodes.core.tensor_graph import (
 )
 from perception_nodes.gpu.network_job import MAX_LAYERS, plan_graph, plan_network
 from perception_nodes.gpu.nvrtc import KERNELS
+from perception_nodes.networks.model import load_model
 
 MODELS = ("road-n", "road-s", "road-xs", "plain-s", "road-m")
 ORDERS = st.sampled_from([kernels_on_host.FORWARDS, kernels_on_host.BACKWARDS])

@@ -17,7 +17,6 @@ from pictures import frame, noise, view
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, PlacementCache
-from perception_nodes.backends.model import load_model
 from perception_nodes.backends.serving import LoadedModels
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.decode import DecodeSettings
@@ -29,6 +28,7 @@ from perception_nodes.drives.bag import open_drive
 from perception_nodes.gpu import frame_transfer, nvrtc
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.preprocess_job import plan_frame
+from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.placement import Placement, Placer
 from perception_nodes.transport.cdr_reader import read_image

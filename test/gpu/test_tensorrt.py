@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from perception_nodes.backends.captured import CapturedNetwork
 from perception_nodes.backends.contract import BackendSettings, NotBuilt, open_backend
-from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.core.inference import BackendError, BackendLost
 from perception_nodes.gpu.cuda import CudaError
 from perception_nodes.gpu.tensorrt.cache import CachedEngine, EngineCache, EngineKey
+from perception_nodes.networks.model import ModelError, load_model
 
 VERSIONS = {
     "10": ("tensorrt", "10.13.3.9"),

@@ -9,11 +9,11 @@ import re
 import onnx
 import pytest
 
-from perception_nodes.backends.model import available_models, load_model
 from perception_nodes.core.inference import BackendError
 from perception_nodes.gpu.tensorrt.build import build
 from perception_nodes.gpu.tensorrt.engine import Engine, EngineRefused
 from perception_nodes.gpu.tensorrt.library import load_library
+from perception_nodes.networks.model import available_models, load_model
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (make dev, on x86_64)")
 

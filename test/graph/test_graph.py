@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception_nodes.bench import graphs as bench_graphs
+from perception_nodes.faults import graphs as hil_graphs
 from perception_nodes.graph import config, graph, node_spec
 from perception_nodes.graph.config import DetectorSettings, ViewSettings
 from perception_nodes.graph.graph import LIVE, RECORDED, REPLAY, VEHICLE, Graph
@@ -17,7 +17,7 @@ from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.graph.settings import SettingsError, allowed_range
 from perception_nodes.graph.topics import is_annotated
-from perception_nodes.hil import graphs as hil_graphs
+from perception_nodes.lab import graphs as bench_graphs
 from perception_nodes.system.environment import (
     LOCALHOST,
     PEERS,

@@ -10,10 +10,10 @@ import pytest
 from toy_detectors import GREY, HEIGHT, SIZE, WIDTH, cells, detector, written
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.importing import importer
 from perception_nodes.importing.importer import Options, understand, write_model
 from perception_nodes.importing.source import read_onnx
+from perception_nodes.networks.model import ModelError, load_model
 
 STRIDES = (8, 16, 32)
 CLASSES = 3

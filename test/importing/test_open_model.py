@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import Model, load_model
-from perception_nodes.backends.terms import Terms, materials, terms_of
 from perception_nodes.evaluation.agreement import agreement, detect
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import parent_of
+from perception_nodes.networks.model import Model, load_model
+from perception_nodes.networks.terms import Terms, materials, terms_of
 
 EIGHT_BITS = ["open-n", "open-s"]
 

@@ -7,8 +7,8 @@ import pytest
 from toy_detectors import cells, detector, written
 
 from perception_nodes.backends.contract import open_backend
-from perception_nodes.backends.model import ModelError
 from perception_nodes.importing import importer
+from perception_nodes.networks.model import ModelError
 
 RANDOM = np.random.default_rng(4)
 

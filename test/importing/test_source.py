@@ -19,12 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 from toy_detectors import GREY, cells, detector, written
 from typer.testing import CliRunner
 
-from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.cli import import_model
 from perception_nodes.cli.app import app
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import Detections
 from perception_nodes.importing.importer import Options, understand
+from perception_nodes.networks.model import ModelError, load_model
 
 STRIDES = (8, 16, 32)
 NAMES = ["car", "bus", "truck"]

@@ -18,12 +18,12 @@ from drives import write_ros2
 from typer.testing import CliRunner
 
 from perception_nodes.backends.contract import BACKENDS
-from perception_nodes.backends.model import load_model
 from perception_nodes.cli.app import app
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.evaluation import LabelledImage, LabelledSet
-from perception_nodes.hil import faulty_backend
-from perception_nodes.hil.faulty_backend import VARIABLE, Orders
+from perception_nodes.faults import faulty_backend
+from perception_nodes.faults.faulty_backend import VARIABLE, Orders
+from perception_nodes.networks.model import load_model
 from perception_nodes.replay import corpus
 from perception_nodes.replay.corpus import (
     ATTEMPTS,
@@ -346,7 +346,7 @@ def slow(tmp_path, monkeypatch):
     """
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(
-        "from perception_nodes.hil import faulty_backend\nfaulty_backend.register()\n"
+        "from perception_nodes.faults import faulty_backend\nfaulty_backend.register()\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{ROOT}")
     orders = tmp_path / "orders.json"

@@ -34,12 +34,12 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbag2Writer
 from typer.testing import CliRunner
 
-from perception_nodes.backends.model import load_model
 from perception_nodes.cli.app import app
 from perception_nodes.core.frame import STAMPS, Detections, FrameHeader
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, DETECTIONS, TRACKS, typestore
 from perception_nodes.evaluation import read_set
+from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.compare import comparison_table

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import load_model
 from perception_nodes.core.inference import BackendError, HeadTensors
+from perception_nodes.networks.model import load_model
 from perception_nodes.replay import offline_camera as camera
 from perception_nodes.replay.offline_camera import CameraTurn, Ends, turns
 

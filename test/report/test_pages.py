@@ -7,12 +7,13 @@ import gpu_page
 import numpy as np
 import pytest
 
-from perception_nodes.bench import deadline_report, models_report
 from perception_nodes.core.frame import STAMPS, Detections, FrameRecord, FrameStatus
 from perception_nodes.core.statistics import latency_percentiles, summarize
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT
-from perception_nodes.hil import page as hil_page
-from perception_nodes.hil.judge import Verdict
+from perception_nodes.evaluation import models_report
+from perception_nodes.lab import deadline_report
+from perception_nodes.lab import page as hil_page
+from perception_nodes.lab.judge import Verdict
 from perception_nodes.replay.compare import compare_runs
 from perception_nodes.replay.outputs import write_summary
 from perception_nodes.report import drive_report, page

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perception_nodes.core.frame import PUBLISHED
+from perception_nodes.faults.graphs import HIL
 from perception_nodes.graph.supervisor import Supervisor
-from perception_nodes.hil.graphs import HIL
-from perception_nodes.hil.witness import Observations
+from perception_nodes.lab.witness import Observations
 
 VICTIMS = ("watchdog_node", "detector_node", "preprocess_node")
 RATE_HZ = 30

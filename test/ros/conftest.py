@@ -11,8 +11,8 @@ from own_domain import own_domain
 from recorder import Recorder
 from started_graph import Starter, needs_launch
 
-from perception_nodes.bench.graphs import MEASURED
 from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.lab.graphs import MEASURED
 
 domain = pytest.fixture(autouse=True)(own_domain)
 

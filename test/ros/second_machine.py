@@ -12,8 +12,8 @@ import subprocess
 import sys
 from contextlib import suppress
 
-from perception_nodes.hil.lossy_network import BENCH_ADDRESS, LossyLink
-from perception_nodes.hil.scenario import Conditions
+from perception_nodes.faults.lossy_network import BENCH_ADDRESS, LossyLink
+from perception_nodes.faults.scenario import Conditions
 
 GRAPH = ("run", "source:=shm", "backend:=null", "standby:=never")
 LOOK = """

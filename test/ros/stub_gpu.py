@@ -11,8 +11,8 @@ import pytest
 
 from perception_nodes.backends.building import build_command
 from perception_nodes.backends.contract import BackendSettings
-from perception_nodes.backends.model import load_model
 from perception_nodes.gpu.nvrtc import cubin
+from perception_nodes.networks.model import load_model
 from perception_nodes.system.environment import cache_folder
 
 SM, CUDA = 87, 13000
@@ -68,7 +68,7 @@ def network(memory):
 
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import load_model
+from perception_nodes.networks.model import load_model
 
 model = load_model("road-xs")
 runtime = open_backend("onnxruntime", BackendSettings(threads=1))

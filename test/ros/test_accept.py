@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from perception_nodes.acceptance import acceptance
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS
+from perception_nodes.lab import acceptance
 from perception_nodes.report.recording import read_messages
 
 VALUES = {

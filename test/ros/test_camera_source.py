@@ -21,11 +21,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from started_graph import ROOT, Starter, left_behind
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.bench.graphs import RECEIVER
 from perception_nodes.core.frame import ImageView
 from perception_nodes.graph.config import RepublishSettings
 from perception_nodes.graph.graph import VEHICLE, Graph
 from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.lab.graphs import RECEIVER
 from perception_nodes.nodes.republish_node import RepublishNode
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]

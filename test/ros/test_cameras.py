@@ -19,10 +19,10 @@ from std_msgs.msg import Bool
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.cameras.channel import camera_writer
+from perception_nodes.faults import faulty_backend as faulty
+from perception_nodes.faults.inject import obeying
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.supervisor import Supervisor
-from perception_nodes.hil import faulty_backend as faulty
-from perception_nodes.hil.inject import obeying
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.shm import Endpoint
 

@@ -11,11 +11,11 @@ import pytest
 import stub_gpu
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import load_model
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.preprocess_job import plan_frame
+from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.transport.cdr_reader import read_image
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from started_graph import SHM, left_behind
 
-from perception_nodes.hil.unit import TOKEN_VARIABLE
+from perception_nodes.faults.unit import TOKEN_VARIABLE
 from perception_nodes.transport.fastdds import PREFIXES, STARTING_S
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(180)]

@@ -15,9 +15,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from started_graph import ROOT, StartedGraph, Starter, only_launch
 from vision_msgs.msg import VisionInfo
 
-from perception_nodes.backends.model import load_model
 from perception_nodes.graph.graph import REPLAY, VEHICLE
 from perception_nodes.graph.settings import allowed_range
+from perception_nodes.networks.model import load_model
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
 TIMEOUT_S = 40.0

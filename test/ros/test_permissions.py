@@ -7,9 +7,9 @@ import rclpy
 from rclpy.node import Node
 from started_graph import StartedGraph, Starter
 
-from perception_nodes.bench.browsers import free_port
 from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.graph.interface import Interface, interfaces
+from perception_nodes.lab.browsers import free_port
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 TIMEOUT_S = 150.0

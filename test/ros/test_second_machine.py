@@ -8,7 +8,7 @@ import sys
 import pytest
 import second_machine
 
-from perception_nodes.hil.lossy_network import OWN_NETWORK, why_unavailable
+from perception_nodes.faults.lossy_network import OWN_NETWORK, why_unavailable
 from perception_nodes.system.environment import RANGE
 
 pytestmark = [

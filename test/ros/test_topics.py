@@ -7,9 +7,9 @@ import pytest
 from beside import beside
 from recorder import Recorder
 
-from perception_nodes.bench.browsers import free_port
 from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.lab.browsers import free_port
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 OF_ROS = re.compile(r"/(rosout|parameter_events|.*/transition_event)")

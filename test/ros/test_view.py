@@ -25,9 +25,9 @@ from played_graph import BOX, GREY, played
 from started_graph import ROOT, StartedGraph, Starter, left_behind
 from vision_msgs.msg import VisionInfo
 
-from perception_nodes.backends.model import load_model
-from perception_nodes.bench.browsers import free_port
 from perception_nodes.core.frame import FrameStatus
+from perception_nodes.lab.browsers import free_port
+from perception_nodes.networks.model import load_model
 from perception_nodes.nodes import view_node
 from perception_nodes.nodes.view_node import ViewNode
 from perception_nodes.transport.memory import TransportError

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-from perception_nodes.bench.browsers import free_port
 from perception_nodes.core.frame import STAMPS, FrameStatus
 from perception_nodes.core.health import HealthMode
+from perception_nodes.lab.browsers import free_port
 from perception_nodes.report.annotate import class_colour
 from perception_nodes.view.feed import Feed, Picture
 from perception_nodes.view.server import PageServer

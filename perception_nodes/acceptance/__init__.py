@@ -1,1 +1,0 @@
-"""Whether a vehicle's computer is fit: a drive, four failovers, and a verdict against budgets."""

@@ -1,1 +1,0 @@
-"""Benchmarks, as commands of the product."""

@@ -1,0 +1,101 @@
+"""The page of a model's mistakes: how often which, and the frames with the most of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+
+from perception_nodes.evaluation.mistakes import MISTAKES, Examined, Judged, Kind
+from perception_nodes.networks.model import Model
+from perception_nodes.report import page
+
+MAX_WIDTH_PX = 640
+JPEG_QUALITY = 80
+CONFUSIONS = 8
+"""The most frequent ones of a set that the page tells."""
+
+
+def render(model: Model, score_threshold: float, sets: Sequence[Examined], frames: int) -> str:
+    """The page as HTML text.
+
+    Args:
+        model: the model.
+        score_threshold: lowest score of a reported box.
+        sets: its reports on each set.
+        frames: number of frames to show, shared out among the sets.
+
+    Raises:
+        DataError: an image can no longer be decoded.
+    """
+    rows = [row for one in sets for row in one.counts().values()]
+    total = {key: sum(row[key] for row in rows) for key in rows[0]}
+    wrong = sum(total[kind.value] for kind in MISTAKES)
+    return page.render(
+        "mistakes.html.j2",
+        heading=f"Mistakes of {model.name}",
+        tone="fair",
+        verdict=(
+            f"Of {total['labelled']:,} labelled objects it misses {total['missed']:,}; of "
+            f"{wrong + total[Kind.RIGHT.value]:,} boxes that count {wrong:,} are wrong."
+        ),
+        score=score_threshold,
+        sets=[_section(one, max(1, frames // len(sets))) for one in sets],
+    )
+
+
+def _section(examined: Examined, frames: int) -> dict[str, Any]:
+    counts = examined.counts()
+    columns = ["labelled", Kind.RIGHT.value, "missed", *(kind.value for kind in MISTAKES)]
+    worst = sorted(examined.images, key=lambda one: -one.mistakes)[:frames]
+    return {
+        "name": examined.data,
+        "images": len(examined.images),
+        "columns": ["class", *columns],
+        "rows": [[name, *(row[column] for column in columns)] for name, row in counts.items()],
+        "confusions": [
+            f"{true} reported as {reported}: {count}"
+            for (reported, true), count in list(examined.confusions().items())[:CONFUSIONS]
+        ],
+        "notes": examined.notes,
+        "frames": [_frame(examined, one) for one in worst],
+    }
+
+
+def _frame(examined: Examined, judged: Judged) -> dict[str, Any]:
+    width, height = judged.size_px
+    shown = min(1.0, MAX_WIDTH_PX / width)
+    pixels = cv2.resize(
+        judged.image.pixels(), None, fx=shown, fy=shown, interpolation=cv2.INTER_AREA
+    )
+    _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    truth, found = judged.truth, judged.found
+    boxes = []
+    for row in judged.missed.nonzero()[0]:
+        name = examined.classes[truth.classes[row]]
+        boxes.append(_box(truth.boxes[row], "missed", name, f"{name}, missed"))
+    for kind, box, label, score in zip(
+        judged.kinds, found.boxes, found.classes, found.scores, strict=True
+    ):
+        name = examined.classes[label]
+        said = f"{name}, {kind.value}" if kind in MISTAKES else ""
+        boxes.append(_box(box, _tone(kind), said, f"{name} {score:.2f}, {kind.value}"))
+    return {
+        "name": judged.image.path.name,
+        "jpeg": jpeg.tobytes(),
+        "width": width,
+        "height": height,
+        "boxes": boxes,
+    }
+
+
+def _tone(kind: Kind) -> str:
+    if kind in MISTAKES:
+        return "wrong"
+    return "right" if kind is Kind.RIGHT else "ignored"
+
+
+def _box(corners: Any, tone: str, label: str, text: str) -> dict[str, Any]:
+    """A box of the page: what is written at it, and what is said when it is pointed at."""
+    left, top, right, bottom = (round(float(value), 1) for value in corners)
+    size = {"width": round(right - left, 1), "height": round(bottom - top, 1)}
+    return {"x": left, "y": top, **size, "tone": tone, "label": label, "text": text}

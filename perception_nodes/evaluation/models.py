@@ -1,0 +1,442 @@
+"""Latency and accuracy of models, measured in turns in one process."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Protocol
+
+import ai_edge_litert
+import cv2
+import numpy as np
+import onnxruntime
+import openvino
+from numpy.typing import NDArray
+from rich.markup import escape
+from rich.table import Table
+
+from perception_nodes.backends.auto import AUTO, runtime_for
+from perception_nodes.backends.contract import Backend, BackendSettings, open_backend
+from perception_nodes.backends.instructions import (
+    VARIABLE,
+    WITHOUT_TILES,
+    faster_instructions,
+)
+from perception_nodes.backends.litert import CERTAIN
+from perception_nodes.backends.pace import RATE_HZ, paced_ms
+from perception_nodes.core.budget import Budget
+from perception_nodes.core.statistics import percentiles
+from perception_nodes.evaluation import LabelledSet, evaluate
+from perception_nodes.evaluation.pareto import common_set
+from perception_nodes.evaluation.roofline import Roof, network_facts
+from perception_nodes.graph.settings import SettingsError
+from perception_nodes.networks.model import Model
+from perception_nodes.report.figures import figure_table
+from perception_nodes.system.environment import cache_folder
+from perception_nodes.system.processes import cpu_flags, cpu_name
+
+PACES = ("tight", "paced")
+ROOF_BACKEND = "openvino"
+RANKS = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
+WARM_UP_ROUNDS = 3
+MIN_COSINE = 0.98
+"""Smallest cosine of an output of one runtime with that of the other. Rounding alone leaves 0.993
+on every machine that was tried; a network that is read differently is far below."""
+MAX_GMAC_DIFFERENCE = 0.01
+BOOTSTRAP_DRAWS = 500
+Say = Callable[[str], None]
+
+
+class Disagreement(RuntimeError):
+    """Two runtimes compute different outputs of a model, so its speed means nothing."""
+
+
+class Runner(Protocol):
+    """Something that can be timed."""
+
+    def run(self) -> None:
+        """Run it once."""
+        ...
+
+
+@dataclass
+class _Loaded:
+    """A model, ready to be timed."""
+
+    backend: Backend
+    image: NDArray[np.uint8]
+
+    def run(self) -> None:
+        self.backend.infer(self.image)
+
+
+@dataclass
+class _Contender:
+    """A model or a roofline that is timed with a number of threads.
+
+    Attributes:
+        name: name of the model, or of the roofline.
+        backend: the runtime.
+        threads: number of threads.
+        runner: the compiled network.
+        times_ms: one duration for each round, by pace.
+    """
+
+    name: str
+    backend: str
+    threads: int
+    runner: Runner
+    times_ms: dict[str, list[float]] = field(default_factory=lambda: {pace: [] for pace in PACES})
+
+
+@dataclass
+class ModelsBench:
+    """One comparison; see `perception bench models --help`.
+
+    Attributes:
+        models: models to compare.
+        frames: timed calls of each model, for each number of threads and each pace.
+        threads: numbers of threads; the headline figures are those of the first.
+        data: sets to measure accuracy on; if empty, the accuracy in each model.yaml is used.
+        backends: runtimes that each model is timed on, or `auto` for the one that suits it; the
+            headline figures are those of the first.
+    """
+
+    models: Sequence[Model]
+    frames: int
+    threads: Sequence[int]
+    data: Sequence[LabelledSet]
+    backends: Sequence[str] = (AUTO,)
+
+    def run(self, say: Say) -> dict[str, Any]:
+        """Measure.
+
+        Args:
+            say: receives lines of progress.
+
+        Returns:
+            The JSON result.
+
+        Raises:
+            SettingsError: two models have one name, by which results are told apart.
+            BackendError: a runtime refuses a model.
+            Disagreement: two runtimes compute different outputs of one.
+        """
+        for model in self.models:
+            folders = [str(other.folder) for other in self.models if other.name == model.name]
+            if len(folders) > 1:
+                raise SettingsError(
+                    f"several models have the name {model.name}, in {' and '.join(folders)}; leave "
+                    "one out, or change `name` in its model.yaml"
+                )
+        wanted = self._choose_instructions()
+        cosines = {}
+        for model in self.models:
+            say(f"{model.name}: the same outputs from all runtimes?")
+            cosines[model.name] = agreement(model, list(self._runtimes(model)))
+        load_before = os.getloadavg()[0]
+        contenders = self._contenders()
+        seconds = len(contenders) * self.frames / RATE_HZ
+        say(f"{len(contenders)} networks, {self.frames} rounds in a tight loop")
+        self._tight(contenders)
+        say(f"the same at {RATE_HZ:g} Hz, {seconds:.0f} s")
+        self._paced(contenders)
+        roofs = {
+            (precision, contender.threads): Roof.gmac / np.median(contender.times_ms["tight"]) * 1e3
+            for precision in ("int8", "fp32")
+            for contender in contenders
+            if contender.name == _roof_name(precision)
+        }
+        accuracy = {}
+        for model in self.models:
+            if self.data:
+                say(f"{model.name}: accuracy")
+            accuracy[model.name] = self._accuracy(model)
+        return {
+            "machine": {
+                "cpu": cpu_name(),
+                "cores": os.cpu_count(),
+                "int8_instructions": int8_instructions(),
+                VARIABLE.lower(): os.environ[VARIABLE],
+                "load_before": round(load_before, 2),
+                "litert": ai_edge_litert.__version__,
+                "openvino": openvino.__version__.split("-")[0],
+                "onnxruntime": onnxruntime.__version__,
+            },
+            "frames": self.frames,
+            "rate_hz": RATE_HZ,
+            "inference_budget_ms": Budget().inference,
+            "headline": {"backend": self.backends[0], "threads": self.threads[0], "pace": "tight"},
+            "roofline_gmac_per_s": [
+                {"precision": precision, "threads": threads, "value": round(float(value), 1)}
+                for (precision, threads), value in roofs.items()
+            ],
+            "models": [
+                self._entry(
+                    model, contenders, roofs, accuracy[model.name], cosines[model.name], wanted
+                )
+                for model in self.models
+            ],
+        }
+
+    def _runtimes(self, model: Model) -> dict[str, str]:
+        """What runs a model, and as which of the backends that were asked for."""
+        runtimes: dict[str, str] = {}
+        for asked in self.backends:
+            runtimes.setdefault(runtime_for(asked, model), asked)
+        return runtimes
+
+    def _choose_instructions(self) -> dict[tuple[str, int], str]:
+        """What a detector has OpenVINO use, by model and number of threads.
+
+        One process can only have one of them, that of the first model. Empty where the environment
+        names it.
+        """
+        if VARIABLE in os.environ:
+            return {}
+        kept = str(cache_folder())
+        wanted = {
+            (model.name, threads): faster_instructions(model, threads, openvino.__version__, kept)
+            for threads, model in product(self.threads, self.models)
+            if "openvino" in self._runtimes(model)
+        }
+        os.environ[VARIABLE] = next(iter(wanted.values()), WITHOUT_TILES)
+        return wanted
+
+    def _contenders(self) -> list[_Contender]:
+        contenders = []
+        for threads in self.threads:
+            for precision in ("int8", "fp32"):
+                roof = Roof(precision, threads)
+                contenders.append(_Contender(_roof_name(precision), ROOF_BACKEND, threads, roof))
+            for model in self.models:
+                for name in self._runtimes(model):
+                    backend = open_backend(name, BackendSettings(threads))
+                    backend.load(model)
+                    loaded = _Loaded(backend, picture(model))
+                    contenders.append(_Contender(model.name, name, threads, loaded))
+        return contenders
+
+    def _tight(self, contenders: list[_Contender]) -> None:
+        """Time each call right after one of the same network, so that the caches are warm."""
+        for number, turn in enumerate(self._turns(contenders)):
+            turn.runner.run()
+            start_ns = time.monotonic_ns()
+            turn.runner.run()
+            if number >= WARM_UP_ROUNDS * len(contenders):
+                turn.times_ms["tight"].append((time.monotonic_ns() - start_ns) / 1e6)
+
+    def _paced(self, contenders: list[_Contender]) -> None:
+        turns = self._turns(contenders)
+        times_ms = paced_ms(turn.runner.run for turn in turns)
+        for number, (turn, time_ms) in enumerate(zip(turns, times_ms, strict=True)):
+            if number >= WARM_UP_ROUNDS * len(contenders):
+                turn.times_ms["paced"].append(time_ms)
+
+    def _turns(self, contenders: list[_Contender]) -> list[_Contender]:
+        """Each contender once a round, in random order, so that none always follows another."""
+        random = np.random.default_rng(0)
+        rounds = self.frames + WARM_UP_ROUNDS
+        return [contenders[i] for _ in range(rounds) for i in random.permutation(len(contenders))]
+
+    def _accuracy(self, model: Model) -> dict[str, float]:
+        if not self.data:
+            return model.map50_95
+        return {one.name: evaluate(model, one).map50_95 for one in self.data}
+
+    def _entry(
+        self,
+        model: Model,
+        contenders: list[_Contender],
+        roofs: Mapping[tuple[str, int], float],
+        accuracy: dict[str, float],
+        cosine: float | None,
+        wanted: Mapping[tuple[str, int], str],
+    ) -> dict[str, Any]:
+        facts = network_facts(model)
+        parent = next((m for m in self.models if m.name == model.parent), None)
+        rival = parent if parent and parent.input == model.input else None
+        found = {(c.name, c.backend, c.threads): c for c in contenders}
+        runs = []
+        runtimes = self._runtimes(model)
+        for backend, threads, pace in product(runtimes, self.threads, PACES):
+            times = found[model.name, backend, threads].times_ms[pace]
+            run = {"backend": backend, "threads": threads, "pace": pace}
+            run |= percentiles(times, RANKS)
+            run["in_time"] = round(float(np.mean(np.array(times) <= Budget().inference)), 4)
+            speedup = None
+            if rival:
+                rivals = runtime_for(runtimes[backend], rival)
+                speedup = _speedup(found[rival.name, rivals, threads].times_ms[pace], times)
+            runs.append({**run, **(speedup or _NO_SPEEDUP)})
+        headline = runs[0]
+        gmac_per_s = facts.gmac / headline["p50"] * 1e3
+        roof = roofs[model.precision if model.precision == "int8" else "fp32", self.threads[0]]
+        ours = os.environ[VARIABLE]
+        notes = [
+            f"with threads:={threads} a detector has {VARIABLE}={theirs}, which is faster; this "
+            f"process had {ours} for all: measure it alone, with --threads {threads}"
+            for (name, threads), theirs in wanted.items()
+            if name == model.name and theirs != ours
+        ]
+        if model.gmac and abs(model.gmac / facts.gmac - 1) > MAX_GMAC_DIFFERENCE:
+            notes.append(f"model.yaml says {model.gmac:g} GMAC, the graph has {facts.gmac:.3f}")
+        if model.parent and not rival:
+            why = "has another input size" if parent else "is not among the models"
+            notes.append(f"its parent {model.parent} {why}")
+        return {
+            "name": model.name,
+            "parent": model.parent,
+            "precision": model.precision,
+            "activation": model.activation or facts.activation,
+            "input": {"width": model.input.width, "height": model.input.height},
+            "size_bytes": model.path.stat().st_size,
+            "gmac": round(facts.gmac, 4),
+            "latency_ms": {rank: headline[rank] for rank in RANKS},
+            "speedup_vs_parent": headline["speedup_vs_parent"],
+            "speedup_interval": headline["speedup_interval"],
+            "predicted_speedup": _predicted(model, facts.gmac, rival, roofs, self.threads[0]),
+            "gmac_per_s": round(gmac_per_s, 1),
+            "roofline_share": round(gmac_per_s / roof, 4),
+            "map50_95": accuracy,
+            "accuracy_from": "measured in this run" if self.data else "model.yaml",
+            "runtimes_agree_cosine": None if cosine is None else round(cosine, 5),
+            "runs": runs,
+            "notes": notes,
+        }
+
+
+def is_busy(machine: Mapping[str, Any]) -> bool:
+    """Whether the machine had other work before the start."""
+    return bool(machine["load_before"] > 0.25 * machine["cores"])
+
+
+def int8_instructions() -> list[str]:
+    """The instruction sets of this processor that multiply 8-bit numbers."""
+    known = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+    flags = cpu_flags()
+    return [name for name in known if name in flags]
+
+
+_NO_SPEEDUP: dict[str, Any] = {"speedup_vs_parent": None, "speedup_interval": None}
+
+
+def agreement(model: Model, backends: Sequence[str] = ()) -> float | None:
+    """The smallest cosine of an output of OpenVINO with that of another runtime, on one picture.
+
+    None for a model of OpenVINO's own, which no other runtime reads. The others are ONNX Runtime,
+    and `backends`.
+
+    Raises:
+        BackendError: a runtime refuses the model.
+        Disagreement: the cosine is too small.
+    """
+    if model.weights is not None:
+        return None
+    cosines, ours = [], _outputs(model, "openvino")
+    for name in dict.fromkeys(("onnxruntime", *backends)):
+        pairs = zip(ours, _outputs(model, name), strict=True)
+        cosines.append(min(_cosine(a, b) for a, b in pairs))
+        if not cosines[-1] >= MIN_COSINE:
+            raise Disagreement(
+                f"{model.path}: openvino and {name} differ, cosine {cosines[-1]:.4f} of the "
+                f"outputs where {MIN_COSINE:g} is expected; no speed is measured of a network that "
+                "is wrong"
+            )
+    return min(cosines)
+
+
+def _outputs(model: Model, name: str) -> list[NDArray[np.float64]]:
+    """The head's tensors, classes within the limits in which a runtime may keep them."""
+    backend = open_backend(name, BackendSettings())
+    backend.load(model)
+    heads = backend.infer(picture(model))
+    classes = [np.clip(tensor, -CERTAIN, CERTAIN) for tensor in heads.classes]
+    outputs = [tensor.ravel().astype(float) for tensor in (*heads.boxes, *classes)]
+    backend.close()
+    return outputs
+
+
+def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Of two outputs; 1 if both are all zeros, as of a head with NMS inside, and 0 if one is."""
+    norms = np.linalg.norm(a), np.linalg.norm(b)
+    if not all(norms):
+        return float(not any(norms))
+    return float(a @ b / (norms[0] * norms[1]))
+
+
+def picture(model: Model) -> NDArray[np.uint8]:
+    """A random picture as smooth as a camera frame, uint8 [height, width, 3]."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (9, 16, 3), dtype=np.uint8)
+    size = (model.input.width, model.input.height)
+    return cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+
+
+def _speedup(parent_ms: Sequence[float], child_ms: Sequence[float]) -> dict[str, Any]:
+    """The ratio of the medians, and its 95 % interval by bootstrapping the rounds."""
+    parent, child = np.array(parent_ms), np.array(child_ms)
+    rounds = np.random.default_rng(0).integers(0, len(child), (BOOTSTRAP_DRAWS, len(child)))
+    ratios = np.median(parent[rounds], axis=1) / np.median(child[rounds], axis=1)
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return {
+        "speedup_vs_parent": round(float(np.median(parent) / np.median(child)), 3),
+        "speedup_interval": [round(float(low), 3), round(float(high), 3)],
+    }
+
+
+def _predicted(
+    model: Model,
+    gmac: float,
+    parent: Model | None,
+    roofs: Mapping[tuple[str, int], float],
+    threads: int,
+) -> float | None:
+    """The speed-up if both ran at the roofline, by the number and the cost of multiplications."""
+    if parent is None:
+        return None
+    times = [
+        cost / roofs["int8" if one.precision == "int8" else "fp32", threads]
+        for one, cost in ((parent, network_facts(parent).gmac), (model, gmac))
+    ]
+    return round(times[0] / times[1], 3)
+
+
+def _roof_name(precision: str) -> str:
+    return f"roofline {precision}"
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """The result as a table for the terminal."""
+    data = common_set(result["models"])
+    figures = ("threads", "ms", "paced", "in time", "speed-up", "mAP")
+    table = figure_table(["model", "input", "runtime"], figures)
+    for model in result["models"]:
+        runs = {(run["backend"], run["threads"], run["pace"]): run for run in model["runs"]}
+        accuracy = model["map50_95"].get(data)
+        first = [model["name"], "{width}x{height}".format(**model["input"])]
+        last = ["" if accuracy is None else f"{accuracy:.3f}"]
+        for backend, threads in dict.fromkeys(key[:2] for key in runs):
+            tight, paced = (runs[backend, threads, pace] for pace in PACES)
+            speedup = tight["speedup_vs_parent"]
+            table.add_row(
+                *first,
+                backend,
+                str(threads),
+                f"{tight['p50']:.2f}",
+                f"{paced['p50']:.2f}",
+                f"{paced['in_time']:.0%}",
+                "" if speedup is None else f"{speedup:.2f} x",
+                *last,
+            )
+            first, last = ["", ""], [""]
+    table.title = result["machine"]["cpu"]
+    notes = [f"{model['name']}: {note}" for model in result["models"] for note in model["notes"]]
+    table.caption = (
+        f"medians in a tight loop and paced at {result['rate_hz']:g} Hz; in time: share of "
+        f"the paced calls within {result['inference_budget_ms']:g} ms, which "
+        "leaves the other stages their part of "
+        f"{Budget().deadline_ms:g} ms; mAP50-95 on {data or 'no set'}"
+    ) + "".join(f"\n{escape(note)}" for note in notes)
+    return table

@@ -1,0 +1,146 @@
+"""The page of a comparison of models."""
+
+from typing import Any
+
+from markupsafe import Markup
+
+from perception_nodes.evaluation.models import is_busy
+from perception_nodes.evaluation.pareto import common_set, front_of, points_of
+from perception_nodes.report import page
+from perception_nodes.report.page import NO_VALUE, shown
+
+
+def render(result: dict[str, Any]) -> str:
+    """The page as HTML text.
+
+    Args:
+        result: of `ModelsBench.run`.
+    """
+    models, machine = result["models"], result["machine"]
+    datasets = list(dict.fromkeys(name for model in models for name in model["map50_95"]))
+    return page.render(
+        "models.html.j2",
+        heading=f"{machine['cpu']}, {machine['cores']} cores, {_setting(result)}",
+        tone="good",
+        verdict=verdict(result),
+        remarks=_remarks(result),
+        picture=Markup(picture(result)),
+        models=_models(models),
+        predictions=[
+            [
+                model["name"],
+                model["parent"],
+                f"{model['predicted_speedup']:.2f} ×",
+                f"{model['speedup_vs_parent']:.2f} ×",
+                "{:.2f} to {:.2f}".format(*model["speedup_interval"]),
+            ]
+            for model in models
+            if model["speedup_vs_parent"] is not None
+        ],
+        runs=[
+            [
+                model["name"],
+                run["backend"],
+                run["pace"],
+                run["threads"],
+                *(f"{run[rank]:.2f}" for rank in ("p50", "p90", "p99")),
+                f"{run['in_time']:.0%}",
+                shown(run["speedup_vs_parent"], "{:.2f} ×"),
+            ]
+            for model in models
+            for run in model["runs"]
+        ],
+        datasets=datasets,
+        accuracy=[
+            [
+                model["name"],
+                model["accuracy_from"],
+                *(shown(model["map50_95"].get(name), "{:.4f}") for name in datasets),
+            ]
+            for model in models
+        ],
+        machine=_machine(result),
+        in_time=f"within {result['inference_budget_ms']:g} ms",
+        rooflines=[
+            [f"large {roof['precision']} convolution", roof["threads"], f"{roof['value']:.0f}"]
+            for roof in result["roofline_gmac_per_s"]
+        ],
+    )
+
+
+def picture(result: dict[str, Any]) -> str:
+    """Latency against accuracy as SVG, empty where no accuracy is known."""
+    data = common_set(result["models"])
+    if data is None:
+        return ""
+    from perception_nodes.evaluation.pareto_chart import pareto_svg
+
+    subtitle = f"{result['machine']['cpu']}, {_setting(result)}"
+    return pareto_svg(points_of(result["models"], data), data, subtitle)
+
+
+def verdict(result: dict[str, Any]) -> str:
+    """What the comparison says, in a sentence."""
+    faster = [model for model in result["models"] if model["speedup_vs_parent"]]
+    if not faster:
+        fastest = min(result["models"], key=lambda model: model["latency_ms"]["p50"])
+        return (
+            f"{fastest['name']} is the fastest, with {fastest['latency_ms']['p50']:.1f} ms; no "
+            "model was measured beside its parent."
+        )
+    best = max(faster, key=lambda model: model["speedup_vs_parent"])
+    parent = next(model for model in result["models"] if model["name"] == best["parent"])
+    shared = [name for name in best["map50_95"] if name in parent["map50_95"]]
+    cost = ""
+    if shared:
+        change = best["map50_95"][shared[0]] - parent["map50_95"][shared[0]]
+        cost = f", at {change:+.3f} mAP50-95 on {shared[0]}"
+    return (
+        f"{best['name']} takes {best['latency_ms']['p50']:.1f} ms, "
+        f"{best['speedup_vs_parent']:.1f} times as fast as its parent {best['parent']}{cost}."
+    )
+
+
+def _setting(result: dict[str, Any]) -> str:
+    threads = result["headline"]["threads"]
+    return f"{threads} thread{'s' if threads > 1 else ''}, {result['headline']['pace']} loop"
+
+
+def _remarks(result: dict[str, Any]) -> list[str]:
+    remarks = [f"{model['name']}: {note}" for model in result["models"] for note in model["notes"]]
+    load, cores = result["machine"]["load_before"], result["machine"]["cores"]
+    if is_busy(result["machine"]):
+        remarks.append(
+            f"The machine was busy (load {load:g} on {cores} cores before the start): trust ratios "
+            "more than milliseconds, and medians more than tails."
+        )
+    data = common_set(result["models"])
+    left_out = [m["name"] for m in result["models"] if data and data not in m["map50_95"]]
+    if left_out:
+        remarks.append(f"Not in the picture, not measured on {data}: {', '.join(left_out)}.")
+    return remarks
+
+
+def _models(models: list[dict[str, Any]]) -> list[list[str]]:
+    data = common_set(models)
+    best = {point.name for point in front_of(points_of(models, data))} if data else set()
+    return [
+        [
+            model["name"] + (" ●" if model["name"] in best else ""),
+            model["precision"],
+            model["activation"] or NO_VALUE,
+            f"{model['input']['width']}×{model['input']['height']}",
+            f"{model['gmac']:.3f}",
+            f"{model['size_bytes'] / 1e6:.1f}",
+            f"{model['latency_ms']['p50']:.2f}",
+            f"{model['gmac_per_s']:.0f}",
+            f"{model['roofline_share']:.0%}",
+        ]
+        for model in models
+    ]
+
+
+def _machine(result: dict[str, Any]) -> list[tuple[str, str]]:
+    facts = {**result["machine"], "frames": result["frames"]}
+    facts["int8_instructions"] = ", ".join(facts["int8_instructions"]) or "none known"
+    return [(name.replace("_", " "), str(value)) for name, value in facts.items()]

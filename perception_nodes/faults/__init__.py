@@ -1,0 +1,1 @@
+"""Faults, and how they get into a running graph."""

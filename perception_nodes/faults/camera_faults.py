@@ -1,0 +1,233 @@
+"""What a camera can do wrong: functions from the frames of a drive to the frames that are sent."""
+
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+
+from perception_nodes.core.frame import FrameRejected
+from perception_nodes.drives.bag import RawFrame
+from perception_nodes.drives.schemas import CAMERA_INFO, typestore
+from perception_nodes.faults.scenario import CameraFault
+from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
+
+LATE_BY_NS = 5_000_000
+"""How long after its successor an out-of-order frame arrives."""
+IMPOSSIBLE_LENGTH = 0x7FFF_FFFF
+KEPT_OF_JPEG = 0.6
+HEADER_BYTES = 512
+"""The encoding of a serialized Image stands within these; the pixels may hold the same bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentFrame(RawFrame):
+    """A frame as the camera sends it; `log_time_ns` is the time of sending.
+
+    Attributes:
+        stamp_shift_ns: its stamp minus the time of sending.
+        lost: it gets a number, but is not sent.
+        distortion: the radial coefficient in its CameraInfo; None for the recorded one.
+    """
+
+    stamp_shift_ns: int = 0
+    lost: bool = False
+    distortion: float | None = None
+
+
+def with_faults(
+    frames: Iterable[RawFrame], faults: Sequence[CameraFault], hits: list[int] | None = None
+) -> Iterator[SentFrame]:
+    """The frames as a camera with faults sends them, in the order of sending.
+
+    Args:
+        frames: of the drive, oldest first.
+        faults: what the camera does wrong; their times count from the first frame.
+        hits: set to the number of frames that each fault has changed, updated while iterating.
+
+    Raises:
+        FrameRejected: while iterating, if a fault cannot be applied to frames of this encoding.
+    """
+    hits = [] if hits is None else hits
+    hits[:] = [0] * len(faults)
+    sent: Iterator[SentFrame] = (
+        SentFrame(frame.index, frame.log_time_ns, frame.data, frame.camera_info) for frame in frames
+    )
+    for number, fault in enumerate(faults):
+        sent = _with_fault(sent, fault, number, hits)
+    return sent
+
+
+def with_distortion(info: bytes, distortion: float) -> bytes:
+    """A serialized CameraInfo with another first radial coefficient, and no other distortion."""
+    store = typestore()
+    message: Any = store.deserialize_cdr(info, CAMERA_INFO)
+    changed = replace(
+        message, distortion_model="plumb_bob", d=np.array([distortion, 0, 0, 0, 0], np.float64)
+    )
+    return bytes(store.serialize_cdr(changed, CAMERA_INFO))
+
+
+def _with_fault(
+    frames: Iterator[SentFrame], fault: CameraFault, number: int, hits: list[int]
+) -> Iterator[SentFrame]:
+    window = _Window(fault)
+    change = _CHANGES[fault.kind]
+    meanwhile: list[SentFrame] = []
+    for sent in frames:
+        if fault.kind == "size_change":
+            # Ahead of time, for the cache: scaling takes so long that the camera would stall.
+            _scaled(sent.data, fault.scale)
+        if window.holds(sent):
+            meanwhile.append(sent)
+            instead = list(change(meanwhile, fault))
+            hits[number] += instead != [sent]
+            yield from instead
+            continue
+        if meanwhile:
+            released = list(_RELEASES.get(fault.kind, _nothing)(meanwhile, sent))
+            # One that was held back, and is sent as it was and in its place, was not changed.
+            hits[number] -= sum(frame in meanwhile for frame in released)
+            yield from released
+            meanwhile = []
+        yield sent
+
+
+class _Window:
+    """Selects the frames within the time of a fault, or an evenly spread share of them."""
+
+    def __init__(self, fault: CameraFault) -> None:
+        self._begin_ns = round(fault.after_s * 1e9)
+        self._end_ns = self._begin_ns + round(fault.for_s * 1e9)
+        self._share = fault.share
+        self._first_ns: int | None = None
+        self._seen = 0
+
+    def holds(self, frame: SentFrame) -> bool:
+        if self._first_ns is None:
+            self._first_ns = frame.log_time_ns
+        if not self._begin_ns <= frame.log_time_ns - self._first_ns < self._end_ns:
+            return False
+        self._seen += 1
+        return int(self._seen * self._share) > int((self._seen - 1) * self._share)
+
+
+_Change = Callable[[list[SentFrame], CameraFault], Iterable[SentFrame]]
+"""Takes the frames hit so far, newest last; gives what is sent in place of the newest."""
+
+
+def _stop(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
+    return ()
+
+
+def _freeze(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
+    yield replace(hit[-1], data=hit[0].data)
+
+
+def _drop(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
+    yield replace(hit[-1], lost=True)
+
+
+def _out_of_order(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
+    if len(hit) % 2:
+        return
+    early, late = hit[-2:]
+    sent_ns = late.log_time_ns + LATE_BY_NS
+    yield late
+    yield replace(early, log_time_ns=sent_ns, stamp_shift_ns=early.log_time_ns - sent_ns)
+
+
+def _duplicate(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
+    pair = hit[-1 - (len(hit) + 1) % 2]
+    yield replace(hit[-1], stamp_shift_ns=pair.log_time_ns - hit[-1].log_time_ns)
+
+
+def _backward(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
+    yield replace(hit[-1], stamp_shift_ns=-2 * (hit[-1].log_time_ns - hit[0].log_time_ns) - 1)
+
+
+def _step(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
+    yield replace(hit[-1], stamp_shift_ns=round(fault.step_s * 1e9))
+
+
+def _cdr_length(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
+    data = hit[-1].data
+    at = len(data) - len(read_image(data).data) - 4
+    yield replace(hit[-1], data=data[:at] + struct.pack("<I", IMPOSSIBLE_LENGTH) + data[at + 4 :])
+
+
+def _jpeg(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
+    data = hit[-1].data
+    payload = bytes(read_compressed_image(data).data)
+    at = data.index(payload) - 4
+    kept = payload[: round(KEPT_OF_JPEG * len(payload))]
+    yield replace(hit[-1], data=data[:at] + struct.pack("<I", len(kept)) + kept)
+
+
+def _encoding(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
+    if b"bgr8\0" not in hit[-1].data[:HEADER_BYTES]:
+        encoding = read_image(hit[-1].data).encoding
+        raise FrameRejected(f"encoding_unknown needs bgr8 images, and these are {encoding}")
+    yield replace(hit[-1], data=hit[-1].data.replace(b"bgr8\0", b"lab8\0", 1))
+
+
+def _size(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
+    yield replace(hit[-1], data=_scaled(hit[-1].data, fault.scale))
+
+
+def _calibration(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
+    yield replace(hit[-1], distortion=fault.distortion)
+
+
+@lru_cache(maxsize=8)
+def _scaled(data: bytes, scale: float) -> bytes:
+    """A serialized bgr8 Image, scaled."""
+    store = typestore()
+    image: Any = store.deserialize_cdr(data, "sensor_msgs/msg/Image")
+    pixels = image.data.reshape(image.height, image.width, 3)
+    scaled = cv2.resize(pixels, None, fx=scale, fy=scale)
+    height, width, channels = scaled.shape
+    changed = replace(
+        image, height=height, width=width, step=channels * width, data=np.ravel(scaled)
+    )
+    return bytes(store.serialize_cdr(changed, "sensor_msgs/msg/Image"))
+
+
+def _nothing(hit: list[SentFrame], following: SentFrame) -> Iterable[SentFrame]:
+    return ()
+
+
+def _burst(hit: list[SentFrame], following: SentFrame) -> Iterable[SentFrame]:
+    """Send the stalled frames with their own stamps, all at once before the next frame."""
+    for frame in hit:
+        shift_ns = frame.log_time_ns - following.log_time_ns
+        yield replace(frame, log_time_ns=following.log_time_ns, stamp_shift_ns=shift_ns)
+
+
+def _left_over(hit: list[SentFrame], following: SentFrame) -> Iterable[SentFrame]:
+    return hit[-1:] if len(hit) % 2 else ()
+
+
+_CHANGES: dict[str, _Change] = {
+    "camera_stop": _stop,
+    "camera_freeze": _freeze,
+    "camera_drop": _drop,
+    "camera_stall_burst": _stop,
+    "camera_out_of_order": _out_of_order,
+    "stamp_duplicate": _duplicate,
+    "stamp_backward": _backward,
+    "clock_step": _step,
+    "cdr_length": _cdr_length,
+    "jpeg_truncated": _jpeg,
+    "encoding_unknown": _encoding,
+    "size_change": _size,
+    "calibration_wrong": _calibration,
+}
+_RELEASES: dict[str, Callable[[list[SentFrame], SentFrame], Iterable[SentFrame]]] = {
+    "camera_stall_burst": _burst,
+    "camera_out_of_order": _left_over,
+}
+"""What is sent when the fault is over, before the next frame."""

@@ -1,0 +1,112 @@
+"""Prepares the drive that a bench plays: cuts it, applies faults of the picture, compresses it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
+from perception_nodes.drives.bag import BagError, RawFrame, camera_info_topic
+from perception_nodes.drives.footage import compressed_message, image_message
+from perception_nodes.drives.log_clock import LogClock
+from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from perception_nodes.drives.synthetic import open_source
+from perception_nodes.faults.scenario import PictureFault, Scenario
+from perception_nodes.faults.weather import with_weather
+from perception_nodes.preprocess.compressed import source_size
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.report.recording import Recorder
+from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
+
+TOPICS = {IMAGE: "/camera/image_raw", COMPRESSED_IMAGE: "/camera/image_raw/compressed"}
+JPEG_QUALITY = 90
+"""Of changed pictures in a drive that was JPEG already."""
+
+
+def needs_preparation(scenario: Scenario) -> bool:
+    """Whether the drive is not played as it was recorded."""
+    weather = any(isinstance(fault, PictureFault) for fault in scenario.faults)
+    return bool(weather or scenario.duration_s or scenario.jpeg_quality)
+
+
+def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
+    """Write the drive as it is to be played, so that this takes no time from the graph later.
+
+    Args:
+        scenario: names the drive, and what to do to it.
+        path: the mcap file to write.
+        disturbed: whether to apply the faults of the picture.
+
+    Returns:
+        How many frames each of these faults has changed, by the fault's number in the scenario.
+
+    Raises:
+        BagError: the drive cannot be read.
+    """
+    weather = {
+        number: fault
+        for number, fault in enumerate(scenario.faults)
+        if isinstance(fault, PictureFault) and disturbed
+    }
+    hits = dict.fromkeys(weather, 0)
+    drive = open_source(scenario.drive, str(scenario.graph.get("topic", "")))
+    was_jpeg = drive.message_type == COMPRESSED_IMAGE
+    quality = scenario.jpeg_quality or (JPEG_QUALITY if was_jpeg else 0)
+    kind = COMPRESSED_IMAGE if quality else IMAGE
+    read = read_compressed_image if was_jpeg else read_image
+    with closing(drive), Recorder(path) as recorder:
+        info = drive.camera_info()
+        if info is not None:
+            recorder.write(camera_info_topic(TOPICS[kind]), CAMERA_INFO, 1, info)
+        for frame in _of_length(drive.frames, scenario.duration_s):
+            at_s, data = frame.log_time_ns / 1e9, frame.data
+            now = {n: f for n, f in weather.items() if f.after_s <= at_s < f.end_s}
+            if now or scenario.jpeg_quality:
+                try:
+                    picture = _pixels(read(data))
+                except FrameRejected as error:
+                    raise BagError(f"{scenario.drive}: frame {frame.index}: {error}") from error
+                for number, fault in now.items():
+                    hits[number] += 1
+                    picture = with_weather(fault.kind, picture, fault.strength, frame.index)
+                data = _message(picture, quality)
+            # A log time of 0 would mean that it is not known.
+            recorder.write(TOPICS[kind], kind, frame.log_time_ns + 1, data)
+    return hits
+
+
+def _of_length(frames: Callable[[], Iterable[RawFrame]], duration_s: float) -> Iterator[RawFrame]:
+    """The frames, with times from 0; a drive that is too short is repeated."""
+    offset_ns, count, period_ns = 0, 0, 0
+    until_ns = round(duration_s * 1e9)
+    while True:
+        clock, last_ns = LogClock(), None
+        for frame in frames():
+            at_ns = offset_ns + clock.passed_ns(frame)
+            if duration_s and at_ns >= until_ns:
+                return
+            period_ns = period_ns if last_ns is None else at_ns - last_ns
+            last_ns = at_ns
+            yield RawFrame(count, at_ns, frame.data)
+            count += 1
+        if not duration_s or last_ns is None:
+            return
+        offset_ns = last_ns + max(period_ns, 1_000_000)
+
+
+def _pixels(image: ImageView) -> NDArray[np.uint8]:
+    """uint8 [height, width, 3] BGR of a frame."""
+    width, height = source_size(image)
+    pixels = np.empty((height, width, 3), np.uint8)
+    Preprocessor(width, height, undistort=False).write(image, pixels, FrameHeader())
+    return pixels
+
+
+def _message(picture: NDArray[np.uint8], jpeg_quality: int) -> bytes:
+    if not jpeg_quality:
+        return image_message(0, picture)
+    jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])[1]
+    return compressed_message(0, jpeg.tobytes())

@@ -1,1 +1,0 @@
-"""Fault injection: the real graph, faults, an independent witness, and a verdict."""

@@ -1,0 +1,1 @@
+"""Runs of the real graph: started, accounted, checked and shown."""

@@ -1,0 +1,207 @@
+"""The acceptance of a computer: a drive, the failovers, and the files of the verdict."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from perception_nodes.core.statistics import summarize
+from perception_nodes.faults.loading import load_scenario
+from perception_nodes.faults.scratch import scratch_folder
+from perception_nodes.graph.graph import (
+    ALL,
+    LIVE,
+    MONITOR,
+    PREPROCESS,
+    VEHICLE,
+    Graph,
+    graph_of,
+)
+from perception_nodes.graph.measured import measured
+from perception_nodes.graph.node_spec import NodeSpec
+from perception_nodes.graph.ros_arguments import RosArguments
+from perception_nodes.graph.settings import SettingsError, refuse
+from perception_nodes.lab.acceptance_drive import Drive, drive
+from perception_nodes.lab.checks import (
+    drive_checks,
+    failover_check,
+    judged_frames,
+    latencies_ms,
+)
+from perception_nodes.lab.judge import Verdict
+from perception_nodes.lab.results import Results
+from perception_nodes.lab.topology import run_scenario
+from perception_nodes.networks.model import load_model
+from perception_nodes.system.environment import package_version
+from perception_nodes.system.files import staged, write_whole
+from perception_nodes.system.processes import machine
+
+FAILOVERS = ("detector_kill", "preprocess_kill", "watchdog_kill", "camera_stop")
+NAMES_A_CAMERA = {"bag", "source", "image_topic"}
+NO_CAMERA = {"bag": "synthetic:1920x1080@30*100000000", "source": "shm"}
+"""What is driven where no camera is named; stopped when the time is up."""
+OF_THE_CAMERA = frozenset(
+    {"camera", "source", "image_topic", "image_transport", "calibration_file", "use_sim_time"}
+)
+"""Parameters that the camera of a failover has its own of."""
+VERDICT_FILE = "verdict.json"
+SET_BY_US = frozenset({"recording", "live", "frames", "autostart"})
+
+
+@dataclass
+class Acceptance:
+    """One acceptance; see `perception accept --help`.
+
+    Attributes:
+        values: parameters of the graph.
+        ros: ROS arguments for its nodes.
+        minutes: how long to drive.
+        say: receives lines of what is ignored, and of what is measured before.
+    """
+
+    values: Mapping[str, Any]
+    ros: RosArguments
+    minutes: float
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        """Check the parameters, before anything runs.
+
+        Raises:
+            SettingsError, ModelError, ScenarioError: one cannot be used.
+        """
+        refuse(self.values, SET_BY_US)
+        if {**self.ros.parameters, **self.values}.get("cameras"):
+            raise SettingsError("parameter cameras: one is accepted at a time; give camera:=NAME")
+        specs = self._nodes(Path("drive.mcap"))
+        for line in ALL.misnamed(specs, self.ros):
+            self.say(line)
+        self.parameters = {name: v for spec in specs for name, v in spec.parameters.items()}
+        found = measured(self.parameters, self.say)
+        self.values, self.parameters = {**self.values, **found}, self.parameters | found
+        self._model = load_model(self.parameters["model"], self.parameters["model_key"])
+        self._scenarios = [load_scenario(name, self._as_driven()) for name in FAILOVERS]
+
+    def run(self, out: Path, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+        """Drive, fail over, judge, and write the results.
+
+        Args:
+            out: folder of the results; they appear when all of them are complete.
+            progress: called with what is done, the steps of it done and their total.
+
+        Returns:
+            The verdict, as `verdict.json` has it.
+
+        Raises:
+            GraphFailure: a process could not start, or ended that should not have.
+            SettingsError: the folder cannot be written to.
+            KeyboardInterrupt: interrupted by the user; nothing is left.
+        """
+        with scratch_folder() as scratch:
+            folder = Path(scratch) / "results"
+            folder.mkdir()
+            recording = folder / "drive.mcap"
+            seen = drive(
+                self._nodes(recording),
+                recording,
+                folder / "nodes.log",
+                60 * self.minutes,
+                lambda done, total: progress("driving, seconds", done, total),
+            )
+            verdicts = self._fail_over(folder / "failover", progress)
+            verdict = self._verdict(seen, verdicts)
+            # Imported here: every command would load the plotting library otherwise.
+            from perception_nodes.lab.acceptance_page import render
+
+            write_whole(folder / "report.html", render(verdict))
+            write_whole(folder / VERDICT_FILE, json.dumps(verdict, indent=2) + "\n")
+            _deliver(folder, out)
+        return verdict
+
+    def _nodes(self, recording: Path) -> list[NodeSpec]:
+        """The processes of the drive."""
+        values = {**self.values, "recording": str(recording), "live": False}
+        if not self._names_a_camera():
+            values |= NO_CAMERA
+        kinds = graph_of({**self.ros.parameters, **values}).kinds
+        return Graph((MONITOR, *kinds)).nodes(values, self.ros)
+
+    def _names_a_camera(self) -> bool:
+        """Whether one is given as a parameter of the graph, or of a node in a parameter file."""
+        if NAMES_A_CAMERA & {*self.values, *self.ros.parameters}:
+            return True
+        taken = next(
+            spec.parameters
+            for spec in VEHICLE.nodes(self.values, self.ros)
+            if spec.executable == PREPROCESS.executable
+        )
+        fields = PREPROCESS.settings.model_fields
+        return any(taken[name] != fields[name].default for name in ("source", "image_topic"))
+
+    def _as_driven(self) -> dict[str, Any]:
+        """The parameters that differ from their defaults, for the graph of a failover."""
+        return {
+            name: self.parameters[name]
+            for name, field in LIVE.parameters.items()
+            if name not in OF_THE_CAMERA
+            and (name in ("backend", "standby") or self.parameters[name] != field.default)
+        }
+
+    def _fail_over(self, out: Path, progress: Callable[[str, int, int], None]) -> list[Verdict]:
+        with Results(self._scenarios, out, None) as results:
+            for done, scenario in enumerate(self._scenarios):
+                progress("failing over", done, len(self._scenarios))
+                begin_s = time.monotonic()
+                results.add(run_scenario(scenario, out), time.monotonic() - begin_s)
+        return results.verdicts
+
+    def _verdict(self, seen: Drive, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+        parameters = self.parameters
+        checks = drive_checks(
+            seen, 60 * self.minutes, parameters["deadline_ms"], bool(parameters.get("tracks"))
+        )
+        checks += [failover_check(verdict) for verdict in verdicts]
+        frames = judged_frames(seen)
+        own = {"recording", "live", "frames"}
+        return {
+            "fit": all(check.passed for check in checks),
+            "checks": [asdict(check) for check in checks],
+            "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "version": package_version(),
+            "machine": machine(),
+            "model": {
+                "name": self._model.name,
+                "sha256": self._model.sha256,
+                "license": self._model.license,
+            },
+            "minutes": self.minutes,
+            "deadline_ms": parameters["deadline_ms"],
+            "parameters": {name: v for name, v in sorted(parameters.items()) if name not in own},
+            "frames": summarize(frames),
+            "latencies_ms": [round(took, 3) for took in latencies_ms(frames) if isfinite(took)],
+        }
+
+
+def _deliver(results: Path, out: Path) -> None:
+    """Move results to their folder, all or nothing.
+
+    Raises:
+        SettingsError: the folder cannot be written to.
+    """
+    try:
+        with staged(out, last=VERDICT_FILE) as folder:
+            shutil.copytree(results, folder, dirs_exist_ok=True)
+            # An earlier verdict must never lie beside a recording that it is not about.
+            (out / VERDICT_FILE).unlink(missing_ok=True)
+    except OSError as error:
+        # Of the files that could not be copied, shutil lists each with its reason.
+        reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror
+        raise SettingsError(
+            f"results cannot be written to {out}: {reason}; name another folder with --out, or "
+            "make room"
+        ) from error

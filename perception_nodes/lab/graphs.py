@@ -1,0 +1,62 @@
+"""Graphs that only benchmarks start, and the parameters of their nodes."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from perception_nodes.graph.config import DetectorSettings, PreprocessSettings, Runtime, Settings
+from perception_nodes.graph.graph import LIVE, PLAYER, REPLAY, REPUBLISH, Graph, NodeKind
+from perception_nodes.graph.settings import Source, Topic, same
+
+PACKAGE = "perception_nodes.lab.nodes"
+
+
+class ReceiverSettings(Settings):
+    """Parameters of receiver_node."""
+
+    source: Source = same(PreprocessSettings, "source")
+    detections_topic: Topic = same(DetectorSettings, "detections_topic")
+    received_file: str = Field(
+        default="", description="JSON file that receives arrival times and frame reports"
+    )
+
+
+class BareInferenceSettings(Settings):
+    """Parameters of bare_inference_node."""
+
+    model: str = same(DetectorSettings, "model")
+    backend: Runtime = same(DetectorSettings, "backend")
+    threads: int = same(DetectorSettings, "threads")
+    stay_awake: Literal["auto", "always", "never"] = same(DetectorSettings, "stay_awake")
+    detections_topic: Topic = same(DetectorSettings, "detections_topic")
+    durations_file: str = Field(default="", description="JSON file that receives the durations")
+
+
+class RecorderSettings(Settings):
+    """Parameters of recorder_node."""
+
+    image_topic: Topic = same(PreprocessSettings, "image_topic")
+    images_file: str = Field(default="", description="JSON file that receives the number of images")
+
+
+RECEIVER = NodeKind("receiver_node", ReceiverSettings, PACKAGE)
+
+MEASURED = Graph((RECEIVER, *REPLAY.kinds))
+"""A played drive, with a receiver that records when detections arrive."""
+
+BESIDE_RECORDER = Graph(
+    (
+        NodeKind("recorder_node", RecorderSettings, PACKAGE),
+        RECEIVER,
+        *LIVE.kinds,
+        REPUBLISH,
+        PLAYER,
+    )
+)
+"""The same, and a recorder that subscribes to the images of shared memory."""
+
+BARE_INFERENCE = Graph((NodeKind("bare_inference_node", BareInferenceSettings, PACKAGE), PLAYER))
+"""A camera, and a node that only calls the backend."""
+
+CAMERA = Graph((PLAYER,))
+"""A camera alone."""

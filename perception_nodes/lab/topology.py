@@ -1,0 +1,247 @@
+"""Where bench and unit of a scenario run: on this machine, on two, or in their own namespaces."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from perception_nodes.core.errors import PerceptionError
+from perception_nodes.faults.address import PORT, is_loopback, joined_address, split_address
+from perception_nodes.faults.inject import has_small_shm
+from perception_nodes.faults.lossy_network import (
+    OWN_NETWORK,
+    UNIT_ADDRESS,
+    VARIABLE,
+    LossyLink,
+    why_unavailable,
+)
+from perception_nodes.faults.scenario import (
+    Conditions,
+    Expectation,
+    NetworkFault,
+    Scenario,
+    ShmFullFault,
+)
+from perception_nodes.faults.unit import TOKEN_VARIABLE, RemoteUnit
+from perception_nodes.lab.judge import Verdict
+from perception_nodes.lab.run import run_here
+from perception_nodes.system.environment import RANGE, SUBNET, die_with_parent, open_to_network
+
+PRIVATE_SHM = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'
+UNIT_SHM_MB = 1024
+THIS_MACHINE = "127.0.0.1"
+MODULE = "perception_nodes.lab.topology"
+UNIT_START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 30.0
+"""A process that ends its graph in order gets this long; then it is killed."""
+
+
+def run_scenario(scenario: Scenario, out: Path, unit: str = "") -> Verdict:
+    """Run a scenario with bench and unit where they belong; one that cannot be run has failed.
+
+    Args:
+        scenario: what to run.
+        out: folder for recordings and the nodes' messages.
+        unit: HOST:PORT of a unit on another machine; empty for this machine.
+
+    Raises:
+        KeyboardInterrupt: interrupted by the user; everything that was started is stopped.
+    """
+    try:
+        return _run(scenario, out, unit)
+    except (PerceptionError, OSError) as error:
+        return _not_run(scenario, " ".join(str(error).split()))
+    except Exception as error:  # a defect here must not cost the verdicts of the other scenarios
+        with suppress(OSError):
+            (out / f"{scenario.name}.log").write_text(traceback.format_exc(), encoding="utf-8")
+        return _not_run(scenario, f"{type(error).__name__}: {error} (see {scenario.name}.log)")
+
+
+def _run(scenario: Scenario, out: Path, unit: str) -> Verdict:
+    if unit:
+        return _on_a_unit(scenario, out, unit)
+    if scenario.network is not None:
+        return _over_a_network(scenario, scenario.network, out)
+    small = [f for f in scenario.faults if isinstance(f, ShmFullFault) and not has_small_shm(f)]
+    if small:
+        prefix = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", PRIVATE_SHM)
+        with _ScenarioProcess((*prefix, str(small[0].size_mb)), scenario, out, {}) as process:
+            return process.verdict()
+    if scenario.cameras > 1:
+        return _with_second_camera(scenario, out)
+    return run_here(scenario, out)
+
+
+def _on_a_unit(scenario: Scenario, out: Path, unit: str) -> Verdict:
+    """Run it on a vehicle computer, over the real network."""
+    if scenario.graph.get("source") == "shm" or scenario.cameras > 1:
+        return _not_run(scenario, "its camera is in the unit's own memory; run it there")
+    if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
+        return _not_run(scenario, "the network to the unit is a real one and cannot be disturbed")
+    if not is_loopback(split_address(unit)[0]):
+        open_to_network()
+    with RemoteUnit(unit) as remote:
+        verdict = run_here(scenario, out, remote)
+    verdict.notes.append("over a real network, with its own delay and losses")
+    return verdict
+
+
+def _over_a_network(scenario: Scenario, conditions: Conditions, out: Path) -> Verdict:
+    """Run it in two network namespaces; without these over loopback, if the faults allow it."""
+    if os.environ.get(VARIABLE):
+        with LossyLink(conditions) as link:
+            # Shared memory of its own too: a reboot clears it.
+            place = ("unshare", "--mount", "sh", "-c", PRIVATE_SHM, str(UNIT_SHM_MB))
+            unit = link.in_unit_namespace(lambda: _start_unit(UNIT_ADDRESS, PORT, place))
+            with _serving(unit, UNIT_ADDRESS, PORT) as remote:
+                return run_here(scenario, out, remote, link)
+    why = why_unavailable()
+    if not why:
+        # Discovery by multicast: nobody else is in this network.
+        environment = {VARIABLE: "1", RANGE: SUBNET}
+        with _ScenarioProcess(OWN_NETWORK, scenario, out, environment) as process:
+            return process.verdict()
+    if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
+        return _not_run(scenario, f"the network cannot be simulated: {why}")
+    port = _free_port()
+    with _serving(_start_unit(THIS_MACHINE, port), THIS_MACHINE, port) as remote:
+        verdict = run_here(scenario, out, remote)
+    verdict.notes.append(f"over loopback, with no delay and no loss: {why}")
+    return verdict
+
+
+def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
+    """Run it beside a second camera, whose graph must not notice the faults."""
+    expect = scenario.expect
+    second = scenario.model_copy(
+        update={
+            "name": scenario.runs[1],
+            "cameras": 1,
+            "graph": {**scenario.graph, "camera": "second"},
+            "faults": (),
+            "expect": Expectation(
+                lost=expect.lost,
+                lost_at_most=expect.lost_at_most,
+                miss_rate_at_most=expect.miss_rate_at_most,
+                recovered_within_ms=expect.recovered_within_ms,
+            ),
+        }
+    )
+    with _ScenarioProcess((), second, out, {}) as beside:
+        verdict = run_here(scenario, out)
+        other = beside.verdict()
+    verdict.problems += [f"second camera: {problem}" for problem in other.problems]
+    verdict.notes.append(
+        f"second camera: {other.sent} frames, "
+        + ", ".join(f"{count} {status}" for status, count in sorted(other.statuses.items()))
+    )
+    return verdict
+
+
+class _ScenarioProcess:
+    """A scenario in a child process, started through another command; a context manager."""
+
+    def __init__(
+        self,
+        prefix: Sequence[str],
+        scenario: Scenario,
+        out: Path,
+        environment: Mapping[str, str],
+    ) -> None:
+        us = os.getpid()
+        self._scenario = scenario
+        self._process = subprocess.Popen(
+            (*prefix, sys.executable, "-m", MODULE, scenario.model_dump_json(), str(out), str(us)),
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches this process, which stops the child in order
+            preexec_fn=lambda: die_with_parent(us),
+        )
+
+    def verdict(self) -> Verdict:
+        """Wait for its verdict."""
+        output, errors = self._process.communicate()
+        try:
+            return Verdict.model_validate_json(output)
+        except ValueError:
+            said = (errors.strip().splitlines() or ["no message"])[-1]
+            status = self._process.returncode
+            return _not_run(self._scenario, f"its process ended with status {status}: {said}")
+
+    def __enter__(self) -> "_ScenarioProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _stop(self._process)
+
+
+def _stop(process: "subprocess.Popen[Any]") -> None:
+    """Ask a process to end, and give it the time to clean up."""
+    process.terminate()  # not by SIGINT: a bench that a script put in the background ignores it
+    try:
+        process.communicate(timeout=STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its children too, which may hold its pipes
+        process.communicate()
+
+
+def _not_run(scenario: Scenario, why: str) -> Verdict:
+    return Verdict(scenario=scenario.name, title=scenario.title, problems=[f"not run: {why}"])
+
+
+def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
+    """Start a process that serves as the unit; the prefix is a command that starts it."""
+    us = os.getpid()
+    os.environ.setdefault(TOKEN_VARIABLE, secrets.token_hex())
+    command = (*prefix, sys.executable, "-m", "perception_nodes", "hil", "unit")
+    return subprocess.Popen(
+        [*command, "--listen", joined_address(host, port)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C reaches this process, which stops the unit in order
+        preexec_fn=lambda: die_with_parent(us),
+    )
+
+
+@contextmanager
+def _serving(process: "subprocess.Popen[bytes]", host: str, port: int) -> Iterator[RemoteUnit]:
+    """A connection to the unit that a process serves as; both end with the context."""
+    try:
+        with RemoteUnit(joined_address(host, port), UNIT_START_TIMEOUT_S) as remote:
+            yield remote
+    finally:
+        _stop(process)
+
+
+def _free_port() -> int:
+    with socket.create_server((THIS_MACHINE, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def main() -> int:
+    """Entry point of a `_ScenarioProcess`: runs a scenario and prints its verdict as JSON."""
+    scenario, out, parent = sys.argv[1:]
+    # Once more: on entering a namespace the kernel resets it.
+    die_with_parent(int(parent))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        verdict = run_scenario(Scenario.model_validate_json(scenario), Path(out))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    print(verdict.model_dump_json())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Files of a network and what they say: model.yaml, terms, signature, heads, import."""

@@ -1,0 +1,1 @@
+"""Coded video: demux, decode, count, encode."""

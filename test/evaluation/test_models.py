@@ -1,0 +1,199 @@
+"""The comparison of models: complete figures, a readable picture, and no speed of what is wrong."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from perception_nodes.backends.auto import AUTO, runtime_for
+from perception_nodes.backends.instructions import VARIABLE
+from perception_nodes.core.inference import HeadTensors
+from perception_nodes.evaluation import models as bench
+from perception_nodes.evaluation.models import Disagreement, ModelsBench, agreement, result_table
+from perception_nodes.evaluation.models_report import picture, render
+from perception_nodes.evaluation.pareto import Point, front_of
+from perception_nodes.evaluation.pareto_chart import pareto_svg
+from perception_nodes.evaluation.roofline import network_facts
+from perception_nodes.graph.settings import SettingsError
+from perception_nodes.networks.model import Model, load_model
+
+
+def test_a_child_beside_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same network twice is as fast as itself, as far as this machine can tell."""
+    monkeypatch.setattr(bench, "RATE_HZ", 200.0)
+    parent = load_model("road-n")
+    child = parent.model_copy(update={"name": "child", "parent": "road-n", "gmac": 2.0})
+    orphan = parent.model_copy(update={"name": "orphan", "parent": "elsewhere"})
+    result = ModelsBench([parent, child, orphan], 10, [1], []).run(lambda text: None)
+    json.dumps(result)
+    first, second, third = result["models"]
+    assert first["speedup_vs_parent"] is third["speedup_vs_parent"] is None
+    assert 0.2 < second["speedup_vs_parent"] < 5
+    assert second["predicted_speedup"] == 1
+    assert "model.yaml says 2 GMAC" in second["notes"][0]
+    assert "elsewhere is not among the models" in third["notes"][0]
+    assert first["gmac"] == pytest.approx(0.5798, abs=1e-4)
+    assert first["size_bytes"] == parent.path.stat().st_size
+    assert {(run["threads"], run["pace"]) for run in first["runs"]} == {(1, "tight"), (1, "paced")}
+    assert first["latency_ms"]["p50"] <= first["latency_ms"]["p90"] <= first["latency_ms"]["p99"]
+    assert first["roofline_share"] > 0
+    page = render(result)
+    assert "times as fast as its parent road-n" in page
+    svg = picture(result)
+    assert svg in page
+    ElementTree.fromstring(svg)
+
+
+def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
+    """They would stand for each other, and one that is too slow could be in time."""
+    shutil.copytree(load_model("road-s").folder, tmp_path / "road-n")
+    description = tmp_path / "road-n" / "model.yaml"
+    text = description.read_text(encoding="utf-8")
+    description.write_text(text.replace("name: road-s\n", "name: road-n\n"), encoding="utf-8")
+    models = [load_model("road-n"), load_model(str(tmp_path / "road-n"))]
+    with pytest.raises(SettingsError, match="several models have the name road-n, in /.* and /"):
+        ModelsBench(models, 1, [1], []).run(lambda text: None)
+
+
+def test_each_model_is_timed_on_each_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "RATE_HZ", 200.0)
+    runtimes = ["onnxruntime", "openvino"]
+    result = ModelsBench([load_model("road-n")], 10, [1], [], runtimes).run(lambda text: None)
+    (model,) = result["models"]
+    assert [run["backend"] for run in model["runs"]] == [name for name in runtimes for _ in (1, 2)]
+    assert model["latency_ms"]["p50"] == model["runs"][0]["p50"] != model["runs"][2]["p50"]
+    for name in runtimes:
+        assert name in render(result)
+
+
+@pytest.fixture
+def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor with matrix tiles, with which the dense networks are faster."""
+
+    def faster(model: Model, *_: object) -> str:
+        return "ALL" if "dense" in model.name else "AVX512_CORE_FP16"
+
+    monkeypatch.setattr(bench, "faster_instructions", faster)
+    monkeypatch.setattr(bench, "agreement", lambda *_: None)
+    monkeypatch.setattr(bench, "RATE_HZ", 1000.0)
+    monkeypatch.setenv(VARIABLE, "")  # so that what is set is taken back
+    monkeypatch.delenv(VARIABLE)
+
+
+@pytest.mark.parametrize(
+    "names, set_to, noted",
+    [
+        (["dense-416x256"], "ALL", []),
+        (["dense-416x256", "open-n"], "ALL", ["open-n"]),
+        (["open-n", "dense-416x256"], "AVX512_CORE_FP16", ["dense-416x256"]),
+        (["road-n"], "AVX512_CORE_FP16", []),
+    ],
+)
+def test_the_first_model_decides_on_matrix_tiles_as_in_a_detector(
+    tiles: None, names: list[str], set_to: str, noted: list[str]
+) -> None:
+    result = ModelsBench([load_model(name) for name in names], 1, [1], []).run(lambda text: None)
+    assert result["machine"]["onednn_max_cpu_isa"] == os.environ[VARIABLE] == set_to
+    told = [(model["name"], note) for model in result["models"] for note in model["notes"]]
+    told = [(name, note) for name, note in told if VARIABLE in note]
+    assert [name for name, _ in told] == noted
+    caption = str(result_table(result).caption)
+    assert all(note in caption and "measure it alone" in note for _, note in told)
+
+
+def test_the_environment_decides_on_instructions(
+    tiles: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "AVX2")
+    models = [load_model(name) for name in ("dense-416x256", "open-n")]
+    result = ModelsBench(models, 1, [1], []).run(lambda text: None)
+    assert result["machine"]["onednn_max_cpu_isa"] == "AVX2"
+    assert not any(VARIABLE in note for model in result["models"] for note in model["notes"])
+
+
+def test_auto_times_each_model_on_the_runtime_that_suits_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench, "RATE_HZ", 200.0)
+    parent, child = load_model("dense-416x256"), load_model("road-n")
+    result = ModelsBench([parent, child], 10, [1], []).run(lambda text: None)
+    backends = [{run["backend"] for run in model["runs"]} for model in result["models"]]
+    assert backends == [{"openvino"}, {"litert"}]
+    assert result["models"][1]["speedup_vs_parent"] > 1
+
+
+def test_a_network_that_runtimes_see_differently_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench, "MIN_COSINE", 1.1)
+    with pytest.raises(Disagreement, match="differ, cosine 0.9"):
+        agreement(load_model("road-n"))
+
+
+@pytest.mark.parametrize("name", ["road-n", "road-s", "road-xs", "plain-s", "road-m"])
+def test_the_runtimes_of_the_graph_agree_on_every_network_of_ours(name: str) -> None:
+    """LiteRT ends at logits of 8, where the others go on; no score can tell."""
+    model = load_model(name)
+    found = agreement(model, [runtime_for(AUTO, model)])
+    assert found is not None
+    assert found > 0.99
+
+
+@pytest.mark.parametrize(
+    ("theirs", "cosine"), [((0.0, 0.0), 1.0), ((1.0, 0.0), None), ((0.0, 1.0), None)]
+)
+def test_outputs_of_zeros_are_the_same_only_as_zeros(
+    monkeypatch: pytest.MonkeyPatch, theirs: tuple[float, float], cosine: float | None
+) -> None:
+    """Of boxes and class scores: one runtime finds nothing, and the other what is given."""
+
+    class Fake:
+        def __init__(self, values: tuple[float, float]) -> None:
+            boxes, scores = (np.full((1, 4, 2), value, np.float32) for value in values)
+            self._heads = HeadTensors([boxes], [scores])
+
+        def load(self, model: object) -> None: ...
+
+        def close(self) -> None: ...
+
+        def infer(self, picture: object) -> HeadTensors:
+            return self._heads
+
+    seen = {"openvino": (0.0, 0.0), "onnxruntime": theirs}
+    monkeypatch.setattr(bench, "open_backend", lambda name, settings: Fake(seen[name]))
+    if cosine is None:
+        with pytest.raises(Disagreement, match=r"cosine 0\.0000"):
+            agreement(load_model("road-n"))
+    else:
+        assert agreement(load_model("road-n")) == cosine
+
+
+def test_the_graph_tells_the_cost() -> None:
+    # As counted layer by layer when it was trained.
+    facts = network_facts(load_model("dense-416x256"))
+    assert facts.activation == "silu"
+    assert facts.gmac == pytest.approx(1.12399872)
+    assert network_facts(load_model("road-n")).activation == "hardswish"
+
+
+def test_the_front() -> None:
+    points = [
+        Point(n, None, "int8", x, y) for n, x, y in (("a", 1, 0.3), ("b", 2, 0.2), ("c", 3, 0.4))
+    ]
+    assert [point.name for point in front_of(points)] == ["a", "c"]
+
+
+def test_a_picture_of_one_and_of_many() -> None:
+    one = [Point("a<b $x$", None, "fp32", 5.0, 0.5)]
+    assert "a&lt;b $x$" in pareto_svg(one, "x&y", "here")
+    many = [Point(f"m{i}", "m0", "int8", 5 + i % 3, 0.5 + i / 100) for i in range(12)]
+    svg = pareto_svg(many, "x", "here")
+    words = [
+        text.text for text in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert {point.name for point in many} < set(words)
+    assert svg == pareto_svg(many, "x", "here"), "the same figures give the same file"

@@ -1,0 +1,53 @@
+"""What may be named as a target of `perception bench shapes` depends on the processor."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from perception_nodes.backends.instructions import VARIABLE, WITHOUT_TILES
+from perception_nodes.core.inference import BackendError
+from perception_nodes.evaluation import targets
+from perception_nodes.evaluation.targets import Target, read_target, usual_targets
+from perception_nodes.system import processes
+
+
+@pytest.fixture
+def flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The description of a processor with AVX2 alone."""
+    info = tmp_path / "cpuinfo"
+    info.write_text("flags : fpu avx2\n")
+    monkeypatch.setattr(processes, "CPU_INFO", info)
+    return info
+
+
+def test_instructions_that_the_processor_lacks_are_refused(flags: Path) -> None:
+    assert read_target("openvino:AVX2") == Target("openvino", "AVX2")
+    for name, flag in (("ALL", "amx_int8"), ("AVX512_CORE_VNNI", "avx512_vnni")):
+        with pytest.raises(BackendError, match=f"openvino:{name} needs a processor with {flag}"):
+            read_target(f"openvino:{name}")
+    flags.write_text("flags : fpu avx2 amx_int8\n")
+    assert read_target("openvino:ALL") == Target("openvino", "ALL")
+
+
+def test_usual_targets_are_those_of_the_processor(flags: Path) -> None:
+    assert list(map(str, usual_targets())) == ["litert", "openvino", "openvino:AVX2", "fpga:512"]
+    flags.write_text("flags : fpu avx2 amx_int8\n")
+    assert "openvino:ALL" in map(str, usual_targets())
+    flags.write_text("Features : fp asimd\n")
+    assert list(map(str, usual_targets())) == ["litert", "openvino", "fpga:512"]
+
+
+@pytest.mark.parametrize("variant, used", [("", WITHOUT_TILES), ("ALL", "ALL")])
+def test_the_callers_environment_does_not_rename_a_target(
+    monkeypatch: pytest.MonkeyPatch, variant: str, used: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, "SSE41")
+    monkeypatch.setattr(targets, "leave_to_parent", lambda: None)
+    targets._begin(variant)
+    assert os.environ[VARIABLE] == used
+
+
+def test_an_unknown_target_is_told_with_the_known_ones() -> None:
+    with pytest.raises(BackendError, match=r"'openvino:NONE' is unknown; known are litert"):
+        read_target("openvino:NONE")

@@ -1,0 +1,69 @@
+"""How the results of an acceptance reach their folder, and what is refused before it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from perception_nodes.core.errors import PerceptionError
+from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS
+from perception_nodes.graph.settings import SettingsError
+from perception_nodes.lab.acceptance import Acceptance, _deliver
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    (folder / "failover").mkdir(parents=True)
+    for name in ("verdict.json", "drive.mcap", "failover/report.html"):
+        (folder / name).write_text("new")
+    return folder
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_results_take_the_place_of_earlier_ones(tmp_path: Path, results: Path) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):
+        _deliver(results, out)
+        assert content(out) == content(results)
+
+
+def test_where_they_cannot_be_written_nothing_of_them_is_left(
+    tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    copy = shutil.copy2
+
+    def fill(source: str, target: str, **_: object) -> None:
+        if source.endswith("drive.mcap"):
+            raise OSError(28, "No space left on device")
+        copy(source, target)
+
+    monkeypatch.setattr(shutil.copytree, "__defaults__", (False, None, fill, False, False))
+    with pytest.raises(
+        SettingsError, match=r"to .*/out: \[Errno 28\] No space left on device; name"
+    ):
+        _deliver(results, out)
+    assert not out.exists()
+
+
+def test_an_earlier_verdict_is_not_left_beside_another_recording(
+    tmp_path: Path, results: Path
+) -> None:
+    (tmp_path / "verdict.json").write_text("fit")
+    (tmp_path / "drive.mcap").mkdir()  # where the recording cannot go
+    with pytest.raises(SettingsError, match="results cannot be written"):
+        _deliver(results, tmp_path)
+    assert not (tmp_path / "verdict.json").exists()
+
+
+def test_a_key_that_cannot_be_read_is_known_before_anything_runs() -> None:
+    with pytest.raises(PerceptionError, match="/nowhere"):
+        Acceptance({"model_key": "/nowhere"}, NO_ROS_ARGUMENTS, 0.1, print)

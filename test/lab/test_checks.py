@@ -1,0 +1,277 @@
+"""What the verdict on a drive says, on made-up drives."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameRecord, FrameStatus
+from perception_nodes.core.health import HealthMode
+from perception_nodes.faults.loading import shipped
+from perception_nodes.graph.graph import REPLAY, VEHICLE
+from perception_nodes.lab.acceptance import FAILOVERS
+from perception_nodes.lab.acceptance_drive import OURS, Drive
+from perception_nodes.lab.budgets import PACES, PROCESSOR_MS, SETTLING_S, STANDBY, START_S
+from perception_nodes.lab.checks import drive_checks, failover_check
+from perception_nodes.lab.judge import Verdict
+from perception_nodes.lab.resources import ResourcesHeld
+from perception_nodes.report.recording import (
+    DETECTIONS_TOPIC,
+    DIAGNOSTICS_TOPIC,
+    FRAME_REPORT_TOPIC,
+    HEALTH_TOPIC,
+    SAFE_STOP_TOPIC,
+    FrameDetections,
+    HealthChange,
+    Recording,
+    ReportedFrame,
+)
+
+MS, SECOND = 1_000_000, 1_000_000_000
+START_NS = 1_700_000_000 * SECOND
+FIRST_S = 4.0
+"""When the first detections came, from the start."""
+SECONDS, PERIOD_NS = 40, 33_333_333
+
+
+def report(number: int, status: FrameStatus = FrameStatus.OK, took_ms: float = 5.0):
+    """The report of a frame of a camera with 30 Hz."""
+    at_ns = START_NS + round(FIRST_S * SECOND) + number * PERIOD_NS
+    published_ns = number * PERIOD_NS + round(took_ms * MS) if status in PUBLISHED else 0
+    record = FrameRecord(
+        sequence=number,
+        status=status,
+        stamp_ns=at_ns,
+        capture_ns=number * PERIOD_NS + 1,
+        published_ns=published_ns,
+    )
+    return ReportedFrame.of_record(record, at_ns + round(took_ms * MS))
+
+
+def times_ns(rate_hz: float) -> list[int]:
+    """Arrivals at a rate, from the first detections to the end."""
+    begin_ns = START_NS + round(FIRST_S * SECOND)
+    return [begin_ns + round(i * SECOND / rate_hz) for i in range(round(SECONDS * rate_hz))]
+
+
+def sample(second: int, memory_mb: float = 100.0, processor_s: float = 0.2) -> ResourcesHeld:
+    names = ("detector_node", "detector_node" + STANDBY)
+    return ResourcesHeld(
+        float(second),
+        dict.fromkeys(names, memory_mb),
+        dict.fromkeys(names, 20),
+        {"detector_node": second * processor_s, names[1]: second * 0.01},
+        30.0,
+    )
+
+
+REPORTS = tuple(report(number) for number in range(1700))
+
+
+def good(reports=None) -> Drive:
+    """A drive with nothing wrong, and any reports."""
+    reports = list(REPORTS[: 30 * SECONDS]) if reports is None else reports
+    shown = [r for r in reports if r.status in PUBLISHED]
+    recording = Recording(
+        reports,
+        {r.stamp_ns: FrameDetections.none() for r in shown},
+        health=[HealthChange(START_NS, HealthMode.NOMINAL, "")],
+    )
+    arrivals = {
+        DETECTIONS_TOPIC: [r.log_time_ns for r in shown],
+        FRAME_REPORT_TOPIC: [r.log_time_ns for r in reports],
+        HEALTH_TOPIC: times_ns(10),
+        SAFE_STOP_TOPIC: times_ns(10),
+        DIAGNOSTICS_TOPIC: times_ns(1),
+    }
+    end_ns = START_NS + round((FIRST_S + SECONDS) * SECOND)
+    samples = [sample(second) for second in range(SECONDS)]
+    return Drive(START_NS, end_ns, recording, arrivals, samples)
+
+
+def failed(seen: Drive, seconds: float = SECONDS - SETTLING_S, tracks: bool = False) -> set[str]:
+    """Names of the checks that the drive does not pass."""
+    return {c.name for c in drive_checks(seen, seconds, 10.0, tracks) if not c.passed}
+
+
+def test_a_good_drive_passes_every_check():
+    checks = drive_checks(good(), SECONDS - SETTLING_S, 10.0, tracks=False)
+    assert [check.name for check in checks if not check.passed] == []
+    assert len(checks) == 18
+
+
+def test_no_detections_at_all():
+    seen = good()
+    seen.arrivals_ns[DETECTIONS_TOPIC] = []
+    assert failed(seen) == {"start-up"}
+
+
+def test_a_late_start():
+    seen = good()
+    seen.started_ns -= round((START_S - FIRST_S + 0.1) * SECOND)
+    assert "start-up" in failed(seen)
+
+
+def test_a_drive_that_ended_early():
+    assert failed(good(), seconds=600) == {"drive"}
+
+
+@settings(max_examples=30)
+@given(st.integers(100, 1500), st.integers(0, 4), st.sampled_from(list(FrameStatus)))
+def test_one_frame_in_a_thousand_may_miss_the_deadline(count, missed, status):
+    at = 200  # behind the first five seconds, which do not count
+    took_ms = 30.0 if status == FrameStatus.LATE else 5.0
+    reports = list(REPORTS[: at + count])
+    for number in range(missed):
+        reports[at + 7 * number] = report(at + 7 * number, status, took_ms)
+    begin_ns = reports[0].log_time_ns + SETTLING_S * SECOND
+    judged = sum(begin_ns <= r.log_time_ns for r in reports)
+    lost = 0 if status in IN_TIME else missed
+    seen = good(reports)
+    seen.ended_ns = reports[-1].log_time_ns
+    names = {check.name: check.passed for check in drive_checks(seen, 1, 10.0, False)}
+    assert names["p99.9"] == (1000 * lost <= judged)
+    assert names["told"]
+
+
+def test_a_late_frame_that_is_called_ok_is_a_lie():
+    reports = list(REPORTS[: 30 * SECONDS])
+    reports[400] = report(400, FrameStatus.OK, took_ms=11)
+    assert "told" in failed(good(reports))
+
+
+def test_what_the_monitor_has_late_is_told_and_not_judged():
+    seen = good()
+    for number, r in enumerate(seen.recording.reports):
+        seen.recording.arrived_ns[r.stamp_ns] = r.stamp_ns + (65 if number >= 1000 else 6) * MS
+    (tail,) = [c for c in drive_checks(seen, 1, 10.0, False) if c.name == "p99.9"]
+    assert tail.passed
+    assert tail.notes[0].startswith("detections of 200 frames that were published in time")
+    assert drive_checks(good(), 1, 10.0, False)[2].notes == ()
+
+
+def test_published_detections_that_did_not_arrive():
+    seen = good()
+    del seen.recording.detections[seen.recording.reports[500].stamp_ns]
+    assert failed(seen) == {"told"}
+
+
+@pytest.mark.parametrize("wrong", ["gap", "twice"])
+def test_frame_numbers(wrong):
+    seen = good()
+    reports = seen.recording.reports
+    reports.insert(600, reports[600]) if wrong == "twice" else reports.pop(600)
+    assert "frame numbers" in failed(seen)
+
+
+def test_a_clock_that_cannot_be_trusted():
+    reports = list(REPORTS[: 30 * SECONDS])
+    reports[700] = replace(reports[700], clock_suspect=True)
+    assert failed(good(reports)) == {"camera's clock"}
+
+
+@pytest.mark.parametrize(("at_s", "is_judged"), [(8.0, True), (20.0, True), (60.0, False)])
+def test_unsafe_while_the_drive_is_judged(at_s, is_judged):
+    """A mode holds until the next one: it may have begun before, and be over after the end."""
+    seen = good()
+    at_ns = START_NS + round(at_s * SECOND)
+    seen.recording.health.append(HealthChange(at_ns, HealthMode.UNSAFE, "no frame"))
+    assert failed(seen) == ({"health"} if is_judged else set())
+
+
+def test_a_process_that_died():
+    seen = good()
+    seen.died.add("detector_node")
+    assert failed(seen) == {"processes"}
+
+
+@pytest.mark.parametrize("name", ["view_node", "detector_node" + STANDBY])
+def test_a_process_that_was_to_run_and_does_not(name):
+    seen = good()
+    seen.wanted = {"detector_node", "detector_node" + STANDBY}
+    assert failed(seen) == set()
+    seen.wanted.add("view_node")
+    for second, held in enumerate(seen.samples):
+        held.memory_mb["view_node"] = 50.0
+        if second >= 30:
+            del held.memory_mb[name]
+    (check,) = [c for c in drive_checks(seen, 1, 10.0, False) if c.name == "processes"]
+    assert (check.passed, check.found) == (False, f"{name} did not run all the time")
+    seen.wanted.remove(name)
+    assert "processes" not in failed(seen), "one that was not to run"
+
+
+def test_too_much_processor_time():
+    share = 1.1 * PROCESSOR_MS["detector_node"] * 30 / 1000
+    seen = good()
+    seen.samples = [sample(second, processor_s=share) for second in range(SECONDS)]
+    assert failed(seen) == {"processor time: detector_node"}
+
+
+def test_a_leak():
+    seen = good()
+    seen.samples = [sample(second, memory_mb=100 + 0.6 * second) for second in range(SECONDS)]
+    assert failed(seen) == {"memory"}
+
+
+def test_what_a_process_takes_while_it_starts_is_not_judged():
+    seen = good()
+    for second in range(8):
+        seen.samples[second] = sample(second, memory_mb=10 * second)
+    assert failed(seen) == set()
+
+
+@pytest.mark.parametrize("topic", [HEALTH_TOPIC, SAFE_STOP_TOPIC, FRAME_REPORT_TOPIC])
+def test_a_topic_with_a_hole(topic):
+    seen = good()
+    hole = START_NS + 20 * SECOND
+    kept = [at for at in seen.arrivals_ns[topic] if not hole < at < hole + SECOND]
+    seen.arrivals_ns[topic] = kept
+    assert topic in failed(seen)
+
+
+def test_a_topic_that_falls_silent_before_the_end():
+    seen = good()
+    seen.arrivals_ns[DIAGNOSTICS_TOPIC] = seen.arrivals_ns[DIAGNOSTICS_TOPIC][:-3]
+    assert failed(seen) == {DIAGNOSTICS_TOPIC}
+
+
+def test_a_topic_that_is_silent_until_shortly_before_the_end():
+    seen = good()
+    late_ns = seen.ended_ns - 3 * SECOND
+    for topic in (SAFE_STOP_TOPIC, DIAGNOSTICS_TOPIC):
+        seen.arrivals_ns[topic] = [at for at in seen.arrivals_ns[topic] if at > late_ns]
+    checks = {check.name: check for check in drive_checks(seen, 1, 10.0, tracks=False)}
+    assert failed(seen) == {SAFE_STOP_TOPIC, DIAGNOSTICS_TOPIC}
+    assert "the longest 32095 ms" in checks[SAFE_STOP_TOPIC].found
+    rate_hz = float(checks[SAFE_STOP_TOPIC].found.split()[0])
+    assert rate_hz == pytest.approx(30 / (SECONDS - SETTLING_S), rel=0.1)
+
+
+def test_tracks_are_asked_for_where_objects_are_followed():
+    assert failed(good(), tracks=True) == {"/perception/tracks"}
+
+
+def test_a_failover_is_judged_by_its_scenario():
+    verdict = Verdict(scenario="detector_kill", title="", sent=240, detections_ms=21.0)
+    assert failover_check(verdict).passed
+    worse = verdict.model_copy(update={"problems": ["never"]})
+    check = failover_check(worse)
+    assert not check.passed and check.notes == ("never",)
+    assert "after 21 ms" in check.found
+
+
+def test_every_process_and_topic_has_its_budget():
+    kinds = {kind for kind in (*VEHICLE.kinds, *REPLAY.kinds) if kind.executable not in OURS}
+    names = {k.executable for k in kinds} | {k.executable + STANDBY for k in kinds if k.standby}
+    assert set(PROCESSOR_MS) == names
+    assert set(FAILOVERS) <= set(shipped())
+    assert DETECTIONS_TOPIC in PACES
+
+
+def test_the_documented_budgets_are_those(root):
+    page = (root / "docs/accept.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w ]+)` \| ([\d.]+) \|", page, re.MULTILINE)
+    assert {name: float(budget_ms) for name, budget_ms in rows} == PROCESSOR_MS
