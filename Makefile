@@ -43,7 +43,7 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view view-test view-packages chaos hil readme docs sbom lint setup dev sample compression baseline wheel wheel-test image-test clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view view-test view-packages chaos hil readme docs sbom lint lines setup dev sample compression baseline wheel wheel-test image-test clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -114,11 +114,15 @@ docs: setup $(STAMPS)/docs ## make the site of the documentation in out/site
 	$(BIN)/python -m sphinx -q -W --keep-going docs out/site
 	@echo "The site is out/site/index.html"
 
-lint: dev fpga-lint ## check style, types, the direction of imports, and the RTL
+lint: dev fpga-lint ## check style, types, the direction of imports, the budgets of lines, and the RTL
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python test/setup/lines.py --check
+
+lines: $(STAMPS)/venv ## print the lines of code of each room, and its budget
+	$(BIN)/python test/setup/lines.py
 
 setup: $(STAMPS)/package $(STAMPS)/interfaces ## make .venv with everything that the graph needs
 
