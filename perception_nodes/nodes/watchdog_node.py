@@ -27,6 +27,8 @@ then on we look more often."""
 HEARD_WITHIN_NS = 5_000_000_000
 """One that starts while another process speaks in its place lets it go on for at most this long,
 until all who listen to that one have discovered us."""
+SILENT_WITHIN_NS = 100_000_000
+"""From our first sign of life on, it has so long to fall silent before we speak."""
 
 
 class WatchdogNode(PerceptionNode):
@@ -51,6 +53,7 @@ class WatchdogNode(PerceptionNode):
         self._lease = Lease(settings.served[0], ROLE)
         self._voice = Lease(settings.served[0], VOICE)
         self._audience = Audience(now_ns, HEARD_WITHIN_NS, self._is_known)
+        self._speaks, self._speaks_at_ns = True, 0
         self._patience_ns = round(settings.hang_after_ms * 1e6)
         self._systemd = systemd = Systemd()
         self._due_ns = 0
@@ -141,16 +144,20 @@ class WatchdogNode(PerceptionNode):
     def _sign(self, patience_ns: int) -> bool:
         """Show those who would speak in our place that we are alive; whether it is ours to speak.
 
-        Until we are heard it is theirs.
+        It is theirs until we are heard and they have fallen silent.
         """
         assert self._lease is not None
         assert self._voice is not None
-        if not (self._lease.held or self._audience.hears(time.monotonic_ns())):
-            if self._voice.is_taken:
+        now_ns = time.monotonic_ns()
+        if not self._lease.held:
+            if not self._audience.hears(now_ns) and self._voice.is_taken:
                 return False
-        if self._lease.held or self._lease.acquire(patience_ns):
+            if self._lease.acquire(patience_ns):
+                self._speaks, self._speaks_at_ns = False, now_ns + SILENT_WITHIN_NS
+        if self._lease.held:
             self._lease.sign(patience_ns)
-        return True
+        self._speaks = self._speaks or now_ns > self._speaks_at_ns or not self._voice.is_taken
+        return self._speaks
 
     def _is_known(self) -> bool:
         """Whether as many listen to us as to the one that speaks in our place."""

@@ -55,10 +55,17 @@ class WatchdogSubstitute:
         elif voice.held:
             voice.sign(patience_ns)
             if self._period.due():
-                self._speak()
+                guard.look(now_ns, patience_ns)
+                if guard.gone:
+                    self._speak()
         elif now_ns >= guard.gone_ns + turn * TURN_NS:
             if voice.acquire(patience_ns):
-                self._begin()
+                # Another one may just have released it, because there is a watchdog again.
+                guard.look(time.monotonic_ns(), patience_ns)
+                if guard.gone:
+                    self._begin()
+                else:
+                    voice.release()
             elif now_ns > guard.judge_from_ns:
                 voice.kill_hung_holder()
 

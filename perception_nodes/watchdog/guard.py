@@ -34,15 +34,18 @@ class WatchdogGuard:
         self.gone, self.gone_ns, self.judge_from_ns = "", 0, 0
 
     def update(self, now_ns: int, patience_ns: int) -> None:
-        """Judge the watchdog; to be called every few milliseconds.
+        """Look where the last look is a while ago; to be called every few milliseconds."""
+        if now_ns - self._judged_ns >= PERIOD_NS:
+            self.look(now_ns, patience_ns)
+
+    def look(self, now_ns: int, patience_ns: int) -> None:
+        """Judge the watchdog now.
 
         Args:
             now_ns: CLOCK_MONOTONIC.
-            patience_ns: if the last call is longer ago than this, we were held up ourselves, and
+            patience_ns: if the last look is longer ago than this, we were held up ourselves, and
                 the watchdog's silence counts from now on only.
         """
-        if now_ns - self._judged_ns < PERIOD_NS:
-            return
         if now_ns - self._judged_ns > patience_ns:
             self._roster.postpone(now_ns)
             self.judge_from_ns = now_ns + patience_ns

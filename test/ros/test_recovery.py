@@ -6,6 +6,7 @@ tells a takeover from a restart.
 
 import os
 import signal
+import time
 
 import pytest
 from kills import Rig, with_graph
@@ -13,6 +14,9 @@ from kills import Rig, with_graph
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
 RESTART_MS = 3000.0
 KILLS = 20
+WATCHDOG_KILLS = 4
+CALM_S = 0.5
+"""A substitute that has not seen the new watchdog yet would be heard within this time."""
 
 
 @pytest.mark.parametrize("role", ["detector", "preprocess"])
@@ -78,3 +82,21 @@ def test_a_watchdog_that_dies_is_spoken_for_and_restarted(number: int) -> None:
         rig.wait_until(lambda: stops[-1] is False)
 
     with_graph(scenario, standby="never")
+
+
+def test_the_request_of_a_watchdog_that_was_killed_ends_once() -> None:
+    def scenario(rig: Rig) -> None:
+        stops, _ = rig.listen()
+        rig.wait_until(lambda: stops and stops[-1] is False)
+        for _ in range(WATCHDOG_KILLS):
+            rig.wait_for_standby("detector")
+            watchdog = next(p for s, p in rig.supervisor.processes if s.name == "watchdog_node")
+            stops.clear()
+            os.kill(watchdog.pid, signal.SIGKILL)
+            rig.wait_until(lambda: True in stops and stops[-1] is False)
+            calm_s = time.monotonic() + CALM_S
+            rig.wait_until(lambda at_s=calm_s: time.monotonic() > at_s)
+            told = stops[stops.index(True) :]  # before it comes what the dead one has said
+            assert told == sorted(told, reverse=True), "no False before the final ones"
+
+    with_graph(scenario, standby="always")

@@ -1,0 +1,109 @@
+"""Who speaks for the watchdog falls silent at once when there is a watchdog again."""
+
+import os
+import time
+from types import SimpleNamespace
+
+import pytest
+from builtin_interfaces.msg import Time
+from std_msgs.msg import Bool
+
+from perception_nodes.graph.config import DetectorSettings
+from perception_nodes.nodes import base, watchdog_substitute
+from perception_nodes.nodes.periodic_topic import PERIOD_NS as PERIODIC_NS
+from perception_nodes.nodes.watchdog_substitute import VOICE, WatchdogSubstitute
+from perception_nodes.transport.lease import Lease
+from perception_nodes.watchdog.guard import PERIOD_NS, ROLE
+
+PATIENCE_NS = 10**10
+
+
+class Publisher:
+    def __init__(self, kind, topic, heard):
+        self.topic_name, self._heard, self._kind = topic, heard, kind
+
+    def get_subscription_count(self):
+        return 1
+
+    def publish(self, data):
+        self._heard.append(self._kind)
+
+
+class Node:
+    """As much of a detector as a substitute needs."""
+
+    role = "detector"
+
+    def __init__(self):
+        self.heard = []
+        self.settings = DetectorSettings()
+        self.records = SimpleNamespace(patience_ns=PATIENCE_NS)
+        sent = SimpleNamespace(send=self.heard.append)
+        self.seats = (SimpleNamespace(camera="front", records=sent),)
+
+    def create_publisher(self, kind, topic, profile):
+        return Publisher(kind, topic, self.heard)
+
+    def destroy_publisher(self, publisher):
+        pass
+
+    def get_logger(self):
+        return SimpleNamespace(error=lambda text: None)
+
+    def get_clock(self):
+        stamp = SimpleNamespace(to_msg=Time)
+        return SimpleNamespace(now=lambda: stamp)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test puts forward."""
+    started = SimpleNamespace(now_ns=time.monotonic_ns())
+    started.monotonic_ns = lambda: started.now_ns
+    for module in (watchdog_substitute, base):
+        monkeypatch.setattr(module, "time", started)
+    return started
+
+
+@pytest.fixture
+def pair(clock):
+    """Two substitutes, and the lease of a watchdog that has died."""
+    watchdog = Lease("front", ROLE)
+    watchdog.acquire(PATIENCE_NS)
+    nodes = Node(), Node()
+    substitutes = [WatchdogSubstitute(node) for node in nodes]
+    watchdog.note.process = 2**30  # no process has this number
+    yield nodes, substitutes, watchdog
+    for substitute in substitutes:
+        substitute.close()
+    watchdog.close()
+
+
+def test_a_voice_that_is_released_for_a_new_watchdog_is_not_taken(pair, clock):
+    nodes, (speaker, other), watchdog = pair
+    clock.now_ns += 2 * PERIOD_NS
+    speaker.update(turn=0)
+    other.update(turn=1)
+    assert Bool in nodes[0].heard
+    clock.now_ns += 2 * PERIOD_NS
+    other.update(turn=1)
+    watchdog.note.process, watchdog.note.alive_ns = os.getpid(), clock.now_ns
+    clock.now_ns += PERIOD_NS // 2
+    speaker.fall_silent()
+    other.update(turn=1)
+    assert nodes[1].heard == []
+    with_voice = Lease("front", VOICE)
+    assert not with_voice.is_taken
+    with_voice.close()
+
+
+def test_a_speaker_says_nothing_after_the_first_sign_of_a_new_watchdog(pair, clock):
+    nodes, (speaker, _), watchdog = pair
+    for passed_ns in (2 * PERIOD_NS, 1, PERIODIC_NS - 1):
+        clock.now_ns += passed_ns
+        speaker.update(turn=0)
+    said = len(nodes[0].heard)
+    watchdog.note.process, watchdog.note.alive_ns = os.getpid(), clock.now_ns
+    clock.now_ns += 1  # it is to speak again, and does not look at the watchdog yet
+    speaker.update(turn=0)
+    assert len(nodes[0].heard) == said
