@@ -10,8 +10,8 @@ from perception_nodes.graph.graph import (
     PREPROCESS,
     VEHICLE,
     WATCHDOG,
-    NodeKind,
 )
+from perception_nodes.graph.node_spec import NodeKind
 from perception_nodes.graph.settings import allowed_range, is_changeable
 
 FIRST = (PREPROCESS, DETECTOR, WATCHDOG)

@@ -25,7 +25,7 @@ from perception_nodes.cli.common import (
 )
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives.sample import SAMPLE, sample_drive
-from perception_nodes.graph.config import ViewSettings
+from perception_nodes.graph.config import DetectorSettings, ViewSettings
 from perception_nodes.graph.graph import (
     ALL,
     MONITOR,
@@ -142,19 +142,18 @@ def run(
     started = graph_of({**ros.parameters, **values})
     if view:
         started = Graph((MONITOR, *started.kinds))
-    specs = started.nodes(values, ros)
-    for line in ALL.misnamed(specs, ros):
+    settings = started.settings(values, ros)
+    for line in ALL.misnamed(settings, ros):
         say(line)
-    parameters_of = {name: value for spec in specs for name, value in spec.parameters.items()}
-    if found := measured(parameters_of, say):
-        parameters_of.update(found)
-        specs = started.nodes({**values, **found}, ros)
-    for name in ("model", "fallback_model"):
-        if parameters_of[name]:
-            # Here, or several processes would report an error.
-            model = load_model(parameters_of[name], parameters_of["model_key"])
-            if model.terms > Terms.PERMISSIVE:
-                say(f"{model.name} {MEANING[model.terms]} ({model.license})")
+    if found := measured(settings, say):
+        settings = started.settings({**values, **found}, ros)
+    detector = settings.of(DetectorSettings)
+    for name in filter(None, (detector.model, detector.fallback_model)):
+        # Here, or several processes would report an error.
+        model = load_model(name, detector.model_key)
+        if model.terms > Terms.PERMISSIVE:
+            say(f"{model.name} {MEANING[model.terms]} ({model.license})")
+    specs = started.processes(settings, ros)
     say_page(specs)
     parent = None
     if pid is not None and (parent := open_process(pid)) is None:
@@ -201,10 +200,9 @@ def say_page(specs: Sequence[NodeSpec]) -> None:
             on without it where this machine has no such address, since its interface may be late.
     """
     for spec in specs:
-        if spec.executable == VIEW.executable:
+        if isinstance(settings := spec.settings, ViewSettings):
             from perception_nodes.view.server import listening
 
-            settings = ViewSettings(**spec.parameters)
             try:
                 listening(settings.view_address, settings.view_port).close()
                 say(f"The page is at {settings.view_url}")

@@ -5,7 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from perception_nodes.graph.config import DetectorSettings, PlayerSettings, Settings
-from perception_nodes.graph.graph import LIVE, MONITOR, Graph, NodeKind
+from perception_nodes.graph.graph import LIVE, MONITOR, Graph
+from perception_nodes.graph.node_spec import NodeKind
 from perception_nodes.graph.settings import Topic, same
 
 PACKAGE = "perception_nodes.faults.nodes"

@@ -14,7 +14,11 @@ from pathlib import Path
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.faults.faulty_backend import VARIABLE, Orders, hit_file
-from perception_nodes.faults.graphs import FAULTY_DETECTOR_MODULE, SLOW_SUBSCRIBER
+from perception_nodes.faults.graphs import (
+    FAULTY_DETECTOR_MODULE,
+    SLOW_SUBSCRIBER,
+    FaultyDetectorSettings,
+)
 from perception_nodes.faults.scenario import (
     MOMENTARY,
     BackendFault,
@@ -74,7 +78,7 @@ def obeying(detector: NodeSpec, orders: Path) -> NodeSpec:
     return replace(
         detector,
         module=FAULTY_DETECTOR_MODULE,
-        parameters={**detector.parameters, "backend": "faulty"},
+        settings=FaultyDetectorSettings(**{**detector.parameters, "backend": "faulty"}),
         environment={**detector.environment, VARIABLE: str(orders)},
     )
 

@@ -31,9 +31,9 @@ from perception_nodes.faults.address import joined_address, split_address
 from perception_nodes.faults.inject import NotInjected, Target, put_in, with_faulty_backend
 from perception_nodes.faults.scenario import Fault, RebootFault, Scenario
 from perception_nodes.faults.scratch import scratch_folder
-from perception_nodes.graph.config import MIN_TOKEN
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.node_spec import NodeSpec
+from perception_nodes.graph.page import MIN_TOKEN
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.transport.domain import own_domain, own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER

@@ -4,14 +4,12 @@ The nodes declare their ROS parameters from these classes; the launch files and 
 declare their arguments from them.
 """
 
-import importlib.util
-import os
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from perception_nodes.cameras.source import CameraSource
-from perception_nodes.cameras.source_for import source_for
+from perception_nodes.cameras.source_for import is_file, source_for
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FRAME_ID_BYTES
@@ -30,13 +28,6 @@ OF_ONE_CAMERA = ("image_topic", "calibration_file", "source")
 """Parameters in which `{camera}` is the camera of the node itself."""
 MAX_CAMERAS = 8
 AUTO_THREADS = -1
-VIEW_TOKEN_VARIABLE = "PERCEPTION_VIEW_TOKEN"
-"""The token is an environment variable: a parameter could be read by everyone, over DDS and in the
-list of processes."""
-MIN_TOKEN = 16
-NEEDS_AIOHTTP = (
-    "needs aiohttp, which is not installed: make view, or pip install -r requirements/view.txt"
-)
 
 
 def _as_number(threads: object) -> object:
@@ -303,6 +294,11 @@ class CameraSettings(Settings):
     def topics_named(self) -> bool:
         """Whether each camera's name is part of its topics."""
         return bool(self.cameras) or super().topics_named
+
+    @property
+    def plays_file_once(self) -> bool:
+        """Whether the source is a file that has an end."""
+        return is_file(self.source) and not self.loop
 
     def open_source(self) -> CameraSource:
         """The source that these parameters describe; nothing is opened yet.
@@ -575,19 +571,6 @@ class ViewSettings(CamerasSettings):
     view_rate: float = Field(
         default=10.0, ge=1, le=30, description="pictures of a camera on the page, a second at most"
     )
-
-    @model_validator(mode="after")
-    def _page_can_be_served(self) -> "ViewSettings":
-        if self.view and importlib.util.find_spec("aiohttp") is None:
-            raise ValueError(f"view: true {NEEDS_AIOHTTP}")
-        token = os.environ.get(VIEW_TOKEN_VARIABLE, "")
-        is_needed = self.view_address != "localhost" or (self.view and token)
-        if is_needed and len(token) < MIN_TOKEN:
-            raise ValueError(
-                f"view_address: {self.view_address!r} is not allowed with a token of less than "
-                f"{MIN_TOKEN} characters: export {VIEW_TOKEN_VARIABLE}=$(openssl rand -hex 16)"
-            )
-        return self
 
     @property
     def view_url(self) -> str:

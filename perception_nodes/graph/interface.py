@@ -11,7 +11,6 @@ from perception_nodes.graph.config import (
     ViewSettings,
     WatchdogSettings,
 )
-from perception_nodes.graph.graph import DETECTOR, VEHICLE
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import REMAP
 from perception_nodes.graph.topics import (
@@ -59,13 +58,12 @@ class Interface:
 
 def interfaces(specs: Sequence[NodeSpec]) -> dict[str, Interface]:
     """The interface of each node of a live graph, by the node's full name."""
-    detectors = {spec.full_name for spec in specs if spec.executable == DETECTOR.executable}
+    detectors = {spec.full_name for spec in specs if isinstance(spec.settings, DetectorSettings)}
     return {spec.full_name: _interface(spec, detectors) for spec in specs}
 
 
 def _interface(spec: NodeSpec, detectors: set[str]) -> Interface:
-    kind = next(kind for kind in VEHICLE.kinds if kind.executable == spec.executable)
-    settings = kind.settings(**spec.parameters)
+    settings = spec.settings
     publishes, subscribes = [*EVERY_NODE_PUBLISHES], [*(["/clock"] * settings.use_sim_time)]
     serves, calls = [*EVERY_NODE_SERVES], list[str]()
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -15,7 +15,8 @@ from perception_nodes.backends.delegate import DELEGATE
 from perception_nodes.backends.instructions import VARIABLE
 from perception_nodes.backends.pace import RATE_HZ, apart_ms
 from perception_nodes.core.budget import Budget
-from perception_nodes.graph.config import AUTO_THREADS
+from perception_nodes.graph.config import AUTO_THREADS, DetectorSettings, WatchdogSettings
+from perception_nodes.graph.resolve import GraphSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import load_model
 from perception_nodes.system.environment import cache_folder
@@ -33,14 +34,14 @@ MEASURED = ("auto", "openvino", "onnxruntime", "litert")
 Say = Callable[[str], None]
 
 
-def measured(values: Mapping[str, Any], say: Say) -> dict[str, Any]:
+def measured(settings: GraphSettings, say: Say) -> dict[str, Any]:
     """The parameters of a graph that are automatic, with the values that this machine gives them.
 
     Each number of threads and each model is timed once on a machine, without the graph beside it;
     the times are kept in the cache folder.
 
     Args:
-        values: parameters of the detector and of preprocessing.
+        settings: of the nodes.
         say: receives lines of progress and the choices.
 
     Raises:
@@ -48,33 +49,31 @@ def measured(values: Mapping[str, Any], say: Say) -> dict[str, Any]:
             or there are several cameras, or a device whose time depends on more than is known here.
         BackendError: the runtime refuses the model.
     """
-    automatic = [
-        f"{name}:={AUTO}"
-        for name, value in (("model", AUTO), ("threads", AUTO_THREADS))
-        if values[name] == value
-    ]
-    if not automatic:
+    given = settings.of(DetectorSettings)
+    is_any_model, is_any_number = given.model == AUTO, given.threads == AUTO_THREADS
+    if not (is_any_model or is_any_number):
         return {}
     for name, is_allowed in (
-        ("fallback_model", not values["fallback_model"] or values["model"] != AUTO),
-        ("cameras", not values["cameras"]),
-        ("backend", values["backend"] in MEASURED),
+        ("fallback_model", not given.fallback_model or not is_any_model),
+        ("cameras", not given.cameras),
+        ("backend", given.backend in MEASURED),
     ):
         if not is_allowed:
+            wanted = ["model:=auto"] * is_any_model + ["threads:=auto"] * is_any_number
             raise SettingsError(
-                f"{' and '.join(automatic)} cannot be measured with {name}:={values[name]}; name "
-                "the value"
+                f"{' and '.join(wanted)} cannot be measured with {name}:={getattr(given, name)}; "
+                "name the value"
             )
-    limit_ms = Budget.for_deadline(values["deadline_ms"]).inference
-    tries = {(values["model"], values["backend"]): None}
-    if values["model"] == AUTO:
-        named = values["backend"]
-        tries = dict.fromkeys((one, own if named == AUTO else named) for one, own in FAMILY)
+    limit_ms = Budget.for_deadline(settings.of(WatchdogSettings).deadline_ms).inference
+    tries = {(given.model, str(given.backend)): None}
+    if is_any_model:
+        of_any = given.backend == AUTO
+        tries = {(model, own if of_any else str(given.backend)): None for model, own in FAMILY}
     for model, backend in tries:
-        chosen = {**values, "model": model, "backend": backend}
-        if values["threads"] == AUTO_THREADS:
-            chosen["threads"] = _best_threads(chosen, say)
-        if values["model"] != AUTO:
+        chosen = given.model_copy(update={"model": model, "backend": backend})
+        if is_any_number:
+            chosen = chosen.model_copy(update={"threads": _best_threads(chosen, say)})
+        if not is_any_model:
             break
         p99_ms = _p99_ms(chosen, say)
         keeps = "keeps" if p99_ms <= limit_ms else "does not keep"
@@ -84,12 +83,12 @@ def measured(values: Mapping[str, Any], say: Say) -> dict[str, Any]:
         )
         if p99_ms <= limit_ms:
             break
-    found = {name: chosen[name] for name in ("model", "backend", "threads")}
+    found = chosen.model_dump(include={"model", "backend", "threads"})
     say(" ".join(f"{name}:={value}" for name, value in found.items()) + ", measured here")
     return found
 
 
-def _best_threads(values: Mapping[str, Any], say: Say) -> int:
+def _best_threads(settings: DetectorSettings, say: Say) -> int:
     """The number of threads with the lowest p99 while every processor has other work.
 
     On a quiet machine more threads are always better; beside other work each layer waits for the
@@ -97,7 +96,7 @@ def _best_threads(values: Mapping[str, Any], say: Say) -> int:
     """
     cores = physical_cores()
     p99_ms = {
-        count: _p99_ms({**values, "threads": count}, say, loaded=True)
+        count: _p99_ms(settings.model_copy(update={"threads": count}), say, loaded=True)
         for count in sorted({*(1 << n for n in range(cores.bit_length())), cores})
     }
     listed = ", ".join(f"{count}: {time_ms:.1f}" for count, time_ms in p99_ms.items())
@@ -105,23 +104,23 @@ def _best_threads(values: Mapping[str, Any], say: Say) -> int:
     return min(p99_ms, key=p99_ms.__getitem__)
 
 
-def _p99_ms(values: Mapping[str, Any], say: Say, loaded: bool = False) -> float:
+def _p99_ms(settings: DetectorSettings, say: Say, loaded: bool = False) -> float:
     """The p99 of a model's inference, as measured now or before."""
-    model = load_model(values["model"], values["model_key"])
-    backend = runtime_for(values["backend"], model)
-    settings = [values[name] for name in ("threads", "cpus", "fifo_priority")]
-    key = f"{model.digest} {backend} {_version(backend)} {settings} {speed_facts()}"
-    key += f" {[os.environ.get(name, '') for name in (DELEGATE, VARIABLE)]}" + " loaded" * loaded
+    model = load_model(settings.model, settings.model_key)
+    backend = runtime_for(settings.backend, model)
+    threads, cpus, fifo_priority = settings.threads, settings.cpus, settings.fifo_priority
+    key = f"{model.digest} {backend} {_version(backend)} {[threads, cpus, fifo_priority]}"
+    key += f" {speed_facts()} {[os.environ.get(name, '') for name in (DELEGATE, VARIABLE)]}"
+    key += " loaded" * loaded
     kept, known = cache_folder() / "paced_p99_ms.json", {}
     with suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(kept.read_text(encoding="utf-8")))
     if not isinstance(known.get(key), float):
-        beside = f", {values['threads']} threads, beside other work" if loaded else ""
+        beside = f", {threads} threads, beside other work" if loaded else ""
         seconds = f"{FRAMES / RATE_HZ:.0f} s"
         say(f"measuring {model.name} by {backend}{beside}: {seconds}, once on this machine")
-        threads, *realtime = settings
         with busy(sorted(os.sched_getaffinity(0))) if loaded else nullcontext():
-            times_ms = apart_ms(values["model"], backend, threads, FRAMES, *realtime)
+            times_ms = apart_ms(settings.model, backend, threads, FRAMES, cpus, fifo_priority)
         known[key] = float(np.percentile(times_ms, 99))
         with suppress(OSError):  # then it is measured again next time
             write_whole(kept, json.dumps(known, indent=1))

@@ -1,16 +1,60 @@
-"""One process of a graph: what starts it, and what happens when it ends."""
+"""What a graph is made of: kinds of nodes, and the processes that run them."""
 
 import json
 import math
 import os
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from perception_nodes.graph.config import Settings
 from perception_nodes.graph.ros_arguments import ENCLAVE
 from perception_nodes.system.realtime import allowed_priority, parse_cpus
+
+
+@dataclass(frozen=True)
+class NodeKind:
+    """An executable that graphs are made of.
+
+    Attributes:
+        executable: name of the module and of the program.
+        settings: its parameters.
+        package: package that contains the module.
+        has_standby: a second process of it may stand by.
+        serves_all_cameras: one process serves all cameras of a graph.
+        restarted: it is part of a vehicle's graph, and is started again when it dies.
+        plays_drive: it plays a recorded drive, and the graph ends when the drive ends.
+        dispensable: the graph runs without it where it cannot start.
+        stops_last: it reports what has become of the frames of the others.
+        for_source: whether a graph with this source of frames can have it.
+        check: raises a SettingsError where this machine cannot do what its settings ask for.
+        is_needed: whether a graph with these settings has it.
+    """
+
+    executable: str
+    settings: type[Settings]
+    package: str = "perception_nodes.nodes"
+    has_standby: bool = False
+    serves_all_cameras: bool = False
+    restarted: bool = False
+    plays_drive: bool = False
+    dispensable: bool = False
+    stops_last: bool = False
+    for_source: Callable[[str], bool] = lambda _: True
+    check: Callable[[Any], object] = lambda _: None
+    is_needed: Callable[[Any], bool] = lambda _: True
+
+    @property
+    def module(self) -> str:
+        """The module to run with `python -m`."""
+        return f"{self.package}.{self.executable}"
+
+    def name(self, camera: str = "") -> str:
+        """The node's name with a camera's in it: `detector_node` becomes `detector_rear_node`."""
+        return self.executable.replace("_", f"_{camera}_", 1) if camera else self.executable
 
 
 @dataclass(frozen=True)
@@ -20,7 +64,7 @@ class NodeSpec:
     Attributes:
         executable: name of the program.
         module: module to run with `python -m`.
-        parameters: values of its ROS parameters.
+        settings: its ROS parameters.
         environment: environment variables that it needs.
         ends_graph: the graph ends when all such processes have ended by themselves.
         restarted: it is started again when it dies.
@@ -34,7 +78,7 @@ class NodeSpec:
 
     executable: str
     module: str
-    parameters: dict[str, Any]
+    settings: Settings
     environment: dict[str, str] = field(default_factory=dict)
     ends_graph: bool = False
     restarted: bool = False
@@ -45,16 +89,20 @@ class NodeSpec:
     full_name: str = ""
     ros_arguments: tuple[str, ...] = ()
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The settings by name, as ROS parameters."""
+        return self.settings.model_dump()
+
     def arguments(self) -> list[str]:
-        """Command-line arguments that set the parameters; their values are quoted as YAML."""
-        pairs = [f"{name}:={_yaml(value)}" for name, value in self.parameters.items()]
+        """Command-line arguments that name the node and set its parameters."""
         renamed = [] if self.name == self.executable else ["-r", f"__node:={self.name}"]
-        parameters = [item for pair in pairs for item in ("-p", pair)]
         enclave = []
         if os.environ.get("ROS_SECURITY_ENABLE") == "true" and not {*ENCLAVE} & {
             *self.ros_arguments
         }:
             enclave = ["--enclave", self.enclave]
+        parameters = parameter_arguments(self.parameters)
         return ["--ros-args", *renamed, *enclave, *self.ros_arguments, *parameters]
 
     @property
@@ -65,27 +113,32 @@ class NodeSpec:
     @property
     def awake_processors(self) -> set[int]:
         """Processors that should not sleep between frames."""
-        mode = self.parameters.get("stay_awake", "never")
-        has_priority = self.parameters["fifo_priority"] and allowed_priority()
+        mode = getattr(self.settings, "stay_awake", "never")
+        has_priority = self.settings.fifo_priority and allowed_priority()
         if mode == "never" or (mode == "auto" and not has_priority):
             return set()
         ours = os.sched_getaffinity(0)
-        with suppress(ValueError):  # the node tells what is wrong with them
-            return ours & parse_cpus(self.parameters["cpus"]) or ours
+        with suppress(ValueError):  # the node reports what is wrong with them
+            return ours & parse_cpus(self.settings.cpus) or ours
         return ours
 
     @property
     def cameras(self) -> tuple[str, ...]:
         """The cameras that it works for."""
-        several = self.parameters.get("cameras") or self.parameters["camera"]
-        return tuple(several.split(","))
+        return self.settings.served
 
 
-def _yaml(value: Any) -> str:
-    """A parameter's value as YAML on one line. Texts are quoted, so that they stay texts.
+def parameter_arguments(parameters: Mapping[str, Any]) -> list[str]:
+    """ROS arguments that set parameters, each value as YAML on one line.
 
-    JSON does not serve for texts: it writes a character beyond 16 bits as two, which YAML refuses.
+    Texts are quoted, so that they stay texts. JSON does not serve for them: it writes a character
+    beyond 16 bits as two, which YAML refuses.
     """
-    if isinstance(value, str):
-        return yaml.safe_dump(value, default_style='"', width=math.inf).rstrip("\n")
-    return json.dumps(value)
+    arguments = []
+    for name, value in parameters.items():
+        if isinstance(value, str):
+            text = yaml.safe_dump(value, default_style='"', width=math.inf).rstrip("\n")
+        else:
+            text = json.dumps(value)
+        arguments += ["-p", f"{name}:={text}"]
+    return arguments

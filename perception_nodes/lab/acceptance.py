@@ -13,17 +13,16 @@ from typing import Any
 from perception_nodes.core.statistics import summarize
 from perception_nodes.faults.loading import load_scenario
 from perception_nodes.faults.scratch import scratch_folder
+from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.graph import (
     ALL,
     LIVE,
     MONITOR,
-    PREPROCESS,
     VEHICLE,
     Graph,
     graph_of,
 )
 from perception_nodes.graph.measured import measured
-from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import RosArguments
 from perception_nodes.graph.settings import SettingsError, refuse
 from perception_nodes.lab.acceptance_drive import Drive, drive
@@ -78,12 +77,12 @@ class Acceptance:
         refuse(self.values, SET_BY_US)
         if {**self.ros.parameters, **self.values}.get("cameras"):
             raise SettingsError("parameter cameras: one is accepted at a time; give camera:=NAME")
-        specs = self._nodes(Path("drive.mcap"))
-        for line in ALL.misnamed(specs, self.ros):
+        graph, values = self._graph(Path("drive.mcap"))
+        settings = graph.settings(values, self.ros)
+        for line in ALL.misnamed(settings, self.ros):
             self.say(line)
-        self.parameters = {name: v for spec in specs for name, v in spec.parameters.items()}
-        found = measured(self.parameters, self.say)
-        self.values, self.parameters = {**self.values, **found}, self.parameters | found
+        found = measured(settings, self.say)
+        self.values, self.parameters = {**self.values, **found}, settings.parameters | found
         self._model = load_model(self.parameters["model"], self.parameters["model_key"])
         self._scenarios = [load_scenario(name, self._as_driven()) for name in FAILOVERS]
 
@@ -106,8 +105,9 @@ class Acceptance:
             folder = Path(scratch) / "results"
             folder.mkdir()
             recording = folder / "drive.mcap"
+            graph, values = self._graph(recording)
             seen = drive(
-                self._nodes(recording),
+                graph.nodes(values, self.ros),
                 recording,
                 folder / "nodes.log",
                 60 * self.minutes,
@@ -123,25 +123,21 @@ class Acceptance:
             _deliver(folder, out)
         return verdict
 
-    def _nodes(self, recording: Path) -> list[NodeSpec]:
-        """The processes of the drive."""
+    def _graph(self, recording: Path) -> tuple[Graph, dict[str, Any]]:
+        """The graph of the drive, and its parameters."""
         values = {**self.values, "recording": str(recording), "live": False}
         if not self._names_a_camera():
             values |= NO_CAMERA
         kinds = graph_of({**self.ros.parameters, **values}).kinds
-        return Graph((MONITOR, *kinds)).nodes(values, self.ros)
+        return Graph((MONITOR, *kinds)), values
 
     def _names_a_camera(self) -> bool:
         """Whether one is given as a parameter of the graph, or of a node in a parameter file."""
         if NAMES_A_CAMERA & {*self.values, *self.ros.parameters}:
             return True
-        taken = next(
-            spec.parameters
-            for spec in VEHICLE.nodes(self.values, self.ros)
-            if spec.executable == PREPROCESS.executable
-        )
-        fields = PREPROCESS.settings.model_fields
-        return any(taken[name] != fields[name].default for name in ("source", "image_topic"))
+        taken = VEHICLE.settings(self.values, self.ros).of(PreprocessSettings)
+        default = PreprocessSettings()
+        return (taken.source, taken.image_topic) != (default.source, default.image_topic)
 
     def _as_driven(self) -> dict[str, Any]:
         """The parameters that differ from their defaults, for the graph of a failover."""

@@ -5,7 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from perception_nodes.graph.config import DetectorSettings, PreprocessSettings, Runtime, Settings
-from perception_nodes.graph.graph import LIVE, PLAYER, REPLAY, REPUBLISH, Graph, NodeKind
+from perception_nodes.graph.graph import LIVE, PLAYER, REPLAY, REPUBLISH, Graph
+from perception_nodes.graph.node_spec import NodeKind
 from perception_nodes.graph.settings import Source, Topic, same
 
 PACKAGE = "perception_nodes.lab.nodes"

@@ -4,7 +4,6 @@ It runs when nothing else wants the processor, and reads frames only while a bro
 somebody subscribes to what was found in them.
 """
 
-import os
 import sys
 import time
 from collections import OrderedDict, deque
@@ -22,7 +21,8 @@ from vision_msgs.msg import Detection2DArray, VisionInfo
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.health import HealthMode
-from perception_nodes.graph.config import NEEDS_AIOHTTP, VIEW_TOKEN_VARIABLE, ViewSettings
+from perception_nodes.graph.config import ViewSettings
+from perception_nodes.graph.page import NEEDS_AIOHTTP, page_token
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH, TRACKED_DETECTIONS, VISION_INFO
 from perception_nodes.nodes.annotated_topic import AnnotatedTopic, AnnotationsTopic
@@ -90,9 +90,12 @@ class ViewNode(PerceptionNode):
         self.add_subscription(
             Bool, settings.safe_stop_topic, self._on_safe_stop, LATCHED, raw=False
         )
-        token = os.environ.get(VIEW_TOKEN_VARIABLE, "")
         server = PageServer(
-            self._feed, settings.view_address, settings.view_port, token, settings.view_rate
+            self._feed,
+            settings.view_address,
+            settings.view_port,
+            page_token(settings),
+            settings.view_rate,
         )
         server.start()
         self._server = server

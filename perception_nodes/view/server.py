@@ -21,7 +21,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.http import HttpProcessingError
 
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.graph.config import MIN_TOKEN, VIEW_TOKEN_VARIABLE
+from perception_nodes.graph.page import MIN_TOKEN, TOKEN_VARIABLE
 from perception_nodes.view import access
 from perception_nodes.view.feed import Feed
 
@@ -98,7 +98,7 @@ class PageServer:
         if address != access.LOCALHOST and len(token) < MIN_TOKEN:
             raise PerceptionError(
                 f"parameter view_address: {address!r} needs a token of at least {MIN_TOKEN} "
-                f"characters in ${VIEW_TOKEN_VARIABLE}"
+                f"characters in ${TOKEN_VARIABLE}"
             )
         self._feed, self._token = feed, token
         self._cookie = access.cookie_of(token)
@@ -196,7 +196,7 @@ class PageServer:
             kept = request.cookies.get(self._cookie)
             if not any(access.is_same(text, self._token) for text in (kept, given)):
                 raise web.HTTPUnauthorized(
-                    text=f"Add ?token=... with the value of ${VIEW_TOKEN_VARIABLE}.\n"
+                    text=f"Add ?token=... with the value of ${TOKEN_VARIABLE}.\n"
                 )
             if given is not None:
                 # So that it stays neither in the history nor on the screen.

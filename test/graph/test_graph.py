@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception_nodes.faults import graphs as hil_graphs
-from perception_nodes.graph import config, graph, node_spec
-from perception_nodes.graph.config import DetectorSettings, ViewSettings
+from perception_nodes.graph import graph, node_spec, page, resolve
+from perception_nodes.graph.config import DetectorSettings
 from perception_nodes.graph.graph import LIVE, RECORDED, REPLAY, VEHICLE, Graph
-from perception_nodes.graph.node_spec import NodeSpec
+from perception_nodes.graph.node_spec import parameter_arguments
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.graph.settings import SettingsError, allowed_range
 from perception_nodes.graph.topics import is_annotated
@@ -49,7 +49,7 @@ class FakeDrive:
 def drive(monkeypatch):
     """Any bag is there, with one image topic."""
     found = FakeDrive()
-    monkeypatch.setattr(graph, "open_source", lambda bag, topic: found)
+    monkeypatch.setattr(resolve, "open_source", lambda bag, topic: found)
     return found
 
 
@@ -99,17 +99,20 @@ def rcl_value(text):
     return float(node.value)
 
 
-def parameters_of(spec):
-    """The parameters that a node gets from its command line."""
-    flag, *arguments = spec.arguments()
-    assert flag == "--ros-args"
-    if spec.name != spec.executable:
-        arguments = arguments[2:]
+def as_rcl_reads(arguments):
+    """The parameters in a node's ROS arguments."""
     assert arguments[0::2] == ["-p"] * (len(arguments) // 2)
     return {
         name: rcl_value(value)
         for name, _, value in (pair.partition(":=") for pair in arguments[1::2])
     }
+
+
+def parameters_of(spec):
+    """The parameters that a node gets from its command line."""
+    flag, *arguments = spec.arguments()
+    assert flag == "--ros-args"
+    return as_rcl_reads(arguments if spec.name == spec.executable else arguments[2:])
 
 
 def same(found, expected):
@@ -132,7 +135,8 @@ class TestGraph:
         never = {"standby": "never"} if "standby" in made.parameters else {}
         specs = made.nodes(never)
         assert drive.closed == sum(kind.plays_drive for kind in made.kinds)
-        kinds = [kind for kind in made.kinds if kind.is_needed({})]
+        beside = {"tracker_node", "view_node", "republish_node", "camera_node"}
+        kinds = [kind for kind in made.kinds if kind.executable not in beside]
         assert [spec.executable for spec in specs] == [kind.executable for kind in kinds]
         for spec, kind in zip(specs, kinds, strict=True):
             defaults = {
@@ -169,14 +173,14 @@ class TestGraph:
 
     @pytest.mark.parametrize(("free_bytes", "standby"), [(10**12, "always"), (10**8, "never")])
     def test_memory_decides_on_a_standby_where_nobody_has(self, monkeypatch, free_bytes, standby):
-        monkeypatch.setattr(graph, "available_memory_bytes", lambda: free_bytes)
+        monkeypatch.setattr(resolve, "available_memory_bytes", lambda: free_bytes)
         specs = LIVE.nodes({})
         assert {spec.parameters["standby"] for spec in specs} == {standby}
         assert len(specs) == {"always": 5, "never": 3}[standby]
         assert len(LIVE.nodes({"standby": "never"})) == 3
 
     def test_nobody_stands_by_for_who_has_the_only_engine(self, monkeypatch):
-        monkeypatch.setattr(graph, "available_memory_bytes", lambda: 10**12)
+        monkeypatch.setattr(resolve, "available_memory_bytes", lambda: 10**12)
         assert len(LIVE.nodes({"backend": "fpga"})) == 3
         with pytest.raises(SettingsError, match="with backend fpga it must be never"):
             LIVE.nodes({"backend": "fpga", "standby": "always"})
@@ -380,8 +384,8 @@ class TestView:
             assert "view_node" not in [spec.name for spec in made.nodes(values)]
             shown = made.nodes({**values, "view": "true", "view_port": "9000"})
             (page,) = (spec for spec in shown if spec.name == "view_node")
-            assert page.parameters["cameras"] == values.get("cameras", "")
-            assert ViewSettings(**page.parameters).view_url == "http://localhost:9000"
+            assert page.settings.cameras == values.get("cameras", "")
+            assert page.settings.view_url == "http://localhost:9000"
 
     @pytest.mark.parametrize("token", ["", "too short"])
     def test_the_network_gets_it_with_a_token_only(self, monkeypatch, token):
@@ -396,7 +400,7 @@ class TestView:
         assert VEHICLE.nodes(values)
 
     def test_a_missing_server_is_told_with_its_remedy(self, monkeypatch):
-        monkeypatch.setattr(config.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(page.importlib.util, "find_spec", lambda name: None)
         assert "pip install -r requirements/view.txt" in refusal(VEHICLE, {"view": "true"})
         assert VEHICLE.nodes({})
 
@@ -414,7 +418,7 @@ class TestArguments:
         st.floats(allow_nan=False, allow_infinity=False),
     )))  # fmt: skip
     def test_any_value_comes_back_as_rcl_reads_it(self, values):
-        same(parameters_of(NodeSpec("x", "x", values, name="x")), values)
+        same(as_rcl_reads(parameter_arguments(values)), values)
 
     @pytest.mark.parametrize(
         "text",
@@ -426,9 +430,9 @@ class TestArguments:
         ],
     )
     def test_a_text_stays_that_text_on_one_line(self, text):
-        spec = NodeSpec("x", "x", {"bag": text}, name="x")
-        assert "\n" not in spec.arguments()[-1]
-        same(parameters_of(spec), {"bag": text})
+        arguments = parameter_arguments({"bag": text})
+        assert "\n" not in arguments[-1]
+        same(as_rcl_reads(arguments), {"bag": text})
 
 
 class TestCameras:

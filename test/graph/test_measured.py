@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,15 @@ from perception_nodes.backends.pace import WARM_UP_FRAMES, apart_ms, paced_ms
 from perception_nodes.core.inference import BackendError
 from perception_nodes.graph import measured as choices
 from perception_nodes.graph.config import AUTO_THREADS, DetectorSettings
-from perception_nodes.graph.measured import measured
+from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.processes import physical_cores
 
-VALUES = {
-    "model": "auto",
-    "backend": "openvino",
-    "threads": 1,
-    "cpus": "",
-    "fifo_priority": -1,
-    "model_key": "",
-    "deadline_ms": 10.0,
-    "fallback_model": "",
-    "cameras": "",
-}
+VALUES: dict[str, Any] = {"model": "auto", "backend": "openvino", "threads": 1}
+
+
+def measured(values: dict[str, Any], say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    return choices.measured(LIVE.settings({"standby": "never", **values}), say)
 
 
 @pytest.fixture
@@ -66,14 +61,14 @@ def test_the_best_number_of_threads_beside_other_work_is_taken(
 ) -> None:
     timed["ms"][slow] = 0.5
     values = {**VALUES, "model": "road-n", "threads": AUTO_THREADS}
-    found = measured(values, lambda _: None)
+    found = measured(values)
     assert found == {"model": "road-n", "backend": "openvino", "threads": best}
     assert timed["calls"] == [("road-n", 1), ("road-n", 2)]
 
 
 def test_a_model_is_judged_with_its_best_number_of_threads(timed: dict[str, Any]) -> None:
     timed["ms"].update({"road-s": 5.9, 1: 0.5, 2: 0.0})
-    found = measured({**VALUES, "threads": AUTO_THREADS}, lambda _: None)
+    found = measured({**VALUES, "threads": AUTO_THREADS})
     assert found == {"model": "road-s", "backend": "openvino", "threads": 2}
 
 
@@ -90,18 +85,18 @@ def test_a_model_is_tried_on_the_other_runtime_before_a_smaller_one(
     timed: dict[str, Any], litert_ms: float, openvino_ms: float, taken: tuple[str, str]
 ) -> None:
     timed["ms"].update(litert=litert_ms, openvino=openvino_ms)
-    found = measured({**VALUES, "backend": "auto"}, lambda _: None)
+    found = measured({**VALUES, "backend": "auto"})
     assert (found["model"], found["backend"]) == taken
 
 
 def test_what_is_named_is_not_measured(timed: dict[str, Any]) -> None:
-    assert measured({**VALUES, "model": "road-n"}, lambda _: None) == {}
+    assert measured({**VALUES, "model": "road-n"}) == {}
     assert timed["calls"] == []
 
 
 def test_each_is_measured_once_a_machine_and_setting(timed: dict[str, Any]) -> None:
     for threads in (1, 1, 2):
-        measured({**VALUES, "threads": threads}, lambda _: None)
+        measured({**VALUES, "threads": threads})
     assert timed["calls"] == [("road-s", 1), ("road-s", 2)]
 
 
@@ -110,7 +105,7 @@ def test_a_delegate_is_measured_apart_from_the_processor(
 ) -> None:
     for delegate in ("", "libedgetpu.so.1", "libedgetpu.so.1"):
         monkeypatch.setenv("PERCEPTION_DELEGATE", delegate)
-        found = measured({**VALUES, "backend": "auto"}, lambda _: None)
+        found = measured({**VALUES, "backend": "auto"})
         assert found == {"model": "road-s", "backend": "auto", "threads": 1}
     assert timed["calls"] == [("road-s", 1), ("road-s", 1)]
 
@@ -122,12 +117,12 @@ def test_other_instructions_or_processors_are_measured_apart(
     allowed = {0, 1}
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed)
     for _ in range(2):
-        measured(VALUES, lambda _: None)
+        measured(VALUES)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    measured(VALUES, lambda _: None)
+    measured(VALUES)
     assert len(timed["calls"]) == 2
     allowed.remove(0)
-    measured(VALUES, lambda _: None)
+    measured(VALUES)
     assert len(timed["calls"]) == 3
 
 
@@ -140,7 +135,7 @@ def test_a_runtime_that_is_not_installed_is_told_by_its_opening(
     monkeypatch.setattr(choices, "INSTALL", {"openvino": "no-such-runtime"})
     monkeypatch.setattr(choices, "apart_ms", refuse)
     with pytest.raises(BackendError, match="install it with"):
-        measured(VALUES, lambda _: None)
+        measured(VALUES)
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", '"x"', "null"])
@@ -150,7 +145,7 @@ def test_a_damaged_file_of_measurements_is_written_anew(
     kept = tmp_path / "perception_nodes" / "paced_p99_ms.json"
     kept.parent.mkdir()
     kept.write_text(text)
-    assert measured(VALUES, lambda _: None)["model"] == "road-s"
+    assert measured(VALUES)["model"] == "road-s"
     assert list(json.loads(kept.read_text()).values()) == [5.0]
 
 
@@ -159,13 +154,13 @@ def test_a_damaged_file_of_measurements_is_written_anew(
 )
 def test_what_cannot_be_measured(timed: dict[str, Any], name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"model:=auto .* with {name}:={value}"):
-        measured({**VALUES, name: value}, lambda _: None)
+        measured({**VALUES, name: value})
     assert timed["calls"] == []
 
 
 def test_a_fallback_model_has_the_main_models_threads(timed: dict[str, Any]) -> None:
     values = {**VALUES, "model": "road-n", "threads": AUTO_THREADS, "fallback_model": "road-xs"}
-    assert measured(values, lambda _: None)["threads"] == 1
+    assert measured(values)["threads"] == 1
 
 
 def test_the_word_auto_is_a_number_of_threads() -> None:

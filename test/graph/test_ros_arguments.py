@@ -206,7 +206,7 @@ def test_a_misspelt_argument_of_an_included_launch_file_is_told():
 def test_what_is_ignored_and_seems_to_be_ours_is_told(file, text, told):
     lines = [line.replace(": {", ": {ros__parameters: {", 1) + "}" for line in text.splitlines()]
     _, ros = split_ros_arguments(["--ros-args", "-r", "__ns:=/truck", *file("\n".join(lines))])
-    found = list(ALL.misnamed(VEHICLE.nodes({"standby": "never"}, ros), ros))
+    found = list(ALL.misnamed(VEHICLE.settings({"standby": "never"}, ros), ros))
     assert len(found) == len(told), found
     for line, expected in zip(found, told, strict=True):
         assert re.search(f"parameters.yaml: .*{expected}", line), line

@@ -33,7 +33,8 @@ from perception_nodes.faults.scenario import (
 from perception_nodes.faults.scratch import PREFIX, scratch_folder
 from perception_nodes.faults.unit import UnitError
 from perception_nodes.faults.weather import with_weather
-from perception_nodes.graph.graph import LIVE, Graph, NodeKind
+from perception_nodes.graph.graph import LIVE, Graph
+from perception_nodes.graph.node_spec import NodeKind
 from perception_nodes.lab import topology
 from perception_nodes.lab.judge import Verdict
 from perception_nodes.lab.page import render

@@ -265,7 +265,7 @@ def test_a_failover_is_judged_by_its_scenario():
 
 def test_every_process_and_topic_has_its_budget():
     kinds = {kind for kind in (*VEHICLE.kinds, *REPLAY.kinds) if kind.executable not in OURS}
-    names = {k.executable for k in kinds} | {k.executable + STANDBY for k in kinds if k.standby}
+    names = {k.executable for k in kinds} | {k.executable + STANDBY for k in kinds if k.has_standby}
     assert set(PROCESSOR_MS) == names
     assert set(FAILOVERS) <= set(shipped())
     assert DETECTIONS_TOPIC in PACES

@@ -1,0 +1,244 @@
+"""Resolves what a user gives to a graph into the settings of its nodes."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, SerializeAsAny
+
+from perception_nodes.backends.auto import AUTO
+from perception_nodes.backends.delegate import DELEGATE
+from perception_nodes.drives.bag import BagError
+from perception_nodes.drives.schemas import COMPRESSED_IMAGE
+from perception_nodes.drives.synthetic import open_source
+from perception_nodes.graph.config import (
+    DEFAULT_CAMERA,
+    CamerasSettings,
+    PreprocessSettings,
+    Settings,
+)
+from perception_nodes.graph.node_spec import NodeKind
+from perception_nodes.graph.ros_arguments import RosArguments
+from perception_nodes.graph.settings import SettingsError, check
+from perception_nodes.graph.topics import ANY_CAMERA, camera_topic, image_topic
+from perception_nodes.system.processes import available_memory_bytes
+
+FILLED_BY_OTHERS = ("dds", "shm")
+"""Sources that the graph does not open."""
+STANDBY_MEMORY_BYTES = 2_000_000_000
+"""Standbys are kept where at least this much memory is available: each loads the models again."""
+
+S = TypeVar("S", bound=Settings)
+
+
+class GraphSettings(BaseModel):
+    """The settings of a graph, one model a node.
+
+    Attributes:
+        nodes: by the node's name, in the order of starting.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    nodes: dict[str, SerializeAsAny[Settings]]
+
+    def of(self, settings_type: type[S]) -> S:
+        """The settings of the first node of a kind."""
+        return next(one for one in self.nodes.values() if isinstance(one, settings_type))
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All parameters by name; of one that nodes do not share, the value of the last node."""
+        return {name: value for settings in self.nodes.values() for name, value in settings}
+
+
+def resolve(
+    kinds: Sequence[NodeKind], values: Mapping[str, Any], ros: RosArguments
+) -> GraphSettings:
+    """The settings of the nodes that a graph of these kinds has.
+
+    Args:
+        kinds: in the order of starting.
+        values: parameters that differ from their defaults; texts are converted.
+        ros: parameters of less precedence than `values`.
+
+    Raises:
+        SettingsError: unknown, outside its range, or inconsistent: one line that says what.
+    """
+    given = {**ros.parameters, **values}
+    _refuse_unknown(kinds, given)
+    chosen = {**_of_nodes(kinds, ros), **given}
+    if chosen.get("cameras"):
+        return GraphSettings(nodes=_of_several(kinds, chosen, given, ros))
+    camera = str(chosen.get("camera", DEFAULT_CAMERA))
+    named = "" if camera == DEFAULT_CAMERA else camera
+    if named:
+        chosen |= {**_of_nodes(kinds, ros, camera), **given}
+    if any(kind.plays_drive for kind in kinds):
+        chosen |= _of_drive(chosen)
+    if any(kind.has_standby for kind in kinds):
+        chosen["standby"] = _standby(chosen)
+    is_given = "image_topic" in chosen
+    chosen["image_topic"] = _image_topic(chosen, camera, bool(named) and not is_given)
+    nodes = {kind.name(named): _settings(kind, chosen) for kind in kinds}
+    return GraphSettings(nodes=_needed(nodes))
+
+
+def _of_several(
+    kinds: Sequence[NodeKind], chosen: dict[str, Any], given: Mapping[str, Any], ros: RosArguments
+) -> dict[str, Settings]:
+    """The settings where several cameras share a detector."""
+    for kind in kinds:
+        if not kind.restarted:
+            raise SettingsError(f"parameter cameras: {kind.executable} is for one camera")
+    cameras = check(CamerasSettings, _own(CamerasSettings, chosen)).served
+    if "camera" in chosen:
+        raise SettingsError("parameter camera: give either this or cameras")
+    for name in ("calibration_file", "source"):
+        value = str(chosen.get(name) or "shm")
+        if ANY_CAMERA not in value and value not in FILLED_BY_OTHERS:
+            raise SettingsError(
+                f"parameter {name}: {value!r} is that of one camera; with cameras it must "
+                f"contain {ANY_CAMERA}, or be given to one camera's node"
+            )
+    shared = {
+        name: (chosen.get(name, info.default), "other nodes")
+        for kind in kinds
+        if kind.serves_all_cameras
+        for name, info in kind.settings.model_fields.items()
+        if name not in ("camera", *given)
+    }
+    of_one_camera = [kind for kind in kinds if not kind.serves_all_cameras]
+    chosen["standby"] = _standby(chosen)
+    of_cameras = {}
+    for camera in cameras:
+        found = _of_nodes(of_one_camera, ros, camera, shared)
+        own = {**chosen, **found, **given, "camera": camera, "standby": chosen["standby"]}
+        of_cameras[camera] = {**own, "image_topic": _image_topic(own, camera, named=True)}
+    nodes: dict[str, Settings | None] = {}
+    for kind in kinds:
+        if kind.serves_all_cameras:
+            nodes[kind.name()] = _settings(kind, chosen)
+        else:
+            nodes |= {kind.name(name): _settings(kind, own) for name, own in of_cameras.items()}
+    needed = _needed(nodes)
+    _refuse_shared_topics(needed, ros)
+    return needed
+
+
+def _settings(kind: NodeKind, values: Mapping[str, Any]) -> Settings | None:
+    """The settings of a node; None where a graph with these values does not have it."""
+    if not kind.for_source(str(values.get("source", "dds"))):
+        return None
+    settings = check(kind.settings, _own(kind.settings, values))
+    kind.check(settings)
+    return settings if kind.is_needed(settings) else None
+
+
+def _needed(nodes: Mapping[str, Settings | None]) -> dict[str, Settings]:
+    return {name: settings for name, settings in nodes.items() if settings is not None}
+
+
+def _own(settings_type: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the parameters that one node has."""
+    return {name: v for name, v in values.items() if name in settings_type.model_fields}
+
+
+def _refuse_unknown(kinds: Sequence[NodeKind], given: Mapping[str, Any]) -> None:
+    camera = str(given.get("camera", ""))
+    if any(sign in camera for sign in ":./"):
+        raise SettingsError(
+            f"parameter camera: {camera!r} is not allowed, it is the name of a camera; give "
+            f"source:={camera}",
+            "camera",
+        )
+    known = {name: None for kind in kinds for name in kind.settings.model_fields}
+    for name in sorted(given.keys() - known.keys()):
+        raise SettingsError(f"parameter {name!r} is unknown; known are {', '.join(known)}", name)
+
+
+def _of_nodes(
+    kinds: Sequence[NodeKind],
+    ros: RosArguments,
+    camera: str = "",
+    shared: Mapping[str, tuple[Any, str]] | None = None,
+) -> dict[str, Any]:
+    """The values that ROS arguments give to named nodes.
+
+    Args:
+        kinds: the nodes.
+        ros: the arguments.
+        camera: the nodes are those with this camera's name in theirs.
+        shared: values of parameters that they share with other nodes, and whose they are.
+
+    Raises:
+        SettingsError: nodes that share a parameter are given different values.
+    """
+    found = dict(shared or {})
+    for kind in kinds:
+        node = kind.name(camera)
+        for name, value in ros.values(node, kind.settings).items():
+            other, other_node = found.setdefault(name, (value, node))
+            if other != value:
+                raise SettingsError(
+                    f"parameter {name}: {value!r} is given to {node} and {other!r} to "
+                    f"{other_node}, but all nodes share it; give it to /** instead",
+                    name,
+                )
+    return {name: value for name, (value, _) in found.items()}
+
+
+def _image_topic(values: Mapping[str, Any], camera: str, named: bool) -> str:
+    """The image topic of a camera, with its name in it if `named` or where `{camera}` stands."""
+    default = PreprocessSettings.model_fields["image_topic"].default
+    return camera_topic(str(values.get("image_topic", default)), camera, named)
+
+
+def _refuse_shared_topics(nodes: Mapping[str, Settings], ros: RosArguments) -> None:
+    """Refuse two cameras whose images are on the same topic: each picture would count twice."""
+    cameras: dict[str, str] = {}
+    for node, settings in nodes.items():
+        if not isinstance(settings, PreprocessSettings) or settings.source != "dds":
+            continue
+        name = image_topic(settings.image_topic, settings.image_transport)
+        topic = ros.topic_of(node, name)
+        other = cameras.setdefault(topic, settings.camera)
+        if other != settings.camera:
+            raise SettingsError(
+                f"parameter cameras: {other} and {settings.camera} both have {topic}; give each "
+                "camera an image topic of its own",
+                "cameras",
+            )
+
+
+def _of_drive(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the recorded drive determines: its image topic and the type of its images."""
+    if values.get("source", "dds") not in FILLED_BY_OTHERS:
+        raise SettingsError(
+            f"parameter source: {values['source']!r} is not allowed with bag, which is played as "
+            "the camera; give one of them, or source:=shm",
+            "source",
+        )
+    bag, topic = (str(values.get(name, "")) for name in ("bag", "topic"))
+    try:
+        with closing(open_source(bag, topic)) as drive:
+            transport = "compressed" if drive.message_type == COMPRESSED_IMAGE else "raw"
+            return {"topic": drive.topic, "image_transport": transport}
+    except BagError as error:
+        raise SettingsError(f"parameter bag: {error}", "bag") from error
+
+
+def _standby(values: Mapping[str, Any]) -> Any:
+    """The value of `standby`, where it is `auto` a decision that holds for all nodes."""
+    standby, backend = values.get("standby", "auto"), values.get("backend", AUTO)
+    if standby == "always" and backend == "fpga":
+        raise SettingsError(
+            "parameter standby: with backend fpga it must be never, since one process has the FPGA",
+            "standby",
+        )
+    if standby != "auto":
+        return standby
+    # An Edge TPU, too, belongs to one process; another delegate's device may have several.
+    is_delegated = backend in (AUTO, "litert") and os.environ.get(DELEGATE)
+    enough = available_memory_bytes() >= STANDBY_MEMORY_BYTES
+    return "always" if enough and not is_delegated and backend != "fpga" else "never"
