@@ -9,7 +9,7 @@ import time
 import av
 import numpy as np
 
-from perception_nodes.video.decode import write_nv12
+from perception_nodes.video.ffmpeg import write_nv12
 
 
 def main(path: str) -> int:

@@ -62,7 +62,7 @@ def source_for(
 
         return LibrarySource(rest)
     if "://" in text or is_file(text):
-        from perception_nodes.cameras.stream import VideoSettings, VideoSource
+        from perception_nodes.cameras.video_source import VideoSettings, VideoSource
 
         return VideoSource(VideoSettings(text, loop))
     raise CameraError(f"camera {text!r} is neither there nor of a known form: {FORMS}")

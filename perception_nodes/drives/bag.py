@@ -1,20 +1,18 @@
 """A recorded drive: its camera frames in the order they were logged, read with no ROS."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from perception_nodes.core.errors import listed
 from perception_nodes.drives.bag_file import BagError, Messages
-from perception_nodes.drives.footage import (
-    VIDEO_SUFFIXES,
-    ImagesStorage,
-    VideoStorage,
-    images_in,
-)
+from perception_nodes.drives.bag_storage import BagStorage, storage_files
+from perception_nodes.drives.image_storage import ImageStorage, images_in
 from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
-from perception_nodes.drives.storage import BagStorage, Storage, Topic, storage_files
-from perception_nodes.drives.video_packets import VIDEO_TYPES, Packets
+from perception_nodes.drives.storage import Storage, Topic
+from perception_nodes.drives.synthetic_storage import SCHEME, SyntheticStorage
+from perception_nodes.drives.video_packets import VIDEO_TYPES, RecordedPackets
+from perception_nodes.drives.video_storage import VIDEO_SUFFIXES, VideoStorage
 from perception_nodes.preprocess.lens import is_rectified
 
 __all__ = ["BagError", "Drive", "RawFrame", "image_topics", "open_drive"]
@@ -44,7 +42,6 @@ class RawFrame:
     camera_info: bytes | None = None
 
 
-@dataclass
 class Drive:
     """The frames of one camera in a bag. Close it, or use it as a context manager.
 
@@ -56,23 +53,20 @@ class Drive:
             video that does not say it, about how many there are.
         lost: frames that were recorded, by the bag's index or metadata, and cannot be read. It is
             final once all frames have been read.
+        recorded_count: frames that were recorded, those that are lost included.
         duration_ns: from the first to the last message of the bag.
         frame_files: of an image folder, the file of each frame.
     """
 
-    path: Path
-    topic: str
-    message_type: str
-    frame_count: int
-    duration_ns: int
-    lost: int = 0
-    frame_files: tuple[Path, ...] = ()
-    _notes: list[str] = field(default_factory=list, kw_only=True)
-    _storage: Storage = field(kw_only=True, repr=False)
-
-    def __post_init__(self) -> None:
-        """Note how many frames were recorded."""
-        self.recorded_count = self.frame_count + self.lost
+    def __init__(self, path: Path, storage: Storage, chosen: Topic, notes: list[str]) -> None:
+        """Take an opened bag and the topic of the camera, see `open_drive`."""
+        is_video = chosen.message_type in VIDEO_TYPES
+        self.path, self.topic = path, chosen.name
+        self.message_type = IMAGE if is_video else chosen.message_type
+        self.frame_count, self.lost = chosen.count, chosen.lost
+        self.recorded_count = chosen.count + chosen.lost
+        self.duration_ns, self.frame_files = storage.duration_ns, storage.frame_files
+        self._storage, self._chosen, self._notes = storage, chosen, notes
 
     @property
     def warnings(self) -> list[str]:
@@ -83,7 +77,7 @@ class Drive:
         lines = [*self._storage.warnings, *self._notes]
         if self.lost:
             lines.append(f"{self.path}: {self.lost} of {self.recorded_count} frames are lost")
-        if not self._storage.topics[self.topic].counted and self._storage.damaged:
+        if not self._chosen.counted and self._storage.damaged:
             lines.append(
                 f"{self.path}: how many more frames are lost is not known: neither an index nor "
                 "metadata says how many there were"
@@ -101,8 +95,8 @@ class Drive:
                 damaged.
         """
         count = 0
-        recorded_type = self._storage.topics[self.topic].message_type
-        packets = Packets(recorded_type) if recorded_type in VIDEO_TYPES else None
+        recorded_type = self._chosen.message_type
+        packets = RecordedPackets(recorded_type) if recorded_type in VIDEO_TYPES else None
         infos = self._info_topics()
         info_ns, info = next(self.camera_infos(), (0, None))
         for log_time_ns, topic, data in self._read({self.topic, *infos}):
@@ -110,14 +104,15 @@ class Drive:
                 info = data
                 continue
             if count == 0 and (behind_s := (info_ns - log_time_ns) / 1e9) > LATE_INFO_S:
-                self._note(
+                note = (
                     f"{self.path}: the first CameraInfo was logged {behind_s:.1f} s behind the "
                     "first frame; it is used from that frame on"
                 )
+                self._notes += [note] * (note not in self._notes)
             frame = data if packets is None else packets.image(data)
             yield RawFrame(count, log_time_ns, frame, info)
             count += 1
-        if not self._storage.topics[self.topic].estimated:
+        if not self._chosen.estimated:
             self.lost = max(self.recorded_count - count, 0)
         if count == 0:
             reasons = "; ".join(self._storage.warnings) or f"{self.path}: it has none"
@@ -161,10 +156,6 @@ class Drive:
         found = self._storage.topics.get(topic)
         return [topic] if found is not None and found.message_type == CAMERA_INFO else []
 
-    def _note(self, text: str) -> None:
-        if text not in self._notes:
-            self._notes.append(text)
-
     def close(self) -> None:
         """Close the files."""
         self._storage.close()
@@ -183,13 +174,14 @@ def open_drive(path: str | Path, topic: str = "") -> Drive:
 
     Args:
         path: a rosbag2 folder (mcap or sqlite3), a bare `.mcap` or `.db3` file, either of them
-            also as `.zstd` or `.lz4`, a ROS 1 `.bag`, a video file, or a folder of images.
+            also as `.zstd` or `.lz4`, a ROS 1 `.bag`, a video file, a folder of images, or
+            `synthetic:WIDTHxHEIGHT@RATE*FRAMES[.jpeg]`.
         topic: of the images; empty for the image topic with the most frames.
 
     Raises:
         BagError: it has no readable frame; one line that says why and what to do.
     """
-    storage = _open(Path(path))
+    storage = _open(path)
     try:
         return _drive(Path(path), topic, storage)
     except BaseException:
@@ -203,7 +195,7 @@ def image_topics(path: str | Path) -> list[str]:
     Raises:
         BagError: see `open_drive`.
     """
-    storage = _open(Path(path))
+    storage = _open(path)
     try:
         return [camera.name for camera in _cameras(Path(path), storage).values() if camera.count]
     finally:
@@ -217,7 +209,10 @@ def camera_info_topic(image_topic: str) -> str:
     return f"{raw.rpartition('/')[0]}/camera_info"
 
 
-def _open(path: Path) -> Storage:
+def _open(name: str | Path) -> Storage:
+    if str(name).startswith(SCHEME):
+        return SyntheticStorage(str(name))
+    path = Path(name)
     try:
         try:
             path.stat()  # tells the reason; from Python 3.14 on Path.exists never does
@@ -226,7 +221,7 @@ def _open(path: Path) -> Storage:
         if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
             return VideoStorage(path)
         if path.is_dir() and not storage_files(path) and (files := images_in(path)):
-            return ImagesStorage(path, files)
+            return ImageStorage(path, files)
         return BagStorage(path)
     except OSError as error:
         raise BagError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -261,17 +256,7 @@ def _drive(path: Path, topic: str, storage: Storage) -> Drive:
             )
     if chosen.count == 0:
         raise BagError(f"{path}: no frame of {chosen.name} can be read; {_listing(storage)}")
-    return Drive(
-        path,
-        chosen.name,
-        IMAGE if chosen.message_type in VIDEO_TYPES else chosen.message_type,
-        chosen.count,
-        storage.duration_ns,
-        chosen.lost,
-        storage.frame_files,
-        _notes=notes,
-        _storage=storage,
-    )
+    return Drive(path, storage, chosen, notes)
 
 
 def _listing(storage: Storage) -> str:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from perception_nodes.core.errors import InputError
 
@@ -48,8 +48,8 @@ class Damage:
         return [*lines[:MAX_DAMAGE_LINES], f"and {more} more findings of damage"]
 
 
-class BagFile(Protocol):
-    """An open file of a bag.
+class BagFile:
+    """An open file of a bag; the base of its formats.
 
     Attributes:
         types: message type by topic.
@@ -60,21 +60,22 @@ class BagFile(Protocol):
         damage: what is wrong with the file; reading may add to it.
     """
 
-    types: dict[str, str]
-    counts: Counter[str]
-    recorded: Counter[str]
-    indexed: bool
-    start_ns: int
-    end_ns: int
-    damage: Damage
+    def __init__(self) -> None:
+        """Know nothing of the file yet."""
+        self.types: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        self.recorded: Counter[str] = Counter()
+        self.indexed = True
+        self.start_ns = self.end_ns = 0
+        self.damage = Damage()
 
     def segments(self, topics: Collection[str]) -> list[Segment]:
         """The segments that hold messages of some topics.
 
         Reading them steps over damage and notes it, except in formats without recovery.
         """
-        ...
+        raise NotImplementedError
 
     def close(self) -> None:
         """Close the file."""
-        ...
+        raise NotImplementedError

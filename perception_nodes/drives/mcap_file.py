@@ -12,7 +12,7 @@ from typing import NamedTuple
 from mcap.opcode import Opcode
 from mcap.records import Channel, ChunkIndex, Schema, Statistics
 
-from perception_nodes.drives.bag_file import Damage, Messages, Segment
+from perception_nodes.drives.bag_file import BagFile, Messages, Segment
 from perception_nodes.drives.byte_source import ByteSource, FileBytes, MemoryBytes
 from perception_nodes.drives.mcap_records import (
     HEAD,
@@ -53,17 +53,12 @@ class _UnchunkedMessages:
         self.times_ns, self.positions = array("Q"), array("Q")
 
 
-class McapFile:
+class McapFile(BagFile):
     """An mcap file; see `BagFile`."""
 
     def __init__(self, file: Path) -> None:
         """Find out what it holds: from its index, or else by a scan of the whole file."""
-        self.types: dict[str, str] = {}
-        self.counts: Counter[str] = Counter()
-        self.recorded: Counter[str] = Counter()
-        self.indexed = True
-        self.start_ns = self.end_ns = 0
-        self.damage = Damage()
+        super().__init__()
         self._schemas: dict[int, str] = {}
         self._channels: dict[int, tuple[str, int]] = {}
         self._chunks: list[_Chunk] = []

@@ -1,6 +1,5 @@
 """ROS 1 bags, read by rosbags. There is no recovery: a damaged bag is refused."""
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,13 +8,11 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag1 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from perception_nodes.drives.bag_file import BagError, Damage, Messages, Segment
+from perception_nodes.drives.bag_file import BagError, BagFile, Messages, Segment
 
 
-class Ros1File:
+class Ros1File(BagFile):
     """A ROS 1 bag, its messages converted to CDR; see `BagFile`."""
-
-    indexed = True
 
     def __init__(self, file: Path) -> None:
         """Read its index.
@@ -24,7 +21,7 @@ class Ros1File:
             BagError: it is damaged, or its recording was not closed.
             PermissionError: it may not be read.
         """
-        self.damage = Damage()
+        super().__init__()
         self._file = file
         self._convert = get_typestore(Stores.ROS2_HUMBLE).ros1_to_cdr
         self._reader = Reader(file)
@@ -37,11 +34,9 @@ class Ros1File:
             raise self._damaged(error) from error
         connections = self._reader.connections
         self.types = {connection.topic: connection.msgtype for connection in connections}
-        self.counts: Counter[str] = Counter()
         for connection in connections:
             self.counts[connection.topic] += connection.msgcount
         self.recorded = self.counts
-        self.start_ns = self.end_ns = 0
         if self.counts.total():
             # The library's end time is one past the last message.
             self.start_ns, self.end_ns = self._reader.start_time, self._reader.end_time - 1

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from perception_nodes.drives.bag_file import Damage, Messages, Segment
+from perception_nodes.drives.bag_file import BagFile, Messages, Segment
 
 GIVE_UP_AFTER = 10_000
 """Consecutive unreadable rows after which the rest of the table counts as lost."""
@@ -20,17 +20,13 @@ JOURNALS = ("-wal", "-journal")
 UNREADABLE = (sqlite3.Error, OverflowError)
 
 
-class SqliteFile:
+class SqliteFile(BagFile):
     """A sqlite3 file; see `BagFile`. It has no index that says how much was recorded."""
 
     def __init__(self, file: Path) -> None:
         """List its rows, of a damaged file the readable ones."""
-        self.types: dict[str, str] = {}
-        self.counts: Counter[str] = Counter()
-        self.recorded: Counter[str] = Counter()
+        super().__init__()
         self.indexed = False
-        self.start_ns = self.end_ns = 0
-        self.damage = Damage()
         self._stack = ExitStack()
         self._rows: dict[str, tuple[array[int], array[int]]] = {}
         self._database = self._open(file)

@@ -1,36 +1,15 @@
-"""A bag of one or several files, found and read topic by topic, whatever their format."""
+"""What an opened drive offers, whatever it is stored in."""
 
-import tempfile
-from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-import yaml
-
-from perception_nodes.core.yaml_text import parse_yaml
-from perception_nodes.drives.bag_file import BagError, BagFile, Messages
-from perception_nodes.drives.decompression import COMPRESSED, decompress_file, decompressed_message
-from perception_nodes.drives.mcap_file import McapFile
-from perception_nodes.drives.message_order import in_log_time_order
-from perception_nodes.drives.ros1_file import Ros1File
-from perception_nodes.drives.sqlite_file import SqliteFile
-
-READERS: dict[str, Callable[[Path], BagFile]] = {
-    ".mcap": McapFile,
-    ".db3": SqliteFile,
-    ".bag": Ros1File,
-}
-"""Reader of a file by its suffix."""
-ROS2_SUFFIXES = (".mcap", ".db3")
-"""Suffixes of the files in a bag folder; a ROS 1 bag is always a single file."""
-METADATA = "metadata.yaml"
+from perception_nodes.drives.bag_file import Messages
 
 
 @dataclass(frozen=True)
 class Topic:
-    """What a bag holds of a topic.
+    """What a drive holds of a topic.
 
     Attributes:
         name: its name.
@@ -49,8 +28,8 @@ class Topic:
     estimated: bool = False
 
 
-class Storage(Protocol):
-    """An open bag.
+class Storage:
+    """An opened drive; the base of its kinds.
 
     Attributes:
         topics: by name.
@@ -58,210 +37,33 @@ class Storage(Protocol):
         frame_files: of an image folder, the file of each frame.
     """
 
-    topics: dict[str, Topic]
-    duration_ns: int
-    frame_files: tuple[Path, ...]
+    frame_files: tuple[Path, ...] = ()
+
+    def __init__(self, path: Path) -> None:
+        """Take the path of the drive."""
+        self._path = path
+        self._notes: list[str] = []
+        self.topics: dict[str, Topic] = {}
+        self.duration_ns = 0
 
     @property
     def warnings(self) -> list[str]:
         """Damage and anything else a user should know, one line each; reading may add to it."""
-        ...
+        return self._notes
 
     @property
     def damaged(self) -> bool:
         """Whether some of what was read so far is damaged."""
-        ...
+        return False
 
     def messages(self, topics: Collection[str]) -> Messages:
         """The messages of some topics, oldest first; damaged ones are left out."""
-        ...
+        raise NotImplementedError
 
     def close(self) -> None:
         """Close the files."""
-        ...
 
-
-def storage_files(path: Path) -> list[Path]:
-    """The files that hold a bag's messages, in recording order."""
-    if path.is_file():
-        return [path] if _format(path) in READERS else []
-    if not path.is_dir():
-        return []
-    found = [file for file in path.iterdir() if file.is_file() and _format(file) in ROS2_SUFFIXES]
-    # Splits are numbered name_0, name_1, ...: shorter names first keeps _10 behind _9.
-    return sorted(found, key=lambda file: (len(file.name), file.name))
-
-
-class BagStorage:
-    """A rosbag2 folder, or a file of one, or a ROS 1 bag."""
-
-    frame_files: tuple[Path, ...] = ()
-
-    def __init__(self, path: Path) -> None:
-        """Open its files.
-
-        Raises:
-            BagError: it is not a bag, or not one message can be read.
-            OSError: a file cannot be read at all.
-        """
-        self._path = path
-        self._notes: list[str] = []
-        self._truncated = False
-        self._files: dict[Path, BagFile] = {}
-        self._stack = ExitStack()
-        files = storage_files(path)
-        if not files:
-            missing = (
-                f"no {' or '.join(ROS2_SUFFIXES)} file is in it"
-                if path.is_dir()
-                else f"its suffix is none of {', '.join(READERS)}"
-            )
-            raise BagError(f"{path} is not a bag, a video or a folder of images: {missing}")
-        metadata = _metadata(path, self._notes) if path.is_dir() else {}
-        if path.is_dir() and not metadata and len(files) > 1:
-            self._notes.append(f"{path}: no {METADATA}; `ros2 bag reindex` writes one")
-        try:
-            for file in self._named(files, metadata):
-                plain = self._decompressed(file)
-                reader = READERS[plain.suffix](plain)
-                self._stack.callback(reader.close)
-                self._files[file] = reader
-            self.topics = self._topics(metadata)
-        except BaseException:
-            self.close()
-            raise
-        spans_ns = [
-            (f.start_ns, f.end_ns) for f in self._files.values() if f.start_ns or f.end_ns
-        ] or [(0, 0)]
-        self.duration_ns = max(end for _, end in spans_ns) - min(start for start, _ in spans_ns)
-
-    @property
-    def warnings(self) -> list[str]:
-        """Damage and anything else a user should know, one line each."""
-        damage = [f"{file}: {one}" for file, f in self._files.items() for one in f.damage.lines()]
-        return [*self._notes, *damage]
-
-    @property
-    def damaged(self) -> bool:
-        """Whether some of what was read so far is damaged."""
-        return self._truncated or any(file.damage.lines() for file in self._files.values())
-
-    def messages(self, topics: Collection[str]) -> Messages:
-        """The messages of some topics, oldest first."""
-        segments = [one for file in self._files.values() for one in file.segments(topics)]
-        for log_time_ns, topic, data in in_log_time_order(segments, self._note_disorder):
-            yield log_time_ns, topic, decompressed_message(data)
-
-    def close(self) -> None:
-        """Close the files and remove decompressed copies."""
-        self._stack.close()
-
-    def _note_disorder(self) -> None:
-        note = (
-            f"{self._path}: its log times are so far out of order that they cannot all be put in "
-            "order in memory; some frames come late"
-        )
-        if note not in self._notes:
-            self._notes.append(note)
-
-    def _named(self, files: list[Path], metadata: dict[str, Any]) -> list[Path]:
-        """The files that the metadata names, in its order; without metadata, all files."""
-        names = metadata.get("relative_file_paths")
-        if not isinstance(names, list):
-            return self._once(files)
-        by_name = {file.name: file for file in files}
-        # With compression by file, some versions of rosbag2 name the file without the suffix.
-        by_name |= {file.stem: file for file in files if file.suffix in COMPRESSED}
-        wanted = [Path(str(name)).name for name in names]
-        named = [by_name[name] for name in dict.fromkeys(wanted) if name in by_name]
-        if not named:
-            return self._once(files)
-        for name in wanted:
-            if name not in by_name:
-                self._notes.append(f"{self._path}: {name} is not there")
-        for file in files:
-            if file not in named:
-                self._notes.append(f"{file}: {METADATA} does not name it; it is not read")
-        return list(dict.fromkeys(named))
-
-    def _once(self, files: list[Path]) -> list[Path]:
-        """The files, without a compressed one that rosbag2 was writing when it was ended."""
-        names = {file.name for file in files}
-        found = []
-        for file in files:
-            if file.suffix in COMPRESSED and file.stem in names:
-                self._notes.append(f"{file}: {file.stem} lies beside it, and is read instead")
-            else:
-                found.append(file)
-        return found
-
-    def _decompressed(self, file: Path) -> Path:
-        if file.suffix not in COMPRESSED:
-            return file
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory())
-        plain = Path(folder, file.stem)
-        if problem := decompress_file(file, plain):
-            self._notes.append(f"{file}: {problem}")
-            self._truncated = True
-        return plain
-
-    def _topics(self, metadata: dict[str, Any]) -> dict[str, Topic]:
-        """What there is of each topic, and how much more the metadata or an index says there was.
-
-        Raises:
-            BagError: not one message can be read.
-        """
-        recorded = _recorded(metadata)
-        types = {name: message_type for name, (message_type, _) in recorded.items()}
-        for file in self._files.values():
-            # Of a topic whose schema is not in the file, the metadata may know the type.
-            types |= {
-                name: type_ for name, type_ in file.types.items() if type_ or name not in types
-            }
-        topics = {}
-        for name, message_type in types.items():
-            count = sum(file.counts[name] for file in self._files.values())
-            indexed = sum(
-                max(file.recorded[name], file.counts[name]) for file in self._files.values()
-            )
-            lost = max(indexed, recorded.get(name, ("", 0))[1]) - count
-            counted = name in recorded or all(file.indexed for file in self._files.values())
-            topics[name] = Topic(name, message_type, count, lost, counted)
-        if not any(topic.count for topic in topics.values()):
-            reasons = "; ".join(self.warnings) or f"{self._path}: it is empty"
-            remedy = "copy the bag from the vehicle again"
-            raise BagError(f"{reasons}: not one message of it can be read; {remedy}")
-        return topics
-
-
-def _format(file: Path) -> str:
-    return Path(file.stem).suffix if file.suffix in COMPRESSED else file.suffix
-
-
-def _metadata(folder: Path, notes: list[str]) -> dict[str, Any]:
-    """A bag's metadata; empty, with a note if there is a file that cannot be read."""
-    file = folder / METADATA
-    if not file.exists():
-        return {}
-    try:
-        metadata = parse_yaml(file.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
-        if isinstance(metadata, dict):
-            return metadata
-        reason = "it has no rosbag2_bagfile_information"
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-    notes.append(f"{file} is damaged ({reason}); `ros2 bag reindex` writes it anew")
-    return {}
-
-
-def _recorded(metadata: dict[str, Any]) -> dict[str, tuple[str, int]]:
-    """Message type and count of each topic by a bag's metadata; malformed entries are left out."""
-    found = {}
-    listed = metadata.get("topics_with_message_count")
-    for topic in listed if isinstance(listed, list) else ():
-        try:
-            described = topic["topic_metadata"]
-            found[str(described["name"])] = (str(described["type"]), int(topic["message_count"]))
-        except (ValueError, TypeError, KeyError, OverflowError):
-            continue
-    return found
+    def _note(self, line: str) -> None:
+        """Add a warning; a repeated one is kept once."""
+        if line not in self._notes:
+            self._notes.append(line)

@@ -4,13 +4,13 @@ from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.drives.schemas import COMPRESSED_VIDEO, FFMPEG_PACKET
 from perception_nodes.transport.cdr_reader import read_compressed_video, read_ffmpeg_packet
 from perception_nodes.transport.cdr_writer import write_image, write_no_image
-from perception_nodes.video.decode import VideoDecoder
+from perception_nodes.video.packet_decoder import VideoDecoder
 
 READERS = {COMPRESSED_VIDEO: read_compressed_video, FFMPEG_PACKET: read_ffmpeg_packet}
 VIDEO_TYPES = tuple(READERS)
 
 
-class Packets:
+class RecordedPackets:
     """The packets of a topic; all of them have to be decoded, in order."""
 
     def __init__(self, message_type: str) -> None:
@@ -19,7 +19,7 @@ class Packets:
         self._decoder = VideoDecoder()
 
     def image(self, message: bytes) -> bytes:
-        """The picture of a packet as a serialized `Image`, or one that tells why there is none."""
+        """The picture of a packet as an `Image`, or an `Image` of no size with the reason."""
         packet = ImageView(0, "", 0, 0, "", 0, memoryview(b""))
         try:
             packet = self._read(message)

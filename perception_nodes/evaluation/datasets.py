@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perception_nodes.core.errors import listed
-from perception_nodes.drives.footage import IMAGE_SUFFIXES
+from perception_nodes.drives.image_storage import IMAGE_SUFFIXES
 from perception_nodes.evaluation.coco import read_coco
 from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
 from perception_nodes.evaluation.yolo import (

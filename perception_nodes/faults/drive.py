@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
-from perception_nodes.drives.bag import BagError, RawFrame, camera_info_topic
-from perception_nodes.drives.footage import compressed_message, image_message
+from perception_nodes.drives.bag import BagError, RawFrame, camera_info_topic, open_drive
+from perception_nodes.drives.image_messages import compressed_message, image_message
 from perception_nodes.drives.log_clock import LogClock
 from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
-from perception_nodes.drives.synthetic import open_source
 from perception_nodes.faults.scenario import PictureFault, Scenario
 from perception_nodes.faults.weather import with_weather
 from perception_nodes.preprocess.compressed import source_size
@@ -52,7 +51,7 @@ def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
         if isinstance(fault, PictureFault) and disturbed
     }
     hits = dict.fromkeys(weather, 0)
-    drive = open_source(scenario.drive, str(scenario.graph.get("topic", "")))
+    drive = open_drive(scenario.drive, str(scenario.graph.get("topic", "")))
     was_jpeg = drive.message_type == COMPRESSED_IMAGE
     quality = scenario.jpeg_quality or (JPEG_QUALITY if was_jpeg else 0)
     kind = COMPRESSED_IMAGE if quality else IMAGE

@@ -12,8 +12,8 @@ from pydantic_core import PydanticCustomError
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.yaml_text import parse_yaml
+from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
-from perception_nodes.drives.synthetic import open_source
 from perception_nodes.faults.graphs import HIL
 from perception_nodes.faults.scenario import OWN_KEYS, Scenario, wrong
 from perception_nodes.faults.yaml_lines import KeyLines
@@ -124,7 +124,7 @@ def _check_graph(scenario: Scenario) -> None:
 
 def _check_faults(scenario: Scenario) -> None:
     """Check that each fault can be put into this drive, and ends before it does."""
-    with closing(open_source(scenario.drive, str(scenario.graph.get("topic", "")))) as drive:
+    with closing(open_drive(scenario.drive, str(scenario.graph.get("topic", "")))) as drive:
         duration_s = scenario.duration_s or drive.duration_ns / 1e9
         sends_jpeg = bool(scenario.jpeg_quality) or drive.message_type == COMPRESSED_IMAGE
         kinds = {fault.kind for fault in scenario.faults}

@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
 from perception_nodes.backends.auto import AUTO
 from perception_nodes.backends.delegate import DELEGATE
-from perception_nodes.drives.bag import BagError
+from perception_nodes.drives.bag import BagError, open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
-from perception_nodes.drives.synthetic import open_source
 from perception_nodes.graph.config import (
     DEFAULT_CAMERA,
     CamerasSettings,
@@ -221,7 +220,7 @@ def _of_drive(values: Mapping[str, Any]) -> dict[str, Any]:
         )
     bag, topic = (str(values.get(name, "")) for name in ("bag", "topic"))
     try:
-        with closing(open_source(bag, topic)) as drive:
+        with closing(open_drive(bag, topic)) as drive:
             transport = "compressed" if drive.message_type == COMPRESSED_IMAGE else "raw"
             return {"topic": drive.topic, "image_transport": transport}
     except BagError as error:

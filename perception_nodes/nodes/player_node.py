@@ -17,10 +17,9 @@ from rosgraph_msgs.msg import Clock
 
 from perception_nodes.core.clock import MAX_SANE_AGE_NS
 from perception_nodes.core.frame import FrameRejected
-from perception_nodes.drives.bag import BagError, RawFrame
+from perception_nodes.drives.bag import BagError, RawFrame, open_drive
 from perception_nodes.drives.log_clock import LogClock
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
-from perception_nodes.drives.synthetic import open_source
 from perception_nodes.graph.config import PlayerSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
@@ -54,7 +53,7 @@ class PlayerNode(PerceptionNode):
         """Open the bag, announce the camera."""
         settings: PlayerSettings = self.settings
         try:
-            self._drive = open_source(settings.bag, settings.topic)
+            self._drive = open_drive(settings.bag, settings.topic)
         except BagError as error:
             raise SettingsError(f"parameter bag: {error}") from error
         self._compressed = self._drive.message_type == COMPRESSED_IMAGE

@@ -32,7 +32,7 @@ from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr_reader import Buffer, read_header
 from perception_nodes.transport.memory import TransportError
-from perception_nodes.video.decode import VideoDecoder
+from perception_nodes.video.packet_decoder import VideoDecoder
 from perception_nodes.watchdog.faults import MS
 
 

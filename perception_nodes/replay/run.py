@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from perception_nodes.core.frame import latency_ms
 from perception_nodes.drives.bag import BagError, Drive, RawFrame, image_topics, open_drive
 from perception_nodes.drives.decompression import COMPRESSED
-from perception_nodes.drives.footage import VIDEO_SUFFIXES
+from perception_nodes.drives.video_storage import VIDEO_SUFFIXES
 from perception_nodes.evaluation import LabelledSet
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model

@@ -2,26 +2,32 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import FrameRejected
-from perception_nodes.video.decode import whole_pictures
+from perception_nodes.video.ffmpeg import pyav, whole_pictures
+from perception_nodes.video.h264 import FrameOrder, nal_units
 
-CODECS = {"h264": "h264", "hevc": "h265"}
-"""Our names, by FFmpeg's, of the codecs whose packets each give a picture, or a field of one."""
+ONE_EACH = ("h264", "hevc")
+"""FFmpeg's names of the codecs whose packets each give a picture, or a field of one."""
+ANNEX_B = ("rtsp", "rtp", "sdp", "mpegts", "h264", "hevc")
+"""FFmpeg's names of the formats whose packets have start codes."""
 UNDRAWN = "their pictures are drawn on others that were not there"
+MISSING = "packets are missing"
 MAX_HELD = 16
 """A decoder holds back at most this many pictures (ITU-T H.264, A.3.1)."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What comes of a packet.
+class VideoPicture:
+    """What a packet of a video gives.
 
     Attributes:
-        pts: its time, in units of the stream; None where nothing says it.
+        pts: its time, in units of the stream; None where the stream does not state it.
         frame: PyAV's; None if it is lost.
         cause: of the loss.
     """
@@ -31,27 +37,91 @@ class Picture:
     cause: str = ""
 
 
+class VideoInput:
+    """An opened file or stream, of which the first video track is read.
+
+    Attributes:
+        container: PyAV's container.
+        stream: PyAV's video stream.
+        whole: decodes the packets of the stream.
+    """
+
+    def __init__(self, url: str, is_live: bool = False, **options: Any) -> None:
+        """Open it.
+
+        Args:
+            url: a file, or a stream with its scheme.
+            is_live: whether pictures are wanted at once, and from the first key frame on.
+            options: of PyAV's `open`.
+
+        Raises:
+            FFmpegError: of PyAV: it cannot be opened.
+            PerceptionError: PyAV is not installed, or there is no video that can be decoded; the
+                text follows the name of the video.
+        """
+        self.container: Any = pyav().open(url, metadata_errors="ignore", **options)
+        self.stream: Any = next(iter(self.container.streams.video), None)
+        if self.stream is None or self.stream.codec_context is None:
+            self.close()
+            codec = "is of a codec that no decoder is known for"
+            raise PerceptionError(codec if self.stream else "has no video stream")
+        is_annex_b = self.container.format.name in ANNEX_B
+        self.whole = WholePictures(self.stream, is_live, is_live and is_annex_b)
+
+    def pictures(self) -> Iterator[VideoPicture]:
+        """All pictures, in the order of their times."""
+        for packet in self.container.demux(self.stream):
+            yield from self.whole.take(packet)
+
+    def rate_hz(self, otherwise_hz: float) -> float:
+        """Pictures a second as the stream states it."""
+        rate_hz = float(self.stream.average_rate or self.stream.guessed_rate or 0)
+        return rate_hz if 0 < rate_hz < 1000 else otherwise_hz
+
+    def frame_count(self) -> int:
+        """Frames that a file is to show: without those that it cuts off, and empty packets.
+
+        The number in its header counts them all, but an index may be missing.
+        """
+        index = getattr(self.stream, "index_entries", ())  # older PyAV has none
+        shown = sum(not entry.is_discard and entry.size > 0 for entry in index)
+        return shown if len(index) > 1 else int(self.stream.frames)
+
+    def close(self) -> None:
+        """Close the container."""
+        self.container.close()
+
+
 class WholePictures:
     """Decodes packets; no picture is damaged, or drawn on a damaged one."""
 
-    def __init__(self, video: Any, damage: str) -> None:
-        """Set its decoder up, of which nothing has been used yet.
+    def __init__(self, stream: Any, is_live: bool = False, is_annex_b: bool = False) -> None:
+        """Set up the stream's decoder, which has not been used yet.
 
         Args:
-            video: PyAV's stream.
-            damage: what to say of pictures that are lost by damage.
+            stream: PyAV's.
+            is_live: whether pictures are wanted at once, and from the first key frame on.
+            is_annex_b: whether packets have start codes, so that H.264's numbers can be followed.
         """
-        video.thread_type = "NONE"  # threads of the decoder would each hold a frame back
-        video.codec_context.options = {"err_detect": "crccheck"}
-        self._decoder, self._damage = video.codec_context, damage
+        stream.thread_type = "NONE"  # threads of the decoder would each hold a frame back
+        self._decoder = stream.codec_context
+        strict = {"flags": "low_delay", "err_detect": "explode"}
+        self._decoder.options = strict if is_live else {"err_detect": "crccheck"}
         # A picture of two fields may come of two packets.
-        self._is_one_each = self._decoder.name in CODECS
+        self._is_one_each = self._decoder.name in ONE_EACH
         self._is_reordered, self._latest_pts = False, -math.inf
-        self._is_broken, self._resumed_pts = False, math.inf
+        self._is_broken, self._resumed_pts = is_live, math.inf
+        self._damage = "" if is_live else "the file is damaged"
+        self._cause = "decoding starts at a key frame, and none has come yet"
         self._held: deque[int | None] = deque()
-        self._lost: list[Picture] = []
+        self._lost: list[VideoPicture] = []
+        self._order: FrameOrder | None = None
+        if is_annex_b and self._decoder.name == "h264":
+            self._order = FrameOrder()
+            with suppress(FrameRejected):  # they may come with the key frames
+                self._order.read_sets([*nal_units(self._decoder.extradata or b"")])
 
-    def take(self, packet: Any) -> list[Picture]:
+    def take(self, packet: Any) -> list[VideoPicture]:
         """The pictures that a packet completes, in the order of their times.
 
         Lost ones come with the next whole one or, like those that the decoder has held back, with
@@ -72,16 +142,16 @@ class WholePictures:
             self._held.popleft()
         frames: list[Any] = []
         try:
-            frames = [] if self._is_broken else whole_pictures(packet.decode)
-        except FrameRejected:
-            self._is_broken = True
+            frames = [] if self._is_broken else self._decoded(packet)
+        except FrameRejected as error:
+            self._is_broken, self._cause = True, self._damage or str(error)
             self._decoder.flush_buffers()  # any that it holds may be the damaged one
-        found: list[Picture] = []
+        found: list[VideoPicture] = []
         for frame in frames:
             self._leave(frame)
-            found += [*self._taken_lost(), Picture(frame.pts, frame)]
+            found += [*self._taken_lost(), VideoPicture(frame.pts, frame)]
         if self._is_broken:
-            self._lose([*self._held], self._damage)
+            self._lose([*self._held], self._cause)
         elif is_end and self._is_one_each:
             self._lose([*self._held], UNDRAWN)
         if is_end:
@@ -90,10 +160,19 @@ class WholePictures:
             found += self._taken_lost()
         return found
 
-    def drop(self, cause: str) -> list[Picture]:
+    def drop(self, cause: str) -> list[VideoPicture]:
         """Lose the pictures that have not come yet."""
         self._lose([*self._held], cause)
         return self._taken_lost()
+
+    def _decoded(self, packet: Any) -> list[Any]:
+        """PyAV's frames of a packet, all whole."""
+        if self._order is not None and packet.size:
+            units = [*nal_units(bytes(packet))]
+            self._order.read_sets(units)
+            if self._order.follow(units):
+                raise FrameRejected(MISSING)
+        return whole_pictures(packet.decode)
 
     def _leave(self, frame: Any) -> None:
         """A frame comes: it, and the ones before it that never will, are held no more."""
@@ -115,50 +194,9 @@ class WholePictures:
     def _lose(self, times: Iterable[int | None], cause: str) -> None:
         for pts in times:
             self._held.remove(pts)
-            self._lost.append(Picture(pts, cause=cause))
+            self._lost.append(VideoPicture(pts, cause=cause))
 
-    def _taken_lost(self) -> list[Picture]:
+    def _taken_lost(self) -> list[VideoPicture]:
         lost = sorted(self._lost, key=lambda one: (one.pts is None, one.pts or 0))
         self._lost.clear()
         return lost
-
-
-class FileTimes:
-    """Times of a file's pictures, from 0 on, that always go on.
-
-    One without a time, or with one that goes back, follows the one before by the file's rate.
-    """
-
-    def __init__(self, video: Any, rate_hz: float) -> None:
-        """Before the first picture.
-
-        Args:
-            video: PyAV's stream.
-            rate_hz: pictures a second where they have no times.
-        """
-        self._tick_ns, self._period_ns = video.time_base * 1_000_000_000, round(1e9 / rate_hz)
-        self._origin_ns: int | None = None
-        self._last_ns = -self._period_ns
-
-    def next_ns(self, pts: int | None) -> int:
-        """The time of the next picture, nanoseconds."""
-        at_ns = self._last_ns + self._period_ns
-        if pts is not None:
-            presented_ns = round(pts * self._tick_ns)
-            if self._origin_ns is None:
-                self._origin_ns = presented_ns - at_ns
-            if presented_ns - self._origin_ns > self._last_ns:
-                at_ns = presented_ns - self._origin_ns
-        self._last_ns = at_ns
-        return at_ns
-
-
-def rate_of(video: Any, otherwise_hz: float) -> float:
-    """Pictures a second as a stream states it."""
-    rate_hz = float(video.average_rate or video.guessed_rate or 0)
-    return rate_hz if 0 < rate_hz < 1000 else otherwise_hz
-
-
-def quarter_turns(frame: Any) -> int:
-    """How often a frame has to be turned by 90 degrees, counterclockwise, to be upright."""
-    return int(round(frame.rotation / 90) % 4)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.video.decode import pyav
+from perception_nodes.video.ffmpeg import pyav
 
 QUALITY = {"preset": "veryfast", "crf": "21", "bf": "0"}
 """Without B frames: with them the file's length leaves out a gap before the last picture."""

@@ -4,11 +4,14 @@ FFmpeg replaces a missing picture by the one before it and says nothing; its num
 (`frame_num`, ITU-T H.264, 7.4.3) tell.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from perception_nodes.core.frame import FrameRejected
 
+START_CODE = b"\0\0\1"
+UNIT_BYTES = 2048
+"""Enough of a NAL unit for every header; slices are not copied whole."""
 SLICE, IDR_SLICE, SEQUENCE_SET, PICTURE_SET = 1, 5, 7, 8
 """Types of NAL units."""
 MAX_NUMBER_BITS = 16
@@ -16,6 +19,22 @@ HEADER_BYTES = 32
 """Enough of a slice for its frame number."""
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 """Those whose sequence parameter set tells the chroma format."""
+
+
+def nal_units(data: bytes) -> Iterator[bytes]:
+    """The NAL units of a packet in the form of Annex B, cut to their beginnings.
+
+    Raises:
+        FrameRejected: it has another form.
+    """
+    at = data.find(START_CODE)
+    if at < 0 or data[:at].strip(b"\0"):
+        raise FrameRejected("the packet has no start code: H.264 and H.265 come in Annex B form")
+    while at >= 0:
+        begin, at = at + len(START_CODE), data.find(START_CODE, at + len(START_CODE))
+        unit = data[begin : min(at if at >= 0 else len(data), begin + UNIT_BYTES)]
+        if unit:
+            yield unit
 
 
 class _Bits:
@@ -79,12 +98,14 @@ class FrameOrder:
                 self._sequence_of[bits.golomb()] = bits.golomb()
 
     def follow(self, units: Sequence[bytes]) -> bool:
-        """Take a picture's NAL units, cut to their beginnings; whether one before it is missing.
+        """Take a packet's NAL units, cut to their beginnings; whether a picture before is missing.
 
         Raises:
             FrameRejected: a header is cut off, or refers to parameter sets that never came.
         """
-        first = next(unit for unit in units if unit[0] & 31 in (SLICE, IDR_SLICE))
+        first = next((unit for unit in units if unit[0] & 31 in (SLICE, IDR_SLICE)), None)
+        if first is None:
+            return False
         sequence, number = self._number(first)
         limit = 1 << sequence.number_bits
         is_missing = (

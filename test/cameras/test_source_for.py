@@ -4,9 +4,9 @@ import pytest
 
 from perception_nodes.cameras.source import CameraError, CameraGone
 from perception_nodes.cameras.source_for import is_file, source_for
-from perception_nodes.cameras.stream import VideoSource
 from perception_nodes.cameras.v4l2 import V4l2Source
 from perception_nodes.cameras.v4l2_devices import Mode, V4l2Settings, choose_mode
+from perception_nodes.cameras.video_source import VideoSource
 
 WEBCAM = [
     Mode(code, width, height, rate)

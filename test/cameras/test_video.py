@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 from turned_video import TURNS, bright_edge, write_turned
 
 from perception_nodes.cameras import feed as feed_module
-from perception_nodes.cameras import stream as video_module
+from perception_nodes.cameras import video_source as video_module
 from perception_nodes.cameras.channel import camera_reader, view_camera_frame
 from perception_nodes.cameras.feed import CameraFeed
 from perception_nodes.cameras.source import CameraEnded, CameraError, CameraGone
-from perception_nodes.cameras.stream import Losses, StreamClock, VideoSettings, VideoSource
+from perception_nodes.cameras.video_source import VideoSettings, VideoSource
 from perception_nodes.core.frame import ImageView
-from perception_nodes.video.decode import VideoDecoder, write_nv12
-from perception_nodes.video.demux import FileTimes
+from perception_nodes.video.ffmpeg import write_nv12
+from perception_nodes.video.packet_decoder import VideoDecoder
+from perception_nodes.video.times import FileTimes, LossCounter, StreamClock
 
 MS = 1_000_000
 
@@ -343,7 +344,7 @@ def live_frames(url, monkeypatch):
     monkeypatch.setattr(video_module, "time", clock)
     source = VideoSource(VideoSettings(url))
     opened = source.open()
-    found = list(source._live())
+    found = list(source._live(source._video))
     source.close()
     return opened, found
 
@@ -380,12 +381,12 @@ def test_a_video_that_says_how_it_was_held_is_upright(join, tmp_path, degrees, b
 @pytest.mark.parametrize("jitter_ms", [0, 3])
 @given(lost=st.sets(st.integers(6, 39)), broken=st.sets(st.integers(6, 39)))
 def test_frames_that_did_not_arrive_show_in_the_times_of_the_others(jitter_ms, lost, broken):
-    losses, jitter = Losses(), np.random.default_rng(0).uniform(-jitter_ms, jitter_ms, 41)
+    losses, jitter = LossCounter(), np.random.default_rng(0).uniform(-jitter_ms, jitter_ms, 41)
     counted, last, previous = 0, -1, 0
     for index in range(41):
         if index in lost:
             continue
-        losses.packet(index * 40 * MS + round(jitter[index] * MS), "broken" * (index in broken))
+        losses.follow(index * 40 * MS + round(jitter[index] * MS), "broken" * (index in broken))
         same_gap_twice, previous = index - last == previous > 1, index - last
         last = index
         counted += losses.take()[0]
@@ -395,22 +396,22 @@ def test_frames_that_did_not_arrive_show_in_the_times_of_the_others(jitter_ms, l
 
 
 def test_a_camera_of_no_steady_rate_loses_nothing_by_its_times_alone():
-    losses, at_ns = Losses(), 0
+    losses, at_ns = LossCounter(), 0
     for gap_ms in (40, 40, 80, 40, 120, 40, 40, 200, 40, 40):
         at_ns += gap_ms * MS
-        losses.packet(at_ns, "")
+        losses.follow(at_ns, "")
         assert losses.take() == (0, "")
 
 
 def test_what_was_lost_before_a_stream_broke_off_is_told_when_it_is_back(monkeypatch):
     source = VideoSource(VideoSettings("rtsp://camera"))
 
-    def live(self):
+    def live(self, video):
         self._losses.add(7, "packets are missing")
         yield from ()
 
     monkeypatch.setattr(VideoSource, "_live", live)
-    source._decode()
+    source._decode(None)
     with pytest.raises(CameraGone, match="has ended"):
         source._decoded.take(0.0)
     assert source._losses.take() == (7, "packets are missing")
@@ -418,12 +419,12 @@ def test_what_was_lost_before_a_stream_broke_off_is_told_when_it_is_back(monkeyp
 
 @pytest.mark.parametrize("jump_s", [-3600, -6, -0.5, 6, 3600])
 def test_a_stream_that_sets_its_clock_has_lost_nothing_and_is_dated_anew(jump_s):
-    losses, clock = Losses(), StreamClock()
+    losses, clock = LossCounter(), StreamClock()
     for index in range(40):
         arrived_ns = 10**18 + index * 40 * MS
         presented_ns = index * 40 * MS + (index >= 20) * round(jump_s * 1000) * MS
-        losses.packet(presented_ns, "")
+        losses.follow(presented_ns, "")
         assert losses.take() == (0, "")
         assert clock.stamp_ns(presented_ns, arrived_ns) == arrived_ns
-    losses.packet(presented_ns + 120 * MS, "")
+    losses.follow(presented_ns + 120 * MS, "")
     assert losses.take()[0] == 2

@@ -10,7 +10,7 @@ from turned_video import TURNS, bright_edge, write_turned
 
 from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.bag import open_drive
-from perception_nodes.drives.footage import START_NS
+from perception_nodes.drives.video_storage import START_NS
 from perception_nodes.transport.cdr_reader import read_image
 from perception_nodes.video.demux import UNDRAWN
 

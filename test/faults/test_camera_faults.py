@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perception_nodes.core.frame import FrameRejected
-from perception_nodes.drives.synthetic import open_source
+from perception_nodes.drives.bag import open_drive
 from perception_nodes.faults.camera_faults import with_faults
 from perception_nodes.faults.scenario import CameraFault
 from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
@@ -19,11 +19,11 @@ HIT = range(5, 15)
 
 def sent(kind, drive="synthetic:32x16@10*20", **values):
     fault = CameraFault(kind=kind, after_s=0.5, for_s=1.0, **values)
-    return list(with_faults(open_source(drive).frames(), [fault]))
+    return list(with_faults(open_drive(drive).frames(), [fault]))
 
 
 def good():
-    return list(open_source("synthetic:32x16@10*20").frames())
+    return list(open_drive("synthetic:32x16@10*20").frames())
 
 
 def untouched(frames):
@@ -148,7 +148,7 @@ def test_stamps():
 )
 def test_damaged_messages(kind, drive, read):
     frames = sent(kind, drive, share=0.5)
-    originals = list(open_source(drive).frames())
+    originals = list(open_drive(drive).frames())
     damaged = [f for f in frames if f.data != originals[f.index].data]
     assert [f.index for f in damaged] == [6, 8, 10, 12, 14]
     for frame in damaged:

@@ -33,8 +33,8 @@ from perception_nodes.transport.cdr_reader import (
     read_stamp,
 )
 from perception_nodes.transport.cdr_writer import write_detection_array, write_frame_report
-from perception_nodes.video.decode import VIDEO_ENCODINGS, VideoDecoder
 from perception_nodes.video.encode import VideoPackets
+from perception_nodes.video.packet_decoder import VIDEO_ENCODINGS, VideoDecoder
 
 GUARD = b"\xa5" * 64
 """Lies before and behind each message, so that a view out of bounds is noticed."""

@@ -49,7 +49,7 @@ class FakeDrive:
 def drive(monkeypatch):
     """Any bag is there, with one image topic."""
     found = FakeDrive()
-    monkeypatch.setattr(resolve, "open_source", lambda bag, topic: found)
+    monkeypatch.setattr(resolve, "open_drive", lambda bag, topic: found)
     return found
 
 

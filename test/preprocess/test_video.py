@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from streams import KEY_EVERY, packets, pictures
 
 from perception_nodes.core.frame import FrameRejected, ImageView
-from perception_nodes.video.decode import VideoDecoder
+from perception_nodes.video.packet_decoder import VideoDecoder
 
 STREAMS = ["h264", "h264 cavlc", "h264 plain", "h265"]
 every_stream = pytest.mark.parametrize("kind", STREAMS)

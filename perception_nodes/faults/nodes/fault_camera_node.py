@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from perception_nodes.drives.bag import RawFrame
-from perception_nodes.drives.footage import compressed_message, image_message
+from perception_nodes.drives.image_messages import compressed_message, image_message
 from perception_nodes.faults.camera_faults import SentFrame, with_distortion, with_faults
 from perception_nodes.faults.graphs import FaultCameraSettings
 from perception_nodes.faults.scenario import CameraFault

@@ -16,7 +16,7 @@ from relay import LossyRelay
 from perception_nodes.cameras import feed as feed_module
 from perception_nodes.cameras.channel import camera_reader, view_camera_frame
 from perception_nodes.cameras.feed import CameraFeed
-from perception_nodes.cameras.stream import VideoSettings, VideoSource
+from perception_nodes.cameras.video_source import VideoSettings, VideoSource
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 PACKAGES = "python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good"

@@ -1,0 +1,218 @@
+"""Video streams and files as cameras: RTSP and all else that FFmpeg opens, through PyAV.
+
+A thread of its own takes and decodes the frames, since both the network and the codec may keep it
+waiting.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from perception_nodes.cameras.channel import CameraHeader
+from perception_nodes.cameras.mailbox import Arrived, Mailbox
+from perception_nodes.cameras.source import (
+    CameraEnded,
+    CameraError,
+    CameraFormat,
+    CameraGone,
+    CapturedFrame,
+)
+from perception_nodes.core.errors import PerceptionError
+from perception_nodes.transport.shm import Writer
+from perception_nodes.video.demux import VideoInput, VideoPicture
+from perception_nodes.video.ffmpeg import pyav, quarter_turns, write_nv12
+from perception_nodes.video.times import JUMP_NS, FileTimes, LossCounter, StreamClock
+
+TIMEOUTS_S = (10.0, JUMP_NS / 1e9)
+"""How long to wait for a stream to open, and for its next packet."""
+LOW_DELAY = {
+    "fflags": "nobuffer",
+    "flags": "low_delay",
+    "rtsp_transport": "tcp",
+    "max_delay": "0",
+    "reorder_queue_size": "0",
+}
+NO_TIMES = 1 << 7
+"""FFmpeg's AVFMT_NOTIMESTAMPS: the format has no times; the packets' are invented, or none."""
+PLAIN_RATE_HZ = 25.0
+"""Of a file without times that states no rate, which is FFmpeg's own assumption."""
+OTHER_SIZE = "the size of the frames changed"
+
+
+@dataclass(frozen=True)
+class VideoSettings:
+    """What is played.
+
+    Attributes:
+        url: a file, or a stream with its scheme.
+        loop: begin a file anew at its end.
+    """
+
+    url: str
+    loop: bool = False
+
+
+class VideoSource:
+    """A stream or file, see `CameraSource`."""
+
+    def __init__(self, settings: VideoSettings) -> None:
+        """Take what is to be played; nothing is opened."""
+        self._url, self._loop = settings.url, settings.loop
+        self._is_live = "://" in self._url
+        # A stream comes back, and a loop begins anew; a file is not played twice.
+        self._broken = CameraGone if self._is_live or self._loop else CameraEnded
+        self._video: VideoInput | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._decoded, self._losses = Mailbox(), LossCounter()
+        self._turns = 0
+        self._slots: Writer[CameraHeader] | None = None
+
+    def open(self) -> CameraFormat:
+        """Open the stream, see `CameraSource`."""
+        self.close()
+        # A file's pictures may have to be turned, which only they tell.
+        self._turns = 0 if self._is_live else self._turns_of_first()
+        self._video = video = self._opened()
+        context = video.stream.codec_context
+        self._has_times = not video.container.format.flags & NO_TIMES
+        self._size = width, height = self._upright(context.width & ~1, context.height & ~1)
+        if not width or not height:
+            raise CameraGone(f"{self._url}: no frame size is known yet")
+        rate_hz = video.rate_hz(0.0)
+        stamps = "of arrival" + ", without its jitter" * self._has_times if self._is_live else "now"
+        return CameraFormat(
+            "nv12",
+            width,
+            height,
+            width,
+            width * height * 3 // 2,
+            rate_hz,
+            1,
+            2,
+            f"{self._url}, {context.name} {width}x{height} at {rate_hz:g} Hz, decoded, one copy; "
+            f"stamps are {stamps}",
+            may_pause=not self._is_live,
+        )
+
+    def _upright(self, width: int, height: int) -> tuple[int, int]:
+        return (height, width) if self._turns % 2 else (width, height)
+
+    def _turns_of_first(self) -> int:
+        with closing(self._opened()) as video:
+            try:
+                frames = (one.frame for one in video.pictures() if one.frame is not None)
+                return next(map(quarter_turns, frames), 0)
+            except pyav().FFmpegError:
+                return 0  # playing the file reports the error
+
+    def _opened(self) -> VideoInput:
+        options = {"options": {**LOW_DELAY}} if self._is_live else {}
+        try:
+            return VideoInput(self._url, self._is_live, timeout=TIMEOUTS_S, **options)
+        except PerceptionError as error:
+            raise CameraError(f"{self._url} {error}") from error
+        except pyav().FFmpegError as error:
+            kind = CameraGone if self._is_live else CameraError
+            raise kind(f"{self._url} cannot be opened: {error.strerror}") from error
+
+    def start(self, slots: Writer[CameraHeader]) -> None:
+        """Start to decode, see `CameraSource`."""
+        assert self._video is not None
+        self._slots, self._decoded, self._stop = slots, Mailbox(), threading.Event()
+        self._thread = threading.Thread(
+            target=self._decode, args=(self._video,), name="decoding", daemon=True
+        )
+        self._thread.start()
+
+    def capture(self, timeout_ms: float) -> CapturedFrame | None:
+        """The newest decoded frame, see `CameraSource`."""
+        assert self._slots is not None and self._video is not None
+        found = self._decoded.take(timeout_ms / 1e3)
+        if found is None:
+            return None
+        width, height = self._size
+        if self._upright(found.frame.width & ~1, found.frame.height & ~1) != self._size:
+            whole = self._video.whole
+            self.close()  # its thread counts losses too
+            self._kept(whole.drop(OTHER_SIZE))
+            self._losses.add(found.lost + 1, found.cause or OTHER_SIZE)
+            raise self._broken(f"{self._url} now gives frames of another size")
+        sample = self._slots.loan(width * height * 3 // 2)
+        write_nv12(found.frame, sample.payload.reshape(height * 3 // 2, width), self._turns)
+        sample.header.describe(found.stamp_ns, "nv12", width, height, width, sample.payload.size)
+        return CapturedFrame(sample, found.lost, found.cause)
+
+    def close(self) -> None:
+        """Stop, see `CameraSource`."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._video is not None:
+            self._video.close()
+            self._video = None
+
+    def _decode(self, video: VideoInput) -> None:
+        self._losses.begin()
+        end, kind = " has ended", CameraGone if self._is_live else CameraEnded
+        try:
+            for arrived in self._live(video) if self._is_live else self._played(video):
+                if self._stop.is_set():
+                    return
+                self._decoded.put(arrived)
+        except Exception as error:  # PyAV's errors have many types; the reader gets all
+            reason = getattr(error, "strerror", None) or str(error)
+            self._kept(video.whole.drop(reason))
+            end, kind = f": {reason}", self._broken
+        # The next frame reports the losses at the end of what comes back.
+        lost, cause = self._losses.take() if kind is CameraEnded else (0, "")
+        rest = f"; the last {lost} frames are lost: {cause}" if lost else ""
+        self._decoded.put(kind(f"{self._url}{end}{rest}"))
+
+    def _live(self, video: VideoInput) -> Iterator[Arrived]:
+        clock, tick_ns = StreamClock(), video.stream.time_base * 1_000_000_000
+        for packet in video.container.demux(video.stream):
+            arrived_ns = time.time_ns()
+            for picture in video.whole.take(packet):
+                has_time = self._has_times and picture.pts is not None
+                presented_ns = round(picture.pts * tick_ns) if has_time else None
+                if presented_ns is not None:
+                    self._losses.follow(presented_ns, picture.cause)
+                elif picture.frame is None:
+                    self._losses.add(1, picture.cause)
+                if picture.frame is not None:
+                    stamp_ns = clock.stamp_ns(presented_ns, arrived_ns)
+                    yield Arrived(picture.frame, stamp_ns, *self._losses.take())
+
+    def _kept(self, pictures: Iterable[VideoPicture]) -> list[Any]:
+        """The frames of pictures; those that are lost are counted."""
+        for one in pictures:
+            if one.frame is None:
+                self._losses.add(1, one.cause)
+        return [one.frame for one in pictures if one.frame is not None]
+
+    def _played(self, video: VideoInput) -> Iterator[Arrived]:
+        """Frames of a file at the file's own pace; they are taken when they are due."""
+        start_ns = 0
+        while True:
+            times = FileTimes(video.stream, video.rate_hz(PLAIN_RATE_HZ))
+            due_ns = 0
+            for picture in video.pictures():
+                at_ns = times.next_ns(picture.pts)
+                for frame in self._kept([picture]):
+                    if not due_ns:
+                        start_ns = max(time.monotonic_ns() - at_ns, start_ns)
+                    due_ns = start_ns + at_ns
+                    if self._stop.wait(max(0.0, (due_ns - time.monotonic_ns()) / 1e9)):
+                        return
+                    # The wall clock may have been set; only the stamps follow it.
+                    stamp_ns = time.time_ns() - (time.monotonic_ns() - due_ns)
+                    yield Arrived(frame, stamp_ns, *self._losses.take())
+            if not self._loop or not due_ns:
+                return
+            start_ns += times.next_ns(None)
+            video.container.seek(0)

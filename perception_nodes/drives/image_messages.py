@@ -1,0 +1,24 @@
+"""Pictures as the ROS messages in which a camera would have published them."""
+
+import struct
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.frame import ImageView
+from perception_nodes.transport.cdr_writer import ENCAPSULATION, write_image
+
+FRAME_ID = "camera"
+
+
+def image_message(stamp_ns: int, pixels: NDArray[np.uint8]) -> bytes:
+    """Serialize uint8 [height, width, 3] BGR as `sensor_msgs/msg/Image`."""
+    return write_image(replace(ImageView.of_pixels(pixels), stamp_ns=stamp_ns, frame_id=FRAME_ID))
+
+
+def compressed_message(stamp_ns: int, file: bytes) -> bytes:
+    """Serialize the bytes of a JPEG or PNG as `sensor_msgs/msg/CompressedImage`."""
+    stamp = struct.pack("<iI", *divmod(stamp_ns, 1_000_000_000))
+    frame_id = struct.pack("<I8s", 7, b"camera\0")
+    return ENCAPSULATION + stamp + frame_id + struct.pack("<I5s3xI", 5, b"jpeg\0", len(file)) + file

@@ -1,0 +1,54 @@
+"""A synthetic drive: frames of any size, rate and number, for measurements."""
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from perception_nodes.drives.bag_file import BagError, Messages
+from perception_nodes.drives.image_messages import compressed_message, image_message
+from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
+from perception_nodes.drives.storage import Storage, Topic
+
+SCHEME = "synthetic:"
+FORM = f"{SCHEME}WIDTHxHEIGHT@RATE*FRAMES[.jpeg]"
+PICTURES = 4
+TOPIC = "/camera/image_raw"
+
+
+class SyntheticStorage(Storage):
+    """Its frames, without stamps, repeat a textured picture that drifts sideways."""
+
+    def __init__(self, text: str) -> None:
+        """Take its description.
+
+        Raises:
+            BagError: it is not of the form `FORM`.
+        """
+        super().__init__(Path(text))
+        match = re.fullmatch(SCHEME + r"(\d+)x(\d+)@(\d+(?:\.\d+)?)\*(\d+)(\.jpeg)?", text)
+        if match is None:
+            raise BagError(f"{text!r} is not of the form {FORM}")
+        width, height, rate, frames = map(float, match.groups()[:4])
+        if not all((width, height, rate, frames)):
+            raise BagError(f"{text!r} has no frames: size, rate and number must be more than 0")
+        self._size, self._rate_hz = (int(width), int(height)), rate
+        kind = COMPRESSED_IMAGE if match[5] else IMAGE
+        self.topics = {TOPIC: Topic(TOPIC, kind, int(frames))}
+        self.duration_ns = round((int(frames) - 1) / rate * 1e9)
+
+    def messages(self, topics: Collection[str]) -> Messages:
+        """The frames, as bgr8 Images, or as CompressedImages in JPEG."""
+        pictures = [self._message(index) for index in range(PICTURES)]
+        for index in range(self.topics[TOPIC].count):
+            yield round(index / self._rate_hz * 1e9), TOPIC, pictures[index % PICTURES]
+
+    def _message(self, index: int) -> bytes:
+        coarse = np.random.default_rng(0).integers(0, 256, (18, 32, 3), dtype=np.uint8)
+        large = cv2.resize(coarse, self._size, interpolation=cv2.INTER_CUBIC)
+        picture = np.roll(np.asarray(large, np.uint8), 8 * index, axis=1)
+        if self.topics[TOPIC].message_type == COMPRESSED_IMAGE:
+            return compressed_message(0, cv2.imencode(".jpg", picture)[1].tobytes())
+        return image_message(0, picture)

@@ -1,0 +1,119 @@
+"""A video file, read as if a camera had been recorded."""
+
+import re
+from collections.abc import Collection, Generator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from perception_nodes.core.errors import PerceptionError
+from perception_nodes.drives.bag_file import BagError, Messages
+from perception_nodes.drives.image_messages import FRAME_ID, image_message
+from perception_nodes.drives.schemas import IMAGE
+from perception_nodes.drives.storage import Storage, Topic
+from perception_nodes.transport.cdr_writer import write_no_image
+from perception_nodes.video.demux import VideoInput, VideoPicture
+from perception_nodes.video.ffmpeg import pyav, quarter_turns
+from perception_nodes.video.times import FileTimes
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
+PLAIN_RATE_HZ = 10.0
+"""Of a file that states no rate."""
+MISSING_S = 1.0
+"""A video that ends so long before the end that it states may have been cut off. That may be the
+end of its sound, which may be longer."""
+MISSING_INTERVALS = 1.5
+"""The same where it states the end of its pictures, in the longest interval between two of them:
+one is the last picture's own."""
+START_NS = 1_000_000_000
+"""Stamp of the first frame; 0 would mean that it has none."""
+TOPIC = "/camera/image_raw"
+
+
+class VideoStorage(Storage):
+    """A video file as a bag with one topic, `sensor_msgs/msg/Image` in bgr8."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it and decode its first frame.
+
+        Raises:
+            BagError: it holds no frame that can be decoded.
+        """
+        super().__init__(path)
+        if path.stat().st_size == 0:
+            raise BagError(f"{path} is an empty file; copy it again, or leave it out")
+        with closing(self._decoded()) as decoded:
+            video = next((video for video, picture in decoded if picture.frame is not None), None)
+            if video is None:
+                why = "; ".join(self.warnings) or str(path)
+                raise BagError(
+                    f"{why}: no frame can be decoded; copy it again, or convert it to H.264"
+                )
+            stream = video.stream
+            self._rate_hz = video.rate_hz(PLAIN_RATE_HZ)
+            duration_s = (stream.duration or 0) * stream.time_base
+            self._duration_s = float(duration_s or (video.container.duration or 0) / 1e6)
+            tagged_s = _tagged_duration_s(stream.metadata)
+            self._is_tagged = tagged_s > 0
+            if self._is_tagged:
+                self._duration_s = tagged_s - float((stream.start_time or 0) * stream.time_base)
+            is_stated = stream.frames > 0
+            about = video.frame_count() if is_stated else self._duration_s * self._rate_hz
+        count = max(round(about), 1)
+        self.duration_ns = round(self._duration_s * 1e9 * (count - 1) / count)
+        topic = Topic(TOPIC, IMAGE, count, counted=is_stated, estimated=not is_stated)
+        self.topics = {TOPIC: topic}
+
+    @property
+    def damaged(self) -> bool:
+        """Whether some of what was read so far is damaged."""
+        return bool(self._notes)
+
+    def messages(self, topics: Collection[str]) -> Messages:
+        """The frames, with the video's own times; of a lost one an image that states the cause."""
+        times, at_ns, longest_ns = None, 0, round(1e9 / self._rate_hz)
+        for video, picture in self._decoded():
+            times = times or FileTimes(video.stream, self._rate_hz)
+            before_ns, at_ns = at_ns, times.next_ns(picture.pts)
+            longest_ns = max(longest_ns, at_ns - before_ns)
+            yield START_NS + at_ns, TOPIC, _message(START_NS + at_ns, picture)
+        missing_s, limit_s = self._duration_s - at_ns / 1e9, MISSING_S
+        if self._is_tagged:
+            limit_s = min(limit_s, MISSING_INTERVALS * longest_ns / 1e9)
+        if self.topics[TOPIC].estimated and missing_s > limit_s:
+            end = f"its last frame is {missing_s:.2f} s before the end that it states"
+            self._note(f"{self._path}: {end}")
+
+    def _decoded(self) -> Generator[tuple[VideoInput, VideoPicture], None, None]:
+        """The pictures of the file, and the input that they come from."""
+        av = pyav()
+        try:
+            # With its scheme, since a name may hold a colon.
+            with closing(VideoInput(f"file:{self._path}")) as video:
+                for picture in video.pictures():
+                    yield video, picture
+        except PerceptionError as error:
+            self._note(f"{self._path}: it {error}")
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            self._note(f"{self._path}: it cannot be read any further: {error.strerror}")
+
+
+def _tagged_duration_s(tags: dict[str, str]) -> float:
+    """Where the pictures end by Matroska's tag `DURATION`, hours:minutes:seconds; 0 without it."""
+    found = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", tags.get("DURATION", ""))
+    if found is None:
+        return 0.0
+    hours, minutes, seconds = map(float, found.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _message(stamp_ns: int, picture: VideoPicture) -> bytes:
+    """A picture as `image_message`; a lost one in no size, with the cause."""
+    if picture.frame is None:
+        return write_no_image(stamp_ns, FRAME_ID, picture.cause)
+    pixels = picture.frame.reformat(format="bgr24", interpolation="BICUBIC").to_ndarray()
+    turned = np.rot90(pixels, quarter_turns(picture.frame))
+    return image_message(stamp_ns, np.ascontiguousarray(turned))

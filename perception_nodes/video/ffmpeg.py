@@ -1,0 +1,96 @@
+"""FFmpeg through PyAV: loading it, pictures that it has not patched up, and their pixels."""
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.errors import PerceptionError
+from perception_nodes.core.frame import FrameRejected
+
+FULL_RANGE = 2
+"""FFmpeg's AVCOL_RANGE_JPEG: black is 0 and white 255, not 16 and 235."""
+MATRICES = {1: "ITU709", 7: "SMPTE240M", 9: "BT2020"}
+"""Matrices other than BT.601's: the names of FFmpeg's scaler by AVCOL_SPC number."""
+PATCHED = "concealing"
+HARMLESS = ("mmco: unref short", "unable to decode APP fields")
+"""Beginnings of FFmpeg's errors behind which a picture may be whole: the picture that the stream
+drops is not there, or a JPEG's notes about its camera cannot be read."""
+# FFmpeg's messages are read here; they are not for the console.
+logging.getLogger("libav").addHandler(logging.NullHandler())
+
+
+@cache
+def pyav() -> Any:
+    """PyAV, which takes a while to load, ready for `whole_pictures`.
+
+    Raises:
+        PerceptionError: it is not installed.
+    """
+    try:
+        import av
+        import av.logging
+    except ImportError as error:
+        raise PerceptionError("video needs PyAV; install it with: pip install av") from error
+    # A decoder may report only in its log that it has patched a picture up.
+    av.logging.set_level(av.logging.INFO)
+    av.logging.set_skip_repeated(False)
+    return av
+
+
+def whole_pictures(decode: Callable[[], list[Any]]) -> list[Any]:
+    """The pictures that a decoder makes of a packet, if it has not patched anything up.
+
+    Args:
+        decode: decodes the packet; returns PyAV's frames.
+
+    Raises:
+        FrameRejected: something is damaged or missing.
+    """
+    av = pyav()
+    with av.logging.Capture() as logged:
+        try:
+            frames = list(decode())
+        except av.FFmpegError as failed:
+            raise FrameRejected("damaged, or a packet before this one is missing") from failed
+    errors = [text for level, _, text in logged if level <= av.logging.ERROR]
+    is_patched = any(text.startswith(PATCHED) for _, _, text in logged)
+    is_damaged = any(not text.startswith(HARMLESS) for text in errors)
+    if is_patched or is_damaged or any(frame.is_corrupt for frame in frames):
+        raise FrameRejected("the picture is damaged")
+    return frames
+
+
+def quarter_turns(frame: Any) -> int:
+    """How often a frame has to be turned by 90 degrees, counterclockwise, to be upright."""
+    return int(round(frame.rotation / 90) % 4)
+
+
+def write_nv12(frame: Any, out: NDArray[np.uint8], turns: int = 0) -> None:
+    """Write a decoded frame as NV12, BT.601 in limited range.
+
+    Args:
+        frame: PyAV's. FFmpeg converts it first if it is not planar 4:2:0 in this range, or is
+            marked as of one of `MATRICES`. A frame without a mark is taken for BT.601.
+        out: uint8 [height * 3 / 2, width].
+        turns: number of turns by 90 degrees, counterclockwise.
+    """
+    target = {}
+    if frame.color_range == FULL_RANGE:
+        target["dst_color_range"] = "MPEG"
+    if frame.colorspace in MATRICES:
+        target |= {"src_colorspace": MATRICES[frame.colorspace], "dst_colorspace": "ITU601"}
+    if target or frame.format.name != "yuv420p":
+        frame = frame.reformat(format="yuv420p", **target)
+    height, width = out.shape[0] * 2 // 3, out.shape[1]
+    rows, columns = (width, height) if turns % 2 else (height, width)
+    luma, *chroma = (
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes
+    )
+    out[:height] = np.rot90(luma[:rows, :columns], turns)
+    pairs = out[height:].reshape(height // 2, width // 2, 2)
+    for channel, plane in enumerate(chroma):
+        pairs[:, :, channel] = np.rot90(plane[: rows // 2, : columns // 2], turns)
