@@ -1,0 +1,1 @@
+"""Training of the `open` family: maps of a road detector of Intel's and soft labels teach it."""

@@ -1,0 +1,85 @@
+"""What a training does: one YAML file."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from model_compression.config import License, Section, Shape, Side
+from model_compression.distillation.views import Frame
+from model_compression.errors import CompressionError
+from model_compression.labels import CLASSES, read_all
+from perception_nodes.core.yaml_text import parse_yaml
+
+
+class Images(Section):
+    """One set of images to train on."""
+
+    name: str
+    images: str = Field(description="glob below the data folder")
+    times: int = Field(default=1, ge=1, description="how often each is drawn against others")
+    license: License
+
+
+class Recipe(Section):
+    """The whole file."""
+
+    name: str
+    network: Shape
+    activation: Literal["relu", "hardswish"] = "relu"
+    size: tuple[Side, Side] = Field(description="width and height of the network's input, pixels")
+    data: Path = Field(description="folder of images and weights")
+    teacher: str = Field(description="OpenVINO's .xml, below data")
+    teacher_license: License
+    labels: Path | None = Field(default=None, description="folder of label files")
+    sources: tuple[Images, ...] = Field(min_length=1)
+    batch: int = Field(default=16, ge=1)
+    pool: int = Field(default=384, ge=1, description="views that batches are drawn from")
+    repeats: int = Field(default=4, ge=1, description="batches that a view is in, in the mean")
+    steps: int = Field(ge=1, description="batches")
+    warm_up_steps: int = Field(default=300, ge=0)
+    decay: float = Field(
+        default=0.2, ge=0, le=1, description="last share, in which the learning rate falls to 0"
+    )
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    features: float = Field(default=1.0, ge=0, description="weight of the teacher's maps")
+    seed: int = 0
+
+    def frames(self) -> list[Frame]:
+        """List the frames of all sources, with labels where the folder of labels has some.
+
+        Raises:
+            CompressionError: a source has no images, or a label file is none.
+        """
+        found = read_all(self.labels) if self.labels else ()
+        labels = {self.data / one.image: one for one in found}
+        frames = []
+        for source in self.sources:
+            paths = sorted(self.data.glob(source.images))
+            if not paths:
+                raise CompressionError(
+                    f"set {source.name}: no file matches {source.images} in {self.data}"
+                )
+            frames += [Frame(path, labels.get(path)) for path in paths] * source.times
+        return frames
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The network's classes, those of label files."""
+        return CLASSES
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe; `${NAME}` stands for environment variables.
+
+    Raises:
+        CompressionError: it cannot be read, or a value is not allowed.
+    """
+    try:
+        values = parse_yaml(os.path.expandvars(path.read_text(encoding="utf-8")))
+        return Recipe.model_validate(values)
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise CompressionError(f"{path}: {error}") from error

@@ -1,0 +1,81 @@
+"""The teacher: backbone and pyramid of Intel's person-vehicle-bike-detection-2003 in OpenVINO."""
+
+from pathlib import Path
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from model_compression.errors import CompressionError
+
+ZOOM = 2
+"""The teacher sees a picture of so many times the student's width and height."""
+BACKBONE = ("Add_59", "Add_120", "BatchNormalization_154")
+"""Operators whose maps have strides 8, 16 and 32 pixels of the teacher's picture."""
+PYRAMID = ("Conv_200", "Conv_201", "Conv_202", "Conv_203")
+"""Operators whose maps have strides 8 to 64."""
+CHANNELS = (224, 320, 320, 160, 160, 160)
+"""Of the maps that ``Teacher.maps`` returns."""
+
+Map = NDArray[np.float16]
+
+
+class Teacher:
+    """Computes what a student is to have in its maps.
+
+    A map of the student covers four places of a finer one of the teacher, whose channels stand one
+    after another in it. So the student learns at its own resolution what the teacher sees at
+    twice that.
+    """
+
+    def __init__(self, network: Path, size_px: tuple[int, int], threads: int = 1) -> None:
+        """Read the network.
+
+        Args:
+            network: OpenVINO's `.xml` file, its `.bin` beside it.
+            size_px: width and height of the student's input.
+            threads: of inference.
+
+        Raises:
+            CompressionError: it cannot be read, or is another network.
+        """
+        core = openvino.Core()
+        try:
+            whole = core.read_model(network)
+        except RuntimeError as error:
+            raise CompressionError(f"{network} cannot be read: {error}") from error
+        operators = {one.get_friendly_name(): one for one in whole.get_ordered_ops()}
+        if missing := [name for name in (*BACKBONE, *PYRAMID) if name not in operators]:
+            raise CompressionError(f"{network} has no operator {missing[0]}; take -2003 or -2004")
+        outputs = [operators[name].output(0) for name in (*BACKBONE, *PYRAMID)]
+        maps = openvino.Model(outputs, [whole.inputs[0].get_node()])
+        maps.reshape([1, 3, ZOOM * size_px[1], ZOOM * size_px[0]])
+        settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        self._network = core.compile_model(maps, "CPU", settings)
+
+    def maps(self, picture: NDArray[np.uint8]) -> list[Map]:
+        """Return what the student's maps of strides 8, 16 and 32 are to have: stages, pyramid.
+
+        Args:
+            picture: [h, w, 3] BGR of twice the student's size.
+
+        Returns:
+            Six maps, float16 [c, h, w], channels as of `CHANNELS`.
+        """
+        found = self._network(picture.transpose(2, 0, 1)[None].astype(np.float32))
+        c8, c16, c32, p8, p16, p32, p64 = (value[0] for value in found.values())
+        coarse = by_place(c32).reshape(4, len(c32), *(side // 2 for side in c32.shape[1:]))
+        wanted = [
+            np.concatenate([by_place(c8), c16]),
+            c32,
+            coarse.mean(axis=0),
+            np.concatenate([by_place(p8), p16]),
+            np.concatenate([by_place(p16), p32]),
+            np.concatenate([by_place(p32), p64]),
+        ]
+        return [one.astype(np.float16) for one in wanted]
+
+
+def by_place(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn a map [c, 2 h, 2 w] into [4 c, h, w], place by place of each square of four."""
+    return np.concatenate([values[:, y::2, x::2] for y in (0, 1) for x in (0, 1)])

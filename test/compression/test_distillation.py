@@ -1,0 +1,206 @@
+"""Training from a road detector's maps and soft labels: views, assignment, a step, going on."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
+pytest.importorskip("ultralytics", reason="needs the build tools: make compression")
+
+from model_compression.config import Shape
+from model_compression.contract import REG_MAX
+from model_compression.distillation.__main__ import write_checkpoint
+from model_compression.distillation.config import Images, Recipe
+from model_compression.distillation.loss import Grid, assign, label_loss, unknown
+from model_compression.distillation.teacher import CHANNELS, Teacher, by_place
+from model_compression.distillation.training import Trainer, rate
+from model_compression.distillation.views import Frame, Known, View, draw_view
+from model_compression.distillation.weather import EFFECTS, worsen
+from model_compression.labels import CLASSES, Labels
+
+SIZE = (96, 64)
+INTEL = Path(os.environ.get("PERCEPTION_DATA", "")) / (
+    "open/weights/person-vehicle-bike-detection-2003.xml"
+)
+CAR = CLASSES.index("car")
+
+
+def known(boxes=(), classes=(), scores=(), ignored=(), of=()):
+    masks = [[name in one for name in CLASSES] for one in of]
+    return Known(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(classes, np.int64),
+        np.array(scores, np.float32),
+        np.array(ignored, np.float32).reshape(-1, 4),
+        np.array(masks, bool).reshape(-1, len(CLASSES)),
+    )
+
+
+def recipe(**changed):
+    return Recipe(
+        name="tiny",
+        network=Shape(widths=(32, 32, 32, 32), depths=(1, 1, 1, 1), neck=32, head=32),
+        size=SIZE,
+        data=Path(),
+        teacher="none.xml",
+        teacher_license="CC0",
+        sources=(Images(name="none", images="*.jpg", license="CC0"),),
+        **{"batch": 2, "steps": 10, "warm_up_steps": 2, **changed},
+    )
+
+
+@pytest.fixture
+def views():
+    rng = np.random.default_rng(0)
+    grids = [(SIZE[1] // stride, SIZE[0] // stride) for stride in (8, 16, 32)] * 2
+    return [
+        View(
+            rng.integers(0, 255, (2 * SIZE[1], 2 * SIZE[0], 3), np.uint8),
+            known([[10, 10, 50, 40]], [CAR], [0.8], [[60, 0, 96, 64]], [["person"]]),
+            [
+                rng.normal(size=(c, *g)).astype(np.float16)
+                for c, g in zip(CHANNELS, grids, strict=True)
+            ],
+        )
+        for _ in range(2)
+    ]
+
+
+def test_four_places_of_the_teacher_are_one_of_the_student():
+    fine = np.arange(2 * 4 * 6, dtype=np.float32).reshape(2, 4, 6)
+    found = by_place(fine)
+    assert found.shape == (8, 2, 3)
+    assert found[:, 1, 2].tolist() == [fine[c, 2 + y, 4 + x] for y in (0, 1) for x in (0, 1)
+                                       for c in (0, 1)]  # fmt: skip
+
+
+@pytest.mark.skipif(not INTEL.is_file(), reason="needs Intel's network in PERCEPTION_DATA")
+def test_the_teachers_maps_are_those_of_its_detector():
+    openvino = pytest.importorskip("openvino")
+    picture = np.random.default_rng(0).integers(0, 255, (2 * 64, 2 * 96, 3), np.uint8)
+    picture = cv2.GaussianBlur(picture, (0, 0), 5)
+    maps = Teacher(INTEL, SIZE).maps(picture)
+    assert [one.shape[0] for one in maps] == list(CHANNELS)
+    assert [one.shape[1:] for one in maps[:3]] == [(8, 12), (4, 6), (2, 3)]
+    core = openvino.Core()
+    whole = core.read_model(INTEL)
+    (last,) = [o for o in whole.get_ordered_ops() if o.get_friendly_name() == "Conv_201"]
+    whole.add_outputs(last.output(0))
+    whole.reshape([1, 3, 2 * 64, 2 * 96])
+    image = picture.transpose(2, 0, 1)[None].astype(np.float32)
+    wanted = core.compile_model(whole, "CPU")(image)[2][0]
+    assert np.corrcoef(maps[3][128:].ravel(), wanted.ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_views_boxes_lie_on_what_it_shows(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    image = np.zeros((120, 200, 3), np.uint8)
+    image[30:90, 60:150] = 255
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    labels = Labels(
+        "a.png", None, "a", (200, 120), np.array([[60, 30, 150, 90]], np.float32),
+        np.array([CAR]), np.ones(1, np.float32), np.zeros((0, 4), np.float32),
+        np.zeros((0, len(CLASSES)), bool),
+    )  # fmt: skip
+    view = draw_view([Frame(tmp_path / "a.png", labels)], SIZE, rng)
+    shown = np.zeros((2 * SIZE[1], 2 * SIZE[0]), bool)
+    for left, top, right, bottom in np.concatenate([view.known.boxes, view.known.ignored_boxes]):
+        shown[round(2 * top) : round(2 * bottom), round(2 * left) : round(2 * right)] = True
+    white = view.picture[..., 0] > 185  # the padding is grey
+    assert white.any()
+    assert (shown != white).mean() < 0.03
+    assert set(view.known.classes) <= {CAR}
+
+
+def test_what_is_cut_or_small_is_ignored():
+    seen = known(
+        [[0, 0, 20, 20], [-90, 0, 10, 20], [200, 0, 220, 20], [5, 5, 7, 7]],
+        [CAR, 0, 0, 1], [1, 1, 1, 1],
+    ).placed(np.array([[1, 0, 0], [0, 1, 0]]), (0, 0, 96, 64))  # fmt: skip
+    assert seen.boxes.tolist() == [[0, 0, 20, 20]]
+    assert seen.ignored_boxes.tolist() == [[0, 0, 10, 20], [5, 5, 7, 7]]
+    assert [np.flatnonzero(one).tolist() for one in seen.ignored_classes] == [[0], [1]]
+    flipped = seen.placed(np.array([[-2, 0, 96], [0, 2, 0]]), (0, 0, 96, 64))
+    assert flipped.boxes.tolist() == [[56, 0, 96, 40]]
+
+
+def test_weather_changes_pictures_and_keeps_their_shape():
+    rng = np.random.default_rng(0)
+    picture = rng.integers(80, 200, (64, 96, 3), np.uint8)
+    for effect in EFFECTS:
+        worse = effect(picture, rng)
+        assert worse.dtype == np.uint8 and worse.shape == picture.shape
+        assert (worse != picture).any(), effect.__name__
+    assert worsen(picture, rng).shape == picture.shape
+
+
+def outputs_for(grid, boxes, logit):
+    """Maps of a head whose every cell sees the box and class CAR by that logit."""
+    side = torch.cat([grid.centres_px - boxes[:2], boxes[2:] - grid.centres_px], 1)
+    place = (side / grid.strides_px[:, None]).clamp(0, REG_MAX - 1)
+    steps = torch.arange(REG_MAX)
+    bins = -40 * (steps - place[..., None]).abs().clamp(max=1)
+    classes = torch.full((len(side), len(CLASSES)), -8.0)
+    classes[:, CAR] = logit
+    maps, first = [], 0
+    for stride in (8, 16, 32):
+        shape = SIZE[1] // stride, SIZE[0] // stride
+        cells = slice(first, first + shape[0] * shape[1])
+        first = cells.stop
+        maps.append((bins[cells].flatten(1).T.reshape(1, -1, *shape),
+                     classes[cells].T.reshape(1, -1, *shape)))  # fmt: skip
+    return [one for one, _ in maps] + [one for _, one in maps]
+
+
+def test_an_object_goes_to_the_cells_that_see_it_best():
+    grid = Grid(SIZE)
+    target, cells, owner = assign(
+        grid,
+        torch.full((len(grid.centres_px), len(CLASSES)), 0.5),
+        torch.tensor([10.0, 10, 50, 40]).repeat(len(grid.centres_px), 1),
+        known([[10, 10, 50, 40], [70, 44, 75, 49]], [CAR, 0], [0.8, 0.4]),
+    )
+    assert target.max(0).values[CAR] == pytest.approx(0.8, abs=1e-4)
+    assert 0 < target[:, 0].max() <= 0.4  # a small one, seen by nobody yet, has cells too
+    centres = grid.centres_px[cells]
+    assert ((centres[owner == 0] > 10) & (centres[owner == 0] < 50)).all()
+
+
+def test_the_loss_falls_with_what_is_right_and_leaves_out_what_is_unknown():
+    grid, box = Grid(SIZE), torch.tensor([8.0, 8, 72, 56])
+    seen = known([box.tolist()], [CAR], [1.0])
+    right = sum(label_loss(grid, outputs_for(grid, box, 2.0), [seen])[1:])
+    wrong = sum(label_loss(grid, outputs_for(grid, box + 12, 2.0), [seen])[1:])
+    assert right < wrong / 2
+    nobody = known(ignored=[[0, 0, *SIZE]], of=[["car"]])
+    maps = outputs_for(grid, box, 2.0)
+    assert label_loss(grid, maps, [nobody])[0] == pytest.approx(0, abs=1e-4)
+    assert label_loss(grid, maps, [known()])[0] > 1
+    assert unknown(grid, known(ignored=[[0, 0, 9, 9]], of=[["bus"]])).any(0).nonzero().tolist() == [
+        [CLASSES.index("bus")]
+    ]
+
+
+def test_a_training_goes_on_where_it_was_stopped_and_from_a_checkpoint(tmp_path, views):
+    trainer = Trainer(recipe(), tmp_path)
+    losses = [trainer.learn(views) for _ in range(3)]
+    assert set(losses[0]) == {"classes", "boxes", "bins", *(f"map_{i}" for i in range(6))}
+    trainer.save()
+    write_checkpoint(tmp_path, tmp_path / "open.pt")
+    new = Trainer(recipe(), tmp_path / "new", tmp_path / "open.pt")
+    assert new.step == 3
+    for name, value in new.model.state_dict().items():
+        assert torch.allclose(value, trainer.average.state_dict()[name], rtol=1e-3, atol=1e-4)
+    again = Trainer(recipe(), tmp_path)
+    assert again.step == 3
+    assert again.learn(views) == pytest.approx(trainer.learn(views), rel=1e-3)
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    settings = recipe(steps=100, warm_up_steps=10, decay=0.2, learning_rate=1.0)
+    found = [rate(settings, step, 40) for step in (40, 49, 70, 90, 99)]
+    assert found == pytest.approx([0.1, 1, 1, 0.5, 0.05])
