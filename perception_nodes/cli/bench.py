@@ -26,7 +26,7 @@ from perception_nodes.cli.common import (
 from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.lab.setup import BenchSetup
+from perception_nodes.lab.bench import BenchSetup
 from perception_nodes.networks.model import available_models, load_model
 from perception_nodes.report.figures import figure_table
 from perception_nodes.system.files import write_whole
@@ -217,7 +217,7 @@ def bench_cameras(
 
     Example: perception bench cameras --cameras 1,2 --frames 100 --json out/cameras.json
     """
-    from perception_nodes.lab.camera_bench import CamerasBench, result_table
+    from perception_nodes.lab.cameras import CamerasBench, result_table
 
     if not re.fullmatch(r"[1-9](,[1-9])*", cameras):
         raise SettingsError(f"--cameras {cameras!r} is not of the form 1,2")

@@ -91,7 +91,7 @@ def demo(
 
     Example: perception demo --bag bags/sample --out out/demo deadline_ms:=20
     """
-    from perception_nodes.replay.demo import SET_BY_THE_DEMO, run_demo
+    from perception_nodes.lab.demo import SET_BY_THE_DEMO, run_demo
 
     if parameters:
         return show_parameters(RECORDED, SET_BY_THE_DEMO)

@@ -48,7 +48,7 @@ class NotInjected(PerceptionError):
 
 
 @dataclass(frozen=True)
-class Target:
+class UnderTest:
     """The graph that a fault is put into.
 
     Attributes:
@@ -83,7 +83,7 @@ def obeying(detector: NodeSpec, orders: Path) -> NodeSpec:
     )
 
 
-def put_in(fault: Fault, target: Target, wait_s: Callable[[float], bool]) -> None:
+def put_in(fault: Fault, target: UnderTest, wait_s: Callable[[float], bool]) -> None:
     """Put a fault in, and return when it is over.
 
     Args:
@@ -100,7 +100,7 @@ def put_in(fault: Fault, target: Target, wait_s: Callable[[float], bool]) -> Non
 
 
 def _in_effect(
-    fault: Fault, target: Target, wait_s: Callable[[float], bool]
+    fault: Fault, target: UnderTest, wait_s: Callable[[float], bool]
 ) -> AbstractContextManager[None]:
     if isinstance(fault, BackendFault):
         return _ordered(fault, target, wait_s)
@@ -138,7 +138,7 @@ def _await(
 
 @contextmanager
 def _ordered(
-    fault: BackendFault, target: Target, wait_s: Callable[[float], bool]
+    fault: BackendFault, target: UnderTest, wait_s: Callable[[float], bool]
 ) -> Iterator[None]:
     hit = hit_file(target.orders)
     hit.unlink(missing_ok=True)  # of a fault before this one
@@ -152,13 +152,13 @@ def _ordered(
 
 
 @contextmanager
-def _signalled(fault: ProcessFault, target: Target) -> Iterator[None]:
+def _signalled(fault: ProcessFault, target: UnderTest) -> Iterator[None]:
     number = signal.SIGKILL if fault.kind == "process_kill" else signal.SIGSTOP
     os.kill(_working_process(fault.role, target), number)
     yield
 
 
-def _working_process(role: str, target: Target) -> int:
+def _working_process(role: str, target: UnderTest) -> int:
     """The process that holds a role, not its standbys."""
     name = f"{role}_node"
     pids = [p.pid for spec, p in target.supervisor.processes if spec.executable == name]
@@ -197,7 +197,7 @@ def _write_until_full(write: Callable[[bytes], int]) -> None:
 
 @contextmanager
 def _slow_subscriber(
-    fault: SubscriberFault, target: Target, wait_s: Callable[[float], bool]
+    fault: SubscriberFault, target: UnderTest, wait_s: Callable[[float], bool]
 ) -> Iterator[None]:
     us, spec = os.getpid(), slow_subscriber(fault, target)
     process = subprocess.Popen(
@@ -226,7 +226,7 @@ def _slow_subscriber(
         process.communicate()
 
 
-def slow_subscriber(fault: SubscriberFault, target: Target) -> NodeSpec:
+def slow_subscriber(fault: SubscriberFault, target: UnderTest) -> NodeSpec:
     """The subscriber, to the topics of the graph."""
     detector = next(s for s, _ in target.supervisor.processes if s.executable == "detector_node")
     of_graph = {name: detector.parameters[name] for name in ("camera", "detections_topic")}

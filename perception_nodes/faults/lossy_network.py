@@ -16,14 +16,15 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.faults.scenario import Conditions
+from perception_nodes.faults.inject import NotInjected
+from perception_nodes.faults.scenario import NetworkConditions
 
 VARIABLE = "PERCEPTION_HIL_NETWORK"
 """Set in a bench that runs in a network namespace of its own."""
@@ -62,10 +63,9 @@ class LossyLink:
 
     Attributes:
         conditions: of the network; may be replaced at any time.
-        changed: number of packets that fared otherwise than under the conditions at first.
     """
 
-    def __init__(self, conditions: Conditions) -> None:
+    def __init__(self, conditions: NetworkConditions) -> None:
         """Make the devices and start to pass packets on.
 
         Args:
@@ -75,7 +75,7 @@ class LossyLink:
             NetworkUnavailable: the kernel refuses it.
         """
         self.conditions = self._first = conditions
-        self.changed = 0
+        self._changed = 0
         self._random = random.Random(0)
         # A thread can be in another namespace than the other threads of its process.
         self._far = ThreadPoolExecutor(1, "hil_unit")
@@ -89,6 +89,20 @@ class LossyLink:
     def in_unit_namespace(self, call: Callable[[], Result]) -> Result:
         """Call a function in the namespace of the unit; processes that it starts are in it too."""
         return self._far.submit(call).result()
+
+    @contextmanager
+    def under(self, conditions: NetworkConditions) -> Iterator[None]:
+        """A context in which the network has other conditions.
+
+        Raises:
+            NotInjected: they changed the way of no packet.
+        """
+        changed, before = self._changed, self.conditions
+        self.conditions = conditions
+        yield
+        self.conditions = before
+        if self._changed == changed:
+            raise NotInjected("it changed the way of no packet")
 
     def __enter__(self) -> "LossyLink":
         return self
@@ -127,11 +141,11 @@ class LossyLink:
         """How long a packet is on the way; None if it is lost."""
         draws = self._random.random(), self._random.random()
         delay_ns = _delay_ns(self.conditions, *draws)
-        self.changed += delay_ns != _delay_ns(self._first, *draws)
+        self._changed += delay_ns != _delay_ns(self._first, *draws)
         return delay_ns
 
 
-def _delay_ns(conditions: Conditions, of_loss: float, of_reorder: float) -> int | None:
+def _delay_ns(conditions: NetworkConditions, of_loss: float, of_reorder: float) -> int | None:
     """The delay of a packet for which these numbers from 0 to 1 were drawn."""
     if of_loss < conditions.loss:
         return None

@@ -127,7 +127,7 @@ class PictureFault(_Fault):
     strength: float = Field(default=0.5, gt=0, le=1)
 
 
-class Conditions(_Strict):
+class NetworkConditions(_Strict):
     """A network, the same in both directions.
 
     Attributes:
@@ -147,7 +147,7 @@ class Conditions(_Strict):
         return self.delay_ms, self.loss, self.reorder, self.reorder and self.late_ms
 
 
-class NetworkFault(_Fault, Conditions):
+class NetworkFault(_Fault, NetworkConditions):
     """The network between camera and unit has other conditions during the fault than before."""
 
     kind: Literal["network"]
@@ -303,7 +303,7 @@ class Scenario(_Strict):
     duration_s: float = Field(default=0.0, ge=0, le=3600)
     jpeg_quality: int = Field(default=0, ge=0, le=100)
     cameras: int = Field(default=1, ge=1, le=2)
-    network: Conditions | None = None
+    network: NetworkConditions | None = None
     graph: dict[str, Any] = {}
     faults: tuple[Fault, ...] = ()
     expect: Expectation

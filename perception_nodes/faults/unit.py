@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.faults.address import joined_address, split_address
-from perception_nodes.faults.inject import NotInjected, Target, put_in, with_faulty_backend
+from perception_nodes.faults.inject import NotInjected, UnderTest, put_in, with_faulty_backend
 from perception_nodes.faults.scenario import Fault, RebootFault, Scenario
 from perception_nodes.faults.scratch import scratch_folder
 from perception_nodes.graph.graph import LIVE
@@ -73,7 +73,7 @@ class GraphRun:
 
     specs: list[NodeSpec]
     camera: str
-    target: Target | None = None
+    target: UnderTest | None = None
     dark_s: float | None = None
     failure: str = ""
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -186,7 +186,7 @@ class UnitServer:
             while not ordered.stopping.is_set():
                 try:
                     with Supervisor(ordered.specs, log=log) as graph:
-                        ordered.target = Target(graph, ordered.camera, self._orders)
+                        ordered.target = UnderTest(graph, ordered.camera, self._orders)
                         graph.wait()
                 except GraphFailure as error:
                     ordered.failure = f"{error}: {last_error(self._log)}"

@@ -25,15 +25,18 @@ from perception_nodes.graph.graph import (
 from perception_nodes.graph.measured import measured
 from perception_nodes.graph.ros_arguments import RosArguments
 from perception_nodes.graph.settings import SettingsError, refuse
-from perception_nodes.lab.acceptance_drive import Drive, drive
-from perception_nodes.lab.checks import (
+from perception_nodes.lab.budgets import SETTLING_S, START_S
+from perception_nodes.lab.drive_checks import (
     drive_checks,
     failover_check,
-    judged_frames,
     latencies_ms,
+    settled,
 )
-from perception_nodes.lab.judge import Verdict
+from perception_nodes.lab.host import HostWatch
+from perception_nodes.lab.judge import ScenarioVerdict
+from perception_nodes.lab.resources import Sampler
 from perception_nodes.lab.results import Results
+from perception_nodes.lab.run import Beside, Run, execute
 from perception_nodes.lab.topology import run_scenario
 from perception_nodes.networks.model import load_model
 from perception_nodes.system.environment import package_version
@@ -105,16 +108,18 @@ class Acceptance:
             folder = Path(scratch) / "results"
             folder.mkdir()
             recording = folder / "drive.mcap"
+            run, host = Run(), HostWatch()
+            until_s = 60 * self.minutes + START_S + SETTLING_S
+
+            def show(elapsed_s: float) -> None:
+                progress("driving, seconds", int(min(elapsed_s, until_s)), int(until_s))
+
+            beside: list[Beside] = [host, Sampler(run.samples, show, until_s)]
             graph, values = self._graph(recording)
-            seen = drive(
-                graph.nodes(values, self.ros),
-                recording,
-                folder / "nodes.log",
-                60 * self.minutes,
-                lambda done, total: progress("driving, seconds", done, total),
-            )
+            execute(run, graph.nodes(values, self.ros), folder / "nodes.log", beside)
+            run.read(recording)
             verdicts = self._fail_over(folder / "failover", progress)
-            verdict = self._verdict(seen, verdicts)
+            verdict = self._verdict(run, host, verdicts)
             # Imported here: every command would load the plotting library otherwise.
             from perception_nodes.lab.acceptance_page import render
 
@@ -148,7 +153,9 @@ class Acceptance:
             and (name in ("backend", "standby") or self.parameters[name] != field.default)
         }
 
-    def _fail_over(self, out: Path, progress: Callable[[str, int, int], None]) -> list[Verdict]:
+    def _fail_over(
+        self, out: Path, progress: Callable[[str, int, int], None]
+    ) -> list[ScenarioVerdict]:
         with Results(self._scenarios, out, None) as results:
             for done, scenario in enumerate(self._scenarios):
                 progress("failing over", done, len(self._scenarios))
@@ -156,13 +163,14 @@ class Acceptance:
                 results.add(run_scenario(scenario, out), time.monotonic() - begin_s)
         return results.verdicts
 
-    def _verdict(self, seen: Drive, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-        parameters = self.parameters
-        checks = drive_checks(
-            seen, 60 * self.minutes, parameters["deadline_ms"], bool(parameters.get("tracks"))
-        )
+    def _verdict(
+        self, run: Run, host: HostWatch, verdicts: Sequence[ScenarioVerdict]
+    ) -> dict[str, Any]:
+        parameters, tracks = self.parameters, bool(self.parameters.get("tracks"))
+        seconds, deadline_ms = 60 * self.minutes, parameters["deadline_ms"]
+        checks = drive_checks(run, seconds, deadline_ms, tracks, host.had_a_processor)
         checks += [failover_check(verdict) for verdict in verdicts]
-        frames = judged_frames(seen)
+        frames = settled(run).reports
         own = {"recording", "live", "frames"}
         return {
             "fit": all(check.passed for check in checks),
@@ -176,7 +184,7 @@ class Acceptance:
                 "license": self._model.license,
             },
             "minutes": self.minutes,
-            "deadline_ms": parameters["deadline_ms"],
+            "deadline_ms": deadline_ms,
             "parameters": {name: v for name, v in sorted(parameters.items()) if name not in own},
             "frames": summarize(frames),
             "latencies_ms": [round(took, 3) for took in latencies_ms(frames) if isfinite(took)],

@@ -5,6 +5,7 @@ Those of a failover are in its scenario, and the deadline is the graph's paramet
 
 from dataclasses import dataclass
 
+from perception_nodes.lab.resources import STANDBY
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     DIAGNOSTICS_TOPIC,
@@ -20,7 +21,6 @@ SETTLING_S = 5.0
 """How long after them the drive begins that is judged: the standbys load their models before."""
 RANK = 0.999
 """This share of the frames must have detections within the deadline."""
-STANDBY = " standby"
 PROCESSOR_MS = {
     "camera_node": 14.0,
     "preprocess_node": 4.0,

@@ -17,8 +17,8 @@ class ReceiverSettings(Settings):
 
     source: Source = same(PreprocessSettings, "source")
     detections_topic: Topic = same(DetectorSettings, "detections_topic")
-    received_file: str = Field(
-        default="", description="JSON file that receives arrival times and frame reports"
+    recording: str = Field(
+        default="", description="mcap file to record arrivals and frame reports to; empty: none"
     )
 
 

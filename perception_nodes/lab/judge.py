@@ -1,27 +1,28 @@
-"""Compares what was observed with what is expected: a pure function, and its verdict."""
+"""What a scenario expects, held against a run: a pure function, and its verdict."""
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 from statistics import median
 
 from pydantic import BaseModel
 
 from perception_nodes.core.budget import DEADLINE_MS
-from perception_nodes.core.frame import IN_TIME, MAY_BE_OUT, PUBLISHED, FrameStatus
+from perception_nodes.core.frame import PUBLISHED, FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.core.statistics import MEDIAN_AND_P99, percentiles
 from perception_nodes.faults.clock_offset import ClockOffset
 from perception_nodes.faults.scenario import Expectation, Scenario
-from perception_nodes.lab.planner import KEEPS_NS
-from perception_nodes.lab.witness import Observations, ReceivedHealth
+from perception_nodes.lab.account import Account, account
+from perception_nodes.lab.checks import Check, accounting, at_most, problems
+from perception_nodes.lab.modes import Modes
+from perception_nodes.lab.planner import KEEPS_NS, Consumed, consume, demanded
+from perception_nodes.lab.run import Run
 
 LAST_FRAME_NS = 100_000_000
 """How long after the last frame health is about the drive; later it is about the silent camera, and
 the nodes stop."""
-ON_THE_WAY_NS = 100_000_000
-"""A reboot can hit frames that were sent at most this long before it."""
 LATE_AT_MOST = 1
 """Of the frames from a fault on, so many may be too late by the machine's own tail, which
 `perception bench deadline` measures: the fault is not to blame."""
@@ -30,9 +31,12 @@ OVERTAKEN_SHARE = 0.75
 behind it."""
 CLOCK_SHARE = 0.1
 """Clocks that differ by more than this share of the deadline make a miss rate meaningless."""
+AWAY = ("network", "unit_reboot")
+"""Faults during which the planner must notice what the unit cannot report."""
+MS = "{:.0f} ms"
 
 
-class Verdict(BaseModel):
+class ScenarioVerdict(BaseModel):
     """The result of a scenario.
 
     Attributes:
@@ -48,7 +52,7 @@ class Verdict(BaseModel):
         detections_ms: time from the end of the fault until detections of a frame captured since.
         recovered_ms: time from the end of the fault until the mode was NOMINAL to the end.
         while_down: frames sent while the unit was rebooting.
-        miss_rate: share of the reported frames without detections in time.
+        miss_rate: share of the frames without detections in time.
         agreement: see `Expectation`.
         planner_told_ms: time from the begin of the fault until a planner's consumers gave the mode
             that is expected, or a worse one; None if they never did.
@@ -95,340 +99,260 @@ class Verdict(BaseModel):
 
     @property
     def worst(self) -> HealthMode | None:
-        """The worst health mode from the fault on; None if none was told."""
+        """The worst health mode from the fault on; None if none was published."""
         return max((HealthMode[mode] for mode, _, _ in self.told), default=None)
 
 
-def judge(scenario: Scenario, seen: Observations, deadline_ms: float = DEADLINE_MS) -> Verdict:
+def judge(
+    scenario: Scenario,
+    run: Run,
+    deadline_ms: float = DEADLINE_MS,
+    clock: ClockOffset | None = None,
+    agreement: float | None = None,
+) -> ScenarioVerdict:
     """Compare what was observed with what is expected.
 
     Args:
         scenario: the expectations.
-        seen: the observations of an independent subscriber.
+        run: what an independent subscriber observed.
         deadline_ms: the deadline of the graph.
+        clock: the unit's clock against the bench's; None for a unit on this machine.
+        agreement: with the undisturbed drive; None if it was not asked for, or is not known.
     """
-    verdict = Verdict(
+    verdict = ScenarioVerdict(
         scenario=scenario.name,
         title=scenario.title,
         deadline_ms=deadline_ms,
-        clock=seen.clock,
-        agreement=seen.agreement,
-        first_ns=seen.first_ns,
+        clock=clock,
+        agreement=agreement,
+        first_ns=run.first_ns,
+        problems=[run.failure] * bool(run.failure) + run.not_put_in,
         faults=[
-            (kind, (begin_ns - seen.first_ns) / 1e9, (end_ns - seen.first_ns) / 1e9)
-            for kind, begin_ns, end_ns in seen.faults
+            (kind, (begin_ns - run.first_ns) / 1e9, (end_ns - run.first_ns) / 1e9)
+            for kind, begin_ns, end_ns in run.faults
         ],
     )
-    if seen.failure:
-        verdict.problems.append(seen.failure)
-    verdict.problems += seen.not_put_in
-    if not seen.sent:
+    if not run.sent:
         verdict.problems = verdict.problems or ["no frame was sent"]
         return verdict
-    _account(verdict, seen, scenario.expect.lost_on_the_way_at_most)
-    _latency(verdict, scenario.expect, seen)
-    _accuracy(verdict, scenario.expect)
-    _detection(verdict, scenario.expect, seen)
-    _modes(verdict, scenario.expect, seen)
-    _planner(verdict, scenario.expect, seen)
-    _recovery(verdict, scenario.expect, seen)
-    _planner_modes(verdict, scenario.expect, seen)
+    expect, found = scenario.expect, account(run)
+    planned = consume(run.protected, demanded(deadline_ms))
+    _describe(verdict, run, found, planned)
+    verdict.lost_silently = found.unreported
+    verdict.lost_silently += max(0, found.missing - expect.lost_on_the_way_at_most)
+    checks = list(accounting(found, expect.lost_on_the_way_at_most))
+    if not any(kind == "unit_reboot" for kind, *_ in run.faults):  # it counts from 0 again
+        counted = found.entered == found.sent
+        checks.append(Check("frames by health", f"{found.entered}", f"{found.sent}", counted))
+    checks += _figures(verdict, expect)
+    checks += _cause(verdict, expect, run)
+    checks += _graph(verdict, expect, run)
+    checks += _planner(verdict, expect, run, planned)
+    checks += _recovery(verdict, expect, run)
+    verdict.problems += problems(checks)
     return verdict
 
 
-def _reboots(seen: Observations) -> list[range]:
-    """For each reboot the stamps of frames that nobody can account for because of it."""
-    after_ns = max(seen.sent + seen.closing) + 1
-    return [
-        range(
-            begin_ns - ON_THE_WAY_NS,
-            min((r.stamp_ns for r in seen.reports if r.stamp_ns >= end_ns), default=after_ns),
-        )
-        for kind, begin_ns, end_ns in seen.faults
-        if kind == "unit_reboot"
-    ]
-
-
-def _account(verdict: Verdict, seen: Observations, lost_on_the_way: int) -> None:
-    problems = verdict.problems
-    stamps_sent = [*seen.sent, *seen.closing]
-    reboots = _reboots(seen)
-    down = {s for s in stamps_sent if any(s in reboot for reboot in reboots)}
-    verdict.sent = len(stamps_sent)
-    verdict.while_down = sum(stamp_ns in down for stamp_ns in stamps_sent)
-    if seen.closing:
+def _describe(verdict: ScenarioVerdict, run: Run, found: Account, planned: Consumed) -> None:
+    """Add the figures that need no expectation, and the notes."""
+    verdict.sent, verdict.while_down = found.sent + found.while_down, found.while_down
+    verdict.statuses = dict(Counter(FrameStatus(report.status).name for report in run.reports))
+    verdict.miss_rate = found.miss_rate
+    verdict.planner_states, verdict.planner_lost = dict(planned.states), planned.lost
+    if found.latencies_ms:
+        ranks = percentiles(found.latencies_ms, MEDIAN_AND_P99)
+        verdict.round_trip_ms = ranks["p50"], ranks["p99"]
+    if run.closing:
         verdict.notes.append(
-            f"{len(seen.closing)} frames were sent after the end of the drive: a lost frame is "
+            f"{len(run.closing)} frames were sent after the end of the drive: a lost frame is "
             "noticed when a later one arrives"
         )
-    if seen.late:
-        most_ns = max(late_ns for _, late_ns in seen.late)
+    if run.late:
+        most_ms = max(late_ns for _, late_ns in run.late) / 1e6
         verdict.notes.append(
-            f"the bench's camera itself was late with {len(seen.late)} frames, by up to "
-            f"{most_ns / 1e6:.0f} ms: their latency counts from when it had them, and gaps between "
+            f"the bench's camera itself was late with {len(run.late)} frames, by up to "
+            f"{most_ms:.0f} ms: their latency counts from when it had them, and gaps between "
             "frames may be its own"
         )
-    verdict.statuses = dict(Counter(report.status.name for report in seen.reports))
-    sent = verdict.sent - verdict.while_down
-    reports = [report for report in seen.reports if report.stamp_ns not in down]
-    # A rebooted unit may see the frames lost meanwhile as a gap, and report them without a stamp.
-    if not sent <= len(reports) <= verdict.sent:
-        problems.append(f"{sent} frames were sent, {len(reports)} were reported")
-    if not reboots and seen.frames_in() != sent:  # a rebooted unit counts from 0 again
-        problems.append(f"{sent} frames were sent, health counts {seen.frames_in()}")
-    stamps = Counter(report.stamp_ns for report in reports if report.stamp_ns)
-    unknown = stamps - Counter(stamps_sent)
-    if unknown:
-        problems.append(f"{unknown.total()} reports are about frames that were never sent")
-    unbalanced = [told for told in seen.told if told.frames_in != told.outs + told.in_flight]
-    if unbalanced:
-        problems.append(
-            f"in {len(unbalanced)} health messages frames in is not the sum of outs and in flight"
-        )
-    if seen.accounts() and seen.accounts()[-1].in_flight:
-        problems.append(f"{seen.accounts()[-1].in_flight} frames were in flight to the end")
-    published = Counter(r.stamp_ns for r in reports if r.status in PUBLISHED)
-    arrived = Counter(stamp_ns for _, stamp_ns in seen.detections if stamp_ns not in down)
-    missing = (published - arrived).total()
-    may_be_out = Counter(r.stamp_ns for r in reports if MAY_BE_OUT.decode() in r.reason)
-    unreported = (arrived - published - may_be_out).total()
-    if missing > lost_on_the_way:
-        problems.append(
-            f"detections of {missing} frames were reported as published and never arrived"
-        )
-    if unreported:
-        problems.append(f"detections of {unreported} frames arrived without a report")
-    verdict.lost_silently = max(0, sent - len(reports)) + max(0, missing - lost_on_the_way)
 
 
-def _latency(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
-    closing = set(seen.closing)
-    waits_ms = [
-        (at_ns - stamp_ns) / 1e6 for at_ns, stamp_ns in seen.detections if stamp_ns not in closing
-    ]
-    if waits_ms:
-        found = percentiles(waits_ms, MEDIAN_AND_P99)
-        verdict.round_trip_ms = found["p50"], found["p99"]
-    reports = [report for report in seen.reports if report.stamp_ns not in closing]
-    if reports:
-        missed = sum(report.status not in IN_TIME for report in reports)
-        verdict.miss_rate = missed / len(reports)
-    limit = expect.miss_rate_at_most
-    if limit is None or verdict.miss_rate is None:
-        return
-    if verdict.miss_rate > limit:
-        verdict.problems.append(
-            f"{verdict.miss_rate:.1%} of the frames missed the deadline, at most {limit:.1%} may"
-        )
-    clock = verdict.clock
-    if clock and abs(clock.offset_ms) - clock.error_ms > CLOCK_SHARE * verdict.deadline_ms:
-        verdict.problems.append(
-            f"the unit's clock differs by {clock.offset_ms:.2f} ms (± {clock.error_ms:.2f} ms): "
-            "deadlines mean nothing until both follow one clock (PTP, chrony)"
-        )
+def _figures(verdict: ScenarioVerdict, expect: Expectation) -> Iterator[Check]:
+    """Deadlines and accuracy."""
+    if expect.miss_rate_at_most is not None:
+        name = "share of frames that missed the deadline"
+        yield at_most(name, verdict.miss_rate, expect.miss_rate_at_most, "{:.1%}")
+        clock = verdict.clock
+        if clock is not None:
+            apart_ms = abs(clock.offset_ms) - clock.error_ms
+            yield Check(
+                "the unit's clock",
+                f"{clock.offset_ms:.2f} ms off (± {clock.error_ms:.2f} ms)",
+                "one clock for both (PTP, chrony), or deadlines mean nothing",
+                apart_ms <= CLOCK_SHARE * verdict.deadline_ms,
+            )
+    if expect.asks_for_agreement:
+        least, most = expect.agreement_at_least, expect.agreement_at_most
+        share, name = verdict.agreement, "agreement with the undisturbed drive"
+        if share is None:
+            yield Check(name, "nothing was detected that could be compared", "known", False)
+        elif least is not None and share < least:
+            yield Check(name, f"{share:.0%}", f"at least {least:.0%}", False)
+        elif most is not None and share > most:
+            yield Check(name, f"{share:.0%}: no effect of the fault", f"at most {most:.0%}", False)
 
 
-def _accuracy(verdict: Verdict, expect: Expectation) -> None:
-    if not expect.asks_for_agreement:
-        return
-    share = verdict.agreement
-    if share is None:
-        verdict.problems.append(
-            "nothing was detected that could be compared with the undisturbed drive"
-        )
-        return
-    if expect.agreement_at_least is not None and share < expect.agreement_at_least:
-        verdict.problems.append(
-            f"{share:.0%} agree with the undisturbed drive, at least "
-            f"{expect.agreement_at_least:.0%} are expected"
-        )
-    if expect.agreement_at_most is not None and share > expect.agreement_at_most:
-        verdict.problems.append(
-            f"{share:.0%} agree with the undisturbed drive, at most "
-            f"{expect.agreement_at_most:.0%} are expected: the fault has no effect"
-        )
-
-
-def _detection(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
+def _cause(verdict: ScenarioVerdict, expect: Expectation, run: Run) -> Iterator[Check]:
+    """What the graph must say of the fault, and how soon."""
     if not expect.cause:
         return
     pattern = re.compile(expect.cause)
     said = [
         (told.at_ns, text)
-        for told in seen.told
+        for told in run.health
         for text in (*told.faults, told.cause)
-        if seen.first_ns <= told.at_ns <= _last_ns(seen) and pattern.search(text)
+        if run.begin_ns <= told.at_ns <= _last_ns(run)
     ]
+    said += [(r.log_time_ns, r.reason) for r in run.reports if r.log_time_ns >= run.begin_ns]
     # A single frame may have this cause at any time, but a mode that has it before the fault has it
     # for something else. Until the first detections the mode may have it because no frame has come.
-    running = (t.at_ns for t in seen.told if t.mode == HealthMode.NOMINAL)
-    running_ns = next((at_ns for at_ns in running if at_ns >= seen.first_ns), seen.begin_ns)
-    before = [told for told in seen.told if running_ns <= told.at_ns < seen.begin_ns]
-    if any(pattern.search(told.cause) for told in before):
-        verdict.problems.append(f"{expect.cause!r} was reported before the fault")
-    said += [
-        (report.at_ns, report.reason) for report in seen.reports if pattern.search(report.reason)
-    ]
-    after = [(at_ns, text) for at_ns, text in said if at_ns >= seen.begin_ns]
-    if not after:
-        verdict.problems.append(f"{expect.cause!r} was never reported")
-        return
-    at_ns, verdict.detected_as = min(after)
-    verdict.detected_ms = (at_ns - seen.begin_ns) / 1e6
-    _within(verdict, "detected", verdict.detected_ms, expect.detected_within_ms)
+    running_ns = run.working_ns(run.begin_ns) - 1
+    early = [t.cause for t in run.health if running_ns <= t.at_ns < run.begin_ns]
+    if any(map(pattern.search, early)):
+        yield Check(f"{expect.cause!r}", "reported before the fault", "only after it", False)
+    after = [(at_ns, text) for at_ns, text in said if pattern.search(text)]
+    if after:
+        at_ns, verdict.detected_as = min(after)
+        verdict.detected_ms = (at_ns - run.begin_ns) / 1e6
+    name = f"time until {expect.cause!r} was reported"
+    yield at_most(name, verdict.detected_ms, expect.detected_within_ms, MS)
 
 
-def _modes(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
-    before = [told.mode for told in seen.told if told.at_ns < seen.begin_ns]
-    after = [told for told in seen.told if seen.begin_ns <= told.at_ns <= _last_ns(seen)]
-    if not before or before[-1] != HealthMode.NOMINAL:
-        was = before[-1].name if before else "unknown"
-        verdict.problems.append(
-            f"before the fault the mode was {was}, not NOMINAL: nothing can be judged"
-        )
+def _graph(verdict: ScenarioVerdict, expect: Expectation, run: Run) -> Iterator[Check]:
+    """The modes that the graph publishes."""
+    modes = Modes()
+    for told in run.health:
+        modes.add(told.at_ns, told.mode)
+    after = [told for told in run.health if run.begin_ns <= told.at_ns <= _last_ns(run)]
     verdict.told = [
-        (told.mode.name, round((told.at_ns - seen.begin_ns) / 1e6, 1), told.cause)
+        (told.mode.name, round((told.at_ns - run.begin_ns) / 1e6, 1), told.cause)
         for previous, told in zip([None, *after], after, strict=False)
         if previous is None or told.mode != previous.mode
     ]
-    worst = max((told.mode for told in after), default=HealthMode.NOMINAL)
-    wanted = HealthMode[expect.told]
+    before = next((t.mode for t in reversed(run.health) if t.at_ns < run.begin_ns), None)
+    was = "not known" if before is None else before.name
+    is_well = before == HealthMode.NOMINAL
+    yield Check("mode before the fault", was, "NOMINAL, or nothing can be judged", is_well)
+    is_silent = not any(told.at_ns < run.end_ns for told in after)
+    away = is_silent and any(kind in AWAY for kind, *_ in run.faults)
+    yield from _told("the graph", modes, run, expect, away)
     limit = HealthMode[expect.at_worst or expect.told]
-    if worst < wanted:
-        verdict.problems.append(f"the worst mode was {worst.name}, {wanted.name} is expected")
-    if worst > limit:
-        cause = next(told.cause for told in after if told.mode == worst)
-        verdict.problems.append(
-            f"the mode was {worst.name} ({cause}), at worst {limit.name} is expected"
-        )
-    if expect.told_within_ms is not None and worst >= wanted:
-        first_ns = next(told.at_ns for told in after if told.mode >= wanted)
-        reached_ms = (first_ns - seen.begin_ns) / 1e6
-        _within(verdict, f"mode {wanted.name}", reached_ms, expect.told_within_ms)
-    told_at_ns = next((told.at_ns for told in after if told.mode >= wanted), seen.end_ns)
-    silent = not any(seen.begin_ns <= told.at_ns < seen.end_ns for told in after)
-    # What a unit that reboots or is cut off cannot tell is for the planner to notice.
-    is_away = silent and any(kind in ("network", "unit_reboot") for kind, *_ in seen.faults)
-    if worst >= wanted and not is_away:
-        _while_it_lasts(verdict, f"mode {wanted.name}", wanted, told_at_ns, seen)
-    lulls = [t for t in after if t.mode < wanted and told_at_ns < t.at_ns < seen.end_ns]
-    if lulls:
-        left_ms = (seen.end_ns - lulls[0].at_ns) / 1e6
-        verdict.problems.append(
-            f"the mode was {lulls[0].mode.name} {left_ms:.0f} ms before the fault was over"
-        )
-    verdict.recovered_ms = _recovered_ms(after, seen.end_ns)
+    worst = max((told.mode for told in after), default=HealthMode.NOMINAL)
+    cause = next((f" ({told.cause})" for told in after if told.mode == worst), "")
+    yield Check("worst mode", worst.name + cause, f"at worst {limit.name}", worst <= limit)
+    if after:
+        well_ns = modes.well_since_ns(HealthMode.NOMINAL, _last_ns(run))
+        verdict.recovered_ms = _after_ms(well_ns, run.end_ns)
+    name = "time until the mode was NOMINAL again"
+    yield at_most(name, verdict.recovered_ms, expect.recovered_within_ms, MS)
 
 
-def _planner(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
-    """Who has the protected topics alone must know all that the other subscribers know."""
-    planned, problems, wanted = seen.planned, verdict.problems, HealthMode[expect.told]
-    verdict.planner_states, verdict.planner_lost = dict(planned.states), planned.lost
-    problems += [f"a planner refused {n} messages of {why}" for why, n in planned.wrong.items()]
-    missed = planned.missed([at_ns for at_ns, _ in seen.detections])
-    if missed:
-        problems.append(f"a planner missed the detections of {missed} frames and did not know it")
-    told_ns = planned.told_ns(wanted, seen.begin_ns)
-    if told_ns is not None:
-        verdict.planner_told_ms = (told_ns - seen.begin_ns) / 1e6
-        _while_it_lasts(verdict, f"a planner's mode {wanted.name}", wanted, told_ns, seen)
-        if planned.lets_up(wanted, told_ns, seen.end_ns):
-            problems.append(f"a planner left mode {wanted.name} before the fault was over")
-    what = f"a planner in mode {wanted.name}"
-    _within(verdict, what, verdict.planner_told_ms, expect.told_within_ms)
-
-
-def _last_ns(seen: Observations) -> int:
-    """Until when health is about the drive."""
-    return seen.sent[-1] + LAST_FRAME_NS
-
-
-def _recovered_ms(after: Sequence[ReceivedHealth], end_ns: int) -> float | None:
-    """When the mode became NOMINAL to the end, after the end of the faults; None if it did not."""
-    if not after or after[-1].mode != HealthMode.NOMINAL:
-        return None
-    troubled = [index for index, told in enumerate(after) if told.mode != HealthMode.NOMINAL]
-    if not troubled:
-        return 0.0
-    return max(0.0, (after[troubled[-1] + 1].at_ns - end_ns) / 1e6)
-
-
-def _recovery(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
-    # By both times, since a stamp may lie in the future.
-    resumed = [at_ns for at_ns, stamp_ns in seen.detections if min(at_ns, stamp_ns) >= seen.end_ns]
-    if resumed:
-        verdict.detections_ms = (min(resumed) - seen.end_ns) / 1e6
-    _within(verdict, "detections again", verdict.detections_ms, expect.detections_within_ms)
-    _within(verdict, "recovered", verdict.recovered_ms, expect.recovered_within_ms)
-    # By the time of the report: the stamp may be wrong or unreadable, which may be the fault.
-    lost = [
-        report.status
-        for report in seen.reports
-        if report.status not in PUBLISHED
-        and report.at_ns >= seen.begin_ns
-        and report.stamp_ns not in seen.closing
-    ]
-    verdict.without_detections = len(lost)
-    most = expect.lost_at_most
-    if most is not None:
-        most += min(_overtaken(seen), lost.count(FrameStatus.SUPERSEDED))
-        most += min(LATE_AT_MOST, lost.count(FrameStatus.SKIPPED_LATE))
-    if most is not None and verdict.without_detections > most:
-        failed = verdict.statuses.get(FrameStatus.FAILED.name, 0)
-        verdict.problems.append(
-            f"{verdict.without_detections} frames had no detections ({failed} FAILED), "
-            f"at most {most} are expected"
-        )
-
-
-def _planner_modes(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
-    """What is expected of the mode that is told holds for the mode that a planner is in."""
-    planned, last_ns = seen.planned, _last_ns(seen)
+def _planner(
+    verdict: ScenarioVerdict, expect: Expectation, run: Run, planned: Consumed
+) -> Iterator[Check]:
+    """A planner has the protected topics alone, and must know all that other subscribers know."""
+    for why, count in planned.wrong.items():
+        yield at_most(f"messages of {why}, which a planner refused", count, 0)
+    unknown = planned.missed([at_ns for at_ns, _ in run.detections])
+    yield at_most("detections that a planner missed and did not know of", unknown, 0)
+    modes, last_ns = planned.modes, _last_ns(run)
+    told_ns = modes.reached_ns(HealthMode[expect.told], run.begin_ns, last_ns)
+    verdict.planner_told_ms = None if told_ns is None else (told_ns - run.begin_ns) / 1e6
+    yield from _told("a planner", modes, run, expect)
     # Without a network messages are late by the bench's own listener, which gives way to the graph:
     # a planner is DEGRADED then, and the graph is not to blame.
-    well = HealthMode.DEGRADED if seen.clock is None else HealthMode.NOMINAL
+    well = HealthMode.DEGRADED if verdict.clock is None else HealthMode.NOMINAL
     # Until then it may still keep against the graph that this has only just begun to work.
-    settled_ns = seen.working_ns(seen.begin_ns) + KEEPS_NS
-    before = planned.worst(seen.begin_ns, seen.begin_ns)
-    if settled_ns <= seen.begin_ns and before > well:
-        verdict.problems.append(
-            f"before the fault a planner's mode was {before.name}, at worst {well.name} is "
-            "expected: nothing can be judged"
-        )
-    worst = planned.worst(max(seen.begin_ns, settled_ns), last_ns)
-    limit = max(well, HealthMode[expect.at_worst or expect.told])
-    if worst > limit:
-        verdict.problems.append(
-            f"a planner's mode was {worst.name}, at worst {limit.name} is expected"
-        )
-    well_ns = planned.no_worse_ns(well, last_ns)
-    recovered_ms = None if well_ns is None else max(0.0, (well_ns - seen.end_ns) / 1e6)
+    settled_ns = run.working_ns(run.begin_ns) + KEEPS_NS
+    before = modes.worst(run.begin_ns, run.begin_ns)
+    if settled_ns <= run.begin_ns:
+        name, limit = "a planner's mode before the fault", f"at worst {well.name}"
+        yield Check(name, before.name, f"{limit}, or nothing can be judged", before <= well)
+    worst = modes.worst(max(run.begin_ns, settled_ns), last_ns)
+    most = max(well, HealthMode[expect.at_worst or expect.told])
+    yield Check("a planner's worst mode", worst.name, f"at worst {most.name}", worst <= most)
+    recovered_ms = _after_ms(modes.well_since_ns(well, last_ns), run.end_ns)
     limit_ms = expect.recovered_within_ms + KEEPS_NS / 1e6
-    _within(verdict, "a planner recovered", recovered_ms, limit_ms)
+    yield at_most(f"time until a planner was {well.name} again", recovered_ms, limit_ms, MS)
 
 
-def _overtaken(seen: Observations) -> int:
-    """How many frames from the fault on may have given way to the next one, as they were late."""
-    period_ns = median(abs(b - a) for a, b in pairwise(seen.sent)) if len(seen.sent) > 1 else 0
-    return sum(
-        stamp_ns >= seen.begin_ns and late_ns >= OVERTAKEN_SHARE * period_ns
-        for stamp_ns, late_ns in seen.late
+def _told(
+    who: str, modes: Modes, run: Run, expect: Expectation, away: bool = False
+) -> Iterator[Check]:
+    """The expected mode must be reached in time, and kept while a fault lasts.
+
+    Args:
+        who: is in the modes.
+        modes: over the run.
+        run: with the begin and end of the faults.
+        expect: the mode.
+        away: whether the fault kept all messages back: then it is reached when they come again.
+    """
+    wanted = HealthMode[expect.told]
+    what = f"time until {who} was in mode {wanted.name}"
+    told_ns = modes.reached_ns(wanted, run.begin_ns, _last_ns(run))
+    told_ms = None if told_ns is None else (told_ns - run.begin_ns) / 1e6
+    yield at_most(what, told_ms, expect.told_within_ms, MS)
+    if told_ns is None:
+        return
+    lasted_ms = (run.end_ns - run.begin_ns) / 1e6
+    if wanted > HealthMode.NOMINAL and lasted_ms and not away:
+        # A mode that is reached only after a fault that lasts has warned nobody of it.
+        name, found = f"{what}, while the fault lasted", f"{told_ms:.0f} ms"
+        yield Check(name, found, f"less than {lasted_ms:.0f} ms", told_ns < run.end_ns)
+    left_ns = modes.left_ns(wanted, told_ns, run.end_ns)
+    if left_ns is not None:
+        found = f"{(run.end_ns - left_ns) / 1e6:.0f} ms before the fault was over"
+        yield Check(f"{who} left mode {wanted.name}", found, "not before", False)
+
+
+def _recovery(verdict: ScenarioVerdict, expect: Expectation, run: Run) -> Iterator[Check]:
+    # By both times, since a stamp may lie in the future.
+    resumed = [at_ns for at_ns, stamp_ns in run.detections if min(at_ns, stamp_ns) >= run.end_ns]
+    verdict.detections_ms = _after_ms(min(resumed, default=None), run.end_ns)
+    name = "time until detections came again"
+    yield at_most(name, verdict.detections_ms, expect.detections_within_ms, MS)
+    # By the time of the report: the stamp may be wrong or unreadable, which may be the fault.
+    lost = Counter(
+        FrameStatus(report.status)
+        for report in run.reports
+        if report.status not in PUBLISHED
+        and report.log_time_ns >= run.begin_ns
+        and report.stamp_ns not in run.closing
     )
+    verdict.without_detections = lost.total()
+    if expect.lost_at_most is not None:
+        most = expect.lost_at_most
+        most += min(_overtaken(run), lost[FrameStatus.SUPERSEDED])
+        most += min(LATE_AT_MOST, lost[FrameStatus.SKIPPED_LATE])
+        failed = f", {lost[FrameStatus.FAILED]} of them FAILED"
+        yield at_most(f"frames without detections{failed}", verdict.without_detections, most)
 
 
-def _while_it_lasts(
-    verdict: Verdict, what: str, wanted: HealthMode, told_ns: int, seen: Observations
-) -> None:
-    """A mode told only after a fault that lasts has warned nobody of it."""
-    if wanted > HealthMode.NOMINAL and seen.begin_ns < seen.end_ns <= told_ns:
-        late_ms = (told_ns - seen.end_ns) / 1e6
-        verdict.problems.append(f"{what} was told only {late_ms:.0f} ms after the fault was over")
+def _last_ns(run: Run) -> int:
+    """Until when health is about the drive."""
+    return (run.sent or [0])[-1] + LAST_FRAME_NS
 
 
-def _within(verdict: Verdict, what: str, found_ms: float | None, limit_ms: float | None) -> None:
-    if found_ms is None:
-        verdict.problems.append(f"{what}: never")
-    elif limit_ms is not None and found_ms > limit_ms:
-        verdict.problems.append(
-            f"{what} after {found_ms:.0f} ms, at most {limit_ms:.0f} ms are expected"
-        )
+def _after_ms(at_ns: int | None, end_ns: int) -> float | None:
+    """How long after the end of the faults something was; None if it never was."""
+    return None if at_ns is None else max(0.0, (at_ns - end_ns) / 1e6)
+
+
+def _overtaken(run: Run) -> int:
+    """How many frames from the fault on may have given way to the next one, as they were late."""
+    stamps = run.sent or []
+    period_ns = median(abs(b - a) for a, b in pairwise(stamps)) if len(stamps) > 1 else 0
+    return sum(
+        stamp_ns >= run.begin_ns and late_ns >= OVERTAKEN_SHARE * period_ns
+        for stamp_ns, late_ns in run.late
+    )

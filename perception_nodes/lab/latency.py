@@ -1,4 +1,4 @@
-"""Latency of the whole graph, against bare inference and a usual node of today."""
+"""`bench latency`: the whole graph, against bare inference and a usual node of today."""
 
 import json
 import os
@@ -6,11 +6,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,66 +16,27 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.core.budget import STAGES
-from perception_nodes.core.frame import IN_TIME, FrameStatus, stage_durations_ms
+from perception_nodes.core.frame import stage_durations_ms
 from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
 from perception_nodes.graph.graph import Graph
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.graph.supervisor import GraphFailure, Supervisor
-from perception_nodes.lab.graphs import BARE_INFERENCE, BESIDE_RECORDER, CAMERA, MEASURED
-from perception_nodes.lab.setup import (
-    NO_DETECTIONS,
+from perception_nodes.graph.supervisor import GraphFailure
+from perception_nodes.lab.account import account
+from perception_nodes.lab.bench import (
     WARM_UP_FRAMES,
     WITHOUT_DETECTIONS,
     BenchSetup,
+    latency_cells,
+    play,
 )
+from perception_nodes.lab.graphs import BARE_INFERENCE, BESIDE_RECORDER, CAMERA, MEASURED
+from perception_nodes.lab.run import Run, execute
 from perception_nodes.networks.model import load_model
 from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import shown
 from perception_nodes.system.environment import ros_environment, share_folder
 
 BASELINE_TIMEOUT_S = 30
-NO_PAGE: Mapping[str, Any] = {}
-
-
-@dataclass
-class _Samples:
-    latencies_ms: list[float] = field(default_factory=list)
-    stages_ms: dict[str, list[float]] = field(default_factory=lambda: {s: [] for s in STAGES})
-    statuses: Counter[str] = field(default_factory=Counter)
-    copies: list[int] = field(default_factory=list)
-    sent: int = 0
-    arrived: int = 0
-    measured: int = 0
-    in_time: int = 0
-    images: int = 0
-    updates: int = 0
-
-    def add(self, stamps: Sequence[int], content: Mapping[str, Any]) -> None:
-        """Add a round: the stamps of the frames sent, and what the receiver got."""
-        measured = set(stamps[WARM_UP_FRAMES:])
-        self.sent += len(stamps)
-        self.arrived += len(content["reports"])
-        self.measured += len(measured)
-        arrived = {stamp: at_ns for stamp, at_ns in content["arrivals"] if stamp in measured}
-        self.latencies_ms += [(at_ns - stamp) / 1e6 for stamp, at_ns in arrived.items()]
-        in_time = set()
-        for entry in content["reports"]:
-            if entry["stamp_ns"] not in measured:
-                continue
-            report = SimpleNamespace(**entry)
-            self.statuses[report.status] += 1
-            self.copies.append(report.copies)
-            if FrameStatus[report.status] in IN_TIME:
-                in_time.add(report.stamp_ns)
-            for stage, duration_ms in stage_durations_ms(report).items():
-                self.stages_ms[stage].append(duration_ms)
-        # What is reported and did not come is of no use to a planner.
-        self.in_time += len(in_time & arrived.keys())
-
-    def latency_ms(self) -> dict[str, float | None]:
-        """Percentiles over all measured frames."""
-        without = self.measured - len(self.latencies_ms)
-        return latency_percentiles(self.latencies_ms, without=without)
 
 
 @dataclass
@@ -103,133 +62,106 @@ class LatencyBench:
         Raises:
             SettingsError, ModelError: unusable options.
             GraphFailure: a process of the graph ended unexpectedly.
+            KeyboardInterrupt: interrupted by the user.
         """
         if self.recorder and self.path != "shm":
             raise SettingsError(f"--recorder is for --path shm, not {self.path}")
-        model = load_model(self.setup.model)
+        load_model(self.setup.model)
         page = {"view": self.browsers > 0}
         MEASURED.nodes({**self._camera_values(frames=1), **self.setup.inference(), **page})
-        per_round = -(-self.setup.frames // self.rounds) + WARM_UP_FRAMES
-        ours, recorded, watched = _Samples(), _Samples(), _Samples()
+        frames = -(-self.setup.frames // self.rounds) + WARM_UP_FRAMES
+        ours, recorded, watched = Run(), Run(), Run()
         bare_ms, baseline_ms = list[float](), list[float]()
-        with tempfile.TemporaryDirectory(prefix="perception_bench_") as folder:
+        images = updates = 0
+        with tempfile.TemporaryDirectory(prefix="perception_bench_") as name:
+            folder = Path(name)
             for number in range(1, self.rounds + 1):
-                say(f"round {number} of {self.rounds}: pipeline, {per_round} frames")
-                self._pipeline_round(Path(folder), per_round, ours)
+                say(f"round {number} of {self.rounds}: pipeline, {frames} frames")
+                self._pipeline_round(ours, folder, frames)
                 if self.recorder:
                     say(f"round {number} of {self.rounds}: pipeline beside a recorder")
-                    self._pipeline_round(Path(folder), per_round, recorded, BESIDE_RECORDER)
+                    counted = folder / "images.json"
+                    file = {"images_file": str(counted)}
+                    self._pipeline_round(recorded, folder, frames, BESIDE_RECORDER, file)
+                    images += json.loads(counted.read_text())
                 if self.browsers:
                     say(f"round {number} of {self.rounds}: pipeline with {self.browsers} browsers")
-                    self._watched_round(Path(folder), per_round, watched)
+                    updates += self._watched_round(watched, folder, frames)
                 say(f"round {number} of {self.rounds}: bare inference")
-                bare_ms += self._bare_round(Path(folder), per_round)
+                bare_ms += self._bare_round(folder, frames)
                 if self.baseline_weights is not None:
                     say(f"round {number} of {self.rounds}: baseline")
-                    input_size = (model.input.width, model.input.height)
-                    baseline_ms += self._baseline_round(Path(folder), per_round, input_size)
-        result = self._result(ours, bare_ms, baseline_ms)
+                    baseline_ms += self._baseline_round(folder, frames)
+        result = self.result(ours, bare_ms, baseline_ms)
         if self.recorder:
-            result["beside_recorder"] = {
-                "latency_ms": recorded.latency_ms(),
-                "status": dict(recorded.statuses),
-                "images": recorded.images,
-            }
+            result["beside_recorder"] = {**_beside(recorded), "images": images}
         if self.browsers:
-            result["beside_browsers"] = {
-                "browsers": self.browsers,
-                "updates": watched.updates,
-                "latency_ms": watched.latency_ms(),
-                "status": dict(watched.statuses),
-            }
+            counts = {"browsers": self.browsers, "updates": updates}
+            result["beside_browsers"] = {**counts, **_beside(watched)}
         return result
-
-    def _watched_round(self, folder: Path, frames: int, samples: _Samples) -> None:
-        from perception_nodes.lab.browsers import Browsers, free_port
-
-        port = free_port()
-        with Browsers(self.browsers, port) as browsers:
-            self._pipeline_round(folder, frames, samples, page={"view": True, "view_port": port})
-        samples.updates += browsers.updates
 
     def _camera_values(self, frames: int) -> dict[str, Any]:
         return {"bag": self.setup.drive(frames), "listeners": 1}
 
-    def _run_graph(self, graph: Graph, values: dict[str, Any]) -> None:
-        with Supervisor(graph.nodes(values)) as supervisor:
-            if not supervisor.wait():
-                raise GraphFailure("interrupted")
-
     def _pipeline_round(
         self,
+        run: Run,
         folder: Path,
         frames: int,
-        samples: _Samples,
         graph: Graph = MEASURED,
-        page: Mapping[str, Any] = NO_PAGE,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
-        received, sent, images = (folder / f"{n}.json" for n in ("received", "sent", "images"))
-        files = {"images_file": str(images)} if graph is BESIDE_RECORDER else {}
-        self._run_graph(
-            graph,
-            {
-                **files,
-                **page,
-                **self._camera_values(frames),
-                # The receiver on the shm path takes detections from shared memory.
-                "listeners": 1 if self.path == "dds" else 0,
-                **self.setup.inference(),
-                "deadline_ms": self.setup.deadline_ms,
-                "source": self.path,
-                "sent_file": str(sent),
-                "received_file": str(received),
-            },
-        )
-        stamps = [stamp for _, stamp in json.loads(sent.read_text())["sent"]]
-        content = json.loads(received.read_text())
-        if files:
-            samples.images += json.loads(images.read_text())
-        samples.add(stamps, content)
+        values = {
+            **self._camera_values(frames),
+            # The receiver on the shm path takes detections from shared memory.
+            "listeners": 1 if self.path == "dds" else 0,
+            **self.setup.inference(),
+            "deadline_ms": self.setup.deadline_ms,
+            "source": self.path,
+            **(more or {}),
+        }
+        play(run, graph, values, folder)
+
+    def _watched_round(self, run: Run, folder: Path, frames: int) -> int:
+        """A round with browsers; returns how many updates they got."""
+        from perception_nodes.lab.browsers import Browsers, free_port
+
+        port = free_port()
+        with Browsers(self.browsers, port) as browsers:
+            page = {"view": True, "view_port": port}
+            self._pipeline_round(run, folder, frames, more=page)
+        return browsers.updates
 
     def _bare_round(self, folder: Path, frames: int) -> list[float]:
         durations = folder / "durations.json"
-        self._run_graph(
-            BARE_INFERENCE,
-            {
-                **self._camera_values(frames),
-                **self.setup.inference(),
-                "source": "shm",
-                "accounted": False,
-                "durations_file": str(durations),
-            },
-        )
+        values = {
+            **self._camera_values(frames),
+            **self.setup.inference(),
+            "source": "shm",
+            "accounted": False,
+            "durations_file": str(durations),
+        }
+        execute(Run(), BARE_INFERENCE.nodes(values))
         return [ns / 1e6 for ns in json.loads(durations.read_text())[WARM_UP_FRAMES:]]
 
-    def _baseline_round(
-        self, folder: Path, frames: int, input_size: tuple[int, int]
-    ) -> list[float]:
+    def _baseline_round(self, folder: Path, frames: int) -> list[float]:
         script = share_folder() / "benchmarks/ultralytics_baseline.py"
         latencies = folder / "baseline.json"
         latencies.unlink(missing_ok=True)
-        width, height = input_size
+        size = load_model(self.setup.model).input
+        options = {
+            "--weights": self.baseline_weights,
+            "--width": size.width,
+            "--height": size.height,
+            "--out": latencies,
+        }
         process = subprocess.Popen(
-            [
-                sys.executable,
-                str(script),
-                "--weights",
-                str(self.baseline_weights),
-                "--width",
-                str(width),
-                "--height",
-                str(height),
-                "--out",
-                str(latencies),
-            ],
+            [sys.executable, str(script), *(str(part) for one in options.items() for part in one)],
             env={**os.environ, **ros_environment(images=True)},
         )
         try:
             values = {**self._camera_values(frames), "listeners": 0, "accounted": False}
-            self._run_graph(CAMERA, values)
+            execute(Run(), CAMERA.nodes(values))
         finally:
             process.send_signal(signal.SIGINT)
             try:
@@ -242,29 +174,37 @@ class LatencyBench:
         values_ms: list[float] = json.loads(latencies.read_text())
         return values_ms[WARM_UP_FRAMES:]
 
-    def _result(
-        self, ours: _Samples, bare_ms: list[float], baseline_ms: list[float]
-    ) -> dict[str, Any]:
-        latency_ms = ours.latency_ms()
+    def result(self, run: Run, bare_ms: list[float], baseline_ms: list[float]) -> dict[str, Any]:
+        """The JSON result.
+
+        Args:
+            run: all rounds of the pipeline.
+            bare_ms: durations of bare inference.
+            baseline_ms: latencies of the baseline.
+        """
+        found = account(run)
+        latency_ms = found.latency_ms()
         bare = latency_percentiles(bare_ms, MEDIAN_AND_P99)
+        reports = [frame.report for frame in found.frames if frame.report is not None]
+        stages = [stage_durations_ms(report) for report in reports]
         result: dict[str, Any] = {
             **self.setup.facts(),
             "path": self.path,
-            "frames": ours.measured,
+            "frames": len(found.frames),
             "rounds": self.rounds,
             "warm_up_frames_per_round": WARM_UP_FRAMES,
             "latency_ms": latency_ms,
             "stages_ms": {
-                stage: latency_percentiles(values, MEDIAN_AND_P99)
-                for stage, values in ours.stages_ms.items()
+                stage: latency_percentiles([s[stage] for s in stages if stage in s], MEDIAN_AND_P99)
+                for stage in STAGES
             },
-            "status": dict(ours.statuses),
-            "miss_rate": 1 - ours.in_time / ours.measured if ours.measured else None,
-            "frames_sent": ours.sent,
-            "lost_in_transport": ours.sent - ours.arrived,
+            "status": dict(found.statuses),
+            "miss_rate": found.miss_rate,
+            "frames_sent": len(run.sent or ()),
+            "lost_in_transport": len(run.sent or ()) - len(run.reports),
             "bare_inference_ms": bare,
             "overhead_ms": {"p50": difference(latency_ms["p50"], bare["p50"])},
-            "copies_per_frame": float(np.mean(ours.copies)) if ours.copies else None,
+            "copies_per_frame": float(np.mean([r.copies for r in reports])) if reports else None,
         }
         if self.baseline_weights is not None:
             baseline = latency_percentiles(baseline_ms)
@@ -272,6 +212,11 @@ class LatencyBench:
             if baseline["p50"] and latency_ms["p50"]:
                 result["speedup_p50"] = baseline["p50"] / latency_ms["p50"]
         return result
+
+
+def _beside(run: Run) -> dict[str, Any]:
+    found = account(run)
+    return {"latency_ms": found.latency_ms(), "status": dict(found.statuses)}
 
 
 def difference(a: float | None, b: float | None) -> float | None:
@@ -287,28 +232,19 @@ def result_table(result: dict[str, Any]) -> Table:
         f"{result['size']} at {result['rate_hz']:g} Hz over {result['path']}, "
         f"{result['frames']} frames, {escape(result['model'])} on {result['backend']}",
     )
-
-    def row(name: str, values: dict[str, float | None]) -> None:
-        table.add_row(
-            name,
-            *(
-                shown(values[key], "{:.2f}", NO_DETECTIONS) if key in values else ""
-                for key in ("p50", "p99", "p99_9", "max")
-            ),
-        )
-
-    row("[bold]capture to detections", result["latency_ms"])
-    for stage, values in result["stages_ms"].items():
-        row(f"  {stage}", values)
-    if "beside_recorder" in result:
-        row("[bold]the same beside a recorder", result["beside_recorder"]["latency_ms"])
-    if "beside_browsers" in result:
-        beside = result["beside_browsers"]
-        row(f"[bold]the same with {beside['browsers']} browsers", beside["latency_ms"])
-    row("bare inference, same pace", result["bare_inference_ms"])
-    row("overhead", result["overhead_ms"])
+    rows = {"[bold]capture to detections": result["latency_ms"]}
+    rows |= {f"  {stage}": values for stage, values in result["stages_ms"].items()}
+    if beside := result.get("beside_recorder"):
+        rows["[bold]the same beside a recorder"] = beside["latency_ms"]
+    if beside := result.get("beside_browsers"):
+        rows[f"[bold]the same with {beside['browsers']} browsers"] = beside["latency_ms"]
+    rows["bare inference, same pace"] = result["bare_inference_ms"]
+    rows["overhead"] = result["overhead_ms"]
     if "baseline" in result:
-        row("baseline", result["baseline"]["latency_ms"])
+        rows["baseline"] = result["baseline"]["latency_ms"]
+    for name, values in rows.items():
+        table.add_row(name, *latency_cells(values, ("p50", "p99", "p99_9", "max")))
+    if "baseline" in result:
         table.add_row("speed-up over the baseline", f"{result.get('speedup_p50', 0):.1f} x")
     table.add_section()
     statuses = ", ".join(f"{name} {count}" for name, count in result["status"].items())

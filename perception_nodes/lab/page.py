@@ -9,7 +9,7 @@ from markupsafe import escape
 from plotly.graph_objects import Figure
 
 from perception_nodes.core.frame import FrameStatus, latency_ms
-from perception_nodes.lab.judge import Verdict
+from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.report import charts, page
 from perception_nodes.report.annotate import STATUS_COLOURS
 from perception_nodes.report.charts import DEADLINE_COLOUR, HEALTH_COLOURS
@@ -22,7 +22,7 @@ CHART_DEADLINES = 3
 
 
 def render(
-    machine: str, verdicts: Sequence[Verdict], folder: Path, not_begun: Sequence[str] = ()
+    machine: str, verdicts: Sequence[ScenarioVerdict], folder: Path, not_begun: Sequence[str] = ()
 ) -> str:
     """The page as HTML text.
 
@@ -48,7 +48,7 @@ def render(
     )
 
 
-def _row(verdict: Verdict, folder: Path) -> dict[str, Any]:
+def _row(verdict: ScenarioVerdict, folder: Path) -> dict[str, Any]:
     """What the page says of a scenario."""
     try:
         recording = read_recording(folder / f"{verdict.scenario}.mcap")
@@ -71,7 +71,7 @@ def _row(verdict: Verdict, folder: Path) -> dict[str, Any]:
     }
 
 
-def _facts(verdict: Verdict) -> list[str]:
+def _facts(verdict: ScenarioVerdict) -> list[str]:
     facts = []
     if verdict.sent:
         counts = ", ".join(f"{count} {name}" for name, count in sorted(verdict.statuses.items()))
@@ -94,7 +94,7 @@ def _facts(verdict: Verdict) -> list[str]:
     return facts + verdict.notes
 
 
-def _chart(verdict: Verdict, recording: Recording) -> Figure:
+def _chart(verdict: ScenarioVerdict, recording: Recording) -> Figure:
     """Latency of every frame, coloured by its status, over the health mode."""
     top = CHART_DEADLINES * verdict.deadline_ms
     figure = Figure()

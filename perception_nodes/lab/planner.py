@@ -1,4 +1,4 @@
-"""What a planner in the vehicle would have known of a run: the verdicts of its consumers."""
+"""What a planner in the vehicle would have known of a run, by the consumers of its topics."""
 
 import math
 from collections import Counter
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from perception_nodes.core.health import HealthMode
+from perception_nodes.lab.modes import Modes
 from perception_nodes.protection.consumer import Consumer, Content, Instant, Limits, State
 
 LOOK_NS = 10_000_000
@@ -27,15 +28,15 @@ class Consumed:
         states: number of messages about objects by the name of their state.
         lost: how many of these it knows not to have come.
         first_ns: when the first of them came; None if none did.
-        wrong: why messages of any topic were refused as wrong.
-        modes: each change of the mode to be in, the worst of all topics'.
+        wrong: number of refused messages, by topic and reason.
+        modes: the mode to be in, the worst of all topics'.
     """
 
     states: Counter[str] = field(default_factory=Counter)
     lost: int = 0
     first_ns: int | None = None
     wrong: Counter[str] = field(default_factory=Counter)
-    modes: list[tuple[int, HealthMode]] = field(default_factory=list)
+    modes: Modes = field(default_factory=Modes)
 
     def missed(self, arrived: Sequence[int]) -> int:
         """How many detections came plain, and neither came protected nor are known as lost.
@@ -49,32 +50,6 @@ class Consumed:
             since_ns = min(arrived, default=0) + DISCOVERY_NS
         known = self.states.total() - self.states[State.REPEATED.name] + self.lost
         return max(0, sum(at_ns >= since_ns for at_ns in arrived) - known)
-
-    def told_ns(self, wanted: HealthMode, begin_ns: int) -> int | None:
-        """When the mode was this or a worse one for the first time since an instant."""
-        before = [mode for at_ns, mode in self.modes if at_ns <= begin_ns]
-        if before and before[-1] >= wanted:
-            return begin_ns
-        since = (at_ns for at_ns, mode in self.modes if at_ns > begin_ns and mode >= wanted)
-        return next(since, None)
-
-    def worst(self, since_ns: int, until_ns: int) -> HealthMode:
-        """The worst mode between two instants; UNSAFE before the first message."""
-        before = [mode for at_ns, mode in self.modes if at_ns <= since_ns]
-        during = [mode for at_ns, mode in self.modes if since_ns < at_ns <= until_ns]
-        return max([*(before[-1:] or [HealthMode.UNSAFE]), *during])
-
-    def no_worse_ns(self, limit: HealthMode, until_ns: int) -> int | None:
-        """Since when the mode has been this or a better one until an instant; None if it is not."""
-        since_ns = None
-        for at_ns, mode in self.modes:
-            if at_ns <= until_ns:
-                since_ns = None if mode > limit else at_ns if since_ns is None else since_ns
-        return since_ns
-
-    def lets_up(self, wanted: HealthMode, begin_ns: int, end_ns: int) -> bool:
-        """Whether the mode becomes a better one than this meanwhile."""
-        return any(mode < wanted and begin_ns < at_ns < end_ns for at_ns, mode in self.modes)
 
 
 def demanded(deadline_ms: float) -> Limits:
@@ -102,12 +77,13 @@ def consume(messages: Iterable[tuple[str, int, bytes]], limits: Limits) -> Consu
             looked_ns += LOOK_NS
             for name, consumer in consumers.items():
                 modes[name] = consumer.check(None, Instant(looked_ns, looked_ns)).mode
-            _note(seen, looked_ns, modes)
+            if modes:
+                seen.modes.add(looked_ns, max(modes.values()))
         content = CONTENTS.get(topic.split("/")[-2], Content.OBJECTS)
         consumer = consumers.setdefault(topic, Consumer(topic, content, limits))
         verdict = consumer.check(message, Instant(at_ns, at_ns))
         modes[topic] = verdict.mode
-        _note(seen, at_ns, modes)
+        seen.modes.add(at_ns, max(modes.values()))
         if verdict.state is State.WRONG:
             seen.wrong[f"{topic}: {verdict.reason}"] += 1
         elif content is Content.OBJECTS:
@@ -115,10 +91,3 @@ def consume(messages: Iterable[tuple[str, int, bytes]], limits: Limits) -> Consu
             seen.states[verdict.state.name] += 1
             seen.lost += verdict.lost
     return seen
-
-
-def _note(seen: Consumed, at_ns: int, modes: dict[str, HealthMode]) -> None:
-    if modes:
-        worst = max(modes.values())
-        if not seen.modes or seen.modes[-1][1] != worst:
-            seen.modes.append((at_ns, worst))

@@ -1,21 +1,28 @@
 """What the processes of a graph take and hold while it runs: processor time, memory, files."""
 
 import os
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from perception_nodes.graph.node_spec import NodeSpec
+from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.system.processes import PAGE_BYTES, TICK_NS
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER
 
 SAMPLE_S = 1.0
 """Time between two samples."""
+STANDBY = " standby"
+"""Ends the role of a process that stands by."""
 SETTLED_SHARE = 0.25
 """Share of a long run's samples, at its start, that are not the steady state yet."""
 LEAST_SETTLED = 4
@@ -25,7 +32,7 @@ GROWTH_LIMIT_MB = 8.0
 
 
 @dataclass(frozen=True)
-class ResourcesHeld:
+class Sample:
     """What the processes of the graph hold at one time.
 
     Attributes:
@@ -44,7 +51,46 @@ class ResourcesHeld:
     pids: dict[str, int] = field(default_factory=dict)
 
 
-def held(processes: Iterable[tuple[str, int]], at_s: float) -> ResourcesHeld:
+def role_of(spec: NodeSpec) -> str:
+    """The name of a process in samples, such as `detector_node standby`."""
+    return spec.executable + (STANDBY if spec.stands_by else "")
+
+
+class Sampler:
+    """Samples the processes under test while a graph runs; stands beside a run.
+
+    Those that only play, record or receive are left out: some of them keep all that they get.
+    """
+
+    def __init__(
+        self,
+        samples: list[Sample],
+        progress: Callable[[float], None] = lambda elapsed_s: None,
+        until_s: float = inf,
+    ) -> None:
+        """Nothing is sampled yet.
+
+        Args:
+            samples: receives the samples.
+            progress: called with the seconds since the start.
+            until_s: when to end the run.
+        """
+        self._samples, self._progress, self._until_s = samples, progress, until_s
+
+    def __call__(self, graph: Supervisor, over: threading.Event) -> bool:
+        """Sample until the run is over; whether it is to end."""
+        begin_s = time.monotonic()
+        while not over.wait(SAMPLE_S):
+            elapsed_s = time.monotonic() - begin_s
+            running = [(role_of(s), p.pid) for s, p in list(graph.processes) if s.restarted]
+            self._samples.append(held(running, elapsed_s))
+            self._progress(elapsed_s)
+            if elapsed_s > self._until_s:
+                return True
+        return False
+
+
+def held(processes: Iterable[tuple[str, int]], at_s: float) -> Sample:
     """What processes hold now; one that has just ended is left out.
 
     Args:
@@ -69,14 +115,10 @@ def held(processes: Iterable[tuple[str, int]], at_s: float) -> ResourcesHeld:
             shared += path.stat().st_blocks * 512
         except OSError:  # the file has just been removed
             continue
-    return ResourcesHeld(at_s, memory, descriptors, processor, shared / 1e6, pids)
+    return Sample(at_s, memory, descriptors, processor, shared / 1e6, pids)
 
 
-def _settled(samples: Sequence[ResourcesHeld]) -> Sequence[ResourcesHeld]:
-    return samples[round(SETTLED_SHARE * len(samples)) :]
-
-
-def processor_shares(samples: Sequence[ResourcesHeld]) -> dict[str, float]:
+def processor_shares(samples: Sequence[Sample]) -> dict[str, float]:
     """The share of one processor of each process in the steady state; 0.03 is 3 %.
 
     A process that was started again has counted from 0 again: only what one and the same process
@@ -94,7 +136,7 @@ def processor_shares(samples: Sequence[ResourcesHeld]) -> dict[str, float]:
     return {name: round(took_s[name] / over_s[name], 4) for name in last if name in over_s}
 
 
-def constancy(samples: Sequence[ResourcesHeld]) -> dict[str, Any]:
+def constancy(samples: Sequence[Sample]) -> dict[str, Any]:
     """Whether memory and descriptors of the graph stay constant in the steady state.
 
     Args:
@@ -108,42 +150,48 @@ def constancy(samples: Sequence[ResourcesHeld]) -> dict[str, Any]:
     """
     settled = _settled(samples)
     quarter = max(1, len(settled) // 4)
-    first, last = settled[:quarter], settled[-quarter:]
 
-    def growth(read: Callable[[ResourcesHeld], float]) -> float:
-        if not settled:
-            return 0.0
-        return float(np.median([read(s) for s in last]) - np.median([read(s) for s in first]))
-
-    def grown(kind: str, name: str) -> float:
-        return growth(lambda sample: getattr(sample, kind).get(name, 0))
+    def growth(read: Callable[[Sample], float]) -> float:
+        first, last = ([read(s) for s in part] for part in (settled[:quarter], settled[-quarter:]))
+        return float(np.median(last) - np.median(first)) if settled else 0.0
 
     names = settled[0].memory_mb if settled else {}
-    memory = {name: grown("memory_mb", name) for name in names}
-    descriptors = {name: grown("descriptors", name) for name in names}
-    shared_mb = growth(lambda s: s.shared_mb)
-    grows = (
-        max(memory.values(), default=0.0) >= GROWTH_LIMIT_MB
-        or max(descriptors.values(), default=0.0) > 0
-        or shared_mb > 0
-    )
+    memory = {name: growth(lambda s, n=name: s.memory_mb.get(n, 0)) for name in names}  # type: ignore[misc]
+    descriptors = {name: growth(lambda s, n=name: s.descriptors.get(n, 0)) for name in names}  # type: ignore[misc]
+    shared_mb = growth(lambda sample: sample.shared_mb)
+    limits = (
+        (memory.values(), GROWTH_LIMIT_MB), (descriptors.values(), 1), ([shared_mb], 1e-9)
+    )  # fmt: skip
+    grows = any(max(values, default=0.0) >= limit for values, limit in limits)
     state = "growing" if grows else "constant"
+    # What a process that died had taken is not in the memory of the one that came after it.
+    died = sorted(replaced(settled) | missing(settled))
     if len(settled) < LEAST_SETTLED:
         state = f"not known, {len(settled)} samples are too few"
-    # What a process that died had taken is not in the memory of the one that came after it.
-    elif died := _not_the_same(settled):
+    elif died:
         state = f"{', '.join(died)} died"
     return {
         "memory_growth_mb": memory,
         "descriptor_growth": descriptors,
         "shared_memory_growth_mb": shared_mb,
-        "over_s": growth(lambda s: s.at_s),
+        "over_s": growth(lambda sample: sample.at_s),
         "state": state,
         "constant": state == "constant",
     }
 
 
-def _not_the_same(samples: Sequence[ResourcesHeld]) -> list[str]:
-    """Names that have not stood for one and the same process in all samples."""
-    names = sorted({name for sample in samples for name in sample.pids})
-    return [name for name in names if len({sample.pids.get(name) for sample in samples}) > 1]
+def replaced(samples: Sequence[Sample]) -> set[str]:
+    """Names that have stood for more than one process."""
+    numbers = {(name, pid) for sample in samples for name, pid in sample.pids.items()}
+    names = [name for name, _ in numbers]
+    return {name for name in names if names.count(name) > 1}
+
+
+def missing(samples: Sequence[Sample], wanted: Iterable[str] = ()) -> set[str]:
+    """Names, of those wanted and those seen, that are not in all samples."""
+    names = {*wanted, *(name for sample in samples for name in sample.pids)}
+    return {name for name in names if any(name not in sample.pids for sample in samples)}
+
+
+def _settled(samples: Sequence[Sample]) -> Sequence[Sample]:
+    return samples[round(SETTLED_SHARE * len(samples)) :]

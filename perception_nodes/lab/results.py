@@ -9,7 +9,7 @@ from typing import Any
 
 from perception_nodes.faults.scenario import Scenario
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.lab.judge import Verdict
+from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.lab.verdict_files import verdicts_json, verdicts_junit
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.signals import handled_stopping
@@ -38,7 +38,7 @@ class Results:
         Raises:
             SettingsError: the disk is too full.
         """
-        self.verdicts: list[Verdict] = []
+        self.verdicts: list[ScenarioVerdict] = []
         self._names = [scenario.name for scenario in scenarios]
         self._seconds: list[float] = []
         self._out, self._junit = out, junit
@@ -58,7 +58,7 @@ class Results:
         """Whether all were begun and all is as expected."""
         return not self._not_begun and all(verdict.passed for verdict in self.verdicts)
 
-    def add(self, verdict: Verdict, took_s: float) -> None:
+    def add(self, verdict: ScenarioVerdict, took_s: float) -> None:
         """Add a verdict, and write all that there are."""
         self.verdicts.append(verdict)
         self._seconds.append(took_s)
@@ -67,7 +67,9 @@ class Results:
     def interrupted(self, scenario: Scenario, took_s: float) -> None:
         """Add the verdict of a scenario that the user has interrupted."""
         problems = ["interrupted before it was over"]
-        self.add(Verdict(scenario=scenario.name, title=scenario.title, problems=problems), took_s)
+        self.add(
+            ScenarioVerdict(scenario=scenario.name, title=scenario.title, problems=problems), took_s
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The verdicts and the scenarios that were not begun, for machines."""

@@ -23,15 +23,15 @@ from perception_nodes.faults.lossy_network import (
     why_unavailable,
 )
 from perception_nodes.faults.scenario import (
-    Conditions,
     Expectation,
+    NetworkConditions,
     NetworkFault,
     Scenario,
     ShmFullFault,
 )
 from perception_nodes.faults.unit import TOKEN_VARIABLE, RemoteUnit
-from perception_nodes.lab.judge import Verdict
-from perception_nodes.lab.run import run_here
+from perception_nodes.lab.judge import ScenarioVerdict
+from perception_nodes.lab.scenario_run import run_here
 from perception_nodes.system.environment import RANGE, SUBNET, die_with_parent, open_to_network
 
 PRIVATE_SHM = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'
@@ -43,7 +43,7 @@ STOP_TIMEOUT_S = 30.0
 """A process that ends its graph in order gets this long; then it is killed."""
 
 
-def run_scenario(scenario: Scenario, out: Path, unit: str = "") -> Verdict:
+def run_scenario(scenario: Scenario, out: Path, unit: str = "") -> ScenarioVerdict:
     """Run a scenario with bench and unit where they belong; one that cannot be run has failed.
 
     Args:
@@ -64,7 +64,7 @@ def run_scenario(scenario: Scenario, out: Path, unit: str = "") -> Verdict:
         return _not_run(scenario, f"{type(error).__name__}: {error} (see {scenario.name}.log)")
 
 
-def _run(scenario: Scenario, out: Path, unit: str) -> Verdict:
+def _run(scenario: Scenario, out: Path, unit: str) -> ScenarioVerdict:
     if unit:
         return _on_a_unit(scenario, out, unit)
     if scenario.network is not None:
@@ -72,14 +72,14 @@ def _run(scenario: Scenario, out: Path, unit: str) -> Verdict:
     small = [f for f in scenario.faults if isinstance(f, ShmFullFault) and not has_small_shm(f)]
     if small:
         prefix = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", PRIVATE_SHM)
-        with _ScenarioProcess((*prefix, str(small[0].size_mb)), scenario, out, {}) as process:
+        with ScenarioProcess((*prefix, str(small[0].size_mb)), scenario, out, {}) as process:
             return process.verdict()
     if scenario.cameras > 1:
         return _with_second_camera(scenario, out)
     return run_here(scenario, out)
 
 
-def _on_a_unit(scenario: Scenario, out: Path, unit: str) -> Verdict:
+def _on_a_unit(scenario: Scenario, out: Path, unit: str) -> ScenarioVerdict:
     """Run it on a vehicle computer, over the real network."""
     if scenario.graph.get("source") == "shm" or scenario.cameras > 1:
         return _not_run(scenario, "its camera is in the unit's own memory; run it there")
@@ -93,7 +93,9 @@ def _on_a_unit(scenario: Scenario, out: Path, unit: str) -> Verdict:
     return verdict
 
 
-def _over_a_network(scenario: Scenario, conditions: Conditions, out: Path) -> Verdict:
+def _over_a_network(
+    scenario: Scenario, conditions: NetworkConditions, out: Path
+) -> ScenarioVerdict:
     """Run it in two network namespaces; without these over loopback, if the faults allow it."""
     if os.environ.get(VARIABLE):
         with LossyLink(conditions) as link:
@@ -106,7 +108,7 @@ def _over_a_network(scenario: Scenario, conditions: Conditions, out: Path) -> Ve
     if not why:
         # Discovery by multicast: nobody else is in this network.
         environment = {VARIABLE: "1", RANGE: SUBNET}
-        with _ScenarioProcess(OWN_NETWORK, scenario, out, environment) as process:
+        with ScenarioProcess(OWN_NETWORK, scenario, out, environment) as process:
             return process.verdict()
     if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
         return _not_run(scenario, f"the network cannot be simulated: {why}")
@@ -117,7 +119,7 @@ def _over_a_network(scenario: Scenario, conditions: Conditions, out: Path) -> Ve
     return verdict
 
 
-def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
+def _with_second_camera(scenario: Scenario, out: Path) -> ScenarioVerdict:
     """Run it beside a second camera, whose graph must not notice the faults."""
     expect = scenario.expect
     second = scenario.model_copy(
@@ -134,7 +136,7 @@ def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
             ),
         }
     )
-    with _ScenarioProcess((), second, out, {}) as beside:
+    with ScenarioProcess((), second, out, {}) as beside:
         verdict = run_here(scenario, out)
         other = beside.verdict()
     verdict.problems += [f"second camera: {problem}" for problem in other.problems]
@@ -145,7 +147,7 @@ def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
     return verdict
 
 
-class _ScenarioProcess:
+class ScenarioProcess:
     """A scenario in a child process, started through another command; a context manager."""
 
     def __init__(
@@ -168,17 +170,17 @@ class _ScenarioProcess:
             preexec_fn=lambda: die_with_parent(us),
         )
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ScenarioVerdict:
         """Wait for its verdict."""
         output, errors = self._process.communicate()
         try:
-            return Verdict.model_validate_json(output)
+            return ScenarioVerdict.model_validate_json(output)
         except ValueError:
             said = (errors.strip().splitlines() or ["no message"])[-1]
             status = self._process.returncode
             return _not_run(self._scenario, f"its process ended with status {status}: {said}")
 
-    def __enter__(self) -> "_ScenarioProcess":
+    def __enter__(self) -> "ScenarioProcess":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -195,8 +197,10 @@ def _stop(process: "subprocess.Popen[Any]") -> None:
         process.communicate()
 
 
-def _not_run(scenario: Scenario, why: str) -> Verdict:
-    return Verdict(scenario=scenario.name, title=scenario.title, problems=[f"not run: {why}"])
+def _not_run(scenario: Scenario, why: str) -> ScenarioVerdict:
+    return ScenarioVerdict(
+        scenario=scenario.name, title=scenario.title, problems=[f"not run: {why}"]
+    )
 
 
 def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
@@ -230,7 +234,7 @@ def _free_port() -> int:
 
 
 def main() -> int:
-    """Entry point of a `_ScenarioProcess`: runs a scenario and prints its verdict as JSON."""
+    """Entry point of a `ScenarioProcess`: runs a scenario and prints its verdict as JSON."""
     scenario, out, parent = sys.argv[1:]
     # Once more: on entering a namespace the kernel resets it.
     die_with_parent(int(parent))

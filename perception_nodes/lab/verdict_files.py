@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from rich.table import Table
 
 from perception_nodes.faults.scenario import Scenario
-from perception_nodes.lab.judge import Verdict
+from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.report.page import NO_VALUE, shown
 from perception_nodes.system.processes import machine
 
@@ -16,7 +16,7 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 """Characters that XML does not allow, such as the colour codes in a node's messages."""
 
 
-def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
+def verdicts_table(verdicts: Sequence[ScenarioVerdict]) -> Table:
     """The verdicts, one row each."""
     # Narrow: with the longest names it fits into 80 columns.
     titles = ("scenario", "reported", "mode", "lost", "silently", "detects", "NOMINAL", "verdict")
@@ -35,7 +35,7 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
     return table
 
 
-def problem_lines(verdicts: Sequence[Verdict]) -> list[str]:
+def problem_lines(verdicts: Sequence[ScenarioVerdict]) -> list[str]:
     """What was not as expected, one line each."""
     return [f"{verdict.scenario}: {text}" for verdict in verdicts for text in verdict.problems]
 
@@ -82,7 +82,7 @@ def scenarios_markdown(scenarios: Sequence[Scenario]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def verdicts_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def verdicts_json(verdicts: Sequence[ScenarioVerdict]) -> dict[str, Any]:
     """The verdicts, and the machine that they were given on."""
     passed = sum(verdict.passed for verdict in verdicts)
     return {
@@ -94,7 +94,7 @@ def verdicts_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 
 def verdicts_junit(
-    verdicts: Sequence[Verdict], seconds: Sequence[float], not_begun: Sequence[str] = ()
+    verdicts: Sequence[ScenarioVerdict], seconds: Sequence[float], not_begun: Sequence[str] = ()
 ) -> str:
     """The verdicts as JUnit XML.
 

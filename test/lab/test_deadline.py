@@ -1,4 +1,4 @@
-"""What a deadline measurement counts, on made-up runs."""
+"""What a deadline measurement says of made-up runs, and what keeps the machine busy meanwhile."""
 
 import json
 import os
@@ -10,170 +10,119 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from made_runs import MS, in_time, report
 
+from perception_nodes.core.frame import FrameStatus
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.lab import conditions, deadline, host
+from perception_nodes.lab.bench import BenchSetup
 from perception_nodes.lab.conditions import CONDITIONS, ON_DISK, Surroundings
-from perception_nodes.lab.deadline import (
-    REAL_TIME,
-    DeadlineBench,
-    account,
-    result_table,
-)
+from perception_nodes.lab.deadline import REAL_TIME, DeadlineBench, figures, result_table
 from perception_nodes.lab.deadline_report import render, tail, verdict
 from perception_nodes.lab.host import HostWatch
-from perception_nodes.lab.resources import ResourcesHeld, constancy, processor_shares
-from perception_nodes.lab.setup import BenchSetup
+from perception_nodes.lab.resources import Sample, constancy, processor_shares
+from perception_nodes.lab.run import Run
 from perception_nodes.system import load
 from perception_nodes.system.load import LoadEnded, busy, compilations
 
 SETUP = BenchSetup(20, "64x48", 30, "road-n", "null", 1, 10.0)
-
-MS = 1_000_000
 STAMPS = [1_000_000_000 + i * 33 * MS for i in range(100)]
 
 
-def arrivals(latency_ms=8.0):
-    return [(stamp, stamp + round(latency_ms * MS)) for stamp in STAMPS]
+def measured(run):
+    return figures(run, 10.0, lambda begin_ns, end_ns: False)
 
 
-def reports(status="OK"):
-    return [{"stamp_ns": stamp, "status": status} for stamp in STAMPS]
+def result(soak_minutes=0.0, samples=(), **runs):
+    bench = DeadlineBench(SETUP, ["quiet"], soak_minutes)
+    return bench.result({name: measured(run) for name, run in runs.items()}, samples)
 
 
-def test_all_in_time():
-    found = account(STAMPS, arrivals(), reports(), 10.0)
-    assert (found.sent, found.missed, found.silent, found.arrived_late) == (100, 0, 0, 0)
-    assert found.latencies_ms == [8.0] * 100
+def soaked(memory=lambda i: 200.0, pid=lambda i: 7):
+    name = "detector_node"
+    return [
+        Sample(float(i), {name: memory(i)}, {name: 9}, {name: 0.3 * i}, 50.0, {name: pid(i)})
+        for i in range(400)
+    ]
 
 
-def test_a_miss_that_is_reported_is_not_silent():
-    told = reports()
-    told[3]["status"], told[4]["status"] = "LATE", "SKIPPED_LATE"
-    came = [arrival for arrival in arrivals() if arrival[0] != STAMPS[4]]
-    found = account(STAMPS, came, told, 10.0)
-    assert (found.missed, found.silent) == (2, 0)
-    assert found.statuses == {"OK": 98, "LATE": 1, "SKIPPED_LATE": 1}
+@pytest.mark.parametrize(
+    ("samples", "state"),
+    [
+        (soaked(lambda i: 200 + (i % 7)), "constant"),
+        (soaked(lambda i: min(100 + 10 * i, 300)), "constant"),  # the start may grow
+        (soaked(lambda i: 200 + 0.1 * i), "growing"),
+        (soaked()[:1], "not known, 1 samples are too few"),
+        ([], "not known, 0 samples are too few"),
+        (soaked(pid=lambda i: 7 if i < 300 else 8), "detector_node died"),
+        (soaked(pid=lambda i: 7 if i < 9 else 8), "constant"),
+        ([*soaked()[:350], Sample(350.0, {}, {}, {}, 50.0), *soaked()[351:]], "detector_node died"),
+    ],
+)
+def test_constancy(samples, state):
+    found = constancy(samples)
+    assert (found["state"], found["constant"]) == (state, state == "constant")
+    if state == "growing":
+        assert found["memory_growth_mb"]["detector_node"] == pytest.approx(22.5, rel=0.1)
 
 
-def test_a_miss_is_the_hosts_where_it_had_a_processor_from_capture_to_arrival():
-    told = reports()
-    told[3]["status"] = told[4]["status"] = told[5]["status"] = "LATE"
-    came = [arrival for arrival in arrivals(12.0) if arrival[0] != STAMPS[5]]
-    asked = []
+def test_processor_shares_are_those_of_the_steady_state_and_of_each_process_alone():
+    def held(second, spent_s, pid=1):
+        return Sample(float(second), {}, {}, {"node": spent_s, "dead": 1.0}, 0.0, {"node": pid})
 
-    def host_took(begin_ns, end_ns):
-        asked.append((begin_ns, end_ns))
-        return begin_ns != STAMPS[3]
-
-    found = account(STAMPS, came, told, 10.0, host_took)
-    assert (found.missed, found.missed_by_host) == (3, 2)
-    late_ns = [12 * MS, 12 * MS, 10 * MS]
-    assert asked == [(stamp, stamp + ns) for stamp, ns in zip(STAMPS[3:6], late_ns, strict=True)]
+    steady = [held(second, 0.9 + 0.03 * (second - 1)) for second in range(2, 11)]
+    del steady[-1].processor_s["dead"]
+    assert processor_shares([held(0, 0.0), held(1, 0.9), *steady]) == {"node": 0.03}
+    assert processor_shares(steady[:1]) == {}
+    again = [held(s, 0.3 * (s if s < 70 else s - 70), 1 if s < 70 else 2) for s in range(100)]
+    assert processor_shares(again)["node"] == 0.3
 
 
 def test_the_host_is_seen_where_stolen_time_grows(monkeypatch):
     stolen = iter([0, 0, 10 * MS, 10 * MS])
-    looks = threading.Event()
+    over = threading.Event()
 
     def look():
         value = next(stolen, 20 * MS)
         if value == 20 * MS:
-            looks.set()
+            over.set()
         return 500 * MS, value
 
     monkeypatch.setattr(host, "stolen_ns", look)
     monkeypatch.setattr(host, "SAMPLE_S", 0.0)
-    began_ns = time.time_ns()
-    with HostWatch() as watch:
-        assert looks.wait(10)
+    began_ns, watch = time.time_ns(), HostWatch()
+    watch(None, over)
     ended_ns = time.time_ns()
     assert watch.had_a_processor(began_ns, ended_ns)
     assert not watch.had_a_processor(ended_ns, ended_ns + MS)
     assert not watch.had_a_processor(began_ns - MS, began_ns - 1)
 
 
-def test_a_frame_without_a_report_is_a_silent_miss():
-    assert account(STAMPS, arrivals(), reports()[1:], 10.0).silent == 1
-
-
-def test_reports_without_a_stamp_that_the_warm_up_accounts_for_excuse_no_frame():
-    told = [{"stamp_ns": 0, "status": "SUPERSEDED"}] * 3 + reports()[12:]
-    came, warm_up = arrivals()[12:], STAMPS[:10]
-    assert account(STAMPS[10:], came, told, 10.0, warm_up=warm_up).silent == 2
-    told += reports()[:8]
-    assert account(STAMPS[10:], came, told, 10.0, warm_up=warm_up).silent == 1
-
-
-def test_a_frame_that_was_pushed_out_before_it_was_read_is_reported_without_a_stamp():
-    told = reports()
-    told[7] = {"stamp_ns": 0, "status": "SUPERSEDED"}
-    came = [arrival for arrival in arrivals() if arrival[0] != STAMPS[7]]
-    found = account(STAMPS, came, told, 10.0)
-    assert (found.missed, found.silent) == (1, 0)
-    assert found.statuses["without a stamp"] == 1
-
-
-def test_detections_reported_in_time_that_never_came_are_a_silent_miss():
-    assert account(STAMPS, arrivals()[1:], reports(), 10.0).silent == 1
-
-
-def test_detections_that_arrive_late_are_counted_though_published_in_time():
-    assert account(STAMPS, arrivals(10.5), reports(), 10.0).arrived_late == 100
-
-
-def soak(memory, pid=lambda i: 7):
-    return [
-        ResourcesHeld(
-            float(i),
-            {"detector_node": memory(i)},
-            {"detector_node": 9},
-            {},
-            50.0,
-            {"detector_node": pid(i)},
-        )
-        for i in range(400)
-    ]
-
-
-def test_constancy():
-    assert constancy(soak(lambda i: 200 + (i % 7)))["constant"]
-    assert constancy(soak(lambda i: min(100 + 10 * i, 300)))["constant"], "the start may grow"
-    growing = constancy(soak(lambda i: 200 + 0.1 * i))
-    assert not growing["constant"]
-    assert growing["memory_growth_mb"]["detector_node"] == pytest.approx(22.5, rel=0.1)
-    assert not constancy([])["constant"]
-
-
-def test_of_few_samples_and_of_two_processes_nothing_is_called_constant():
-    steady = soak(lambda i: 200.0)
-    assert constancy(steady[:1])["state"] == "not known, 1 samples are too few"
-    died = constancy(soak(lambda i: 200.0, pid=lambda i: 7 if i < 300 else 8))
-    assert (died["constant"], died["state"]) == (False, "detector_node died")
-    assert constancy(soak(lambda i: 200.0, pid=lambda i: 7 if i < 9 else 8))["constant"]
-    steady[350].pids.clear()
-    assert constancy(steady)["state"] == "detector_node died"
-
-
-def test_an_unknown_condition_is_refused():
+def test_what_cannot_be_measured_is_refused(monkeypatch):
     with pytest.raises(SettingsError, match="'stormy' is unknown; known are quiet"):
         DeadlineBench(SETUP, ["stormy"], 0)
+    monkeypatch.setattr(deadline, "allowed_priority", lambda: 0)
+    with pytest.raises(SettingsError, match="real time is not allowed here"):
+        DeadlineBench(SETUP, ["disk"], 0, real_time=[True])
 
 
-def result():
-    bench = DeadlineBench(SETUP, ["quiet"], 1.0)
-    quiet = account(STAMPS, arrivals(), reports(), 10.0)
-    told = reports()
-    told[3]["status"] = "LATE"
-    loaded = account(STAMPS, arrivals(12.0), told, 10.0)
-    measured = {"quiet": quiet, "all_cores": loaded, f"quiet{REAL_TIME}": quiet}
-    return bench._result(measured, soak(lambda i: 200.0))
+def test_the_graph_has_real_time_only_where_it_is_measured_with(monkeypatch):
+    monkeypatch.setattr(deadline, "allowed_priority", lambda: 40)
+    bench = DeadlineBench(SETUP, ["disk"], 0, real_time=[False, True], fifo_priority=30)
+    for real_time, expected in [(False, (0, "never")), (True, (30, "auto"))]:
+        specs = LIVE.nodes(bench.values(real_time) | {"standby": "never"})
+        (found,) = [spec.parameters for spec in specs if spec.executable == "detector_node"]
+        assert (found["fifo_priority"], found["stay_awake"]) == expected
 
 
 def test_page_and_table():
-    found = result()
+    loaded = in_time(STAMPS, 12.0)
+    loaded.reports[3] = report(STAMPS[3], FrameStatus.LATE)
+    quiet = in_time(STAMPS)
+    runs = {"quiet": quiet, "all_cores": loaded, f"quiet{REAL_TIME}": quiet}
+    found = result(1.0, soaked(), **runs)
     assert found["passed"]
     assert verdict(found) == (
         "fair",
@@ -185,18 +134,41 @@ def test_page_and_table():
     assert "Share of frames that take longer" in page
     assert "1 minutes: constant" in page
     assert result_table(found).row_count == 3
-    quiet, loaded, prior = tail(found).data
-    assert (quiet.name, loaded.name) == ("quiet", "all cores")
-    assert prior.name == "quiet, real time"
-    assert prior.line.color == quiet.line.color != loaded.line.color
-    assert (quiet.line.dash, prior.line.dash) == ("dot", "solid")
-    assert max(quiet.y) == pytest.approx(0.99)
-    assert min(quiet.y) == pytest.approx(0.01), "the slowest but one: one in a hundred is slower"
+    assert [*result_table(found).columns[-1].cells] == ["0", "99", "0"]
+    for state, words in (
+        ("growing", "The graph grew in 1 minutes: it has a leak."),
+        ("detector_node died", "Whether the graph grows in 1 minutes: detector_node died."),
+    ):
+        found["soak"] |= {"constant": False, "state": state}
+        assert verdict(found) == ("bad", words)
+        assert f"1 minutes: {state}" in render(found)
+
+
+@pytest.mark.parametrize(
+    ("run", "tone", "words", "passed"),
+    [
+        (in_time(STAMPS), "good", "All 100 frames met the deadline of 10 ms.", True),
+        (
+            in_time(STAMPS, 40.0),
+            "fair",
+            "All 100 frames were published within 10 ms, but 100 arrived after that.",
+            True,
+        ),
+        (Run(sent=[]), "bad", "Nothing can be said: no frame was sent.", False),
+        (Run(sent=STAMPS), "bad", "100 of 100 frames missed the deadline", False),
+    ],
+)
+def test_verdicts(run, tone, words, passed):
+    found = result(quiet=run)
+    assert found["passed"] == passed
+    assert verdict(found)[0] == tone
+    assert verdict(found)[1].startswith(words)
 
 
 def test_frames_without_detections_are_the_slowest_in_table_page_and_chart():
-    came = account(STAMPS, arrivals()[2:], reports("LATE")[2:], 10.0)
-    found = DeadlineBench(SETUP, ["quiet"], 0)._result({"quiet": came}, [])
+    run = in_time(STAMPS)
+    run.reports, run.detections = [report(s, FrameStatus.LATE) for s in STAMPS], run.detections[2:]
+    found = result(quiet=run)
     quiet = json.loads(json.dumps(found, allow_nan=False))["conditions"]["quiet"]
     assert quiet["latency_ms"] == {"p50": 8.0, "p99": None, "p99_9": None, "max": None}
     cells = [next(iter(column.cells)) for column in result_table(found).columns]
@@ -205,41 +177,9 @@ def test_frames_without_detections_are_the_slowest_in_table_page_and_chart():
     assert min(tail(found).data[0].y) == pytest.approx(0.02)
 
 
-def test_growth_is_bad_news_though_every_miss_was_reported():
-    found = result()
-    found["soak"] |= {"constant": False, "state": "growing"}
-    assert verdict(found) == ("bad", "The graph grew in 1 minutes: it has a leak.")
-
-
-def test_a_death_in_the_soak_is_told():
-    found = result()
-    found["soak"] |= {"constant": False, "state": "detector_node died"}
-    assert verdict(found) == (
-        "bad",
-        "Whether the graph grows in 1 minutes: detector_node died.",
-    )
-    assert "1 minutes: detector_node died" in render(found)
-
-
-def test_what_arrives_after_the_deadline_is_not_good_news():
-    late = account(STAMPS, arrivals(40.0), reports(), 10.0)
-    found = DeadlineBench(SETUP, ["quiet"], 0)._result({"quiet": late}, [])
-    assert verdict(found) == (
-        "fair",
-        "All 100 frames were published within 10 ms, but 100 arrived after that.",
-    )
-    assert [*result_table(found).columns[-1].cells] == ["100"]
-    assert '<td class="number">100</td>\n<td>OK 100' in render(found)
-
-
-def test_of_no_frames_nothing_is_said_to_be_in_time():
-    found = DeadlineBench(SETUP, ["quiet"], 0)._result({"quiet": account([], [], [], 10.0)}, [])
-    assert not found["passed"]
-    assert verdict(found) == ("bad", "Nothing can be said: no frame was sent.")
-
-
-def children() -> set[str]:
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+def children() -> set[int]:
+    text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    return set(map(int, text.split()))
 
 
 @pytest.mark.parametrize("name", [name for name in CONDITIONS if name != "second_graph"])
@@ -248,12 +188,14 @@ def test_what_keeps_the_machine_busy_computes_and_is_gone_afterwards(name, tmp_p
     before = children()
     with CONDITIONS[name](Surroundings(tmp_path, {}, "")):
         ours = children() - before
-        many = len(os.sched_getaffinity(0))
-        assert len(ours) == {"quiet": 0, "one_core": 1, "disk": 1}.get(name, many)
-        for child in map(int, ours):
+        processors = os.sched_getaffinity(0)
+        assert len(ours) == {"quiet": 0, "one_core": 1, "disk": 1}.get(name, len(processors))
+        for child in ours:
             nice = load.NICEST if name == "build" else os.getpriority(os.PRIO_PROCESS, 0)
             assert os.getpriority(os.PRIO_PROCESS, child) == nice
             group = os.getpgid(child)
+        if name == "one_core":
+            assert os.sched_getaffinity(*ours) == {min(processors)}
     for child in ours:
         assert not os.path.exists(f"/proc/{child}")
     if ours:
@@ -286,13 +228,13 @@ def test_nothing_is_measured_beside_a_compiler_that_fails(tmp_path, has_ended):
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
 
 
-def test_a_load_that_is_killed_is_gone(tmp_path):
+def test_a_load_that_is_killed_is_gone():
     before = children()
     with (
         pytest.raises(LoadEnded, match="a busy loop ended by itself, signal 9"),
         busy([min(os.sched_getaffinity(0))]),
     ):
-        (child,) = map(int, children() - before)
+        (child,) = children() - before
         os.kill(child, signal.SIGKILL)
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     assert children() == before
@@ -314,57 +256,3 @@ def test_nothing_is_measured_beside_a_second_graph_that_does_not_work(tmp_path, 
     ):
         pytest.fail("it was measured")
     assert signals == [signal.SIGTERM]
-
-
-def test_the_graph_has_real_time_only_where_it_is_measured_with(monkeypatch):
-    monkeypatch.setattr(deadline, "allowed_priority", lambda: 40)
-    arguments = (SETUP, ["disk"], 0)
-    bench = DeadlineBench(*arguments, real_time=[False, True], fifo_priority=30)
-    for real_time, expected in [(False, (0, "never")), (True, (30, "auto"))]:
-        (spec,) = [
-            spec
-            for spec in LIVE.nodes(bench.values(real_time) | {"standby": "never"})
-            if spec.executable == "detector_node"
-        ]
-        assert (spec.parameters["fifo_priority"], spec.parameters["stay_awake"]) == expected
-    monkeypatch.setattr(deadline, "allowed_priority", lambda: 0)
-    with pytest.raises(SettingsError, match="real time is not allowed here"):
-        DeadlineBench(*arguments, real_time=[True])
-
-
-def test_busy_processes_are_pinned_and_go():
-    core = min(os.sched_getaffinity(0))
-    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-        before = set(file.read().split())
-        with busy([core]):
-            file.seek(0)
-            (child,) = set(file.read().split()) - before
-            assert os.sched_getaffinity(int(child)) == {core}
-        deadline_s = time.monotonic() + 5
-        while os.path.exists(f"/proc/{child}") and time.monotonic() < deadline_s:
-            time.sleep(0.01)
-        assert not os.path.exists(f"/proc/{child}")
-
-
-def test_processor_shares_are_those_of_the_steady_state():
-    def held(second: int, spent_s: float) -> ResourcesHeld:
-        return ResourcesHeld(float(second), {}, {}, {"watchdog_node": spent_s, "dead": 1.0}, 0.0)
-
-    start = [held(0, 0.0), held(1, 0.9)]
-    steady = [held(second, 0.9 + 0.03 * (second - 1)) for second in range(2, 11)]
-    del steady[-1].processor_s["dead"]
-    assert processor_shares([*start, *steady]) == {"watchdog_node": 0.03}
-    assert processor_shares(start[:1]) == {}
-
-
-def test_the_processor_share_of_a_process_that_was_started_again_is_that_of_both():
-    def held(second: int) -> ResourcesHeld:
-        pid, age_s = (1, second) if second < 70 else (2, second - 70)
-        return ResourcesHeld(
-            float(second), {}, {}, {"detector": 0.3 * age_s}, 0.0, {"detector": pid}
-        )
-
-    samples = [held(second) for second in range(100)]
-    assert processor_shares(samples) == {"detector": 0.3}
-    del samples[60].processor_s["detector"]
-    assert processor_shares(samples) == {"detector": 0.3}

@@ -14,25 +14,27 @@ from perception_nodes.cli.app import app
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.lab import page as hil_page
 from perception_nodes.lab import results
-from perception_nodes.lab.judge import Verdict
+from perception_nodes.lab.judge import ScenarioVerdict
 
 FILES = ("a", "b", "c")
 
 
 def signalled(number: signal.Signals):
-    def end(scenario) -> Verdict:
+    def end(scenario) -> ScenarioVerdict:
         signal.raise_signal(number)
         raise AssertionError("it goes on")
 
     return end
 
 
-def passed(scenario) -> Verdict:
-    return Verdict(scenario=scenario.name, title=scenario.title)
+def passed(scenario) -> ScenarioVerdict:
+    return ScenarioVerdict(scenario=scenario.name, title=scenario.title)
 
 
-def failed(scenario) -> Verdict:
-    return Verdict(scenario=scenario.name, title=scenario.title, problems=["not run: no unit"])
+def failed(scenario) -> ScenarioVerdict:
+    return ScenarioVerdict(
+        scenario=scenario.name, title=scenario.title, problems=["not run: no unit"]
+    )
 
 
 @pytest.fixture

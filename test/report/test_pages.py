@@ -13,7 +13,7 @@ from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT
 from perception_nodes.evaluation import models_report
 from perception_nodes.lab import deadline_report
 from perception_nodes.lab import page as hil_page
-from perception_nodes.lab.judge import Verdict
+from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.replay.compare import compare_runs
 from perception_nodes.replay.outputs import write_summary
 from perception_nodes.report import drive_report, page
@@ -100,7 +100,7 @@ def drive_page(folder):
 
 def scenarios_page(folder):
     write_recording(folder / "stop.mcap")
-    verdict = Verdict(
+    verdict = ScenarioVerdict(
         scenario="stop", title=HOSTILE, sent=6, deadline_ms=10, first_ns=10**9, problems=[HOSTILE],
         faults=[(HOSTILE, 0.05, 0.1)], detected_as=HOSTILE, notes=[HOSTILE],
     )  # fmt: skip

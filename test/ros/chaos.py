@@ -7,7 +7,6 @@ The camera notes what it sends, a subscriber what it is told, and the two are co
 """
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -18,12 +17,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from perception_nodes.core.frame import PUBLISHED
+from perception_nodes.core.frame import FrameStatus
 from perception_nodes.faults.graphs import HIL
 from perception_nodes.graph.supervisor import Supervisor
-from perception_nodes.lab.witness import Observations
+from perception_nodes.lab.account import account
+from perception_nodes.lab.checks import accounting, problems
+from perception_nodes.lab.run import Run, execute
 
 VICTIMS = ("watchdog_node", "detector_node", "preprocess_node")
 RATE_HZ = 30
@@ -39,7 +41,7 @@ class Chaos:
         self._random = random.Random(seed)
         self.blows: Counter[str] = Counter()
 
-    def strike(self, graph: Supervisor, started: Path, over: threading.Event) -> None:
+    def strike(self, started: Path, graph: Supervisor, over: threading.Event) -> None:
         """Strike until the drive is nearly over."""
         while not started.is_file() and not over.wait(0.05):
             pass
@@ -57,27 +59,20 @@ class Chaos:
             os.kill(pid, number)
 
 
-def unaccounted(seen: Observations) -> list[str]:
-    """What of the frames sent does not agree with what was told of them."""
-    problems = []
-    if len(seen.reports) != len(seen.sent):
-        problems.append(f"{len(seen.sent)} frames were sent, {len(seen.reports)} were reported")
-    unknown = Counter(r.stamp_ns for r in seen.reports if r.stamp_ns) - Counter(seen.sent)
-    if unknown:
-        problems.append(f"{unknown.total()} reports are of no frame, or of one again")
-    published = Counter(r.stamp_ns for r in seen.reports if r.status in PUBLISHED)
-    arrived = Counter(stamp_ns for _, stamp_ns in seen.detections)
-    if published != arrived:
-        missing, unreported = (published - arrived).total(), (arrived - published).total()
-        problems.append(f"{missing} detections never came, {unreported} came unreported")
-    return problems
+def unaccounted(seen: Run) -> list[str]:
+    """What of the frames sent does not agree with what was reported of them."""
+    found = account(seen)
+    lines = list(problems(accounting(found)))
+    if found.entered != found.sent:
+        lines.append(f"{found.sent} frames were sent, health counts {found.entered}")
+    return lines
 
 
 def run(
     seconds: int, signals: Sequence[int], seed: int, source: str, folder: Path
-) -> tuple[Observations, Chaos]:
+) -> tuple[Run, Chaos]:
     """Run a graph under blows; what was seen of it. The folder keeps what the nodes wrote."""
-    chaos, over = Chaos(seconds, signals, seed), threading.Event()
+    chaos = Chaos(seconds, signals, seed)
     sent, started, recording = folder / "sent", folder / "started", folder / "seen.mcap"
     specs = HIL.nodes(
         {
@@ -91,15 +86,9 @@ def run(
             "standby": "always",
         }
     )
-    with (folder / "log").open("wb") as log, Supervisor(specs, log=log) as graph:
-        thread = threading.Thread(target=chaos.strike, args=(graph, started, over))
-        thread.start()
-        try:
-            assert graph.wait(), "interrupted"
-        finally:
-            over.set()
-            thread.join()
-    seen = Observations(sent=[stamp for _, stamp in json.loads(sent.read_text())["sent"]])
+    seen = Run()
+    execute(seen, specs, folder / "nodes.log", [partial(chaos.strike, started)])
+    seen.read_sent(sent)
     seen.read(recording)
     return seen, chaos
 
@@ -117,11 +106,11 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="perception_chaos_"))
     seen, chaos = run(arguments.seconds, numbers, arguments.seed, arguments.source, folder)
     print(f"{chaos.blows.total()} blows: {dict(chaos.blows)}")
-    statuses = Counter(report.status.name for report in seen.reports)
+    statuses = Counter(FrameStatus(report.status).name for report in seen.reports)
     print(f"{len(seen.sent)} frames: {dict(statuses)}")
-    problems = unaccounted(seen)
-    if problems:
-        print("\n".join(problems), f"what was seen and said is in {folder}", sep="\n")
+    lines = unaccounted(seen)
+    if lines:
+        print("\n".join(lines), f"what was seen and said is in {folder}", sep="\n")
         return 1
     shutil.rmtree(folder)
     print("every frame is accounted for")

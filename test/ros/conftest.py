@@ -1,7 +1,7 @@
 """A domain of its own for each test that starts nodes."""
 
-import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from own_domain import own_domain
 from recorder import Recorder
 from started_graph import Starter, needs_launch
 
-from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.core.frame import FrameStatus
 from perception_nodes.lab.graphs import MEASURED
+from perception_nodes.lab.run import Run
 
 domain = pytest.fixture(autouse=True)(own_domain)
 
@@ -22,12 +23,10 @@ def measured(tmp_path: Path) -> Callable[..., tuple[list[int], list[dict[str, An
     """Play a drive through the whole graph; gives the stamps sent and the frame reports."""
 
     def play(**values: Any) -> tuple[list[int], list[dict[str, Any]]]:
-        sent, received = tmp_path / "sent.json", tmp_path / "received.json"
-        files = {"sent_file": str(sent), "received_file": str(received)}
-        with Supervisor(MEASURED.nodes({"listeners": 0, **values, **files})) as graph:
-            assert graph.wait()
-        stamps = [stamp for _, stamp in json.loads(sent.read_text())["sent"]]
-        return stamps, json.loads(received.read_text())["reports"]
+        run = Run()
+        play(run, MEASURED, {"listeners": 0, **values}, tmp_path)
+        reports = [asdict(one) | {"status": FrameStatus(one.status).name} for one in run.reports]
+        return run.sent or [], reports
 
     return play
 

@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 
 from perception_nodes.faults.lossy_network import BENCH_ADDRESS, LossyLink
-from perception_nodes.faults.scenario import Conditions
+from perception_nodes.faults.scenario import NetworkConditions
 
 GRAPH = ("run", "source:=shm", "backend:=null", "standby:=never")
 LOOK = """
@@ -52,7 +52,7 @@ def packets_of(address: str, heard: socket.socket) -> int:
 
 
 def main() -> int:
-    with LossyLink(Conditions()) as link:
+    with LossyLink(NetworkConditions()) as link:
         heard = link.in_unit_namespace(
             lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP))
         )

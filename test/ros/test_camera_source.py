@@ -1,7 +1,6 @@
 """A graph that opens its camera itself: all is accounted for, and recorders get the frames."""
 
 import io
-import json
 import os
 import signal
 import time
@@ -21,12 +20,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from started_graph import ROOT, Starter, left_behind
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.core.frame import ImageView
+from perception_nodes.core.frame import FrameStatus, ImageView
 from perception_nodes.graph.config import RepublishSettings
 from perception_nodes.graph.graph import VEHICLE, Graph
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.lab.graphs import RECEIVER
 from perception_nodes.nodes.republish_node import RepublishNode
+from perception_nodes.report.recording import read_recording
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 GRAPH = ("backend:=null", "standby:=never", "deadline_ms:=900")
@@ -112,17 +112,17 @@ def test_frames_in_flight_when_the_graph_is_stopped_are_reported(
 def test_a_video_file_is_played_once_and_each_frame_has_its_report(
     video: Path, tmp_path: Path, domain: int
 ) -> None:
-    received = tmp_path / "received.json"
+    received = tmp_path / "received.mcap"
     graph = Graph((RECEIVER, *VEHICLE.kinds))
     values = dict(argument.split(":=") for argument in GRAPH)
-    files = {"source": str(video), "received_file": str(received)}
+    files = {"source": str(video), "recording": str(received)}
     with Supervisor(graph.nodes({**values, **files})) as running:
         assert running.wait()
-    reports = json.loads(received.read_text())["reports"]
-    assert sorted(report["sequence"] for report in reports) == list(range(30))
+    reports = read_recording(received).reports
+    assert sorted(report.sequence for report in reports) == list(range(30))
     # A busy machine may replace frames, or lose some before they are taken.
-    lost = [r for r in reports if r["reason"] == "lost by the camera or its driver"]
-    statuses = {report["status"] for report in reports if report not in lost}
+    lost = [r for r in reports if r.reason == "lost by the camera or its driver"]
+    statuses = {FrameStatus(report.status).name for report in reports if report not in lost}
     assert "OK" in statuses and statuses <= {"OK", "SUPERSEDED"}
     assert_nothing_left(domain)
 

@@ -1,30 +1,32 @@
 """Receives detections as a planner would, and records when they arrive."""
 
-import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from perception_interfaces.msg import FrameReport
-from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.frame import Detections
+from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT
 from perception_nodes.graph.topics import FRAME_REPORTS
 from perception_nodes.lab.graphs import ReceiverSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
 from perception_nodes.nodes.running import run_node
-from perception_nodes.system.files import write_whole
+from perception_nodes.report.recording import DETECTIONS_TOPIC, FRAME_REPORT_TOPIC, Recorder
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
-from perception_nodes.transport.cdr import NS_PER_S
 from perception_nodes.transport.cdr_reader import read_stamp
-from perception_nodes.transport.cdr_writer import FRAME_REPORT_FIELDS
+from perception_nodes.transport.cdr_writer import write_detection_array
+
+LAST_WAIT_MS = 200.0
 
 
 class ReceiverNode(PerceptionNode):
-    """Receives frame reports, and detections from the topic or from shared memory."""
+    """Receives frame reports, and detections from the topic or from shared memory.
+
+    It keeps what it receives in memory, and writes the recording when it is stopped.
+    """
 
     settings_type = ReceiverSettings
     rank = RANKS["camera"]  # a planner that is starved would be measured otherwise
@@ -33,20 +35,15 @@ class ReceiverNode(PerceptionNode):
         """Subscribe."""
         settings: ReceiverSettings = self.settings
         self._arrivals: list[tuple[int, int]] = []
-        self._reports: list[bytes] = []
+        self._reports: list[tuple[int, bytes]] = []
         self._shared = None
         if settings.source == "shm":
             self._shared = channels.detection_reader(self.endpoint, settings.camera)
         else:
-            self.add_subscription(
-                Detection2DArray,
-                settings.topic_of(settings.detections_topic),
-                self._on_detections,
-                10,
-            )
-        self.add_subscription(
-            FrameReport, settings.topic_of(FRAME_REPORTS), self._reports.append, REPORTS
-        )
+            topic = settings.topic_of(settings.detections_topic)
+            self.add_subscription(Detection2DArray, topic, self._on_detections, 10)
+        reports = settings.topic_of(FRAME_REPORTS)
+        self.add_subscription(FrameReport, reports, self._on_report, REPORTS)
 
     def step(self) -> None:
         """Wait for detections."""
@@ -56,11 +53,14 @@ class ReceiverNode(PerceptionNode):
         self._take_reports(wait_ms=0)
         self._shared.wait(IDLE_WAIT_MS)
         now_ns = time.time_ns()
-        self._arrivals += [(record.stamp_ns, now_ns) for record in self._shared.records()]
+        self._arrivals += [(now_ns, record.stamp_ns) for record in self._shared.records()]
 
     def _on_detections(self, data: bytes) -> None:
         now_ns = time.time_ns()
-        self._arrivals.append((read_stamp(data), now_ns))
+        self._arrivals.append((now_ns, read_stamp(data)))
+
+    def _on_report(self, data: bytes) -> None:
+        self._reports.append((time.time_ns(), data))
 
     def _take_reports(self, wait_ms: float) -> None:
         count = -1
@@ -69,23 +69,16 @@ class ReceiverNode(PerceptionNode):
             self.spin(wait_ms)
 
     def close(self) -> None:
-        """Write what was received."""
-        if not self.settings.received_file or not hasattr(self, "_arrivals"):
+        """Write what was received; the objects are left out, whose arrival alone is measured."""
+        if not self.settings.recording or not hasattr(self, "_arrivals"):
             return
-        self._take_reports(wait_ms=200)
-        reports = [deserialize_message(data, FrameReport) for data in self._reports]
-        content = {"arrivals": self._arrivals, "reports": [_plain(report) for report in reports]}
-        write_whole(Path(self.settings.received_file), json.dumps(content))
-
-
-def _plain(report: FrameReport) -> dict[str, Any]:
-    """The fields of a report as JSON holds them, its status by name, its header as `stamp_ns`."""
-    fields = {name: getattr(report, name) for _, name in FRAME_REPORT_FIELDS}
-    stamp = report.header.stamp
-    return fields | {
-        "status": FrameStatus(report.status).name,
-        "stamp_ns": stamp.sec * NS_PER_S + stamp.nanosec,
-    }
+        self._take_reports(LAST_WAIT_MS)
+        with Recorder(Path(self.settings.recording)) as recorder:
+            for at_ns, stamp_ns in self._arrivals:
+                array = write_detection_array(stamp_ns, b"", Detections.none(), ())
+                recorder.write(DETECTIONS_TOPIC, DETECTIONS, at_ns, array)
+            for at_ns, data in self._reports:
+                recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, data)
 
 
 def main() -> int:

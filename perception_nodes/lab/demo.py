@@ -1,6 +1,5 @@
-"""Play a recorded drive through the whole graph over ROS 2, with a live view and a report."""
+"""`demo`: plays a drive through the whole graph, with a live view and a report."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 from perception_nodes.drives.bag import BagError, Drive, open_drive
 from perception_nodes.graph.graph import RECORDED
 from perception_nodes.graph.settings import refuse
-from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
+from perception_nodes.graph.supervisor import GraphFailure
+from perception_nodes.lab.run import Run, execute
 from perception_nodes.networks.model import load_model
 from perception_nodes.replay.outputs import finish
 from perception_nodes.system.processes import machine
@@ -38,6 +38,7 @@ def run_demo(
     Raises:
         BagError, SettingsError, ModelError: unusable input.
         GraphFailure: a process ended that should not have.
+        KeyboardInterrupt: interrupted by the user.
     """
     refuse(values, SET_BY_THE_DEMO)
     with open_drive(bag, topic) as drive:
@@ -67,17 +68,15 @@ def _played(
     parameters = {name: value for spec in specs for name, value in spec.parameters.items()}
     model = load_model(parameters["model"], parameters["model_key"])
     out.mkdir(parents=True, exist_ok=True)
+    run = Run()
     try:
         # Messages of the nodes on the screen would disturb the live view.
-        with log_path.open("wb") as log, Supervisor(specs, log=log) as graph:
-            completed = graph.wait()
+        execute(run, specs, log_path)
         if not sent_file.is_file():
-            raise GraphFailure(
-                "interrupted" if not completed else "the player ended without a list of its frames"
-            )
-        played = json.loads(sent_file.read_text(encoding="utf-8"))
-        if not played["sent"]:
-            raise BagError(f"{bag}: no frame could be read; {'; '.join(played['warnings'])}")
+            raise GraphFailure("the player ended without a list of its frames")
+        run.read_sent(sent_file)
+        if not run.sent:
+            raise BagError(f"{bag}: no frame could be read; {'; '.join(run.warnings)}")
         context = {
             "bag": str(bag),
             "topic": drive.topic,
@@ -86,15 +85,15 @@ def _played(
             "precision": model.precision,
             "backend": parameters["backend"],
             "deadline_ms": parameters["deadline_ms"],
-            "frames_sent": len(played["sent"]),
-            "warnings": played["warnings"],
+            "frames_sent": len(run.sent),
+            "warnings": run.warnings,
             "machine": machine(),
         }
-        sent = [(index, stamp_ns) for index, stamp_ns in played["sent"]]
+        sent = list(zip(run.numbers, run.sent, strict=True))
         bits = int(parameters["sample_bits"])
         return finish(out, recording, drive, sent, context, writing, bits)
     except GraphFailure as error:
-        raise GraphFailure(f"{error}: {last_error(log_path)} (see {log_path})") from error
+        raise GraphFailure(f"{error} (see {log_path})") from error
     finally:
         recording.unlink(missing_ok=True)
         sent_file.unlink(missing_ok=True)

@@ -1,0 +1,190 @@
+"""The account of a run: every frame that was sent, and what the listeners know of it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from perception_nodes.core.frame import IN_TIME, MAY_BE_OUT, PUBLISHED, FrameStatus
+from perception_nodes.core.statistics import latency_percentiles
+from perception_nodes.lab.run import Run
+from perception_nodes.report.recording import ReportedFrame
+
+ON_THE_WAY_NS = 100_000_000
+"""A reboot can hit frames that were sent at most this long before it."""
+NO_STAMP = "without a stamp"
+"""Stands for the status of frames that were dropped before their stamp was read."""
+HostTook = Callable[[int, int], bool]
+"""Whether the host of a virtual machine had a processor between two times, ns since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame that was sent: its report, and when its detections arrived; None for never."""
+
+    stamp_ns: int
+    report: ReportedFrame | None
+    arrived_ns: int | None
+
+    @property
+    def published(self) -> bool:
+        """Whether it was reported as published."""
+        return self.report is not None and self.report.status in PUBLISHED
+
+    @property
+    def in_time(self) -> bool:
+        """Whether it was reported as in time, and its detections arrived."""
+        reported = self.report is not None and self.report.status in IN_TIME
+        return reported and self.arrived_ns is not None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """From its stamp to the arrival of its detections."""
+        return None if self.arrived_ns is None else (self.arrived_ns - self.stamp_ns) / 1e6
+
+
+@dataclass
+class Account:
+    """What became of the frames of a run.
+
+    Attributes:
+        frames: those that are judged: without warm-up, closing frames, and those that were on their
+            way while the unit was rebooting.
+        sent: number of frames that must be accounted for: `frames` and the closing ones.
+        while_down: number of frames that a reboot excuses.
+        entered: number of frames in by the watchdog's own messages, which outlive the watchdog.
+        statuses: number of judged frames by status.
+        unreported: frames without a report, but for those that reports without a stamp stand for.
+        surplus: reports that are more than the frames.
+        unknown: reports and detections of frames that were never sent.
+        missing: frames that were reported as published, and whose detections never arrived.
+        unannounced: frames whose detections arrived, and that were not reported as published.
+        unbalanced: health messages in which frames in is not the sum of outs and in flight.
+        in_flight: frames that were in flight to the end.
+    """
+
+    frames: list[Frame]
+    sent: int = 0
+    while_down: int = 0
+    entered: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    unreported: int = 0
+    surplus: int = 0
+    unknown: int = 0
+    missing: int = 0
+    unannounced: int = 0
+    unbalanced: int = 0
+    in_flight: int = 0
+
+    @property
+    def silent(self) -> int:
+        """Frames that were lost, and no report says so."""
+        return self.unreported + self.missing
+
+    @property
+    def missed(self) -> list[Frame]:
+        """Frames without detections in time."""
+        return [frame for frame in self.frames if not frame.in_time]
+
+    @property
+    def miss_rate(self) -> float | None:
+        """Share of the frames that missed the deadline; None if there was none."""
+        return len(self.missed) / len(self.frames) if self.frames else None
+
+    @property
+    def latencies_ms(self) -> list[float]:
+        """From the stamp to the arrival of the detections, of those frames that have any."""
+        return [took for frame in self.frames if (took := frame.latency_ms) is not None]
+
+    def latency_ms(self) -> dict[str, float | None]:
+        """Percentiles over all frames; those without detections count as the slowest."""
+        found = self.latencies_ms
+        return latency_percentiles(found, without=len(self.frames) - len(found))
+
+    def arrived_late(self, deadline_ms: float) -> int:
+        """Frames that were published in time, and with the listener after the deadline."""
+        return sum(f.in_time and (f.latency_ms or 0.0) > deadline_ms for f in self.frames)
+
+    def missed_by_host(self, host_took: HostTook, deadline_ms: float) -> int:
+        """Missed frames during which the host of a virtual machine had a processor."""
+        return sum(
+            host_took(f.stamp_ns, f.stamp_ns + round(max(f.latency_ms or 0.0, deadline_ms) * 1e6))
+            for f in self.missed
+        )
+
+
+def account(run: Run) -> Account:
+    """Reconcile what was sent, entered, reported, published and received."""
+    # Of frames with the same stamp, the published one has the detections.
+    reported = sorted(run.reports, key=lambda report: report.status not in PUBLISHED)
+    arrivals = _by_stamp((stamp_ns, at_ns) for at_ns, stamp_ns in run.detections)
+    if run.sent is None:
+        frames = [Frame(r.stamp_ns, r, _taken(arrivals, r.stamp_ns)) for r in run.reports]
+        every, excused, down = frames, frames[:0], set[int]()
+    else:
+        reports = _by_stamp((r.stamp_ns, r) for r in reported if r.stamp_ns)
+        reboots, closing = _reboots(run), set(run.closing)
+        down = {s for s in (*run.sent, *closing) if any(s in reboot for reboot in reboots)}
+        taken = [
+            Frame(stamp_ns, _taken(reports, stamp_ns), _taken(arrivals, stamp_ns))
+            for stamp_ns in (*run.sent, *run.closing)
+            if stamp_ns not in down
+        ]
+        excused = [frame for frame in taken if frame.stamp_ns in run.warm_up]
+        every = [frame for frame in taken if frame.stamp_ns not in run.warm_up]
+        frames = [frame for frame in every if frame.stamp_ns not in closing]
+    found = Account(frames, len(every), len(down))
+    found.statuses.update(FrameStatus(f.report.status).name for f in frames if f.report is not None)
+    # A frame that was dropped before its stamp was read is reported without one.
+    nameless = sum(not r.stamp_ns and r.status not in IN_TIME for r in run.reports)
+    nameless = max(0, nameless - sum(frame.report is None for frame in excused))
+    lacking = sum(frame.report is None for frame in every)
+    if lacking and nameless:
+        found.statuses[NO_STAMP] = min(lacking, nameless)
+    found.unreported = max(0, lacking - nameless)
+    if run.sent is not None:
+        # A rebooted unit may report the frames that it missed as a gap, without a stamp.
+        most = len(run.sent) + len(run.closing)
+        found.surplus = max(0, sum(r.stamp_ns not in down for r in run.reports) - most)
+        found.unknown = sum(len(left) for s, left in reports.items() if s not in down)
+        found.unknown += sum(len(left) for s, left in arrivals.items() if s not in down)
+    found.missing = sum(f.published and f.arrived_ns is None for f in every)
+    found.unannounced = sum(
+        f.arrived_ns is not None and not f.published and not _may_be_out(f) for f in every
+    )
+    own = [told for told in run.health if told.by_watchdog]
+    found.entered = own[-1].frames_in if own else 0
+    found.in_flight = own[-1].in_flight if own else 0
+    found.unbalanced = sum(told.frames_in != told.outs + told.in_flight for told in run.health)
+    return found
+
+
+def _may_be_out(frame: Frame) -> bool:
+    """Whether its detector died between publishing and reporting."""
+    return frame.report is not None and MAY_BE_OUT.decode() in frame.report.reason
+
+
+def _by_stamp(pairs: Iterable[tuple[int, Any]]) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = defaultdict(list)
+    for stamp_ns, value in pairs:
+        found[stamp_ns].append(value)
+    return found
+
+
+def _taken(found: dict[int, list[Any]], stamp_ns: int) -> Any:
+    """The first value of a stamp, which is removed; None if there is none."""
+    values = found.get(stamp_ns)
+    return values.pop(0) if values else None
+
+
+def _reboots(run: Run) -> list[range]:
+    """For each reboot the stamps of frames that nobody can account for because of it."""
+    after_ns = max([*(run.sent or ()), *run.closing], default=0) + 1
+    return [
+        range(
+            begin_ns - ON_THE_WAY_NS,
+            min((r.stamp_ns for r in run.reports if r.stamp_ns >= end_ns), default=after_ns),
+        )
+        for kind, begin_ns, end_ns in run.faults
+        if kind == "unit_reboot"
+    ]
