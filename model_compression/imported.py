@@ -18,9 +18,10 @@ from model_compression.quantization.emit import write_files
 from model_compression.quantization.sources import calibrated_on
 from model_compression.quantizers import Eight, quantizer_for
 from model_compression.trial import Trial, add_accuracy
+from perception_nodes.backends.contract import open_model
 from perception_nodes.evaluation.gate import Check
-from perception_nodes.importing.importer import check_runs
 from perception_nodes.networks.model import Model, load_model
+from perception_nodes.networks.two_runtimes import check_runs
 from perception_nodes.system.files import write_whole
 
 KEPT_FLOAT = (0, 2, 4, 8, 16)
@@ -62,7 +63,7 @@ def quantize_imported(
         checks, evaluations = trial.checks(model)
         refusals = [check for check in checks if check.refusal]
         if not refusals:
-            check_runs(model, [frame for _, frame in trial.frames[:FRAMES_TO_RUN]])
+            check_runs(model, open_model, [frame for _, frame in trial.frames[:FRAMES_TO_RUN]])
             add_accuracy(made, evaluations, say)
             add_accuracy(parent.folder, trial.before)
             return checks

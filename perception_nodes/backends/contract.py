@@ -1,7 +1,8 @@
 """The contract that each backend fulfils, and the one place that opens a backend by name."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -210,3 +211,20 @@ def open_backend(name: str, settings: BackendSettings) -> Backend:
             f"install it with: pip install {INSTALL.get(name, name)}"
         ) from error
     return backend
+
+
+@contextmanager
+def open_model(
+    name: str, model: Model, settings: BackendSettings | None = None
+) -> Iterator[Backend]:
+    """A backend with a model loaded, which is closed at the end.
+
+    Raises:
+        BackendError: see `open_backend`; or the runtime refuses the model.
+    """
+    backend = open_backend(name, settings or BackendSettings())
+    try:
+        backend.load(model)
+        yield backend
+    finally:
+        backend.close()

@@ -16,12 +16,10 @@ import numpy as np
 from perception_nodes.backends.pace import apart_ms
 from perception_nodes.core.inference import BackendError
 from perception_nodes.networks.model import Model
+from perception_nodes.networks.openvino_core import VARIABLE, WITH_TILES, WITHOUT_TILES
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.processes import cpu_flags, speed_facts
 
-VARIABLE = "ONEDNN_MAX_CPU_ISA"
-"""Read by OpenVINO when the process compiles its first network."""
-WITH_TILES, WITHOUT_TILES = "ALL", "AVX512_CORE_FP16"
 FRAMES = 40
 
 

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,10 @@ from numpy.typing import NDArray
 from openvino.preprocess import PrePostProcessor
 
 from perception_nodes.backends.contract import BackendInfo, BackendSettings, heads_of
-from perception_nodes.backends.instructions import (
-    VARIABLE,
-    WITHOUT_TILES,
-    choose_instructions,
-)
+from perception_nodes.backends.instructions import choose_instructions
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.networks.model import LevelsSpec, Model
+from perception_nodes.networks.openvino_core import VARIABLE, core
 from perception_nodes.system.environment import cache_unusable
 from perception_nodes.system.files import write_whole
 
@@ -29,18 +25,6 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 NCHW, BOX_LAYOUT = "NCHW", "NHWC"
 """Layout of a raw head's tensors in the model's file; and of its box tensors where they leave the
 network, which is how processors compute them: to reorder them takes longer than many a layer."""
-
-
-@cache
-def core() -> ov.Core:
-    """The one OpenVINO core of this process, which lives until the process ends.
-
-    The CPU plugin gives the calling thread a signal stack and frees it together with its core. With
-    several cores the thread may keep a freed stack, and the next signal, such as the SIGINT that
-    should end the process in good order, kills it.
-    """
-    os.environ.setdefault(VARIABLE, WITHOUT_TILES)
-    return ov.Core()
 
 
 def for_latency(threads: int, streams: int = 1) -> dict[str, object]:

@@ -14,7 +14,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.contract import open_model
 from perception_nodes.cli.common import (
     DataRoot,
     JsonFlag,
@@ -162,7 +162,7 @@ def import_command(
     Example: perception model import yolox_nano.onnx --name nano --license Apache-2.0
     """
     try:
-        from perception_nodes.importing.importer import Options, understand, write_model
+        from perception_nodes.networks.importer import Options, understand, write_model
     except ImportError as error:
         raise SettingsError(
             f"import needs a package that is not installed ({error}); install it with: pip install "
@@ -221,7 +221,7 @@ def import_command(
     say(f"{file.name} is {imported.head.title}: {classes_said}, {_input(imported.source)}")
     say(f"licence of the weights: {imported.license}")
     with explained(out, "--out", "folder"), staged(out, last=name) as folder:
-        model = write_model(imported, folder / names[0])
+        model = write_model(imported, folder / names[0], open_model)
         checks = []
         chosen = _chosen(model, bag or [], images or [], frames) if bag or images else []
         if chosen:
@@ -263,13 +263,11 @@ def _tried(model: Model, frames: Frames, dead: bool) -> None:
 
     Or, of one with convolutions of zeros, if it is the same in all frames.
     """
-    backend = open_backend("openvino", BackendSettings())
-    backend.load(model)
-    try:
-        with progress_bar(f"{model.name} on {len(frames)} frames") as progress:
-            found = detect(model, backend, [frame for _, frame in frames], progress)
-    finally:
-        backend.close()
+    with (
+        open_model("openvino", model) as backend,
+        progress_bar(f"{model.name} on {len(frames)} frames") as progress,
+    ):
+        found = detect(model, backend, [frame for _, frame in frames], progress)
     counts = Counter(model.classes[label] for one in found for label in one.classes.tolist())
     if not counts:
         say_problem(

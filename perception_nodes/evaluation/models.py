@@ -18,11 +18,7 @@ from rich.table import Table
 
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.backends.contract import Backend, BackendSettings, open_backend
-from perception_nodes.backends.instructions import (
-    VARIABLE,
-    WITHOUT_TILES,
-    faster_instructions,
-)
+from perception_nodes.backends.instructions import faster_instructions
 from perception_nodes.backends.litert import CERTAIN
 from perception_nodes.backends.pace import RATE_HZ, paced_ms
 from perception_nodes.core.budget import Budget
@@ -32,6 +28,7 @@ from perception_nodes.evaluation.pareto import common_set
 from perception_nodes.evaluation.roofline import Roof, network_facts
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
+from perception_nodes.networks.openvino_core import VARIABLE, WITHOUT_TILES
 from perception_nodes.report.figures import figure_table
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.processes import cpu_flags, cpu_name

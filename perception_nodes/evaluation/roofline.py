@@ -8,8 +8,9 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as op
 
-from perception_nodes.backends.openvino import core, for_latency
+from perception_nodes.backends.openvino import for_latency
 from perception_nodes.networks.model import Model
+from perception_nodes.networks.openvino_core import core
 
 ACTIVATIONS = {"HSwish": "hardswish", "Swish": "silu", "Sigmoid": "silu", "Relu": "relu"}
 """By the runtime's operation. It reads SiLU from ONNX as a sigmoid and a product."""

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.fpga import compile_model
-from perception_nodes.backends.instructions import VARIABLE, WITH_TILES, WITHOUT_TILES
 from perception_nodes.backends.pace import LONGEST_S, paced_ms
 from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.program import Geometry
 from perception_nodes.networks.model import load_model
+from perception_nodes.networks.openvino_core import VARIABLE, WITH_TILES, WITHOUT_TILES
 from perception_nodes.system.processes import cpu_flags
 from perception_nodes.system.realtime import RealTime
 from perception_nodes.system.signals import leave_to_parent

@@ -12,13 +12,13 @@ import numpy as np
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.backends.contract import INSTALL
 from perception_nodes.backends.delegate import DELEGATE
-from perception_nodes.backends.instructions import VARIABLE
 from perception_nodes.backends.pace import RATE_HZ, apart_ms
 from perception_nodes.core.budget import Budget
 from perception_nodes.graph.config import AUTO_THREADS, DetectorSettings, WatchdogSettings
 from perception_nodes.graph.resolve import GraphSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import load_model
+from perception_nodes.networks.openvino_core import VARIABLE
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.load import busy

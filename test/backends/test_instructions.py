@@ -10,15 +10,11 @@ import openvino
 import pytest
 
 from perception_nodes.backends.compiled import CompiledRefused, compiled
-from perception_nodes.backends.instructions import (
-    VARIABLE,
-    WITH_TILES,
-    WITHOUT_TILES,
-    choose_instructions,
-)
+from perception_nodes.backends.instructions import choose_instructions
 from perception_nodes.backends.pace import apart_ms
 from perception_nodes.core.inference import BackendError
 from perception_nodes.networks.model import load_model
+from perception_nodes.networks.openvino_core import VARIABLE, WITH_TILES, WITHOUT_TILES
 from perception_nodes.system import processes
 
 MODEL = load_model("road-n")

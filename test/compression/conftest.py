@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from perception_nodes.importing.coco import NAMES
+from perception_nodes.networks.coco import NAMES
 
 # Networks are so small here that two threads wait for each other, for minutes on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

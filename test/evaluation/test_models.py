@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from perception_nodes.backends.auto import AUTO, runtime_for
-from perception_nodes.backends.instructions import VARIABLE
 from perception_nodes.core.inference import HeadTensors
 from perception_nodes.evaluation import models as bench
 from perception_nodes.evaluation.models import Disagreement, ModelsBench, agreement, result_table
@@ -20,6 +19,7 @@ from perception_nodes.evaluation.pareto_chart import pareto_svg
 from perception_nodes.evaluation.roofline import network_facts
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model, load_model
+from perception_nodes.networks.openvino_core import VARIABLE
 
 
 def test_a_child_beside_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from perception_nodes.backends.instructions import VARIABLE, WITHOUT_TILES
 from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation import targets
 from perception_nodes.evaluation.targets import Target, read_target, usual_targets
+from perception_nodes.networks.openvino_core import VARIABLE, WITHOUT_TILES
 from perception_nodes.system import processes
 
 

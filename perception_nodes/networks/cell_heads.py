@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.importing.head import (
+from perception_nodes.networks.head import (
     IMAGENET,
     STRIDES,
     Normalisation,
     Writer,
     only_output,
 )
-from perception_nodes.importing.source import Source
+from perception_nodes.networks.source import Source
 
 
 class Grid:

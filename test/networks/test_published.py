@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.contract import BackendSettings, open_backend, open_model
 from perception_nodes.evaluation.datasets import ROOT_VARIABLE
-from perception_nodes.importing.importer import Options, understand, write_model
+from perception_nodes.networks.importer import Options, understand, write_model
 
 
 def yolox(session, frame):
@@ -49,7 +49,7 @@ def test_numbers_are_those_of_the_original(file, tmp_path):
     plain, head, resize = CASES[file]
     imported = understand(data / file, Options())
     assert (imported.head.name, imported.normalisation.resize) == (head, resize)
-    model = write_model(imported, tmp_path / "published")
+    model = write_model(imported, tmp_path / "published", open_model)
     original = onnxruntime.InferenceSession(str(data / file))
     backends = [open_backend(name, BackendSettings()) for name in ("onnxruntime", "openvino")]
     for backend in backends:

@@ -23,7 +23,7 @@ from perception_nodes.cli import import_model
 from perception_nodes.cli.app import app
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import Detections
-from perception_nodes.importing.importer import Options, understand
+from perception_nodes.networks.importer import Options, understand
 from perception_nodes.networks.model import ModelError, load_model
 
 STRIDES = (8, 16, 32)
@@ -233,16 +233,16 @@ def test_a_wrong_option_writes_nothing(arguments, text, tmp_path):
 
 
 def test_a_missing_package_is_told(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "perception_nodes.importing.importer", None)
+    monkeypatch.setitem(sys.modules, "perception_nodes.networks.importer", None)
     said = command(tmp_path / "it.onnx", "--out", tmp_path / "models", status=2)
     assert "pip install onnx" in said
 
 
 def test_a_network_that_a_runtime_refuses_leaves_nothing(tmp_path, monkeypatch):
-    def refuse(_model):
+    def refuse(*_):
         raise ModelError("no")
 
-    monkeypatch.setattr("perception_nodes.importing.importer.check_runs", refuse)
+    monkeypatch.setattr("perception_nodes.networks.importer.check_runs", refuse)
     path = written(detector(grid()), tmp_path / "it.onnx")
     command(path, "--out", tmp_path / "models", "--classes", "a,b,c", status=2)
     assert not (tmp_path / "models").exists()
@@ -269,11 +269,11 @@ def test_a_damaged_network_is_not_taken_on_trust(tmp_path, root):
 def test_of_two_imports_of_one_name_the_slower_is_refused(tmp_path, monkeypatch):
     path, out = written(detector(grid()), tmp_path / "it.onnx"), tmp_path / "models"
 
-    def meanwhile(_model):
+    def meanwhile(*_):
         (out / "it").mkdir()
         (out / "it/model.yaml").write_text("of the other")
 
-    monkeypatch.setattr("perception_nodes.importing.importer.check_runs", meanwhile)
+    monkeypatch.setattr("perception_nodes.networks.importer.check_runs", meanwhile)
     said = command(path, "--out", out, "--classes", "a,b,c", status=2)
     assert f"{out / 'it'} is there already; give another --name" in said
     assert [one.name for one in out.iterdir()] == ["it"]
@@ -281,10 +281,10 @@ def test_of_two_imports_of_one_name_the_slower_is_refused(tmp_path, monkeypatch)
 
 
 def test_a_full_disk_is_told_with_the_folder(tmp_path, monkeypatch):
-    def full(_model):
+    def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("perception_nodes.importing.importer.check_runs", full)
+    monkeypatch.setattr("perception_nodes.networks.importer.check_runs", full)
     path, out = written(detector(grid()), tmp_path / "it.onnx"), tmp_path / "models"
     said = command(path, "--out", out, "--classes", "a,b,c", status=2)
     assert f"--out {out} cannot be written: No space left on device" in said
@@ -360,7 +360,7 @@ def test_a_network_with_dead_layers_has_to_see_what_changes(monkeypatch, dead, s
         Detections(boxes + i * step_px, np.ones(1, np.float32), np.zeros(1, int)) for i in range(3)
     ]
     monkeypatch.setattr(import_model, "detect", lambda *_: found)
-    monkeypatch.setattr(import_model, "open_backend", lambda *_: MagicMock())
+    monkeypatch.setattr(import_model, "open_model", lambda *_: MagicMock())
     model, frames = SimpleNamespace(name="it", classes=["car"]), [("", boxes)] * 3
     if refused:
         with pytest.raises(typer.Exit):

@@ -9,11 +9,11 @@ import openvino
 import pytest
 from toy_detectors import GREY, HEIGHT, SIZE, WIDTH, cells, detector, written
 
-from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.importing import importer
-from perception_nodes.importing.importer import Options, understand, write_model
-from perception_nodes.importing.source import read_onnx
+from perception_nodes.backends.contract import BackendSettings, open_backend, open_model
+from perception_nodes.networks import importer
+from perception_nodes.networks.importer import Options, understand, write_model
 from perception_nodes.networks.model import ModelError, load_model
+from perception_nodes.networks.source import read_onnx
 
 STRIDES = (8, 16, 32)
 CLASSES = 3
@@ -234,7 +234,7 @@ def test_boxes_and_scores_are_those_of_the_original(case, kind, tmp_path):
         openvino.save_model(openvino.Core().read_model(path), given, compress_to_fp16=False)
     imported = understand(given, Options(classes=NAMES, head=asked))
     assert imported.head.name == case.split(" ")[0]
-    write_model(imported, tmp_path / "models/toy")
+    write_model(imported, tmp_path / "models/toy", open_model)
 
     image = RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     image[..., 0] //= 3  # channels in the wrong order would make a difference
@@ -293,7 +293,9 @@ def test_only_some_classes_are_kept_in_the_order_given(make, tmp_path):
     found = []
     for number, keep in enumerate((None, ["truck", "car"])):
         model = write_model(
-            understand(path, Options(classes=NAMES, keep=keep)), tmp_path / "m" / str(number)
+            understand(path, Options(classes=NAMES, keep=keep)),
+            tmp_path / "m" / str(number),
+            open_model,
         )
         runtime = open_backend("openvino", BackendSettings())
         runtime.load(model)
@@ -426,9 +428,9 @@ def test_an_object_whose_class_has_no_name_does_not_vanish(
     imported = understand(path, Options(classes=NAMES[:2], keep=NAMES[:1], head=head))
     if absurd:
         with pytest.raises(ModelError, match="whose class the model does not name"):
-            write_model(imported, tmp_path / "toy")
+            write_model(imported, tmp_path / "toy", open_model)
     else:
-        write_model(imported, tmp_path / "toy")
+        write_model(imported, tmp_path / "toy", open_model)
 
 
 @pytest.mark.parametrize("head", ["ultralytics-nms", "detr"])
@@ -465,7 +467,7 @@ def test_a_licence_of_the_file_is_kept_beside_another_one(tmp_path, given, kept)
 def test_options_are_stronger_than_what_is_usual(tmp_path):
     path = written(detector(grid()), tmp_path / "it.onnx")
     options = Options(classes=NAMES, color="BGR", mean=(1, 2, 3), resize="stretch", padding=7)
-    write_model(understand(path, options), tmp_path / "toy")
+    write_model(understand(path, options), tmp_path / "toy", open_model)
     model = load_model(str(tmp_path / "toy"))
     assert (model.input.resize, model.input.padding) == ("stretch", 7)
     assert (model.input.width, model.input.height) == SIZE

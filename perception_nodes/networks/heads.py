@@ -1,6 +1,6 @@
 """Which head a network has: by the shapes of its outputs, its operators and its metadata."""
 
-from perception_nodes.importing.cell_heads import (
+from perception_nodes.networks.cell_heads import (
     Anchors,
     Grid,
     NanodetPlus,
@@ -8,16 +8,16 @@ from perception_nodes.importing.cell_heads import (
     YoloxDecoded,
     YoloxRaw,
 )
-from perception_nodes.importing.head import Head
-from perception_nodes.importing.object_heads import (
+from perception_nodes.networks.head import Head
+from perception_nodes.networks.model import ModelError
+from perception_nodes.networks.object_heads import (
     DetrObjects,
     DetrQueries,
     Objects,
     UltralyticsDetr,
     UltralyticsDetrObjects,
 )
-from perception_nodes.importing.source import Source
-from perception_nodes.networks.model import ModelError
+from perception_nodes.networks.source import Source
 
 HEADS: dict[str, Head] = {
     one.name: one

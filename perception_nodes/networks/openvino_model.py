@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from openvino.preprocess import ColorFormat, PrePostProcessor
 
-from perception_nodes.backends.openvino import core
 from perception_nodes.core.yaml_text import parse_yaml
-from perception_nodes.importing.head import Head, Normalisation, Writer
-from perception_nodes.importing.image import INPUT_NAME
-from perception_nodes.importing.rewritten import Rewritten
-from perception_nodes.importing.source import (
+from perception_nodes.networks.head import Head, Normalisation, Writer
+from perception_nodes.networks.image import INPUT_NAME
+from perception_nodes.networks.model import ModelError
+from perception_nodes.networks.openvino_core import core
+from perception_nodes.networks.rewritten import Rewritten
+from perception_nodes.networks.source import (
     ANCHOR_MAP_DIMS,
     NEW_OPSET,
     OTHER_SIZE,
@@ -27,7 +28,6 @@ from perception_nodes.importing.source import (
     check_task,
     chosen_size,
 )
-from perception_nodes.networks.model import ModelError
 
 SLICES = ("Slice", "StridedSlice")
 CONVOLUTIONS = ("Convolution", "GroupConvolution")

@@ -7,13 +7,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from perception_nodes.importing.cell_heads import Grid
-from perception_nodes.importing.head import Head, Normalisation, Writer
-from perception_nodes.importing.image import take_bytes
-from perception_nodes.importing.levels import REG_MAX, find_levels
-from perception_nodes.importing.rewritten import Rewritten
-from perception_nodes.importing.source import OnnxSource
+from perception_nodes.networks.cell_heads import Grid
+from perception_nodes.networks.head import Head, Normalisation, Writer
+from perception_nodes.networks.image import take_bytes
+from perception_nodes.networks.levels import REG_MAX, find_levels
 from perception_nodes.networks.model import ModelError
+from perception_nodes.networks.rewritten import Rewritten
+from perception_nodes.networks.source import OnnxSource
 
 
 def rewrite_onnx(

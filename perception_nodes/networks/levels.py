@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from perception_nodes.importing.cell_heads import cells_of
-from perception_nodes.importing.source import OnnxSource, session_of
+from perception_nodes.networks.cell_heads import cells_of
+from perception_nodes.networks.source import OnnxSource, session_of
 
 REG_MAX = 16
 MOVES = ("Reshape", "Concat")

@@ -15,8 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from perception_nodes.importing.source import Source
 from perception_nodes.networks.model import Shape
+from perception_nodes.networks.source import Source
 
 STRIDES = (8, 16, 32)
 ABSURD = 1000.0

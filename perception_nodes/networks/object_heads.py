@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.importing import coco
-from perception_nodes.importing.head import (
+from perception_nodes.networks import coco
+from perception_nodes.networks.head import (
     IMAGENET,
     MAX_OBJECTS,
     STRIDES,
@@ -15,7 +15,7 @@ from perception_nodes.importing.head import (
     Writer,
     only_output,
 )
-from perception_nodes.importing.source import Source
+from perception_nodes.networks.source import Source
 
 
 def _numbered(source: Source) -> NDArray[Any] | None:

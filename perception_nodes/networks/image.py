@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from perception_nodes.importing.head import Normalisation, Writer
-from perception_nodes.importing.source import OnnxSource
+from perception_nodes.networks.head import Normalisation, Writer
+from perception_nodes.networks.source import OnnxSource
 
 INPUT_NAME = "image"
 

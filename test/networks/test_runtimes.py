@@ -1,13 +1,14 @@
 """Two runtimes of which one computes something else: the network is refused."""
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from toy_detectors import cells, detector, written
 
-from perception_nodes.backends.contract import open_backend
-from perception_nodes.importing import importer
+from perception_nodes.backends.contract import open_model
+from perception_nodes.networks import importer
 from perception_nodes.networks.model import ModelError
 
 RANDOM = np.random.default_rng(4)
@@ -24,22 +25,21 @@ def toy(folder, scores):
     return importer.understand(path, importer.Options(classes=["car", "bus", "truck"]))
 
 
-def differing(monkeypatch, change):
-    """Let OpenVINO compute other boxes and scores."""
+def differing(change):
+    """Opens runtimes of which OpenVINO computes other boxes and scores."""
 
-    def opened(name, settings):
-        backend = open_backend(name, settings)
-        if name != "openvino":
-            return backend
+    @contextmanager
+    def opened(name, model):
+        with open_model(name, model) as backend:
 
-        def infer(picture):
-            heads = backend.infer(picture)
-            boxes, classes = change(heads.boxes[0].copy(), heads.classes[0].copy())
-            return SimpleNamespace(boxes=[boxes], classes=[classes])
+            def infer(picture):
+                heads = backend.infer(picture)
+                boxes, classes = change(heads.boxes[0].copy(), heads.classes[0].copy())
+                return SimpleNamespace(boxes=[boxes], classes=[classes])
 
-        return SimpleNamespace(load=backend.load, infer=infer, close=backend.close)
+            yield SimpleNamespace(infer=infer) if name == "openvino" else backend
 
-    monkeypatch.setattr(importer, "open_backend", opened)
+    return opened
 
 
 def one_wider(boxes, classes):
@@ -59,13 +59,10 @@ def one_wider(boxes, classes):
     ],
 )
 @pytest.mark.parametrize("scores", [0.9, 0.005])
-def test_a_runtime_that_computes_something_else_is_noticed(
-    scores, change, said, tmp_path, monkeypatch
-):
+def test_a_runtime_that_computes_something_else_is_noticed(scores, change, said, tmp_path):
     imported = toy(tmp_path, scores)
-    differing(monkeypatch, change)
     with pytest.raises(ModelError, match=said):
-        importer.write_model(imported, tmp_path / "toy")
+        importer.write_model(imported, tmp_path / "toy", differing(change))
 
 
 @pytest.mark.parametrize("scores", [0.9, 0.01, 0.0])
@@ -80,13 +77,13 @@ def test_a_network_that_sees_no_picture_is_refused(scores, tmp_path):
         made = importer.understand(written(network, tmp_path / f"{name}.onnx"), options)
         assert len(made.source.dead) == 1
         if name == "rows":
-            importer.write_model(made, tmp_path / "rows")
+            importer.write_model(made, tmp_path / "rows", open_model)
         else:
             with pytest.raises(ModelError, match="answers the same to different pictures"):
-                importer.write_model(made, folder)
+                importer.write_model(made, folder, open_model)
 
 
-def test_of_many_objects_that_are_as_good_any_may_be_seen(tmp_path, monkeypatch):
+def test_of_many_objects_that_are_as_good_any_may_be_seen(tmp_path):
     """As with untrained weights: each runtime takes other ones."""
     random = np.random.default_rng(6)
     boxes = np.tile(random.uniform(20, 60, (1, 300, 2)), 2)
@@ -94,14 +91,14 @@ def test_of_many_objects_that_are_as_good_any_may_be_seen(tmp_path, monkeypatch)
     network = detector({"output0": rows}, grey=np.full(3, 1e-4, np.float32))
     options = importer.Options(classes=["car", "bus", "truck"])
     made = importer.understand(written(network, tmp_path / "it.onnx"), options)
-    differing(monkeypatch, lambda boxes, classes: (boxes[..., ::-1], classes[..., ::-1]))
-    importer.write_model(made, tmp_path / "toy")
-    differing(monkeypatch, lambda boxes, classes: (boxes, classes * 0.5))
+    turned = differing(lambda boxes, classes: (boxes[..., ::-1], classes[..., ::-1]))
+    importer.write_model(made, tmp_path / "toy", turned)
+    lower = differing(lambda boxes, classes: (boxes, classes * 0.5))
     with pytest.raises(ModelError, match="different class scores"):
-        importer.write_model(made, tmp_path / "other")
+        importer.write_model(made, tmp_path / "other", lower)
 
 
-def test_cells_may_change_places(tmp_path, monkeypatch):
+def test_cells_may_change_places(tmp_path):
     imported = toy(tmp_path, 0.9)
-    differing(monkeypatch, lambda boxes, classes: (boxes[..., ::-1], classes[..., ::-1]))
-    importer.write_model(imported, tmp_path / "toy")
+    turned = differing(lambda boxes, classes: (boxes[..., ::-1], classes[..., ::-1]))
+    importer.write_model(imported, tmp_path / "toy", turned)

@@ -1,1 +1,0 @@
-"""Detectors of others: recognised, given our input and head, checked, and written as a model."""

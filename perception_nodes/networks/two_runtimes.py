@@ -1,0 +1,174 @@
+"""Whether a network runs: two runtimes must see the same in test pictures.
+
+Runtimes rewrite a network before they run it, and not every rewriting is right.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
+from perception_nodes.core.frame import Detections
+from perception_nodes.core.inference import BackendError, HeadTensors, InferenceBackend
+from perception_nodes.networks.model import CellsSpec, Model, ModelError
+
+OpenModel = Callable[[str, Model], AbstractContextManager[InferenceBackend]]
+"""Opens a runtime by its name with a model loaded, and closes it at the end."""
+RUNTIMES = ("onnxruntime", "openvino")
+MAX_DIFFERENCE = {False: 0.02, True: 0.3}
+"""Between two runtimes, of a float network and of an 8-bit one, as a share of the largest score and
+of an object's size."""
+MIN_SCALE = {False: 1e-3, True: 0.1}
+"""The same for the largest score: a share of less than this says nothing."""
+EVERYTHING = DecodeSettings(score_threshold=1e-9, iou_threshold=1.0)
+BEST = 10
+"""Objects whose boxes are compared, of the hundred best of a picture."""
+TIED = 1e-3
+"""Scores that differ by a smaller share are the same."""
+MIN_SIZE = 8.0
+"""Pixels: smaller boxes are those of noise."""
+NEAR_PX = 2.0
+"""Boxes that are all nearer to the corner are shares of the picture; 8 bits round by less."""
+FINE, COARSE = 6, 28
+"""Sizes of the spots in test pictures, pixels: networks see different things in them."""
+
+
+def check_runs(
+    model: Model, open_model: OpenModel, frames: Sequence[NDArray[np.uint8]] = ()
+) -> None:
+    """Run a model on test pictures in two runtimes, which must see the same.
+
+    Runtimes rewrite a network before they run it, and not every rewriting is right.
+
+    Args:
+        model: the model.
+        open_model: opens a runtime with it.
+        frames: more pictures, in the form of its input.
+
+    Raises:
+        ModelError: one refuses the model, they differ, or what they see cannot be.
+    """
+    size = model.input.width, model.input.height
+    pictures = [noise(*size, FINE), noise(*size, COARSE), *frames]
+    # An OpenVINO model has no other runtime to be compared with.
+    runtimes = RUNTIMES if model.path.suffix == ".onnx" else RUNTIMES[-1:]
+    first, *others = (_seen(model, open_model, name, pictures) for name in runtimes)
+    _check_alive(model, first)
+    _check_boxes(model, [objects.boxes[:BEST] for _, objects in first])
+    eight = model.precision == "int8"
+    for other in others:
+        pairs = list(zip(first, other, strict=True))
+        scores = max(_scores_apart(one[0], two[0], MIN_SCALE[eight]) for one, two in pairs)
+        boxes = max(_boxes_apart(one[1], two[1]) for one, two in pairs)
+        for what, far in (("class scores", scores), ("boxes", boxes)):
+            if not far <= MAX_DIFFERENCE[eight]:
+                raise ModelError(
+                    f"{model.name}: {' and '.join(RUNTIMES)} compute different {what}, by "
+                    f"{far:.0%} of the largest: one of them changes this network when it optimises "
+                    "it; export it again with another opset, or simplified"
+                )
+
+
+def _check_alive(model: Model, seen: Sequence[tuple[NDArray[np.float32], Detections]]) -> None:
+    """Refuse a network that answers the same to different pictures.
+
+    Raises:
+        ModelError: it does.
+    """
+    (scores, objects), (other_scores, others) = seen[:2]
+    inside = isinstance(model.outputs, CellsSpec) and model.outputs.suppressed
+    if inside and not scores.any():
+        return  # NMS inside leaves nothing of pictures of noise
+    if np.array_equal(scores, other_scores) and np.array_equal(objects.boxes, others.boxes):
+        raise ModelError(
+            f"{model.name} answers the same to different pictures: its weights are zero or "
+            "damaged; export or copy it again"
+        )
+
+
+def _check_boxes(model: Model, best: Sequence[NDArray[np.float32]]) -> None:
+    """Refuse boxes that are shares of the picture, which tests of two runtimes do not tell.
+
+    Raises:
+        ModelError: all of the best of test pictures are near its corner.
+    """
+    boxes = np.concatenate(best)
+    if len(boxes) and np.abs(boxes).max() < NEAR_PX:
+        raise _no_corners(
+            model, f"all are within {NEAR_PX:g} pixels of the corner, as shares of the picture are"
+        )
+
+
+def _check_order(model: Model, heads: HeadTensors) -> None:
+    """Refuse boxes that are no corners in their order, which the decoder would turn.
+
+    Raises:
+        ModelError: one of the best ends before it begins.
+    """
+    if isinstance(model.outputs, CellsSpec):  # a head of levels cannot cross its sides
+        scores = heads.classes[0][0].max(axis=0)
+        best = np.argsort(-scores, kind="stable")[:BEST]
+        boxes = heads.boxes[0][0][:, best[scores[best] > EVERYTHING.score_threshold]]
+        if (boxes[2:] + NEAR_PX < boxes[:2]).any():
+            raise _no_corners(model, "some end before they begin")
+
+
+def _no_corners(model: Model, reason: str) -> ModelError:
+    return ModelError(
+        f"{model.name} cannot be used: of its boxes in test pictures {reason}; give another "
+        "--head, or export it with boxes in pixels"
+    )
+
+
+def _seen(
+    model: Model, open_model: OpenModel, runtime: str, pictures: Sequence[NDArray[np.uint8]]
+) -> list[tuple[NDArray[np.float32], Detections]]:
+    """What a runtime sees in each picture: best scores by class and level, and the best objects."""
+    decoder = model.decoder(EVERYTHING)
+    seen = []
+    try:
+        with open_model(runtime, model) as backend:
+            for picture in pictures:
+                heads = backend.infer(picture)
+                _check_order(model, heads)
+                best = [one.reshape(one.shape[1], -1).max(1) for one in heads.classes]
+                seen.append((np.concatenate(best), decoder.decode(heads.boxes, heads.classes)))
+    except BackendError as error:
+        raise ModelError(f"{model.name} cannot be used: {error}") from error
+    except AbsurdOutput as error:
+        raise ModelError(
+            f"{model.name} cannot be used: {error}, in a test picture; give another --head, or the "
+            "--mean and --std that it was trained with"
+        ) from error
+    return seen
+
+
+def _scores_apart(one: NDArray[np.float32], two: NDArray[np.float32], least: float) -> float:
+    """Largest difference, as a share of the largest score."""
+    return float(np.abs(one - two).max()) / max(float(np.abs(one).max()), least)
+
+
+def _boxes_apart(some: Detections, others: Detections) -> float:
+    """How far the best objects are from the nearest of their class, as a share of their sizes.
+
+    Not from that of the same cell: objects of equal score may change places, and those of which a
+    hundred are as good, as with untrained weights, may not be among the others.
+    """
+    sure = np.full(min(BEST, len(some)), True)
+    if others.more:
+        sure = some.scores[:BEST] > (1 + TIED) * others.scores[-1]
+    best, labels = some.boxes[:BEST][sure], some.classes[:BEST][sure]
+    apart = np.abs(best[:, None] - others.boxes[None]).max(axis=2)
+    apart[labels[:, None] != others.classes[None]] = np.inf
+    sizes = np.maximum((best[:, 2:] - best[:, :2]).max(axis=1), MIN_SIZE)
+    return float((apart.min(axis=1, initial=np.inf) / sizes).max(initial=0))
+
+
+def noise(width: int, height: int, grain: int) -> NDArray[np.uint8]:
+    """A picture, BGR, of random spots that are `grain` pixels large."""
+    shape = -(-height // grain), -(-width // grain), 3
+    spots = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return cv2.resize(spots, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
