@@ -148,6 +148,8 @@ def _doubtful(summary: dict[str, Any]) -> str:
 
 
 def _cells(name: str, facts: dict[str, Any], changes: int) -> list[str]:
+    from perception_nodes.report.page import shown
+
     latency = (facts["latency_ms"][rank] for rank in ("p50", "p99"))
     return [
         escape(name),
@@ -155,6 +157,6 @@ def _cells(name: str, facts: dict[str, Any], changes: int) -> list[str]:
         str(facts["frames_in"] - facts["status"].get("OK", 0)),
         str(facts["lost_in_bag"]),
         str(facts["detections"]),
-        *("" if value is None else f"{value:.2f}" for value in latency),
+        *(shown(value, "{:.2f}") for value in latency),
         str(changes),
     ]

@@ -17,8 +17,9 @@ LATENCY_RANKS: Mapping[str, float] = {**MEDIAN_AND_P99, "p99_9": 99.9, "max": 10
 def summarize(reports: Iterable[Any]) -> dict[str, Any]:
     """Sum up the frame reports of a run.
 
-    Latency is taken over the frames that were published, each stage over the frames that went
-    through it, copies over the frames that were preprocessed.
+    Latency is taken over all frames; one that was not published counts as slower than all others.
+    Each stage is taken over the frames that went through it, copies over the frames that were
+    preprocessed.
 
     Args:
         reports: objects with the attributes of `perception_interfaces/FrameReport`.
@@ -27,7 +28,8 @@ def summarize(reports: Iterable[Any]) -> dict[str, Any]:
         Facts that JSON can hold: `frames_in`, `status` (count by name, they add up to
         `frames_in`), `detections`, `crowded` (frames some of whose objects are missing),
         `latency_ms`, `stages_ms`, `miss_rate`, `copies_per_frame` and `failures` (count by reason).
-        A figure that no frame contributes to is None.
+        A figure that no frame contributes to is None, and so is a percentile of the latency that
+        falls on a frame that was not published.
     """
     statuses: Counter[FrameStatus] = Counter()
     failures: Counter[str] = Counter()
@@ -46,12 +48,13 @@ def summarize(reports: Iterable[Any]) -> dict[str, Any]:
     times_ns = np.array(stamps, np.int64).reshape(-1, len(STAMPS))
     frames_in = len(times_ns)
     missed = frames_in - sum(statuses[status] for status in IN_TIME)
+    latencies_ms = _durations_ms(times_ns, 0, -1)
     return {
         "frames_in": frames_in,
         "status": {status.name: statuses[status] for status in FrameStatus},
         "detections": int(detections),
         "crowded": crowded,
-        "latency_ms": latency_percentiles(_durations_ms(times_ns, 0, -1)),
+        "latency_ms": latency_percentiles(latencies_ms, without=frames_in - len(latencies_ms)),
         "stages_ms": {
             stage: latency_percentiles(_durations_ms(times_ns, i, i + 1), MEDIAN_AND_P99)
             for i, stage in enumerate(STAGES)

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from perception_nodes.lab.deadline import SOAK
 from perception_nodes.lab.deadline_report import tail
-from perception_nodes.report import charts, page
+from perception_nodes.report import page
 from perception_nodes.report.page import shown
 
 
@@ -28,7 +28,7 @@ def render(verdict: dict[str, Any]) -> str:
         tone="good" if verdict["fit"] else "bad",
         verdict=sentence(verdict),
         checks=verdict["checks"],
-        tail=charts.as_html(tail(measured)) if latencies_ms else "",
+        tail=tail(measured) if latencies_ms else "",
         stages=[
             (stage, shown(took["p50"], "{:.2f}"), shown(took["p99"], "{:.2f}"))
             for stage, took in frames["stages_ms"].items()
@@ -37,7 +37,6 @@ def render(verdict: dict[str, Any]) -> str:
         failures=frames["failures"],
         model=verdict["model"],
         parameters=verdict["parameters"],
-        plotly=charts.plotly_script(),
     )
 
 

@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-from plotly.graph_objects import Figure
 
 from perception_nodes.lab.deadline import REAL_TIME
-from perception_nodes.report import charts, page
-from perception_nodes.report.charts import DEADLINE_COLOUR
+from perception_nodes.report import page
+from perception_nodes.report.chart import Axis, Chart
 
 COLOURS = {
     "quiet": "#1f9d55",
@@ -35,10 +34,9 @@ def render(result: dict[str, Any]) -> str:
         heading=f"{result['machine']}; {result['model']} on {result['backend']}",
         tone=tone,
         verdict=sentence,
-        tail=charts.as_html(tail(result)),
+        tail=tail(result),
         conditions=result["conditions"],
         soak=result.get("soak"),
-        plotly=charts.plotly_script(),
     )
 
 
@@ -79,14 +77,19 @@ def verdict(result: dict[str, Any]) -> tuple[str, str]:
     )
 
 
-def tail(result: dict[str, Any]) -> Figure:
+def tail(result: dict[str, Any]) -> Chart:
     """The complementary distribution of the latency: the share of frames that take longer.
 
     Frames without detections count as slower than all others: a condition's curve ends at their
     share.
     """
-    figure = Figure()
-    conditions = result["conditions"]
+    conditions, deadline_ms = result["conditions"], result["deadline_ms"]
+    every = [deadline_ms, *(ms for found in conditions.values() for ms in found["latencies_ms"])]
+    chart = Chart(
+        Axis("capture to detections, ms", (0.9 * min(every), 1.1 * max(every)), log=True),
+        Axis("share of frames that take longer", log=True, percent=True),
+        420,
+    )
     for name, found in conditions.items():
         values = np.array(found["latencies_ms"])
         if not len(values):
@@ -96,30 +99,13 @@ def tail(result: dict[str, Any]) -> Figure:
         ranks = len(values) - np.geomspace(1, len(values), min(MAX_POINTS, len(values)))
         shown = np.unique(ranks.astype(int))
         shown = shown[slower[shown] > 0]
-        figure.add_scatter(
-            x=values[shown],
-            y=slower[shown],
-            name=name.replace("_", " "),
-            mode="lines",
-            line={
-                "color": COLOURS[name.removesuffix(REAL_TIME)],
-                "shape": "hv",
-                "dash": "dot" if name + REAL_TIME in conditions else "solid",
-            },
-            hovertemplate="%{x:.2f} ms: %{y:.3%} take longer",
+        chart.add(
+            values[shown].tolist(),
+            slower[shown].tolist(),
+            name.replace("_", " "),
+            COLOURS[name.removesuffix(REAL_TIME)],
+            "steps",
+            dash=[3, 3] if name + REAL_TIME in conditions else [],
         )
-    deadline_ms = result["deadline_ms"]
-    figure.add_vline(deadline_ms, line={"color": DEADLINE_COLOUR, "width": 2, "dash": "dash"})
-    figure.add_annotation(
-        text=f"deadline {deadline_ms:g} ms",
-        x=np.log10(deadline_ms),  # as annotations want it on a logarithmic axis
-        y=1,
-        yref="paper",
-        xanchor="left",
-        showarrow=False,
-    )
-    figure.update_xaxes(type="log", dtick="D2")
-    figure.update_yaxes(type="log", tickformat="~%", dtick=1)
-    return charts.styled(
-        figure, "capture to detections, ms", "share of frames that take longer", 420
-    )
+    chart.deadline(deadline_ms, x=deadline_ms)
+    return chart

@@ -1,24 +1,24 @@
 """The page of a run of scenarios: verdicts, and a chart of every frame of each scenario."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from markupsafe import escape
-from plotly.graph_objects import Figure
-
-from perception_nodes.core.frame import FrameStatus, latency_ms
 from perception_nodes.lab.judge import ScenarioVerdict
-from perception_nodes.report import charts, page
-from perception_nodes.report.annotate import STATUS_COLOURS
-from perception_nodes.report.charts import DEADLINE_COLOUR, HEALTH_COLOURS
+from perception_nodes.report import page
+from perception_nodes.report.chart import (
+    HEALTH_COLOURS,
+    Axis,
+    Chart,
+    LatencyAxis,
+    add_health,
+    seconds_of,
+)
 from perception_nodes.report.page import NO_VALUE
 from perception_nodes.report.recording import Recording, RecordingError, read_recording
 
-FAULT_COLOUR = "#868e96"
 CHART_DEADLINES = 3
-"""Latencies beyond this multiple of the deadline are drawn there."""
+"""The axis of latencies ends at this multiple of the deadline."""
 
 
 def render(
@@ -44,7 +44,6 @@ def render(
         verdict=sentence,
         rows=[_row(verdict, folder) for verdict in verdicts],
         modes=[(mode.name, colour) for mode, colour in HEALTH_COLOURS.items()],
-        plotly=charts.plotly_script(),
     )
 
 
@@ -66,7 +65,7 @@ def _row(verdict: ScenarioVerdict, folder: Path) -> dict[str, Any]:
         "detections_ms": verdict.detections_ms,
         "recovered_ms": verdict.recovered_ms,
         "problems": verdict.problems,
-        "chart": charts.as_html(_chart(verdict, recording)) if drawn else "",
+        "chart": _chart(verdict, recording) if drawn else "",
         "facts": _facts(verdict),
     }
 
@@ -94,42 +93,18 @@ def _facts(verdict: ScenarioVerdict) -> list[str]:
     return facts + verdict.notes
 
 
-def _chart(verdict: ScenarioVerdict, recording: Recording) -> Figure:
+def _chart(verdict: ScenarioVerdict, recording: Recording) -> Chart:
     """Latency of every frame, coloured by its status, over the health mode."""
-    top = CHART_DEADLINES * verdict.deadline_ms
-    figure = Figure()
-    for status in FrameStatus:
-        reports = [report for report in recording.reports if report.status == status]
-        if not reports:
-            continue
-        figure.add_scatter(
-            x=[round((report.log_time_ns - verdict.first_ns) / 1e9, 3) for report in reports],
-            y=[round(min(latency_ms(report) or 0.0, top), 2) for report in reports],
-            name=f"{status.name} ({len(reports)})",
-            mode="markers",
-            marker={"color": STATUS_COLOURS[status], "size": 5},
-            text=[str(escape(report.reason)) for report in reports],
-            hovertemplate="%{y:.1f} ms %{text}",
-        )
-    figure.add_hline(verdict.deadline_ms, line={"color": DEADLINE_COLOUR, "dash": "dash"})
+    axis = LatencyAxis(CHART_DEADLINES * verdict.deadline_ms)
+    chart = Chart(
+        Axis("seconds since the first frame"), axis.axis("latency, ms", -0.1 * axis.top), 260
+    )
+    reports, first_ns = recording.reports, verdict.first_ns
+    seconds = seconds_of([report.log_time_ns for report in reports], first_ns)
+    axis.add_frames(chart, seconds, reports, 5)
+    chart.deadline(verdict.deadline_ms, y=verdict.deadline_ms)
     for kind, begin_s, end_s in verdict.faults:
-        figure.add_vrect(
-            begin_s, max(end_s, begin_s + 0.03), fillcolor=FAULT_COLOUR, opacity=0.18, line_width=0,
-            annotation={"text": str(escape(kind)), "font": {"size": 11}},
-            annotation_position="top left",
-        )  # fmt: skip
-    times_s = [(change.log_time_ns - verdict.first_ns) / 1e9 for change in recording.health]
-    last_s = max((r.log_time_ns - verdict.first_ns) / 1e9 for r in recording.reports)
-    spans_s = pairwise([*times_s, last_s])
-    for change, (begin_s, end_s) in zip(recording.health, spans_s, strict=True):
-        figure.add_scatter(
-            x=[max(begin_s, 0.0), max(end_s, 0.0)],
-            y=[-0.06 * top] * 2,
-            mode="lines",
-            line={"color": HEALTH_COLOURS[change.mode], "width": 8},
-            hovertemplate=f"{change.mode.name}: {escape(change.cause)}<extra></extra>",
-            showlegend=False,
-        )
-    figure.update_yaxes(range=[-0.1 * top, 1.05 * top])
-    figure.update_layout(showlegend=True)
-    return charts.styled(figure, "seconds since the first frame", "latency, ms", 240)
+        chart.span(begin_s, end_s, kind)
+    last_ns = max(report.log_time_ns for report in reports)
+    add_health(chart, recording.health, first_ns, last_ns, lambda _: -0.05 * axis.top)
+    return chart

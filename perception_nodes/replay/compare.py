@@ -8,15 +8,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from markupsafe import escape
-from plotly.graph_objects import Figure
 from rich import box, markup
 from rich.table import Table
 
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, typestore
 from perception_nodes.replay.outputs import ANNOTATED_TOPIC, OFFLINE, RECORDING_FILE, SUMMARY_FILE
-from perception_nodes.report import charts, page
+from perception_nodes.report import page
 from perception_nodes.report.annotate import decoded
 from perception_nodes.report.changes import (
     Comparison,
@@ -27,6 +25,8 @@ from perception_nodes.report.changes import (
     numbered,
     objects_of,
 )
+from perception_nodes.report.chart import Axis, Chart, LatencyAxis
+from perception_nodes.report.charts import RAILS_ACROSS
 from perception_nodes.report.chosen_frames import ChosenFrame
 from perception_nodes.report.page import NO_VALUE
 from perception_nodes.report.recording import (
@@ -115,11 +115,12 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
         tone="good" if _is_same(result) else "fair",
         runs=result["runs"],
         figures=_figures(result),
-        latency=charts.as_html(_latency(work_ms, folders, deadline_ms)),
+        latency=_latency(
+            work_ms, [summary["frames_in"] for summary in summaries], folders, deadline_ms
+        ),
         classes=_classes(recordings),
         frames=_pairs(folders, worst, changed),
         lines=comparison.lines(),
-        plotly=charts.plotly_script(),
     )
     write_whole(out / "compare.html", text)
     write_whole(out / "compare.json", json.dumps(result, indent=2) + "\n")
@@ -228,26 +229,29 @@ def _ratio(before: Any, after: Any) -> str:
     return f"{after / before - 1:+.1%}"
 
 
-def _latency(work_ms: list[list[float]], folders: tuple[Path, Path], deadline_ms: float) -> Figure:
-    """The cumulative distribution of the work or latency of both runs."""
-    figure = Figure()
-    for values, folder, colour in zip(work_ms, folders, COLOURS, strict=True):
-        shares = np.linspace(0, 1, 401)
-        found = np.quantile(values, shares) if values else np.zeros(0)
-        figure.add_scatter(
-            x=found.round(3).tolist(),
-            y=(100 * shares[: len(found)]).round(2).tolist(),
-            name=str(escape(folder)),
-            line={"color": colour, "width": 2},
-            hovertemplate="%{y} % of the frames within %{x} ms",
-        )
-    figure.add_vline(
-        deadline_ms, line={"color": charts.DEADLINE_COLOUR, "width": 2, "dash": "dash"}
-    )
+def _latency(
+    work_ms: list[list[float]], frames: list[int], folders: tuple[Path, Path], deadline_ms: float
+) -> Chart:
+    """The cumulative distribution of the work or latency of both runs.
+
+    A curve ends at the share of the frames that left as detections.
+    """
     every = [value for values in work_ms for value in values]
-    top = max(2 * deadline_ms, float(np.quantile(every, 0.99)) if every else 0)
-    figure.update_xaxes(range=[0, top])
-    return charts.styled(figure, "work or latency, ms", "% of the frames within", 300)
+    slow = float(np.quantile(every, 0.99)) if every else 0.0
+    axis = LatencyAxis(max(2 * deadline_ms, slow), RAILS_ACROSS)
+    chart = Chart(
+        axis.axis("work or latency, ms"), Axis("of the frames within", (0, 1), percent=True), 300
+    )
+    shares = np.linspace(0, 1, 401)
+    for values, count, folder, colour in zip(work_ms, frames, folders, COLOURS, strict=True):
+        if not values:
+            continue
+        places = np.array([axis.place(value) for value in np.quantile(values, shares)])
+        x, last = np.unique(places[::-1], return_index=True)
+        y = shares[::-1][last] * len(values) / count
+        chart.add(x.tolist(), y.round(5).tolist(), str(folder), colour, "line")
+    chart.deadline(deadline_ms, x=deadline_ms)
+    return chart
 
 
 def _classes(recordings: list[Recording]) -> list[list[Any]]:

@@ -223,7 +223,7 @@ def merged(
         "failed_drives": len(failed),
         **sums,
         "status": dict(statuses),
-        "latency_ms": latency_percentiles(works_ms),
+        "latency_ms": latency_percentiles(works_ms, without=sums["frames_in"] - len(works_ms)),
     }
     whole = {"totals": totals, "drives": dict(summaries), "failed": dict(failed)}
     for folder in (out, *(out / name for name in failed)):

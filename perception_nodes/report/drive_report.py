@@ -8,7 +8,7 @@ from perception_nodes.report import charts, page
 from perception_nodes.report.accelerator import engine_sentence
 from perception_nodes.report.annotate import STATUS_COLOURS
 from perception_nodes.report.chosen_frames import ChosenFrames
-from perception_nodes.report.page import counted, shown
+from perception_nodes.report.page import NO_RESULT, NO_VALUE, counted, shown
 from perception_nodes.report.recording import Recording
 
 _STATUS_WORDS = {
@@ -45,19 +45,18 @@ def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) 
         golden=summary.get("golden"),
         changed_frames=chosen.changed(),
         measured="Work of a frame, as measured here" if is_simulated(summary) else "Latency",
-        timeline=charts.as_html(charts.timeline(recording.reports, deadline_ms)),
-        histogram=charts.as_html(charts.histogram(recording.reports, deadline_ms)),
-        classes=charts.as_html(charts.classes(recording)),
+        timeline=charts.timeline(recording.reports, deadline_ms),
+        histogram=charts.histogram(recording.reports, deadline_ms),
+        classes=charts.classes(recording),
         engine=engine,
         engine_sentence=engine_sentence(engine) if engine else "",
         accuracy=summary.get("accuracy"),
         frames=chosen.shown(),
         film=chosen.film.frames(),
         film_taken=chosen.film.taken,
-        health=charts.as_html(charts.health(recording)) if recording.health else "",
+        health=charts.health(recording) if recording.health else "",
         facts=_facts(summary),
         stages=_stages(summary, deadline_ms),
-        plotly=charts.plotly_script(),
     )
 
 
@@ -154,10 +153,11 @@ def _tiles(summary: dict[str, Any], deadline_ms: float) -> list[dict[str, Any]]:
     kind = "work" if is_simulated(summary) else "latency"
     tiles = []
     for rank, value in summary["latency_ms"].items():
-        over = value is not None and value > deadline_ms
+        over = value is None or value > deadline_ms
         unit = "" if value is None else "ms"
+        text = shown(value, "{:.1f}", NO_RESULT if summary["frames_in"] else NO_VALUE)
         name = f"{kind} {rank.replace('_', '.')}"
-        tiles.append({"name": name, "value": shown(value, "{:.1f}"), "unit": unit, "over": over})
+        tiles.append({"name": name, "value": text, "unit": unit, "over": over})
 
     def add(name: str, value: str, over: bool = False) -> None:
         tiles.append({"name": name, "value": value, "unit": "", "over": over})

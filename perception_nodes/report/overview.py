@@ -8,16 +8,20 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from perception_nodes.core.budget import DEADLINE_MS, STAGES
-from perception_nodes.core.frame import stage_durations_ms
-from perception_nodes.report.annotate import decoded
-from perception_nodes.report.charts import DEADLINE_COLOUR, STAGE_COLOURS, worst_of_groups
+from perception_nodes.core.frame import IN_TIME, FrameStatus, latency_ms, stage_durations_ms
+from perception_nodes.report.annotate import STATUS_COLOURS, decoded
+from perception_nodes.report.chart import DEADLINE_COLOUR
+from perception_nodes.report.charts import STAGE_COLOURS, latency_axis, worst_of_groups
 from perception_nodes.report.chosen_frames import ChosenFrame, ChosenFrames
 from perception_nodes.report.drive_report import is_simulated, verdict
+from perception_nodes.report.page import NO_RESULT, shown
 from perception_nodes.report.recording import Recording
 from perception_nodes.report.static_chart import INK, SOFT, drawing, saved
 
 WIDTH_IN, HEIGHT_IN, DPI = 12.0, 7.0, 100
 MAX_BARS = 1000
+MAX_LABELS = 40
+"""Labels that have room beside each other."""
 PICTURES = 3
 CAPTION_LETTERS, CAPTION_LINES = 52, 3
 SENTENCE_LETTERS, SENTENCE_LINES = 105, 2
@@ -53,9 +57,9 @@ def overview(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames
 def _figures(summary: dict[str, Any]) -> str:
     kind = "work" if is_simulated(summary) else "latency"
     texts = [
-        f"{rank.replace('_', '.')} {value:.1f} ms"
+        f"{rank.replace('_', '.')} {shown(value, '{:.1f} ms', NO_RESULT)}"
         for rank, value in summary["latency_ms"].items()
-        if value is not None
+        if summary["frames_in"]
     ]
     texts = [f"{kind}:  " + "   ".join(texts)] if texts else []
     texts += [f"{summary['frames_in']} frames", f"{summary['detections']} objects"]
@@ -66,17 +70,37 @@ def _figures(summary: dict[str, Any]) -> str:
 
 def _timeline(axes: Axes, recording: Recording, deadline_ms: float) -> None:
     """Stages of the frames, stacked; of a long drive the worst frame of each group."""
-    shown = [stage_durations_ms(r) for r in worst_of_groups(recording.reports, MAX_BARS)]
+    reports = worst_of_groups(recording.reports, MAX_BARS)
+    shown = [stage_durations_ms(report) for report in reports]
+    latencies = [latency_ms(report) for report in reports]
+    scale = latency_axis(latencies, deadline_ms)
     edges = np.linspace(0, len(recording.reports), len(shown) + 1)
     level = np.zeros(len(shown))
     for stage, colour in zip(STAGES, STAGE_COLOURS, strict=True) if shown else ():
-        upper = level + [stages.get(stage, 0.0) for stages in shown]
+        took_ms = [stages.get(stage, 0.0) for stages in shown]
+        upper = np.minimum(level + took_ms, scale.top)
         axes.stairs(upper, edges, baseline=level, fill=True, color=colour, label=stage)
         level = upper
+    centres = ((edges[:-1] + edges[1:]) / 2).tolist()
+    slower: list[tuple[float, float]] = []
+    for report, latency, centre in zip(reports, latencies, centres, strict=True):
+        if report.status not in IN_TIME or scale.place(latency) > scale.top:
+            colour = STATUS_COLOURS[FrameStatus(report.status)]
+            axes.plot(centre, scale.place(latency), "o", ms=5, color=colour)
+        if latency is not None and latency > scale.top:
+            slower.append((latency, centre))
+    written: list[float] = []
+    for latency, centre in sorted(slower, reverse=True):
+        if all(abs(centre - other) > edges[-1] / MAX_LABELS for other in written):
+            written.append(centre)
+            axes.annotate(f"{latency:.0f}", (centre, scale.slower), (0, 5),
+                          textcoords="offset points", ha="center", size=9)  # fmt: skip
     axes.axhline(deadline_ms, color=DEADLINE_COLOUR, lw=2, ls="--",
                  label=f"deadline {deadline_ms:g} ms")  # fmt: skip
-    # A stall of a second would flatten everything else.
-    axes.set_ylim(0, max(1.25 * deadline_ms, min(level.max(initial=0.0), 4 * deadline_ms)))
+    axes.set_ylim(0, scale.end)
+    ticks = [tick for tick in axes.get_yticks() if tick <= scale.top]
+    places, names = zip(*scale.rails, strict=True)
+    axes.set_yticks([*ticks, *places], [*(f"{tick:g}" for tick in ticks), *names])
     axes.set_xlim(0, max(len(recording.reports), 1))
     axes.set(xlabel="frame", ylabel="ms")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(STAGES) + 1, borderpad=0)

@@ -5,19 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+FOLDER = Path(__file__).parent
 NO_VALUE = "–"
+NO_RESULT = "no result"
+"""Stands for the latency of a frame without detections, which is slower than all others."""
 MAX_LINES = 60
 """Changes between two runs that a page lists; the JSON file beside it has all of them."""
 
 
 def render(template: str, **values: Any) -> str:
-    """A page as HTML text; every value is escaped unless it is `Markup`.
+    """A page as HTML text; every value is escaped unless it is `Markup` or a chart.
 
     Args:
         template: name of a file in `templates/`.
-        values: what it is filled with; a page with charts also needs `plotly`, the script that
-            draws them.
+        values: what it is filled with.
     """
     return _ENVIRONMENT.get_template(template).render(values)
 
@@ -37,12 +40,17 @@ def jpeg_url(jpeg: bytes) -> str:
     return f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
 
 
+def _asset(name: str) -> Markup:
+    """A file of ours as a part of a page."""
+    return Markup((FOLDER / "assets" / name).read_text(encoding="utf-8"))
+
+
 _ENVIRONMENT = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    loader=FileSystemLoader(FOLDER / "templates"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters.update(shown=shown, counted=counted, jpeg_url=jpeg_url)
-_ENVIRONMENT.globals["MAX_LINES"] = MAX_LINES
+_ENVIRONMENT.globals.update(MAX_LINES=MAX_LINES, asset=_asset)

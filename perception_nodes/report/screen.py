@@ -16,8 +16,8 @@ from rich.text import Text
 
 from perception_nodes.core.budget import DEADLINE_MS, STAGES, Budget
 from perception_nodes.core.frame import STAMPS, FrameStatus
-from perception_nodes.core.statistics import MEDIAN_AND_P99, percentiles
-from perception_nodes.report.page import shown
+from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
+from perception_nodes.report.page import NO_RESULT, NO_VALUE, shown
 
 WINDOW_FRAMES = 300
 REFRESH_INTERVAL_S = 0.25
@@ -186,13 +186,15 @@ class LiveView:
         return table
 
     def _percentiles(self, start: int, end: int) -> tuple[float | None, float | None]:
-        """p50 and p99 of the milliseconds between two stamps, over the last frames."""
+        """p50 and p99 of the milliseconds between two stamps, over the last frames.
+
+        Of the whole way they are over all frames: see `summarize`.
+        """
         times_ns = np.array(self._stamps_ns, np.int64).reshape(-1, len(STAMPS))
         both = (times_ns[:, start] != 0) & (times_ns[:, end] != 0)
-        if not both.any():
-            return None, None
         durations_ms = (times_ns[both, end] - times_ns[both, start]) / 1e6
-        found = percentiles(durations_ms, MEDIAN_AND_P99)
+        without = int((~both).sum()) if end == -1 else 0
+        found = latency_percentiles(durations_ms, MEDIAN_AND_P99, without)
         return found["p50"], found["p99"]
 
     def _frame_rate(self) -> float:
@@ -226,10 +228,9 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row("detections", f"{summary['detections']}")
     latency = Text()
     for name, value in summary["latency_ms"].items():
-        late = value is not None and value > deadline_ms
-        latency.append(f"{name.replace('_', '.')} ").append(
-            _ms(value), "dark_orange" if late else ""
-        )
+        late = summary["frames_in"] and (value is None or value > deadline_ms)
+        text = shown(value, "{:.2f}", NO_RESULT if late else NO_VALUE)
+        latency.append(f"{name.replace('_', '.')} ").append(text, "dark_orange" if late else "")
         latency.append("   ")
     table.add_row(f"latency, ms (deadline {deadline_ms:g})", latency)
     for stage, values in summary["stages_ms"].items():

@@ -138,7 +138,8 @@ class Feed:
             found.model = report.model
             found.forget(now_ns - WINDOW_NS)
             found.reports.append((now_ns, report))
-            point = [round(begun_ns / 1e9, 4), facts["ms"], facts["status"]]
+            latency = facts["ms"] if report.published_ns else None
+            point = [round(begun_ns / 1e9, 4), latency, facts["status"]]
             found.frames.append((self._next(), point))
             if picture is not None:
                 found.picture, found.pictured_ns = (self._next(), facts, picture), now_ns

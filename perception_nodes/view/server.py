@@ -20,12 +20,13 @@ from pathlib import Path
 from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.http import HttpProcessingError
 
+from perception_nodes import report
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.page import MIN_TOKEN, TOKEN_VARIABLE
 from perception_nodes.view import access
 from perception_nodes.view.feed import Feed
 
-PAGE = Path(__file__).parent / "page"
+FOLDERS = (Path(__file__).parent / "page", Path(report.__file__).parent / "assets")
 TYPES = {
     ".html": "text/html",
     ".css": "text/css",
@@ -110,7 +111,8 @@ class PageServer:
         self._thread: threading.Thread | None = None
         self._files = {
             f"/{file.name}": (file.read_bytes(), TYPES[file.suffix])
-            for file in PAGE.iterdir()
+            for folder in FOLDERS
+            for file in folder.iterdir()
             if file.suffix in TYPES
         }
 

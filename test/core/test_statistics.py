@@ -47,15 +47,16 @@ def test_every_frame_is_counted_once():
     assert summary["miss_rate"] == pytest.approx((21 - in_time) / 21, abs=1e-6)
 
 
-def test_latency_is_that_of_published_frames_and_stages_of_those_that_passed():
+def test_an_unpublished_frame_is_slower_than_all_others_and_has_the_stages_that_it_passed():
     reports = [
         report(FrameStatus.OK, detections=3),
         report(FrameStatus.LATE, stages_ms=(1, 1, 9, 1, 1), detections=2),
         report(FrameStatus.SKIPPED_LATE, stages_ms=(7, 2, 0, 0, 0), reached=3),
     ]
     summary = summarize(reports)
-    assert summary["latency_ms"]["p50"] == pytest.approx(10.5)
-    assert summary["latency_ms"]["max"] == pytest.approx(13)
+    assert summary["latency_ms"] == {
+        "p50": pytest.approx(13), "p99": None, "p99_9": None, "max": None,
+    }  # fmt: skip
     assert summary["stages_ms"]["ingest"]["p50"] == pytest.approx(1)
     assert summary["stages_ms"]["ingest"]["p99"] > 6.8
     assert summary["stages_ms"]["inference"]["p50"] == pytest.approx(7)

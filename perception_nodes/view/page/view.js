@@ -5,11 +5,12 @@
 
 const MISSES = 60, LOG = 200, STALE_S = 1, LOST_MS = 2500, AGAIN_MS = 1000, WINDOW_S = 60;
 const CHART_MS = 500, TRACK_BUDGETS = 1.5;
+const SLOWER = 1.09, WITHOUT = 1.19, END = 1.26;  // rails beyond the top of the chart, as in the reports
 const STAGE_COLOURS = ["#a5b4fc", "#67c7e8", "#7b93ff", "#b197fc", "#ced4da"];
 
 const $ = (id) => document.getElementById(id);
 const decoder = new TextDecoder();
-let socket, setup, chosen, chart, heardMs = 0, chartMs = 0, now = 0, opened = null;
+let socket, setup, chosen, chart, highestMs = 0, slower = [], heardMs = 0, chartMs = 0, now = 0, opened = null;
 let cameras = {};  // by name: {figure, canvas, frames, facts, picture, seenMs}
 let misses = [];
 
@@ -20,7 +21,8 @@ function element(kind, classes, text) {
   return made;
 }
 
-const number = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits);
+const number = (value, digits) => value === null || value === undefined ? "–"
+  : value === Infinity ? "no result" : value.toFixed(digits);
 const time = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 const word = ({ status }) => setup.statuses[status][0].replace("_", " ");
 const spent = ({ published, ms }) => published ? `${ms.toFixed(1)} ms` : "";
@@ -241,8 +243,9 @@ function showFigures() {
   const deadline = setup.deadline_ms, rows = [];
   const rate = frames.filter(([at]) => at > now - 2).length / 2;
   for (const [name, key] of [["p50", "p50"], ["p99", "p99"], ["p99.9", "p99_9"]]) {
-    const value = summary.latency_ms[key];
-    rows.push(tile(name, number(value, 1), "ms", value > deadline));
+    const value = summary.latency_ms[key], unknown = !summary.frames_in;
+    if (value === null && !unknown) rows.push(tile(name, "no result", "", true));
+    else rows.push(tile(name, number(value, 1), "ms", value > deadline));
   }
   const missed = summary.miss_rate;
   rows.push(tile("missed", missed === null ? "–" : (100 * missed).toFixed(missed && missed < 0.1 ? 2 : 0), "%", missed > 0));
@@ -250,7 +253,8 @@ function showFigures() {
   $("tiles").replaceChildren(...rows);
 
   const stages = Object.entries(setup.stages).map(([name, budget]) => [name, summary.stages_ms[name], budget]);
-  stages.push(["total", summary.latency_ms, deadline]);
+  const { p50, p99 } = summary.latency_ms, worst = summary.frames_in ? Infinity : null;
+  stages.push(["total", { p50: p50 ?? worst, p99: p99 ?? worst }, deadline]);
   $("stages").tBodies[0].replaceChildren(...stages.map(([name, { p50, p99 }, budget]) => {
     const row = element("tr", `${p99 > budget ? "over " : ""}${name === "total" ? "total" : ""}`);
     const track = element("div", "track"), limit = element("u");
@@ -280,10 +284,14 @@ function showFigures() {
 
 function showChart(frames) {
   const series = setup.statuses.map(() => []), seconds = [];
+  const known = frames.map(([, ms]) => ms ?? 0), deadline = setup.deadline_ms;
+  highestMs = Math.max(1.25 * deadline, Math.min(Math.max(...known) * 1.08, 4 * deadline));  // a stall would flatten all else
   for (const [at, ms, status] of frames) {
     seconds.push(at - now);
-    series.forEach((values, one) => values.push(one === status ? ms : null));
+    const place = ms === null ? WITHOUT * highestMs : ms > highestMs ? SLOWER * highestMs : ms;
+    series.forEach((values, one) => values.push(one === status ? place : null));
   }
+  slower = frames.filter(([, ms]) => ms > highestMs).map(([at, ms]) => [at - now, ms]);
   const data = [seconds, ...series];
   if (!chart) chart = makeChart(data);
   else chart.setData(data);
@@ -293,10 +301,6 @@ function makeChart(data) {
   const axis = { stroke: () => colour("--soft"), grid: { stroke: () => colour("--line"), width: 1 },
     ticks: { show: false }, font: "12px system-ui, sans-serif" };
   const box = $("chart");
-  const top = (plot, low, high) => {
-    const least = 1.25 * setup.deadline_ms;  // a stall would flatten all else
-    return [0, Math.max(least, Math.min((high ?? 0) * 1.08, 4 * setup.deadline_ms))];
-  };
   const line = (plot) => {
     const y = plot.valToPos(setup.deadline_ms, "y", true), { ctx: pen, bbox } = plot;
     pen.save();
@@ -307,14 +311,28 @@ function makeChart(data) {
     pen.moveTo(bbox.left, y);
     pen.lineTo(bbox.left + bbox.width, y);
     pen.stroke();
+    pen.font = `${12 * devicePixelRatio}px system-ui, sans-serif`;
+    pen.fillStyle = colour("--ink");
+    pen.textAlign = "center";
+    let free = bbox.left;
+    for (const [at, ms] of slower) {
+      const x = plot.valToPos(at, "x", true), text = ms.toFixed(0), half = pen.measureText(text).width / 2;
+      if (x - half < free) continue;
+      pen.fillText(text, x, plot.valToPos(SLOWER * highestMs, "y", true) - 6 * devicePixelRatio);
+      free = x + half + 4;
+    }
     pen.restore();
   };
+  const splits = (plot, axis, low, high, step) =>
+    [...Array(Math.floor(highestMs / step) + 1).keys()].map((place) => place * step).concat(SLOWER * highestMs, WITHOUT * highestMs);
+  const names = (ticks) => ticks.map((ms) => ms === SLOWER * highestMs ? `> ${highestMs.toFixed(0)} ms`
+    : ms === WITHOUT * highestMs ? "no result" : `${ms} ms`);
   const made = new uPlot({
     width: box.clientWidth, height: box.clientHeight, legend: { show: false },
     cursor: { drag: { x: false, y: false }, points: { show: false }, y: false },
-    scales: { x: { time: false, range: [-WINDOW_S, 0] }, y: { range: top } },
+    scales: { x: { time: false, range: [-WINDOW_S, 0] }, y: { range: () => [0, END * highestMs] } },
     axes: [{ ...axis, incrs: [5, 10, 20], space: 60, values: (_, ticks) => ticks.map((at) => at ? `${at} s` : "now"), size: 30 },
-      { ...axis, values: (_, ticks) => ticks.map((ms) => `${ms} ms`), size: 58 }],
+      { ...axis, splits, values: (_, ticks) => names(ticks), size: 68 }],
     series: [{}, ...setup.statuses.map(([name, tint, inTime]) => ({
       label: name, stroke: tint, paths: () => null,
       points: { show: true, fill: tint, stroke: tint, size: inTime ? 3 : 8, width: 0 } }))],
