@@ -174,7 +174,7 @@ def test_frames_without_detections_are_the_slowest_in_table_page_and_chart():
     cells = [next(iter(column.cells)) for column in result_table(found).columns]
     assert cells[2:6] == ["8.00", "none", "none", "none"]
     assert '<td class="number">8.00 ms</td><td class="number">none</td>' in render(found)
-    assert min(tail(found).data[0].y) == pytest.approx(0.02)
+    assert min(tail(found).tables[0][1]) == pytest.approx(0.02)
 
 
 def children() -> set[int]:
