@@ -82,15 +82,10 @@ def view_camera_frame(header: CameraHeader, payload: NDArray[np.uint8]) -> Image
         )
     if not -STAMP_LIMIT_NS <= header.stamp_ns < STAMP_LIMIT_NS:
         raise FrameRejected(f"camera frame: a stamp of {header.stamp_ns} ns does not fit a message")
-    return ImageView(
-        header.stamp_ns,
-        header.frame_id.decode(errors="replace"),
-        header.width,
-        header.height,
-        header.encoding.decode(errors="replace").lower(),
-        header.step,
-        memoryview(payload[: header.size_bytes]),
-    )
+    frame_id = header.frame_id.decode(errors="replace")
+    encoding = header.encoding.decode(errors="replace").lower()
+    layout = header.width, header.height, encoding, header.step
+    return ImageView(header.stamp_ns, frame_id, *layout, memoryview(payload[: header.size_bytes]))
 
 
 def camera_writer(
@@ -104,15 +99,8 @@ def camera_writer(
         frame_bytes: size of a frame; larger frames may follow.
         loaned: frames that are filled at the same time.
     """
-    return endpoint.writer(
-        f"{camera}/camera",
-        CameraHeader,
-        frame_bytes,
-        CAMERA_DEPTH,
-        CAMERA_BORROWED,
-        loaned,
-        CAMERA_SPARE,
-    )
+    depths = CAMERA_DEPTH, CAMERA_BORROWED, loaned, CAMERA_SPARE
+    return endpoint.writer(f"{camera}/camera", CameraHeader, frame_bytes, *depths)
 
 
 def camera_reader(

@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perception_nodes.cameras.source import CameraError
+from perception_nodes.cameras.camera_source import CameraError
 
 WAITING = 2
 

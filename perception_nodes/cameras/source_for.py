@@ -1,33 +1,31 @@
 """A source by what a user writes, such as `v4l2:/dev/video0` or `rtsp://HOST/PATH`."""
 
 import os
+from dataclasses import replace
 
-from perception_nodes.cameras.source import CameraError, CameraSource
+from perception_nodes.cameras.camera_source import CameraError, CameraSource
+from perception_nodes.cameras.v4l2_devices import V4l2Settings
 
 FORMS = "v4l2:/dev/video0, gst:PIPELINE, lib:LIBRARY.so, rtsp://HOST/PATH, or a video file"
+OWN_CHOICE = V4l2Settings()
+"""A device chooses its mode itself."""
+OPTIONS = {
+    "width": "size",
+    "height": "size",
+    "rate_hz": "rate",
+    "pixel_format": "format",
+    "exposure_us": "exposure",
+    "gain": "gain",
+}
+"""What users call the settings of V4L2."""
 
 
-def source_for(
-    text: str,
-    *,
-    width: int = 0,
-    height: int = 0,
-    rate_hz: float = 0.0,
-    pixel_format: str = "",
-    exposure_us: int | None = None,
-    gain: int | None = None,
-    loop: bool = False,
-) -> CameraSource:
+def source_for(text: str, wanted: V4l2Settings = OWN_CHOICE, *, loop: bool = False) -> CameraSource:
     """The source of that name; its module is imported now, its device opened later.
 
     Args:
         text: one of `FORMS`.
-        width: pixels, 0 for the source's own choice; V4L2.
-        height: the same.
-        rate_hz: frames a second, 0 for the source's own choice; V4L2.
-        pixel_format: the kernel's four letters; V4L2.
-        exposure_us: microseconds, turns automatic exposure off; V4L2.
-        gain: in the units of the device; V4L2.
+        wanted: mode and controls of a V4L2 device; for others, `OWN_CHOICE`.
         loop: begin a file anew at its end.
 
     Raises:
@@ -35,30 +33,19 @@ def source_for(
     """
     text = _located(text)
     kind, _, rest = text.partition(":")
-    of_v4l2 = {
-        "size": width or height,
-        "rate": rate_hz,
-        "format": pixel_format,
-        "exposure": exposure_us is not None,
-        "gain": gain is not None,
-    }
     if kind == "v4l2" or text.startswith("/dev/video"):
-        from perception_nodes.cameras.v4l2 import V4l2Source
-        from perception_nodes.cameras.v4l2_devices import V4l2Settings
+        from perception_nodes.cameras.v4l2_source import V4l2Source
 
-        device = rest if kind == "v4l2" else text
-        return V4l2Source(
-            V4l2Settings(device, width, height, rate_hz, pixel_format, exposure_us, gain)
-        )
-    for name, given in of_v4l2.items():
-        if given:
-            raise CameraError(f"{text}: {name} can only be set for v4l2: sources")
+        return V4l2Source(replace(wanted, device=rest if kind == "v4l2" else text))
+    for name, option in OPTIONS.items():
+        if getattr(wanted, name) != getattr(OWN_CHOICE, name):
+            raise CameraError(f"{text}: {option} can only be set for v4l2: sources")
     if kind == "gst":
-        from perception_nodes.cameras.gstreamer import GStreamerSource
+        from perception_nodes.cameras.gstreamer_source import GStreamerSource
 
         return GStreamerSource(rest)
     if kind == "lib":
-        from perception_nodes.cameras.library import LibrarySource
+        from perception_nodes.cameras.library_source import LibrarySource
 
         return LibrarySource(rest)
     if "://" in text or is_file(text):

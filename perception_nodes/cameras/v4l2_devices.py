@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from perception_nodes.cameras import v4l2_kernel as kernel
-from perception_nodes.cameras.source import CameraError
+from perception_nodes.cameras.camera_source import CameraError
 
 USUAL_SIZE = (1920, 1080)
 USUAL_RATE_HZ = 30.0
@@ -63,7 +63,7 @@ class CaptureDevice:
 
 @dataclass(frozen=True)
 class V4l2Settings:
-    """What is asked of a device; 0, empty or None leaves it to us or to the driver.
+    """Settings of a device; 0, empty or None leaves the choice to us or to the driver.
 
     Attributes:
         device: path.
@@ -75,7 +75,7 @@ class V4l2Settings:
         user_pointers: ask for them; without, frames are copied once.
     """
 
-    device: str
+    device: str = ""
     width: int = 0
     height: int = 0
     rate_hz: float = 0.0
@@ -93,15 +93,11 @@ def list_devices() -> list[CaptureDevice]:
             descriptor = kernel.open_device(path)
             try:
                 capability = capability_of(descriptor, path)
-                found.append(
-                    CaptureDevice(
-                        path,
-                        capability.card.decode(errors="replace"),
-                        capability.driver.decode(errors="replace"),
-                        list(modes_of(descriptor)),
-                        list(controls_of(descriptor)),
-                    )
+                card, driver = (
+                    text.decode(errors="replace") for text in (capability.card, capability.driver)
                 )
+                offered = [*modes_of(descriptor)], [*controls_of(descriptor)]
+                found.append(CaptureDevice(path, card, driver, *offered))
             finally:
                 os.close(descriptor)
     return found
@@ -177,17 +173,12 @@ def modes_of(descriptor: int, wanted: tuple[int, int] = (0, 0)) -> Iterator[Mode
         ):
             sizes, described = _sizes(size, wanted)
             for width, height in sizes:
-                rates = [
-                    interval.range[0].denominator / max(interval.range[0].numerator, 1)
-                    for interval in kernel.enumerated(
-                        descriptor,
-                        kernel.ENUM_FRAMEINTERVALS,
-                        kernel.FrameInterval,
-                        pixel_format=code,
-                        width=width,
-                        height=height,
-                    )
-                ]
+                at = {"pixel_format": code, "width": width, "height": height}
+                intervals = kernel.enumerated(
+                    descriptor, kernel.ENUM_FRAMEINTERVALS, kernel.FrameInterval, **at
+                )
+                shortest = [interval.range[0] for interval in intervals]
+                rates = [one.denominator / max(one.numerator, 1) for one in shortest]
                 for rate_hz in rates or [0.0]:
                     yield Mode(kernel.fourcc(code), width, height, rate_hz, described)
             if size.type != kernel.FRMSIZE_TYPE_DISCRETE:
@@ -222,10 +213,6 @@ def controls_of(descriptor: int) -> Iterator[DeviceControl]:
         except OSError:
             return
         if entry.type != kernel.CTRL_TYPE_CLASS and not entry.flags & kernel.CTRL_FLAG_DISABLED:
-            yield DeviceControl(
-                entry.name.decode(errors="replace"),
-                entry.minimum,
-                entry.maximum,
-                entry.default_value,
-            )
+            name = entry.name.decode(errors="replace")
+            yield DeviceControl(name, entry.minimum, entry.maximum, entry.default_value)
         entry = kernel.QueryControl(id=entry.id | kernel.CTRL_FLAG_NEXT_CTRL)

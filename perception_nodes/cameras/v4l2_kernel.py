@@ -8,9 +8,9 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
-from ctypes import c_char, c_int32, c_int64, c_uint8, c_uint32, c_ulong
-from typing import TypeVar
+from typing import Any, TypeVar
 
 BUF_TYPE_VIDEO_CAPTURE = 1
 MEMORY_MMAP, MEMORY_USERPTR = 1, 2
@@ -50,180 +50,125 @@ USUAL_MATRICES = {2: "SMPTE 240M", 3: "BT.709", 10: "BT.2020"}
 COLORSPACE_JPEG, FULL_RANGE = 7, 1
 
 
+TYPES: dict[str, Any] = {
+    "char": ctypes.c_char,
+    "u8": ctypes.c_uint8,
+    "u32": ctypes.c_uint32,
+    "s32": ctypes.c_int32,
+    "s64": ctypes.c_int64,
+    "ulong": ctypes.c_ulong,
+}
+
+
+def _fields(declared: str) -> list[tuple[str, Any]]:
+    """Fields of a structure, as C declares them: `u32 index, size[2]; char name[32]`."""
+    found = []
+    for declaration in declared.split("; "):
+        kind, _, names = declaration.partition(" ")
+        for name, count in re.findall(r"(\w+)(?:\[(\d+)\])?", names):
+            found.append((name, TYPES[kind] * int(count) if count else TYPES[kind]))
+    return found
+
+
 class Capability(ctypes.Structure):
     """`v4l2_capability`: what the device is."""
 
-    _fields_ = [
-        ("driver", c_char * 16),
-        ("card", c_char * 32),
-        ("bus_info", c_char * 32),
-        ("version", c_uint32),
-        ("capabilities", c_uint32),
-        ("device_caps", c_uint32),
-        ("reserved", c_uint32 * 3),
-    ]
+    _fields_ = _fields(
+        "char driver[16], card[32], bus_info[32]; u32 version, capabilities, device_caps, "
+        "reserved[3]"
+    )
 
 
 class FormatDescription(ctypes.Structure):
     """`v4l2_fmtdesc`: a pixel format that it has."""
 
-    _fields_ = [
-        ("index", c_uint32),
-        ("type", c_uint32),
-        ("flags", c_uint32),
-        ("description", c_char * 32),
-        ("pixelformat", c_uint32),
-        ("mbus_code", c_uint32),
-        ("reserved", c_uint32 * 3),
-    ]
+    _fields_ = _fields(
+        "u32 index, type, flags; char description[32]; u32 pixelformat, mbus_code, reserved[3]"
+    )
 
 
 class FrameSize(ctypes.Structure):
     """`v4l2_frmsizeenum`: a size, or the first two of `range` where it is one of a range."""
 
-    _fields_ = [
-        ("index", c_uint32),
-        ("pixel_format", c_uint32),
-        ("type", c_uint32),
-        ("range", c_uint32 * 6),  # min, max, step of width, then of height
-        ("reserved", c_uint32 * 2),
-    ]
+    _fields_ = _fields("u32 index, pixel_format, type, range[6], reserved[2]")
 
 
 class Fraction(ctypes.Structure):
     """`v4l2_fract`."""
 
-    _fields_ = [("numerator", c_uint32), ("denominator", c_uint32)]
+    _fields_ = _fields("u32 numerator, denominator")
+
+
+TYPES["Fraction"] = Fraction
 
 
 class FrameInterval(ctypes.Structure):
     """`v4l2_frmivalenum`: seconds from frame to frame at a size."""
 
-    _fields_ = [
-        ("index", c_uint32),
-        ("pixel_format", c_uint32),
-        ("width", c_uint32),
-        ("height", c_uint32),
-        ("type", c_uint32),
-        ("range", Fraction * 3),  # min, max, step
-        ("reserved", c_uint32 * 2),
-    ]
+    _fields_ = _fields(
+        "u32 index, pixel_format, width, height, type; Fraction range[3]; u32 reserved[2]"
+    )
 
 
 class Format(ctypes.Structure):
     """`v4l2_format` with its `v4l2_pix_format`."""
 
-    _fields_ = [
-        ("type", c_uint32),
-        ("padding", c_uint32),
-        ("width", c_uint32),
-        ("height", c_uint32),
-        ("pixelformat", c_uint32),
-        ("field", c_uint32),
-        ("bytesperline", c_uint32),
-        ("sizeimage", c_uint32),
-        ("colorspace", c_uint32),
-        ("priv", c_uint32),
-        ("flags", c_uint32),
-        ("ycbcr_enc", c_uint32),
-        ("quantization", c_uint32),
-        ("xfer_func", c_uint32),
-        ("rest", c_uint8 * 152),
-    ]
+    _fields_ = _fields(
+        "u32 type, padding, width, height, pixelformat, field, bytesperline, sizeimage, "
+        "colorspace, priv, flags, ycbcr_enc, quantization, xfer_func; u8 rest[152]"
+    )
 
 
 class StreamParameters(ctypes.Structure):
     """`v4l2_streamparm` with its `v4l2_captureparm`."""
 
-    _fields_ = [
-        ("type", c_uint32),
-        ("capability", c_uint32),
-        ("capturemode", c_uint32),
-        ("timeperframe", Fraction),
-        ("rest", c_uint8 * 184),
-    ]
+    _fields_ = _fields("u32 type, capability, capturemode; Fraction timeperframe; u8 rest[184]")
 
 
 class RequestBuffers(ctypes.Structure):
     """`v4l2_requestbuffers`."""
 
-    _fields_ = [
-        ("count", c_uint32),
-        ("type", c_uint32),
-        ("memory", c_uint32),
-        ("capabilities", c_uint32),
-        ("flags", c_uint8),
-        ("reserved", c_uint8 * 3),
-    ]
+    _fields_ = _fields("u32 count, type, memory, capabilities; u8 flags, reserved[3]")
 
 
 class Buffer(ctypes.Structure):
     """`v4l2_buffer`; `memory_at` is its union: an offset for mmap, or a user pointer."""
 
-    _fields_ = [
-        ("index", c_uint32),
-        ("type", c_uint32),
-        ("bytesused", c_uint32),
-        ("flags", c_uint32),
-        ("field", c_uint32),
-        ("timestamp_s", c_int64),
-        ("timestamp_us", c_int64),
-        ("timecode", c_uint32 * 4),
-        ("sequence", c_uint32),
-        ("memory", c_uint32),
-        ("memory_at", c_ulong),
-        ("length", c_uint32),
-        ("reserved2", c_uint32),
-        ("request_fd", c_int32),
-    ]
+    _fields_ = _fields(
+        "u32 index, type, bytesused, flags, field; s64 timestamp_s, timestamp_us; "
+        "u32 timecode[4], sequence, memory; ulong memory_at; u32 length, reserved2; "
+        "s32 request_fd"
+    )
 
 
 class QueryControl(ctypes.Structure):
     """`v4l2_queryctrl`: a control and its range."""
 
-    _fields_ = [
-        ("id", c_uint32),
-        ("type", c_uint32),
-        ("name", c_char * 32),
-        ("minimum", c_int32),
-        ("maximum", c_int32),
-        ("step", c_int32),
-        ("default_value", c_int32),
-        ("flags", c_uint32),
-        ("reserved", c_uint32 * 2),
-    ]
+    _fields_ = _fields(
+        "u32 id, type; char name[32]; s32 minimum, maximum, step, default_value; u32 flags, "
+        "reserved[2]"
+    )
 
 
 class Control(ctypes.Structure):
     """`v4l2_control`."""
 
-    _fields_ = [("id", c_uint32), ("value", c_int32)]
+    _fields_ = _fields("u32 id; s32 value")
 
 
 class EventSubscription(ctypes.Structure):
     """`v4l2_event_subscription`."""
 
-    _fields_ = [
-        ("type", c_uint32),
-        ("id", c_uint32),
-        ("flags", c_uint32),
-        ("reserved", c_uint32 * 5),
-    ]
+    _fields_ = _fields("u32 type, id, flags, reserved[5]")
 
 
 class Event(ctypes.Structure):
     """`v4l2_event`."""
 
-    _fields_ = [
-        ("type", c_uint32),
-        ("padding", c_uint32),
-        ("data", c_uint8 * 64),
-        ("pending", c_uint32),
-        ("sequence", c_uint32),
-        ("timestamp", c_int64 * 2),
-        ("id", c_uint32),
-        ("reserved", c_uint32 * 8),
-    ]
+    _fields_ = _fields(
+        "u32 type, padding; u8 data[64]; u32 pending, sequence; s64 timestamp[2]; u32 id, "
+        "reserved[8]"
+    )
 
 
 def _request(direction: int, number: int, structure: type) -> int:
@@ -240,8 +185,8 @@ REQBUFS = _request(_WR, 8, RequestBuffers)
 QUERYBUF = _request(_WR, 9, Buffer)
 QBUF = _request(_WR, 15, Buffer)
 DQBUF = _request(_WR, 17, Buffer)
-STREAMON = _request(_W, 18, c_int32)
-STREAMOFF = _request(_W, 19, c_int32)
+STREAMON = _request(_W, 18, ctypes.c_int32)
+STREAMOFF = _request(_W, 19, ctypes.c_int32)
 G_PARM = _request(_WR, 21, StreamParameters)
 S_PARM = _request(_WR, 22, StreamParameters)
 S_CTRL = _request(_WR, 28, Control)
@@ -252,7 +197,7 @@ DQEVENT = _request(_R, 89, Event)
 SUBSCRIBE_EVENT = _request(_W, 90, EventSubscription)
 
 
-def call(descriptor: int, request: int, argument: ctypes.Structure | c_int32) -> None:
+def call(descriptor: int, request: int, argument: ctypes.Structure | ctypes.c_int32) -> None:
     """Make a request that fills or reads `argument`.
 
     Raises:
@@ -282,7 +227,7 @@ def stream(descriptor: int, request: int) -> None:
     Raises:
         OSError: the driver refuses.
     """
-    call(descriptor, request, c_int32(BUF_TYPE_VIDEO_CAPTURE))
+    call(descriptor, request, ctypes.c_int32(BUF_TYPE_VIDEO_CAPTURE))
 
 
 def fourcc(code: int) -> bytes:

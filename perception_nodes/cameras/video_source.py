@@ -11,15 +11,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from perception_nodes.cameras.channel import CameraHeader
-from perception_nodes.cameras.mailbox import Arrived, Mailbox
-from perception_nodes.cameras.source import (
+from perception_nodes.cameras.camera_source import (
     CameraEnded,
     CameraError,
     CameraFormat,
     CameraGone,
     CapturedFrame,
 )
+from perception_nodes.cameras.channel import CameraHeader
+from perception_nodes.cameras.mailbox import Arrived, Mailbox
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.transport.shm import Writer
 from perception_nodes.video.demux import VideoInput, VideoPicture
@@ -79,24 +79,17 @@ class VideoSource:
         self._video = video = self._opened()
         context = video.stream.codec_context
         self._has_times = not video.container.format.flags & NO_TIMES
-        self._size = width, height = self._upright(context.width & ~1, context.height & ~1)
+        width, height = self._upright(context.width & ~1, context.height & ~1)
         if not width or not height:
             raise CameraGone(f"{self._url}: no frame size is known yet")
+        self._frame = "nv12", width, height, width, width * height * 3 // 2
         rate_hz = video.rate_hz(0.0)
         stamps = "of arrival" + ", without its jitter" * self._has_times if self._is_live else "now"
-        return CameraFormat(
-            "nv12",
-            width,
-            height,
-            width,
-            width * height * 3 // 2,
-            rate_hz,
-            1,
-            2,
+        told = (
             f"{self._url}, {context.name} {width}x{height} at {rate_hz:g} Hz, decoded, one copy; "
-            f"stamps are {stamps}",
-            may_pause=not self._is_live,
+            f"stamps are {stamps}"
         )
+        return CameraFormat(*self._frame, rate_hz, 1, 2, told, may_pause=not self._is_live)
 
     def _upright(self, width: int, height: int) -> tuple[int, int]:
         return (height, width) if self._turns % 2 else (width, height)
@@ -134,16 +127,16 @@ class VideoSource:
         found = self._decoded.take(timeout_ms / 1e3)
         if found is None:
             return None
-        width, height = self._size
-        if self._upright(found.frame.width & ~1, found.frame.height & ~1) != self._size:
+        _, width, height, _, size_bytes = self._frame
+        if self._upright(found.frame.width & ~1, found.frame.height & ~1) != (width, height):
             whole = self._video.whole
             self.close()  # its thread counts losses too
             self._kept(whole.drop(OTHER_SIZE))
             self._losses.add(found.lost + 1, found.cause or OTHER_SIZE)
             raise self._broken(f"{self._url} now gives frames of another size")
-        sample = self._slots.loan(width * height * 3 // 2)
+        sample = self._slots.loan(size_bytes)
         write_nv12(found.frame, sample.payload.reshape(height * 3 // 2, width), self._turns)
-        sample.header.describe(found.stamp_ns, "nv12", width, height, width, sample.payload.size)
+        sample.header.describe(found.stamp_ns, *self._frame)
         return CapturedFrame(sample, found.lost, found.cause)
 
     def close(self) -> None:

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.cameras.feed import CameraFeed
-from perception_nodes.cameras.source import CameraEnded
+from perception_nodes.cameras.camera_feed import CameraFeed
+from perception_nodes.cameras.camera_source import CameraEnded
 from perception_nodes.cameras.source_for import FORMS
 from perception_nodes.cameras.v4l2_devices import list_devices
 from perception_nodes.cameras.v4l2_kernel import letters

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from perception_nodes.cameras.source import CameraSource
+from perception_nodes.cameras.camera_source import CameraSource
 from perception_nodes.cameras.source_for import is_file, source_for
+from perception_nodes.cameras.v4l2_devices import V4l2Settings
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FRAME_ID_BYTES
@@ -307,16 +308,15 @@ class CameraSettings(Settings):
             CameraError: it is of no known form, a file is missing, or an option is not for it.
         """
         width, _, height = self.frame_size.partition("x")
-        return source_for(
-            self.source,
+        wanted = V4l2Settings(
             width=int(width or 0),
             height=int(height or 0),
             rate_hz=self.frame_rate,
             pixel_format=self.pixel_format,
             exposure_us=self.exposure_us or None,
             gain=None if self.gain < 0 else self.gain,
-            loop=self.loop,
         )
+        return source_for(self.source, wanted, loop=self.loop)
 
 
 class RepublishSettings(Settings):

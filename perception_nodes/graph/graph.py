@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from perception_nodes.cameras.source import CameraError
+from perception_nodes.cameras.camera_source import CameraError
 from perception_nodes.graph.config import (
     DEFAULT_CAMERA,
     CameraSettings,

@@ -3,8 +3,8 @@
 import sys
 import time
 
-from perception_nodes.cameras.feed import CameraFeed
-from perception_nodes.cameras.source import CameraEnded, CameraError, CameraGone
+from perception_nodes.cameras.camera_feed import CameraFeed
+from perception_nodes.cameras.camera_source import CameraEnded, CameraError, CameraGone
 from perception_nodes.cameras.source_for import is_file
 from perception_nodes.graph.config import CameraSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode

@@ -31,14 +31,7 @@ def read_calibration(path: str | Path) -> CameraInfo:
         )
     except KeyError as error:
         raise UnknownLens(f"calibration {path}: key {error} is missing") from error
-    except (
-        OSError,
-        OverflowError,
-        RecursionError,
-        TypeError,
-        ValueError,
-        yaml.YAMLError,
-    ) as error:
+    except (OSError, OverflowError, RecursionError, TypeError, ValueError, yaml.YAMLError) as error:
         raise UnknownLens(f"calibration {path}: {' '.join(str(error).split())}") from error
     if len(info.matrix) != 9:
         raise UnknownLens(f"calibration {path}: camera_matrix has {len(info.matrix)} values, not 9")

@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.frame import ImageView
-from perception_nodes.preprocess.formats import ALIASES, DEEP, bytes_per_pixel, check_frame
+from perception_nodes.preprocess.formats import (
+    ALIASES,
+    BAYER,
+    BYTES_PER_PIXEL,
+    DEEP,
+    ROWS_OF_CHROMA,
+    check_frame,
+)
 
 Pixels = NDArray[np.uint8]
 Samples = NDArray[Any]
@@ -19,13 +26,13 @@ Samples = NDArray[Any]
 OUTLIERS = 1e-3
 """Share of a frame's samples that may be brighter than its significant bits can say."""
 
-# OpenCV names a Bayer pattern by its second row's second and third pixel.
-_DEMOSAIC = {
+DEMOSAIC = {
     "bayer_rggb": cv2.COLOR_BayerBG2BGR,
     "bayer_bggr": cv2.COLOR_BayerRG2BGR,
     "bayer_gbrg": cv2.COLOR_BayerGR2BGR,
     "bayer_grbg": cv2.COLOR_BayerGB2BGR,
 }
+"""OpenCV names a Bayer pattern by the second and third pixel of its second row."""
 
 # BT.601, limited range, as a 3 x 4 matrix from (Y, U, V, 1) to (B, G, R).
 _KR, _KB = 0.299, 0.114
@@ -39,8 +46,34 @@ _YUV_TO_BGR = np.array(
     ]
 )
 YUV_TO_BGR = np.column_stack([_YUV_TO_BGR, _YUV_TO_BGR @ [-16, -128, -128]])
-YVU_TO_BGR = YUV_TO_BGR[:, [0, 2, 1, 3]]
-"""The same from (Y, V, U, 1)."""
+
+
+def _bayer_to_bgr(pattern: str) -> NDArray[np.float64]:
+    """From a 2 x 2 cell's samples (and 1) to BGR: red, blue, and the mean of its two greens."""
+    matrix = np.zeros((3, 4))
+    for position, colour in enumerate(pattern):
+        matrix["bgr".index(colour), position] = 0.5 if colour == "g" else 1.0
+    return matrix
+
+
+CONVERSIONS = {
+    "mono8": cv2.COLOR_GRAY2BGR,
+    "8uc1": cv2.COLOR_GRAY2BGR,
+    "rgb8": cv2.COLOR_RGB2BGR,
+    "bgra8": cv2.COLOR_BGRA2BGR,
+    "rgba8": cv2.COLOR_RGBA2BGR,
+}
+"""OpenCV's conversions to BGR of encodings with one plane; those that are BGR have none."""
+MATRICES = {
+    "nv12": YUV_TO_BGR,
+    "nv21": YUV_TO_BGR[:, [0, 2, 1, 3]],  # from (Y, V, U, 1)
+    "uyvy": YUV_TO_BGR,
+    "yuyv": YUV_TO_BGR,
+    **{f"{family}8": _bayer_to_bgr(family.removeprefix("bayer_")) for family in BAYER},
+}
+"""Matrices to BGR from the channels of all planes and 1."""
+YUV_CHANNELS = {"uyvy": ((0, 1), (1, 0), (1, 2)), "yuyv": ((0, 0), (1, 1), (1, 3))}
+"""Plane and channel of Y, U and V where they lie between others."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +100,19 @@ def planes_of(image: ImageView) -> list[Plane]:
         FrameRejected: see `check_frame`.
     """
     encoding, rows = check_frame(image)
-    width, height, step = image.width, image.height, image.step
-    row_bytes = width * bytes_per_pixel(encoding)
+    layout, _ = DEEP.get(encoding, (encoding, 8))
+    channels, height, step = BYTES_PER_PIXEL[layout], image.height, image.step
+    row_bytes = image.width * channels * (1 if layout == encoding else 2)
     lines = np.frombuffer(image.data, np.uint8, rows * step).reshape(rows, step)[:, :row_bytes]
-    if encoding in DEEP:
-        encoding = DEEP[encoding][0]
+    if layout != encoding:
         lines = lines.view("<u2")
-
-    if encoding in ("nv12", "nv21"):
-        chroma = lines[height:].reshape(height // 2, width // 2, 2)
+    if layout in ROWS_OF_CHROMA:
+        chroma = lines[height:].reshape(height // 2, image.width // 2, 2)
         return [Plane(lines[:height]), Plane(chroma, 2, 2)]
-    if encoding in ("uyvy", "yuyv"):
+    if layout in YUV_CHANNELS:
         return [Plane(_split(lines, 2)), Plane(_split(lines, 4), 2, 1)]
-    if encoding.startswith("bayer"):
+    if layout.startswith("bayer"):
         return [Plane(_split(lines[0::2], 2), 2, 2), Plane(_split(lines[1::2], 2), 2, 2)]
-    channels = bytes_per_pixel(encoding)
     return [Plane(lines if channels == 1 else _split(lines, channels))]
 
 
@@ -131,33 +162,16 @@ def planes_to_bgr(encoding: str, planes: list[Pixels], out: Pixels) -> None:
         out: uint8 [h, w, 3]; receives BGR.
     """
     encoding = ALIASES.get(encoding, encoding)
-    encoding = DEEP[encoding][0] if encoding in DEEP else encoding
-    first = planes[0]
-    if encoding == "bgr8":
-        np.copyto(out, first)
-    elif encoding in ("mono8", "8uc1"):
-        cv2.cvtColor(first, cv2.COLOR_GRAY2BGR, dst=out)
-    elif encoding == "rgb8":
-        cv2.cvtColor(first, cv2.COLOR_RGB2BGR, dst=out)
-    elif encoding == "bgra8":
-        cv2.cvtColor(first, cv2.COLOR_BGRA2BGR, dst=out)
-    elif encoding == "rgba8":
-        cv2.cvtColor(first, cv2.COLOR_RGBA2BGR, dst=out)
-    elif encoding in ("nv12", "nv21"):
-        matrix = YUV_TO_BGR if encoding == "nv12" else YVU_TO_BGR
-        cv2.transform(cv2.merge([first, planes[1]]), matrix, dst=out)
-    elif encoding in ("uyvy", "yuyv"):
-        luma, chroma = (1, 0) if encoding == "uyvy" else (0, 1)
-        yuv = cv2.merge(
-            [
-                np.ascontiguousarray(first[:, :, luma]),
-                np.ascontiguousarray(planes[1][:, :, chroma]),
-                np.ascontiguousarray(planes[1][:, :, chroma + 2]),
-            ]
-        )
-        cv2.transform(yuv, YUV_TO_BGR, dst=out)
+    layout, _ = DEEP.get(encoding, (encoding, 8))
+    if layout in CONVERSIONS:
+        cv2.cvtColor(planes[0], CONVERSIONS[layout], dst=out)
+    elif layout in MATRICES:
+        if layout in YUV_CHANNELS:
+            picked = (planes[plane][:, :, channel] for plane, channel in YUV_CHANNELS[layout])
+            planes = [np.ascontiguousarray(one) for one in picked]
+        cv2.transform(cv2.merge(planes), MATRICES[layout], dst=out)
     else:
-        _bayer_to_bgr(encoding, planes, out)
+        np.copyto(out, planes[0])
 
 
 def demosaic(image: ImageView) -> ImageView:
@@ -167,7 +181,7 @@ def demosaic(image: ImageView) -> ImageView:
     family = image.encoding[: len("bayer_rggb")]
     if image.encoding in DEEP:
         mosaic = mosaic[:, : 2 * image.width].view("<u2")
-    bgr = cv2.cvtColor(mosaic[:, : image.width], _DEMOSAIC[family])
+    bgr = cv2.cvtColor(mosaic[:, : image.width], DEMOSAIC[family])
     return converted(image, np.asarray(bgr))
 
 
@@ -180,18 +194,9 @@ def converted(image: ImageView, pixels: Samples, family: str = "bgr") -> ImageVi
         family: its encoding, without the number of bits.
     """
     height, width = pixels.shape[:2]
-    encoding = f"{family}{8 * pixels.itemsize}"
-    data = memoryview(pixels.reshape(-1)).cast("B")
-    return ImageView(
-        image.stamp_ns,
-        image.frame_id,
-        width,
-        height,
-        encoding,
-        pixels.strides[0],
-        data,
-        image.copies + 1,
-    )
+    encoding, data = f"{family}{8 * pixels.itemsize}", memoryview(pixels.reshape(-1)).cast("B")
+    facts = image.stamp_ns, image.frame_id, width, height, encoding, pixels.strides[0], data
+    return ImageView(*facts, image.copies + 1)
 
 
 def _split(lines: Samples, channels: int) -> Samples:
@@ -204,12 +209,3 @@ def _split(lines: Samples, channels: int) -> Samples:
         (lines.strides[0], channels * size, size),
         writeable=False,
     )
-
-
-def _bayer_to_bgr(encoding: str, planes: list[Pixels], out: Pixels) -> None:
-    """Convert 2 x 2 Bayer cells: each gives red, blue, and the mean of its two greens."""
-    pattern = encoding[len("bayer_") : -1]
-    matrix = np.zeros((3, 4))
-    for position, colour in enumerate(pattern):
-        matrix["bgr".index(colour), position] = 0.5 if colour == "g" else 1.0
-    cv2.transform(cv2.merge(planes), matrix, dst=out)

@@ -2,38 +2,20 @@
 
 from perception_nodes.core.frame import FrameRejected, ImageView
 
+BAYER = ("bayer_rggb", "bayer_bggr", "bayer_gbrg", "bayer_grbg")
 BYTES_PER_PIXEL = {
-    "bgr8": 3,
-    "rgb8": 3,
-    "8uc3": 3,
-    "bgra8": 4,
-    "rgba8": 4,
-    "mono8": 1,
-    "8uc1": 1,
-    "uyvy": 2,
-    "yuyv": 2,
-    "bayer_rggb8": 1,
-    "bayer_bggr8": 1,
-    "bayer_gbrg8": 1,
-    "bayer_grbg8": 1,
-    "nv12": 1,
-    "nv21": 1,
+    **dict.fromkeys(("bgr8", "rgb8", "8uc3"), 3),
+    **dict.fromkeys(("bgra8", "rgba8"), 4),
+    **dict.fromkeys(("mono8", "8uc1"), 1),
+    **dict.fromkeys(("uyvy", "yuyv"), 2),
+    **dict.fromkeys((f"{family}8" for family in BAYER), 1),
+    **dict.fromkeys(("nv12", "nv21"), 1),
 }
 """Bytes of a pixel, for planar encodings in the first plane."""
-
-_BAYER = ("bayer_rggb", "bayer_bggr", "bayer_gbrg", "bayer_grbg")
-DEEP = {
-    f"{family}{bits}": (f"{family}8", bits)
-    for families, depths in (
-        (("mono", *_BAYER), (10, 12, 14, 16)),
-        (("bgr", "rgb", "bgra", "rgba"), (16,)),
-    )
-    for family in families
-    for bits in depths
-}
+DEEP = {f"{one}{bits}": (f"{one}8", bits) for one in ("mono", *BAYER) for bits in (10, 12, 14, 16)}
+DEEP |= {f"{one}16": (f"{one}8", 16) for one in ("bgr", "rgb", "bgra", "rgba")}
 """Encodings with 16 bits a sample, the most significant byte last: the encoding of the same layout
 with 8 bits, and how many bits are significant at most."""
-
 ALIASES = {
     "yuv422": "uyvy",
     "yuv422_yuy2": "yuyv",
@@ -42,13 +24,12 @@ ALIASES = {
     "16uc3": "bgr16",
     "16uc4": "bgra16",
 }
-
-
-def bytes_per_pixel(encoding: str) -> int:
-    """Bytes of a pixel of any known encoding that is not an alias; see `BYTES_PER_PIXEL`."""
-    if encoding in DEEP:
-        return 2 * BYTES_PER_PIXEL[DEEP[encoding][0]]
-    return BYTES_PER_PIXEL[encoding]
+ROWS_OF_CHROMA = ("nv12", "nv21")
+EVEN = {
+    **dict.fromkeys(("uyvy", "yuyv"), (2, 1)),
+    **dict.fromkeys((*ROWS_OF_CHROMA, *(f"{family}8" for family in BAYER)), (2, 2)),
+}
+"""What width and height are multiples of, where that is more than 1."""
 
 
 def check_in_place(image: ImageView) -> tuple[str, int]:
@@ -80,7 +61,8 @@ def check_frame(image: ImageView) -> tuple[str, int]:
     """
     encoding = ALIASES.get(image.encoding, image.encoding)
     width, height, step = image.width, image.height, image.step
-    if encoding not in BYTES_PER_PIXEL and encoding not in DEEP:
+    layout, _ = DEEP.get(encoding, (encoding, 8))
+    if layout not in BYTES_PER_PIXEL:
         known = ", ".join([*BYTES_PER_PIXEL, *ALIASES, "jpeg", "png"])
         raise FrameRejected(
             f"encoding {image.encoding!r} is not supported; known are {known}, and with more bits "
@@ -88,17 +70,17 @@ def check_frame(image: ImageView) -> tuple[str, int]:
         )
     if width <= 0 or height <= 0:
         raise FrameRejected(f"{encoding}: size {width}x{height} holds no pixels")
-    row_bytes = width * bytes_per_pixel(encoding)
-    rows = height * 3 // 2 if encoding in ("nv12", "nv21") else height
+    row_bytes = width * BYTES_PER_PIXEL[layout] * (1 if layout == encoding else 2)
+    rows = height * 3 // 2 if layout in ROWS_OF_CHROMA else height
     if step < row_bytes:
         raise FrameRejected(f"{encoding}: step {step} is less than the {row_bytes} bytes of a row")
-    if encoding in DEEP and step % 2:
+    if layout != encoding and step % 2:
         raise FrameRejected(f"{encoding}: step {step} splits a sample of two bytes")
     if len(image.data) < rows * step:
         raise FrameRejected(
             f"{encoding}: {len(image.data)} bytes are fewer than {rows} rows of {step}"
         )
-    if encoding.startswith(("bayer", "nv", "uyvy", "yuyv")):
-        if width % 2 or (height % 2 and encoding not in ("uyvy", "yuyv")):
-            raise FrameRejected(f"{encoding}: size {width}x{height} is not even")
+    even_x, even_y = EVEN.get(layout, (1, 1))
+    if width % even_x or height % even_y:
+        raise FrameRejected(f"{encoding}: size {width}x{height} is not even")
     return encoding, rows

@@ -2,10 +2,15 @@
 
 import pytest
 
-from perception_nodes.cameras import feed as feed_module
+from perception_nodes.cameras import camera_feed as feed_module
+from perception_nodes.cameras.camera_feed import CameraFeed
+from perception_nodes.cameras.camera_source import (
+    CameraError,
+    CameraFormat,
+    CameraGone,
+    CapturedFrame,
+)
 from perception_nodes.cameras.channel import camera_reader
-from perception_nodes.cameras.feed import CameraFeed
-from perception_nodes.cameras.source import CameraError, CameraFormat, CameraGone, CapturedFrame
 
 
 class Scripted:

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from perception_nodes.cameras.camera_feed import CameraFeed
+from perception_nodes.cameras.camera_source import CameraError, CameraGone
 from perception_nodes.cameras.channel import (
     CAMERA_BORROWED,
     CAMERA_DEPTH,
@@ -19,9 +21,7 @@ from perception_nodes.cameras.channel import (
     camera_reader,
     view_camera_frame,
 )
-from perception_nodes.cameras.feed import CameraFeed
-from perception_nodes.cameras.library import VERSION, LibraryFormat, LibrarySource
-from perception_nodes.cameras.source import CameraError, CameraGone
+from perception_nodes.cameras.library_source import VERSION, LibraryFormat, LibrarySource
 from perception_nodes.transport.domain import config_of
 from perception_nodes.transport.shm import MAX_PROCESSES
 
@@ -162,7 +162,7 @@ def test_a_library_that_does_not_return_ends_the_process(tmp_path):
 import sys, time
 from types import SimpleNamespace
 import numpy as np
-from perception_nodes.cameras import library
+from perception_nodes.cameras import library_source as library
 from perception_nodes.cameras.channel import CameraHeader
 library.BLOCKED_S = 0.2
 slot = SimpleNamespace(header=CameraHeader(), payload=np.zeros(1, np.uint8))

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from perception_nodes.cameras.gstreamer import UNSET, GStreamerSource
+from perception_nodes.cameras.gstreamer_source import UNSET, GStreamerSource
 
 
 @pytest.mark.parametrize(

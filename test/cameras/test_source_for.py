@@ -2,10 +2,10 @@
 
 import pytest
 
-from perception_nodes.cameras.source import CameraError, CameraGone
+from perception_nodes.cameras.camera_source import CameraError, CameraGone
 from perception_nodes.cameras.source_for import is_file, source_for
-from perception_nodes.cameras.v4l2 import V4l2Source
 from perception_nodes.cameras.v4l2_devices import Mode, V4l2Settings, choose_mode
+from perception_nodes.cameras.v4l2_source import V4l2Source
 from perception_nodes.cameras.video_source import VideoSource
 
 WEBCAM = [
@@ -54,7 +54,7 @@ def test_what_is_of_no_known_form_is_told_the_known_ones(text):
 
 def test_options_of_v4l2_are_refused_for_others():
     with pytest.raises(CameraError, match="gain can only be set for v4l2: sources"):
-        source_for("rtsp://127.0.0.1/front", gain=3)
+        source_for("rtsp://127.0.0.1/front", V4l2Settings(gain=0))
 
 
 def test_a_device_that_is_not_there_may_come_back():

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from perception_nodes.cameras import v4l2
 from perception_nodes.cameras import v4l2_kernel as kernel
-from perception_nodes.cameras.source import CameraError, colour_note
+from perception_nodes.cameras import v4l2_source as v4l2
+from perception_nodes.cameras.camera_source import CameraError, colour_note
 from perception_nodes.cameras.source_for import source_for
 from perception_nodes.cameras.v4l2_devices import Mode, V4l2Settings, choose_mode
 

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from turned_video import TURNS, bright_edge, write_turned
 
-from perception_nodes.cameras import feed as feed_module
+from perception_nodes.cameras import camera_feed as feed_module
 from perception_nodes.cameras import video_source as video_module
+from perception_nodes.cameras.camera_feed import CameraFeed
+from perception_nodes.cameras.camera_source import CameraEnded, CameraError, CameraGone
 from perception_nodes.cameras.channel import camera_reader, view_camera_frame
-from perception_nodes.cameras.feed import CameraFeed
-from perception_nodes.cameras.source import CameraEnded, CameraError, CameraGone
 from perception_nodes.cameras.video_source import VideoSettings, VideoSource
 from perception_nodes.core.frame import ImageView
 from perception_nodes.video.ffmpeg import write_nv12

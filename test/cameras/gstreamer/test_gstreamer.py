@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 
+from perception_nodes.cameras.camera_source import CameraError, CameraGone
 from perception_nodes.cameras.channel import camera_reader, camera_writer, view_camera_frame
-from perception_nodes.cameras.gstreamer import ENCODINGS, REMEDY, GStreamerSource
-from perception_nodes.cameras.source import CameraError, CameraGone
+from perception_nodes.cameras.gstreamer_source import ENCODINGS, REMEDY, GStreamerSource
 from perception_nodes.core.frame import FrameHeader
 from perception_nodes.preprocess.cpu import Preprocessor
 

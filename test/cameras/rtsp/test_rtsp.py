@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from relay import LossyRelay
 
-from perception_nodes.cameras import feed as feed_module
+from perception_nodes.cameras import camera_feed as feed_module
+from perception_nodes.cameras.camera_feed import CameraFeed
 from perception_nodes.cameras.channel import camera_reader, view_camera_frame
-from perception_nodes.cameras.feed import CameraFeed
 from perception_nodes.cameras.video_source import VideoSettings, VideoSource
 
 SYSTEM_PYTHON = "/usr/bin/python3"

@@ -16,11 +16,11 @@ import pytest
 from virtual_camera import DAMAGED, DEVICE, DROPPED, SECOND, control, unplugged
 
 from perception_nodes.cameras import v4l2_kernel as kernel
+from perception_nodes.cameras.camera_feed import CameraFeed
+from perception_nodes.cameras.camera_source import CameraError
 from perception_nodes.cameras.channel import CameraHeader, camera_reader, view_camera_frame
-from perception_nodes.cameras.feed import CameraFeed
-from perception_nodes.cameras.source import CameraError
-from perception_nodes.cameras.v4l2 import V4l2Source
 from perception_nodes.cameras.v4l2_devices import V4l2Settings, list_devices
+from perception_nodes.cameras.v4l2_source import V4l2Source
 from perception_nodes.core.frame import FrameHeader
 from perception_nodes.preprocess.cpu import Preprocessor
 

@@ -9,8 +9,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from perception_nodes.cameras.camera_source import (
+    CameraError,
+    CameraFormat,
+    CameraGone,
+    CapturedFrame,
+)
 from perception_nodes.cameras.channel import CameraHeader, monotonic_us
-from perception_nodes.cameras.source import CameraError, CameraFormat, CameraGone, CapturedFrame
 from perception_nodes.transport.shm import Sample, Writer
 
 VERSION = 1
@@ -61,31 +66,20 @@ class LibrarySource:
                 found.error.decode(errors="replace") or f"{self._path} gives no camera"
             )
         encoding = found.encoding.decode(errors="replace")
+        layout = encoding, found.width, found.height, found.step, found.size_bytes
         size = f"{found.width}x{found.height}"
-        return CameraFormat(
-            encoding,
-            found.width,
-            found.height,
-            found.step,
-            found.size_bytes,
-            found.rate_hz,
-            0,
-            2,
-            f"{self._path}, {encoding} {size} at {found.rate_hz:g} Hz, no copy",
-        )
+        told = f"{self._path}, {encoding} {size} at {found.rate_hz:g} Hz, no copy"
+        return CameraFormat(*layout, found.rate_hz, 0, 2, told)
 
     def _loaded(self) -> Any:
         try:
             library = ctypes.CDLL(str(self._path.resolve()))
             version = int(library.perception_camera_version())
             library.perception_camera_open.restype = ctypes.c_void_p
-            library.perception_camera_capture.argtypes = [
-                ctypes.c_void_p,
-                ctypes.c_void_p,
-                ctypes.c_void_p,
-                ctypes.c_uint32,
-            ]
-            library.perception_camera_close.argtypes = [ctypes.c_void_p]
+            pointer = ctypes.c_void_p
+            capture = library.perception_camera_capture
+            capture.argtypes = [pointer, pointer, pointer, ctypes.c_uint32]
+            library.perception_camera_close.argtypes = [pointer]
             library.perception_camera_close.restype = None
         except (OSError, AttributeError) as error:
             raise CameraError(

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from perception_nodes.cameras.channel import CameraHeader
-from perception_nodes.cameras.mailbox import Arrived, Mailbox
-from perception_nodes.cameras.source import (
+from perception_nodes.cameras.camera_source import (
     CameraError,
     CameraFormat,
     CameraGone,
     CapturedFrame,
     colour_note,
 )
+from perception_nodes.cameras.channel import CameraHeader
+from perception_nodes.cameras.mailbox import Arrived, Mailbox
 from perception_nodes.core.frame import MAX_GAP
 from perception_nodes.transport.shm import Writer
 
@@ -100,14 +100,9 @@ class GStreamerSource:
         self._size_bytes = facts.size
         self._frame = encoding, width, height, facts.stride[0], facts.size
         self._sequence: int | None = None
-        return CameraFormat(
-            *self._frame,
-            rate_hz,
-            1,
-            2,
-            f"gst:{self._description}, {name} {width}x{height} at {rate_hz:g} Hz, one copy"
-            + colour_note(encoding, matrix, colours.range == gst_video.VideoColorRange(1)),
-        )
+        told = f"gst:{self._description}, {name} {width}x{height} at {rate_hz:g} Hz, one copy"
+        told += colour_note(encoding, matrix, colours.range == gst_video.VideoColorRange(1))
+        return CameraFormat(*self._frame, rate_hz, 1, 2, told)
 
     def start(self, slots: Writer[CameraHeader]) -> None:
         """See `CameraSource`; the pipeline is running already."""

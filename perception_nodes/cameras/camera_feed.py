@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable
 
+from perception_nodes.cameras.camera_source import CameraGone, CameraSource
 from perception_nodes.cameras.channel import CameraHeader, camera_writer
-from perception_nodes.cameras.source import CameraGone, CameraSource
 from perception_nodes.core.frame import FRAME_ID_BYTES
 from perception_nodes.transport.shm import Endpoint, Writer
 

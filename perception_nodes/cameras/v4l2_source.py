@@ -15,14 +15,14 @@ from contextlib import suppress
 import numpy as np
 
 from perception_nodes.cameras import v4l2_kernel as kernel
-from perception_nodes.cameras.channel import CameraHeader
-from perception_nodes.cameras.source import (
+from perception_nodes.cameras.camera_source import (
     CameraError,
     CameraFormat,
     CameraGone,
     CapturedFrame,
     colour_note,
 )
+from perception_nodes.cameras.channel import CameraHeader
 from perception_nodes.cameras.v4l2_devices import (
     Mode,
     V4l2Settings,
@@ -90,20 +90,16 @@ class V4l2Source:
         encoding = kernel.ENCODINGS[code]
         self._format = given
         self._use_pointers = wanted.user_pointers and self._takes_pointers()
-        copies = 0 if self._use_pointers else 1
         step = 0 if encoding == "jpeg" else given.bytesperline
         self._frame = encoding, given.width, given.height, step
-        return CameraFormat(
-            *self._frame,
-            given.sizeimage,
-            rate_hz,
-            copies,
-            BUFFERS + 1 if self._use_pointers else 2,
+        copies, loaned, way = 1, 2, "mmap, one copy"
+        if self._use_pointers:
+            copies, loaned, way = 0, BUFFERS + 1, "user pointers, no copy"
+        told = (
             f"{path} ({capability.card.decode(errors='replace')}), {code.decode()} "
-            f"{given.width}x{given.height} at {rate_hz:g} Hz, "
-            + ("user pointers, no copy" if self._use_pointers else "mmap, one copy")
-            + colour_note(encoding, *_colours(given)),
-        )
+            f"{given.width}x{given.height} at {rate_hz:g} Hz, {way}"
+        ) + colour_note(encoding, *_colours(given))
+        return CameraFormat(*self._frame, given.sizeimage, rate_hz, copies, loaned, told)
 
     def _set_format(self, mode: Mode) -> kernel.Format:
         """Ask for a mode in whole pictures; what the driver gives."""
