@@ -23,7 +23,9 @@ FRAME_WIDTH, FRAME_HEIGHT = 1920, 1080
 """Size in pixels of the camera's frames that heights are told for."""
 TONES = {
     Terms.PERMISSIVE: "good",
+    Terms.ATTRIBUTION: "good",
     Terms.JUDGED: "good",
+    Terms.SHARE_ALIKE: "fair",
     Terms.COPYLEFT: "fair",
     Terms.OTHER: "fair",
     Terms.UNSTATED: "bad",

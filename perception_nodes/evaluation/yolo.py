@@ -21,6 +21,8 @@ ROUNDING = 1e-4
 """How far a coordinate may be outside the image: labels are written with few digits."""
 MOST_CLASSES = 1_000_000
 """The largest class number where no names say it: more is no class."""
+NO_BOX = re.compile(r"\s*\d+(\s+0(\.0*)?){4}\s*")
+"""A line of zeros behind a class, which some tools write for an object without a box."""
 _MARKS = ("classes.txt", "data.yaml")
 
 
@@ -216,7 +218,7 @@ def _read_file(label: Path, classes: int, errors: list[str]) -> NDArray[np.float
     """Read one label file, [n, 5] of class, centre and size; problems are added to `errors`."""
     rows = []
     for number, line in enumerate(label.read_text(errors="replace").splitlines(), start=1):
-        if not line.strip():
+        if not line.strip() or NO_BOX.fullmatch(line):
             continue
         try:
             rows.append(read_line(line, classes))

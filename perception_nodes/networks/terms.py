@@ -12,11 +12,13 @@ PERMISSIVE = frozenset(
     {
         *("apache 2.0", "apache license 2.0", "mit"),
         *("bsd", "bsd 2 clause", "bsd 3 clause"),
-        *("cc0", "cc0 1.0", "cc by 4.0"),
+        *("cc0", "cc0 1.0", "dbcl 1.0"),
         "our own",  # of whoever trains
     }
 )
 """Licences that ask for notices at most; as `_plain` writes them."""
+ATTRIBUTION = re.compile(r"cc by [\d.]+")
+SHARE_ALIKE = re.compile(r"cc by sa [\d.]+|odbl( v?[\d.]+)?")
 JUDGED = frozenset(
     {
         "annotations cc by 4.0, images of flickr under their own terms",  # COCO
@@ -36,16 +38,21 @@ class Terms(IntEnum):
     """What a licence asks for, the strictest last."""
 
     PERMISSIVE = 0
-    JUDGED = 1
-    COPYLEFT = 2
-    OTHER = 3
-    UNSTATED = 4
+    ATTRIBUTION = 1
+    JUDGED = 2
+    SHARE_ALIKE = 3
+    COPYLEFT = 4
+    OTHER = 5
+    UNSTATED = 6
 
 
 MEANING = {
     Terms.PERMISSIVE: "may be used in products, with the notices that its licence asks for",
+    Terms.ATTRIBUTION: "may be used in products that name its authors and its licence",
     Terms.JUDGED: "was made in part from images under terms of their own; whether these bind "
     "weights is for each company to judge",
+    Terms.SHARE_ALIKE: "may be used in products, but what is adapted from it may be passed on only "
+    "under the same licence; whether weights are adapted from images is for each company to judge",
     Terms.COPYLEFT: "may be passed on, or used behind a network, only with its source under the "
     "same licence",
     Terms.OTHER: "is not for products: some of its terms are non-commercial, or not on the list of "
@@ -88,7 +95,12 @@ def _terms_of_one(name: str) -> Terms:
         return Terms.UNSTATED
     if name in PERMISSIVE:
         return Terms.PERMISSIVE
-    return Terms.COPYLEFT if COPYLEFT.fullmatch(name) else Terms.OTHER
+    patterns = {
+        ATTRIBUTION: Terms.ATTRIBUTION,
+        SHARE_ALIKE: Terms.SHARE_ALIKE,
+        COPYLEFT: Terms.COPYLEFT,
+    }
+    return next((terms for one, terms in patterns.items() if one.fullmatch(name)), Terms.OTHER)
 
 
 def _names(license: str) -> list[str]:

@@ -76,6 +76,11 @@ def test_an_object_that_is_labelled_twice_is_one(yolo: Path) -> None:
     assert found.notes == (f"3 label lines repeat another one and count once: {yolo}/labels/a.txt",)
 
 
+def test_an_object_without_a_box_is_left_out(yolo: Path) -> None:
+    (yolo / "labels/a.txt").write_text("1 0 0 0 0\n0 0.5 0.5 0.5 0.5\n")
+    assert read_set(yolo).images[0].classes.tolist() == [0]
+
+
 def test_a_box_ends_at_the_border_of_its_image(yolo: Path) -> None:
     (yolo / "labels/a.txt").write_text("0 0.05 0.5 0.3 0.4\n0 0.50001 0.5 1 0.4\n")
     found = read_set(yolo)

@@ -77,7 +77,7 @@ def test_what_is_weak_is_named_and_nothing_else():
     [
         ("Apache-2.0", "CC0", "good", "may be used in products"),
         ("Apache-2.0", COCO, "good", "is for each company to judge"),
-        ("Apache-2.0", "CC BY-SA 4.0", "fair", "only with its source"),
+        ("Apache-2.0", "CC BY-SA 4.0", "fair", "under the same licence"),
         ("AGPL-3.0-only", "CC0", "fair", "only with its source"),
         ("Apache-2.0", "BDD100K terms", "fair", "is not for products"),
         (MODEL.license, "CC0", "fair", "is not for products"),

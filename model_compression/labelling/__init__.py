@@ -1,0 +1,1 @@
+"""Labels for road images, made by several detectors under permissive licences and by people."""
