@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import onnx
 import yaml
 
 from model_compression import contract
-from model_compression.config import Config
 from model_compression.origin import Origin
 from model_compression.quantization import RangeTable, emit, write_table
 from model_compression.quantization.emit import write_files
@@ -68,8 +67,24 @@ def interface(size_px: tuple[int, int], classes: Sequence[str]) -> dict[str, Any
     }
 
 
+class Settings(Protocol):
+    """What a configuration or a recipe says of a model."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the input."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+
+    @property
+    def seed(self) -> int:
+        """Of everything random."""
+
+
 def describe(
-    variant: Variant, config: Config, files: Mapping[str, dict[str, str]]
+    variant: Variant, config: Settings, files: Mapping[str, dict[str, str]]
 ) -> dict[str, Any]:
     """Describe a model for the run time, with the facts of its making."""
     first, *others = files
@@ -100,7 +115,7 @@ def describe(
     return description
 
 
-def write_variant(variant: Variant, config: Config, models: Path) -> Path:
+def write_variant(variant: Variant, config: Settings, models: Path) -> Path:
     """Write a model folder, the description last.
 
     Returns:

@@ -1,15 +1,15 @@
-"""Train a network of the `open` family, or go on with a training.
+"""Train a network of the `open` family and make model folders of it.
 
-    python -m model_compression.distillation RECIPE RUN [CHECKPOINT]
-
-RUN is a folder; a training that was stopped, by Ctrl-C or in any other way, goes on from it with
-the same command, two minutes lost at most. CHECKPOINT holds the weights of an earlier training, as
-
+    python -m model_compression.distillation train RECIPE RUN [--start CHECKPOINT]
     python -m model_compression.distillation checkpoint RUN FILE
+    python -m model_compression.distillation model RECIPE CHECKPOINT NAME WIDTHxHEIGHT [--steps N]
 
-writes them, in half precision.
+`train` ends with the recipe's steps, or by Ctrl-C. However it was stopped, the same command goes
+on; two minutes are lost at most. `checkpoint` writes the weights in half precision, for `--start`
+on another machine. `model` writes NAME-float and NAME, of 8 bits, into `--models`.
 """
 
+import argparse
 import json
 import signal
 import sys
@@ -22,6 +22,7 @@ import cv2
 import torch
 
 from model_compression.distillation.config import read_recipe
+from model_compression.distillation.folders import write_folders
 from model_compression.distillation.training import STATE, Trainer
 from model_compression.errors import CompressionError
 
@@ -58,11 +59,46 @@ def write_checkpoint(run: Path, file: Path) -> None:
     partial.rename(file)
 
 
+def size_of(text: str) -> tuple[int, int]:
+    """Read WIDTHxHEIGHT."""
+    width, height = map(int, text.split("x"))
+    return width, height
+
+
+def main() -> None:
+    """Read the command line and do what it says."""
+    parser = argparse.ArgumentParser(prog="python -m model_compression.distillation")
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("train")
+    one.add_argument("recipe", type=Path)
+    one.add_argument("run", type=Path)
+    one.add_argument("--start", type=Path)
+    one = commands.add_parser("checkpoint")
+    one.add_argument("run", type=Path)
+    one.add_argument("file", type=Path)
+    one = commands.add_parser("model")
+    one.add_argument("recipe", type=Path)
+    one.add_argument("checkpoint", type=Path)
+    one.add_argument("name")
+    one.add_argument("size", type=size_of)
+    one.add_argument("--steps", type=int, default=0, help="of quantization-aware training")
+    one.add_argument("--models", type=Path, default=Path("models"))
+    given = parser.parse_args()
+    match given.command:
+        case "train":
+            train(given.recipe, given.run, given.start)
+        case "checkpoint":
+            write_checkpoint(given.run, given.file)
+        case _:
+            recipe, models = read_recipe(given.recipe), given.models
+            for folder in write_folders(
+                recipe, given.checkpoint, given.name, given.size, models, given.steps
+            ):
+                print(folder)
+
+
 if __name__ == "__main__":
     try:
-        if sys.argv[1:2] == ["checkpoint"]:
-            write_checkpoint(*map(Path, sys.argv[2:4]))
-        else:
-            train(*map(Path, sys.argv[1:4]))
-    except (CompressionError, TypeError) as error:
-        sys.exit(f"{error}; python -m model_compression.distillation RECIPE RUN [CHECKPOINT]")
+        main()
+    except CompressionError as error:
+        sys.exit(str(error))

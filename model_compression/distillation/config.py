@@ -23,16 +23,25 @@ class Images(Section):
     license: License
 
 
+class Material(Section):
+    """What a network is made from beside images."""
+
+    name: str
+    license: License
+
+
 class Recipe(Section):
     """The whole file."""
 
-    name: str
+    license: License = Field(description="of the network; goes into model.yaml")
     network: Shape
     activation: Literal["relu", "hardswish"] = "relu"
     size: tuple[Side, Side] = Field(description="width and height of the network's input, pixels")
     data: Path = Field(description="folder of images and weights")
     teacher: str = Field(description="OpenVINO's .xml, below data")
-    teacher_license: License
+    teachers: tuple[Material, ...] = Field(
+        description="whose weights teach by maps or labels, and what they were trained on"
+    )
     labels: Path | None = Field(default=None, description="folder of label files")
     sources: tuple[Images, ...] = Field(min_length=1)
     batch: int = Field(default=16, ge=1)
@@ -46,6 +55,9 @@ class Recipe(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=5e-4, ge=0)
     features: float = Field(default=1.0, ge=0, description="weight of the teacher's maps")
+    weight_bits: int = Field(
+        default=7, ge=4, le=8, description="that weights are rounded to in the decay"
+    )
     seed: int = 0
 
     def frames(self) -> list[Frame]:

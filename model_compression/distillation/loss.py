@@ -41,11 +41,15 @@ class Grid:
             strides.append(torch.full((x.numel(),), float(stride)))
         self.centres_px, self.strides_px = torch.cat(centres), torch.cat(strides)
 
-    def boxes_px(self, bins: Tensor) -> Tensor:
-        """Decode logits [n, cells, 4, bins] to left, top, right, bottom [n, cells, 4]."""
-        steps = torch.arange(REG_MAX, dtype=torch.float32)
-        sides = bins.softmax(-1) @ steps * self.strides_px[:, None]
-        return torch.cat([self.centres_px - sides[..., :2], self.centres_px + sides[..., 2:]], -1)
+    def boxes_px(self, bins: Tensor, cells: Tensor | None = None) -> Tensor:
+        """Decode logits [..., cells, 4, bins] to left, top, right, bottom [..., cells, 4].
+
+        The cells are all, or those of the indices.
+        """
+        chosen = slice(None) if cells is None else cells
+        centres_px, strides_px = self.centres_px[chosen], self.strides_px[chosen]
+        sides = bins.softmax(-1) @ torch.arange(REG_MAX, dtype=torch.float32) * strides_px[:, None]
+        return torch.cat([centres_px - sides[..., :2], centres_px + sides[..., 2:]], -1)
 
 
 def flatten(outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -137,7 +141,7 @@ def label_loss(
         Losses of classes, boxes and bins, each for one object of full score.
     """
     bins, logits = flatten(outputs)
-    boxes_px, scores = grid.boxes_px(bins), logits.sigmoid()
+    boxes_px, scores = grid.boxes_px(bins.detach()), logits.sigmoid()
     target = torch.zeros_like(scores)
     weight = torch.ones_like(scores)
     rows: list[Tensor] = []
@@ -152,21 +156,13 @@ def label_loss(
     classes = (crossed * (scores - target).square() * weight).sum() / total
     image, cell = torch.cat(rows, 1)
     boxes, share = torch.cat(wanted), target[image, cell].amax(1)
-    giou = overlap(boxes_px[image, cell], boxes)[1]
-    place = _bins_of(grid, boxes, cell)
-    spread = functional.cross_entropy
-    chosen, low = bins[image, cell], place.long()
-    upper = place - low
-    both = [
-        spread(chosen.flatten(0, 1), (low + step).flatten(), reduction="none").view_as(place)
-        for step in (0, 1)
-    ]
-    spread_loss = (both[0] * (1 - upper) + both[1] * upper).mean(1)
-    return classes, ((1 - giou) * share).sum() / total, (spread_loss * share).sum() / total
-
-
-def _bins_of(grid: Grid, boxes_px: Tensor, cells: Tensor) -> Tensor:
-    """Distances to the sides in strides, [k, 4], less than the last bin."""
-    centres = grid.centres_px[cells]
-    sides = torch.cat([centres - boxes_px[:, :2], boxes_px[:, 2:] - centres], 1)
-    return (sides / grid.strides_px[cells, None]).clamp(0, REG_MAX - 1.01)
+    chosen = bins[image, cell]
+    giou = overlap(grid.boxes_px(chosen, cell), boxes)[1]
+    centres = grid.centres_px[cell]
+    sides = torch.cat([centres - boxes[:, :2], boxes[:, 2:] - centres], 1)
+    place = (sides / grid.strides_px[cell, None]).clamp(0, REG_MAX - 1.01)
+    low, upper = place.long(), place.frac()
+    logged = chosen.log_softmax(-1)
+    lower, higher = (logged.gather(2, (low + i)[..., None])[..., 0] for i in (0, 1))
+    spread = -(lower * (1 - upper) + higher * upper).mean(1)
+    return classes, ((1 - giou) * share).sum() / total, (spread * share).sum() / total

@@ -14,7 +14,7 @@ BACKBONE = ("Add_59", "Add_120", "BatchNormalization_154")
 """Operators whose maps have strides 8, 16 and 32 pixels of the teacher's picture."""
 PYRAMID = ("Conv_200", "Conv_201", "Conv_202", "Conv_203")
 """Operators whose maps have strides 8 to 64."""
-CHANNELS = (224, 320, 320, 160, 160, 160)
+CHANNELS = (128, 320, 320, 64, 64, 64)
 """Of the maps that ``Teacher.maps`` returns."""
 
 Map = NDArray[np.float16]
@@ -23,9 +23,8 @@ Map = NDArray[np.float16]
 class Teacher:
     """Computes what a student is to have in its maps.
 
-    A map of the student covers four places of a finer one of the teacher, whose channels stand one
-    after another in it. So the student learns at its own resolution what the teacher sees at
-    twice that.
+    A place of the student's maps covers four of the teacher's finer ones and has their mean, beside
+    the map of its own grid. So the student learns what the teacher sees at twice the resolution.
     """
 
     def __init__(self, network: Path, size_px: tuple[int, int], threads: int = 1) -> None:
@@ -64,18 +63,18 @@ class Teacher:
         """
         found = self._network(picture.transpose(2, 0, 1)[None].astype(np.float32))
         c8, c16, c32, p8, p16, p32, p64 = (value[0] for value in found.values())
-        coarse = by_place(c32).reshape(4, len(c32), *(side // 2 for side in c32.shape[1:]))
         wanted = [
-            np.concatenate([by_place(c8), c16]),
+            np.concatenate([mean_of_four(c8), c16]),
             c32,
-            coarse.mean(axis=0),
-            np.concatenate([by_place(p8), p16]),
-            np.concatenate([by_place(p16), p32]),
-            np.concatenate([by_place(p32), p64]),
+            mean_of_four(c32),
+            np.concatenate([mean_of_four(p8), p16]),
+            np.concatenate([mean_of_four(p16), p32]),
+            np.concatenate([mean_of_four(p32), p64]),
         ]
         return [one.astype(np.float16) for one in wanted]
 
 
-def by_place(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn a map [c, 2 h, 2 w] into [4 c, h, w], place by place of each square of four."""
-    return np.concatenate([values[:, y::2, x::2] for y in (0, 1) for x in (0, 1)])
+def mean_of_four(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Halve both sides of a map [c, 2 h, 2 w]."""
+    channels, height, width = values.shape
+    return values.reshape(channels, height // 2, 2, width // 2, 2).mean(axis=(2, 4))

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from model_compression.train import (
     half_precision,
     make_optimizer,
     map_channels,
+    rounded_weights,
     save_state,
     to_tensor,
     update_average,
@@ -131,29 +133,35 @@ class Trainer:
         Raises:
             CompressionError: the loss is no longer a number.
         """
-        recipe, rng = self.recipe, np.random.default_rng([self.recipe.seed, 1, self.step])
-        images = pictures(views, recipe.size, rng)
-        columns = zip(*(view.maps for view in views), strict=True)
-        wanted = [torch.from_numpy(np.stack(column)).float() for column in columns]
+        recipe = self.recipe
         for group in self._optimizer.param_groups:
             group["lr"] = rate(recipe, self.step, self._warmed_from)
+        self._optimizer.zero_grad()
+        falls = self.step >= recipe.steps * (1 - recipe.decay)
+        with rounded_weights(self.model, recipe.weight_bits) if falls else nullcontext():
+            total, losses = self._losses(views)
+            total.backward()
+        if not math.isfinite(total.item()):
+            raise CompressionError(f"the loss became {total.item()} at step {self.step}")
+        nn.utils.clip_grad_norm_(self.model.parameters(), GREATEST_NORM)
+        self._optimizer.step()
+        update_average(self.average, self.model, self.step)
+        self.step += 1
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _losses(self, views: list[View]) -> tuple[Tensor, dict[str, Tensor]]:
+        recipe = self.recipe
+        images = pictures(views, recipe.size, np.random.default_rng([recipe.seed, 1, self.step]))
+        columns = zip(*(view.maps for view in views), strict=True)
+        wanted = [torch.from_numpy(np.stack(column)).float() for column in columns]
         with half_precision():
             outputs = self.model(images)
             shares = self.adapters(self._maps.all, wanted)
         classes, boxes, bins = label_loss(self._grid, outputs, [view.known for view in views])
         total = classes + BOX_WEIGHT * boxes + BINS_WEIGHT * bins
         total = total + recipe.features * (1 - shares).sum()
-        if not math.isfinite(total.item()):
-            raise CompressionError(f"the loss became {total.item()} at step {self.step}")
-        self._optimizer.zero_grad()
-        total.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), GREATEST_NORM)
-        self._optimizer.step()
-        update_average(self.average, self.model, self.step)
-        self.step += 1
-        losses = {"classes": classes, "boxes": boxes, "bins": bins}
-        losses |= {f"map_{i}": share for i, share in enumerate(shares)}
-        return {name: float(value.detach()) for name, value in losses.items()}
+        named = {f"map_{i}": share for i, share in enumerate(shares)}
+        return total, {"classes": classes, "boxes": boxes, "bins": bins, **named}
 
     def run(self, report: Report, until: Callable[[], bool]) -> None:
         """Train until the recipe's steps are done, or ``until`` says so; then save.

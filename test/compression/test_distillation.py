@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 pytest.importorskip("ultralytics", reason="needs the build tools: make compression")
@@ -13,13 +14,15 @@ pytest.importorskip("ultralytics", reason="needs the build tools: make compressi
 from model_compression.config import Shape
 from model_compression.contract import REG_MAX
 from model_compression.distillation.__main__ import write_checkpoint
-from model_compression.distillation.config import Images, Recipe
+from model_compression.distillation.config import Images, Material, Recipe
+from model_compression.distillation.folders import write_folders
 from model_compression.distillation.loss import Grid, assign, label_loss, unknown
-from model_compression.distillation.teacher import CHANNELS, Teacher, by_place
-from model_compression.distillation.training import Trainer, rate
+from model_compression.distillation.teacher import CHANNELS, Teacher, mean_of_four
+from model_compression.distillation.training import STATE, Trainer, rate
 from model_compression.distillation.views import Frame, Known, View, draw_view
 from model_compression.distillation.weather import EFFECTS, worsen
 from model_compression.labels import CLASSES, Labels
+from perception_nodes.networks.model import load_model
 
 SIZE = (96, 64)
 INTEL = Path(os.environ.get("PERCEPTION_DATA", "")) / (
@@ -41,12 +44,12 @@ def known(boxes=(), classes=(), scores=(), ignored=(), of=()):
 
 def recipe(**changed):
     return Recipe(
-        name="tiny",
         network=Shape(widths=(32, 32, 32, 32), depths=(1, 1, 1, 1), neck=32, head=32),
         size=SIZE,
         data=Path(),
         teacher="none.xml",
-        teacher_license="CC0",
+        license="Apache-2.0",
+        teachers=(Material(name="a teacher", license="MIT"),),
         sources=(Images(name="none", images="*.jpg", license="CC0"),),
         **{"batch": 2, "steps": 10, "warm_up_steps": 2, **changed},
     )
@@ -69,12 +72,11 @@ def views():
     ]
 
 
-def test_four_places_of_the_teacher_are_one_of_the_student():
+def test_a_place_of_the_student_has_the_mean_of_four():
     fine = np.arange(2 * 4 * 6, dtype=np.float32).reshape(2, 4, 6)
-    found = by_place(fine)
-    assert found.shape == (8, 2, 3)
-    assert found[:, 1, 2].tolist() == [fine[c, 2 + y, 4 + x] for y in (0, 1) for x in (0, 1)
-                                       for c in (0, 1)]  # fmt: skip
+    found = mean_of_four(fine)
+    assert found.shape == (2, 2, 3)
+    assert found[1, 1, 2] == fine[1, 2:4, 4:6].mean()
 
 
 @pytest.mark.skipif(not INTEL.is_file(), reason="needs Intel's network in PERCEPTION_DATA")
@@ -92,7 +94,7 @@ def test_the_teachers_maps_are_those_of_its_detector():
     whole.reshape([1, 3, 2 * 64, 2 * 96])
     image = picture.transpose(2, 0, 1)[None].astype(np.float32)
     wanted = core.compile_model(whole, "CPU")(image)[2][0]
-    assert np.corrcoef(maps[3][128:].ravel(), wanted.ravel())[0, 1] > 0.999
+    assert np.corrcoef(maps[3][32:].ravel(), wanted.ravel())[0, 1] > 0.999
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -204,3 +206,24 @@ def test_the_learning_rate_rises_stays_and_falls():
     settings = recipe(steps=100, warm_up_steps=10, decay=0.2, learning_rate=1.0)
     found = [rate(settings, step, 40) for step in (40, 49, 70, 90, 99)]
     assert found == pytest.approx([0.1, 1, 1, 0.5, 0.05])
+
+
+def test_a_checkpoint_becomes_a_model_that_is_found_on_every_runtime(tmp_path, views):
+    rng = np.random.default_rng(0)
+    for index in range(10):
+        picture = rng.integers(0, 255, (16, 24, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"{index}.jpg"), cv2.resize(picture, SIZE))
+    trainer = Trainer(recipe(), tmp_path)
+    trainer.learn(views)
+    trainer.save()
+    given = recipe().model_copy(update={"data": tmp_path})
+    folders = write_folders(given, tmp_path / STATE, "tiny", (128, 96), tmp_path / "models", 1)
+    assert [folder.name for folder in folders] == ["tiny-float", "tiny"]
+    model = load_model(str(folders[1]))
+    assert list(model.classes) == list(CLASSES)
+    assert (model.input.width, model.input.height) == (128, 96)
+    described = yaml.safe_load((folders[1] / "model.yaml").read_text())
+    assert described["license"] == "Apache-2.0"
+    assert described["parent"] == "tiny-float"
+    assert {one["name"] for one in described["data"]} == {"a teacher", "none"}
+    assert (folders[1] / described["s8"]["file"]).is_file()

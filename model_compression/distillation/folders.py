@@ -1,0 +1,90 @@
+"""From a training to model folders: one of floats, and one of 8 bits for all runtimes."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from model_compression.distillation.config import Recipe
+from model_compression.distillation.training import make_network
+from model_compression.export import export
+from model_compression.frames import Frames, drawn, letterboxed
+from model_compression.model import count_gmac
+from model_compression.origin import Origin
+from model_compression.package import Variant, write_variant
+from model_compression.plain import PlainNetwork
+from model_compression.quantization import measure
+from model_compression.quantization.finetune import Schedule, finetune
+
+CALIBRATION_FRAMES = 256
+BATCH = 8
+
+
+def load_average(recipe: Recipe, checkpoint: Path) -> tuple[PlainNetwork, int]:
+    """Return the averaged network of a state or checkpoint, for inference, and its step."""
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    network = make_network(recipe)
+    network.load_state_dict(saved["average"])
+    return network.eval(), saved["step"]
+
+
+def origin_of(recipe: Recipe) -> Origin:
+    """What a recipe's networks are made from, and under which terms."""
+    parts = [(one.name, one.license) for one in (*recipe.teachers, *recipe.sources)]
+    return Origin(recipe.license, tuple(parts))
+
+
+def write_folders(
+    recipe: Recipe,
+    checkpoint: Path,
+    name: str,
+    size_px: tuple[int, int],
+    models: Path,
+    steps: int = 0,
+) -> list[Path]:
+    """Write model folders NAME-float and NAME, the second of 8 bits, in both dialects.
+
+    Args:
+        recipe: of the training.
+        checkpoint: state or checkpoint of it; the averaged weights are taken.
+        name: of the model.
+        size_px: width and height of the input, which may be another than that of the training.
+        models: folder that they are written into.
+        steps: of quantization-aware training; 0 for measured ranges alone.
+
+    Raises:
+        CompressionError: the frames cannot be used.
+    """
+    network, step = load_average(recipe, checkpoint)
+    sized = recipe.model_copy(update={"size": size_px})
+    with TemporaryDirectory() as scratch:
+        graph = export(network, Path(scratch) / "float.onnx", size_px)
+    paths = sorted({frame.path for frame in recipe.frames()})
+    frames = list(letterboxed(drawn(paths, CALIBRATION_FRAMES, recipe.seed), size_px))
+    table = measure(graph, frames, name, weight_bits=recipe.weight_bits)
+    made = {"distillation": {"steps": step, "batch": recipe.batch, "size": list(recipe.size)}}
+    variant = Variant(
+        name=f"{name}-float",
+        parent=None,
+        activation=recipe.activation,
+        gmac=round(count_gmac(network, size_px), 4),
+        parameters=sum(one.numel() for one in network.parameters()),
+        graph=graph,
+        origin=origin_of(recipe),
+        history=made,
+    )
+    folders = [write_variant(variant, sized, models)]
+    if steps:
+        graph, table = finetune(graph, table, _batches(frames, recipe.seed), Schedule(steps))
+    small = {"name": name, "parent": variant.name, "graph": graph, "table": table}
+    return [*folders, write_variant(replace(variant, **small), sized, models)]
+
+
+def _batches(frames: Frames, seed: int) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    while True:
+        chosen = rng.choice(len(frames), BATCH)
+        yield np.stack([frames[i][1] for i in chosen])
