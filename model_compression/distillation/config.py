@@ -30,13 +30,23 @@ class Material(Section):
     license: License
 
 
+class Stage(Section):
+    """A stretch of the training."""
+
+    until: int = Field(ge=1, description="step that it ends with, counted from the first stage on")
+    size: tuple[Side, Side] = Field(description="width and height of the input, pixels")
+    scales: tuple[float, float] = Field(
+        default=(0.75, 2.0),
+        description="least and greatest scale of a frame; 1 lies between fitting in and filling",
+    )
+
+
 class Recipe(Section):
     """The whole file."""
 
     license: License = Field(description="of the network; goes into model.yaml")
     network: Shape
     activation: Literal["relu", "hardswish"] = "relu"
-    size: tuple[Side, Side] = Field(description="width and height of the network's input, pixels")
     data: Path = Field(description="folder of images and weights")
     teacher: str = Field(description="OpenVINO's .xml, below data")
     teachers: tuple[Material, ...] = Field(
@@ -47,7 +57,7 @@ class Recipe(Section):
     batch: int = Field(default=16, ge=1)
     pool: int = Field(default=384, ge=1, description="views that batches are drawn from")
     repeats: int = Field(default=4, ge=1, description="batches that a view is in, in the mean")
-    steps: int = Field(ge=1, description="batches")
+    stages: tuple[Stage, ...] = Field(min_length=1)
     warm_up_steps: int = Field(default=300, ge=0)
     decay: float = Field(
         default=0.2, ge=0, le=1, description="last share, in which the learning rate falls to 0"
@@ -77,6 +87,11 @@ class Recipe(Section):
                 )
             frames += [Frame(path, labels.get(path)) for path in paths] * source.times
         return frames
+
+    @property
+    def steps(self) -> int:
+        """Batches of all stages."""
+        return self.stages[-1].until
 
     @property
     def classes(self) -> tuple[str, ...]:

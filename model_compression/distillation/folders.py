@@ -1,7 +1,7 @@
 """From a training to model folders: one of floats, and one of 8 bits for all runtimes."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +21,15 @@ from model_compression.quantization.finetune import Schedule, finetune
 
 CALIBRATION_FRAMES = 256
 BATCH = 8
+
+
+@dataclass(frozen=True)
+class Described:
+    """See ``package.Settings``."""
+
+    size: tuple[int, int]
+    classes: tuple[str, ...]
+    seed: int
 
 
 def load_average(recipe: Recipe, checkpoint: Path) -> tuple[PlainNetwork, int]:
@@ -59,13 +68,13 @@ def write_folders(
         CompressionError: the frames cannot be used.
     """
     network, step = load_average(recipe, checkpoint)
-    sized = recipe.model_copy(update={"size": size_px})
+    settings = Described(size_px, recipe.classes, recipe.seed)
     with TemporaryDirectory() as scratch:
         graph = export(network, Path(scratch) / "float.onnx", size_px)
     paths = sorted({frame.path for frame in recipe.frames()})
     frames = list(letterboxed(drawn(paths, CALIBRATION_FRAMES, recipe.seed), size_px))
     table = measure(graph, frames, name, weight_bits=recipe.weight_bits)
-    made = {"distillation": {"steps": step, "batch": recipe.batch, "size": list(recipe.size)}}
+    made = {"distillation": {"steps": step, "batch": recipe.batch}}
     variant = Variant(
         name=f"{name}-float",
         parent=None,
@@ -76,11 +85,11 @@ def write_folders(
         origin=origin_of(recipe),
         history=made,
     )
-    folders = [write_variant(variant, sized, models)]
+    folders = [write_variant(variant, settings, models)]
     if steps:
         graph, table = finetune(graph, table, _batches(frames, recipe.seed), Schedule(steps))
     small = {"name": name, "parent": variant.name, "graph": graph, "table": table}
-    return [*folders, write_variant(replace(variant, **small), sized, models)]
+    return [*folders, write_variant(replace(variant, **small), settings, models)]
 
 
 def _batches(frames: Frames, seed: int) -> Iterator[np.ndarray]:

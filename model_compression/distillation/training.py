@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model_compression.distillation.config import Recipe
+from model_compression.distillation.config import Recipe, Stage
 from model_compression.distillation.loss import BINS_WEIGHT, BOX_WEIGHT, Grid, label_loss
-from model_compression.distillation.teacher import CHANNELS, Teacher
-from model_compression.distillation.views import Pool, View, draw_view
+from model_compression.distillation.teacher import CHANNELS, ZOOM, Teacher
+from model_compression.distillation.views import Frame, Pool, View, draw_view
 from model_compression.distillation.weather import worsen
 from model_compression.errors import CompressionError
 from model_compression.plain import PlainNetwork
@@ -75,8 +75,10 @@ def make_network(recipe: Recipe) -> PlainNetwork:
     return PlainNetwork(recipe.network, recipe.activation, len(recipe.classes))
 
 
-def pictures(views: list[View], size_px: tuple[int, int], rng: np.random.Generator) -> Tensor:
+def pictures(views: list[View], rng: np.random.Generator) -> Tensor:
     """Return what the student sees of views, float32 [n, 3, h, w], RGB, 0 to 1."""
+    height, width, _ = views[0].picture.shape
+    size_px = width // ZOOM, height // ZOOM
     small = [cv2.resize(view.picture, size_px, interpolation=cv2.INTER_AREA) for view in views]
     return to_tensor([worsen(np.asarray(one, np.uint8), rng) for one in small])
 
@@ -104,7 +106,6 @@ class Trainer:
         self.adapters = Adapters(map_channels(self.model))
         self._optimizer = make_optimizer([self.model, self.adapters], recipe.weight_decay)
         self._maps = Maps(self.model)
-        self._grid = Grid(recipe.size)
         self.step = self._warmed_from = 0
         source = self._state if self._state.exists() else start
         if source:
@@ -151,13 +152,14 @@ class Trainer:
 
     def _losses(self, views: list[View]) -> tuple[Tensor, dict[str, Tensor]]:
         recipe = self.recipe
-        images = pictures(views, recipe.size, np.random.default_rng([recipe.seed, 1, self.step]))
+        images = pictures(views, np.random.default_rng([recipe.seed, 1, self.step]))
+        grid = Grid(images.shape[:1:-1])
         columns = zip(*(view.maps for view in views), strict=True)
         wanted = [torch.from_numpy(np.stack(column)).float() for column in columns]
         with half_precision():
             outputs = self.model(images)
             shares = self.adapters(self._maps.all, wanted)
-        classes, boxes, bins = label_loss(self._grid, outputs, [view.known for view in views])
+        classes, boxes, bins = label_loss(grid, outputs, [view.known for view in views])
         total = classes + BOX_WEIGHT * boxes + BINS_WEIGHT * bins
         total = total + recipe.features * (1 - shares).sum()
         named = {f"map_{i}": share for i, share in enumerate(shares)}
@@ -169,17 +171,27 @@ class Trainer:
         Raises:
             CompressionError: the data cannot be used, or the loss is no longer a number.
         """
+        frames = self.recipe.frames()
+        for stage in self.recipe.stages:
+            if self.step < stage.until and not until():
+                self._run_stage(stage, frames, report, until)
+        self.save()
+
+    def _run_stage(
+        self, stage: Stage, frames: list[Frame], report: Report, until: Callable[[], bool]
+    ) -> None:
         recipe = self.recipe
-        frames = recipe.frames()
-        views = np.random.default_rng([recipe.seed, 0, self.step])
-        teacher = Teacher(recipe.data / recipe.teacher, recipe.size)
+        drawing, chosen = (np.random.default_rng([recipe.seed, i, self.step]) for i in (0, 2))
+        teacher = Teacher(recipe.data / recipe.teacher, stage.size)
         pool = Pool(
-            lambda: draw_view(frames, recipe.size, views), teacher, recipe.pool, 2 * recipe.batch
+            lambda: draw_view(frames, stage.size, stage.scales, drawing),
+            teacher,
+            recipe.pool,
+            2 * recipe.batch,
         )
-        chosen = np.random.default_rng([recipe.seed, 2, self.step])
         saved_s = reported_s = time.monotonic()
         found: list[dict[str, float]] = []
-        while self.step < recipe.steps and not until():
+        while self.step < stage.until and not until():
             pool.wait_for(recipe.batch)
             pool.allow(recipe.batch // recipe.repeats)
             drawn = chosen.choice(len(pool.views), recipe.batch, replace=False)
@@ -187,18 +199,9 @@ class Trainer:
             now_s = time.monotonic()
             if self.step % REPORT_EVERY_STEPS == 0:
                 means = {k: round(float(np.mean([one[k] for one in found])), 4) for k in found[0]}
-                seen = len(found) * recipe.batch
-                speed = round(seen / (now_s - reported_s), 2)
-                report(
-                    {
-                        "step": self.step,
-                        "views": pool.drawn,
-                        "images_per_s": speed,
-                        **means,
-                    }
-                )
+                speed = round(len(found) * recipe.batch / (now_s - reported_s), 2)
+                report({"step": self.step, "views": pool.drawn, "images_per_s": speed, **means})
                 found, reported_s = [], now_s
             if now_s - saved_s > SAVE_EVERY_S:
                 self.save()
                 saved_s = now_s
-        self.save()

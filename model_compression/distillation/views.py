@@ -19,8 +19,6 @@ from perception_nodes.core.geometry import PADDING_VALUE
 Boxes = NDArray[np.float32]
 FOUR_SHARE = 0.35
 """Share of the views that show parts of four frames."""
-SCALES = {1: (0.75, 2.0), 4: (0.8, 2.0)}
-"""Least and greatest scale, by the number of parts; 1 lies between fitting in and filling."""
 LEAST_SIDE_PX = 3.5
 """Of a box in the student's input; the loss ignores smaller ones."""
 LEAST_VISIBLE = 0.35
@@ -144,12 +142,18 @@ def draw_matrix(
     return np.column_stack([np.diag(scale), shift])
 
 
-def draw_view(frames: Sequence[Frame], size_px: tuple[int, int], rng: np.random.Generator) -> View:
+def draw_view(
+    frames: Sequence[Frame],
+    size_px: tuple[int, int],
+    scales: tuple[float, float],
+    rng: np.random.Generator,
+) -> View:
     """Draw a view of one frame or of parts of four.
 
     Args:
         frames: to draw from.
         size_px: width and height of the student's input; the picture has `ZOOM` times that.
+        scales: least and greatest of a frame; 1 lies between fitting in its part and filling it.
         rng: of everything random.
     """
     width, height = (ZOOM * side for side in size_px)
@@ -162,7 +166,7 @@ def draw_view(frames: Sequence[Frame], size_px: tuple[int, int], rng: np.random.
     for left, top, right, bottom in parts:
         image, labels = frames[rng.integers(len(frames))].read()
         part_px = right - left, bottom - top
-        matrix = draw_matrix(image.shape[1::-1], part_px, SCALES[len(parts)], rng)
+        matrix = draw_matrix(image.shape[1::-1], part_px, scales, rng)
         centred = matrix.copy()  # OpenCV counts from the centre of the first pixel
         centred[:, 2] += (np.diag(matrix[:, :2]) - 1) / 2
         picture[top:bottom, left:right] = cv2.warpAffine(

@@ -14,7 +14,7 @@ pytest.importorskip("ultralytics", reason="needs the build tools: make compressi
 from model_compression.config import Shape
 from model_compression.contract import REG_MAX
 from model_compression.distillation.__main__ import write_checkpoint
-from model_compression.distillation.config import Images, Material, Recipe
+from model_compression.distillation.config import Images, Material, Recipe, Stage
 from model_compression.distillation.folders import write_folders
 from model_compression.distillation.loss import Grid, assign, label_loss, unknown
 from model_compression.distillation.teacher import CHANNELS, Teacher, mean_of_four
@@ -42,16 +42,16 @@ def known(boxes=(), classes=(), scores=(), ignored=(), of=()):
     )
 
 
-def recipe(**changed):
+def recipe(steps=10, **changed):
     return Recipe(
         network=Shape(widths=(32, 32, 32, 32), depths=(1, 1, 1, 1), neck=32, head=32),
-        size=SIZE,
+        stages=(Stage(until=steps, size=SIZE),),
         data=Path(),
         teacher="none.xml",
         license="Apache-2.0",
         teachers=(Material(name="a teacher", license="MIT"),),
         sources=(Images(name="none", images="*.jpg", license="CC0"),),
-        **{"batch": 2, "steps": 10, "warm_up_steps": 2, **changed},
+        **{"batch": 2, "warm_up_steps": 2, **changed},
     )
 
 
@@ -108,7 +108,7 @@ def test_a_views_boxes_lie_on_what_it_shows(tmp_path, seed):
         np.array([CAR]), np.ones(1, np.float32), np.zeros((0, 4), np.float32),
         np.zeros((0, len(CLASSES)), bool),
     )  # fmt: skip
-    view = draw_view([Frame(tmp_path / "a.png", labels)], SIZE, rng)
+    view = draw_view([Frame(tmp_path / "a.png", labels)], SIZE, (0.75, 2.0), rng)
     shown = np.zeros((2 * SIZE[1], 2 * SIZE[0]), bool)
     for left, top, right, bottom in np.concatenate([view.known.boxes, view.known.ignored_boxes]):
         shown[round(2 * top) : round(2 * bottom), round(2 * left) : round(2 * right)] = True
