@@ -48,7 +48,8 @@ def accept(
     Example: perception accept --minutes 1 deadline_ms:=20
     """
     from perception_nodes.lab.acceptance import Acceptance
-    from perception_nodes.lab.acceptance_page import checks_table, sentence
+    from perception_nodes.lab.checks import checks_table
+    from perception_nodes.lab.page import acceptance_sentence
 
     others, ros = split_ros_arguments(assignments or [])
     check_folder(out, "--out")
@@ -58,10 +59,10 @@ def accept(
     if as_json:
         print(json.dumps(verdict, indent=2))
     else:
-        Console().print(checks_table(verdict))
+        Console().print(checks_table(verdict["checks"]))
         for check in verdict["checks"]:
             for note in check["notes"]:
                 say(f"{check['name']}: {note}")
-        say(f"{sentence(verdict)} Written to {out}")
+        say(f"{acceptance_sentence(verdict)} Written to {out}")
     if not verdict["fit"]:
         raise typer.Exit(1)

@@ -165,7 +165,7 @@ def bench_deadline(
     Example: perception bench deadline --frames 300 --conditions quiet,one_core --html out/tail.html
     """
     from perception_nodes.lab.deadline import DeadlineBench, result_table
-    from perception_nodes.lab.deadline_report import render
+    from perception_nodes.lab.page import deadline_page
 
     names = [name for name in conditions.split(",") if name]
     if not names and not soak:
@@ -188,7 +188,7 @@ def bench_deadline(
         result = bench.run(progress)
     _write_json(json_file, result)
     if html_file is not None:
-        write_whole(html_file, render(result))
+        write_whole(html_file, deadline_page(result))
     Console().print(result_table(result))
     if not result["passed"]:
         raise typer.Exit(1)

@@ -1,7 +1,6 @@
 """`perception hil COMMAND`: puts faults into the real graph, and judges how it copes."""
 
 import json
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -18,17 +17,12 @@ from perception_nodes.cli.common import (
 )
 from perception_nodes.faults.address import PORT, is_loopback, split_address
 from perception_nodes.faults.loading import SUFFIXES, ScenarioError, load_scenario, shipped
+from perception_nodes.faults.scenario import Scenario
 from perception_nodes.faults.unit import UnitServer
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.lab.results import Results
-from perception_nodes.lab.topology import run_scenario
-from perception_nodes.lab.verdict_files import (
-    problem_lines,
-    scenarios_markdown,
-    scenarios_table,
-    verdicts_table,
-)
+from perception_nodes.lab.hil import run_scenarios
+from perception_nodes.lab.results import scenarios_markdown, scenarios_table, verdicts_table
 from perception_nodes.system.environment import open_to_network
 
 hil_app = typer.Typer(
@@ -103,25 +97,19 @@ def run_command(
         split_address(unit)
     check_folder(out, "--out")
     check_writable(junit, "--junit")
-    results, interrupted = Results(scenarios, out, junit), False
-    with results:
-        for number, scenario in enumerate(scenarios, 1):
-            say(f"{number} of {len(scenarios)}: {scenario.title}")
-            begin_s = time.monotonic()
-            try:
-                verdict = run_scenario(scenario, out, unit)
-            except KeyboardInterrupt:
-                interrupted = True
-                results.interrupted(scenario, time.monotonic() - begin_s)
-                break
-            results.add(verdict, time.monotonic() - begin_s)
+
+    def begin(place: int, scenario: Scenario) -> None:
+        say(f"{place + 1} of {len(scenarios)}: {scenario.title}")
+
+    results = run_scenarios(scenarios, out, junit, unit, begin)
     if as_json:
         print(json.dumps(results.as_json(), indent=2))
     else:
         Console().print(verdicts_table(results.verdicts))
-        for line in problem_lines(results.verdicts):
-            say(line)
-    if interrupted:
+        for verdict in results.verdicts:
+            for problem in verdict.problems:
+                say(f"{verdict.scenario}: {problem}")
+    if results.interrupted:
         raise KeyboardInterrupt  # the status of it is the same for all commands
     if not results.passed:
         raise typer.Exit(1)

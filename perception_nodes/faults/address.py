@@ -1,18 +1,12 @@
 """The address of a unit: HOST:PORT."""
 
 import ipaddress
-import re
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 from perception_nodes.graph.settings import SettingsError
 
 PORT = 7737
-MAX_PORT = 65_535
-_ADDRESS = re.compile(
-    r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[0-9]{1,9}))?"
-    r"|(?P<bare>[^:\[\]]*:[^:\[\]]*:[^\[\]]*)"
-)
-"""A host with two colons or more is an IPv6 address without a port."""
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -21,13 +15,16 @@ def split_address(text: str) -> tuple[str, int]:
     Raises:
         SettingsError: it has another form.
     """
-    match = _ADDRESS.fullmatch(text)
-    if match is None:
+    if text.count(":") > 1 and "[" not in text:  # an IPv6 address without a port
+        return text, PORT
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise SettingsError(f"{text!r} is not of the form HOST:PORT: {error}") from error
+    if not host or parts.netloc != text or text.endswith(":"):
         raise SettingsError(f"{text!r} is not of the form HOST:PORT, or [HOST]:PORT for IPv6")
-    port = int(match["port"] or PORT)
-    if port > MAX_PORT:
-        raise SettingsError(f"{text!r}: there is no port {port}, the last one is {MAX_PORT}")
-    return match["bracketed"] or match["bare"] or match["host"], port
+    return host, port or PORT
 
 
 def joined_address(host: str, port: int) -> str:

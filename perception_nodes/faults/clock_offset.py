@@ -3,18 +3,9 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 ROUND_TRIPS = 40
 PAUSE_S = 0.005
-
-
-class RoundTrip(NamedTuple):
-    """A question and its answer: sent and received by our clock, answered by theirs, ns."""
-
-    sent_ns: int
-    answered_ns: int
-    received_ns: int
 
 
 @dataclass(frozen=True)
@@ -25,17 +16,19 @@ class ClockOffset:
     error_ms: float
 
 
-def clock_offset(trips: Iterable[RoundTrip]) -> ClockOffset:
+def clock_offset(trips: Iterable[tuple[int, int, int]]) -> ClockOffset:
     """The offset by the fastest round trip.
 
     The answer was given at some time between question and receipt: half of the fastest round trip
     is the most by which its middle can be wrong, however unequal both ways are.
+
+    Args:
+        trips: when a question was sent by our clock, answered by theirs, and its answer received by
+            ours, in nanoseconds.
     """
-    best = min(trips, key=lambda trip: trip.received_ns - trip.sent_ns)
-    middle_ns = (best.sent_ns + best.received_ns) / 2
-    return ClockOffset(
-        (best.answered_ns - middle_ns) / 1e6, (best.received_ns - best.sent_ns) / 2e6
-    )
+    sent_ns, answered_ns, received_ns = min(trips, key=lambda trip: trip[2] - trip[0])
+    offset_ns = answered_ns - (sent_ns + received_ns) / 2
+    return ClockOffset(offset_ns / 1e6, (received_ns - sent_ns) / 2e6)
 
 
 def measure_offset(ask: Callable[[], int]) -> ClockOffset:
@@ -46,8 +39,6 @@ def measure_offset(ask: Callable[[], int]) -> ClockOffset:
     """
     trips = []
     for _ in range(ROUND_TRIPS):
-        sent_ns = time.time_ns()
-        answered_ns = ask()
-        trips.append(RoundTrip(sent_ns, answered_ns, time.time_ns()))
+        trips.append((time.time_ns(), ask(), time.time_ns()))
         time.sleep(PAUSE_S)
     return clock_offset(trips)

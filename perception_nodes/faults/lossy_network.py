@@ -59,11 +59,7 @@ def why_unavailable() -> str:
 
 
 class LossyLink:
-    """Connects the network namespace of this thread to a new one; a context manager.
-
-    Attributes:
-        conditions: of the network; may be replaced at any time.
-    """
+    """Connects the network namespace of this thread to a new one; a context manager."""
 
     def __init__(self, conditions: NetworkConditions) -> None:
         """Make the devices and start to pass packets on.
@@ -74,7 +70,7 @@ class LossyLink:
         Raises:
             NetworkUnavailable: the kernel refuses it.
         """
-        self.conditions = self._first = conditions
+        self._now = self._first = conditions
         self._changed = 0
         self._random = random.Random(0)
         # A thread can be in another namespace than the other threads of its process.
@@ -97,10 +93,9 @@ class LossyLink:
         Raises:
             NotInjected: they changed the way of no packet.
         """
-        changed, before = self._changed, self.conditions
-        self.conditions = conditions
+        changed, self._now = self._changed, conditions
         yield
-        self.conditions = before
+        self._now = self._first
         if self._changed == changed:
             raise NotInjected("it changed the way of no packet")
 
@@ -140,8 +135,8 @@ class LossyLink:
     def _delay_ns(self) -> int | None:
         """How long a packet is on the way; None if it is lost."""
         draws = self._random.random(), self._random.random()
-        delay_ns = _delay_ns(self.conditions, *draws)
-        self._changed += delay_ns != _delay_ns(self._first, *draws)
+        delay_ns, usual_ns = (_delay_ns(one, *draws) for one in (self._now, self._first))
+        self._changed += delay_ns != usual_ns
         return delay_ns
 
 

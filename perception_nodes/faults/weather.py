@@ -8,10 +8,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
-"""uint8 [height, width, 3] BGR."""
+from perception_nodes.report.annotate import Picture
+
 NIGHT_NOISE = 6.0
 DROPS_PER_MEGAPIXEL = 2500
 RAIN_VEIL = 90

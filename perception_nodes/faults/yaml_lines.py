@@ -1,6 +1,6 @@
 """The lines of the keys in a YAML file, for error messages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import yaml
 
@@ -20,8 +20,9 @@ class KeyLines:
         Raises:
             yaml.YAMLError: it is not YAML, or has a key twice.
         """
-        self._root = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_duplicates(self._root)
+        self._lines: dict[tuple[str | int, ...], int] = {}
+        self._seen: set[int] = set()
+        self._add(yaml.compose(text, Loader=yaml.SafeLoader), ())
 
     def find(self, path: Sequence[str | int]) -> tuple[int, str]:
         """The line (from 1) and the dotted name of a value.
@@ -31,54 +32,44 @@ class KeyLines:
                 not in the file, such as the tag of a union, are skipped; a missing key at the end
                 is part of the name.
         """
-        node, line, names = self._root, 1, []
-        for key in path:
-            if isinstance(node, yaml.MappingNode):
-                found = next((pair for pair in _pairs(node) if pair[0].value == str(key)), None)
-                if found is not None:
-                    line, node = found[0].start_mark.line + 1, found[1]
-                    names.append(str(key))
-                elif key == path[-1]:
-                    names.append(str(key))
-            elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
-                node = node.value[key]
-                line = node.start_mark.line + 1
+        known, names = tuple[str | int, ...](), list[str]()
+        for place, key in enumerate(path, 1):
+            there = next((k for k in (key, str(key)) if (*known, k) in self._lines), None)
+            if there is not None:
+                known = (*known, there)
+            if there is not None or place == len(path):
                 names.append(str(key))
-        return line, ".".join(names)
+        return self._lines.get(known, 1), ".".join(names)
 
-
-def _pairs(node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:
-    """Keys and values of a mapping: its own first, then those merged into it by `<<`."""
-    merged: list[yaml.Node] = []
-    for key, value in node.value:
-        if key.tag == MERGE:
-            merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
-        else:
-            yield key, value
-    for other in merged:
-        if isinstance(other, yaml.MappingNode):
-            yield from _pairs(other)
-
-
-def _refuse_duplicates(root: yaml.Node | None) -> None:
-    waiting, seen = [root], set()
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:  # an alias
-            continue
-        seen.add(id(node))
+    def _add(self, node: yaml.Node | None, path: tuple[str | int, ...]) -> None:
+        """Note the lines in a node; of one that is there again, by an alias, no deeper ones."""
+        is_new = id(node) not in self._seen
+        self._seen.add(id(node))
+        children: list[tuple[str | int, int, yaml.Node]] = []
         if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
+            children = [(n, v.start_mark.line, v) for n, v in enumerate(node.value)]
         elif isinstance(node, yaml.MappingNode):
-            lines: dict[tuple[str, str], int] = {}
-            for key, value in node.value:
-                waiting += (key, value)
-                if not isinstance(key, yaml.ScalarNode):
-                    continue
-                name = (key.tag, key.value)
-                if name in lines:
-                    raise DuplicateKey(
-                        problem=f"the key {key.value} is there twice, first in line {lines[name]}",
-                        problem_mark=key.start_mark,
-                    )
-                lines[name] = key.start_mark.line + 1
+            pairs = [(k, v) for k, v in node.value if isinstance(k, yaml.ScalarNode)]
+            _refuse_duplicates([key for key, _ in pairs])
+            children = [(k.value, k.start_mark.line, v) for k, v in pairs if k.tag != MERGE]
+        for key, line, value in children:
+            self._lines.setdefault((*path, key), line + 1)
+            if is_new:
+                self._add(value, (*path, key))
+        if isinstance(node, yaml.MappingNode) and is_new:
+            # Keys that are merged in come behind a mapping's own.
+            for value in (v for k, v in node.value if k.tag == MERGE):
+                for other in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    self._add(other, path)
+
+
+def _refuse_duplicates(keys: Sequence[yaml.ScalarNode]) -> None:
+    lines: dict[tuple[str, str], int] = {}
+    for key in keys:
+        if (key.tag, key.value) in lines:
+            line = lines[key.tag, key.value]
+            raise DuplicateKey(
+                problem=f"the key {key.value} is there twice, first in line {line}",
+                problem_mark=key.start_mark,
+            )
+        lines[key.tag, key.value] = key.start_mark.line + 1

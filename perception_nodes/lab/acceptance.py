@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -32,12 +31,12 @@ from perception_nodes.lab.drive_checks import (
     latencies_ms,
     settled,
 )
+from perception_nodes.lab.hil import run_scenarios
 from perception_nodes.lab.host import HostWatch
 from perception_nodes.lab.judge import ScenarioVerdict
+from perception_nodes.lab.page import acceptance_page
 from perception_nodes.lab.resources import Sampler
-from perception_nodes.lab.results import Results
 from perception_nodes.lab.run import Beside, Run, execute
-from perception_nodes.lab.topology import run_scenario
 from perception_nodes.networks.model import load_model
 from perception_nodes.system.environment import package_version
 from perception_nodes.system.files import staged, write_whole
@@ -118,12 +117,15 @@ class Acceptance:
             graph, values = self._graph(recording)
             execute(run, graph.nodes(values, self.ros), folder / "nodes.log", beside)
             run.read(recording)
-            verdicts = self._fail_over(folder / "failover", progress)
-            verdict = self._verdict(run, host, verdicts)
-            # Imported here: every command would load the plotting library otherwise.
-            from perception_nodes.lab.acceptance_page import render
 
-            write_whole(folder / "report.html", render(verdict))
+            def begin(place: int, _: object) -> None:
+                progress("failing over", place, len(self._scenarios))
+
+            results = run_scenarios(self._scenarios, folder / "failover", None, "", begin)
+            if results.interrupted:
+                raise KeyboardInterrupt
+            verdict = self._verdict(run, host, results.verdicts)
+            write_whole(folder / "report.html", acceptance_page(verdict))
             write_whole(folder / VERDICT_FILE, json.dumps(verdict, indent=2) + "\n")
             _deliver(folder, out)
         return verdict
@@ -152,16 +154,6 @@ class Acceptance:
             if name not in OF_THE_CAMERA
             and (name in ("backend", "standby") or self.parameters[name] != field.default)
         }
-
-    def _fail_over(
-        self, out: Path, progress: Callable[[str, int, int], None]
-    ) -> list[ScenarioVerdict]:
-        with Results(self._scenarios, out, None) as results:
-            for done, scenario in enumerate(self._scenarios):
-                progress("failing over", done, len(self._scenarios))
-                begin_s = time.monotonic()
-                results.add(run_scenario(scenario, out), time.monotonic() - begin_s)
-        return results.verdicts
 
     def _verdict(
         self, run: Run, host: HostWatch, verdicts: Sequence[ScenarioVerdict]

@@ -1,7 +1,11 @@
 """What must hold of a run, as data: a name, what was found, and its limit."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
 
 from perception_nodes.lab.account import Account
 
@@ -70,3 +74,12 @@ def accounting(found: Account, lost_on_the_way: int = 0) -> Iterator[Check]:
 def problems(checks: Iterable[Check]) -> Sequence[str]:
     """What does not hold, one line each."""
     return [check.problem for check in checks if not check.passed]
+
+
+def checks_table(checks: Iterable[Mapping[str, Any]]) -> Table:
+    """The checks, as JSON holds them, as a table for the terminal."""
+    table = Table("check", "found", "limit", "", box=None, padding=(0, 1, 0, 0))
+    for check in checks:
+        passed = "[green]PASS" if check["passed"] else "[red]FAIL"
+        table.add_row(*(escape(check[key]) for key in ("name", "found", "limit")), passed)
+    return table

@@ -1,23 +1,31 @@
-"""The verdicts of a run of scenarios, and the files that they are kept in from the start."""
+"""The verdicts of a run of scenarios: their files, kept from the start, and tables for people."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
+
+from rich.table import Table
 
 from perception_nodes.faults.scenario import Scenario
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.lab.judge import ScenarioVerdict
-from perception_nodes.lab.verdict_files import verdicts_json, verdicts_junit
+from perception_nodes.lab.page import scenarios_page
+from perception_nodes.report.page import NO_VALUE, shown
 from perception_nodes.system.files import write_whole
+from perception_nodes.system.processes import machine
 from perception_nodes.system.signals import handled_stopping
 
 ROOM_BYTES = 16 << 20
-"""The page takes 5 MB, a scenario a quarter of one."""
+"""A scenario takes a quarter of a megabyte, and the page less than one."""
 ENDS = (".mcap", ".log", ".unit.log")
 """Of the names of a run's recording, and of the messages of its nodes, here and on the unit."""
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML does not allow, such as the colour codes in a node's messages."""
 
 
 class Results:
@@ -25,7 +33,10 @@ class Results:
 
     Attributes:
         verdicts: of the scenarios that were begun.
+        interrupted: whether the user has interrupted the last of them.
     """
+
+    interrupted = False
 
     def __init__(self, scenarios: Sequence[Scenario], out: Path, junit: Path | None) -> None:
         """Write files that list all scenarios as not begun.
@@ -58,22 +69,49 @@ class Results:
         """Whether all were begun and all is as expected."""
         return not self._not_begun and all(verdict.passed for verdict in self.verdicts)
 
+    @property
+    def _not_begun(self) -> list[str]:
+        return self._names[len(self.verdicts) :]
+
     def add(self, verdict: ScenarioVerdict, took_s: float) -> None:
         """Add a verdict, and write all that there are."""
         self.verdicts.append(verdict)
         self._seconds.append(took_s)
         self._write()
 
-    def interrupted(self, scenario: Scenario, took_s: float) -> None:
-        """Add the verdict of a scenario that the user has interrupted."""
-        problems = ["interrupted before it was over"]
-        self.add(
-            ScenarioVerdict(scenario=scenario.name, title=scenario.title, problems=problems), took_s
-        )
-
     def as_json(self) -> dict[str, Any]:
-        """The verdicts and the scenarios that were not begun, for machines."""
-        return {**verdicts_json(self.verdicts), "not_begun": self._not_begun}
+        """The verdicts, the machine that they were given on, and the scenarios not begun."""
+        passed = sum(verdict.passed for verdict in self.verdicts)
+        return {
+            "machine": machine(),
+            "passed": passed,
+            "failed": len(self.verdicts) - passed,
+            "verdicts": [{"passed": one.passed, **one.model_dump()} for one in self.verdicts],
+            "not_begun": self._not_begun,
+        }
+
+    def as_junit(self) -> str:
+        """The verdicts as JUnit XML; scenarios that were not begun count as skipped."""
+        suite = ElementTree.Element(
+            "testsuite",
+            name="perception hil",
+            tests=str(len(self._names)),
+            failures=str(sum(not verdict.passed for verdict in self.verdicts)),
+            skipped=str(len(self._not_begun)),
+            time=f"{sum(self._seconds):.1f}",
+        )
+        seconds = [*self._seconds, *(0.0 for _ in self._not_begun)]
+        for place, (name, took_s) in enumerate(zip(self._names, seconds, strict=True)):
+            case = ElementTree.SubElement(
+                suite, "testcase", classname="hil", name=name, time=f"{took_s:.1f}"
+            )
+            if place >= len(self.verdicts):
+                ElementTree.SubElement(case, "skipped", message="the run ended before its turn")
+            elif lines := [_UNPRINTABLE.sub("?", one) for one in self.verdicts[place].problems]:
+                failure = ElementTree.SubElement(case, "failure", message=lines[0])
+                failure.text = "\n".join(lines)
+        ElementTree.indent(suite)
+        return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
     def __enter__(self) -> "Results":
         return self
@@ -81,28 +119,19 @@ class Results:
     def __exit__(self, *_: object) -> None:
         """Write the page."""
         with _undisturbed():
-            machine = self.as_json()["machine"]
-            # Imported here: every command would load the plotting library otherwise.
-            from perception_nodes.lab.page import render
-
-            page = render(machine, self.verdicts, self._out, self._not_begun)
+            page = scenarios_page(machine(), self.verdicts, self._out, self._not_begun)
             write_whole(self._out / "report.html", page)
-
-    @property
-    def _not_begun(self) -> list[str]:
-        return self._names[len(self.verdicts) :]
 
     def _write(self) -> None:
         with _undisturbed():
             write_whole(self._out / "verdicts.json", json.dumps(self.as_json(), indent=2) + "\n")
             if self._junit is not None:
-                text = verdicts_junit(self.verdicts, self._seconds, self._not_begun)
-                write_whole(self._junit, text)
+                write_whole(self._junit, self.as_junit())
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Delay the signals that end us until a file is written: the page takes seconds.
+    """Delay the signals that end us until a file is written.
 
     Raises:
         KeyboardInterrupt: one of the signals came meanwhile.
@@ -112,3 +141,62 @@ def _undisturbed() -> Iterator[None]:
         yield
     if waiting:
         raise KeyboardInterrupt
+
+
+def verdicts_table(verdicts: Sequence[ScenarioVerdict]) -> Table:
+    """The verdicts, one row each."""
+    # Narrow: with the longest names it fits into 80 columns.
+    titles = ("scenario", "reported", "mode", "lost", "silently", "detects", "NOMINAL", "verdict")
+    table = Table(*titles, box=None, padding=(0, 1, 0, 0))
+    for verdict in verdicts:
+        table.add_row(
+            verdict.scenario,
+            _ms(verdict.detected_ms),
+            NO_VALUE if verdict.worst is None else verdict.worst.name,
+            f"{verdict.without_detections}/{verdict.sent}",
+            str(verdict.lost_silently),
+            _ms(verdict.detections_ms),
+            _ms(verdict.recovered_ms),
+            "[green]PASS" if verdict.passed else "[red]FAIL",
+        )
+    return table
+
+
+def scenarios_table(scenarios: Sequence[Scenario]) -> Table:
+    """The scenarios, one row each."""
+    table = Table("name", "what happens", "reported", "mode", "what may be lost", "NOMINAL")
+    table.columns[0].no_wrap = True
+    for scenario in scenarios:
+        expect = scenario.expect
+        within = _ms(expect.detected_within_ms), expect.told, expect.lost
+        table.add_row(scenario.name, scenario.title, *within, _ms(expect.recovered_within_ms))
+    return table
+
+
+def scenarios_markdown(scenarios: Sequence[Scenario]) -> str:
+    """The scenarios as the table in docs/faults.md."""
+    rows = [
+        "| scenario | what happens | what must be reported | within | health mode "
+        "| what may be lost | detections again within | NOMINAL again within |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for scenario in scenarios:
+        expect = scenario.expect
+        said = expect.cause.replace(".* ", " … ").replace("|", '" or "')
+        worst = expect.at_worst or expect.told
+        cells = [
+            f"`{scenario.name}`",
+            scenario.title,
+            f'"{said}"' if said else "nothing",
+            _ms(expect.detected_within_ms),
+            expect.told if worst == expect.told else f"{expect.told} to {worst}",
+            expect.lost,
+            _ms(expect.detections_within_ms),
+            _ms(expect.recovered_within_ms),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _ms(value: float | None) -> str:
+    return shown(value, "{:.0f} ms")

@@ -16,7 +16,7 @@ import pytest
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
 from perception_nodes.faults import inject
-from perception_nodes.faults.clock_offset import RoundTrip, clock_offset
+from perception_nodes.faults.clock_offset import clock_offset
 from perception_nodes.faults.drive import prepare
 from perception_nodes.faults.faulty_backend import Orders, hit_file
 from perception_nodes.faults.graphs import SlowSubscriberSettings
@@ -32,11 +32,11 @@ MS = 1_000_000
 
 
 def test_the_fastest_round_trip_tells_the_offset_and_its_error():
-    trips = [RoundTrip(0, 107 * MS, 20 * MS), RoundTrip(50 * MS, 152 * MS, 54 * MS)]
+    trips = [(0, 107 * MS, 20 * MS), (50 * MS, 152 * MS, 54 * MS)]
     offset = clock_offset(trips)
     assert (offset.offset_ms, offset.error_ms) == pytest.approx((100, 2))
     for answered_ms in (0, 1, 3, 4):  # however unequal the two ways are
-        offset = clock_offset([RoundTrip(0, (7 + answered_ms) * MS, 4 * MS)])
+        offset = clock_offset([(0, (7 + answered_ms) * MS, 4 * MS)])
         assert abs(offset.offset_ms - 7) <= offset.error_ms
 
 

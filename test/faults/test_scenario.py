@@ -7,7 +7,7 @@ import pytest
 from perception_nodes.faults.loading import ScenarioError, load_scenario, shipped
 from perception_nodes.faults.scenario import UNDISTURBED_S, Scenario
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.lab.verdict_files import scenarios_markdown
+from perception_nodes.lab.results import scenarios_markdown
 
 WANTED = {
     "camera_stop",

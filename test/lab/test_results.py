@@ -9,11 +9,9 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from perception_nodes.cli import hil as cli_hil
 from perception_nodes.cli.app import app
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.lab import page as hil_page
-from perception_nodes.lab import results
+from perception_nodes.lab import hil, results
 from perception_nodes.lab.judge import ScenarioVerdict
 
 FILES = ("a", "b", "c")
@@ -48,7 +46,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def run_all(second, *arguments: str):
         out = tmp_path / "out"
         monkeypatch.setattr(
-            cli_hil,
+            hil,
             "run_scenario",
             lambda scenario, out, unit: (second if scenario.name == "b" else passed)(scenario),
         )
@@ -112,7 +110,7 @@ def test_a_signal_while_a_file_is_written_waits_for_it(run, monkeypatch: pytest.
         signal.raise_signal(signal.SIGINT)
         return "the whole page"
 
-    monkeypatch.setattr(hil_page, "render", render)
+    monkeypatch.setattr(results, "scenarios_page", render)
     result, content, page, _ = run(passed)
     assert page == "the whole page"
     assert content["passed"] == 3
@@ -123,7 +121,7 @@ def test_a_disk_that_is_too_full_is_known_before_anything_runs(
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(results.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
-    monkeypatch.setattr(cli_hil, "run_scenario", lambda *_: pytest.fail("it was run"))
+    monkeypatch.setattr(hil, "run_scenario", lambda *_: pytest.fail("it was run"))
     out = str(tmp_path / "full")
     result = CliRunner().invoke(app, ["hil", "run", str(tmp_path / "in"), "--out", out])
     assert isinstance(result.exception, SettingsError)

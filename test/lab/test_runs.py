@@ -22,7 +22,7 @@ from perception_nodes.faults.lossy_network import why_unavailable
 from perception_nodes.faults.scenario import Scenario
 from perception_nodes.faults.scratch import PREFIX
 from perception_nodes.faults.unit import TOKEN_VARIABLE, RemoteUnit
-from perception_nodes.lab.topology import run_scenario
+from perception_nodes.lab.hil import run_scenario
 from perception_nodes.transport.memory import SHM_FOLDER
 
 pytestmark = [

@@ -1,14 +1,15 @@
 """Runs of scenarios, without a graph: where they run, what was put in, what ends them."""
 
 import json
+import os
 import time
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from observe import children, is_alive, until
 
 from perception_nodes.faults.scenario import (
     CpuFault,
@@ -17,9 +18,9 @@ from perception_nodes.faults.scenario import (
     SubscriberFault,
 )
 from perception_nodes.faults.unit import UnitError
-from perception_nodes.lab import topology
+from perception_nodes.lab import hil
 from perception_nodes.lab.judge import ScenarioVerdict
-from perception_nodes.lab.page import render
+from perception_nodes.lab.page import scenarios_page
 from perception_nodes.lab.scenario_run import ScenarioRun
 from perception_nodes.lab.undisturbed import agreement_share
 from perception_nodes.report.recording import FrameDetections
@@ -50,7 +51,7 @@ def test_the_page_tells_of_what_was_not_run_too(tmp_path: Path):
         ScenarioVerdict(scenario="a", title="All <well>", statuses={"OK": 3}, sent=3),
         ScenarioVerdict(scenario="b", title="b", problems=["not run: no network"]),
     ]
-    page = render("a machine", verdicts, tmp_path)
+    page = scenarios_page("a machine", verdicts, tmp_path)
     assert "1 of 2 scenarios are as expected" in page
     assert "All &lt;well&gt;" in page
     assert "not run: no network" in page
@@ -59,9 +60,9 @@ def test_the_page_tells_of_what_was_not_run_too(tmp_path: Path):
 def test_what_cannot_be_simulated_is_not_run_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(topology, "why_unavailable", lambda: "no namespace is granted")
+    monkeypatch.setattr(hil, "why_unavailable", lambda: "no namespace is granted")
     cut = scenario(network={}, faults=[{"kind": "network", "for_s": 1, "loss": 1}])
-    assert topology.run_scenario(cut, tmp_path).problems == [
+    assert hil.run_scenario(cut, tmp_path).problems == [
         "not run: the network cannot be simulated: no namespace is granted"
     ]
 
@@ -80,8 +81,8 @@ def test_what_ends_a_run_is_its_verdict(
     def run(*_):
         raise error
 
-    monkeypatch.setattr(topology, "run_here", run)
-    (problem,) = topology.run_scenario(scenario(), tmp_path).problems
+    monkeypatch.setattr(hil, "run_here", run)
+    (problem,) = hil.run_scenario(scenario(), tmp_path).problems
     assert problem.startswith("not run: ")
     assert " ".join(str(error).split()) in problem
     assert len(list(tmp_path.iterdir())) == logs, "a traceback is for defects"
@@ -92,32 +93,31 @@ def test_the_second_camera_may_lose_no_more_than_the_first_and_stays_nominal(
 ):
     ran = []
 
-    def process(prefix, scenario, out, environment):
+    def child(prefix, scenario, out):
         ran.append(scenario)
-        return nullcontext(SimpleNamespace(verdict=lambda: ScenarioVerdict(scenario="b", title="")))
+        return nullcontext(lambda: ScenarioVerdict(scenario="b", title=""))
 
-    monkeypatch.setattr(topology, "ScenarioProcess", process)
-    monkeypatch.setattr(topology, "run_here", lambda *_: ScenarioVerdict(scenario="a", title=""))
+    monkeypatch.setattr(hil, "child", child)
+    monkeypatch.setattr(hil, "run_here", lambda *_: ScenarioVerdict(scenario="a", title=""))
     expect = {"lost": "-", "lost_at_most": 2, "told": "UNSAFE", "at_worst": "UNSAFE"}
     faults = [{"kind": "camera_stop", "for_s": 1}]
     two = scenario(cameras=2, graph={"source": "shm"}, faults=faults, expect=expect)
-    topology.run_scenario(two, tmp_path)
+    hil.run_scenario(two, tmp_path)
     (second,) = ran
     assert (second.faults, second.expect.lost_at_most) == ((), 2)
     assert (second.expect.told, second.expect.at_worst) == ("NOMINAL", None)
 
 
-def test_a_stopped_scenario_process_leaves_nothing_behind(tmp_path: Path):
-    with topology.ScenarioProcess(("sh", "-c", "exec sleep 99"), scenario(), tmp_path, {}) as child:
-        assert child._process.poll() is None
-    assert child._process.returncode
+def test_a_child_that_is_stopped_leaves_nothing_behind(tmp_path: Path):
+    with hil.child(("sh", "-c", "exec sleep 99"), scenario(), tmp_path):
+        (child,) = children(os.getpid())
+    until(lambda: not is_alive(child))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_scenario_process_that_gives_no_verdict_fails(tmp_path: Path):
-    command = ("sh", "-c", "echo nobody >&2; exit 3")
-    with topology.ScenarioProcess(command, scenario(), tmp_path, {}) as child:
-        problems = child.verdict().problems
+def test_a_child_that_gives_no_verdict_has_failed(tmp_path: Path):
+    with hil.child(("sh", "-c", "echo nobody >&2; exit 3"), scenario(), tmp_path) as verdict:
+        problems = verdict().problems
     assert problems == ["not run: its process ended with status 3: nobody"]
 
 

@@ -11,8 +11,7 @@ from perception_nodes.core.frame import STAMPS, Detections, FrameRecord, FrameSt
 from perception_nodes.core.statistics import latency_percentiles, summarize
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT
 from perception_nodes.evaluation import models_report
-from perception_nodes.lab import deadline_report
-from perception_nodes.lab import page as hil_page
+from perception_nodes.lab import page as lab_page
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.replay.compare import compare_runs
 from perception_nodes.replay.outputs import write_summary
@@ -104,7 +103,7 @@ def scenarios_page(folder):
         scenario="stop", title=HOSTILE, sent=6, deadline_ms=10, first_ns=10**9, problems=[HOSTILE],
         faults=[(HOSTILE, 0.05, 0.1)], detected_as=HOSTILE, notes=[HOSTILE],
     )  # fmt: skip
-    return hil_page.render(HOSTILE, [verdict], folder, [HOSTILE])
+    return lab_page.scenarios_page(HOSTILE, [verdict], folder, [HOSTILE])
 
 
 def deadline_page(_):
@@ -117,7 +116,7 @@ def deadline_page(_):
         "minutes": 2.0, "constant": False, "state": HOSTILE, "memory_growth_mb": {HOSTILE: 0.0},
         "descriptor_growth": {HOSTILE: 0}, "shared_memory_growth_mb": 0.0,
     }  # fmt: skip
-    return deadline_report.render(
+    return lab_page.deadline_page(
         {
             "machine": HOSTILE, "model": HOSTILE, "backend": "null", "deadline_ms": 10.0,
             "conditions": {"quiet": found}, "soak": soak,

@@ -1,4 +1,7 @@
-"""Where bench and unit of a scenario run: on this machine, on two, or in their own namespaces."""
+"""`hil run`: scenarios one after the other, each with bench and unit where they belong.
+
+They run on this machine, on two machines, or in network namespaces of their own.
+"""
 
 import os
 import secrets
@@ -6,8 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,16 +35,56 @@ from perception_nodes.faults.scenario import (
 )
 from perception_nodes.faults.unit import TOKEN_VARIABLE, RemoteUnit
 from perception_nodes.lab.judge import ScenarioVerdict
+from perception_nodes.lab.results import Results
 from perception_nodes.lab.scenario_run import run_here
 from perception_nodes.system.environment import RANGE, SUBNET, die_with_parent, open_to_network
 
 PRIVATE_SHM = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'
 UNIT_SHM_MB = 1024
 THIS_MACHINE = "127.0.0.1"
-MODULE = "perception_nodes.lab.topology"
+MODULE = "perception_nodes.lab.hil"
+NOTHING: Mapping[str, str] = {}
 UNIT_START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 """A process that ends its graph in order gets this long; then it is killed."""
+
+
+class NotRun(PerceptionError):
+    """A scenario cannot be run here; the text says why."""
+
+
+def run_scenarios(
+    scenarios: Sequence[Scenario],
+    out: Path,
+    junit: Path | None,
+    unit: str,
+    begin: Callable[[int, Scenario], None],
+) -> Results:
+    """Run scenarios until the last one or until Ctrl-C, and write their results.
+
+    Args:
+        scenarios: what to run.
+        out: folder for the results.
+        junit: file for JUnit XML, if it is wanted.
+        unit: HOST:PORT of a unit on another machine; empty for this machine.
+        begin: called with the place and the scenario before each one.
+
+    Raises:
+        SettingsError: the disk is too full.
+    """
+    with Results(scenarios, out, junit) as results:
+        for place, scenario in enumerate(scenarios):
+            begin(place, scenario)
+            begin_s = time.monotonic()
+            try:
+                verdict = run_scenario(scenario, out, unit)
+            except KeyboardInterrupt:
+                verdict = _failed(scenario, "interrupted before it was over")
+                results.interrupted = True
+            results.add(verdict, time.monotonic() - begin_s)
+            if results.interrupted:
+                break
+    return results
 
 
 def run_scenario(scenario: Scenario, out: Path, unit: str = "") -> ScenarioVerdict:
@@ -57,11 +101,12 @@ def run_scenario(scenario: Scenario, out: Path, unit: str = "") -> ScenarioVerdi
     try:
         return _run(scenario, out, unit)
     except (PerceptionError, OSError) as error:
-        return _not_run(scenario, " ".join(str(error).split()))
+        return _failed(scenario, "not run: " + " ".join(str(error).split()))
     except Exception as error:  # a defect here must not cost the verdicts of the other scenarios
         with suppress(OSError):
             (out / f"{scenario.name}.log").write_text(traceback.format_exc(), encoding="utf-8")
-        return _not_run(scenario, f"{type(error).__name__}: {error} (see {scenario.name}.log)")
+        why = f"{type(error).__name__}: {error} (see {scenario.name}.log)"
+        return _failed(scenario, f"not run: {why}")
 
 
 def _run(scenario: Scenario, out: Path, unit: str) -> ScenarioVerdict:
@@ -72,8 +117,8 @@ def _run(scenario: Scenario, out: Path, unit: str) -> ScenarioVerdict:
     small = [f for f in scenario.faults if isinstance(f, ShmFullFault) and not has_small_shm(f)]
     if small:
         prefix = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", PRIVATE_SHM)
-        with ScenarioProcess((*prefix, str(small[0].size_mb)), scenario, out, {}) as process:
-            return process.verdict()
+        with child((*prefix, str(small[0].size_mb)), scenario, out) as verdict:
+            return verdict()
     if scenario.cameras > 1:
         return _with_second_camera(scenario, out)
     return run_here(scenario, out)
@@ -82,9 +127,9 @@ def _run(scenario: Scenario, out: Path, unit: str) -> ScenarioVerdict:
 def _on_a_unit(scenario: Scenario, out: Path, unit: str) -> ScenarioVerdict:
     """Run it on a vehicle computer, over the real network."""
     if scenario.graph.get("source") == "shm" or scenario.cameras > 1:
-        return _not_run(scenario, "its camera is in the unit's own memory; run it there")
+        raise NotRun("its camera is in the unit's own memory; run it there")
     if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
-        return _not_run(scenario, "the network to the unit is a real one and cannot be disturbed")
+        raise NotRun("the network to the unit is a real one and cannot be disturbed")
     if not is_loopback(split_address(unit)[0]):
         open_to_network()
     with RemoteUnit(unit) as remote:
@@ -101,18 +146,18 @@ def _over_a_network(
         with LossyLink(conditions) as link:
             # Shared memory of its own too: a reboot clears it.
             place = ("unshare", "--mount", "sh", "-c", PRIVATE_SHM, str(UNIT_SHM_MB))
-            unit = link.in_unit_namespace(lambda: _start_unit(UNIT_ADDRESS, PORT, place))
-            with _serving(unit, UNIT_ADDRESS, PORT) as remote:
+            process = link.in_unit_namespace(lambda: _start_unit(UNIT_ADDRESS, PORT, place))
+            with _serving(process, UNIT_ADDRESS, PORT) as remote:
                 return run_here(scenario, out, remote, link)
     why = why_unavailable()
     if not why:
         # Discovery by multicast: nobody else is in this network.
-        environment = {VARIABLE: "1", RANGE: SUBNET}
-        with ScenarioProcess(OWN_NETWORK, scenario, out, environment) as process:
-            return process.verdict()
+        with child(OWN_NETWORK, scenario, out, {VARIABLE: "1", RANGE: SUBNET}) as verdict_of:
+            return verdict_of()
     if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
-        return _not_run(scenario, f"the network cannot be simulated: {why}")
-    port = _free_port()
+        raise NotRun(f"the network cannot be simulated: {why}")
+    with socket.create_server((THIS_MACHINE, 0)) as server:
+        port = int(server.getsockname()[1])
     with _serving(_start_unit(THIS_MACHINE, port), THIS_MACHINE, port) as remote:
         verdict = run_here(scenario, out, remote)
     verdict.notes.append(f"over loopback, with no delay and no loss: {why}")
@@ -121,24 +166,17 @@ def _over_a_network(
 
 def _with_second_camera(scenario: Scenario, out: Path) -> ScenarioVerdict:
     """Run it beside a second camera, whose graph must not notice the faults."""
-    expect = scenario.expect
-    second = scenario.model_copy(
-        update={
-            "name": scenario.runs[1],
-            "cameras": 1,
-            "graph": {**scenario.graph, "camera": "second"},
-            "faults": (),
-            "expect": Expectation(
-                lost=expect.lost,
-                lost_at_most=expect.lost_at_most,
-                miss_rate_at_most=expect.miss_rate_at_most,
-                recovered_within_ms=expect.recovered_within_ms,
-            ),
-        }
-    )
-    with ScenarioProcess((), second, out, {}) as beside:
+    own = {"lost", "lost_at_most", "miss_rate_at_most", "recovered_within_ms"}
+    changes = {
+        "name": scenario.runs[1],
+        "cameras": 1,
+        "graph": {**scenario.graph, "camera": "second"},
+        "faults": (),
+        "expect": Expectation(**scenario.expect.model_dump(include=own)),
+    }
+    with child((), scenario.model_copy(update=changes), out) as verdict_of:
         verdict = run_here(scenario, out)
-        other = beside.verdict()
+        other = verdict_of()
     verdict.problems += [f"second camera: {problem}" for problem in other.problems]
     verdict.notes.append(
         f"second camera: {other.sent} frames, "
@@ -147,44 +185,23 @@ def _with_second_camera(scenario: Scenario, out: Path) -> ScenarioVerdict:
     return verdict
 
 
-class ScenarioProcess:
-    """A scenario in a child process, started through another command; a context manager."""
+def _failed(scenario: Scenario, problem: str) -> ScenarioVerdict:
+    return ScenarioVerdict(scenario=scenario.name, title=scenario.title, problems=[problem])
 
-    def __init__(
-        self,
-        prefix: Sequence[str],
-        scenario: Scenario,
-        out: Path,
-        environment: Mapping[str, str],
-    ) -> None:
-        us = os.getpid()
-        self._scenario = scenario
-        self._process = subprocess.Popen(
-            (*prefix, sys.executable, "-m", MODULE, scenario.model_dump_json(), str(out), str(us)),
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C reaches this process, which stops the child in order
-            preexec_fn=lambda: die_with_parent(us),
-        )
 
-    def verdict(self) -> ScenarioVerdict:
-        """Wait for its verdict."""
-        output, errors = self._process.communicate()
-        try:
-            return ScenarioVerdict.model_validate_json(output)
-        except ValueError:
-            said = (errors.strip().splitlines() or ["no message"])[-1]
-            status = self._process.returncode
-            return _not_run(self._scenario, f"its process ended with status {status}: {said}")
-
-    def __enter__(self) -> "ScenarioProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _stop(self._process)
+def _start(command: Sequence[str], output: int, **environment: str) -> "subprocess.Popen[str]":
+    """Start a process that dies with this one."""
+    us = os.getpid()
+    return subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches this process, which stops the other in order
+        preexec_fn=lambda: die_with_parent(us),
+    )
 
 
 def _stop(process: "subprocess.Popen[Any]") -> None:
@@ -197,29 +214,49 @@ def _stop(process: "subprocess.Popen[Any]") -> None:
         process.communicate()
 
 
-def _not_run(scenario: Scenario, why: str) -> ScenarioVerdict:
-    return ScenarioVerdict(
-        scenario=scenario.name, title=scenario.title, problems=[f"not run: {why}"]
-    )
+@contextmanager
+def child(
+    prefix: Sequence[str],
+    scenario: Scenario,
+    out: Path,
+    environment: Mapping[str, str] = NOTHING,
+) -> Iterator[Callable[[], ScenarioVerdict]]:
+    """Run a scenario in a child process; gives a function that waits for its verdict.
+
+    Args:
+        prefix: a command that starts the child.
+        scenario: what to run.
+        out: folder for recordings and the nodes' messages.
+        environment: further environment variables.
+    """
+    arguments = (scenario.model_dump_json(), str(out), str(os.getpid()))
+    command = (*prefix, sys.executable, "-m", MODULE, *arguments)
+    process = _start(command, subprocess.PIPE, **environment)
+
+    def verdict() -> ScenarioVerdict:
+        output, errors = process.communicate()
+        try:
+            return ScenarioVerdict.model_validate_json(output)
+        except ValueError:
+            said = (errors.strip().splitlines() or ["no message"])[-1]
+            why = f"its process ended with status {process.returncode}: {said}"
+            return _failed(scenario, f"not run: {why}")
+
+    try:
+        yield verdict
+    finally:
+        _stop(process)
 
 
-def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
+def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess.Popen[str]":
     """Start a process that serves as the unit; the prefix is a command that starts it."""
-    us = os.getpid()
     os.environ.setdefault(TOKEN_VARIABLE, secrets.token_hex())
     command = (*prefix, sys.executable, "-m", "perception_nodes", "hil", "unit")
-    return subprocess.Popen(
-        [*command, "--listen", joined_address(host, port)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C reaches this process, which stops the unit in order
-        preexec_fn=lambda: die_with_parent(us),
-    )
+    return _start([*command, "--listen", joined_address(host, port)], subprocess.DEVNULL)
 
 
 @contextmanager
-def _serving(process: "subprocess.Popen[bytes]", host: str, port: int) -> Iterator[RemoteUnit]:
+def _serving(process: "subprocess.Popen[str]", host: str, port: int) -> Iterator[RemoteUnit]:
     """A connection to the unit that a process serves as; both end with the context."""
     try:
         with RemoteUnit(joined_address(host, port), UNIT_START_TIMEOUT_S) as remote:
@@ -228,13 +265,8 @@ def _serving(process: "subprocess.Popen[bytes]", host: str, port: int) -> Iterat
         _stop(process)
 
 
-def _free_port() -> int:
-    with socket.create_server((THIS_MACHINE, 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def main() -> int:
-    """Entry point of a `ScenarioProcess`: runs a scenario and prints its verdict as JSON."""
+    """Entry point of a child process: runs a scenario and prints its verdict as JSON."""
     scenario, out, parent = sys.argv[1:]
     # Once more: on entering a namespace the kernel resets it.
     die_with_parent(int(parent))
