@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from viewer import Viewer
 
-from perception_nodes.cameras.camera_feed import CameraFeed
 from perception_nodes.cameras.camera_source import CameraError, CameraGone
 from perception_nodes.cameras.channel import (
     CAMERA_BORROWED,
@@ -114,29 +114,19 @@ def test_the_pages_producer_fills_the_channel(join, ros_domain, monkeypatch):
 
 
 def test_a_camera_in_cpp_fills_the_channel(join, library):
-    reader, told = camera_reader(join("reader"), "front"), []
-    source = LibrarySource(f"{library}:5")
-    feed = CameraFeed(join("camera"), "front", source, "bar", told.append)
-    feed.open()
-    feed.start()
-    seen, give_up_s = [], time.monotonic() + 20
-    while len(seen) < 8:  # after five frames it is gone, and comes back
-        assert time.monotonic() < give_up_s, told
-        feed.step(5.0)
-        while (sample := reader.receive()) is not None:
-            view = view_camera_frame(sample.header, sample.payload)
-            picture = np.frombuffer(view.data, np.uint8).reshape(240, 320)
-            start = int(np.flatnonzero(picture[0] == 255)[0])
-            expected = np.where((start <= np.arange(320)) & (np.arange(320) < start + 16), 255, 90)
-            assert (picture == expected).all()
-            seen.append((sample.header.number, start))
-            assert (view.encoding, view.frame_id) == ("mono8", "bar")
-            assert abs(time.time_ns() - view.stamp_ns) < 1_000_000_000
-            sample.release()
-    feed.close()
-    assert seen[:8] == [(n, 4 * (n % 5)) for n in range(8)]
-    assert told[0].endswith("mono8 320x240 at 50 Hz, no copy")
-    assert "the camera is gone" in told[1]
+    viewer = Viewer(join, LibrarySource(f"{library}:5"), lambda sample: time.time_ns())
+    starts = []
+    for seen in viewer.take(8):  # after five frames it is gone, and comes back
+        starts.append(int(np.flatnonzero(seen.luma[0] == 255)[0]))
+        columns = np.arange(320)
+        is_bar = (starts[-1] <= columns) & (columns < starts[-1] + 16)
+        assert (seen.luma == np.where(is_bar, 255, 90)).all() and len(seen.luma) == 240
+        assert seen.encoding == "mono8"
+        assert abs(seen.looked - seen.stamp_ns) < 1_000_000_000
+    assert [seen.number for seen in viewer.found[:8]] == list(range(8))
+    assert starts[:8] == [4 * (n % 5) for n in range(8)]
+    assert viewer.told[0].endswith("mono8 320x240 at 50 Hz, no copy")
+    assert "the camera is gone" in viewer.told[1]
 
 
 def test_a_library_that_does_not_return_ends_the_process(tmp_path):

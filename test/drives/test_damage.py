@@ -9,16 +9,8 @@ import numpy as np
 import pytest
 import yaml
 import zstandard
-from drives import (
-    CAMERA,
-    IMAGE,
-    PERIOD_NS,
-    START_NS,
-    serialized,
-    write_ros2,
-)
+from drives import IMAGE, PERIOD_NS, START_NS, serialized, write_mcap, write_ros2
 from mcap.writer import CompressionType, IndexType
-from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionMode
 
 from perception_nodes.drives.bag import BagError, open_drive
@@ -30,23 +22,6 @@ from perception_nodes.drives.message_order import MAX_OPEN_BYTES, in_log_time_or
 FRAMES = 40
 
 
-def write_mcap(file, order=range(FRAMES), chunk_size=40_000, **options):
-    """An mcap file with these frames and their calibrations, written in this order."""
-    with file.open("wb") as stream:
-        writer = McapWriter(stream, chunk_size=chunk_size, **options)
-        writer.start("ros2")
-        channels = {}
-        for topic, kind in CAMERA.items():
-            schema = writer.register_schema(kind, "ros2msg", b"")
-            channels[topic] = writer.register_channel(topic, "cdr", schema)
-        for index in order:
-            time_ns = START_NS + index * PERIOD_NS
-            for topic, kind in CAMERA.items():
-                writer.add_message(channels[topic], time_ns, serialized(kind, index), time_ns)
-        writer.finish()
-    return file
-
-
 NONE = {"compression": CompressionType.NONE}
 NO_INDEX = {
     "index_types": IndexType.NONE,
@@ -55,13 +30,25 @@ NO_INDEX = {
     "repeat_schemas": False,
     "use_summary_offsets": False,
 }
+
+
+def mcap(at, **options):
+    return write_mcap(at.with_suffix(".mcap"), range(FRAMES), **options)
+
+
 BAGS = {
     "mcap": lambda at: write_ros2(at, frames=FRAMES),
-    "mcap, chunks": lambda at: write_mcap(at.with_suffix(".mcap"), **NONE),
-    "mcap, zstd": lambda at: write_mcap(at.with_suffix(".mcap")),
-    "mcap, lz4": lambda at: write_mcap(at.with_suffix(".mcap"), compression=CompressionType.LZ4),
-    "mcap, no chunks": lambda at: write_mcap(at.with_suffix(".mcap"), use_chunking=False),
-    "mcap, no index": lambda at: write_mcap(at.with_suffix(".mcap"), **NONE, **NO_INDEX),
+    "mcap, chunks": lambda at: mcap(at, **NONE),
+    "mcap, zstd": lambda at: mcap(at),
+    "mcap, lz4": lambda at: write_mcap(
+        at.with_suffix(".mcap"), range(FRAMES), compression=CompressionType.LZ4
+    ),
+    "mcap, no chunks": lambda at: write_mcap(
+        at.with_suffix(".mcap"), range(FRAMES), use_chunking=False
+    ),
+    "mcap, no index": lambda at: write_mcap(
+        at.with_suffix(".mcap"), range(FRAMES), **NONE, **NO_INDEX
+    ),
     "mcap, messages": lambda at: write_ros2(at, frames=FRAMES, compress=CompressionMode.MESSAGE),
     "mcap, file": lambda at: write_ros2(at, frames=FRAMES, compress=CompressionMode.FILE),
     "sqlite3": lambda at: write_ros2(at, frames=FRAMES, storage="sqlite3"),
@@ -140,10 +127,36 @@ def test_what_does_not_come_is_counted_and_named(copy, name):
             assert warnings
 
 
-def zeroed(file, at):
+def changed(file, change):
+    """Apply a function to the bytes of a file."""
     data = bytearray(file.read_bytes())
-    data[at : at + 4096] = bytes(4096)
+    change(data)
     file.write_bytes(data)
+
+
+def cut(file, share):
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("name", ["mcap", "mcap, file", "sqlite3"])
+@pytest.mark.parametrize("share", [0.4, 0.77, 0.95, 0.999])
+def test_of_a_file_that_is_cut_off_what_is_there_comes(copy, name, share):
+    bag, file = copy(name)
+    cut(file, share)
+    whole, count, lost, warnings = read(bag)
+    assert count >= 1 if name == "mcap, file" else count >= int(FRAMES * share) - 3
+    assert (whole, count + lost) == (list(range(count)), FRAMES)
+    assert warnings or count == FRAMES
+    (bag / "metadata.yaml").unlink()
+    assert read(file)[:2] == (whole, count)
+
+
+def test_a_file_that_is_cut_off_before_the_first_frame_is_refused(copy):
+    bag, file = copy("mcap")
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(BagError, match="not one message"):
+        open_drive(bag)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +165,8 @@ def zeroed(file, at):
 def test_a_hole_of_4_kb_costs_the_chunk_or_the_frames_that_it_lies_in(copy, name):
     for number, share in enumerate((0.2, 0.5, 0.7)):
         bag, file = copy(name, number)
-        zeroed(file, int(file.stat().st_size * share))
+        at = int(file.stat().st_size * share)
+        changed(file, lambda data, at=at: data.__setitem__(slice(at, at + 4096), bytes(4096)))
         whole, count, lost, _ = read(bag)
         # A chunk of these has five frames, a hole lies in two of them at most.
         assert len(whole) >= FRAMES - 10

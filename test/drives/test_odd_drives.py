@@ -105,13 +105,10 @@ def test_a_jump_of_the_log_time_is_not_waited_for(tmp_path, jump):
 
 
 @pytest.mark.parametrize("jump", [10**18, -(10**18), 6 * 10**9])
-def test_time_in_a_drive_goes_on_over_a_jump_and_never_stands(tmp_path, jump):
+def test_time_in_a_drive_goes_on_over_a_jump_and_never_stands(jump):
     times = [*times_ns(0, 1, 1), *(time_ns + jump for time_ns in times_ns(5, 6))]
-    clock, passed = LogClock(), []
-    with open_drive(write_drive(tmp_path / "drive.mcap", times)) as drive:
-        frames = [frame.log_time_ns for frame in drive.frames()]
-    for index, time_ns in enumerate(frames):
-        passed.append(clock.passed_ns(RawFrame(index, time_ns, b"")))
+    clock, frames = LogClock(), [RawFrame(*numbered, b"") for numbered in enumerate(sorted(times))]
+    passed = [clock.passed_ns(frame) for frame in frames]
     assert np.diff(passed).min() > 0
     assert passed[-1] < 5 * PERIOD_NS
     assert len(clock.warnings) == 1

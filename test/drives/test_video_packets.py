@@ -5,7 +5,7 @@ import pytest
 from commands import replay
 from drives import CAMERA_INFO, PERIOD_NS, START_NS, serialized
 from rosbags.rosbag2 import StoragePlugin, Writer
-from streams import KEY_EVERY, packets
+from videos import KEY_EVERY, packets
 
 from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.bag import open_drive

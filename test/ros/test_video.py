@@ -13,7 +13,7 @@ from foxglove_msgs.msg import CompressedVideo
 from perception_interfaces.msg import FrameReport
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import ReliabilityPolicy
-from streams import KEY_EVERY, packets
+from videos import KEY_EVERY, packets
 
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.supervisor import Supervisor

@@ -5,17 +5,16 @@ without any numbers of the stream.
 """
 
 import subprocess
-import time
+from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from relay import LossyRelay
+from viewer import Viewer
 
-from perception_nodes.cameras import camera_feed as feed_module
-from perception_nodes.cameras.camera_feed import CameraFeed
-from perception_nodes.cameras.channel import camera_reader, view_camera_frame
+from perception_nodes.cameras import camera_feed
 from perception_nodes.cameras.video_source import VideoSettings, VideoSource
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -101,54 +100,32 @@ def serve(videos):
         server.kill()
 
 
-class Viewer:
-    """Takes what a camera process sends: number, frames lost before, index modulo LEVELS."""
-
-    def __init__(self, join, port):
-        self.told, self.found = [], []
-        self._reader = camera_reader(join("reader"), "front")
-        source = VideoSource(VideoSettings(f"rtsp://127.0.0.1:{port}/camera"))
-        self._feed = CameraFeed(join("camera"), "front", source, "optical", self.told.append)
-
-    def until(self, condition, timeout_s=30.0):
-        give_up_s = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < give_up_s, (self.told, self.found)
-            self._feed.step(20.0)
-            while (sample := self._reader.receive()) is not None:
-                view = view_camera_frame(sample.header, sample.payload)
-                luma = np.frombuffer(view.data, np.uint8)[: view.width * view.height].mean()
-                # Limited range: 219 levels for 255.
-                index = round(((luma - 16) * 255 / 219 - 25.5) / 5)
-                self.found.append((sample.header.number, sample.header.lost, index, view.stamp_ns))
-                sample.release()
-
-    def close(self):
-        self._feed.close()
+def shown(seen):
+    """Index of a frame modulo LEVELS, by its brightness; limited range has 219 levels for 255."""
+    return round(((seen.luma.mean() - 16) * 255 / 219 - 25.5) / 5)
 
 
 @pytest.fixture
 def view(join, monkeypatch):
-    monkeypatch.setattr(feed_module, "REOPEN_S", 0.1)
+    monkeypatch.setattr(camera_feed, "REOPEN_S", 0.1)
     viewers = []
 
     def start(port):
-        viewers.append(Viewer(join, port))
+        source = VideoSource(VideoSettings(f"rtsp://127.0.0.1:{port}/camera"))
+        viewers.append(Viewer(join, source))
         return viewers[-1]
 
     yield start
     for viewer in viewers:
-        viewer.close()
+        viewer.feed.close()
 
 
 def check_numbers(found):
     """Between two frames as many are missing by their pictures as by their numbers."""
-    for (number, _, index, stamp_ns), (later, lost, next_index, next_ns) in zip(
-        found, found[1:], strict=False
-    ):
-        assert later - number == lost + 1
-        assert (next_index - index) % LEVELS == later - number
-        assert next_ns > stamp_ns
+    for seen, later in pairwise(found):
+        assert later.number - seen.number == later.lost + 1
+        assert (shown(later) - shown(seen)) % LEVELS == (later.number - seen.number) % LEVELS
+        assert later.stamp_ns > seen.stamp_ns
 
 
 @pytest.mark.parametrize("codec", ENCODERS)
@@ -158,7 +135,7 @@ def test_each_frame_comes_in_order(codec, serve, view):
     check_numbers(viewer.found)
     assert not any("missing" in line or "damaged" in line for line in viewer.told)
     # A viewer without a processor for a while misses some, which it counts.
-    numbers, *_, stamps = np.array(viewer.found[50:]).T
+    numbers, stamps = np.array([(seen.number, seen.stamp_ns) for seen in viewer.found[50:]]).T
     assert np.abs(np.diff(stamps) / 1e9 - np.diff(numbers) / RATE_HZ).max() < 0.002
 
 
@@ -168,10 +145,10 @@ def test_a_frame_of_which_a_packet_is_lost_is_counted_and_no_picture_is_wrong(co
     lossy = {int(number) for number in 60 + rng.choice(400, 12, replace=False)}
     relay = LossyRelay(serve(codec).port, lossy.__contains__)
     viewer = view(relay.port)
-    viewer.until(lambda: relay.lost == len(lossy) and viewer.found[-1][0] > 480)
+    viewer.until(lambda: relay.lost == len(lossy) and viewer.found[-1].number > 480)
     relay.close()
     check_numbers(viewer.found)
-    lost = sum(lost for _, lost, _, _ in viewer.found[1:])
+    lost = sum(seen.lost for seen in viewer.found[1:])
     assert len(lossy) / 4 < lost < KEY_EVERY * len(lossy)
     assert any("lost" in line and "missing" in line for line in viewer.told)
 
@@ -185,7 +162,7 @@ def test_a_server_that_goes_away_is_told_of_and_taken_up_again(serve, view):
     before = len(viewer.found)
     server.start()
     viewer.until(lambda: len(viewer.found) >= before + 20)
-    for (number, *_), (later, lost, *_) in zip(viewer.found, viewer.found[1:], strict=False):
-        assert later - number == lost + 1
+    for seen, later in pairwise(viewer.found):
+        assert later.number - seen.number == later.lost + 1
     assert sum("rtsp://" in line and "is gone" in line for line in viewer.told) == 1
     assert "is gone" not in viewer.told[-1]

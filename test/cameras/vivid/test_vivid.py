@@ -13,12 +13,12 @@ from contextlib import closing
 import cv2
 import numpy as np
 import pytest
+from viewer import Viewer
 from virtual_camera import DAMAGED, DEVICE, DROPPED, SECOND, control, unplugged
 
 from perception_nodes.cameras import v4l2_kernel as kernel
-from perception_nodes.cameras.camera_feed import CameraFeed
 from perception_nodes.cameras.camera_source import CameraError
-from perception_nodes.cameras.channel import CameraHeader, camera_reader, view_camera_frame
+from perception_nodes.cameras.channel import camera_reader, view_camera_frame
 from perception_nodes.cameras.v4l2_devices import V4l2Settings, list_devices
 from perception_nodes.cameras.v4l2_source import V4l2Source
 from perception_nodes.core.frame import FrameHeader
@@ -47,27 +47,18 @@ def film(join):
     """Feeds a device's frames to a reader."""
     feeds = []
 
-    def start(wanted, camera="front"):
-        reader, told = camera_reader(join("reader"), camera), []
-        feed = CameraFeed(join("camera"), camera, V4l2Source(wanted), "optical", told.append)
-        feed.open()
-        feed.start()
-        feeds.append(feed)
-        feed.told = told
+    def start(wanted, camera="front", look=lambda sample: None):
+        viewer = Viewer(join, V4l2Source(wanted), look, camera)
+        feeds.append(viewer.feed)
+        viewer.until(lambda: viewer.told)
 
-        def take(count, look=lambda sample: None):
-            """Headers of so many frames, and what `look` says of each."""
-            found, seen, until_s = [], [], time.monotonic() + TIMEOUT_S
-            while len(found) < count:
-                assert time.monotonic() < until_s, f"{len(found)} of {count} frames; {told}"
-                feed.step(100.0)
-                while (sample := reader.receive()) is not None:
-                    found.append(CameraHeader.from_buffer_copy(sample.header))
-                    seen.append(look(sample))
-                    sample.release()
-            return found, seen
+        def take(count):
+            """So many further frames."""
+            before = len(viewer.found)
+            viewer.until(lambda: len(viewer.found) >= before + count, TIMEOUT_S)
+            return viewer.found[before:]
 
-        return feed, take
+        return viewer, take
 
     yield start
     for feed in feeds:
@@ -96,9 +87,9 @@ def test_each_format_has_the_colours_of_the_pattern(film, code, user_pointers):
     offered = {mode.code for mode in list_devices()[0].modes}
     if code.encode() not in offered:
         pytest.skip(f"vivid has no {code}")
-    feed, take = film(settings(code, user_pointers=user_pointers))
-    assert ("no copy" in feed.told[0]) == user_pointers
-    _, (found, *_) = take(1, colours)
+    viewer, take = film(settings(code, user_pointers=user_pointers), look=colours)
+    assert ("no copy" in viewer.told[0]) == user_pointers
+    found = take(1)[0].looked
     expected = BARS
     if code == "GREY":  # luma of Rec. 709, as vivid makes it
         expected = np.repeat(BARS @ [[0.0722], [0.7152], [0.2126]], 3, axis=1)
@@ -106,59 +97,51 @@ def test_each_format_has_the_colours_of_the_pattern(film, code, user_pointers):
 
 
 def test_frames_are_dated_by_the_driver_and_counted_without_gaps(film):
-    feed, take = film(settings())
-    headers, _ = take(15)
-    stamps, numbers, lost = (
-        [getattr(header, name) for header in headers] for name in ("stamp_ns", "number", "lost")
-    )
+    viewer, take = film(settings())
+    numbers, lost, stamps, *_ = zip(*take(15), strict=True)
     assert (np.diff(stamps) > 0).all()
     # The emulated machine is slow, and vivid's stamps lie a little in the future.
     assert abs(time.time_ns() - stamps[-1]) < 5e9
     assert list(np.diff(numbers)) == [1 + gap for gap in lost[1:]]
-    assert feed.lost == sum(lost)
+    assert viewer.feed.lost == sum(lost)
 
 
 def test_what_the_driver_drops_or_damages_is_counted_as_lost(film):
-    feed, take = film(settings())
+    viewer, take = film(settings())
     take(3)
-    before = feed.lost
+    before = viewer.feed.lost
     control(DROPPED, 60)
     try:
         take(8)
     finally:
         control(DROPPED, 0)
-    assert feed.lost > before
+    assert viewer.feed.lost > before
 
 
 def test_a_damaged_frame_is_counted_though_the_next_one_comes_after_a_timeout(film):
     """At 5 Hz, where a step waits for 100 ms."""
-    feed, take = film(settings(rate_hz=5.0))
+    viewer, take = film(settings(rate_hz=5.0))
     take(2)
-    before = feed.lost
+    before = viewer.feed.lost
     control(DAMAGED, 1)
-    headers, _ = take(8)
-    assert sum(header.lost for header in headers) == feed.lost - before >= 1
+    assert sum(seen.lost for seen in take(8)) == viewer.feed.lost - before >= 1
 
 
 def test_a_camera_that_is_unplugged_is_told_of_and_comes_back(film):
-    feed, take = film(settings())
-    last = take(3)[0][-1].number
+    viewer, take = film(settings())
+    last = take(3)[-1].number
     with unplugged():
-        until_s = time.monotonic() + TIMEOUT_S
-        while len(feed.told) < 2:
-            assert time.monotonic() < until_s
-            feed.step(100.0)
-        assert "camera front is gone" in feed.told[1]
-    again, _ = take(2)
-    assert again[0].number == last + 1
-    assert len(feed.told) == 3
+        viewer.until(lambda: len(viewer.told) > 1, TIMEOUT_S)
+        assert "camera front is gone" in viewer.told[1]
+    assert take(2)[0].number == last + 1
+    assert len(viewer.told) == 3
 
 
 def test_two_cameras_film_side_by_side(film):
     feeds = [film(settings(device=device), name) for device, name in
              ((DEVICE, "front"), (SECOND, "rear"))]  # fmt: skip
     for _, take in feeds:
-        assert [header.width for header in take(5)[0]][:5] == [640] * 5
+        assert [seen.luma.shape[1] for seen in take(5)] == [640] * 5
 
 
 def test_a_camera_that_is_used_by_another_is_told(film):
@@ -168,20 +151,11 @@ def test_a_camera_that_is_used_by_another_is_told(film):
 
 
 def test_a_larger_size_after_a_smaller_one_gets_larger_slots(join):
-    reader = camera_reader(join("reader"), "front")
     for size in ((640, 360), (1280, 720)):
-        source = V4l2Source(settings(size=size))
-        feed = CameraFeed(join("camera"), "front", source, "optical", lambda line: None)
-        feed.open()
-        feed.start()
-        found, until_s = None, time.monotonic() + TIMEOUT_S
-        while found is None and time.monotonic() < until_s:
-            feed.step(100.0)
-            found = reader.receive()
-        assert (found.header.width, found.header.height) == size
-        assert found.header.size_bytes == size[0] * size[1] * 3 // 2
-        found.release()
-        feed.close()
+        viewer = Viewer(join, V4l2Source(settings(size=size)), lambda s: s.header.size_bytes)
+        seen = viewer.take(1, TIMEOUT_S)[-1]
+        assert seen.luma.shape == size[::-1]
+        assert seen.looked == size[0] * size[1] * 3 // 2
 
 
 @pytest.mark.timeout(700)
@@ -233,8 +207,9 @@ def test_after_a_kill_the_driver_writes_into_no_frame_that_somebody_holds(join, 
 def test_jpeg_is_what_it_says(film):
     if b"MJPG" not in {mode.code for mode in list_devices()[0].modes}:
         pytest.skip("vivid has no MJPG")
-    _, take = film(settings("MJPG"))
-    _, (image, *_) = take(
-        1, lambda s: cv2.imdecode(s.payload[: s.header.size_bytes], cv2.IMREAD_COLOR)
-    )
-    assert image.shape == (360, 640, 3)
+
+    def decoded(sample):
+        return cv2.imdecode(sample.payload[: sample.header.size_bytes], cv2.IMREAD_COLOR)
+
+    _, take = film(settings("MJPG"), look=decoded)
+    assert take(1)[0].looked.shape == (360, 640, 3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import KEY_EVERY, packets, pictures
+from videos import KEY_EVERY, packets, pictures
 
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.video.packet_decoder import VideoDecoder

@@ -1,0 +1,169 @@
+"""Video as a camera: every frame once, at its time, with the pixels that were put in."""
+
+import socket
+import threading
+import time
+from itertools import count
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from videos import TURNS, bright_edge, hurt, write_turned, write_video
+from viewer import Viewer
+
+from perception_nodes.cameras import camera_feed, video_source
+from perception_nodes.cameras.camera_source import CameraEnded, CameraError, CameraGone
+from perception_nodes.cameras.video_source import VideoSettings, VideoSource
+
+MS = 1_000_000
+
+
+def film(join, path, **settings):
+    return Viewer(join, VideoSource(VideoSettings(str(path), **settings)))
+
+
+def brightness(found):
+    """Of each frame, as the number of the frame that it shows."""
+    return [round(((seen.luma[:, 32:].mean() - 16) * 255 / 219 - 40) / 4) for seen in found]
+
+
+def steps_ms(found):
+    return np.diff([seen.stamp_ns for seen in found]) / MS
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
+def test_each_frame_of_a_file_comes_once_in_order_at_the_files_pace(join, tmp_path, codec):
+    found = film(join, write_video(tmp_path / "video.mp4", 20, codec=codec)).take(20)
+    assert [seen.number for seen in found] == list(range(20))
+    assert (np.diff([seen.luma[:, 32:].mean() for seen in found]) >= 1).all()
+    assert {(seen.encoding, seen.luma.shape) for seen in found} == {("nv12", (48, 64))}
+    assert np.abs(steps_ms(found) - 40).max() <= 1
+
+
+@pytest.mark.parametrize("step_s", [-60, 60])
+def test_a_files_pace_does_not_follow_a_wall_clock_that_is_set(join, tmp_path, monkeypatch, step_s):
+    viewer = film(join, write_video(tmp_path / "video.mp4", 6, period_ms=100))
+
+    def wall_clock_ns():
+        return time.time_ns() + step_s * 10**9 * (len(viewer.found) >= 3)
+
+    clocks = SimpleNamespace(time_ns=wall_clock_ns, monotonic_ns=time.monotonic_ns)
+    monkeypatch.setattr(video_source, "time", clocks)
+    wanted = [100, 100, 100 + step_s * 1000, 100, 100]
+    assert steps_ms(viewer.take(6)) == pytest.approx(wanted, abs=2)
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_a_looped_file_goes_on_with_new_numbers_and_stamps(join, tmp_path, frames):
+    found = film(join, write_video(tmp_path / "video.mp4", frames), loop=True).take(12)
+    assert [seen.number for seen in found] == list(range(12))
+    # Also from the last picture to the first one: a camera has no two frames at once.
+    assert steps_ms(found).min() >= 39
+
+
+def test_a_file_with_a_gap_is_played_to_its_end(join, tmp_path, monkeypatch):
+    monkeypatch.setattr(camera_feed, "SILENT_S", 0.3)
+    viewer = film(join, write_video(tmp_path / "video.mp4", times_ms=[0, 100, 900, 1000], bf="0"))
+    with pytest.raises(CameraEnded, match="has ended$"):
+        viewer.take(5)
+    assert np.abs(steps_ms(viewer.found) - [100, 800, 100]).max() <= 1
+
+
+@pytest.mark.parametrize("share", [1, 0.2])
+@pytest.mark.parametrize("damaged", [4, 16])
+def test_a_damaged_file_is_played_once_and_what_is_lost_is_counted(join, tmp_path, damaged, share):
+    """From the damage to the next key frame; without one the end tells of it."""
+    path = hurt(write_video(tmp_path / "video.mp4", 18, g="6", bf="0"), damaged, share)
+    viewer, end = film(join, path), "the last 2 frames are lost: the file is damaged"
+    with pytest.raises(CameraEnded, match="has ended$" if damaged == 4 else end):
+        viewer.take(19)
+    whole = [*range(damaged), *range(6 if damaged == 4 else 18, 18)]
+    assert [seen.number for seen in viewer.found] == brightness(viewer.found) == whole
+    assert [seen.lost for seen in viewer.found if seen.lost] == [2] * (damaged == 4)
+
+
+def test_a_jpeg_whose_note_of_the_camera_is_odd_is_whole(join, tmp_path):
+    data = write_video(tmp_path / "video.avi", 6, codec="mjpeg", pixels="yuvj420p").read_bytes()
+    odd = b"\xff\xd8" + b"\xff\xe1\x00\x03x"
+    pictures = [part[: part.index(b"\xff\xd9") + 2] for part in data.split(b"\xff\xd8")[1:]]
+    (tmp_path / "video.mjpeg").write_bytes(b"".join(odd + picture for picture in pictures))
+    assert len(film(join, tmp_path / "video.mjpeg").take(6)) == 6
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_file_whose_pictures_change_their_size_begins_anew_only_in_a_loop(join, tmp_path, loop):
+    sizes = (64, 48), (96, 48)
+    parts = [write_video(tmp_path / f"{size[0]}.ts", 5, size=size).read_bytes() for size in sizes]
+    (tmp_path / "both.ts").write_bytes(b"".join(parts))
+    viewer = film(join, tmp_path / "both.ts", loop=loop)
+    if loop:
+        assert len(viewer.take(6)) >= 6
+    else:
+        with pytest.raises(CameraEnded, match="another size"):
+            viewer.take(6)
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "said"),
+    [
+        ("{}/text.mp4", CameraError, r"text\.mp4 cannot be opened"),
+        ("rtsp://127.0.0.1:1/none", CameraGone, "rtsp://127.0.0.1:1/none cannot be opened"),
+    ],
+)
+def test_what_cannot_be_opened_is_refused_or_gone(tmp_path, url, kind, said):
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(kind, match=said) as raised:
+        VideoSource(VideoSettings(url.format(tmp_path))).open()
+    assert type(raised.value) is kind
+
+
+@pytest.fixture
+def serve():
+    """Sends a file's bytes to whom connects to the URL that it gives."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(10)
+
+    def send(data):
+        with listener.accept()[0] as client:
+            client.sendall(data)
+
+    def start(path):
+        sender = threading.Thread(target=send, args=(path.read_bytes(),), daemon=True)
+        sender.start()
+        senders.append(sender)
+        return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+
+    senders = []
+    yield start
+    for sender in senders:
+        sender.join()
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("video.h264", {"g": "5", "bf": "0"}),
+        ("video.mjpeg", {"codec": "mjpeg", "pixels": "yuvj420p"}),
+    ],
+)
+def test_a_stream_without_times_is_dated_by_its_arrival(
+    serve, join, tmp_path, monkeypatch, name, options
+):
+    """FFmpeg gives the frames of some no time, and those of others one of 25 a second."""
+    path = write_video(tmp_path / name, 50, **options)
+    path.write_bytes(20 * path.read_bytes())  # much of it goes by before the format is known
+    seconds = count(10**9)  # one passes from each packet to the next
+    clock = SimpleNamespace(time_ns=lambda: next(seconds) * 1000 * MS)
+    monkeypatch.setattr(video_source, "time", clock)
+    viewer = film(join, serve(path))
+    viewer.take(20)
+    assert viewer.told[0].endswith("stamps are of arrival")
+    assert (steps_ms(viewer.found) == 1000 * np.diff([seen.number for seen in viewer.found])).all()
+
+
+@pytest.mark.parametrize(("degrees", "bright"), TURNS.items())
+def test_a_video_that_says_how_it_was_held_is_upright(join, tmp_path, degrees, bright):
+    seen = film(join, write_turned(tmp_path / "video.mp4", degrees)).take(1)[0]
+    assert seen.luma.shape == ((64, 48) if degrees % 180 else (48, 64))
+    assert bright_edge(seen.luma) == bright

@@ -1,0 +1,56 @@
+"""Feeds a source's frames into a camera's channel, and takes them out again."""
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from perception_nodes.cameras.camera_feed import CameraFeed
+from perception_nodes.cameras.channel import camera_reader, view_camera_frame
+
+
+class Seen(NamedTuple):
+    """A frame: its header's facts, its rows of luma or grey, and what `look` says of the sample."""
+
+    number: int
+    lost: int
+    stamp_ns: int
+    encoding: str
+    luma: Any
+    looked: Any
+
+
+class Viewer:
+    """What comes of a source.
+
+    Attributes:
+        told: lines that the feed logs.
+        found: the frames so far.
+    """
+
+    def __init__(self, join, source, look=lambda sample: None, camera="front"):
+        self.told, self.found, self._look = [], [], look
+        self._reader = camera_reader(join("reader"), camera)
+        self.feed = CameraFeed(join("camera"), camera, source, "optical", self.told.append)
+
+    def until(self, condition, timeout_s=30.0):
+        """Step until it is so; opens the source at first."""
+        give_up_s = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < give_up_s, (self.told, len(self.found))
+            self.feed.step(20.0)
+            while (sample := self._reader.receive()) is not None:
+                view, header = view_camera_frame(sample.header, sample.payload), sample.header
+                rows = np.frombuffer(view.data, np.uint8)[: view.width * view.height].copy()
+                luma = rows.reshape(view.height, view.width)
+                facts = header.number, header.lost, view.stamp_ns, view.encoding
+                self.found.append(Seen(*facts, luma, self._look(sample)))
+                sample.release()
+
+    def take(self, frames, timeout_s=30.0):
+        """So many frames, closed after them, or after the error that ends them."""
+        try:
+            self.until(lambda: len(self.found) >= frames, timeout_s)
+        finally:
+            self.feed.close()
+        return self.found
