@@ -25,6 +25,7 @@ FRAME_ID_BYTES = 63
 MAX_GAP = 256
 """Each of so many frames missing in a row gets a report of its own. More of them are an outage: one
 report stands for all, since thousands at once would hold up the frames that do come."""
+REASON_BYTES = 512
 NO_PIXELS_BYTES = 1
 """Payload of a slot without pixels; a slot has at least one byte."""
 MAX_PLACEMENT = 1e6
@@ -256,37 +257,41 @@ def check_slot(
 
 
 class RecordKind(IntEnum):
-    """What a record is about; see `FrameRecord`."""
+    """What a record is about; each kind has a struct, see `core/records.py`."""
 
-    HEARTBEAT = 0
-    ENTERED = 1
-    OUTCOME = 2
-    TAKEOVER = 3
-    LEFT = 4
-    INPUT = 5
-    WATCHDOG_GONE = 6
+    ENTERED = 0
+    OUTCOME = 1
+    TAKEOVER = 2
+    LEFT = 3
+    INPUT = 4
+    WATCHDOG_GONE = 5
+    HEARTBEAT = 6
 
 
-class FrameRecord(ctypes.Structure):
-    """A record for the watchdog, and a sign of life of the process that sent it.
-
-    A HEARTBEAT is nothing but that, and says that further signs of life are in the process's
-    journal; ENTERED and OUTCOME describe a frame. TAKEOVER says that
-    `process` replaces `predecessor` (0 if there was none) from now on; `ingest_process` and
-    `sequence` then identify the frame that the predecessor had begun and not ended, `ingested_ns`
-    is that of the frame begun last in this role, and `reason` says why it was replaced. LEFT says
-    that the process has stopped in good order. INPUT comes from preprocessing once a second:
-    `reason` says why the camera's frames do not come, or not all of them; empty if they do.
-    WATCHDOG_GONE tells a watchdog that goes on that the vehicle was asked to stop in its place:
-    `reason` says why.
+class Record(ctypes.Structure):
+    """What every record for the watchdog begins with: a sign of life of the process that sent it.
 
     `record` numbers the records of one process without gaps, so that a lost one is noticed, and
     `sent_ns` orders those of several processes. `patience_ns` is how long the process may be silent
     from now on before it counts as hung, `spent_ns` the processor time that its main thread has
-    used. `joined_ns` is when the sender of a TAKEOVER began to receive slots; 0 for preprocessing,
-    which sends them. `facts` has the fields of `FrameFacts`, which are also fields of ours.
+    used.
+    """
 
-    A frame report is written from the fields that have the names of `FrameReport.msg`.
+    _fields_ = [
+        ("record", ctypes.c_uint64),
+        ("sent_ns", ctypes.c_int64),
+        ("patience_ns", ctypes.c_int64),
+        ("spent_ns", ctypes.c_int64),
+        ("kind", ctypes.c_uint32),
+        ("process", ctypes.c_uint32),
+    ]
+
+
+class FrameRecord(Record):
+    """A frame that has entered, or the outcome of one.
+
+    `facts` has the fields of `FrameFacts`, which are also fields of ours. A frame report is written
+    from the fields that have the names of `FrameReport.msg`.
     """
 
     _anonymous_ = ("facts",)
@@ -295,18 +300,10 @@ class FrameRecord(ctypes.Structure):
         ("inferred_ns", ctypes.c_int64),
         ("postprocessed_ns", ctypes.c_int64),
         ("published_ns", ctypes.c_int64),
-        ("record", ctypes.c_uint64),
-        ("sent_ns", ctypes.c_int64),
-        ("patience_ns", ctypes.c_int64),
-        ("spent_ns", ctypes.c_int64),
-        ("joined_ns", ctypes.c_int64),
-        ("kind", ctypes.c_uint32),
         ("status", ctypes.c_uint32),
         ("detections", ctypes.c_uint32),
-        ("process", ctypes.c_uint32),
-        ("predecessor", ctypes.c_uint32),
         ("model", ctypes.c_char * 32),
-        ("reason", ctypes.c_char * 512),
+        ("reason", ctypes.c_char * REASON_BYTES),
     ]
 
     @property

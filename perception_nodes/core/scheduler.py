@@ -1,25 +1,24 @@
 """Which cameras' frames a shared detector infers next, and which of them together.
 
-While there is time for all frames, the earliest deadline comes first. Otherwise turns are shared by
-start-time fair queueing (Goyal, Vin and Cheng 1996): a frame is tagged with the number of turns
-that its camera has had, and the lowest tag comes first. A newer frame that replaces a waiting one
-inherits its tag. Two things differ from that algorithm. A camera with no frame waiting keeps some
-of the turns that it is owed, because between two frames no camera has one waiting. And frames that
-are about to arrive are planned for, because a call that has begun cannot be interrupted: if a
-camera's turn has come and its frame is due, frames that would make it late have to wait.
+The earliest deadline comes first. Where not all frames can be in time, frames are admitted as long
+as they can be, and that of the camera with the fewest turns comes first. A newer frame that
+replaces a waiting one has the same place. Frames that are about to arrive are planned for, because
+a call that has begun cannot be interrupted: if a camera's turn has come and its frame is due,
+frames that would make it late have to wait.
 """
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
-INTERVALS = 8
-"""Number of intervals between a camera's frames from which its next arrival is predicted."""
-MIN_INTERVALS = 3
+ARRIVALS = 9
+"""Number of a camera's last frames from which the arrival of its next one is predicted."""
+MIN_ARRIVALS = 4
 CREDIT = 8
-"""Number of turns in a row that a camera may be owed. With more, a camera that comes back after a
-long absence would keep the others waiting."""
+"""Number of turns that a camera may be owed. With more, a camera that comes back after a long
+absence would keep the others waiting."""
 TOLERANCE = 0.1
 """A frame that is overdue by more than this share of the interval is not waited for."""
 
@@ -41,75 +40,20 @@ class Turn(NamedTuple):
 
 
 class _Frame(NamedTuple):
-    """A frame that waits, or is expected at `release_ns`; the lowest `tag` comes first."""
+    """A frame that waits, or is expected at `release_ns`."""
 
-    camera: int
     release_ns: int
     deadline_ns: int
-    tag: int
+    camera: int
 
 
-class _Plan(NamedTuple):
-    """Frames in the order of inference, the size of each call, and the sum of their end times."""
+class _Call(NamedTuple):
+    """Frames that are inferred together; all could end `slack_ns` later and be in time."""
 
-    frames: tuple[_Frame, ...]
-    calls: tuple[int, ...]
-    total_ns: int
-
-
-class _Camera:
-    """What is known of one camera.
-
-    Attributes:
-        waiting_ns: deadline of its waiting frame, None if none waits.
-        tag: tag of its first frame since it was served last, None if none has come.
-        next_tag: lowest tag that its next frame can get.
-    """
-
-    def __init__(self) -> None:
-        self.waiting_ns: int | None = None
-        self.tag: int | None = None
-        self.next_tag = 0
-        self._intervals_ns: deque[int] = deque(maxlen=INTERVALS)
-        self._interval_ns = 0
-        self._arrived_ns = 0
-        self._life_ns = 0
-
-    def arrived(self, arrived_ns: int, deadline_ns: int, served_tag: int) -> None:
-        if self._arrived_ns:
-            self._intervals_ns.append(arrived_ns - self._arrived_ns)
-            self._interval_ns = round(median(self._intervals_ns))
-        self._arrived_ns, self._life_ns = arrived_ns, deadline_ns - arrived_ns
-        self.waiting_ns = deadline_ns
-        self.tag = self._tag(served_tag)
-
-    def served(self) -> int:
-        """End the camera's turn; returns the tag that was served."""
-        assert self.tag is not None
-        tag, self.tag = self.tag, None
-        self.next_tag = tag + 1
-        return tag
-
-    def frame(self, camera: int, now_ns: int, served_tag: int) -> _Frame | None:
-        """The camera's waiting frame, or else the one that is expected next."""
-        tag = self._tag(served_tag)
-        if self.waiting_ns is not None:
-            return _Frame(camera, now_ns, self.waiting_ns, tag)
-        due_ns = self._due_ns(now_ns)
-        return None if due_ns is None else _Frame(camera, due_ns, due_ns + self._life_ns, tag)
-
-    def _tag(self, served_tag: int) -> int:
-        return max(served_tag - CREDIT, self.next_tag) if self.tag is None else self.tag
-
-    def _due_ns(self, now_ns: int) -> int | None:
-        """When the camera's next frame is expected, None if that cannot be predicted."""
-        if len(self._intervals_ns) < MIN_INTERVALS:
-            return None
-        due_ns = self._arrived_ns + self._interval_ns
-        if due_ns > now_ns:
-            return due_ns
-        latest_ns = due_ns + round(TOLERANCE * self._interval_ns)
-        return latest_ns if latest_ns > now_ns else None
+    frames: list[_Frame]
+    begin_ns: int
+    end_ns: int
+    slack_ns: int
 
 
 class Scheduler:
@@ -119,8 +63,10 @@ class Scheduler:
     """
 
     def __init__(self, cameras: int) -> None:
-        self._cameras = [_Camera() for _ in range(cameras)]
-        self._served_tag = 0
+        self._turns = [0] * cameras
+        self._arrivals_ns = [deque[int](maxlen=ARRIVALS) for _ in range(cameras)]
+        self._deadlines_ns = [0] * cameras
+        self._waiting: set[int] = set()
 
     def arrived(self, camera: int, arrived_ns: int, deadline_ns: int) -> None:
         """Note that a frame is ready; it replaces the camera's waiting frame, if there is one.
@@ -130,27 +76,24 @@ class Scheduler:
             arrived_ns: when the frame became ready.
             deadline_ns: when its detections must be out.
         """
-        self._cameras[camera].arrived(arrived_ns, deadline_ns, self._served_tag)
+        self._arrivals_ns[camera].append(arrived_ns)
+        self._deadlines_ns[camera] = deadline_ns
+        self._waiting.add(camera)
 
     def done(self, camera: int, served: bool) -> None:
         """Note that a camera's waiting frame was inferred (`served`) or abandoned."""
-        state = self._cameras[camera]
-        state.waiting_ns = None
+        self._waiting.discard(camera)
         if served:
-            self._served_tag = state.served()
+            owed_from = max(self._turns) - CREDIT
+            self._turns[camera] = max(self._turns[camera], owed_from) + 1
 
     @property
     def waiting(self) -> int:
         """Number of frames that wait."""
-        return sum(camera.waiting_ns is not None for camera in self._cameras)
+        return len(self._waiting)
 
     def turn(self, now_ns: int, levels: Sequence[Sequence[int]]) -> Turn:
         """Decide what to infer now.
-
-        Frames are admitted in the order of their tags, as long as all of them can be in time. Of
-        the ways to infer the admitted frames, the one with the smallest sum of end times is taken.
-        So frames are inferred together, or waited for, only if that ends sooner than one after the
-        other, or if nothing else is in time.
 
         Args:
             now_ns: CLOCK_MONOTONIC.
@@ -164,98 +107,88 @@ class Scheduler:
             The turn. A frame that can no longer be in time gets a turn of its own;
             `Pipeline.detect` decides whether it is abandoned or tried all the same.
         """
-        frames = [
-            frame
-            for number, camera in enumerate(self._cameras)
-            if (frame := camera.frame(number, now_ns, self._served_tag)) is not None
-        ]
-        frames.sort(key=lambda frame: (frame.tag, frame.deadline_ns))
-        waiting = [frame for frame in frames if frame.release_ns <= now_ns]
+        found = (self._frame(camera, now_ns) for camera in range(len(self._turns)))
+        frames = [frame for frame in found if frame is not None]
+        frames.sort(key=lambda frame: (self._turns[frame.camera], frame.deadline_ns))
+        waiting = [frame for frame in frames if frame.camera in self._waiting]
         if not waiting:
             return Turn()
         for frame in waiting:
             if now_ns + levels[-1][0] > frame.deadline_ns:
                 return Turn((frame.camera,), frame.deadline_ns)
-        chosen, chosen_costs = _Plan((), (), 0), levels[0]
+        plan: list[_Call] = []
+        planned = 0
         for costs in levels:
-            plan = _largest_plan(frames, now_ns, costs)
-            if len(plan.frames) > len(chosen.frames):
-                chosen, chosen_costs = plan, costs
-            if len(plan.frames) == len(frames):
+            calls = _plan(frames, now_ns, costs)
+            size = sum(len(call.frames) for call in calls)
+            if size > planned:
+                plan, planned = calls, size
+            if planned == len(frames):
                 break
-        return _first_turn(chosen, now_ns, chosen_costs)
+        first = plan[0]
+        if first.begin_ns > now_ns:
+            return Turn(wait_until_ns=first.begin_ns)
+        finish_by_ns = first.end_ns + min(call.slack_ns for call in plan)
+        return Turn(tuple(frame.camera for frame in first.frames), finish_by_ns)
+
+    def _frame(self, camera: int, now_ns: int) -> _Frame | None:
+        """The camera's waiting frame, else the next one if its arrival can be predicted."""
+        deadline_ns, arrivals_ns = self._deadlines_ns[camera], self._arrivals_ns[camera]
+        if camera in self._waiting:
+            return _Frame(now_ns, deadline_ns, camera)
+        if len(arrivals_ns) < MIN_ARRIVALS:
+            return None
+        interval_ns = round(median(b - a for a, b in pairwise(arrivals_ns)))
+        due_ns = arrivals_ns[-1] + interval_ns
+        if due_ns <= now_ns:
+            due_ns += round(TOLERANCE * interval_ns)
+        if due_ns <= now_ns:
+            return None
+        return _Frame(due_ns, due_ns + deadline_ns - arrivals_ns[-1], camera)
 
 
-def _first_turn(plan: _Plan, now_ns: int, costs: Sequence[int]) -> Turn:
-    """The first call of a plan, and when it must end so that the rest of the plan is in time."""
-    slack_ns, end_ns, position, ends = None, now_ns, 0, []
-    for size in plan.calls:
-        call = plan.frames[position : position + size]
-        start_ns = max(end_ns, *(frame.release_ns for frame in call))
-        if not position and start_ns > now_ns:
-            return Turn(wait_until_ns=start_ns)
-        end_ns = start_ns + costs[size - 1]
-        ends.append(end_ns)
-        if position:
-            call_slack_ns = min(frame.deadline_ns for frame in call) - end_ns
-            slack_ns = call_slack_ns if slack_ns is None else min(slack_ns, call_slack_ns)
-        position += size
-    first = plan.frames[: plan.calls[0]]
-    finish_by_ns = min(frame.deadline_ns for frame in first)
-    if slack_ns is not None:
-        finish_by_ns = min(finish_by_ns, ends[0] + slack_ns)
-    return Turn(tuple(frame.camera for frame in first), finish_by_ns)
-
-
-def _largest_plan(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> _Plan:
-    """A plan for all frames if they can be in time; else for those that fit, admitted in order."""
-    plan = _plan_in_time(frames, now_ns, costs)
-    if plan is not None:
+def _plan(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> list[_Call]:
+    """Calls for all frames if they can be in time; else for those that fit, admitted in order."""
+    plan = _soonest(frames, now_ns, costs)
+    if plan:
         return plan
-    plan = _Plan((), (), 0)
     admitted: list[_Frame] = []
     for frame in frames:
-        larger = _plan_in_time([*admitted, frame], now_ns, costs)
-        if larger is not None:
-            plan = larger
-            admitted.append(frame)
+        larger = _soonest([*admitted, frame], now_ns, costs)
+        if larger:
+            plan, admitted = larger, [*admitted, frame]
     return plan
 
 
-def _plan_in_time(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> _Plan | None:
-    """The plan with the smallest sum of end times in which all frames are in time, if there is one.
-
-    Two orders are tried. The first has waiting frames, in their given order, before those that are
-    expected. The second is by deadline, which succeeds if any order does, provided that all frames
-    wait and all calls cost the same.
-    """
-    for order in (
-        sorted(frames, key=lambda frame: frame.release_ns),
-        sorted(frames, key=lambda frame: frame.deadline_ns),
-    ):
-        found = _soonest(order, now_ns, costs)
-        if found is not None:
-            return _Plan(tuple(order), *found)
-    return None
+def _soonest(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> list[_Call]:
+    """The calls that have all frames in time, with the smallest sum of ends; empty if none do."""
+    # Waiting frames before expected ones; else by deadline, which succeeds if any order does where
+    # all frames wait.
+    orders = sorted(frames), sorted(frames, key=lambda frame: frame.deadline_ns)
+    found = [calls for order in orders if (calls := _calls(order, now_ns, costs[:1]))]
+    if len(costs) > 1:
+        # A first call for several may begin when another frame has come.
+        starts_ns = {now_ns, *(f.release_ns for f in frames if f.release_ns < now_ns + costs[0])}
+        found += [_calls(order, at_ns, costs) for order in orders for at_ns in starts_ns]
+    return min(filter(None, found), key=_sum_of_ends_ns, default=[])
 
 
-def _soonest(
-    order: Sequence[_Frame], now_ns: int, costs: Sequence[int]
-) -> tuple[tuple[int, ...], int] | None:
-    """Sizes of calls for frames in this order, all in time, with the smallest sum of end times."""
-    if not order:
-        return (), 0
-    best: tuple[tuple[int, ...], int] | None = None
-    start_ns, deadline_ns = now_ns, order[0].deadline_ns
-    for size, (frame, cost_ns) in enumerate(zip(order, costs, strict=False), 1):
-        start_ns = max(start_ns, frame.release_ns)
-        deadline_ns = min(deadline_ns, frame.deadline_ns)
-        end_ns = start_ns + cost_ns
+def _calls(order: Sequence[_Frame], end_ns: int, costs: Sequence[int]) -> list[_Call]:
+    """Calls one after the other from `end_ns` on, each for those that have come; empty if late."""
+    calls: list[_Call] = []
+    left = deque(order)
+    while left:
+        first = left.popleft()
+        call, begin_ns, deadline_ns = [first], max(end_ns, first.release_ns), first.deadline_ns
+        while left and len(call) < len(costs) and left[0].release_ns <= begin_ns:
+            call.append(left.popleft())
+            deadline_ns = min(deadline_ns, call[-1].deadline_ns)
+        end_ns = begin_ns + costs[len(call) - 1]
         if end_ns > deadline_ns:
-            continue
-        rest = _soonest(order[size:], end_ns, costs)
-        if rest is not None:
-            total_ns = size * end_ns + rest[1]
-            if best is None or total_ns < best[1]:
-                best = (size, *rest[0]), total_ns
-    return best
+            return []
+        calls.append(_Call(call, begin_ns, end_ns, deadline_ns - end_ns))
+    return calls
+
+
+def _sum_of_ends_ns(calls: Sequence[_Call]) -> int:
+    return sum(call.end_ns * len(call.frames) for call in calls)

@@ -3,7 +3,7 @@
 import re
 import time
 
-from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.records import InputState
 from perception_nodes.graph.awaited import Trouble
 from perception_nodes.nodes.base import Period
 from perception_nodes.nodes.redundant import RedundantNode
@@ -28,8 +28,8 @@ class CameraInput:
         if time.monotonic_ns() < self._begin_ns:
             return
         text = "" if trouble is None else str(trouble)
-        reason = text.encode(errors="replace")[: FrameRecord.reason.size - 1]
-        self._node.records.send(FrameRecord(kind=RecordKind.INPUT, reason=reason))
+        trouble_text = text.encode(errors="replace")[: InputState.trouble.size - 1]
+        self._node.records.send(InputState(trouble=trouble_text))
         if not text:
             if self._told:
                 self._node.get_logger().info("the camera's frames come")

@@ -9,7 +9,7 @@ from itertools import count
 
 from rclpy.lifecycle import State, TransitionCallbackReturn
 
-from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.records import Heartbeat, Takeover
 from perception_nodes.nodes.base import LONG_NS, PerceptionNode
 from perception_nodes.transport import channels
 from perception_nodes.transport.journal import Journal
@@ -109,7 +109,7 @@ class RedundantNode(PerceptionNode):
             for camera in cameras or (self.settings.camera,)
         )
         self._working = False
-        self._takeovers: list[FrameRecord] = []
+        self._takeovers: list[Takeover] = []
         self._joined_ns = time.monotonic_ns()
         self._judge_from_ns = 0
 
@@ -117,7 +117,7 @@ class RedundantNode(PerceptionNode):
         """Tell the watchdog that signs of life are to be expected from now on."""
         self.sign()
         for seat in self.seats:
-            seat.records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
+            seat.records.send(Heartbeat())
         return super().on_activate(state)
 
     def begin_real_time(self) -> None:

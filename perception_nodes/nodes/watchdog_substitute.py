@@ -9,8 +9,8 @@ from perception_interfaces.msg import Health as HealthMessage
 from perception_interfaces.msg import Protected
 from std_msgs.msg import Bool
 
-from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.core.health import HealthMode
+from perception_nodes.core.records import WatchdogGone
 from perception_nodes.graph.topics import HEALTH, protected
 from perception_nodes.nodes.base import LATCHED, Period
 from perception_nodes.nodes.periodic_topic import PERIOD_NS, PeriodicTopic
@@ -115,7 +115,7 @@ class WatchdogSubstitute:
         self._node.get_logger().error(self._cause)
         why = self._guard.gone.encode()
         for seat in self._node.seats:
-            seat.records.send(FrameRecord(kind=RecordKind.WATCHDOG_GONE, reason=why))
+            seat.records.send(WatchdogGone(cause=why))
 
     @property
     def _cause(self) -> str:

@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterator
 from itertools import count
 
-from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRecord, RecordKind
+from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRecord, Record
+from perception_nodes.core.records import Left, Takeover, mark
 from perception_nodes.system.processes import own_time_ns
 from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.shm import SPARE_SAMPLES, Endpoint, Reader, Writer
@@ -15,7 +16,7 @@ SLOT_SPARE = SPARE_SAMPLES + 2
 """With room for a page that shows the frames: one that waits and one that is looked at."""
 RECORD_DEPTH = 1024
 DETECTION_DEPTH = 64
-OF_FRAMES = (RecordKind.ENTERED, RecordKind.OUTCOME, RecordKind.TAKEOVER)
+OF_FRAMES = (FrameRecord, Takeover)
 
 
 def slot_writer(endpoint: Endpoint, camera: str, width: int, height: int) -> Writer[FrameHeader]:
@@ -67,12 +68,13 @@ class NumberedRecords:
         self._process = os.getpid()
         self.patience_ns = patience_ns
 
-    def send(self, record: FrameRecord) -> None:
+    def send(self, record: Record) -> None:
         """Number a record and send it."""
+        mark(record)
         record.record, record.process = next(self._numbers), self._process
         record.patience_ns, record.spent_ns = self.patience_ns, own_time_ns()
         record.sent_ns = time.monotonic_ns()
-        if self._journal is not None and record.kind in OF_FRAMES:
+        if self._journal is not None and isinstance(record, OF_FRAMES):
             self._journal.append(record)
         self._writer.send_record(record)
 
@@ -85,7 +87,7 @@ class NumberedRecords:
         """Announce that this process stops in good order; it may go on later."""
         if self._journal is not None:
             self._journal.leave()
-        self.send(FrameRecord(kind=RecordKind.LEFT))
+        self.send(Left())
 
     def close(self) -> None:
         """Remove the journal, when all records are sent."""

@@ -12,15 +12,18 @@ import struct
 import sys
 import time
 from contextlib import suppress
+from ctypes import addressof, memmove, sizeof
 from pathlib import Path
 
-from perception_nodes.core.frame import FrameRecord
+from perception_nodes.core.frame import FrameRecord, Record
+from perception_nodes.core.records import as_sent
 from perception_nodes.system.processes import own_time_ns, was_alive
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped, is_ours
 
 RECORDS = 1024
 """Half a minute of a camera at 30 Hz, or half of that where every frame is refused."""
+RECORD_BYTES = sizeof(FrameRecord)
 
 
 class _Pages(ctypes.Structure):
@@ -56,9 +59,10 @@ class Journal:
         with suppress(OSError):  # there is none, or it is another user's
             path.unlink()  # of a dead process; somebody may have mapped it
         self._mapped = Mapped(path, _Pages)
+        self._records_at = addressof(self._mapped.value) + _Pages.records.offset
 
     def sign(self, patience_ns: int) -> None:
-        """Give a sign of life; `patience_ns` as in `FrameRecord`."""
+        """Give a sign of life; `patience_ns` as in `Record`."""
         pages = self._mapped.value
         pages.patience_ns, pages.spent_ns = patience_ns, own_time_ns()
         pages.alive_ns = time.monotonic_ns()
@@ -67,11 +71,13 @@ class Journal:
         """Say that no more signs of life are to be expected."""
         self._mapped.value.alive_ns = 0
 
-    def append(self, record: FrameRecord) -> None:
+    def append(self, record: Record) -> None:
         """Write a record; if the ring is full, it replaces the oldest one."""
         pages = self._mapped.value
-        pages.records[pages.written % RECORDS] = record
-        pages.written += 1
+        written = pages.written
+        place = self._records_at + written % RECORDS * RECORD_BYTES
+        memmove(place, addressof(record), sizeof(record))
+        pages.written = written + 1
 
     def close(self) -> None:
         """Remove the journal, when this process stops in good order and has sent everything."""
@@ -95,15 +101,13 @@ class Signs:
         alive_ns = self._read()[0]
         self._last_ns = 0 if was_alive(process, alive_ns) else alive_ns
 
-    def new(self) -> FrameRecord | None:
-        """The last sign as a record, if it was given after the one before."""
+    def new(self) -> Record | None:
+        """The last sign, if it was given after the one before."""
         alive_ns, patience_ns, spent_ns = self._read()
         if not alive_ns or alive_ns == self._last_ns:
             return None
         self._last_ns = alive_ns
-        return FrameRecord(
-            process=self._process, sent_ns=alive_ns, patience_ns=patience_ns, spent_ns=spent_ns
-        )
+        return Record(0, alive_ns, patience_ns, spent_ns, process=self._process)
 
     def close(self) -> None:
         """Unmap it."""
@@ -131,7 +135,7 @@ def journals(camera: str, role: str) -> dict[int, Path]:
     return found
 
 
-def read_journal(path: Path) -> list[FrameRecord]:
+def read_journal(path: Path) -> list[Record]:
     """Records of a journal, oldest first; none if the journal is gone.
 
     Its process may write records meanwhile: their places, and that of the next one, are left out.
@@ -142,9 +146,9 @@ def read_journal(path: Path) -> list[FrameRecord]:
             after = os.pread(file.fileno(), 8, _Pages.written.offset)
     except OSError:
         return []
-    if len(data) != ctypes.sizeof(_Pages):
+    if len(data) != sizeof(_Pages):
         return []
     pages = _Pages.from_buffer_copy(data)
     written, written_after = int(pages.written), int.from_bytes(after, sys.byteorder)
     numbers = range(max(0, written_after - RECORDS + 1), min(written, written_after))
-    return [FrameRecord.from_buffer_copy(pages.records[n % RECORDS]) for n in numbers]
+    return [as_sent(FrameRecord.from_buffer_copy(pages.records[n % RECORDS])) for n in numbers]

@@ -8,7 +8,8 @@ import fcntl
 import os
 import time
 
-from perception_nodes.core.frame import MAY_BE_OUT, FrameRecord, RecordKind
+from perception_nodes.core.frame import MAY_BE_OUT, FrameRecord
+from perception_nodes.core.records import Takeover
 from perception_nodes.system.hanging import HangJudge
 from perception_nodes.system.life import graph_life
 from perception_nodes.system.processes import Process, open_process, own_time_ns, runs_at_once
@@ -114,7 +115,7 @@ class Lease:
         else:
             self._holder.wait(timeout_ms)
 
-    def acquire(self, patience_ns: int) -> FrameRecord | None:
+    def acquire(self, patience_ns: int) -> Takeover | None:
         """Take the right to work, if no process has it.
 
         Args:
@@ -131,8 +132,7 @@ class Lease:
         if not self.is_of_this_life:
             self._mapped.clear()
             note.life = self._life
-        record = FrameRecord(kind=RecordKind.TAKEOVER, predecessor=note.process)
-        record.ingested_ns = note.ingested_ns
+        record = Takeover(predecessor=note.process, newest_ns=note.ingested_ns)
         if note.process:
             killed = self._killed is not None and self._killed.pid == note.process
             how = "hung and was killed" if killed else "died"
@@ -141,7 +141,7 @@ class Lease:
                 f"{(now_ns - note.alive_ns) / 1e6:.0f} ms after its last sign of life"
             ).encode()
             if note.unended:
-                record.ingest_process, record.sequence = note.ingest_process, note.sequence
+                record.held_process, record.held_sequence = note.ingest_process, note.sequence
                 record.reason += MAY_BE_OUT if note.unended == PUBLISHING else b""
         self._forget_killed()
         note.unended, note.process = 0, os.getpid()

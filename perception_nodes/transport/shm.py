@@ -286,8 +286,8 @@ class Writer(Generic[Header]):
         sample._loan.assume_init().send()
         self._notifier.notify()
 
-    def send_record(self, record: Header) -> None:
-        """Send a header without payload."""
+    def send_record(self, record: ctypes.Structure) -> None:
+        """Send a header without payload; the record may be another struct that fits into one."""
         sample = self.loan(0)
         ctypes.memmove(
             ctypes.addressof(sample.header), ctypes.addressof(record), ctypes.sizeof(record)

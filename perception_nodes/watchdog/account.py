@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from perception_nodes.core.budget import Budget
-from perception_nodes.core.frame import FrameRecord, FrameStatus
+from perception_nodes.core.frame import FrameRecord, FrameStatus, Record
 from perception_nodes.core.health import HealthMode
 from perception_nodes.system.processes import open_process, was_alive
 from perception_nodes.transport.shm import Endpoint
@@ -203,7 +203,7 @@ class Account:
         suspended_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
         return not is_member and not was_alive(detector.process, detector.since_ns + suspended_ns)
 
-    def _read(self) -> list[FrameRecord]:
+    def _read(self) -> list[Record]:
         """Read all new records."""
         records, self._recovered = self._recovered, []
         # Before the records, one of which may say that a process has stopped.

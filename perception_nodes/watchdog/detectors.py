@@ -7,6 +7,7 @@ import ctypes
 from collections.abc import Iterator
 
 from perception_nodes.core.frame import FrameRecord
+from perception_nodes.core.records import Takeover
 
 REMEMBERED_DETECTORS = 64
 
@@ -39,27 +40,23 @@ class DetectorHistory:
         self._table = table
         self._sort()
 
-    def took_over(self, record: FrameRecord) -> None:
-        """Note that a detector has started to work.
-
-        Args:
-            record: its TAKEOVER.
-        """
+    def took_over(self, record: Takeover) -> None:
+        """Note that a detector has started to work."""
         known = any(d.since_ns == record.sent_ns for d in self._of(record.process))
         if not known:
-            self._add(record.process, record.joined_ns, record.sent_ns, record.ingested_ns)
+            self._add(record.process, record.joined_ns, record.sent_ns, record.newest_ns)
         # If the predecessor died with that frame in hand, no outcome says that it had taken it.
         for before in self._of(record.predecessor):
             if before.since_ns < record.sent_ns:
-                before.newest_ns = max(before.newest_ns, record.ingested_ns)
+                before.newest_ns = max(before.newest_ns, record.newest_ns)
                 break
 
     def took(self, outcome: FrameRecord) -> None:
         """Note that a detector has taken a frame.
 
         Args:
-            outcome: the frame's. If the detector's TAKEOVER is not known, this outcome is the first
-                proof that it receives frames.
+            outcome: the frame's. Where the detector's takeover is not known, this outcome is the
+                first proof that it receives frames.
         """
         process, ingested_ns = outcome.process, outcome.ingested_ns
         entries = list(self._of(process))

@@ -115,7 +115,7 @@ class NoFrame:
         return Fault("no frame", text, HealthMode.UNSAFE)
 
 
-class CameraInput:
+class InputTrouble:
     """Frames do not come, or not all of them, for a reason that preprocessing has found."""
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 """Watches the watchdog itself."""
 
-from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.frame import Record
+from perception_nodes.core.records import Left
 from perception_nodes.system.processes import open_process, was_alive
 from perception_nodes.transport.lease import Lease
 from perception_nodes.watchdog.liveness import Roster
@@ -55,12 +56,11 @@ class WatchdogGuard:
         note, before, heard_ns = self._lease.note, self._process, self._heard_ns
         self._process, self._heard_ns = int(note.process), int(note.alive_ns)
         if self._process and self._heard_ns != heard_ns:
-            sign = FrameRecord(process=self._process, sent_ns=self._heard_ns)
-            sign.patience_ns, sign.spent_ns = note.patience_ns, note.spent_ns
+            sign = Record(0, self._heard_ns, note.patience_ns, note.spent_ns, process=self._process)
             self._roster.hear(ROLE, sign)
         just_left = bool(before) and not self._process
         if just_left:
-            self._roster.hear(ROLE, FrameRecord(kind=RecordKind.LEFT, process=before))
+            self._roster.hear(ROLE, Left(process=before))
         self._roster.update(now_ns)
         self._roster.end_hung()
         missing = not self._roster.present(ROLE) and not just_left

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.frame import FrameRecord, Record
+from perception_nodes.core.records import Heartbeat, Left, as_sent
 from perception_nodes.system.processes import Process, open_process
 from perception_nodes.transport import channels
 from perception_nodes.transport.journal import Signs, journal_of, journals, read_journal
@@ -43,18 +44,18 @@ class Inbox:
         """The channel of the first role."""
         return self._readers[self._roles[0]]
 
-    def receive(self) -> list[tuple[str, FrameRecord]]:
+    def receive(self) -> list[tuple[str, Record]]:
         """All records that came through the channels, each with the role of its sender."""
-        return [(role, record) for role in self._roles for record in self._readers[role].records()]
+        return [(role, as_sent(r)) for role in self._roles for r in self._readers[role].records()]
 
-    def signs(self) -> Iterator[tuple[str, FrameRecord]]:
+    def signs(self) -> Iterator[tuple[str, Record]]:
         """The new signs of life in journals, each with the role of its process."""
         for role, signs in self._signs.values():
             sign = signs.new()
             if sign is not None:
                 yield role, sign
 
-    def take(self, role: str, record: FrameRecord) -> list[FrameRecord]:
+    def take(self, role: str, record: Record) -> list[Record]:
         """Take a record that came through a channel.
 
         Args:
@@ -64,21 +65,21 @@ class Inbox:
         Returns:
             The record if it is new, after those before it that the channel has lost.
         """
-        if record.kind == RecordKind.LEFT:
+        if isinstance(record, Left):
             path = journal_of(self._camera, role, record.process)
             handle = open_process(record.process)
             self._spend(record.sent_ns, record.process, path, handle)
             self._forget_signs(record.process)
-        elif record.kind == RecordKind.HEARTBEAT or record.process not in self._signs:
+        elif isinstance(record, Heartbeat) or record.process not in self._signs:
             self._look_for_signs(role, record.process)
-        lost: list[FrameRecord] = []
+        lost: list[Record] = []
         if record.record > self._taken.get(record.process, -1) + 1:
             told = read_journal(journal_of(self._camera, role, record.process))
             forgotten_ns = record.sent_ns - FORGOTTEN_AFTER_NS
             lost = [r for r in told if r.record < record.record and r.sent_ns > forgotten_ns]
         return self.new([*lost, record])
 
-    def new(self, records: Sequence[FrameRecord]) -> list[FrameRecord]:
+    def new(self, records: Sequence[Record]) -> list[Record]:
         """Take those of one process's records that are new."""
         fresh = []
         for record in records:
@@ -87,7 +88,7 @@ class Inbox:
                 fresh.append(record)
         return fresh
 
-    def recover(self, now_ns: int) -> list[FrameRecord]:
+    def recover(self, now_ns: int) -> list[Record]:
         """Take what the watchdog before us may not have read, from living and dead processes."""
         records = []
         for role in self._roles:
@@ -102,7 +103,7 @@ class Inbox:
                     self._look_for_signs(role, process)
         return records
 
-    def last_words(self, role: str, process: int, now_ns: int) -> list[FrameRecord]:
+    def last_words(self, role: str, process: int, now_ns: int) -> list[Record]:
         """Take the records of a dead process that did not reach us through its channel."""
         path = journal_of(self._camera, role, process)
         self._spend(now_ns, process, path, None)

@@ -4,7 +4,8 @@ import ctypes
 from collections import deque
 from collections.abc import Iterable
 
-from perception_nodes.core.frame import MAX_GAP, FrameRecord, FrameStatus, RecordKind
+from perception_nodes.core.frame import MAX_GAP, FrameRecord, FrameStatus, Record, RecordKind
+from perception_nodes.core.records import Left, Takeover
 from perception_nodes.watchdog.detectors import DetectorHistory, DetectorTable, DetectorTenure
 
 Key = tuple[int, int]
@@ -90,7 +91,7 @@ class Ledger:
         """Whether in = sum of outs + in flight; if not, the accounting is wrong."""
         return self.frames_in == sum(self.counts.values()) + self.in_flight
 
-    def take(self, records: Iterable[FrameRecord]) -> list[FrameRecord]:
+    def take(self, records: Iterable[Record]) -> list[FrameRecord]:
         """Apply the records of all processes in the order in which they were sent.
 
         Returns:
@@ -98,13 +99,14 @@ class Ledger:
         """
         reports: list[FrameRecord] = []
         for record in sorted(records, key=lambda record: (record.sent_ns, record.record)):
-            if record.kind == RecordKind.ENTERED:
-                self._enter(record)
-            elif record.kind == RecordKind.OUTCOME:
-                reports += self._finish(record)
-            elif record.kind == RecordKind.TAKEOVER:
+            if isinstance(record, FrameRecord):
+                if record.kind == RecordKind.OUTCOME:
+                    reports += self._finish(record)
+                else:
+                    self._enter(record)
+            elif isinstance(record, Takeover):
                 self._take_over(record)
-            elif record.kind == RecordKind.LEFT:
+            elif isinstance(record, Left):
                 self._detectors.ended(record.process, record.sent_ns)
         return reports
 
@@ -196,13 +198,13 @@ class Ledger:
             reports = [self._close_without_outcome(k, r) for k, r in reasons.items() if r]
         return [*reports, self._close(key, outcome)]
 
-    def _take_over(self, record: FrameRecord) -> None:
+    def _take_over(self, record: Takeover) -> None:
         """Note that a process works from now on, and that the frame its predecessor held is lost.
 
         That frame may not have entered yet: the successor then enters it.
         """
-        key = _key(record)
-        if record.ingest_process and key not in self._closed:
+        key = record.held_process, record.held_sequence
+        if record.held_process and key not in self._closed:
             self._reasons[key] = record.reason
         if record.joined_ns:
             self._detectors.took_over(record)

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.frame import Record
 from perception_nodes.core.health import HealthMode
+from perception_nodes.core.records import Left
 from perception_nodes.system.hanging import HangJudge
 from perception_nodes.system.processes import Process
 from perception_nodes.watchdog.faults import MS, Fault
@@ -64,10 +65,10 @@ class Roster:
         """The roles that should be filled."""
         return tuple(self._expected)
 
-    def hear(self, role: str, record: FrameRecord) -> None:
+    def hear(self, role: str, record: Record) -> None:
         """Take a sign of life."""
         member = self.members.get(record.process)
-        if record.kind == RecordKind.LEFT:
+        if isinstance(record, Left):
             if member is not None:
                 self._remove(member, f"{member} has stopped")
             return

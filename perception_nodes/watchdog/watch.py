@@ -6,19 +6,21 @@ from perception_nodes.core.budget import STAGES, Budget
 from perception_nodes.core.frame import (
     FrameRecord,
     FrameStatus,
+    Record,
     RecordKind,
     latency_ms,
     stage_durations_ms,
 )
 from perception_nodes.core.health import HealthMode
+from perception_nodes.core.records import InputState, Takeover, WatchdogGone
 from perception_nodes.watchdog.faults import (
-    CameraInput,
     ClockJump,
     Fault,
     FaultLimits,
     FrameRateLoss,
     FrozenPicture,
     Held,
+    InputTrouble,
     LatencyDrift,
     MemoryGrowth,
     NoFrame,
@@ -40,7 +42,7 @@ class Watch:
     def __init__(self, budget: Budget, limits: FaultLimits) -> None:
         self._limits = limits
         self._no_frame = NoFrame(limits)
-        self._input = CameraInput()
+        self._input = InputTrouble()
         self._frozen = FrozenPicture(limits)
         self._stamp = WrongStamp()
         self._clock = ClockJump(limits)
@@ -66,7 +68,7 @@ class Watch:
         """How often we woke too late to judge other processes."""
         return self._starvation.count
 
-    def sent(self, record: FrameRecord) -> None:
+    def sent(self, record: Record) -> None:
         """Take note of the number of a record that came from its process, of any kind."""
         lost = record.record - self._next_record.get(record.process, record.record)
         self._next_record[record.process] = record.record + 1
@@ -76,31 +78,35 @@ class Watch:
             fault = Fault("records", text, HealthMode.DEGRADED)
             self._hold("records", fault, record.sent_ns)
 
-    def record(self, record: FrameRecord) -> None:
+    def record(self, record: Record) -> None:
         """Take a record; each record only once."""
         now_ns = record.sent_ns
-        if record.kind == RecordKind.ENTERED:
-            # A successor repeats what its predecessor entered last.
-            repeated = (record.ingest_process, record.sequence) == self._last_entered
-            self._last_entered = (record.ingest_process, record.sequence)
-            if repeated:
-                return
-            self._no_frame.frame(record.ingested_ns)
-            self._present["camera input"] = self._input.frame()
-            self._present["frame rate"] = self._rate.update(record.ingested_ns)
-            self._hold("stamp", self._stamp.update(record.stamp_ns), now_ns)
-            if record.stamp_ns:  # else it may be that it could not be read
-                self._hold("camera clock", suspect_stamp(record), now_ns)
-        elif record.kind == RecordKind.INPUT:
-            why = record.reason.decode(errors="replace")
+        if isinstance(record, FrameRecord):
+            if record.kind == RecordKind.ENTERED:
+                self._entered(record, now_ns)
+        elif isinstance(record, InputState):
+            why = record.trouble.decode(errors="replace")
             self._present["camera input"] = self._input.said(why, self._no_frame.none_comes(now_ns))
-        elif record.kind == RecordKind.TAKEOVER and record.predecessor:
+        elif isinstance(record, Takeover) and record.predecessor:
             self.takeovers += 1
             text = record.reason.decode(errors="replace")
             self._hold("takeover", Fault("takeover", text, HealthMode.DEGRADED), now_ns)
-        elif record.kind == RecordKind.WATCHDOG_GONE:
-            text = f"the watchdog was gone: {record.reason.decode(errors='replace')}"
+        elif isinstance(record, WatchdogGone):
+            text = f"the watchdog was gone: {record.cause.decode(errors='replace')}"
             self._hold("watchdog", Fault("watchdog", text, HealthMode.UNSAFE), now_ns)
+
+    def _entered(self, record: FrameRecord, now_ns: int) -> None:
+        # A successor repeats what its predecessor entered last.
+        repeated = (record.ingest_process, record.sequence) == self._last_entered
+        self._last_entered = (record.ingest_process, record.sequence)
+        if repeated:
+            return
+        self._no_frame.frame(record.ingested_ns)
+        self._present["camera input"] = self._input.frame()
+        self._present["frame rate"] = self._rate.update(record.ingested_ns)
+        self._hold("stamp", self._stamp.update(record.stamp_ns), now_ns)
+        if record.stamp_ns:  # else it may be that it could not be read
+            self._hold("camera clock", suspect_stamp(record), now_ns)
 
     def report(self, report: FrameRecord) -> None:
         """Take the report of a frame that has ended."""

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from perception_nodes.core.frame import (
     Detections,
     FrameHeader,
-    FrameRecord,
     FrameStatus,
     RecordKind,
     record_of_header,
 )
 from perception_nodes.core.inference import BEST_TRIED_EVERY, BackendError, Candidate, HeadTensors
 from perception_nodes.core.pipeline import TRIED_EVERY, Pipeline, detect_together
+from perception_nodes.core.records import Takeover
 from perception_nodes.core.scheduler import CREDIT, Scheduler
 from perception_nodes.watchdog.ledger import Ledger
 
@@ -77,7 +77,7 @@ class Drive:
         self.ledgers = [Ledger(10**12) for _ in range(self.cameras)]
         self.reports = [[] for _ in range(self.cameras)]
         for ledger in self.ledgers:
-            works = FrameRecord(kind=RecordKind.TAKEOVER, process=DETECTOR, joined_ns=1, sent_ns=1)
+            works = Takeover(process=DETECTOR, joined_ns=1, sent_ns=1)
             ledger.take([works])
         self.pending = [None] * self.cameras
         self.sequences = [0] * self.cameras

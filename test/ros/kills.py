@@ -27,7 +27,8 @@ from std_msgs.msg import Bool
 from vision_msgs.msg import VisionInfo
 
 from perception_nodes.cameras.channel import camera_writer
-from perception_nodes.core.frame import DetectionRecord, FrameRecord, RecordKind
+from perception_nodes.core.frame import DetectionRecord
+from perception_nodes.core.records import Takeover, as_sent
 from perception_nodes.graph import restarts
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.supervisor import Supervisor
@@ -58,7 +59,7 @@ class Rig:
         self._records = {
             role: channels.record_reader(self.endpoint, "front", role) for role in self.leases
         }
-        self._takeovers: dict[str, list[FrameRecord]] = {role: [] for role in self.leases}
+        self._takeovers: dict[str, list[Takeover]] = {role: [] for role in self.leases}
         self._stop = threading.Event()
         self._context: rclpy.Context | None = None
         self._camera = threading.Thread(target=self._film)
@@ -134,8 +135,7 @@ class Rig:
         while time.monotonic() < give_up_s:
             records.wait(100.0)
             holder, *others = self.members(role)
-            heard = records.records()
-            self._takeovers[role] += [r for r in heard if r.kind == RecordKind.TAKEOVER]
+            self._hear(role)
             for process, path in journals("front", role).items():
                 with suppress(OSError, ValueError):  # just removed, or not complete yet
                     if process not in signs:
@@ -145,10 +145,14 @@ class Rig:
                 return
         raise TimeoutError(f"no standby of {role}")
 
-    def takeover(self, role: str) -> FrameRecord:
+    def takeover(self, role: str) -> Takeover:
         """The last takeover of a role."""
-        heard = self._takeovers[role] + self._records[role].records()
-        return [record for record in heard if record.kind == RecordKind.TAKEOVER][-1]
+        self._hear(role)
+        return self._takeovers[role][-1]
+
+    def _hear(self, role: str) -> None:
+        heard = map(as_sent, self._records[role].records())
+        self._takeovers[role] += [record for record in heard if isinstance(record, Takeover)]
 
     def listen(self) -> tuple[list[bool], list[str]]:
         """What is said from now on about safe stops, and the causes of health.

@@ -3,7 +3,8 @@
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from perception_nodes.core.budget import Budget
-from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.records import Takeover
 from perception_nodes.nodes.diagnostics import diagnostics
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.watchdog.account import Account, AccountSettings
@@ -16,7 +17,7 @@ def test_every_fault_has_a_status_that_says_what_is_wrong(ros_domain: int) -> No
     limits = HealthLimits(), FaultLimits()
     settings = AccountSettings(Budget(), {"detector": 1}, 1000.0, *limits)
     account = Account(endpoint, "front", settings, 0)
-    takeover = FrameRecord(kind=RecordKind.TAKEOVER, predecessor=6, reason=b"detector 6 died")
+    takeover = Takeover(predecessor=6, reason=b"detector 6 died")
     account.watch.record(takeover)
     account.health.frame(FrameStatus.OK, 1)
     account.step(1, 1)

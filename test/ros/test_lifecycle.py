@@ -20,6 +20,7 @@ from sensor_msgs.msg import CameraInfo
 
 from perception_nodes.cameras.channel import CameraHeader, camera_reader, camera_writer
 from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.records import WatchdogGone, as_sent
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.nodes import monitor_node
@@ -261,8 +262,9 @@ def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector: Any)
         while not voice.is_taken and time.monotonic() < give_up_s:
             detector.step()
     assert voice.is_taken
-    (gone,) = (r for r in records.records() if r.kind == RecordKind.WATCHDOG_GONE)
-    assert gone.reason.decode() == f"no watchdog is running: watchdog {watchdog.pid} died"
+    heard = map(as_sent, records.records())
+    (gone,) = (record for record in heard if isinstance(record, WatchdogGone))
+    assert gone.cause.decode() == f"no watchdog is running: watchdog {watchdog.pid} died"
     detector.trigger_deactivate()
     assert not voice.is_taken
     lease.close()

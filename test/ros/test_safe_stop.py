@@ -12,6 +12,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.core.records import Heartbeat, WatchdogGone
 from perception_nodes.nodes.watchdog_node import WatchdogNode
 from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.shm import Endpoint
@@ -65,14 +66,14 @@ class Vehicle:
     def watchdog_was_gone(self) -> None:
         """Say what an active detector says meanwhile."""
         self.substitute.publish(Bool(data=True))
-        self.senders[0].send(FrameRecord(kind=RecordKind.WATCHDOG_GONE, reason=b"it hangs"))
+        self.senders[0].send(WatchdogGone(cause=b"it hangs"))
 
     def until(self, condition: Callable[[], bool], frames: bool) -> None:
         give_up_s = time.monotonic() + 20
         while not condition():
             assert time.monotonic() < give_up_s
             for sender in self.senders:
-                sender.send(FrameRecord(kind=RecordKind.HEARTBEAT))
+                sender.send(Heartbeat())
             if frames and self.account.ledger.frames_in == self.sequence:
                 self.frame()
             self.watchdog.step()

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.frame import FrameRecord
+from perception_nodes.core.records import Heartbeat, Takeover
 from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.journal import (
     RECORDS,
@@ -96,12 +97,12 @@ def test_one_that_is_gone_or_no_journal_has_no_records(content):
 def test_what_is_told_of_frames_is_kept_until_an_orderly_end():
     endpoint = Endpoint("test")
     records = NumberedRecords(endpoint, "front", "detector", 1, Journal("front", "detector"))
-    for kind in (RecordKind.ENTERED, RecordKind.HEARTBEAT, RecordKind.OUTCOME):
-        records.send(FrameRecord(kind=kind))
+    for record in (FrameRecord(), Heartbeat(), Takeover()):
+        records.send(record)
     path = journal_of("front", "detector", os.getpid())
     assert numbers(path) == [0, 2]
     records.leave()
-    records.send(FrameRecord(kind=RecordKind.OUTCOME))
+    records.send(FrameRecord())
     assert numbers(path) == [0, 2, 4], "it may go on after it has left"
     records.close()
     assert not path.exists()

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from perception_nodes.core.frame import MAY_BE_OUT, FrameRecord, RecordKind
+from perception_nodes.core.frame import MAY_BE_OUT, FrameRecord
 from perception_nodes.system import life
 from perception_nodes.transport import lease as lease_module
 from perception_nodes.transport.lease import Lease
@@ -87,7 +87,7 @@ def test_whether_anybody_works_is_seen_from_outside(lease, holder):
 
 def test_the_first_has_no_predecessor(lease):
     record = lease.acquire(PATIENCE_NS)
-    assert (record.kind, record.predecessor, record.reason) == (RecordKind.TAKEOVER, 0, b"")
+    assert (record.predecessor, record.reason) == (0, b"")
     assert lease.held
     assert lease.note.process == os.getpid()
 
@@ -108,7 +108,7 @@ def test_a_lease_that_is_given_up_leaves_no_predecessor(lease):
     lease.end()
     assert lease.release()
     record = other.acquire(PATIENCE_NS)
-    assert (record.predecessor, record.ingest_process) == (0, 0)
+    assert (record.predecessor, record.held_process) == (0, 0)
     assert other.note.ingested_ns == 1234, "where it stood is known all the same"
     other.close()
 
@@ -121,7 +121,7 @@ def test_an_error_in_the_middle_of_a_frame_is_no_good_order(lease):
     assert not lease.release()
     record = other.acquire(PATIENCE_NS)
     assert record.predecessor == os.getpid()
-    assert (record.ingest_process, record.sequence) == (5, 17)
+    assert (record.held_process, record.held_sequence) == (5, 17)
     assert record.reason.endswith(MAY_BE_OUT)
     other.close()
 
@@ -139,7 +139,7 @@ def test_of_a_frame_that_was_just_published_it_is_said(lease, holder, code, may_
     process.stdout.readline()
     process.kill()
     record = acquired(lease)
-    assert record.ingest_process == 5
+    assert record.held_process == 5
     assert (MAY_BE_OUT in record.reason) == may_be_out
 
 
@@ -148,8 +148,8 @@ def test_a_killed_holder_is_followed_at_once_with_the_frame_it_held(lease, holde
     assert lease.acquire(PATIENCE_NS) is None
     process.kill()
     record = acquired(lease)
-    assert (record.predecessor, record.ingest_process, record.sequence) == (process.pid, 5, 17)
-    assert record.ingested_ns == 1234
+    assert (record.predecessor, record.held_process, record.held_sequence) == (process.pid, 5, 17)
+    assert record.newest_ns == 1234
     assert record.reason.startswith(f"detector {process.pid} died; {os.getpid()} took".encode())
     note = lease.note
     assert (note.source, note.number, note.entered_number, note.entered.sequence) == (
@@ -212,7 +212,7 @@ def test_a_frame_that_was_ended_is_not_held(lease, holder):
     process = holder("lease.end(); print(flush=True); " + "time.sleep(100)")
     process.stdout.readline()
     process.kill()
-    assert acquired(lease).ingest_process == 0
+    assert acquired(lease).held_process == 0
 
 
 def test_a_holder_that_hangs_is_killed_and_followed(lease, holder):
@@ -270,7 +270,7 @@ def test_of_an_earlier_graph_nothing_is_inherited(lease, holder, monkeypatch):
     assert later.listeners == 0
     record = acquired(later)
     note = later.note
-    assert (record.predecessor, record.ingest_process, record.ingested_ns) == (0, 0, 0)
+    assert (record.predecessor, record.held_process, record.newest_ns) == (0, 0, 0)
     assert (note.source, note.number, note.unended, note.process) == (0, 0, 0, os.getpid())
     del note
     later.close()

@@ -1,6 +1,7 @@
 """Records as the processes of a graph send them to the ledger."""
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.core.records import Takeover
 
 TIMEOUT_NS = 1_000
 DETECTOR = 7
@@ -45,10 +46,10 @@ def takeover(
     newest_ns=0,
 ):
     """Of a detector where it receives frames, since `joined_ns`; of preprocessing where not."""
-    record = FrameRecord(kind=RecordKind.TAKEOVER, reason=reason, joined_ns=joined_ns)
-    record.ingest_process, record.sequence = held
+    record = Takeover(reason=reason, joined_ns=joined_ns)
+    record.held_process, record.held_sequence = held
     record.process, record.predecessor = detector, predecessor
-    record.sent_ns, record.ingested_ns = sent_ns, newest_ns
+    record.sent_ns, record.newest_ns = sent_ns, newest_ns
     return record
 
 
@@ -57,4 +58,4 @@ def key_of(record):
 
 
 def copy(record):
-    return FrameRecord.from_buffer_copy(record)
+    return type(record).from_buffer_copy(record)

@@ -10,6 +10,7 @@ import pytest
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
 from perception_nodes.core.health import HealthMode
+from perception_nodes.core.records import Heartbeat
 from perception_nodes.system import processes
 from perception_nodes.system.processes import Process
 from perception_nodes.transport.channels import NumberedRecords
@@ -24,12 +25,13 @@ TIMEOUT_S = 30
 DETECTOR = """
 import sys, time
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.core.records import Takeover
 from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.shm import Endpoint
 joined_ns = time.monotonic_ns()
 records = NumberedRecords(Endpoint("d"), "front", "detector", 10**10, Journal("front", "detector"))
-takeover = FrameRecord(kind=RecordKind.TAKEOVER, joined_ns=joined_ns)
+takeover = Takeover(joined_ns=joined_ns)
 takeover.predecessor = int(sys.argv[1])
 records.send(takeover)
 print(flush=True)
@@ -121,7 +123,7 @@ def test_of_one_that_leaves_in_good_order_no_growth_is_told_any_more(graph, monk
         graph.account.step(now_ns, now_ns)
         return [fault.name for fault in graph.account.watch.faults()]
 
-    graph.records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
+    graph.records.send(Heartbeat())
     assert "memory" in [name for second in range(0, 70, 10) for name in faults_at(second)]
     graph.records.leave()
     assert "memory" not in faults_at(70)

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.records import Heartbeat, Left
 from perception_nodes.transport import journal
 from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.journal import Journal, journal_of, journals
@@ -15,7 +16,6 @@ from perception_nodes.watchdog.inbox import Inbox
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
 KEPT_NS = 100
-LEFT = RecordKind.LEFT
 
 
 @pytest.fixture
@@ -111,11 +111,11 @@ def test_the_journal_of_the_dead_is_kept_for_a_while(endpoint):
 def test_the_number_of_one_that_has_left_may_be_used_again_when_it_has_ended(endpoint):
     inbox = inbox_of(endpoint)
     with subprocess.Popen(["sleep", "100"]) as left:
-        inbox.take("detector", FrameRecord(process=left.pid, record=301, kind=LEFT))
+        inbox.take("detector", Left(process=left.pid, record=301))
         assert list(inbox.remove_spent(1 + KEPT_NS)) == [], "it may come back"
         left.kill()
         for number in range(2, 9):
-            inbox.take("detector", FrameRecord(process=left.pid, record=number, kind=LEFT))
+            inbox.take("detector", Left(process=left.pid, record=number))
         assert len(inbox._spent) == 1, "no descriptor for each time that it has left"
         inbox.last_words("detector", left.pid, KEPT_NS)
     assert list(inbox.remove_spent(2 * KEPT_NS)) == [], "kept from its death on"
@@ -131,7 +131,7 @@ def test_signs_of_life_are_found_in_the_journal_of_one_that_has_spoken(endpoint,
     inbox = inbox_of(endpoint)
     detector.sign()
     assert heard(inbox) == [], "nothing is known of it yet"
-    detector.send(FrameRecord(kind=RecordKind.HEARTBEAT))
+    detector.send(Heartbeat())
     received(inbox)
     detector.patience_ns = 7
     detector.sign()
@@ -179,7 +179,7 @@ def test_one_that_is_configured_again_has_another_journal(endpoint, detector):
     received(inbox)
     detector.close()
     again = NumberedRecords(endpoint, "front", "detector", 2, Journal("front", "detector"))
-    again.send(FrameRecord(kind=RecordKind.HEARTBEAT))
+    again.send(Heartbeat())
     received(inbox)
     again.sign()
     assert heard(inbox) == [("detector", os.getpid(), 2)]

@@ -14,7 +14,8 @@ from records import (
     takeover,
 )
 
-from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.records import Left
 from perception_nodes.watchdog.detectors import REMEMBERED_DETECTORS
 from perception_nodes.watchdog.ledger import RECORDS_LOST, REMEMBERED_OUTCOMES, Ledger, LedgerBook
 
@@ -136,7 +137,7 @@ class TestLedger:
     def test_a_frame_that_waited_at_a_detector_that_was_deactivated_failed_with_that_reason(
         self, ledger
     ):
-        left = FrameRecord(kind=RecordKind.LEFT, process=DETECTOR, sent_ns=FIRST_NS + 5)
+        left = Left(process=DETECTOR, sent_ns=FIRST_NS + 5)
         ledger.take([entry(0), left, entry(1, ingested_ns=FIRST_NS + 9)])
         first, second = ledger.expire(TIMEOUT_NS + 50)
         assert first.reason == b"detector 7 stopped working and no outcome came"

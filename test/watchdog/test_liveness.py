@@ -2,8 +2,9 @@
 
 import pytest
 
-from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.frame import Record
 from perception_nodes.core.health import HealthMode
+from perception_nodes.core.records import Heartbeat, Left
 from perception_nodes.system.processes import Seen
 from perception_nodes.watchdog.liveness import Roster
 
@@ -41,9 +42,9 @@ class Run:
     def open(self, pid):
         return self.processes.setdefault(pid, FakeProcess(pid))
 
-    def hear(self, *pids, kind=RecordKind.HEARTBEAT):
+    def hear(self, *pids, kind=Heartbeat):
         for pid in pids:
-            record = FrameRecord(process=pid, kind=kind, sent_ns=self.ms * MS)
+            record = kind(process=pid, sent_ns=self.ms * MS)
             record.patience_ns = PATIENCE_NS
             self.roster.hear("detector", record)
 
@@ -171,7 +172,7 @@ def test_who_was_away_himself_judges_no_silence_from_before(run):
 
 
 def test_one_that_leaves_in_good_order_is_no_crash(run):
-    run.hear(1, kind=RecordKind.LEFT)
+    run.hear(1, kind=Left)
     run.processes[1].alive = False
     assert run.wait(1) == []
     assert run.texts == ["detector has no standby: detector 1 has stopped"]
@@ -185,7 +186,7 @@ def test_last_words_of_one_that_has_ended_bring_nobody_back(run):
 
 def test_an_older_record_does_not_take_the_patience_back(run):
     """Signs of life and records come on two ways; one of them says that it will be silent."""
-    sign = FrameRecord(process=1, sent_ns=2, patience_ns=1000 * MS)
+    sign = Record(process=1, sent_ns=2, patience_ns=1000 * MS)
     run.roster.hear("detector", sign)
-    run.roster.hear("detector", FrameRecord(process=1, sent_ns=1, patience_ns=PATIENCE_NS))
+    run.roster.hear("detector", Record(process=1, sent_ns=1, patience_ns=PATIENCE_NS))
     assert run.roster.members[1].patience_ns == 1000 * MS

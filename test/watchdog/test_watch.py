@@ -3,8 +3,9 @@
 import pytest
 
 from perception_nodes.core.budget import Budget
-from perception_nodes.core.frame import FrameFlag, FrameRecord, RecordKind
+from perception_nodes.core.frame import FrameFlag, FrameRecord
 from perception_nodes.core.health import HealthMode
+from perception_nodes.core.records import InputState, Takeover, WatchdogGone
 from perception_nodes.watchdog.faults import FaultLimits
 from perception_nodes.watchdog.ledger import Ledger
 from perception_nodes.watchdog.watch import Watch
@@ -29,12 +30,14 @@ class Run:
         self.watch.camera(now_ns)
         return on_time
 
-    def send(self, kind=RecordKind.ENTERED, lost=0, **values):
-        record = FrameRecord(kind=kind, process=7, record=self.number + lost, ingest_process=7)
-        record.sequence = self.number
+    def send(self, kind=FrameRecord, lost=0, **values):
+        record = kind(process=7, record=self.number + lost)
+        if kind is FrameRecord:
+            record.ingest_process, record.sequence = 7, self.number
+            record.ingested_ns = self.ms * MS
         for name, value in values.items():
             setattr(record, name, value)
-        record.ingested_ns = record.sent_ns = self.ms * MS
+        record.sent_ns = self.ms * MS
         self.number += lost + 1
         self.watch.sent(record)
         self.watch.record(record)
@@ -60,7 +63,7 @@ def test_all_is_well(run):
 
 
 def test_what_keeps_frames_from_coming_is_told_until_one_comes(run):
-    run.send(RecordKind.INPUT, reason=b"nobody publishes on /cam")
+    run.send(InputState, trouble=b"nobody publishes on /cam")
     (fault,) = run.watch.faults()
     assert (fault.text, fault.mode) == ("nobody publishes on /cam", HealthMode.UNSAFE)
     run.send()
@@ -69,24 +72,24 @@ def test_what_keeps_frames_from_coming_is_told_until_one_comes(run):
 
 def test_what_costs_some_frames_is_told_until_it_is_over(run):
     run.send()
-    run.send(RecordKind.INPUT, reason=b"9 of 10 are lost")
+    run.send(InputState, trouble=b"9 of 10 are lost")
     run.send()
     (fault,) = run.watch.faults()
     assert (fault.text, fault.mode) == ("9 of 10 are lost", HealthMode.DEGRADED)
-    run.send(RecordKind.INPUT)
+    run.send(InputState)
     assert run.names == []
 
 
 def test_what_is_lost_of_a_slow_camera_is_no_outage(run):
     for _ in range(2):
         run.send()
-        run.send(RecordKind.INPUT, reason=b"1 of 2 is lost")
+        run.send(InputState, trouble=b"1 of 2 is lost")
         run.tick(250)
-        run.send(RecordKind.INPUT, reason=b"1 of 1 is lost")
+        run.send(InputState, trouble=b"1 of 1 is lost")
         (fault,) = run.watch.faults()
         assert fault.mode == HealthMode.DEGRADED, "the next one may come in time"
     run.tick(60)
-    run.send(RecordKind.INPUT, reason=b"1 of 1 is lost")
+    run.send(InputState, trouble=b"1 of 1 is lost")
     assert {fault.mode for fault in run.watch.faults()} == {HealthMode.UNSAFE}
 
 
@@ -112,15 +115,15 @@ def test_a_frame_that_a_successor_enters_again_is_no_other_one(run):
 
 
 def test_a_takeover_is_told_and_the_first_start_is_none(run):
-    run.send(RecordKind.TAKEOVER)
+    run.send(Takeover)
     assert run.names == []
-    run.send(RecordKind.TAKEOVER, predecessor=6, reason=b"detector 6 died")
+    run.send(Takeover, predecessor=6, reason=b"detector 6 died")
     assert [fault.text for fault in run.watch.faults()] == ["detector 6 died"]
     assert run.watch.takeovers == 1
 
 
 def test_a_watchdog_that_was_gone_says_so_and_asks_for_a_stop(run):
-    run.send(RecordKind.WATCHDOG_GONE, reason=b"it hung")
+    run.send(WatchdogGone, cause=b"it hung")
     (fault,) = run.watch.faults()
     assert (fault.text, fault.mode) == ("the watchdog was gone: it hung", HealthMode.UNSAFE)
     run.tick(1001)

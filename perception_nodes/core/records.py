@@ -1,0 +1,60 @@
+"""What the processes of a graph send to the watchdog beside frames: one struct for each kind."""
+
+import ctypes
+
+from perception_nodes.core.frame import REASON_BYTES, FrameRecord, Record
+
+
+class Takeover(Record):
+    """`process` replaces `predecessor` in its role from now on; 0 if there was none.
+
+    `held_process` and `held_sequence` identify the frame that the predecessor had begun and not
+    ended; `newest_ns` is `ingested_ns` of the frame begun last in this role. `joined_ns` is when
+    the sender began to receive slots; 0 for preprocessing, which sends them. `reason` says why the
+    predecessor was replaced.
+    """
+
+    _fields_ = [
+        ("held_sequence", ctypes.c_uint64),
+        ("newest_ns", ctypes.c_int64),
+        ("joined_ns", ctypes.c_int64),
+        ("held_process", ctypes.c_uint32),
+        ("predecessor", ctypes.c_uint32),
+        ("reason", ctypes.c_char * REASON_BYTES),
+    ]
+
+
+class Left(Record):
+    """`process` has stopped in good order."""
+
+
+class InputState(Record):
+    """From preprocessing once a second: why frames do not come, or not all; empty if they do."""
+
+    _fields_ = [("trouble", ctypes.c_char * REASON_BYTES)]
+
+
+class WatchdogGone(Record):
+    """For a watchdog that goes on: why the vehicle was asked to stop in its place."""
+
+    _fields_ = [("cause", ctypes.c_char * REASON_BYTES)]
+
+
+class Heartbeat(Record):
+    """A sign of life and nothing but that; further ones are in the process's journal."""
+
+
+STRUCTS = (FrameRecord, FrameRecord, Takeover, Left, InputState, WatchdogGone, Heartbeat)
+"""By `RecordKind`. None is larger than a `FrameRecord`."""
+
+
+def mark(record: Record) -> None:
+    """Set the kind of a record that is about to be sent; that of a frame is set already."""
+    if type(record) is not FrameRecord:
+        record.kind = STRUCTS.index(type(record))
+
+
+def as_sent(record: FrameRecord) -> Record:
+    """The record as the struct of its kind, in the same memory."""
+    kind = STRUCTS[record.kind]
+    return record if kind is FrameRecord else kind.from_buffer(record)
