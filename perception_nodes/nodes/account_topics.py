@@ -39,22 +39,18 @@ class AccountTopics:
         self._node = node
         self._prefix = f"{camera}: " if settings.cameras else ""
         expected = 2 if settings.standby == "always" else 1
-        self.account = Account(
-            node.endpoint,
-            camera,
-            AccountSettings(
-                Budget.for_deadline(settings.deadline_ms),
-                {"detector": expected, "preprocess": expected},
-                settings.outcome_timeout_ms,
-                HealthLimits(
-                    unsafe_after_ms=settings.unsafe_after_ms,
-                    unsafe_when_late_ms=settings.unsafe_when_late_ms,
-                    degraded_miss_rate=settings.degraded_miss_rate,
-                ),
-                FaultLimits(no_frame_ms=settings.no_frame_ms, frozen_frames=settings.frozen_frames),
+        account = AccountSettings(
+            Budget.for_deadline(settings.deadline_ms),
+            {"detector": expected, "preprocess": expected},
+            settings.outcome_timeout_ms,
+            HealthLimits(
+                unsafe_after_ms=settings.unsafe_after_ms,
+                unsafe_when_late_ms=settings.unsafe_when_late_ms,
+                degraded_miss_rate=settings.degraded_miss_rate,
             ),
-            now_ns,
+            FaultLimits(no_frame_ms=settings.no_frame_ms, frozen_frames=settings.frozen_frames),
         )
+        self.account = node.own(Account(node.endpoint, camera, account, now_ns))
         self._health_period = Period(PERIOD_NS)
         self._diagnostics_period = Period(DIAGNOSTICS_PERIOD_NS)
         self._reports = node.add_publisher(

@@ -3,13 +3,12 @@
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from copy import copy
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from perception_interfaces.msg import Protected
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import CallbackGroup
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile
@@ -17,9 +16,9 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.config import Settings
-from perception_nodes.graph.settings import SettingsError, check, is_changeable
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import protected
-from perception_nodes.nodes.parameters import declare_parameters
+from perception_nodes.nodes.parameters import changed_settings, declare_parameters
 from perception_nodes.nodes.protected_topic import PROTECTED, ProtectedTopic
 from perception_nodes.system.realtime import RealTime
 from perception_nodes.transport.memory import reserve
@@ -45,6 +44,16 @@ OVERRIDABLE = QoSOverridingOptions(
 Publisher: TypeAlias = "LifecyclePublisher[Any]"  # in Jazzy it is not generic
 
 
+class Closable(Protocol):
+    """A resource that has to be closed."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+R = TypeVar("R", bound=Closable)
+
+
 class PerceptionNode(LifecycleNode):
     """A life-cycle node that configures and activates itself, and then steps until it is stopped.
 
@@ -52,6 +61,8 @@ class PerceptionNode(LifecycleNode):
     """
 
     settings_type: type[Settings] = Settings
+    endpoint: Endpoint
+    """Our end of shared memory; available from before `open` until after `close`."""
     in_background = False
     """Whether it runs only while nothing else wants the processor."""
     niceness = 0
@@ -75,20 +86,18 @@ class PerceptionNode(LifecycleNode):
         self.finished = False
         self.is_shut_down = self.crashed = False
         self.error = ""
-        self._endpoint: Endpoint | None = None
-        self._owned: list[tuple[Callable[[Any], Any], Any]] = []
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Our end of shared memory; available from before `open` until after `close`."""
-        assert self._endpoint is not None
-        return self._endpoint
+        self.owned = ExitStack()
 
     def open(self) -> None:
         """Acquire the node's resources; `self.endpoint` is available."""
 
     def close(self) -> None:
-        """Release them, after a failed `open` too. Topics and channels are closed by the caller."""
+        """Release what is not owned, after a failed `open` too."""
+
+    def own(self, resource: R) -> R:
+        """Have a resource closed when the node is cleaned up: the last one first."""
+        self.owned.callback(resource.close)
+        return resource
 
     def step(self) -> None:
         """Wait a moment for work and do it; called in a loop while active."""
@@ -126,14 +135,12 @@ class PerceptionNode(LifecycleNode):
         publisher: Publisher = self.create_lifecycle_publisher(
             message_type, topic, _own(qos), qos_overriding_options=OVERRIDABLE
         )
-        self._owned.append((self.destroy_lifecycle_publisher, publisher))
+        self.owned.callback(self.destroy_lifecycle_publisher, publisher)
         return publisher
 
     def add_protected(self, topic: str) -> ProtectedTopic:
         """The protected copy of a topic, which goes the way of its publisher."""
-        copy_of = ProtectedTopic(self.add_publisher(Protected, protected(topic), PROTECTED))
-        self._owned.append((ProtectedTopic.close, copy_of))
-        return copy_of
+        return self.own(ProtectedTopic(self.add_publisher(Protected, protected(topic), PROTECTED)))
 
     def add_subscription(
         self,
@@ -142,54 +149,37 @@ class PerceptionNode(LifecycleNode):
         callback: Callable[..., None],
         qos: QoSProfile | int,
         raw: bool = True,
-        group: CallbackGroup | None = None,
-        events: SubscriptionEventCallbacks | None = None,
-        overridable: QoSOverridingOptions = OVERRIDABLE,
     ) -> Any:
         """A subscription, by default to serialized messages, destroyed when it is cleaned up."""
         subscription = self.create_subscription(
-            message_type,
-            topic,
-            callback,
-            _own(qos),
-            raw=raw,
-            callback_group=group,
-            event_callbacks=events,
-            qos_overriding_options=overridable,
+            message_type, topic, callback, _own(qos), raw=raw, qos_overriding_options=OVERRIDABLE
         )
-        self._owned.append((self.destroy_subscription, subscription))
+        self.owned.callback(self.destroy_subscription, subscription)
         return subscription
 
     def add_service(self, service_type: type, name: str, callback: Callable[..., Any]) -> None:
         """A service, destroyed when the node is cleaned up."""
         service = self.create_service(service_type, name, callback)
-        self._owned.append((self.destroy_service, service))
-
-    def remove_subscription(self, subscription: Any) -> None:
-        """Destroy a subscription of `add_subscription` earlier."""
-        self._owned.remove((self.destroy_subscription, subscription))
-        self.destroy_subscription(subscription)
+        self.owned.callback(self.destroy_service, service)
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Join shared memory, and open."""
         try:
             with self.realtime.leisurely():
                 if self.shares_memory:
-                    self._endpoint = Endpoint(self.get_name())
+                    self.endpoint = self.own(Endpoint(self.get_name()))
                 self.open()
                 reserve()
+            return TransitionCallbackReturn.SUCCESS
         except PerceptionError as error:
-            self.error = str(error)
-            self.get_logger().error(self.error)
-            self._close()
-            return TransitionCallbackReturn.FAILURE
+            self.error = text = str(error)
         except Exception as error:
             # rclpy would not report it, and the node would wait for ever.
             self.error = f"{type(error).__name__}: {error}"
-            self.get_logger().error("".join(traceback.format_exception(error)))
-            self._close()
-            return TransitionCallbackReturn.FAILURE
-        return TransitionCallbackReturn.SUCCESS
+            text = "".join(traceback.format_exception(error))
+        self.get_logger().error(text)
+        self._close()
+        return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Start working."""
@@ -214,22 +204,13 @@ class PerceptionNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _on_parameters(self, parameters: "Sequence[Parameter[Any]]") -> SetParametersResult:
-        fields = self.settings_type.model_fields
-        changed = {one.name: one.value for one in parameters if one.name in fields}
-        if changed:
-            try:
-                for name, value in changed.items():
-                    # rclpy itself refuses all but use_sim_time, which it declares.
-                    if not is_changeable(fields[name]) and value != getattr(self.settings, name):
-                        raise SettingsError(
-                            f"parameter {name}: {value} cannot be set while the node runs; start "
-                            f"the graph with {name}:={value}"
-                        )
-                settings = check(self.settings_type, {**self.settings.model_dump(), **changed})
+        try:
+            settings = changed_settings(self.settings, {one.name: one.value for one in parameters})
+            if settings != self.settings:
                 self.change(settings)
-            except SettingsError as error:
-                return SetParametersResult(successful=False, reason=str(error))
-            self.settings = settings
+                self.settings = settings
+        except SettingsError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _rest(self) -> None:
@@ -239,12 +220,7 @@ class PerceptionNode(LifecycleNode):
 
     def _close(self) -> None:
         self.close()
-        for destroy, entity in self._owned:
-            destroy(entity)
-        self._owned.clear()
-        if self._endpoint is not None:
-            self._endpoint.close()
-            self._endpoint = None
+        self.owned.close()
 
 
 def _own(qos: QoSProfile | int) -> QoSProfile:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from functools import partial
 
 from perception_nodes.cameras.camera_feed import CameraFeed
 from perception_nodes.cameras.camera_source import CameraEnded, CameraError, CameraGone
@@ -20,7 +21,6 @@ class CameraNode(PerceptionNode):
     """A live source gives frames at once; a file begins when the graph is at work."""
 
     settings_type = CameraSettings
-    _feed: CameraFeed | None = None
 
     def open(self) -> None:
         """Open the source."""
@@ -32,12 +32,14 @@ class CameraNode(PerceptionNode):
         self._is_started = not self._plays_file
         self._ended_s = 0.0
         self._graph = GraphHealth(self)
-        self._feed = CameraFeed(
-            self.endpoint,
-            settings.camera,
-            settings.open_source(),
-            settings.frame_id or settings.camera,
-            self._tell,
+        self._feed = self.own(
+            CameraFeed(
+                self.endpoint,
+                settings.camera,
+                settings.open_source(),
+                settings.frame_id or settings.camera,
+                self._log,
+            )
         )
         try:
             self._feed.open()
@@ -46,52 +48,44 @@ class CameraNode(PerceptionNode):
         except CameraGone as error:
             if not settings.wait_for_camera:
                 raise
-            self._tell(f"camera {settings.camera}: {error}; it is waited for")
+            self._log(f"camera {settings.camera}: {error}; it is waited for")
 
-    def close(self) -> None:
-        """Stop the source."""
-        if self._feed is not None:
-            self._feed.close()
-            if self._feed.sent:
-                self._tell(f"{self._feed.sent} frames sent, {self._feed.lost} lost by the source")
-            self._feed = None
+    def rest(self) -> None:
+        """Log how many frames there were."""
+        if self._feed.sent:
+            self._log(f"{self._feed.sent} frames sent, {self._feed.lost} lost by the source")
 
     def step(self) -> None:
         """Send a frame; before the first and after the last one of a file, wait for the others."""
-        feed = self._feed
-        assert feed is not None
         try:
             if self._ended_s:
-                self._wait_until_accounted(feed)
+                self._wait_until_accounted()
             elif self._is_started:
-                feed.step(STEP_MS)
+                self._feed.step(STEP_MS)
             else:
                 self.spin(IDLE_WAIT_MS)
                 if not self._graph.silent:
-                    feed.start()
+                    self._feed.start()
                     self._is_started = True
         except CameraEnded as ended:
-            self._tell(f"camera {self.settings.camera}: {ended}")
+            self._log(f"camera {self.settings.camera}: {ended}")
             self._ended_s = time.monotonic()
         except CameraError as error:
             self.error = str(error)  # ends us; the supervisor starts us again
             self.get_logger().error(self.error)
 
-    def _wait_until_accounted(self, feed: CameraFeed) -> None:
+    def _log(self, line: str) -> None:
+        self.get_logger().info(line)
+
+    def _wait_until_accounted(self) -> None:
         self.spin(IDLE_WAIT_MS)
         self.finished = (
-            self._graph.has_accounted_for(feed.sent + feed.lost)
+            self._graph.has_accounted_for(self._feed.sent + self._feed.lost)
             or time.monotonic() > self._ended_s + ACCOUNTING_TIMEOUT_S
         )
 
-    def _tell(self, line: str) -> None:
-        self.get_logger().info(line)
 
-
-def main() -> int:
-    """Entry point."""
-    return run_node(CameraNode, "camera_node")
-
+main = partial(run_node, CameraNode, "camera_node")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from functools import partial
 
 from perception_nodes.backends.contract import BackendSettings
 from perception_nodes.backends.serving import Serving
@@ -35,8 +36,7 @@ class DetectorNode(RedundantNode):
     rank = RANKS["detector"]
     receives_slots = True
     settings_type: type[DetectorSettings] = DetectorSettings
-    _serving: Serving | None = None
-    _substitute: WatchdogSubstitute | None = None
+    _serving: Serving
 
     def open(self) -> None:
         """Load the model, join the channels."""
@@ -52,16 +52,18 @@ class DetectorNode(RedundantNode):
                     f"than {model.name}; one frame must do for both"
                 )
             models.append(fallback)
-        in_place = settings.preprocess_on == "gpu"
-        self._serving = serving = Serving(
-            settings.backend,
-            models,
-            BackendSettings(
-                settings.threads, str(cache_folder()), max_batch=len(cameras), may_build=False
-            ),
-            _decode_settings(settings),
-            self.get_logger().info,
-            cameras if in_place else (),
+        backend = BackendSettings(
+            settings.threads, str(cache_folder()), max_batch=len(cameras), may_build=False
+        )
+        self._serving = serving = self.own(
+            Serving(
+                settings.backend,
+                models,
+                backend,
+                _decode_settings(settings),
+                self.get_logger().info,
+                cameras if settings.preprocess_on == "gpu" else (),
+            )
         )
         self._model = model
         self._lanes = [Lane(self, camera, model, serving) for camera in cameras]
@@ -75,17 +77,7 @@ class DetectorNode(RedundantNode):
         patience_ns = max(round(settings.hang_after_ms * 1e6), PATIENCE_FACTOR * slowest_ns)
         self.longest_ns = max(LONG_NS, patience_ns)
         self.join(patience_ns, cameras)
-        self._substitute = WatchdogSubstitute(self)
-
-    def close(self) -> None:
-        """Release the models and the leases."""
-        super().close()
-        if self._substitute is not None:
-            self._substitute.close()
-            self._substitute = None
-        if self._serving is not None:
-            self._serving.close()
-            self._serving = None
+        self._substitute = self.own(WatchdogSubstitute(self))
 
     def change(self, settings: DetectorSettings) -> None:
         """Use other thresholds from the next frame on."""
@@ -94,7 +86,7 @@ class DetectorNode(RedundantNode):
                 "parameters score_threshold, iou_threshold and across_classes are part of the "
                 "GPU's program: with preprocess_on:=gpu start the graph anew to change them"
             )
-        if self._serving is not None:
+        if self.seats:
             self._serving.decode_with(_decode_settings(settings))
 
     def listeners(self) -> int:
@@ -108,14 +100,12 @@ class DetectorNode(RedundantNode):
         self._publish_infos()
 
     def _publish_infos(self) -> None:
-        assert self._serving is not None
         for info in self._infos:
             info.publish(self._model, self._serving.backend)
 
     def rest(self) -> None:
         """Leave the waiting frames to the successor."""
         super().rest()
-        assert self._substitute is not None
         self._substitute.fall_silent()
         for number, lane in enumerate(self._lanes):
             lane.rest()
@@ -124,8 +114,6 @@ class DetectorNode(RedundantNode):
 
     def step(self) -> None:
         """Switch to an engine that has been built meanwhile, also as a standby; work."""
-        assert self._serving is not None
-        assert self._substitute is not None
         if self._serving.ready():
             with self.busy():
                 self._serving.switch()
@@ -141,7 +129,6 @@ class DetectorNode(RedundantNode):
     def sign(self) -> None:
         """Show the others that we are alive, also those who could speak in our place."""
         super().sign()
-        assert self._substitute is not None
         self._substitute.sign()
 
     def work(self) -> None:
@@ -177,7 +164,6 @@ class DetectorNode(RedundantNode):
             lane.prepare()
         if len(lanes) == 1:
             (lane,) = lanes
-            assert self._serving is not None
             self._serving.candidates[0].inferred_alone(scheduler.waiting)
             found = iter([lane.pipeline.detect(lane.header, lane.frame, turn.finish_by_ns)])
         else:
@@ -204,10 +190,7 @@ def _decode_settings(settings: DetectorSettings) -> DecodeSettings:
     )
 
 
-def main() -> int:
-    """Entry point."""
-    return run_node(DetectorNode, "detector_node")
-
+main = partial(run_node, DetectorNode, "detector_node")
 
 if __name__ == "__main__":
     sys.exit(main())

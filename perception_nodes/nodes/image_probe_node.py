@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 from perception_nodes.core.frame import FrameRejected
 from perception_nodes.graph.awaited import ImageTopicFacts, Trouble, trouble_of
@@ -74,10 +75,7 @@ class ImageProbeNode(PerceptionNode):
         print(json.dumps(told), flush=True)
 
 
-def main() -> int:
-    """Entry point."""
-    return run_node(ImageProbeNode, "image_probe_node")
-
+main = partial(run_node, ImageProbeNode, "image_probe_node")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -107,7 +107,7 @@ class ImageTopic:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-            self._node.remove_subscription(self._subscription)
+            self._node.destroy_subscription(self._subscription)
             self._subscription = None
 
     def receive(self, timeout_ms: float) -> None:
@@ -188,14 +188,15 @@ class ImageTopic:
             use_default_callbacks=False,
         )
         offered = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        self._subscription = self._node.add_subscription(
+        self._subscription = self._node.create_subscription(
             self._type,
             self._topic,
             lambda _: None,
             QoSProfile(depth=self._depth, reliability=offered),
-            group=EventsOnly(),
-            events=events,
-            overridable=OVERRIDABLE,
+            raw=True,
+            callback_group=EventsOnly(),
+            event_callbacks=events,
+            qos_overriding_options=OVERRIDABLE,
         )
         self._reader = SerializedReader(self._subscription)
 

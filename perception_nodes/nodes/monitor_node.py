@@ -2,6 +2,7 @@
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -41,17 +42,19 @@ class MonitorNode(PerceptionNode):
 
     settings_type = MonitorSettings
     niceness = 10
-    _recorder: Recorder | None = None
-    _view: LiveView | None = None
+    _recorder: Recorder | None
+    _view: LiveView | None
     _taken = 0
 
     def open(self) -> None:
         """Subscribe, open the recording and the view."""
         settings: MonitorSettings = self.settings
-        self._recorder = Recorder(Path(settings.recording)) if settings.recording else None
-        self._view = LiveView(settings.deadline_ms, settings.frames) if settings.live else None
-        if self._view is not None:
-            self._view.__enter__()
+        self._recorder = None
+        if settings.recording:
+            self._recorder = self.own(Recorder(Path(settings.recording)))
+        self._view = None
+        if settings.live:
+            self._view = self.owned.enter_context(LiveView(settings.deadline_ms, settings.frames))
         topics = [
             (Detection2DArray, settings.detections_topic, self._on_detections, DETECTIONS),
             (FrameReport, FRAME_REPORTS, self._on_report, REPORTS),
@@ -76,17 +79,11 @@ class MonitorNode(PerceptionNode):
         subscription = self.add_subscription(Protected, topic, take, REPORTS)
 
     def close(self) -> None:
-        """Take the last messages, end the view, complete the recording."""
+        """Take the last messages."""
         taken, give_up_s = -1, time.monotonic() + LAST_WAITS_S
         while self._taken != taken and time.monotonic() < give_up_s:
             taken = self._taken
             self.spin(LAST_WAIT_MS)
-        if self._view is not None:
-            self._view.__exit__(None, None, None)
-            self._view = None
-        if self._recorder is not None:
-            self._recorder.close()
-            self._recorder = None
 
     def step(self) -> None:
         """Take messages, refresh the view."""
@@ -126,10 +123,7 @@ class MonitorNode(PerceptionNode):
             self._recorder.write(topic, type_name, time.time_ns(), data)
 
 
-def main() -> int:
-    """Entry point."""
-    return run_node(MonitorNode, "monitor_node")
-
+main = partial(run_node, MonitorNode, "monitor_node")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,5 +1,8 @@
 """Settings as ROS parameters: declared, described, read and checked."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode
@@ -29,13 +32,11 @@ def declare_parameters(node: LifecycleNode, settings_type: type[Settings]) -> Se
         low, high = numeric_range(field)
         if low is not None and high is not None:
             if field.annotation is int:
-                descriptor.integer_range = [
-                    IntegerRange(from_value=int(low), to_value=int(high), step=0)
-                ]
+                bounds = {"from_value": int(low), "to_value": int(high)}
+                descriptor.integer_range = [IntegerRange(**bounds)]
             else:
-                descriptor.floating_point_range = [
-                    FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
-                ]
+                limits = {"from_value": float(low), "to_value": float(high)}
+                descriptor.floating_point_range = [FloatingPointRange(**limits)]
         try:
             if node.has_parameter(name):  # use_sim_time is every node's
                 values[name] = node.get_parameter(name).value
@@ -46,3 +47,21 @@ def declare_parameters(node: LifecycleNode, settings_type: type[Settings]) -> Se
                 f"parameter {name}: {error}; it must be {allowed_range(field)}"
             ) from error
     return check(settings_type, values)
+
+
+def changed_settings(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """Settings with other values of their changeable parameters; values of others are ignored.
+
+    Raises:
+        SettingsError: a value is not allowed, or cannot be changed while the node runs.
+    """
+    fields = type(settings).model_fields
+    changed = {name: value for name, value in values.items() if name in fields}
+    for name, value in changed.items():
+        # rclpy itself refuses all but use_sim_time, which it declares.
+        if not is_changeable(fields[name]) and value != getattr(settings, name):
+            raise SettingsError(
+                f"parameter {name}: {value} cannot be set while the node runs; start the graph "
+                f"with {name}:={value}"
+            )
+    return check(type(settings), {**settings.model_dump(), **changed})

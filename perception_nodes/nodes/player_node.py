@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -179,10 +180,7 @@ class PlayerNode(PerceptionNode):
             write_whole(Path(self.settings.sent_file), json.dumps(content))
 
 
-def main() -> int:
-    """Entry point."""
-    return run_node(PlayerNode, "player_node")
-
+main = partial(run_node, PlayerNode, "player_node")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from functools import partial
 from itertools import count
 
 from perception_nodes.cameras.channel import camera_reader, camera_senders, view_camera_frame
@@ -23,7 +24,7 @@ from perception_nodes.nodes.frame_numbers import FrameNumbers
 from perception_nodes.nodes.image_topic import LOOK_PERIOD_NS, ImageTopic
 from perception_nodes.nodes.image_transports import TRANSPORTS
 from perception_nodes.nodes.redundant import RedundantNode
-from perception_nodes.nodes.ros_time import RosTime
+from perception_nodes.nodes.ros_time import ros_clock
 from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
@@ -42,7 +43,6 @@ class PreprocessNode(RedundantNode):
     role = "preprocess"
     rank = RANKS["preprocess"]
     settings_type = PreprocessSettings
-    _time: RosTime | None = None
 
     def __init__(self, name: str) -> None:
         """Number frames from 0."""
@@ -55,12 +55,11 @@ class PreprocessNode(RedundantNode):
         model = load_model(settings.model, settings.model_key)
         self._size = (model.input.height, model.input.width, 3)
         self._preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
-        self._time = RosTime(self)
         self._ingest = Ingest(
             self._preprocessor,
             settings.camera,
             Budget.for_deadline(settings.deadline_ms),
-            self._time.clock,
+            ros_clock(self),
             self._sequences,
         )
         self._in_place = settings.preprocess_on == "gpu"
@@ -87,12 +86,6 @@ class PreprocessNode(RedundantNode):
         self._input = CameraInput(self)
         self._look_due, self._came = Period(LOOK_PERIOD_NS), 0
         self.join(round(settings.hang_after_ms * 1e6))
-
-    def close(self) -> None:
-        """Give the lease back."""
-        super().close()
-        if self._time is not None:
-            self._time.close()
 
     def take_over(self, died: bool) -> None:
         """Go on behind the last frame of the predecessor, which may not have reported it."""
@@ -290,10 +283,7 @@ class PreprocessNode(RedundantNode):
         self._end(self._enter(stamp_ns, frame_id, received_ns), FrameStatus.FAILED, reason)
 
 
-def main() -> int:
-    """Entry point."""
-    return run_node(PreprocessNode, "preprocess_node")
-
+main = partial(run_node, PreprocessNode, "preprocess_node")
 
 if __name__ == "__main__":
     sys.exit(main())

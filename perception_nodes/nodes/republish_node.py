@@ -8,6 +8,7 @@ for what it publishes. Frames that it has no time for are left out.
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import simplejpeg
@@ -158,10 +159,7 @@ def info_message(path: str) -> CameraInfo:
     )
 
 
-def main() -> int:
-    """Entry point."""
-    return run_node(RepublishNode, "republish_node")
-
+main = partial(run_node, RepublishNode, "republish_node")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,25 +18,14 @@ def stamp_ns_of(message: Any) -> int:
     return int(message.header.stamp.sec * NS_PER_S + message.header.stamp.nanosec)
 
 
-class RosTime:
-    """A node's clock; kept up to date until it is closed."""
+def ros_clock(node: PerceptionNode) -> Clock:
+    """The clock of a node's stamps; with `use_sim_time` it follows `/clock` until the cleanup."""
+    if not node.settings.use_sim_time:
+        return SystemClock()
+    ros, simulated = node.get_clock(), SimulatedClock()
 
-    def __init__(self, node: PerceptionNode) -> None:
-        """Follow `/clock`, to which the node is subscribed, if it has `use_sim_time`."""
-        self.clock: Clock = SystemClock()
-        self._steps = None
-        if not node.settings.use_sim_time:
-            return
-        ros, simulated = node.get_clock(), SimulatedClock()
+    def follow(_: object) -> None:
+        simulated.update(ros.now().nanoseconds, time.monotonic_ns())
 
-        def told(_: object) -> None:
-            simulated.update(ros.now().nanoseconds, time.monotonic_ns())
-
-        self.clock = simulated
-        self._steps = ros.create_jump_callback(ANY_STEP, post_callback=told)
-
-    def close(self) -> None:
-        """Stop following."""
-        if self._steps is not None:
-            self._steps.unregister()
-            self._steps = None
+    node.owned.callback(ros.create_jump_callback(ANY_STEP, post_callback=follow).unregister)
+    return simulated

@@ -8,6 +8,7 @@ import ctypes
 import os
 import sys
 import time
+from functools import partial
 
 from perception_interfaces.msg import Tracks as TracksMessage
 from vision_msgs.msg import Detection2DArray
@@ -18,7 +19,7 @@ from perception_nodes.graph.config import TrackerSettings
 from perception_nodes.graph.topics import TRACKED_DETECTIONS, TRACKS
 from perception_nodes.networks.model import load_model
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
-from perception_nodes.nodes.ros_time import RosTime
+from perception_nodes.nodes.ros_time import ros_clock
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.tracking.tracker import CLOCK_STEP_NS, Tracker
@@ -48,16 +49,13 @@ class TrackerNode(PerceptionNode):
 
     settings_type = TrackerSettings
     rank = RANKS["tracker"]
-    _cameras: "tuple[FollowedCamera, ...]" = ()
-    _time: RosTime | None = None
 
     def open(self) -> None:
         """Join the channels, announce the topics."""
         settings: TrackerSettings = self.settings
         names = [name.encode() for name in load_model(settings.model, settings.model_key).classes]
-        self._time = RosTime(self)
-        for camera in settings.served:
-            self._cameras += (FollowedCamera(self, camera, names, self._time.clock),)
+        clock = ros_clock(self)
+        self._cameras = [FollowedCamera(self, camera, names, clock) for camera in settings.served]
         self._waiter = self.endpoint.waiter([camera.reader for camera in self._cameras])
 
     def begin_real_time(self) -> None:
@@ -70,14 +68,6 @@ class TrackerNode(PerceptionNode):
         self._waiter.wait(IDLE_WAIT_MS)
         for camera in self._cameras:
             camera.step()
-
-    def close(self) -> None:
-        """Let go of what a successor needs."""
-        for camera in self._cameras:
-            camera.close()
-        self._cameras = ()
-        if self._time is not None:
-            self._time.close()
 
 
 class FollowedCamera:
@@ -97,7 +87,8 @@ class FollowedCamera:
         self._now_ns = clock.realtime_ns if settings.use_sim_time else clock.monotonic_ns
         self._node, self._camera, self._class_names = node, camera, class_names
         self.reader = channels.detection_reader(node.endpoint, camera)
-        self._mapped = Mapped(SHM_FOLDER / f"{own_prefix()}{camera}.tracks", _NextId)
+        # The file of the next identity stays.
+        self._mapped = node.own(Mapped(SHM_FOLDER / f"{own_prefix()}{camera}.tracks", _NextId))
         self._tracker = Tracker(
             len(class_names),
             TrackingSettings(max_unseen_s=settings.tracks_unseen_ms / 1e3),
@@ -129,10 +120,6 @@ class FollowedCamera:
         if self._last is not None and self._coast_at_ns is not None and now_ns >= self._coast_at_ns:
             self._tracker.coast(now_ns - self._taken_ns)
             self._publish(self._last, now_ns, coasted=True)
-
-    def close(self) -> None:
-        """The file of the next identity stays."""
-        self._mapped.close()
 
     def _take(self, record: DetectionRecord) -> None:
         detections, last = record.detections(), self._last
@@ -202,10 +189,7 @@ def _time_of(record: DetectionRecord) -> int:
     return int(record.stamp_ns or record.capture_ns)
 
 
-def main() -> int:
-    """Entry point."""
-    return run_node(TrackerNode, "tracker_node")
-
+main = partial(run_node, TrackerNode, "tracker_node")
 
 if __name__ == "__main__":
     sys.exit(main())

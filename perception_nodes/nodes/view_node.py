@@ -8,7 +8,7 @@ import sys
 import time
 from collections import OrderedDict, deque
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from perception_interfaces.msg import FrameReport, Health
@@ -37,9 +37,6 @@ from perception_nodes.view.feed import Feed, Picture
 from perception_nodes.view.identities import Ids, Place, identified, place_of
 from perception_nodes.view.pictures import Pictures, Shot, keep
 
-if TYPE_CHECKING:
-    from perception_nodes.view.server import PageServer
-
 WAIT_MS = 10.0
 PICTURE_WAIT_S = 0.1
 """A report waits this long for its frame to be taken up."""
@@ -54,7 +51,6 @@ class ViewNode(PerceptionNode):
 
     settings_type = ViewSettings
     in_background = True
-    _server: "PageServer | None" = None
     _channels: Endpoint | None = None
     _enter_at_s = 0.0
 
@@ -90,20 +86,20 @@ class ViewNode(PerceptionNode):
         self.add_subscription(
             Bool, settings.safe_stop_topic, self._on_safe_stop, LATCHED, raw=False
         )
-        server = PageServer(
-            self._feed,
-            settings.view_address,
-            settings.view_port,
-            page_token(settings),
-            settings.view_rate,
+        self._server = self.own(
+            PageServer(
+                self._feed,
+                settings.view_address,
+                settings.view_port,
+                page_token(settings),
+                settings.view_rate,
+            )
         )
-        server.start()
-        self._server = server
+        self._server.start()
         self.get_logger().info(f"the page is at {settings.view_url}")
 
     def step(self) -> None:
         """Take up frames while a browser looks, and one message."""
-        assert self._server is not None
         if self._server.is_looked_at or any(map(self._is_subscribed, self.settings.served)):
             self._take_pictures()
         elif self._channels is not None:
@@ -112,10 +108,7 @@ class ViewNode(PerceptionNode):
         self.spin(WAIT_MS)
 
     def close(self) -> None:
-        """Stop serving, leave the channels."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        """Leave the channels."""
         self._leave_channels()
 
     def _take_pictures(self) -> None:
@@ -170,7 +163,6 @@ class ViewNode(PerceptionNode):
         return self._annotated[camera].is_wanted or self._annotations[camera].is_wanted
 
     def _is_for_page(self, camera: str, report: FrameReport) -> bool:
-        assert self._server is not None
         looked_at = self._server.is_looked_at
         return looked_at and self._feed.wants_picture(camera, report.status)
 
@@ -254,10 +246,7 @@ class ViewNode(PerceptionNode):
         call.add_done_callback(named)
 
 
-def main() -> int:
-    """Entry point."""
-    return run_node(ViewNode, "view_node")
-
+main = partial(run_node, ViewNode, "view_node")
 
 if __name__ == "__main__":
     sys.exit(main())

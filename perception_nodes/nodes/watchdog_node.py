@@ -2,6 +2,7 @@
 
 import sys
 import time
+from functools import partial
 
 from rclpy.lifecycle import State, TransitionCallbackReturn
 from std_msgs.msg import Bool
@@ -36,26 +37,20 @@ class WatchdogNode(PerceptionNode):
 
     settings_type = WatchdogSettings
     rank = RANKS["watchdog"]
-    _hardware: HardwareWatchdog | None = None
-    _systemd: Systemd | None = None
-    _lease: Lease | None = None
-    _voice: Lease | None = None
-    _topics: tuple[AccountTopics, ...] = ()
 
     def open(self) -> None:
         """Join the channels, announce the topics."""
         settings: WatchdogSettings = self.settings
         now_ns = time.monotonic_ns()
-        for camera in settings.served:
-            self._topics += (AccountTopics(self, camera, now_ns),)
+        self._topics = [AccountTopics(self, camera, now_ns) for camera in settings.served]
         first = [topics.account.inbox.first for topics in self._topics]
         self._waiter = self.endpoint.waiter(first)
-        self._lease = Lease(settings.served[0], ROLE)
-        self._voice = Lease(settings.served[0], VOICE)
+        self._lease = self.own(Lease(settings.served[0], ROLE))
+        self._voice = self.own(Lease(settings.served[0], VOICE))
         self._audience = Audience(now_ns, HEARD_WITHIN_NS, self._is_known)
         self._speaks, self._speaks_at_ns = True, 0
         self._patience_ns = round(settings.hang_after_ms * 1e6)
-        self._systemd = systemd = Systemd()
+        self._systemd = systemd = self.own(Systemd())
         self._due_ns = 0
         latched = settings.safe_stop_clears == "by_service"
         self._safe_stop = SafeStop(latched)
@@ -68,11 +63,14 @@ class WatchdogNode(PerceptionNode):
             self.add_publisher(Bool, settings.safe_stop_topic, LATCHED),
             self.add_protected(settings.safe_stop_topic),
         )
+        self._hardware: HardwareWatchdog | None = None
         if settings.hardware_watchdog:  # last: an error above must not disarm one that runs already
             try:
-                self._hardware = HardwareWatchdog(settings.hardware_watchdog)
+                self._hardware = hardware = HardwareWatchdog(settings.hardware_watchdog)
             except OSError as error:
                 raise SettingsError(f"parameter hardware_watchdog: {error}") from error
+            # An orderly end must not be taken for a crash.
+            self.owned.callback(lambda: hardware.close(self.crashed))
         systemd.notify("READY=1")
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
@@ -93,24 +91,7 @@ class WatchdogNode(PerceptionNode):
         """Publish the last reports, and say that we stop in good order."""
         for topics in self._topics:
             topics.end()
-        assert self._lease is not None
         self._lease.release()
-
-    def close(self) -> None:
-        """Stop the hardware watchdog, so that it does not take an orderly end for a crash."""
-        if self._hardware is not None:
-            self._hardware.close(self.crashed)
-            self._hardware = None
-        for lease in (self._lease, self._voice):
-            if lease is not None:
-                lease.close()
-        self._lease = self._voice = None
-        for topics in self._topics:
-            topics.account.close()
-        self._topics = ()
-        if self._systemd is not None:
-            self._systemd.close()
-            self._systemd = None
 
     def step(self) -> None:
         """Bring the accounts up to date, and say that we are alive."""
@@ -122,7 +103,6 @@ class WatchdogNode(PerceptionNode):
         steps = [topics.step(now_ns, due_ns, speaks) for topics in self._topics]
         if speaks:
             self._publish_safe_stop()
-        assert self._systemd is not None
         if self._systemd.period_ns and self._systemd_period.due():
             self._systemd.notify("WATCHDOG=1")
         if self._hardware is not None and all(step.on_time for step in steps):
@@ -146,8 +126,6 @@ class WatchdogNode(PerceptionNode):
 
         It is theirs until we are heard and they have fallen silent.
         """
-        assert self._lease is not None
-        assert self._voice is not None
         now_ns = time.monotonic_ns()
         if not self._lease.held:
             if not self._audience.hears(now_ns) and self._voice.is_taken:
@@ -161,7 +139,6 @@ class WatchdogNode(PerceptionNode):
 
     def _is_known(self) -> bool:
         """Whether as many listen to us as to the one that speaks in our place."""
-        assert self._voice is not None
         listeners = self._safe_stops.listeners
         listeners += sum(topics.listeners for topics in self._topics)
         return listeners >= self._voice.listeners
@@ -187,10 +164,7 @@ class WatchdogNode(PerceptionNode):
         return response
 
 
-def main() -> int:
-    """Entry point."""
-    return run_node(WatchdogNode, "watchdog_node")
-
+main = partial(run_node, WatchdogNode, "watchdog_node")
 
 if __name__ == "__main__":
     sys.exit(main())
