@@ -25,6 +25,7 @@ from perception_nodes.cli.common import (
 )
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives.sample import SAMPLE, sample_drive
+from perception_nodes.evaluation.measured import measured
 from perception_nodes.graph.config import DetectorSettings, ViewSettings
 from perception_nodes.graph.graph import (
     ALL,
@@ -36,7 +37,6 @@ from perception_nodes.graph.graph import (
     Graph,
     graph_of,
 )
-from perception_nodes.graph.measured import measured
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.graph.settings import SettingsError, allowed_range, refuse

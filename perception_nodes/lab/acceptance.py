@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_nodes.core.statistics import summarize
+from perception_nodes.evaluation.measured import measured
 from perception_nodes.faults.loading import load_scenario
 from perception_nodes.faults.scratch import scratch_folder
 from perception_nodes.graph.config import PreprocessSettings
@@ -21,7 +22,6 @@ from perception_nodes.graph.graph import (
     Graph,
     graph_of,
 )
-from perception_nodes.graph.measured import measured
 from perception_nodes.graph.ros_arguments import RosArguments
 from perception_nodes.graph.settings import SettingsError, refuse
 from perception_nodes.lab.budgets import SETTLING_S, START_S

@@ -9,12 +9,12 @@ from perception_nodes.core.budget import Budget
 from perception_nodes.core.health import HealthMode
 from perception_nodes.graph.config import WatchdogSettings
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH
-from perception_nodes.nodes.audience import Audience
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode, Period
 from perception_nodes.nodes.diagnostics import diagnostics
 from perception_nodes.nodes.periodic_topic import PERIOD_NS, PeriodicTopic
 from perception_nodes.transport.cdr_writer import write_frame_report
 from perception_nodes.watchdog.account import Account, AccountSettings, Step
+from perception_nodes.watchdog.audience import Audience
 from perception_nodes.watchdog.faults import FaultLimits
 from perception_nodes.watchdog.guard import ROLE
 from perception_nodes.watchdog.health import HealthLimits

@@ -7,10 +7,9 @@ from sensor_msgs.msg import CompressedImage
 
 from perception_nodes.graph.topics import ANNOTATED, ANNOTATIONS
 from perception_nodes.nodes.base import PerceptionNode, Period
-from perception_nodes.nodes.ros_time import stamp_ns_of
 from perception_nodes.report.annotate import draw
 from perception_nodes.report.foxglove import image_annotations
-from perception_nodes.report.recording import FrameDetections, ReportedFrame
+from perception_nodes.report.recording import FrameDetections, ReportedFrame, nanoseconds
 from perception_nodes.transport.cdr_writer import write_compressed_image
 from perception_nodes.view.pictures import JPEG_QUALITY, Shot
 
@@ -33,7 +32,7 @@ class AnnotationsTopic:
     def publish(self, report: FrameReport, found: FrameDetections) -> None:
         """Publish the objects of a frame."""
         if self.is_wanted:
-            self._publisher.publish(image_annotations(stamp_ns_of(report), found, 1.0))
+            self._publisher.publish(image_annotations(nanoseconds(report.header.stamp), found, 1.0))
 
 
 class AnnotatedTopic:
@@ -66,8 +65,6 @@ class AnnotatedTopic:
             boxes = shot.place(found.boxes) * [width, height, width, height]
             found = FrameDetections(found.labels, found.scores, boxes.astype("float32"))
         draw(picture, 1.0, found, ReportedFrame.of_message(report, 0))
-        jpeg = simplejpeg.encode_jpeg(picture, JPEG_QUALITY, "BGR", "420")
-        frame_id = report.header.frame_id
-        self._publisher.publish(
-            write_compressed_image(stamp_ns_of(report), frame_id, "jpeg", memoryview(jpeg))
-        )
+        data = memoryview(simplejpeg.encode_jpeg(picture, JPEG_QUALITY, "BGR", "420"))
+        stamp_ns, frame_id = nanoseconds(report.header.stamp), report.header.frame_id
+        self._publisher.publish(write_compressed_image(stamp_ns, frame_id, "jpeg", data))

@@ -3,8 +3,8 @@
 import re
 import time
 
+from perception_nodes.cameras.awaited import Trouble
 from perception_nodes.core.records import InputState
-from perception_nodes.graph.awaited import Trouble
 from perception_nodes.nodes.base import Period
 from perception_nodes.nodes.redundant import RedundantNode
 
@@ -15,15 +15,15 @@ _NUMBER = re.compile(r"\d+")
 
 
 class CameraInput:
-    """Tells of troubles with a node's input."""
+    """Reports troubles with a node's input."""
 
     def __init__(self, node: RedundantNode) -> None:
         self._node = node
         self._begin_ns = time.monotonic_ns() + DISCOVERY_NS
-        self._told = ""
+        self._last = ""
         self._again = Period(AGAIN_NS)
 
-    def tell(self, trouble: Trouble | None) -> None:
+    def report(self, trouble: Trouble | None) -> None:
         """Take what was found; to be called once a second while the node works."""
         if time.monotonic_ns() < self._begin_ns:
             return
@@ -31,13 +31,13 @@ class CameraInput:
         trouble_text = text.encode(errors="replace")[: InputState.trouble.size - 1]
         self._node.records.send(InputState(trouble=trouble_text))
         if not text:
-            if self._told:
+            if self._last:
                 self._node.get_logger().info("the camera's frames come")
-        elif _kind(text) != _kind(self._told) or self._again.due():
+        elif _kind(text) != _kind(self._last) or self._again.due():
             self._again = Period(AGAIN_NS)
             self._again.due()
             self._node.get_logger().warning(text)
-        self._told = text
+        self._last = text
 
 
 def _kind(text: str) -> str:

@@ -6,8 +6,8 @@ import time
 from dataclasses import replace
 from functools import partial
 
+from perception_nodes.cameras.awaited import ImageTopicFacts, Trouble, trouble_of
 from perception_nodes.core.frame import FrameRejected
-from perception_nodes.graph.awaited import ImageTopicFacts, Trouble, trouble_of
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.image_topic import ImageTopic

@@ -12,8 +12,8 @@ from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
+from perception_nodes.cameras.awaited import ImageTopicFacts, Publisher
 from perception_nodes.core.clock import since_receipt
-from perception_nodes.graph.awaited import ImageTopicFacts, Publisher
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import image_topic, is_annotated

@@ -1,21 +1,14 @@
 """The clock of the stamps: this machine's, or with `use_sim_time` that of `/clock`."""
 
 import time
-from typing import Any
 
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
 
 from perception_nodes.core.clock import Clock, SimulatedClock, SystemClock
 from perception_nodes.nodes.base import PerceptionNode
-from perception_nodes.transport.cdr import NS_PER_S
 
 ANY_STEP = JumpThreshold(min_forward=Duration(nanoseconds=1), min_backward=Duration(nanoseconds=-1))
-
-
-def stamp_ns_of(message: Any) -> int:
-    """`header.stamp` of a message, nanoseconds since the Unix epoch."""
-    return int(message.header.stamp.sec * NS_PER_S + message.header.stamp.nanosec)
 
 
 def ros_clock(node: PerceptionNode) -> Clock:

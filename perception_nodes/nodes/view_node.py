@@ -6,11 +6,10 @@ somebody subscribes to what was found in them.
 
 import sys
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from functools import partial
 from typing import Any
 
-import numpy as np
 from perception_interfaces.msg import FrameReport, Health
 from rcl_interfaces.srv import GetParameters
 from rclpy.exceptions import NameValidationException
@@ -27,15 +26,12 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH, TRACKED_DETECTIONS, VISION_INFO
 from perception_nodes.nodes.annotated_topic import AnnotatedTopic, AnnotationsTopic
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode
-from perception_nodes.nodes.ros_time import stamp_ns_of
 from perception_nodes.nodes.running import run_node
-from perception_nodes.report.annotate import class_colour
-from perception_nodes.report.recording import FrameDetections
 from perception_nodes.transport.memory import TransportError
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.view.feed import Feed, Picture
-from perception_nodes.view.identities import Ids, Place, identified, place_of
-from perception_nodes.view.pictures import Pictures, Shot, keep
+from perception_nodes.view.objects import Objects
+from perception_nodes.view.pictures import Pictures, Shot
 
 WAIT_MS = 10.0
 PICTURE_WAIT_S = 0.1
@@ -63,13 +59,10 @@ class ViewNode(PerceptionNode):
         settings: ViewSettings = self.settings
         self._feed = Feed(settings.served, settings.deadline_ms, settings.view_rate)
         self._waiting: deque[tuple[float, str, FrameReport]] = deque()
-        self._names: dict[str, list[str]] = {}
         self._pictures: dict[str, Pictures] = {}
         self._annotated: dict[str, AnnotatedTopic] = {}
         self._annotations: dict[str, AnnotationsTopic] = {}
-        self._ids: dict[str, OrderedDict[tuple[int, Place], Ids]] = {
-            camera: OrderedDict() for camera in settings.served
-        }
+        self._objects = {camera: Objects() for camera in settings.served}
         for camera in settings.served:
             for kind, topic, heard, qos in (
                 (FrameReport, FRAME_REPORTS, self._on_report, REPORTS),
@@ -104,7 +97,7 @@ class ViewNode(PerceptionNode):
             self._take_pictures()
         elif self._channels is not None:
             self._leave_channels()
-        self._tell_frames()
+        self._show_frames()
         self.spin(WAIT_MS)
 
     def close(self) -> None:
@@ -141,7 +134,7 @@ class ViewNode(PerceptionNode):
             self._channels.close()
             self._channels = None
 
-    def _tell_frames(self) -> None:
+    def _show_frames(self) -> None:
         """Add the frames whose reports are there, each with its picture where one is wanted."""
         now_s = time.monotonic()
         while self._waiting:
@@ -168,36 +161,14 @@ class ViewNode(PerceptionNode):
 
     def _shown(self, camera: str, report: FrameReport, shot: Shot) -> Picture | None:
         """Publish a frame and its objects, and make its picture for the page, where wanted."""
-        found = self._found(camera, report)
+        objects = self._objects[camera]
+        found = objects.found(report, self._pictures[camera].found(report))
         if found is not None:
             self._annotations[camera].publish(report, found)
         self._annotated[camera].publish(report, shot, found)
         if not self._is_for_page(camera, report):
             return None
-        if found is None:
-            return Picture(shot.jpeg(), None)
-        key = stamp_ns_of(report), place_of(found.boxes)
-        ids = self._ids[camera].get(key, (None,) * len(found))
-        places = shot.place(found.boxes).round(4).tolist()
-        objects = [
-            [*place, label, round(score, 2), class_colour(label), track]
-            for place, label, score, track in zip(
-                places, found.labels, found.scores.tolist(), ids, strict=True
-            )
-        ]
-        return Picture(shot.jpeg(), objects)
-
-    def _found(self, camera: str, report: FrameReport) -> FrameDetections | None:
-        """What was published for a frame; None if nothing was, or if it did not reach us."""
-        record = self._pictures[camera].found(report)
-        if record is None or not report.published_ns or record.count != report.detections:
-            return None
-        count, names = record.count, self._names.get(camera, [])
-        return FrameDetections(
-            tuple(names[n] if n < len(names) else f"class {n}" for n in record.classes[:count]),
-            np.frombuffer(record.scores, np.float32)[:count],
-            np.frombuffer(record.boxes, np.float32)[: 4 * count].reshape(-1, 4),
-        )
+        return objects.picture(report, shot, found)
 
     # Anybody may publish what none of our nodes would: the page goes on without it.
 
@@ -221,9 +192,7 @@ class ViewNode(PerceptionNode):
 
     def _on_tracked(self, camera: str, data: bytes) -> None:
         if self._pictures:
-            message = deserialize_message(data, Detection2DArray)
-            place, ids = identified(message)
-            keep(self._ids[camera], (stamp_ns_of(message), place), ids)
+            self._objects[camera].identify(deserialize_message(data, Detection2DArray))
 
     def _on_safe_stop(self, request: Bool) -> None:
         self._feed.safe_stop(request.data)
@@ -240,7 +209,7 @@ class ViewNode(PerceptionNode):
 
         def named(done: Any) -> None:
             values = done.result().values
-            self._names[camera] = list(values[0].string_array_value) if values else []
+            self._objects[camera].names = list(values[0].string_array_value) if values else []
             self.destroy_client(client)
 
         call.add_done_callback(named)

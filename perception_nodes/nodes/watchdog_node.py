@@ -11,7 +11,6 @@ from std_srvs.srv import Trigger
 from perception_nodes.graph.config import WatchdogSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes.account_topics import AccountTopics
-from perception_nodes.nodes.audience import Audience
 from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, LONG_NS, PerceptionNode, Period
 from perception_nodes.nodes.periodic_topic import PERIOD_NS, PeriodicTopic
 from perception_nodes.nodes.running import run_node
@@ -19,6 +18,7 @@ from perception_nodes.nodes.watchdog_substitute import VOICE
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.system.service import HardwareWatchdog, Systemd
 from perception_nodes.transport.lease import Lease
+from perception_nodes.watchdog.audience import Audience
 from perception_nodes.watchdog.guard import ROLE
 from perception_nodes.watchdog.safe_stop import SafeStop
 

@@ -16,7 +16,7 @@ from perception_nodes.graph.graph import LIVE, RECORDED, REPLAY, VEHICLE, Graph
 from perception_nodes.graph.node_spec import parameter_arguments
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.graph.settings import SettingsError, allowed_range
-from perception_nodes.graph.topics import is_annotated
+from perception_nodes.graph.topics import info_topic, is_annotated
 from perception_nodes.lab import graphs as bench_graphs
 from perception_nodes.system.environment import (
     LOCALHOST,
@@ -592,6 +592,17 @@ class TestTopics:
         assert settings.topic_of("perception/health", "rear") == "perception/rear/health"
         assert settings.topic_of("/{camera}/found", "rear") == "/rear/found"
         assert settings.safe_stop_topic == "perception/safe_stop"
+
+    @pytest.mark.parametrize(
+        ("images", "info"),
+        [
+            ("image", "camera_info"),
+            ("camera/image_raw", "camera/camera_info"),
+            ("~/image", "~/camera_info"),
+        ],
+    )
+    def test_camera_info_lies_beside_the_images(self, images, info):
+        assert info_topic(images) == info
 
     def test_braces_of_any_other_kind_are_refused(self):
         with pytest.raises(SettingsError, match="image_topic"):

@@ -1,18 +1,15 @@
 """A graph that opens its camera itself: all is accounted for, and recorders get the frames."""
 
-import io
 import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import cv2
 import numpy as np
-import PIL.Image
 import pytest
 from perception_interfaces.msg import FrameReport, Health
 from recorder import Recorder
@@ -20,12 +17,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from started_graph import ROOT, Starter, left_behind
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.core.frame import FrameStatus, ImageView
-from perception_nodes.graph.config import RepublishSettings
-from perception_nodes.graph.graph import VEHICLE, Graph
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.graph.graph import LIVE, VEHICLE, Graph
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.lab.graphs import RECEIVER
-from perception_nodes.nodes.republish_node import RepublishNode
 from perception_nodes.report.recording import read_recording
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
@@ -60,34 +55,6 @@ def grey_video(path: Path, frames: int) -> Path:
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     return grey_video(tmp_path / "drive.mp4", 30)
-
-
-def turned_jpeg(colour: str, size: tuple[int, int]) -> bytes:
-    """With an EXIF orientation, which readers of pictures may follow, and detection does not."""
-    exif, file = PIL.Image.Exif(), io.BytesIO()
-    exif[0x0112] = 6
-    PIL.Image.new("RGB", size, colour).save(file, "JPEG", exif=exif)
-    return file.getvalue()
-
-
-def test_deep_frames_are_published_in_the_brightness_that_is_detected_in() -> None:
-    dark = np.full((48, 64), 900, "<u2")
-    image = ImageView(0, "", 64, 48, "mono16", 128, memoryview(dark.tobytes()))
-    node = SimpleNamespace(_converter=None, settings=RepublishSettings(sample_bits=12))
-    assert RepublishNode._bgr(node, image)[24, 32].tolist() == [56] * 3
-
-
-def test_compressed_frames_are_published_as_they_are_detected_in() -> None:
-    node = SimpleNamespace(_converter=None, settings=RepublishSettings())
-    red = np.zeros((32, 64), np.uint8)
-    red[::2, ::2] = 255
-    for name, data in (
-        ("bayer_rggb8; png", cv2.imencode(".png", red)[1].tobytes()),
-        ("jpeg", turned_jpeg("red", (64, 32))),
-    ):
-        pixels = RepublishNode._bgr(node, ImageView(0, "", 0, 0, name, 0, memoryview(data)))
-        assert pixels.shape == (32, 64, 3)
-        assert np.abs(pixels[16, 32].astype(int) - [0, 0, 255]).max() <= 3, name
 
 
 def test_frames_in_flight_when_the_graph_is_stopped_are_reported(
@@ -192,8 +159,8 @@ def test_a_camera_that_is_not_there_ends_the_graph_or_is_waited_for(
     assert graph.output().count("failed: camera_node ended with status 2") == 1
     waiting = start(*GRAPH, "source:=v4l2:/dev/video99", "wait_for_camera:=true")
     waiting.until(lambda: "it is waited for" in waiting.output())
-    values = {"source": "v4l2:/dev/video99"}
-    waiting.until_ready([kind.executable for kind in VEHICLE.kinds if kind.is_needed(values)])
+    detect = [kind.executable for kind in LIVE.kinds]
+    waiting.until_ready([*detect, "republish_node", "camera_node"])
     waiting.signal(signal.SIGINT)
     assert waiting.end() == 130
     assert_nothing_left(domain)

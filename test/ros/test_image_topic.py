@@ -17,9 +17,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from typer.testing import CliRunner
 
+from perception_nodes.cameras.awaited import ImageTopicFacts, trouble_of
 from perception_nodes.cli.app import app
 from perception_nodes.core.frame import FrameRecord, RecordKind
-from perception_nodes.graph.awaited import ImageTopicFacts, trouble_of
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes import image_topic

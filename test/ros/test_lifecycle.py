@@ -1,6 +1,5 @@
 """The nodes as ROS tools see them: life cycle and parameters."""
 
-import itertools
 import os
 import subprocess
 import sys
@@ -29,7 +28,6 @@ from perception_nodes.nodes.detector_node import DetectorNode
 from perception_nodes.nodes.monitor_node import MonitorNode
 from perception_nodes.nodes.preprocess_node import PreprocessNode
 from perception_nodes.nodes.watchdog_substitute import VOICE
-from perception_nodes.report.recording import Recorder
 from perception_nodes.transport.channels import record_reader
 from perception_nodes.transport.journal import journal_of, read_journal
 from perception_nodes.transport.lease import Lease
@@ -152,8 +150,9 @@ def in_this_process(node_type: type[PerceptionNode], *parameters: str) -> Iterat
 
 
 @pytest.fixture
-def preprocess(domain: int) -> Iterator[Any]:
-    yield from in_this_process(PreprocessNode, "source:=shm")
+def preprocess(domain: int, request: pytest.FixtureRequest) -> Iterator[Any]:
+    no_frame_ms = f"no_frame_ms:={float(getattr(request, 'param', 250))}"
+    yield from in_this_process(PreprocessNode, "source:=shm", no_frame_ms)
 
 
 @pytest.fixture
@@ -249,6 +248,33 @@ def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preproces
     noted.close()
 
 
+@pytest.mark.parametrize("preprocess", [3000], indirect=True)
+def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess: Any) -> None:
+    endpoint = Endpoint("test")
+    camera = camera_writer(endpoint, "front", 12)
+    records = record_reader(endpoint, "front", "preprocess")
+    said: list[str] = []
+
+    def look() -> None:
+        preprocess.step()
+        inputs = [r for r in records.records() if r.kind == RecordKind.INPUT]
+        said.extend(record.reason.decode() for record in inputs)
+
+    begun_s = time.monotonic()
+    while not said:  # until publishers would be known
+        sample = camera.loan()
+        sample.header.describe(time.time_ns(), "bgr8", 2, 2, 6, 12)
+        camera.send(sample)
+        last_s = time.monotonic()
+        look()
+    while not said[-1]:
+        assert time.monotonic() < last_s + 30
+        look()
+    assert time.monotonic() > last_s + 3 > begun_s + 3
+    assert "'front' is connected, but sends nothing" in said[-1]
+    endpoint.close()
+
+
 def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector: Any) -> None:
     voice = Lease("front", VOICE)
     command = [sys.executable, "-c", "input()"]
@@ -272,17 +298,14 @@ def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector: Any)
 
 
 def test_the_monitor_completes_its_recording_though_others_go_on_speaking(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    domain: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     class Spoken(MonitorNode):
-        def __init__(self) -> None:
-            self._view = None
-            self._recorder = Recorder(tmp_path / "recording.mcap")
-
         def spin(self, timeout_ms: float) -> None:
             self._taken += 1
 
-    seconds = itertools.count()
-    monkeypatch.setattr(monitor_node.time, "monotonic", lambda: float(next(seconds)))
-    Spoken().close()
-    assert (tmp_path / "recording.mcap").is_file()
+    monkeypatch.setattr(monitor_node, "LAST_WAITS_S", 0.05)
+    recording = tmp_path / "recording.mcap"
+    for _ in in_this_process(Spoken, f"recording:={recording}", "live:=false"):
+        assert not recording.exists()
+    assert recording.is_file()

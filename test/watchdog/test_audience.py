@@ -1,6 +1,6 @@
 """A new publisher is heard soon after it knows its listeners, or when it has waited long enough."""
 
-from perception_nodes.nodes.audience import ACQUAINTANCE_NS, Audience
+from perception_nodes.watchdog.audience import ACQUAINTANCE_NS, Audience
 
 PATIENCE_NS = 10 * ACQUAINTANCE_NS
 

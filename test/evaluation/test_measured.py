@@ -11,7 +11,7 @@ import pytest
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.pace import WARM_UP_FRAMES, apart_ms, paced_ms
 from perception_nodes.core.inference import BackendError
-from perception_nodes.graph import measured as choices
+from perception_nodes.evaluation import measured as choices
 from perception_nodes.graph.config import AUTO_THREADS, DetectorSettings
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.settings import SettingsError

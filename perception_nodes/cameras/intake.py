@@ -1,0 +1,171 @@
+"""Takes a camera's frames in: each gets a record, and a slot or the reason why it has none."""
+
+import time
+
+from perception_nodes.cameras.channel import CameraHeader, view_camera_frame
+from perception_nodes.cameras.frame_numbers import FrameNumbers
+from perception_nodes.core.frame import (
+    MAX_GAP,
+    FrameHeader,
+    FrameRecord,
+    FrameRejected,
+    FrameStatus,
+    ImageView,
+)
+from perception_nodes.preprocess.ingest import Ingest
+from perception_nodes.transport.channels import NumberedRecords
+from perception_nodes.transport.lease import Lease
+from perception_nodes.transport.memory import TransportError
+from perception_nodes.transport.shm import Sample, Writer
+from perception_nodes.video.packet_decoder import VideoDecoder
+
+LOST_ON_THE_WAY = "lost or pushed out by newer frames on the way here"
+LOST_BY_CAMERA = "lost by the camera or its driver"
+
+
+class Intake:
+    """Numbers frames, notices those that are missing, and fills slots."""
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        slots: Writer[FrameHeader],
+        shape: tuple[int, int, int] | None,
+        video: VideoDecoder | None,
+        records: NumberedRecords,
+        lease: Lease,
+    ) -> None:
+        """Take what frames go through.
+
+        Args:
+            ingest: numbers frames and writes them.
+            slots: channel to the detector.
+            shape: of a slot's pixels; None where slots name frames that a GPU reads in place.
+            video: decodes frames that are packets of video.
+            records: report to the watchdog.
+            lease: notes how far this process got, for its successor.
+        """
+        self._ingest, self._slots, self._shape, self._video = ingest, slots, shape, video
+        self._records, self._lease = records, lease
+        self._numbers, self._sender = FrameNumbers(), 0
+
+    def take_over(self, died: bool) -> None:
+        """Go on behind the last frame of a predecessor, which may have died before reporting it."""
+        note = self._lease.note
+        self._sender = 0  # what the predecessor has taken, our decoder does not know
+        self._numbers.take_over(self._lease.taken())
+        if died and note.source:
+            if note.entered_number == note.number:
+                self._records.send(FrameRecord.from_buffer_copy(note.entered))
+            else:
+                self.reject("preprocess died before it entered this frame", time.monotonic_ns())
+
+    def take_sample(self, sample: Sample[CameraHeader], received_ns: int, superseded: bool) -> None:
+        """Take a frame from the camera's channel in shared memory; see `take`."""
+        header = sample.header
+        # A camera that was restarted is another source: its numbers say nothing of the first's.
+        name = sample.source, header.number
+        if self.is_new(*name, received_ns, header.lost):
+            try:
+                image = view_camera_frame(header, sample.payload)
+            except FrameRejected as error:
+                self.reject(str(error), received_ns)
+            else:
+                waited_ns = header.since_filled_ns(received_ns)
+                self.take(image, received_ns, waited_ns, superseded, name=name)
+
+    def is_new(self, source: int, number: int, received_ns: int, lost: int = 0) -> bool:
+        """Whether the predecessor has not taken a frame; reports the lost ones before it.
+
+        A frame that was sent, but lost or pushed out before we could read it, is superseded; one
+        that the camera itself lost has failed.
+
+        Args:
+            source: identifies who numbers the frames; not 0.
+            number: number of the frame.
+            received_ns: CLOCK_MONOTONIC of its receipt.
+            lost: frames directly before it that the camera lost.
+        """
+        missing = self._numbers.missing_before(source, number, lost)
+        if missing is None:
+            return False
+        gap = missing.stop - missing.start
+        is_other, self._sender = source != self._sender, source
+        if self._video is not None and (gap or is_other):
+            self._video.interrupt("packets were lost on the way here" if gap else "a new publisher")
+        if gap > MAX_GAP:
+            self._lease.take(source, number - 1)
+            self.reject(f"one report for {gap} frames that were lost in a row", received_ns)
+            missing = range(number, number)
+        for one in missing:
+            self._lease.take(source, one)
+            if one >= number - lost:
+                self.reject(LOST_BY_CAMERA, received_ns)
+            else:
+                self._end(self._enter(0, "", received_ns), FrameStatus.SUPERSEDED, LOST_ON_THE_WAY)
+        self._lease.take(source, number)
+        return True
+
+    def take(
+        self,
+        image: ImageView,
+        received_ns: int,
+        waited_ns: int,
+        superseded: bool,
+        copies: int = 0,
+        name: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Report a frame, and send it to the detector.
+
+        Args:
+            image: the frame.
+            received_ns: CLOCK_MONOTONIC of its receipt.
+            waited_ns: how long it had waited for that.
+            superseded: a newer frame is waiting, so that this one is only reported.
+            copies: how often its pixels were copied on the way here.
+            name: its source and number in the camera's channel.
+        """
+        record = self._enter(image.stamp_ns, image.frame_id, received_ns, waited_ns)
+        try:
+            if self._video is not None:
+                # Also where a newer frame is waiting, which is drawn on top of this one.
+                image = self._video.decode(image)
+            if superseded:
+                reason = "a newer frame was waiting before preprocessing"
+                self._end(record, FrameStatus.SUPERSEDED, reason)
+                return
+            self._send(record, image, copies, name)
+        except (FrameRejected, TransportError) as error:
+            self._end(record, FrameStatus.FAILED, str(error))
+
+    def reject(self, reason: str, received_ns: int, stamp_ns: int = 0, frame_id: str = "") -> None:
+        """Account for a frame that cannot be read."""
+        self._end(self._enter(stamp_ns, frame_id, received_ns), FrameStatus.FAILED, reason)
+
+    def _send(
+        self, record: FrameRecord, image: ImageView, copies: int, name: tuple[int, int]
+    ) -> None:
+        slot = self._slots.loan()
+        try:
+            if self._shape is None:
+                self._ingest.point_to(record, image, slot.header, name)
+            else:
+                self._ingest.fill(record, image, slot.header, slot.payload.reshape(self._shape))
+        except FrameRejected:
+            slot.release()
+            raise
+        slot.header.copies += copies
+        self._slots.send(slot)
+        self._lease.end()
+
+    def _enter(
+        self, stamp_ns: int, frame_id: str, received_ns: int, waited_ns: int = 0
+    ) -> FrameRecord:
+        record = self._ingest.enter(stamp_ns, frame_id, received_ns, waited_ns)
+        self._lease.enter(record)
+        self._records.send(record)
+        return record
+
+    def _end(self, record: FrameRecord, status: FrameStatus, reason: str) -> None:
+        self._records.send(self._ingest.end(record, status, reason))
+        self._lease.end()

@@ -1,0 +1,110 @@
+"""Which of a camera's numbered frames are new, which are missing, and what is reported of them."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from perception_nodes.cameras.frame_numbers import FrameNumbers
+from perception_nodes.cameras.intake import Intake
+from perception_nodes.core.budget import Budget
+from perception_nodes.core.clock import SystemClock
+from perception_nodes.core.frame import MAX_GAP, RecordKind
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.preprocess.ingest import Ingest
+
+
+def test_the_first_frame_of_a_source_misses_nothing():
+    assert list(FrameNumbers().missing_before(1, 100)) == []
+
+
+def test_what_a_camera_has_lost_before_its_first_frame_is_missing():
+    numbers = FrameNumbers()
+    assert list(numbers.missing_before(1, 3, lost=3)) == [0, 1, 2]
+    assert list(numbers.missing_before(2, 100, lost=2)) == [98, 99]
+    assert list(numbers.missing_before(2, 102, lost=1)) == [101]
+    assert list(numbers.missing_before(3, 1, lost=5)) == [0]
+
+
+def test_gaps_are_missing_in_each_source_by_itself():
+    numbers = FrameNumbers()
+    numbers.missing_before(1, 5)
+    numbers.missing_before(2, 50)
+    assert list(numbers.missing_before(1, 8)) == [6, 7]
+    assert list(numbers.missing_before(2, 51)) == []
+
+
+def test_numbers_that_begin_anew_miss_nothing():
+    numbers = FrameNumbers()
+    numbers.missing_before(1, 5)
+    assert list(numbers.missing_before(1, 0)) == []
+
+
+def test_what_a_predecessor_took_is_not_new_and_what_it_missed_is_missing():
+    numbers = FrameNumbers()
+    numbers.take_over({7: 90, 1: 5})
+    assert numbers.missing_before(1, 5) is None
+    assert list(numbers.missing_before(1, 8)) == [6, 7]
+    assert list(numbers.missing_before(1, 3)) == [], "the camera was restarted"
+    assert numbers.missing_before(7, 90) is None, "the last frame of the camera before"
+    assert list(numbers.missing_before(7, 92)) == [91]
+
+
+def test_numbers_that_begin_anew_or_stand_still_are_new_after_a_takeover():
+    numbers = FrameNumbers()
+    numbers.take_over({1: 10_000, 2: 0})
+    assert list(numbers.missing_before(1, 0)) == []
+    assert list(numbers.missing_before(1, 1)) == []
+    standing = [numbers.missing_before(2, 0) for _ in range(100)]
+    assert 0 < standing.count(None) < 20
+
+
+def intake(reasons, video=None):
+    """One whose reports of frames that ended here are added to a list."""
+
+    def send(record):
+        if record.kind == RecordKind.OUTCOME:
+            reasons.append(record.reason.decode())
+
+    lease = SimpleNamespace(
+        take=lambda source, number: None,
+        taken=dict,
+        enter=lambda record: None,
+        end=lambda: None,
+        note=SimpleNamespace(source=0),
+    )
+    ingest = Ingest(Preprocessor(64, 64, undistort=False), "front", Budget(), SystemClock())
+    return Intake(ingest, None, None, video, SimpleNamespace(send=send), lease)
+
+
+@pytest.mark.parametrize("gap", [3, MAX_GAP, MAX_GAP + 1, 42_000, 2**64 - 100])
+def test_of_a_long_gap_one_report_tells(gap):
+    """The camera went on while nobody took its frames."""
+    reasons = []
+    taking = intake(reasons)
+    assert taking.is_new(1, 10, 0)
+    assert reasons == []
+    assert taking.is_new(1, 11 + gap, 0)
+    if gap <= MAX_GAP:
+        assert len(reasons) == gap
+    else:
+        assert reasons == [f"one report for {gap} frames that were lost in a row"]
+
+
+def test_video_waits_for_a_key_frame_wherever_packets_may_be_missing():
+    """Behind a gap, from another publisher, and where another node has taken them meanwhile."""
+    waits = []
+    taking = intake([], SimpleNamespace(interrupt=waits.append))
+
+    def interrupted(source, number):
+        waits.clear()
+        assert taking.is_new(source, number, 0)
+        return bool(waits)
+
+    interrupted(1, 10)
+    assert not interrupted(1, 11)
+    assert interrupted(1, 13)
+    assert interrupted(3, 0)
+    assert not interrupted(3, 1)
+    taking.take_over(died=False)
+    assert interrupted(3, 2)
+    assert not interrupted(3, 3)
