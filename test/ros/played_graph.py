@@ -49,7 +49,6 @@ class PlayedGraph:
             ImageAnnotations, "perception/annotations", self.annotations.append, 10
         )
         self._infos = create(VisionInfo, "perception/vision_info", LATCHED)
-        self._infos.publish(VisionInfo(database_location="/detector_node/class_names"))
         self._endpoint = Endpoint("played_graph")
         self._slots = slot_writer(self._endpoint, "front", *INPUT)
         self._found = detection_writer(self._endpoint, "front")
@@ -76,6 +75,12 @@ class PlayedGraph:
         objects = record.header.detections()
         self._found.send(record)
         self._tracked.publish(write_tracked_detections(stamp_ns, b"camera", objects, CLASSES, [42]))
+        # What none of our nodes would publish is among it: a listener goes on without that.
+        self._reports.publish(FrameReport(camera="front", status=77))
+        self._healths.publish(Health(mode=9))
+        if number % 10 == 0:
+            for name in ("not a name!/names", "/a//b/names", "/detector_node/class_names"):
+                self._infos.publish(VisionInfo(database_location=name))
         self._reports.publish(self._report(number, stamp_ns, begun_ns))
         self._healths.publish(Health(mode=Health.UNSAFE, cause="a cause", faults=["a fault"]))
         self._stops.publish(Bool(data=True))

@@ -198,7 +198,9 @@ def test_a_drive_is_given_to_a_replay_and_to_nothing_else(
     assert graph.output().count(said) == 1
 
 
-def test_two_cameras_run_side_by_side(start: Starter, observer: Observer) -> None:
+def test_two_cameras_run_side_by_side_with_their_classes(
+    start: Starter, observer: Observer
+) -> None:
     graphs = [start(*SINGLE), start(*SINGLE, "camera:=rear")]
     for graph, node in zip(graphs, ("node", "rear_node"), strict=True):
         graph.until_ready([f"{task}_{node}" for task in ("watchdog", "detector", "preprocess")])
@@ -218,13 +220,6 @@ def test_two_cameras_run_side_by_side(start: Starter, observer: Observer) -> Non
     assert publishers() == expected
     nodes = observer.node.get_node_names()
     assert len(nodes) == len(set(nodes))
-    for graph in graphs:
-        stop(graph)
-
-
-def test_the_classes_of_detections_are_told(start: Starter, observer: Observer) -> None:
-    graph = start(*SINGLE)
-    graph.until_ready(["watchdog_node", "detector_node", "preprocess_node"])
     infos: list[VisionInfo] = []
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     observer.node.create_subscription(VisionInfo, "/perception/vision_info", infos.append, latched)
@@ -233,4 +228,5 @@ def test_the_classes_of_detections_are_told(start: Starter, observer: Observer) 
     assert infos[0].database_location == "/detector_node/class_names"
     node, _, name = infos[0].database_location.rpartition("/")
     assert list(observer.parameter(node, name)) == load_model("road-n").classes
-    stop(graph)
+    for graph in graphs:
+        stop(graph)

@@ -9,7 +9,6 @@ from started_graph import NODES, Starter, left_behind, only_launch
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
 GRAPH = ("backend:=null", "standby:=always")
-DRIVE = "synthetic:64x48@10*600"
 
 
 def failed(start: Starter, status: int) -> int:
@@ -22,9 +21,13 @@ def stopped(start: Starter, number: int) -> int:
     return 128 + number if start.how == "run" else 0
 
 
-def test_a_node_that_is_killed_is_started_again(start: Starter, domain: int) -> None:
+def test_a_graph_is_alone_and_its_nodes_are_started_again(start: Starter, domain: int) -> None:
     graph = start(*GRAPH)
     first = graph.until_ready()
+    second = start(*GRAPH)
+    assert second.end() == failed(start, 2)
+    assert f"process {graph.supervisor()} runs a graph of camera 'front'" in second.output()
+    assert graph.nodes() == first
     for name in reversed(NODES):
         os.kill(first[name], signal.SIGKILL)
         graph.until(lambda name=name: graph.nodes().get(name, first[name]) != first[name])
@@ -36,14 +39,6 @@ def test_a_node_that_is_killed_is_started_again(start: Starter, domain: int) -> 
     assert graph.end() == stopped(start, signal.SIGINT)
     assert not any(map(is_alive, processes.values()))
     assert left_behind(domain) == []
-
-
-def test_a_killed_player_is_a_failure(start: Starter) -> None:
-    graph = start(*GRAPH, f"bag:={DRIVE}", file="replay.launch.py")
-    player = graph.until_ready([*NODES, "player_node"])["player_node"]
-    os.kill(player, signal.SIGKILL)
-    assert graph.end() == failed(start, 2)
-    assert "failed: player_node ended by signal SIGKILL" in graph.output()
 
 
 def test_a_killed_supervisor_takes_the_nodes_along_and_the_next_start_cleans_up(
@@ -78,7 +73,7 @@ def test_a_launch_that_ends_at_once_leaves_nothing(
     assert left_behind(domain) == []
 
 
-@pytest.mark.parametrize("numbers", [["INT"], ["TERM"], ["INT", "INT"], ["INT", "TERM"]])
+@pytest.mark.parametrize("numbers", [["TERM"], ["INT", "TERM"]])
 def test_a_signal_ends_it_in_good_order(start: Starter, domain: int, numbers: list[str]) -> None:
     graph = start(*GRAPH)
     nodes = graph.until_ready()
@@ -108,8 +103,6 @@ def test_ctrl_c_twice_in_a_terminal(start: Starter, domain: int) -> None:
     [
         (["model:=nope"], "error: model 'nope' is not there"),
         (["deadline_ms:=-1"], "error: parameter deadline_ms: '-1' is not allowed"),
-        (["score_treshold:=0.5"], "error: parameter 'score_treshold' is unknown"),
-        (["cameras:=front,front"], "error: parameter cameras: 'front,front' is not allowed"),
     ],
 )
 def test_a_bad_parameter_is_one_line(start: Starter, arguments: list[str], line: str) -> None:
@@ -129,17 +122,3 @@ def test_a_node_that_cannot_start_ends_the_graph(start: Starter, domain: int) ->
     assert output.count("failed: watchdog_node ended with status 2") == 1
     # Fast DDS's own files stay for a second: a node may still be starting with them.
     assert [name for name in left_behind(domain) if name.startswith("perception")] == []
-
-
-def test_a_second_graph_of_a_camera_names_the_process_of_the_first(
-    start: Starter, domain: int
-) -> None:
-    first = start(*GRAPH)
-    first.until_ready()
-    second = start(*GRAPH)
-    assert second.end() == failed(start, 2)
-    assert f"process {first.supervisor()} runs a graph of camera 'front'" in second.output()
-    assert sorted(first.nodes()) == sorted(NODES)
-    first.signal(signal.SIGINT)
-    assert first.end() == stopped(start, signal.SIGINT)
-    assert left_behind(domain) == []

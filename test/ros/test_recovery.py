@@ -7,6 +7,7 @@ tells a takeover from a restart.
 import os
 import signal
 import time
+from itertools import product
 
 import pytest
 from kills import Rig, with_graph
@@ -19,10 +20,8 @@ CALM_S = 0.5
 """A substitute that has not seen the new watchdog yet would be heard within this time."""
 
 
-@pytest.mark.parametrize("role", ["detector", "preprocess"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["crash", "hang"])
-def test_a_standby_takes_over(role: str, number: int) -> None:
-    def scenario(rig: Rig) -> None:
+def test_a_standby_takes_over() -> None:
+    def take_over(rig: Rig, role: str, number: int) -> None:
         rig.wait_for_standby(role)
         victim, standby = rig.members(role)
         assert rig.strike(role, number) < RESTART_MS
@@ -37,11 +36,24 @@ def test_a_standby_takes_over(role: str, number: int) -> None:
         assert takeover.newest_ns, "the frame that was begun last"
         assert bool(takeover.joined_ns) == (role == "detector"), "who receives slots"
 
+    def scenario(rig: Rig) -> None:
+        for role, number in product(("detector", "preprocess"), (signal.SIGKILL, signal.SIGSTOP)):
+            take_over(rig, role, number)
+
     with_graph(scenario, standby="always")
 
 
-def test_without_a_standby_the_restarted_one_takes_over() -> None:
+def test_without_standbys_the_dead_are_spoken_for_and_restarted() -> None:
     def scenario(rig: Rig) -> None:
+        stops, healths = rig.listen()
+        for number in (signal.SIGKILL, signal.SIGSTOP):
+            rig.wait_until(lambda: stops and stops[-1] is False)
+            watchdog = next(p for s, p in rig.supervisor.processes if s.name == "watchdog_node")
+            healths.clear()
+            os.kill(watchdog.pid, number)
+            rig.wait_until(lambda: stops[-1] is True)
+            rig.wait_until(lambda: any("the watchdog is gone" in cause for cause in healths))
+        rig.wait_until(lambda: stops[-1] is False)
         (victim,) = rig.members("detector")
         rig.strike("detector", signal.SIGKILL)
         assert rig.takeover("detector").predecessor == victim
@@ -68,20 +80,6 @@ def test_killing_again_and_again_leaves_nothing_behind() -> None:
     for name in before:
         # What the last one left is perhaps not reclaimed yet, no more than that.
         assert after[name] <= before[name] + 10, (before, after)
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["crash", "hang"])
-def test_a_watchdog_that_dies_is_spoken_for_and_restarted(number: int) -> None:
-    def scenario(rig: Rig) -> None:
-        stops, healths = rig.listen()
-        rig.wait_until(lambda: stops and stops[-1] is False)
-        watchdog = next(p for s, p in rig.supervisor.processes if s.name == "watchdog_node")
-        os.kill(watchdog.pid, number)
-        rig.wait_until(lambda: stops[-1] is True)
-        rig.wait_until(lambda: any("the watchdog is gone" in cause for cause in healths))
-        rig.wait_until(lambda: stops[-1] is False)
-
-    with_graph(scenario, standby="never")
 
 
 def test_the_request_of_a_watchdog_that_was_killed_ends_once() -> None:

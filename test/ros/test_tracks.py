@@ -142,7 +142,7 @@ def nanoseconds(stamp: Any) -> int:
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
-def test_one_message_a_frame_and_a_gap_coasts(rig: Rig) -> None:
+def test_one_message_a_frame_plain_and_protected_and_a_gap_coasts(rig: Rig) -> None:
     rig.until(lambda: rig.of_frames() and rig.detections, rig.frame)
     last = rig.sequence + 20
     first = rig.sequence
@@ -168,10 +168,6 @@ def test_one_message_a_frame_and_a_gap_coasts(rig: Rig) -> None:
     assert all(m.reason.startswith("no detections for ") for m in coasted)
     assert rig.tracks[-1].reason.endswith(": all tracks have ended")
 
-
-def test_tracks_come_protected_each_with_the_deadline_of_its_frame_or_of_the_next_one(rig: Rig):
-    rig.until(lambda: len(rig.verdicts) > 20, rig.frame)
-    rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
     count = len(rig.verdicts)
     usable = [v.message for v in rig.verdicts if v.message is not None]
     assert {v.state for v in rig.verdicts} <= {State.OK, State.LATE} and len(usable) > 0.8 * count
@@ -189,10 +185,6 @@ def test_a_class_of_another_model_is_told_and_its_detections_are_not_used(rig: R
     rig.until(lambda: rig.of_frames()[-1].sequence > wrong, rig.frame)
     assert rig.of_frames()[-1].reason == ""
     assert rig.of_frames()[-1].tracks
-
-
-def test_a_class_of_another_model_hides_nothing_else_that_is_unusual(rig: Rig) -> None:
-    rig.until(lambda: rig.of_frames() and rig.of_frames()[-1].tracks, rig.frame)
     rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
     wrong = rig.sequence
     rig.frame(label=4_000_000_000)
@@ -209,42 +201,35 @@ def test_a_tracker_that_was_killed_comes_back_and_gives_no_identity_twice(rig: R
     spec, dead = rig._supervisor.processes[0]
     dead.wait()
     rig._supervisor.processes[0] = (spec, rig._supervisor._start(spec))
-    count = len(rig.of_frames())
-    rig.until(lambda: len(rig.of_frames()) > count + 2, rig.frame)
+    first = rig.sequence  # what the dead one has published may still come
+    rig.until(lambda: rig.of_frames()[-1].sequence > first, rig.frame)
     assert min(t.id for t in rig.of_frames()[-1].tracks) > before
 
 
-def test_time_is_that_of_a_drive_that_is_played_slowly(domain: int) -> None:
+def test_time_is_that_of_a_drive_that_is_played_slowly_and_begins_anew(domain: int) -> None:
     rig = SlowRig(domain)
+    film = rig.frames
+
+    def coasts_and_ends() -> None:
+        rig.frames = lambda: None  # type: ignore[method-assign]
+        rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
+        last = rig.of_frames()[-1]
+        coasted = [m for m in rig.tracks if m.coasted and m.sequence == last.sequence and m.tracks]
+        assert 4 <= len(coasted) <= 6, "every 150 ms of a second"
+
     try:
         rig.until(lambda: len(rig.of_frames()) > 5, lambda: None)
         first = len(rig.came_ns)
         rig.until(lambda: len(rig.came_ns) > first + 10, lambda: None)
         reasons = [m.reason for m in rig.tracks[first:] if m.coasted]
         assert not reasons, "a frame came every 40 ms"
-        rig.frames = lambda: None  # type: ignore[method-assign]
-        rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
-        last = rig.of_frames()[-1]
-        coasted = [m for m in rig.tracks if m.coasted and m.sequence == last.sequence and m.tracks]
-        assert 4 <= len(coasted) <= 6, "every 150 ms of a second"
+        coasts_and_ends()
         for message, came_ns in zip(rig.tracks[first:], rig.came_ns[first:], strict=False):
             assert nanoseconds(message.predicted_to) < came_ns + SlowRig.PERIOD_NS / 4
-    finally:
-        rig.close()
-
-
-def test_tracks_coast_and_end_where_recorded_time_begins_anew_and_no_frame_comes(
-    domain: int,
-) -> None:
-    rig = SlowRig(domain)
-    try:
-        rig.until(lambda: len(rig.of_frames()) > 5 and rig.tracks[-1].tracks, lambda: None)
-        rig.frames = lambda: None  # type: ignore[method-assign]
+        rig.frames = film  # type: ignore[method-assign]
+        rig.until(lambda: rig.tracks[-1].tracks and not rig.tracks[-1].coasted, lambda: None)
         rig.start_ns -= 60_000_000_000
-        rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
-        last = rig.of_frames()[-1]
-        coasted = [m for m in rig.tracks if m.coasted and m.sequence == last.sequence and m.tracks]
-        assert 4 <= len(coasted) <= 6, "every 150 ms of a second"
+        coasts_and_ends()
     finally:
         rig.close()
 

@@ -1,37 +1,26 @@
 """The page of a running graph, by what a browser gets: frames and their boxes."""
 
 import asyncio
-import errno
 import json
 import os
 import signal
 import struct
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import aiohttp
 import cv2
 import numpy as np
 import pytest
-import rclpy
 from builtin_interfaces.msg import Time
-from perception_interfaces.msg import FrameReport, Health
 from played_graph import BOX, GREY, played
 from started_graph import ROOT, StartedGraph, Starter, left_behind
-from vision_msgs.msg import VisionInfo
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.lab.browsers import free_port
 from perception_nodes.networks.model import load_model
-from perception_nodes.nodes import view_node
-from perception_nodes.nodes.view_node import ViewNode
-from perception_nodes.transport.memory import TransportError
-from perception_nodes.view.feed import Feed
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 # Whether frames are in time on this machine is not asked here.
@@ -154,45 +143,3 @@ def test_a_page_beside_a_graph_tells_all_that_it_publishes(start: Starter, domai
     assert (corners[0], corners[2]) == (BOX[:2], BOX[2:])
     assert over.texts[0].text == "kart 0.75"
     assert over.texts[0].timestamp == over.points[0].timestamp != Time()
-
-
-def test_messages_that_no_node_of_ours_sends_are_left_out() -> None:
-    rclpy.init()
-    page: Any = rclpy.create_node("page")
-    page._feed, page._waiting, page._pictures = Feed(("front",), 10.0, 10.0), deque(), {}
-
-    def health() -> Any:
-        return page._feed.update(0).facts["cameras"]["front"]["health"]
-
-    try:
-        for name in ("not a name!", "/a//b", "{nothing}"):
-            ViewNode._on_vision_info(page, "front", VisionInfo(database_location=f"{name}/names"))
-        ViewNode._on_health(page, "front", Health(mode=9))
-        ViewNode._on_report(page, "front", FrameReport(status=77))
-        assert not page._waiting and health() is None
-        ViewNode._on_health(page, "front", Health(mode=3))
-        ViewNode._on_report(page, "front", FrameReport(status=5))
-        assert page._waiting and health()["mode"] == "UNSAFE"
-    finally:
-        page.destroy_node()
-        rclpy.shutdown()
-
-
-@pytest.mark.parametrize("error", [TransportError("no room"), OSError(errno.EMFILE, "too many")])
-def test_a_page_without_shared_memory_goes_on_without_pictures(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    tried: list[str] = []
-
-    def refuse(name: str) -> None:
-        tried.append(name)
-        raise error
-
-    monkeypatch.setattr(view_node, "Endpoint", refuse)
-    page: Any = SimpleNamespace(_pictures={}, _channels=None, _enter_at_s=0.0, settings=None)
-    page.get_name, page.get_logger = (lambda: "page"), MagicMock()
-    page._enter_channels = lambda: ViewNode._enter_channels(page)
-    page._leave_channels = lambda: ViewNode._leave_channels(page)
-    for _ in range(3):
-        ViewNode._take_pictures(page)
-    assert tried == ["page"]  # and again after a while
