@@ -46,6 +46,23 @@ DeadlineOption = Annotated[
     float, typer.Option(min=0.1, max=10_000, help="Deadline from capture to publish.")
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the outputs.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME:=VALUE]...", help="Parameters, as for ros2 launch; --parameters lists them."
+    ),
+]
+RunAssignments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME:=VALUE]... [--ros-args ...]",
+        help="Parameters, as for ros2 launch, which --parameters lists; and ROS arguments.",
+    ),
+]
+ListParameters = Annotated[
+    bool, typer.Option("--parameters", help="List the parameters and their ranges, and stop.")
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(

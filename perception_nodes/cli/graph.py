@@ -15,7 +15,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.cli.common import (
+    Assignments,
     JsonFlag,
+    ListParameters,
+    OutFolder,
+    RunAssignments,
     check_folder,
     parse_assignments,
     progress_bar,
@@ -46,23 +50,6 @@ from perception_nodes.networks.terms import MEANING, Terms
 from perception_nodes.system.processes import open_process
 
 VIEW_ALONE = Graph((VIEW,))
-OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the outputs.")]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[NAME:=VALUE]...", help="Parameters, as for ros2 launch; --parameters lists them."
-    ),
-]
-RunAssignments = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[NAME:=VALUE]... [--ros-args ...]",
-        help="Parameters, as for ros2 launch, which --parameters lists; and ROS arguments.",
-    ),
-]
-ListParameters = Annotated[
-    bool, typer.Option("--parameters", help="List the parameters and their ranges, and stop.")
-]
 
 
 def demo(

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from perception_nodes.cli.common import check_folder, parse_assignments, say
-from perception_nodes.cli.graph import RunAssignments
+from perception_nodes.cli.common import RunAssignments, check_folder, parse_assignments, say
 from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.graph.interface import interfaces
 from perception_nodes.graph.keystore import make_keystore

@@ -1,0 +1,206 @@
+"""What this machine has, what it lacks, and the remedy: all that a graph may need."""
+
+import glob
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from perception_nodes.backends.instructions import has_tiles
+from perception_nodes.cameras.v4l2_devices import list_devices
+from perception_nodes.gpu.cuda import CudaError, open_device
+from perception_nodes.gpu.cuda.errors import version_text
+from perception_nodes.gpu.nvrtc import nvrtc
+from perception_nodes.gpu.tensorrt.library import load_library
+from perception_nodes.graph.config import PreprocessSettings
+from perception_nodes.graph.node_spec import parameter_arguments
+from perception_nodes.graph.ros_packages import REMEDIES
+from perception_nodes.graph.settings import check
+from perception_nodes.networks.model import ModelError, available_models, load_model
+from perception_nodes.system.findings import (
+    Finding,
+    memory_lock,
+    preemption,
+    python_version,
+    real_time,
+    shared_memory,
+)
+from perception_nodes.system.processes import cpu_flags
+from perception_nodes.transport.memory import SHM_FOLDER
+
+
+def examine() -> list[Finding]:
+    """Make every check; none of them changes anything on the machine."""
+    return [
+        python_version(),
+        package("rclpy", "rclpy", REMEDIES["rclpy"]),
+        _rmw(),
+        messages("vision_msgs"),
+        messages("perception_interfaces"),
+        package("iceoryx2", "iceoryx2", "pip install iceoryx2"),
+        package("rosbags", "rosbags.typesys", "pip install rosbags"),
+        _openvino(),
+        package("ONNX Runtime", "onnxruntime", "pip install onnxruntime", needed=False),
+        package("LiteRT", "ai_edge_litert.interpreter", "pip install ai-edge-litert"),
+        _tensorrt(),
+        _gpu(),
+        _fpga(),
+        _models(),
+        package("PyAV, for streams and video files", "av", "pip install av", needed=False),
+        _cameras(),
+        shared_memory(SHM_FOLDER),
+        _cpu(),
+        real_time(),
+        preemption(),
+        memory_lock(),
+    ]
+
+
+def package(subject: str, module: str, remedy: str, needed: bool = True) -> Finding:
+    """Whether a module can be imported."""
+    if problem := _import_problem(module):
+        return Finding(subject, False, problem, remedy, needed)
+    return Finding(subject, True, _version(_package_of(module)), needed=needed)
+
+
+def messages(name: str) -> Finding:
+    """Whether a package of ROS messages can be imported and sent."""
+    # Its native part is for one Python only, and is loaded when the first message is sent.
+    return package(name, f"{name}.{name}_s__rosidl_typesupport_c", REMEDIES[name])
+
+
+def _import_problem(module: str) -> str:
+    """Why a module cannot be imported; empty if it can."""
+    if importlib.util.find_spec(_package_of(module)) is None:
+        return "not installed"
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # native code raises any
+        return f"cannot be imported: {type(error).__name__}: {error}"
+    return ""
+
+
+def _package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _version(package: str) -> str:
+    for name in (package, f"ros-{package.replace('_', '-')}"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "installed"
+
+
+def _rmw() -> Finding:
+    wanted = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
+    folders = [Path(sys.prefix) / "lib"]
+    folders += [Path(p) / "lib" for p in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if p]
+    folders += [Path(p) for p in sys.path if p.endswith("site-packages")]
+    there = any(
+        next(folder.glob(pattern), None)
+        for folder in folders
+        for pattern in (f"lib{wanted}.so", f"{wanted}*", f"ros_{wanted}*")
+    )
+    return Finding("ROS middleware", there, wanted, f"install ros-{wanted.replace('_', '-')}")
+
+
+def _openvino() -> Finding:
+    if problem := _import_problem("openvino"):
+        return Finding("OpenVINO", False, problem, "pip install openvino")
+    import openvino
+
+    devices = ", ".join(openvino.Core().available_devices)
+    return Finding("OpenVINO", "CPU" in devices, f"{openvino.__version__}: {devices}")
+
+
+def _tensorrt() -> Finding:
+    try:
+        library = load_library()
+    except ImportError as error:
+        remedy = "pip install tensorrt or tensorrt-rtx; on a Jetson apt install python3-libnvinfer"
+        return Finding("TensorRT", False, str(error), remedy, needed=False)
+    return Finding("TensorRT", True, library.name, needed=False)
+
+
+def _gpu() -> Finding:
+    try:
+        device = open_device()
+    except CudaError as error:
+        found, _, remedy = str(error).partition("; ")
+        return Finding("GPU", False, found, remedy, needed=False)
+    facts = device.facts
+    device.close()
+    found = f"{facts.name}, SM{facts.sm}, driver for CUDA {version_text(facts.driver_cuda)}"
+    found += f", through {facts.through}"
+    try:
+        compiler = nvrtc(facts.driver_cuda)
+    except CudaError as error:
+        reason, _, remedy = str(error).partition("; ")
+        return Finding("GPU", False, f"{found}; {reason}", remedy, needed=False)
+    return Finding("GPU", True, f"{found}, NVRTC {version_text(compiler.version)}", needed=False)
+
+
+def _fpga() -> Finding:
+    there = importlib.util.find_spec("pynq") is not None
+    found = "pynq installed" if there else "no pynq"
+    remedy = "only on a board such as KV260: install pynq; elsewhere backend:=fpga is simulated"
+    return Finding("FPGA", there, found, remedy, needed=False)
+
+
+def _models() -> Finding:
+    names = available_models()
+    for name in names:
+        try:
+            load_model(name)
+        except ModelError as error:
+            return Finding("models", False, str(error), "restore the model's folder")
+    remedy = "set PERCEPTION_MODELS to a folder of models"
+    return Finding("models", bool(names), ", ".join(names) or "none", remedy)
+
+
+def _cameras() -> Finding:
+    there, found = glob.glob("/dev/video*"), list_devices()
+    names = ", ".join(f"{device.path} ({device.name})" for device in found)
+    remedy = (
+        "allow this user to open /dev/video*: usermod -aG video USER"
+        if there
+        else "plug one in; or take a stream or file: perception run source:=drive.mp4"
+    )
+    return Finding("cameras", bool(found), names or "no capture device", remedy, needed=False)
+
+
+def _cpu() -> Finding:
+    int8 = not cpu_flags().isdisjoint(("avx512_vnni", "avx_vnni", "asimddp"))
+    found = f"{os.cpu_count()} cores, " + ("INT8 dot product" if int8 else "no INT8 dot product")
+    if has_tiles():
+        found += ", matrix tiles (AMX): plain-s with backend:=openvino uses them"
+    remedy = (
+        "INT8 gains little here; a CPU with AVX-VNNI or AVX512-VNNI runs it 2 to 3 times faster"
+    )
+    return Finding("CPU", int8, found, remedy, needed=False)
+
+
+def images(topic: str, transport: str) -> Finding:
+    """Whether images come on a topic; a node listens for some seconds.
+
+    Raises:
+        SettingsError: there can be no such topic or transport.
+    """
+    values = {"image_topic": topic, "image_transport": transport}
+    check(PreprocessSettings, values)
+    module = "perception_nodes.nodes.image_probe_node"
+    probe = subprocess.run(
+        [sys.executable, "-m", module, "--ros-args", *parameter_arguments(values)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if not probe.stdout:
+        return Finding(topic, False, "no node can be started", "see the message above")
+    return Finding(topic, **json.loads(probe.stdout.splitlines()[-1]))
