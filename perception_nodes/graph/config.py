@@ -6,7 +6,7 @@ declare their arguments from them.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from perception_nodes.cameras.camera_source import CameraSource
 from perception_nodes.cameras.source_for import is_file, source_for
@@ -14,7 +14,7 @@ from perception_nodes.cameras.v4l2_devices import V4l2Settings
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FRAME_ID_BYTES
-from perception_nodes.graph.settings import CHANGEABLE, Name, Source, Topic, same
+from perception_nodes.graph.settings import CHANGEABLE, Described, Name, Source, Topic, same
 from perception_nodes.graph.topics import ANY_CAMERA, SAFE_STOP, camera_topic
 from perception_nodes.system.realtime import MAX_PRIORITY
 from perception_nodes.tracking.tracks import TrackingSettings
@@ -35,43 +35,28 @@ def _as_number(threads: object) -> object:
     return AUTO_THREADS if threads == "auto" else threads
 
 
-class Settings(BaseModel):
+class Settings(Described):
     """Parameters that every node of a graph shares."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    camera: Name = Field(
-        default=DEFAULT_CAMERA,
-        description="name of the camera; every other name than the default appears in the names "
-        "of nodes and topics, so that several graphs can run side by side",
-    )
-    cpus: str = Field(
-        default="",
-        pattern=r"^(\d+(-\d+)?(,\d+(-\d+)?)*)?$",
-        description="processors to run on, such as 2,3 or 2-5; empty: all processors",
-    )
-    fifo_priority: int = Field(
-        default=-1,
-        ge=-1,
-        le=MAX_PRIORITY,
-        description="real-time priority (SCHED_FIFO) of the detector; the watchdog's is 1 more, "
-        "that of preprocessing 2, that of a camera 3, that of the tracker 1 less; -1: as much as "
-        "the system allows, up to 40; 0: no real time",
-    )
-    lock_memory: bool = Field(
-        default=False, description="keep all memory of the process resident (mlockall)"
-    )
-    use_sim_time: bool = Field(
-        default=False,
-        description="image stamps are in the time of /clock instead of the system clock; a "
-        "played drive then keeps its recorded stamps and publishes /clock",
-    )
+    camera: Name = DEFAULT_CAMERA
+    """name of the camera; every other name than the default appears in the names of nodes and
+    topics, so that several graphs can run side by side"""
+    cpus: str = Field(default="", pattern=r"^(\d+(-\d+)?(,\d+(-\d+)?)*)?$")
+    """processors to run on, such as 2,3 or 2-5; empty: all processors"""
+    fifo_priority: int = Field(default=-1, ge=-1, le=MAX_PRIORITY)
+    """real-time priority (SCHED_FIFO) of the detector; the watchdog's is 1 more, that of
+    preprocessing 2, that of a camera 3, that of the tracker 1 less; -1: as much as the system
+    allows, up to 40; 0: no real time"""
+    lock_memory: bool = False
+    """keep all memory of the process resident (mlockall)"""
+    use_sim_time: bool = False
+    """image stamps are in the time of /clock instead of the system clock; a played drive then keeps
+    its recorded stamps and publishes /clock"""
 
-    autostart: bool = Field(
-        default=True,
-        description="the nodes configure and activate themselves; false: a life-cycle manager "
-        "does it",
-    )
+    autostart: bool = True
+    """the nodes configure and activate themselves; false: a life-cycle manager does it"""
 
     @model_validator(mode="before")
     @classmethod
@@ -110,31 +95,22 @@ class Settings(BaseModel):
 class RedundantSettings(Settings):
     """Parameters of the nodes that can have a standby, and of the watchdog."""
 
-    standby: Literal["auto", "always", "never"] = Field(
-        default="auto",
-        description="keep a second preprocess and a second detector process ready to take over; "
-        "auto: only if 2 GB of memory are available, and never with backend fpga or "
-        "$PERCEPTION_DELEGATE, which a single process can use",
-    )
-    hang_after_ms: float = Field(
-        default=40.0,
-        ge=30,
-        le=60_000,
-        description="a process that has given no sign of life for this long counts as hung; for "
-        "a detector at least four times the duration of an inference",
-    )
+    standby: Literal["auto", "always", "never"] = "auto"
+    """keep a second preprocess and a second detector process ready to take over; auto: only if 2 GB
+    of memory are available, and never with backend fpga or $PERCEPTION_DELEGATE, which a single
+    process can use"""
+    hang_after_ms: float = Field(default=40.0, ge=30, le=60_000)
+    """a process that has given no sign of life for this long counts as hung; for a detector at
+    least four times the duration of an inference"""
 
 
 class CamerasSettings(RedundantSettings):
     """Parameters of the nodes that serve all cameras of a graph."""
 
-    cameras: str = Field(
-        default="",
-        pattern=r"^([a-z][a-z0-9_]{0,30}(,[a-z][a-z0-9_]{0,30})*)?$",
-        description="names of several cameras that share one detector, such as front,left,right; "
-        "each has its own preprocess process and its own topics, such as "
-        "perception/left/detections; empty: one camera, named by the parameter camera",
-    )
+    cameras: str = Field(default="", pattern=r"^([a-z][a-z0-9_]{0,30}(,[a-z][a-z0-9_]{0,30})*)?$")
+    """names of several cameras that share one detector, such as front,left,right; each has its own
+    preprocess process and its own topics, such as perception/left/detections; empty: one camera,
+    named by the parameter camera"""
 
     @model_validator(mode="after")
     def _cameras_differ(self) -> "CamerasSettings":
@@ -165,69 +141,41 @@ class CamerasSettings(RedundantSettings):
 class PreprocessSettings(RedundantSettings):
     """Parameters of preprocess_node."""
 
-    source: Source = Field(
-        default="dds",
-        description="where frames come from: dds, a ROS topic; shm, a shared-memory channel that "
-        "another process fills; or a camera, stream or video file that the graph opens itself; "
-        "{camera} stands for the camera's name",
-    )
-    image_topic: Topic = Field(
-        default="camera/image_raw",
-        description="topic of the images; with another image_transport than raw, its name is "
-        "appended, as in /compressed; {camera} stands for the camera's name; for a camera of "
-        "another name than the default's, the default is camera/{camera}/image_raw",
-    )
-    image_transport: Literal["raw", "compressed", "foxglove", "ffmpeg"] = Field(
-        default="raw",
-        description="type of the images: raw, sensor_msgs/Image; compressed, "
-        "sensor_msgs/CompressedImage (JPEG or PNG); foxglove, foxglove_msgs/CompressedVideo, and "
-        "ffmpeg, ffmpeg_image_transport_msgs/FFMPEGPacket (H.264 or H.265 without B-frames)",
-    )
-    model: str = Field(
-        default="road-n",
-        description="name or folder of the model that detects objects; auto, for perception run "
-        "and launch files: the most accurate road model that keeps its budget on this machine, "
-        "measured at the first start",
-    )
-    model_key: str = Field(
-        default="",
-        description="file of a public key; a model that its owner has not signed (perception model "
-        "sign) is refused; empty: models need no signature",
-    )
-    preprocess_on: Literal["cpu", "gpu"] = Field(
-        default="cpu",
-        description="what scales and undistorts frames: the cpu, which writes the result into "
-        "shared memory; or the gpu, which reads frames directly from the camera's shared memory "
-        "and needs backend:=tensorrt or cuda, and a source other than dds",
-    )
-    undistort: bool = Field(
-        default=True, description="remove the lens distortion that CameraInfo describes"
-    )
-    sample_bits: int = Field(
-        default=0,
-        ge=0,
-        le=16,
-        description="how many bits of a sample are significant where the images have 16 bits a "
-        "sample (mono16, bayer_rggb16, ...); 0: the fewest of 10, 12, 14 and 16 that the brightest "
-        "frames so far need",
-    )
-    calibration_file: str = Field(
-        default="",
-        description="camera_info YAML file, in place of the CameraInfo topic; {camera} stands for "
-        "the camera's name; empty: none",
-    )
-    deadline_ms: float = Field(
-        default=DEADLINE_MS,
-        ge=0.1,
-        le=10_000,
-        description="deadline of a frame, from its capture to the publication of its detections",
-    )
-    no_frame_ms: float = Field(
-        default=FaultLimits.no_frame_ms,
-        ge=20,
-        le=60_000,
-        description="if no frame arrives from a camera for this long, health is UNSAFE",
-    )
+    source: Source = "dds"
+    """where frames come from: dds, a ROS topic; shm, a shared-memory channel that another process
+    fills; or a camera, stream or video file that the graph opens itself; {camera} stands for the
+    camera's name"""
+    image_topic: Topic = "camera/image_raw"
+    """topic of the images; with another image_transport than raw, its name is appended, as in
+    /compressed; {camera} stands for the camera's name; for a camera of another name than the
+    default's, the default is camera/{camera}/image_raw"""
+    image_transport: Literal["raw", "compressed", "foxglove", "ffmpeg"] = "raw"
+    """type of the images: raw, sensor_msgs/Image; compressed, sensor_msgs/CompressedImage (JPEG or
+    PNG); foxglove, foxglove_msgs/CompressedVideo, and ffmpeg,
+    ffmpeg_image_transport_msgs/FFMPEGPacket (H.264 or H.265 without B-frames)"""
+    model: str = "road-n"
+    """name or folder of the model that detects objects; auto, for perception run and launch files:
+    the most accurate road model that keeps its budget on this machine, measured at the first
+    start"""
+    model_key: str = ""
+    """file of a public key; a model that its owner has not signed (perception model sign) is
+    refused; empty: models need no signature"""
+    preprocess_on: Literal["cpu", "gpu"] = "cpu"
+    """what scales and undistorts frames: the cpu, which writes the result into shared memory; or
+    the gpu, which reads frames directly from the camera's shared memory and needs backend:=tensorrt
+    or cuda, and a source other than dds"""
+    undistort: bool = True
+    """remove the lens distortion that CameraInfo describes"""
+    sample_bits: int = Field(default=0, ge=0, le=16)
+    """how many bits of a sample are significant where the images have 16 bits a sample (mono16,
+    bayer_rggb16, ...); 0: the fewest of 10, 12, 14 and 16 that the brightest frames so far need"""
+    calibration_file: str = ""
+    """camera_info YAML file, in place of the CameraInfo topic; {camera} stands for the camera's
+    name; empty: none"""
+    deadline_ms: float = Field(default=DEADLINE_MS, ge=0.1, le=10_000)
+    """deadline of a frame, from its capture to the publication of its detections"""
+    no_frame_ms: float = Field(default=FaultLimits.no_frame_ms, ge=20, le=60_000)
+    """if no frame arrives from a camera for this long, health is UNSAFE"""
 
     @model_validator(mode="after")
     def _pixels_to_read_in_place(self) -> "PreprocessSettings":
@@ -255,41 +203,24 @@ class CameraSettings(Settings):
 
     cameras: str = same(CamerasSettings, "cameras")
     source: Source = same(PreprocessSettings, "source")
-    frame_id: Annotated[str, AfterValidator(_in_room)] = Field(
-        default="", description="frame_id of the camera's images; empty: the camera's name"
-    )
+    frame_id: Annotated[str, AfterValidator(_in_room)] = ""
+    """frame_id of the camera's images; empty: the camera's name"""
     frame_size: str = Field(
-        default="",
-        pattern=r"^([1-9]\d{0,4}x[1-9]\d{0,4})?$",
-        examples=["1280x720"],
-        description="size of a v4l2 camera's frames; empty: the camera's choice",
+        default="", pattern=r"^([1-9]\d{0,4}x[1-9]\d{0,4})?$", examples=["1280x720"]
     )
-    frame_rate: float = Field(
-        default=0.0, ge=0, le=1000, description="frames a second of a v4l2 camera; 0: its choice"
-    )
-    pixel_format: str = Field(
-        default="",
-        pattern=r"^([ -~]{4})?$",
-        examples=["NV12"],
-        description="pixel format of a v4l2 camera, in the kernel's letters; empty: what is best",
-    )
-    exposure_us: int = Field(
-        default=0,
-        ge=0,
-        le=10_000_000,
-        description="exposure time of a v4l2 camera in microseconds; 0: automatic",
-    )
-    gain: int = Field(
-        default=-1,
-        ge=-1,
-        le=1_000_000,
-        description="gain of a v4l2 camera in the units of the device; -1: as it is",
-    )
-    loop: bool = Field(default=False, description="begin a video file anew at its end")
-    wait_for_camera: bool = Field(
-        default=False,
-        description="wait for a camera that is not there at the start, instead of ending the graph",
-    )
+    """size of a v4l2 camera's frames; empty: the camera's choice"""
+    frame_rate: float = Field(default=0.0, ge=0, le=1000)
+    """frames a second of a v4l2 camera; 0: its choice"""
+    pixel_format: str = Field(default="", pattern=r"^([ -~]{4})?$", examples=["NV12"])
+    """pixel format of a v4l2 camera, in the kernel's letters; empty: what is best"""
+    exposure_us: int = Field(default=0, ge=0, le=10_000_000)
+    """exposure time of a v4l2 camera in microseconds; 0: automatic"""
+    gain: int = Field(default=-1, ge=-1, le=1_000_000)
+    """gain of a v4l2 camera in the units of the device; -1: as it is"""
+    loop: bool = False
+    """begin a video file anew at its end"""
+    wait_for_camera: bool = False
+    """wait for a camera that is not there at the start, instead of ending the graph"""
 
     @property
     def topics_named(self) -> bool:
@@ -326,11 +257,9 @@ class RepublishSettings(Settings):
     calibration_file: str = same(PreprocessSettings, "calibration_file")
     sample_bits: int = same(PreprocessSettings, "sample_bits")
     deadline_ms: float = same(PreprocessSettings, "deadline_ms")
-    republish: bool = Field(
-        default=True,
-        description="publish frames that come through shared memory on image_topic, too, while "
-        "somebody subscribes: Image, CompressedImage and, with calibration_file, CameraInfo",
-    )
+    republish: bool = True
+    """publish frames that come through shared memory on image_topic, too, while somebody
+    subscribes: Image, CompressedImage and, with calibration_file, CameraInfo"""
 
 
 class DetectorSettings(CamerasSettings):
@@ -338,71 +267,43 @@ class DetectorSettings(CamerasSettings):
 
     model: str = same(PreprocessSettings, "model")
     model_key: str = same(PreprocessSettings, "model_key")
-    backend: Runtime = Field(
-        default="auto",
-        description="inference runtime; auto: on the CPU, litert for an integer network and "
-        "openvino for any other model; tensorrt builds its engine at the first start, and auto "
-        "detects until it is built; cuda runs our own kernels on an NVIDIA GPU "
-        "(docs/cuda.md); fpga uses the device that $PERCEPTION_FPGA names (docs/fpga.md), litert "
-        "the delegate that $PERCEPTION_DELEGATE names (docs/tpu.md); golden is the slow integer "
-        "reference; null detects nothing and is for measurements",
-    )
+    backend: Runtime = "auto"
+    """inference runtime; auto: on the CPU, litert for an integer network and openvino for any other
+    model; tensorrt builds its engine at the first start, and auto detects until it is built; cuda
+    runs our own kernels on an NVIDIA GPU (docs/cuda.md); fpga uses the device that $PERCEPTION_FPGA
+    names (docs/fpga.md), litert the delegate that $PERCEPTION_DELEGATE names (docs/tpu.md); golden
+    is the slow integer reference; null detects nothing and is for measurements"""
     preprocess_on: Literal["cpu", "gpu"] = same(PreprocessSettings, "preprocess_on")
-    threads: Annotated[int, BeforeValidator(_as_number)] = Field(
-        default=0,
-        ge=AUTO_THREADS,
-        le=256,
-        description="inference threads; 0: one per physical core; -1 or auto, for perception run "
-        "and launch files: as many as are the fastest beside other work on this machine, measured "
-        "at the first start",
-    )
-    stay_awake: Literal["auto", "always", "never"] = Field(
-        default="auto",
-        description="keep the processors of the graph from sleeping between frames, since they "
-        "take long to wake; auto: where the graph has real-time priority, without which it is of "
-        "no use; costs power and heat as if they were busy",
-    )
+    threads: Annotated[int, BeforeValidator(_as_number)] = Field(default=0, ge=AUTO_THREADS, le=256)
+    """inference threads; 0: one per physical core; -1 or auto, for perception run and launch files:
+    as many as are the fastest beside other work on this machine, measured at the first start"""
+    stay_awake: Literal["auto", "always", "never"] = "auto"
+    """keep the processors of the graph from sleeping between frames, since they take long to wake;
+    auto: where the graph has real-time priority, without which it is of no use; costs power and
+    heat as if they were busy"""
     score_threshold: float = Field(
-        default=DecodeSettings.score_threshold,
-        ge=0.01,
-        le=0.99,
-        description="objects with a lower score are not reported",
-        json_schema_extra=CHANGEABLE,
+        default=DecodeSettings.score_threshold, ge=0.01, le=0.99, json_schema_extra=CHANGEABLE
     )
+    """objects with a lower score are not reported"""
     iou_threshold: float = Field(
-        default=DecodeSettings.iou_threshold,
-        ge=0.1,
-        le=0.99,
-        description="of two boxes of one class that overlap more than this (intersection over "
-        "union), only the one with the higher score is reported",
-        json_schema_extra=CHANGEABLE,
+        default=DecodeSettings.iou_threshold, ge=0.1, le=0.99, json_schema_extra=CHANGEABLE
     )
-    across_classes: bool = Field(
-        default=False,
-        description="do so with two boxes of any classes: what is a bus is then not reported as a "
-        "car too",
-        json_schema_extra=CHANGEABLE,
-    )
-    fallback_model: str = Field(
-        default="",
-        description="name or folder of a faster model with the same input and classes, used for "
-        "frames that would miss the deadline with the main model; empty: none",
-    )
-    skip_late: bool = Field(
-        default=True,
-        description="skip inference for a frame that would miss its deadline with every model; if "
-        "not, the fastest model runs on it",
-    )
-    publish_late: bool = Field(
-        default=True,
-        description="publish detections that missed the deadline too, marked as late; if not, "
-        "those that publication would probably make late are withheld as well",
-    )
-    detections_topic: Topic = Field(
-        default="perception/detections",
-        description="topic of the detections (vision_msgs/Detection2DArray); {camera} stands for "
-        "the camera's name",
-    )
+    """of two boxes of one class that overlap more than this (intersection over union), only the one
+    with the higher score is reported"""
+    across_classes: bool = Field(default=False, json_schema_extra=CHANGEABLE)
+    """do so with two boxes of any classes: what is a bus is then not reported as a car too"""
+    fallback_model: str = ""
+    """name or folder of a faster model with the same input and classes, used for frames that would
+    miss the deadline with the main model; empty: none"""
+    skip_late: bool = True
+    """skip inference for a frame that would miss its deadline with every model; if not, the fastest
+    model runs on it"""
+    publish_late: bool = True
+    """publish detections that missed the deadline too, marked as late; if not, those that
+    publication would probably make late are withheld as well"""
+    detections_topic: Topic = "perception/detections"
+    """topic of the detections (vision_msgs/Detection2DArray); {camera} stands for the camera's
+    name"""
 
     @model_validator(mode="after")
     def _backend_preprocesses(self) -> "DetectorSettings":
@@ -419,86 +320,44 @@ class TrackerSettings(CamerasSettings):
 
     model: str = same(PreprocessSettings, "model")
     model_key: str = same(PreprocessSettings, "model_key")
-    tracks: bool = Field(
-        default=False,
-        description="follow the objects: perception/tracks has their identities and velocities, "
-        "and perception/tracked_detections each frame's detections with the identities",
-    )
+    tracks: bool = False
+    """follow the objects: perception/tracks has their identities and velocities, and
+    perception/tracked_detections each frame's detections with the identities"""
     tracks_time: Literal["publish", "capture"] = Field(
-        default="publish",
-        description="for which time tracks are stated: for that of their publication, or for that "
-        "of the frame",
-        json_schema_extra=CHANGEABLE,
+        default="publish", json_schema_extra=CHANGEABLE
     )
-    tracks_ahead_ms: float = Field(
-        default=0.0,
-        ge=0,
-        le=1000,
-        description="how long after this time the tracks are stated for",
-        json_schema_extra=CHANGEABLE,
-    )
-    tracks_unseen_ms: float = Field(
-        default=1000 * TrackingSettings.max_unseen_s,
-        ge=50,
-        le=10_000,
-        description="a track ends when its object was not detected for this long",
-    )
-    tracks_coast_ms: float = Field(
-        default=150.0,
-        ge=20,
-        le=10_000,
-        description="while no detections come, tracks are published this often, marked as coasted",
-    )
+    """for which time tracks are stated: for that of their publication, or for that of the frame"""
+    tracks_ahead_ms: float = Field(default=0.0, ge=0, le=1000, json_schema_extra=CHANGEABLE)
+    """how long after this time the tracks are stated for"""
+    tracks_unseen_ms: float = Field(default=1000 * TrackingSettings.max_unseen_s, ge=50, le=10_000)
+    """a track ends when its object was not detected for this long"""
+    tracks_coast_ms: float = Field(default=150.0, ge=20, le=10_000)
+    """while no detections come, tracks are published this often, marked as coasted"""
 
 
 class WatchdogSettings(CamerasSettings):
     """Parameters of watchdog_node."""
 
     deadline_ms: float = same(PreprocessSettings, "deadline_ms")
-    outcome_timeout_ms: float = Field(
-        default=1000.0,
-        ge=10,
-        le=60_000,
-        description="a frame without an outcome after this time is reported as FAILED",
-    )
+    outcome_timeout_ms: float = Field(default=1000.0, ge=10, le=60_000)
+    """a frame without an outcome after this time is reported as FAILED"""
     no_frame_ms: float = same(PreprocessSettings, "no_frame_ms")
-    frozen_frames: int = Field(
-        default=FaultLimits.frozen_frames,
-        ge=0,
-        le=1000,
-        description="after this many consecutive frames with identical pixels, health is UNSAFE; "
-        "0: never",
-    )
-    hardware_watchdog: str = Field(
-        default="",
-        description="hardware watchdog device that watchdog_node triggers while it runs on time, "
-        "such as /dev/watchdog; empty: none",
-    )
-    unsafe_after_ms: float = Field(
-        default=500.0,
-        ge=50,
-        le=60_000,
-        description="if no detections are published for this long, health is UNSAFE",
-    )
-    unsafe_when_late_ms: float = Field(
-        default=3000.0,
-        ge=50,
-        le=600_000,
-        description="if detections are published, but none in time for this long, health is UNSAFE",
-    )
-    safe_stop_clears: Literal["with_health", "by_service"] = Field(
-        default="with_health",
-        description="when a safe-stop request ends: with_health, as soon as health is not UNSAFE; "
-        "by_service, when it is not and the service perception/safe_stop/release is called, which "
-        "is needed after each start, too",
-    )
-    degraded_miss_rate: float = Field(
-        default=0.1,
-        ge=0,
-        le=1,
-        description="if a larger share of frames misses the deadline, or has only the result of a "
-        "smaller model or another backend, health is DEGRADED",
-    )
+    frozen_frames: int = Field(default=FaultLimits.frozen_frames, ge=0, le=1000)
+    """after this many consecutive frames with identical pixels, health is UNSAFE; 0: never"""
+    hardware_watchdog: str = ""
+    """hardware watchdog device that watchdog_node triggers while it runs on time, such as
+    /dev/watchdog; empty: none"""
+    unsafe_after_ms: float = Field(default=500.0, ge=50, le=60_000)
+    """if no detections are published for this long, health is UNSAFE"""
+    unsafe_when_late_ms: float = Field(default=3000.0, ge=50, le=600_000)
+    """if detections are published, but none in time for this long, health is UNSAFE"""
+    safe_stop_clears: Literal["with_health", "by_service"] = "with_health"
+    """when a safe-stop request ends: with_health, as soon as health is not UNSAFE; by_service, when
+    it is not and the service perception/safe_stop/release is called, which is needed after each
+    start, too"""
+    degraded_miss_rate: float = Field(default=0.1, ge=0, le=1)
+    """if a larger share of frames misses the deadline, or has only the result of a smaller model or
+    another backend, health is DEGRADED"""
 
     @model_validator(mode="after")
     def _timeout_beyond_deadline(self) -> "WatchdogSettings":
@@ -513,42 +372,25 @@ class WatchdogSettings(CamerasSettings):
 class PlayerSettings(Settings):
     """Parameters of player_node."""
 
-    bag: str = Field(
-        default="",
-        description="recorded drive to play as the camera: ROS 2 bag folder, .mcap, .db3, ROS 1 "
-        ".bag, video file or folder of images; or a generated one, "
-        "synthetic:WIDTHxHEIGHT@RATE*FRAMES",
-    )
-    topic: str = Field(
-        default="", description="image topic in the recorded drive; empty: found by its type"
-    )
-    rate: float = Field(
-        default=1.0, ge=0.01, le=100, description="playback speed; 2 plays twice as fast"
-    )
+    bag: str = ""
+    """recorded drive to play as the camera: ROS 2 bag folder, .mcap, .db3, ROS 1 .bag, video file
+    or folder of images; or a generated one, synthetic:WIDTHxHEIGHT@RATE*FRAMES"""
+    topic: str = ""
+    """image topic in the recorded drive; empty: found by its type"""
+    rate: float = Field(default=1.0, ge=0.01, le=100)
+    """playback speed; 2 plays twice as fast"""
     source: Source = same(PreprocessSettings, "source")
     image_topic: Topic = same(PreprocessSettings, "image_topic")
-    ready_timeout_s: float = Field(
-        default=60.0,
-        ge=1,
-        le=3600,
-        description="how long the player waits for the other nodes before it gives up",
-    )
-    accounted: bool = Field(
-        default=True,
-        description="start only when the watchdog reports that all processes are ready, and end "
-        "only when it has accounted for every frame",
-    )
-    listeners: int = Field(
-        default=0,
-        ge=0,
-        le=100,
-        description="number of subscribers to the detections that the player waits for",
-    )
+    ready_timeout_s: float = Field(default=60.0, ge=1, le=3600)
+    """how long the player waits for the other nodes before it gives up"""
+    accounted: bool = True
+    """start only when the watchdog reports that all processes are ready, and end only when it has
+    accounted for every frame"""
+    listeners: int = Field(default=0, ge=0, le=100)
+    """number of subscribers to the detections that the player waits for"""
     detections_topic: Topic = same(DetectorSettings, "detections_topic")
-    sent_file: str = Field(
-        default="",
-        description="JSON file to write the stamps of the played frames to; empty: none",
-    )
+    sent_file: str = ""
+    """JSON file to write the stamps of the played frames to; empty: none"""
 
 
 class ViewSettings(CamerasSettings):
@@ -556,21 +398,19 @@ class ViewSettings(CamerasSettings):
 
     deadline_ms: float = same(PreprocessSettings, "deadline_ms")
     sample_bits: int = same(PreprocessSettings, "sample_bits")
-    view: bool = Field(
-        default=False,
-        description="show cameras, latency, health and missed frames on a page in the browser",
-    )
-    view_port: int = Field(default=8090, ge=1, le=65_535, description="port of the page")
+    view: bool = False
+    """show cameras, latency, health and missed frames on a page in the browser"""
+    view_port: int = Field(default=8090, ge=1, le=65_535)
+    """port of the page"""
     view_address: str = Field(
         default="localhost",
         pattern=r"^[A-Za-z0-9.:-]{1,253}$",
         examples=["localhost", "192.168.1.5", "0.0.0.0"],
-        description="address of this machine that the page is served on; another than localhost "
-        "can be reached from the network, and needs a token in $PERCEPTION_VIEW_TOKEN",
     )
-    view_rate: float = Field(
-        default=10.0, ge=1, le=30, description="pictures of a camera on the page, a second at most"
-    )
+    """address of this machine that the page is served on; another than localhost can be reached
+    from the network, and needs a token in $PERCEPTION_VIEW_TOKEN"""
+    view_rate: float = Field(default=10.0, ge=1, le=30)
+    """pictures of a camera on the page, a second at most"""
 
     @property
     def view_url(self) -> str:
@@ -584,13 +424,11 @@ class MonitorSettings(Settings):
 
     detections_topic: Topic = same(DetectorSettings, "detections_topic")
     deadline_ms: float = same(PreprocessSettings, "deadline_ms")
-    recording: str = Field(
-        default="", description="mcap file to record the graph's outputs to; empty: none"
-    )
-    record_protected: bool = Field(
-        default=False, description="record the protected copies of the topics, too"
-    )
-    frames: int = Field(
-        default=0, ge=0, description="number of frames expected, for the progress bar; 0: unknown"
-    )
-    live: bool = Field(default=True, description="show a live view in the terminal")
+    recording: str = ""
+    """mcap file to record the graph's outputs to; empty: none"""
+    record_protected: bool = False
+    """record the protected copies of the topics, too"""
+    frames: int = Field(default=0, ge=0)
+    """number of frames expected, for the progress bar; 0: unknown"""
+    live: bool = True
+    """show a live view in the terminal"""

@@ -257,7 +257,7 @@ def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess: Any
 
     def look() -> None:
         preprocess.step()
-        inputs = [r for r in records.records() if r.kind == RecordKind.INPUT]
+        inputs = [as_sent(r) for r in records.records() if r.kind == RecordKind.INPUT]
         said.extend(record.trouble.decode() for record in inputs)
 
     begun_s = time.monotonic()
