@@ -12,6 +12,7 @@ from recorder import Recorder
 from started_graph import Starter, needs_launch
 
 from perception_nodes.core.frame import FrameStatus
+from perception_nodes.lab.bench import play
 from perception_nodes.lab.graphs import MEASURED
 from perception_nodes.lab.run import Run
 
@@ -22,13 +23,13 @@ domain = pytest.fixture(autouse=True)(own_domain)
 def measured(tmp_path: Path) -> Callable[..., tuple[list[int], list[dict[str, Any]]]]:
     """Play a drive through the whole graph; gives the stamps sent and the frame reports."""
 
-    def play(**values: Any) -> tuple[list[int], list[dict[str, Any]]]:
+    def played(**values: Any) -> tuple[list[int], list[dict[str, Any]]]:
         run = Run()
         play(run, MEASURED, {"listeners": 0, **values}, tmp_path)
         reports = [asdict(one) | {"status": FrameStatus(one.status).name} for one in run.reports]
         return run.sent or [], reports
 
-    return play
+    return played
 
 
 @pytest.fixture
