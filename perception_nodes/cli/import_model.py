@@ -162,7 +162,7 @@ def import_command(
     Example: perception model import yolox_nano.onnx --name nano --license Apache-2.0
     """
     try:
-        from perception_nodes.networks.importer import Options, understand, write_model
+        from perception_nodes.networks.importer import ImportOptions, understand, write_model
     except ImportError as error:
         raise SettingsError(
             f"import needs a package that is not installed ({error}); install it with: pip install "
@@ -187,7 +187,7 @@ def import_command(
     if data:
         require_pycocotools()
     sets = read_sets(data or [], root)
-    options = Options(
+    options = ImportOptions(
         head=head,
         size=_size(size),
         classes=_names("--classes", classes),
@@ -206,7 +206,7 @@ def import_command(
             say(f"{file.name} is being exported by ultralytics")
             exported = export_onnx(file, options.size, Path(scratch))
         imported = understand(file, options, exported)
-    dead = imported.source.dead
+    dead = imported.exported.dead
     zeros = f"the weights of {len(dead)} convolutions are all zero ({listed(dead)})"
     if dead and not (bag or images):
         raise ModelError(
@@ -218,7 +218,7 @@ def import_command(
     if dead:
         say(zeros)
     classes_said = f"{len(imported.classes)} classes"
-    say(f"{file.name} is {imported.head.title}: {classes_said}, {_input(imported.source)}")
+    say(f"{file.name} is {imported.head.title}: {classes_said}, {_input(imported.exported)}")
     say(f"licence of the weights: {imported.license}")
     with explained(out, "--out", "folder"), staged(out, last=name) as folder:
         model = write_model(imported, folder / names[0], open_model)

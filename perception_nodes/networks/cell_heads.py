@@ -5,67 +5,61 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.networks.head import (
+from perception_nodes.networks.exported import (
     IMAGENET,
     STRIDES,
+    ExportedNetwork,
+    Head,
     Normalisation,
-    Writer,
     only_output,
 )
-from perception_nodes.networks.source import Source
+from perception_nodes.networks.graph_writer import Writer
 
 
-class Grid:
+class Grid(Head):
     """Ultralytics YOLOv5u, v8, v9, 10, 11, 12, 26: a column a cell, centre, size and scores."""
 
     name = "ultralytics"
     title = "Ultralytics, 1 x (4 + classes) x cells"
-    suppressed = False
 
-    def normalisation(self, source: Source) -> Normalisation:
-        """RGB from 0 to 1, in a letterbox."""
-        return Normalisation()
-
-    def classes(self, source: Source) -> int | None:
+    def classes(self, exported: ExportedNetwork) -> int | None:
         """See `Head`."""
-        found = only_output(source)
+        found = only_output(exported)
         if found is None or found[1][1] <= 4:
             return None
-        return found[1][1] - 4 if self.strides(source) else None
+        return found[1][1] - 4 if self.strides(exported) else None
 
-    def strides(self, source: Source) -> tuple[int, ...] | None:
+    def strides(self, exported: ExportedNetwork) -> tuple[int, ...] | None:
         """Strides of the levels whose cells are as many as the output has."""
         # Networks of two or four levels are rare, and others look like them.
         rare = [(*STRIDES, 64), (4, *STRIDES), STRIDES[1:]]
-        known = [STRIDES, *rare] if source.facts else [STRIDES]
-        ((_, shape),) = source.outputs.items()
-        return next((some for some in known if source.cells(*some) == shape[2]), None)
+        known = [STRIDES, *rare] if exported.facts else [STRIDES]
+        ((_, shape),) = exported.outputs.items()
+        return next((some for some in known if exported.cells(*some) == shape[2]), None)
 
-    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+    def write(self, exported: ExportedNetwork, classes: int, to: Writer) -> tuple[str, str]:
         """See `Head`."""
-        ((name, _),) = source.outputs.items()
+        ((name, _),) = exported.outputs.items()
         return to.middles(to.part(name, 1, 0, 4)), to.part(name, 1, 4, 4 + classes)
 
 
-class _Scored:
+class _Scored(Head):
     """A row a cell: centre, size, probability of an object, and of each class if there is one."""
 
-    suppressed = False
-
-    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+    def write(self, exported: ExportedNetwork, classes: int, to: Writer) -> tuple[str, str]:
         """See `Head`."""
-        boxes, scores = self._parts(source, classes, to)
+        boxes, scores = self._parts(exported, classes, to)
         return to.middles(boxes), scores
 
-    def _classes(self, source: Source, *counts: int) -> int | None:
+    def _classes(self, exported: ExportedNetwork, *counts: int) -> int | None:
         """How many classes the rows have, if there is one of these counts of them."""
-        found = only_output(source)
+        found = only_output(exported)
         if found is None or found[1][1] not in counts or found[1][2] <= 5:
             return None
         return found[1][2] - 5
 
-    def _parts(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
-        ((name, _),) = source.outputs.items()
+    def _parts(self, exported: ExportedNetwork, classes: int, to: Writer) -> tuple[str, str]:
+        ((name, _),) = exported.outputs.items()
         columns = to.turned(name)
         scores = to.op("Mul", to.part(columns, 1, 5, 5 + classes), to.part(columns, 1, 4, 5))
         return to.part(columns, 1, 0, 4), scores
@@ -77,13 +71,11 @@ class Anchors(_Scored):
     name = "yolov5"
     title = "YOLOv5 or v7, three anchors a cell"
 
-    def normalisation(self, source: Source) -> Normalisation:
-        """RGB from 0 to 1, in a letterbox."""
-        return Normalisation()
-
-    def classes(self, source: Source) -> int | None:
+    def classes(self, exported: ExportedNetwork) -> int | None:
         """See `Head`."""
-        return self._classes(source, 3 * source.cells(*STRIDES), 3 * source.cells(*STRIDES, 64))
+        return self._classes(
+            exported, 3 * exported.cells(*STRIDES), 3 * exported.cells(*STRIDES, 64)
+        )
 
 
 class YoloxDecoded(_Scored):
@@ -92,14 +84,13 @@ class YoloxDecoded(_Scored):
     name = "yolox"
     title = "YOLOX, decoded"
 
-    def normalisation(self, source: Source) -> Normalisation:
-        """BGR from 0 to 255, in a letterbox."""
-        return Normalisation("BGR", std=(1.0, 1.0, 1.0))
+    pixels = Normalisation("BGR", std=(1.0, 1.0, 1.0))
+    """BGR from 0 to 255, in a letterbox."""
 
-    def classes(self, source: Source) -> int | None:
+    def classes(self, exported: ExportedNetwork) -> int | None:
         """See `Head`."""
-        fits = "Exp" in source.operators or not source.sliced
-        return self._classes(source, source.cells(*STRIDES)) if fits else None
+        fits = "Exp" in exported.operators or not exported.sliced
+        return self._classes(exported, exported.cells(*STRIDES)) if fits else None
 
 
 class YoloxRaw(YoloxDecoded):
@@ -108,15 +99,15 @@ class YoloxRaw(YoloxDecoded):
     name = "yolox-raw"
     title = "YOLOX, not decoded"
 
-    def classes(self, source: Source) -> int | None:
+    def classes(self, exported: ExportedNetwork) -> int | None:
         """See `Head`."""
-        fits = "Exp" not in source.operators
-        return self._classes(source, source.cells(*STRIDES)) if fits else None
+        fits = "Exp" not in exported.operators
+        return self._classes(exported, exported.cells(*STRIDES)) if fits else None
 
-    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+    def write(self, exported: ExportedNetwork, classes: int, to: Writer) -> tuple[str, str]:
         """See `Head`."""
-        boxes, scores = self._parts(source, classes, to)
-        corners, strides = cells_of(source, STRIDES)
+        boxes, scores = self._parts(exported, classes, to)
+        corners, strides = cells_of(exported, STRIDES)
         stride = to.constant(strides[None, None])
         moved = to.op("Add", to.part(boxes, 1, 0, 2), to.constant(corners.T[None]))
         centres = to.op("Mul", moved, stride)
@@ -130,45 +121,37 @@ class Yolov6(_Scored):
     name = "yolov6"
     title = "YOLOv6"
 
-    def normalisation(self, source: Source) -> Normalisation:
-        """RGB from 0 to 1, in a letterbox."""
-        return Normalisation()
-
-    def classes(self, source: Source) -> int | None:
+    def classes(self, exported: ExportedNetwork) -> int | None:
         """See `Head`."""
-        return None if source.sliced else self._classes(source, source.cells(*STRIDES))
+        return None if exported.sliced else self._classes(exported, exported.cells(*STRIDES))
 
 
-class NanodetPlus:
+class NanodetPlus(Head):
     """NanoDet-Plus: class scores, and distances to four sides over bins; strides 8 to 64."""
 
     name = "nanodet-plus"
     title = "NanoDet-Plus, 1 x cells x (classes + 4 x 8)"
-    suppressed = False
     bins = 8
 
-    def normalisation(self, source: Source) -> Normalisation:
-        """BGR by the mean and deviation of ImageNet, stretched."""
-        mean, std = (values[::-1] for values in IMAGENET)
-        return Normalisation("BGR", mean, std, "stretch")
+    pixels = Normalisation("BGR", IMAGENET[0][::-1], IMAGENET[1][::-1], "stretch")
 
-    def classes(self, source: Source) -> int | None:
+    def classes(self, exported: ExportedNetwork) -> int | None:
         """See `Head`."""
-        found = only_output(source)
-        cells = source.cells(*STRIDES, 64)
+        found = only_output(exported)
+        cells = exported.cells(*STRIDES, 64)
         if found is None or cells not in found[1][1:]:
             return None
         channels = found[1][1] * found[1][2] // cells - 4 * self.bins
         return channels if channels > 0 else None
 
-    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+    def write(self, exported: ExportedNetwork, classes: int, to: Writer) -> tuple[str, str]:
         """See `Head`."""
-        ((name, shape),) = source.outputs.items()
-        corners, strides = cells_of(source, (*STRIDES, 64))
+        ((name, shape),) = exported.outputs.items()
+        corners, strides = cells_of(exported, (*STRIDES, 64))
         count = len(strides)
         rows = name if shape[1] == count else to.turned(name)
         scores = to.turned(to.part(rows, 2, 0, classes))
-        if "Sigmoid" not in source.operators:  # ncnn's files leave it to their reader
+        if "Sigmoid" not in exported.operators:  # ncnn's files leave it to their reader
             scores = to.op("Sigmoid", scores)
         sides = to.part(rows, 2, classes, classes + 4 * self.bins)
         bins = to.op("Softmax", to.shaped(sides, 1, count, 4, self.bins), axis=-1)
@@ -181,12 +164,12 @@ class NanodetPlus:
 
 
 def cells_of(
-    source: Source, strides: Sequence[int]
+    exported: ExportedNetwork, strides: Sequence[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Column and row of each cell, [n, 2], and its stride, [n]."""
     corners, of = [], []
     for stride in strides:
-        columns, rows = -(-source.width // stride), -(-source.height // stride)
+        columns, rows = -(-exported.width // stride), -(-exported.height // stride)
         x, y = np.meshgrid(np.arange(columns), np.arange(rows))
         corners.append(np.stack([x.ravel(), y.ravel()], axis=1))
         of.append(np.full(columns * rows, stride))

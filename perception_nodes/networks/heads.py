@@ -8,7 +8,7 @@ from perception_nodes.networks.cell_heads import (
     YoloxDecoded,
     YoloxRaw,
 )
-from perception_nodes.networks.head import Head
+from perception_nodes.networks.exported import ExportedNetwork, Head
 from perception_nodes.networks.model import ModelError
 from perception_nodes.networks.object_heads import (
     DetrObjects,
@@ -17,7 +17,6 @@ from perception_nodes.networks.object_heads import (
     UltralyticsDetr,
     UltralyticsDetrObjects,
 )
-from perception_nodes.networks.source import Source
 
 HEADS: dict[str, Head] = {
     one.name: one
@@ -30,25 +29,26 @@ HEADS: dict[str, Head] = {
 OF_ULTRALYTICS = Grid, Objects, UltralyticsDetr
 
 
-def is_of_ultralytics(source: Source) -> bool:
+def is_of_ultralytics(exported: ExportedNetwork) -> bool:
     """Whether Ultralytics has exported it, whose networks all expect the same of their pixels."""
-    return source.facts.get("author", "").lower() == "ultralytics"
+    return exported.facts.get("author", "").lower() == "ultralytics"
 
 
-def recognise(source: Source, wanted: str = "", classes: int | None = None) -> Head:
+def recognise(exported: ExportedNetwork, wanted: str = "", classes: int | None = None) -> Head:
     """The head of a network.
 
     Args:
-        source: the network.
+        exported: the network.
         wanted: its name, if the user gave one.
         classes: number of names of its classes, if they are known; it decides where several fit.
 
     Raises:
         ModelError: none fits, or several do and the user must say which.
     """
-    said = ", ".join(f"{name} {list(shape)}" for name, shape in source.outputs.items())
-    fitting = [head for head in HEADS.values() if head.classes(source) is not None]
-    if is_of_ultralytics(source) and not wanted:
+    said = ", ".join(f"{name} {list(shape)}" for name, shape in exported.outputs.items())
+    sized = f"{said} at {exported.width}x{exported.height}"
+    fitting = [head for head in HEADS.values() if head.classes(exported) is not None]
+    if is_of_ultralytics(exported) and not wanted:
         fitting = [head for head in fitting if isinstance(head, OF_ULTRALYTICS)]
     if wanted:
         if wanted not in HEADS:
@@ -56,22 +56,22 @@ def recognise(source: Source, wanted: str = "", classes: int | None = None) -> H
         if HEADS[wanted] not in fitting:
             others = ", ".join(head.name for head in fitting) or "none"
             raise ModelError(
-                f"{source.path} has the outputs {said} at {source.width}x{source.height}, which is "
-                f"not the head {wanted}; fitting are: {others}"
+                f"{exported.path} has the outputs {sized}, which is not the head {wanted}; "
+                f"fitting are: {others}"
             )
         return HEADS[wanted]
     if not fitting:
         known = "; ".join(f"{head.name} ({head.title})" for head in HEADS.values())
         raise ModelError(
-            f"{source.path} has the outputs {said} at {source.width}x{source.height}, which is no "
-            f"head of a detector that is known here: {known}. Export the detector with one of them"
+            f"{exported.path} has the outputs {sized}, which is no head of a detector that is "
+            f"known here: {known}. Export the detector with one of them"
         )
     if len(fitting) > 1 and classes is not None:
         # One that leaves the number open fits any.
-        fitting = [head for head in fitting if head.classes(source) in (0, classes)] or fitting
+        fitting = [head for head in fitting if head.classes(exported) in (0, classes)] or fitting
     if len(fitting) > 1:
         names = ", ".join(f"{head.name} ({head.title})" for head in fitting)
         raise ModelError(
-            f"{source.path} has the outputs {said}, which may be {names}: say which with --head"
+            f"{exported.path} has the outputs {said}, which may be {names}: say which with --head"
         )
     return fitting[0]

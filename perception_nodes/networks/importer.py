@@ -1,7 +1,7 @@
 """From a file of another exporter to a model folder."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,27 @@ from typing import Any
 import numpy as np
 import yaml
 
-from perception_nodes.networks import coco
-from perception_nodes.networks.head import Head, Normalisation, Numbered
+from perception_nodes.networks.class_names import names_in, names_of
+from perception_nodes.networks.exported import (
+    INPUT_NAME,
+    ExportedNetwork,
+    Head,
+    Normalisation,
+    NumberedHead,
+    RewrittenNetwork,
+)
 from perception_nodes.networks.heads import is_of_ultralytics, recognise
-from perception_nodes.networks.image import INPUT_NAME
-from perception_nodes.networks.model import Model, ModelError, fault_of, load_model
-from perception_nodes.networks.onnx_model import rewrite_onnx
-from perception_nodes.networks.openvino_model import IrSource, read_ir, rewrite_ir
-from perception_nodes.networks.rewritten import Rewritten
-from perception_nodes.networks.source import OnnxSource, Source, read_onnx
+from perception_nodes.networks.model import Model, ModelError, load_model
+from perception_nodes.networks.onnx_file import read_onnx
+from perception_nodes.networks.onnx_rewrite import rewrite_onnx
+from perception_nodes.networks.openvino_file import read_openvino, rewrite_openvino
 from perception_nodes.networks.terms import says_more
 from perception_nodes.networks.two_runtimes import COARSE, FINE, OpenModel, check_runs, noise
 
+Format = tuple[Callable[..., ExportedNetwork], Callable[..., RewrittenNetwork]]
+ONNX: Format = read_onnx, rewrite_onnx
+FORMATS: dict[str, Format] = {".onnx": ONNX, ".xml": (read_openvino, rewrite_openvino)}
+"""What reads a file, and what gives its network our input and outputs, by the file's ending."""
 SUPPRESSED = (
     "suppression is in the network: what scores less than at its export (conf of Ultralytics, 0.25 "
     "by default) is never reported, whatever score_threshold says"
@@ -29,7 +38,7 @@ UNKNOWN_LICENSE = "unknown: the file does not say; ask whoever trained it"
 
 
 @dataclass(frozen=True)
-class Options:
+class ImportOptions:
     """What the user says of a file; None where the file is to say it itself.
 
     Attributes:
@@ -58,7 +67,7 @@ class Imported:
     """A file that has been understood, and the network with our input and head.
 
     Attributes:
-        source: the file.
+        exported: the file.
         head: its head.
         normalisation: what the network expects of its pixels.
         classes: names of the classes.
@@ -68,11 +77,11 @@ class Imported:
         sha256: of the file.
     """
 
-    source: Source
+    exported: ExportedNetwork
     head: Head
     normalisation: Normalisation
     classes: list[str]
-    made: Rewritten
+    made: RewrittenNetwork
     notes: list[str]
     license: str
     sha256: str
@@ -83,7 +92,6 @@ class Imported:
             {"file": file_of(name, ending), "sha256": hashlib.sha256(content).hexdigest()}
             for ending, content in self.made.files.items()
         )
-        size = self.source.width, self.source.height
         return {
             "version": 1,
             "name": name,
@@ -91,8 +99,8 @@ class Imported:
             **({"weights": more[0]} if more else {}),
             "input": {
                 "name": INPUT_NAME,
-                "width": size[0],
-                "height": size[1],
+                "width": self.exported.width,
+                "height": self.exported.height,
                 "layout": "NHWC",
                 "color": "BGR",
                 "dtype": "uint8",
@@ -105,7 +113,7 @@ class Imported:
             "parameters": self.made.parameters,
             "license": self.license,
             "imported": {
-                "file": self.source.path.name,
+                "file": self.exported.path.name,
                 "sha256": self.sha256,
                 "head": self.head.name,
                 "color": self.normalisation.color,
@@ -115,23 +123,23 @@ class Imported:
         }
 
 
-def understand(path: Path, options: Options, exported: Path | None = None) -> Imported:
+def understand(path: Path, options: ImportOptions, onnx_file: Path | None = None) -> Imported:
     """Read a file, recognise its head, and give it our input and outputs.
 
     Args:
         path: the user's file.
         options: what the user says of it.
-        exported: the ONNX file that a tool has made of it, where only that can be read here.
+        onnx_file: the ONNX file that a tool has made of it, where only that can be read here.
 
     Raises:
         ModelError: it cannot be used, or an option is needed.
     """
-    read = exported or path
-    source: Source = _READERS.get(read.suffix.lower(), read_onnx)(read, options.size)
-    source = replace(source, path=path)
-    known = options.classes or source.names
-    head = recognise(source, options.head, len(known) if known else None)
-    named, notes = _classes(source, head, options.classes)
+    file = onnx_file or path
+    read, rewrite = FORMATS.get(file.suffix.lower(), ONNX)
+    exported = replace(read(file, options.size), path=path)
+    known = options.classes or names_in(exported.facts)
+    head = recognise(exported, options.head, len(known) if known else None)
+    named, notes = names_of(path, exported.facts, head.classes(exported), options.classes)
     classes = list(options.keep or named)
     unknown = [name for name in classes if name not in named]
     if unknown or len(set(classes)) < len(classes):
@@ -139,35 +147,24 @@ def understand(path: Path, options: Options, exported: Path | None = None) -> Im
             f"--keep names {', '.join(unknown) or 'a class twice'}; the classes of {path} are "
             f"{', '.join(named)}"
         )
-    kept = [named.index(name) for name in classes]
-    usual = head.normalisation(source)
-    chosen = {
-        one.name: value
-        for one in fields(Normalisation)
-        if (value := getattr(options, one.name)) is not None
-    }
-    normalisation = replace(usual, **chosen)
-    if "NonMaxSuppression" in source.operators:
+    given = {one.name: getattr(options, one.name) for one in fields(Normalisation)}
+    given = {name: value for name, value in given.items() if value is not None}
+    normalisation = replace(head.normalisation(exported), **given)
+    if "NonMaxSuppression" in exported.operators:
         notes.append(SUPPRESSED)
-    if not is_of_ultralytics(source):
-        notes.append(_scaling(normalisation, chosen))
-    if isinstance(head, Numbered):
-        _check_numbers(source, head, len(named), normalisation)
-    if isinstance(source, OnnxSource):
-        made = rewrite_onnx(source, head, len(named), kept, normalisation)
-    else:
-        assert isinstance(source, IrSource)
-        made = rewrite_ir(source, head, len(named), kept, normalisation)
-    said = source.facts.get("license") or ""
+    if not is_of_ultralytics(exported):
+        notes.append(_scaling(normalisation, given))
+    if isinstance(head, NumberedHead):
+        _check_numbers(exported, head, len(named), normalisation)
+    kept = [named.index(name) for name in classes]
+    made = rewrite(exported, head, len(named), kept, normalisation)
+    said = exported.facts.get("license") or ""
     license = options.license or said or UNKNOWN_LICENSE
     if says_more(said, license):
         license = f"{license}; the file says {said}"
         notes.append(f"--license is {options.license}, the file says {said}; model.yaml has both")
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Imported(source, head, normalisation, classes, made, notes, license, sha256)
-
-
-_READERS = {".onnx": read_onnx, ".xml": read_ir}
+    return Imported(exported, head, normalisation, classes, made, notes, license, sha256)
 
 
 def file_of(name: str, ending: str) -> str:
@@ -199,7 +196,9 @@ def write_model(imported: Imported, folder: Path, open_model: OpenModel) -> Mode
     return model
 
 
-def _check_numbers(source: Source, head: Numbered, named: int, wanted: Normalisation) -> None:
+def _check_numbers(
+    exported: ExportedNetwork, head: NumberedHead, named: int, wanted: Normalisation
+) -> None:
     """Refuse a network whose objects are of classes without a name: they would not be reported.
 
     Raises:
@@ -207,48 +206,16 @@ def _check_numbers(source: Source, head: Numbered, named: int, wanted: Normalisa
     """
     largest = 0
     for grain in (1, FINE, COARSE):
-        picture = noise(source.width, source.height, grain)
+        picture = noise(exported.width, exported.height, grain)
         ordered = picture[..., ::-1] if wanted.color == "RGB" else picture
         pixels = ((ordered - np.array(wanted.mean)) / wanted.std).astype(np.float32)
-        numbers = head.numbers(source.run(pixels.transpose(2, 0, 1)[None]))
+        numbers = head.numbers(exported.run(pixels.transpose(2, 0, 1)[None]))
         largest = max(largest, int(numbers.max(initial=0)))
     if largest >= named:
         raise ModelError(
-            f"{source.path} finds class {largest}, counted from 0, in a test picture, and only "
+            f"{exported.path} finds class {largest}, counted from 0, in a test picture, and only "
             f"{named} classes are named; give --classes with at least {largest + 1} names"
         )
-
-
-def _classes(
-    source: Source, head: Head, given: Sequence[str] | None
-) -> tuple[list[str], list[str]]:
-    """Names of the classes, and notes on where they are from."""
-    by_outputs, by_metadata = head.classes(source), source.names
-    count = by_outputs or len(by_metadata or ())
-    names = list(given) if given is not None else by_metadata
-    notes = []
-    if names is None and "names" in source.facts:
-        raise ModelError(
-            f"{source.path} names its classes in a form that is not known "
-            f"({source.facts['names'][:40]!r}); give --classes FILE, a name a line"
-        )
-    if names is None and count in (0, len(coco.NAMES)):
-        names = list(coco.NAMES)
-        notes.append("the file names no classes; taken for the 80 of COCO; --classes names others")
-    if names is None:
-        raise ModelError(
-            f"{source.path} does not name its {count} classes; give --classes FILE, a name a line"
-        )
-    if count and len(names) != count:
-        where = "--classes gives" if given is not None else "its metadata names"
-        known = "outputs" if by_outputs else "metadata"
-        raise ModelError(
-            f"{source.path} has {count} classes by its {known}, {where} {len(names)} "
-            f"({', '.join(names[:3])}…); give --classes with {count} names"
-        )
-    if fault := fault_of(names):
-        raise ModelError(f"{source.path} has {fault}; give --classes")
-    return names, notes
 
 
 def _scaling(wanted: Normalisation, given: Collection[str]) -> str:

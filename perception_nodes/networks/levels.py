@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from perception_nodes.networks.cell_heads import cells_of
-from perception_nodes.networks.source import OnnxSource, session_of
+from perception_nodes.networks.onnx_file import OnnxNetwork, session_of
 
 REG_MAX = 16
 MOVES = ("Reshape", "Concat")
@@ -26,13 +26,13 @@ EXACT = 1e-6
 
 
 def find_levels(
-    source: OnnxSource, strides: Sequence[int], classes: int
+    exported: OnnxNetwork, strides: Sequence[int], classes: int
 ) -> tuple[list[str], list[str]] | None:
     """Names of the box tensors and class tensors of the raw head, level by level.
 
     None if they are not found, or if the boxes that they mean are not the network's own.
     """
-    graph = source.network.graph
+    graph = exported.network.graph
     readers: dict[str, list[str]] = {}
     for node in graph.node:
         for name in node.input:
@@ -50,7 +50,7 @@ def find_levels(
     ]
     boxes, scores = [], []
     for stride in strides:
-        cells = (source.height // stride, source.width // stride)
+        cells = (exported.height // stride, exported.width // stride)
         at = [name for name in last if shapes.get(name, ())[2:] == cells]
         wanted = 4 * REG_MAX, classes
         found = [[name for name in at if shapes[name][1] == one] for one in wanted]
@@ -60,19 +60,21 @@ def find_levels(
             return None
         boxes += found[0]
         scores += found[1]
-    return (boxes, scores) if _agree(source, strides, boxes, scores) else None
+    return (boxes, scores) if _agree(exported, strides, boxes, scores) else None
 
 
-def _agree(source: OnnxSource, strides: Sequence[int], boxes: list[str], scores: list[str]) -> bool:
+def _agree(
+    exported: OnnxNetwork, strides: Sequence[int], boxes: list[str], scores: list[str]
+) -> bool:
     """Whether the raw head and the network's own answer to a picture are the same boxes."""
     probed = onnx.ModelProto()
-    probed.CopyFrom(source.network)
+    probed.CopyFrom(exported.network)
     probed.graph.output.extend(
         helper.make_empty_tensor_value_info(name) for name in (*boxes, *scores)
     )
-    picture = np.random.default_rng(0).random((1, 3, source.height, source.width), np.float32)
-    names = [*source.outputs, *boxes, *scores]
-    own, *raw = session_of(probed).run(names, {source.image: picture})
+    picture = np.random.default_rng(0).random((1, 3, exported.height, exported.width), np.float32)
+    names = [*exported.outputs, *boxes, *scores]
+    own, *raw = session_of(probed).run(names, {exported.image: picture})
     levels = len(boxes)
     probabilities = np.concatenate([1 / (1 + np.exp(-_flat(t))) for t in raw[levels:]], axis=1)
     if not np.allclose(probabilities, own[0, 4:], rtol=SAME_SCORE, atol=EXACT):
@@ -81,7 +83,7 @@ def _agree(source: OnnxSource, strides: Sequence[int], boxes: list[str], scores:
     places = np.arange(REG_MAX, dtype=np.float32)[:, None]
     reach = [(one * places).sum(axis=1) / one.sum(axis=1) for one in bins]
     left, top, right, bottom = np.concatenate(reach, axis=1)
-    corners, widths = cells_of(source, strides)
+    corners, widths = cells_of(exported, strides)
     x, y = (corners + 0.5).T
     middle = np.stack([x + (right - left) / 2, y + (bottom - top) / 2])
     ours = np.concatenate([middle, np.stack([left + right, top + bottom])]) * widths

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from perception_nodes.networks.coco import NAMES
+from perception_nodes.networks.class_names import COCO_NAMES
 
 # Networks are so small here that two threads wait for each other, for minutes on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -48,7 +48,7 @@ def checkpoint(data: Path) -> Path:
     from checkpoints import save_random
 
     path = data / "random.pt"
-    save_random(path, "yolov8n", NAMES)
+    save_random(path, "yolov8n", COCO_NAMES)
     return path
 
 

@@ -26,7 +26,7 @@ from perception_nodes.core.inference import HeadTensors
 from perception_nodes.evaluation import evaluate, read_set
 from perception_nodes.evaluation.datasets import ROOT_VARIABLE
 from perception_nodes.evaluation.detector import Detector, Seen
-from perception_nodes.networks.importer import Options, understand, write_model
+from perception_nodes.networks.importer import ImportOptions, understand, write_model
 from perception_nodes.networks.model import Model, load_model
 
 SIZE = WIDTH, HEIGHT = 416, 256
@@ -53,7 +53,7 @@ def exported(weights: Path, folder: Path, size: tuple[int, int], **options) -> P
 
 def imported(path: Path, **options) -> Model:
     folder = path.parent / f"models/{path.stem}"
-    write_model(understand(path, Options(**options)), folder, open_model)
+    write_model(understand(path, ImportOptions(**options)), folder, open_model)
     return load_model(str(folder))
 
 

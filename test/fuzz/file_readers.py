@@ -26,7 +26,7 @@ from perception_nodes.faults.loading import load_scenario
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.ros_arguments import read_parameter_file
 from perception_nodes.networks.model import load_model
-from perception_nodes.networks.source import read_onnx
+from perception_nodes.networks.onnx_file import read_onnx
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.protection.profile import data_id, open_protected, protect

@@ -11,9 +11,10 @@ from toy_detectors import GREY, HEIGHT, SIZE, WIDTH, cells, detector, written
 
 from perception_nodes.backends.contract import BackendSettings, open_backend, open_model
 from perception_nodes.networks import importer
-from perception_nodes.networks.importer import Options, understand, write_model
+from perception_nodes.networks.importer import ImportOptions, understand, write_model
 from perception_nodes.networks.model import ModelError, load_model
-from perception_nodes.networks.source import read_onnx
+from perception_nodes.networks.onnx_file import read_onnx
+from perception_nodes.networks.onnx_rewrite import rewrite_onnx
 
 STRIDES = (8, 16, 32)
 CLASSES = 3
@@ -232,7 +233,7 @@ def test_boxes_and_scores_are_those_of_the_original(case, kind, tmp_path):
     if "files" in kind:
         given = path.with_suffix(".xml")
         openvino.save_model(openvino.Core().read_model(path), given, compress_to_fp16=False)
-    imported = understand(given, Options(classes=NAMES, head=asked))
+    imported = understand(given, ImportOptions(classes=NAMES, head=asked))
     assert imported.head.name == case.split(" ")[0]
     write_model(imported, tmp_path / "models/toy", open_model)
 
@@ -283,7 +284,7 @@ NO_QUERIES = {
 def test_boxes_and_scores_of_another_kind_are_refused(case, tmp_path):
     path = written(detector(NO_QUERIES[case]()), tmp_path / "it.onnx")
     with pytest.raises(ModelError, match="no head of a detector that is known here"):
-        understand(path, Options(classes=NAMES))
+        understand(path, ImportOptions(classes=NAMES))
 
 
 @pytest.mark.parametrize("make", [grid, detr])
@@ -293,7 +294,7 @@ def test_only_some_classes_are_kept_in_the_order_given(make, tmp_path):
     found = []
     for number, keep in enumerate((None, ["truck", "car"])):
         model = write_model(
-            understand(path, Options(classes=NAMES, keep=keep)),
+            understand(path, ImportOptions(classes=NAMES, keep=keep)),
             tmp_path / "m" / str(number),
             open_model,
         )
@@ -303,12 +304,12 @@ def test_only_some_classes_are_kept_in_the_order_given(make, tmp_path):
     assert model.classes == ["truck", "car"]
     np.testing.assert_array_equal(found[1], found[0][:, [2, 0]])
     with pytest.raises(ModelError, match="--keep names van; the classes of"):
-        understand(path, Options(classes=NAMES, keep=["van"]))
+        understand(path, ImportOptions(classes=NAMES, keep=["van"]))
 
 
 def refusal(network, folder, **options):
     with pytest.raises(ModelError) as caught:
-        understand(written(network, folder / "it.onnx"), Options(**options))
+        understand(written(network, folder / "it.onnx"), ImportOptions(**options))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -324,11 +325,14 @@ def test_the_author_in_the_metadata_decides(strides, tmp_path):
     outputs = {"output0": rows.transpose(0, 2, 1).copy()}
     facts = {"author": "Ultralytics", "names": str([f"class {n}" for n in range(40)])}
     path = written(detector(outputs, facts=facts), tmp_path / "it.onnx")
-    assert understand(path, Options()).head.name == "ultralytics"
+    assert understand(path, ImportOptions()).head.name == "ultralytics"
     anyone = detector(outputs, facts={"task": "detect"})
     assert "which may be" in refusal(anyone, tmp_path)
     path = written(anyone, tmp_path / "it.onnx")
-    assert understand(path, Options(classes=[str(n) for n in range(40)])).head.name == "ultralytics"
+    assert (
+        understand(path, ImportOptions(classes=[str(n) for n in range(40)])).head.name
+        == "ultralytics"
+    )
 
 
 def rows_of_six(numbered, largest):
@@ -355,7 +359,7 @@ def test_rows_of_six_columns_are_told_apart_by_what_is_in_them(
     if not largest:
         outputs["output0"] *= 0
     path = written(detector(outputs, facts=facts), tmp_path / "it.onnx")
-    assert understand(path, Options(classes=NAMES[:classes])).head.name == head
+    assert understand(path, ImportOptions(classes=NAMES[:classes])).head.name == head
 
 
 def test_a_head_that_does_not_fit_is_refused_with_those_that_do(tmp_path):
@@ -392,7 +396,7 @@ def test_a_head_of_numbers_has_as_many_classes_as_its_metadata_names(head, given
 )
 def test_names_in_json_are_read(names, tmp_path):
     path = written(detector(grid(), facts={"names": names}), tmp_path / "it.onnx")
-    assert understand(path, Options()).classes == NAMES
+    assert understand(path, ImportOptions()).classes == NAMES
 
 
 @pytest.mark.parametrize("names", ["car bus truck", "{1: 'a', 2: 'b'}", "{'a': 0, 'b': 1}", "[]"])
@@ -401,15 +405,15 @@ def test_names_that_are_not_understood_are_not_taken_for_coco(names, tmp_path):
     said = refusal(network, tmp_path)
     assert names in said and "in a form that is not known" in said and "--classes" in said
     path = written(network, tmp_path / "it.onnx")
-    assert understand(path, Options(classes=NAMES)).classes == NAMES
+    assert understand(path, ImportOptions(classes=NAMES)).classes == NAMES
 
 
 def test_suppression_inside_is_told_with_its_threshold(tmp_path, monkeypatch):
     path = written(detector(objects()), tmp_path / "it.onnx")
-    assert not any("score_threshold" in note for note in understand(path, Options()).notes)
+    assert not any("score_threshold" in note for note in understand(path, ImportOptions()).notes)
     source = replace(read_onnx(path, None), operators=frozenset({"NonMaxSuppression"}))
-    monkeypatch.setitem(importer._READERS, ".onnx", lambda *_: source)
-    assert any("score_threshold" in note for note in understand(path, Options()).notes)
+    monkeypatch.setitem(importer.FORMATS, ".onnx", (lambda *_: source, rewrite_onnx))
+    assert any("score_threshold" in note for note in understand(path, ImportOptions()).notes)
 
 
 @pytest.mark.parametrize("head", ["ultralytics-nms", "detr"])
@@ -425,7 +429,7 @@ def test_an_object_whose_class_has_no_name_does_not_vanish(
     labels[:], labels[0, 4], scores[0, 4] = 0, 2, score
     path = written(detector(outputs), tmp_path / "it.onnx")
     monkeypatch.setattr(importer, "_check_numbers", lambda *_: None)
-    imported = understand(path, Options(classes=NAMES[:2], keep=NAMES[:1], head=head))
+    imported = understand(path, ImportOptions(classes=NAMES[:2], keep=NAMES[:1], head=head))
     if absurd:
         with pytest.raises(ModelError, match="whose class the model does not name"):
             write_model(imported, tmp_path / "toy", open_model)
@@ -444,13 +448,13 @@ def test_a_class_without_a_name_is_refused(head, ending, tmp_path):
         network = openvino.Core().read_model(path)
         openvino.save_model(network, path.with_suffix(".xml"), compress_to_fp16=False)
     with pytest.raises(ModelError, match="finds class 2, .* and only 2 classes are named"):
-        understand(path.with_suffix(ending), Options(classes=NAMES[:2], head=head))
+        understand(path.with_suffix(ending), ImportOptions(classes=NAMES[:2], head=head))
 
 
 def test_names_and_licence_are_those_of_the_metadata(tmp_path):
     facts = {"names": "{0: 'a', 1: 'b', 2: 'c'}", "license": "AGPL-3.0", "author": "Ultralytics"}
     path = written(detector(grid(), facts=facts), tmp_path / "it.onnx")
-    imported = understand(path, Options())
+    imported = understand(path, ImportOptions())
     assert (imported.classes, imported.license, imported.notes) == (["a", "b", "c"], "AGPL-3.0", [])
 
 
@@ -459,14 +463,14 @@ def test_names_and_licence_are_those_of_the_metadata(tmp_path):
 )
 def test_a_licence_of_the_file_is_kept_beside_another_one(tmp_path, given, kept):
     path = written(detector(grid(), facts={"license": "AGPL-3.0"}), tmp_path / "it.onnx")
-    imported = understand(path, Options(classes=NAMES, license=given))
+    imported = understand(path, ImportOptions(classes=NAMES, license=given))
     assert imported.license == (kept or given)
     assert any("model.yaml has both" in note for note in imported.notes) == bool(kept)
 
 
 def test_options_are_stronger_than_what_is_usual(tmp_path):
     path = written(detector(grid()), tmp_path / "it.onnx")
-    options = Options(classes=NAMES, color="BGR", mean=(1, 2, 3), resize="stretch", padding=7)
+    options = ImportOptions(classes=NAMES, color="BGR", mean=(1, 2, 3), resize="stretch", padding=7)
     write_model(understand(path, options), tmp_path / "toy", open_model)
     model = load_model(str(tmp_path / "toy"))
     assert (model.input.resize, model.input.padding) == ("stretch", 7)

@@ -6,7 +6,7 @@ from onnx import TensorProto, helper
 from toy_detectors import HEIGHT, WIDTH, Network, cells, written
 
 from perception_nodes.networks.levels import REG_MAX, find_levels
-from perception_nodes.networks.source import read_onnx
+from perception_nodes.networks.onnx_file import read_onnx
 
 STRIDES = (8, 16, 32)
 CLASSES = 3

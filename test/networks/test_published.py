@@ -10,7 +10,7 @@ import pytest
 
 from perception_nodes.backends.contract import BackendSettings, open_backend, open_model
 from perception_nodes.evaluation.datasets import ROOT_VARIABLE
-from perception_nodes.networks.importer import Options, understand, write_model
+from perception_nodes.networks.importer import ImportOptions, understand, write_model
 
 
 def yolox(session, frame):
@@ -47,7 +47,7 @@ def test_numbers_are_those_of_the_original(file, tmp_path):
     if not (data / file).is_file():
         pytest.skip(f"needs published weights: ${ROOT_VARIABLE}")
     plain, head, resize = CASES[file]
-    imported = understand(data / file, Options())
+    imported = understand(data / file, ImportOptions())
     assert (imported.head.name, imported.normalisation.resize) == (head, resize)
     model = write_model(imported, tmp_path / "published", open_model)
     original = onnxruntime.InferenceSession(str(data / file))

@@ -22,7 +22,7 @@ def toy(folder, scores):
     rows[:, 5:15] = found
     output = {"output0": rows.transpose(0, 2, 1).astype(np.float32)}
     path = written(detector(output, grey=np.full(3, 1e-4, np.float32)), folder / "it.onnx")
-    return importer.understand(path, importer.Options(classes=["car", "bus", "truck"]))
+    return importer.understand(path, importer.ImportOptions(classes=["car", "bus", "truck"]))
 
 
 def differing(change):
@@ -71,11 +71,11 @@ def test_a_network_that_sees_no_picture_is_refused(scores, tmp_path):
     rows = np.zeros((1, cells(8, 16, 32), 7), np.float32)
     rows[..., 4:] = scores
     blind = {"grid": rows.transpose(0, 2, 1).copy(), "rows": np.zeros((1, 9, 6), np.float32)}
-    folder, options = tmp_path / "toy", importer.Options(classes=["car", "bus", "truck"])
+    folder, options = tmp_path / "toy", importer.ImportOptions(classes=["car", "bus", "truck"])
     for name, output in blind.items():
         network = detector({"output0": output}, grey=np.zeros(3, np.float32))
         made = importer.understand(written(network, tmp_path / f"{name}.onnx"), options)
-        assert len(made.source.dead) == 1
+        assert len(made.exported.dead) == 1
         if name == "rows":
             importer.write_model(made, tmp_path / "rows", open_model)
         else:
@@ -89,7 +89,7 @@ def test_of_many_objects_that_are_as_good_any_may_be_seen(tmp_path):
     boxes = np.tile(random.uniform(20, 60, (1, 300, 2)), 2)
     rows = np.concatenate([boxes, np.full((1, 300, 3), 0.05)], axis=2).astype(np.float32)
     network = detector({"output0": rows}, grey=np.full(3, 1e-4, np.float32))
-    options = importer.Options(classes=["car", "bus", "truck"])
+    options = importer.ImportOptions(classes=["car", "bus", "truck"])
     made = importer.understand(written(network, tmp_path / "it.onnx"), options)
     turned = differing(lambda boxes, classes: (boxes[..., ::-1], classes[..., ::-1]))
     importer.write_model(made, tmp_path / "toy", turned)

@@ -15,27 +15,29 @@ from onnx import TensorProto, helper
 from openvino.preprocess import ColorFormat, PrePostProcessor
 
 from perception_nodes.core.yaml_text import parse_yaml
-from perception_nodes.networks.head import Head, Normalisation, Writer
-from perception_nodes.networks.image import INPUT_NAME
-from perception_nodes.networks.model import ModelError
-from perception_nodes.networks.openvino_core import core
-from perception_nodes.networks.rewritten import Rewritten
-from perception_nodes.networks.source import (
+from perception_nodes.networks.exported import (
     ANCHOR_MAP_DIMS,
+    INPUT_NAME,
     NEW_OPSET,
     OTHER_SIZE,
-    Source,
+    ExportedNetwork,
+    Head,
+    Normalisation,
+    RewrittenNetwork,
     check_task,
     chosen_size,
 )
+from perception_nodes.networks.graph_writer import Writer
+from perception_nodes.networks.model import ModelError
+from perception_nodes.networks.openvino_core import core
 
 SLICES = ("Slice", "StridedSlice")
 CONVOLUTIONS = ("Convolution", "GroupConvolution")
 
 
 @dataclass(frozen=True)
-class IrSource(Source):
-    """One that came as OpenVINO's two files.
+class OpenvinoNetwork(ExportedNetwork):
+    """A detector that was exported as OpenVINO's two files.
 
     Attributes:
         network: the graph, with fixed shapes.
@@ -44,7 +46,7 @@ class IrSource(Source):
     network: Any = None
 
     def run(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """See `Source`."""
+        """See `ExportedNetwork`."""
         try:
             found = core().compile_model(self.network, "CPU")(image)
         except RuntimeError as error:
@@ -52,7 +54,7 @@ class IrSource(Source):
         return {name: found[place] for place, name in enumerate(self.outputs)}
 
 
-def read_ir(path: Path, size: tuple[int, int] | None) -> IrSource:
+def read_openvino(path: Path, size: tuple[int, int] | None) -> OpenvinoNetwork:
     """Read an OpenVINO model.
 
     Args:
@@ -116,37 +118,37 @@ def read_ir(path: Path, size: tuple[int, int] | None) -> IrSource:
     readers = [target.get_node().get_type_name() for target in targets]
     sliced = len(readers) > 1 and set(readers) <= {*SLICES}
     dead = _dead(network)
-    return IrSource(
+    return OpenvinoNetwork(
         path, INPUT_NAME, width, height, shapes, operators, sliced, facts, dead, network
     )
 
 
-def rewrite_ir(
-    source: IrSource,
+def rewrite_openvino(
+    exported: OpenvinoNetwork,
     head: Head,
     classes: int,
     kept: Sequence[int],
     normalisation: Normalisation,
-) -> Rewritten:
+) -> RewrittenNetwork:
     """Give a network our input and outputs; see `rewrite_onnx`."""
-    network = source.network
+    network = exported.network
     to = Writer()
-    boxes, scores = head.write(source, classes, to)
+    boxes, scores = head.write(exported, classes, to)
     made = [boxes, to.some(scores, kept, classes)]
     names = ["boxes", "scores"]
     to.nodes += [
         helper.make_node("Identity", [old], [new]) for old, new in zip(made, names, strict=True)
     ]
     values = [
-        helper.make_tensor_value_info(name, _onnx_type(output), source.outputs[name])
-        for name, output in zip(source.outputs, network.outputs, strict=True)
+        helper.make_tensor_value_info(name, _onnx_type(output), exported.outputs[name])
+        for name, output in zip(exported.outputs, network.outputs, strict=True)
     ]
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
     graph = helper.make_graph(to.nodes, "head", values, outputs, to.constants)
     opset = [helper.make_opsetid("", NEW_OPSET)]
     written = helper.make_model(graph, opset_imports=opset, ir_version=8)
     tail = core().read_model(onnx.shape_inference.infer_shapes(written).SerializeToString())
-    places = {name: place for place, name in enumerate(source.outputs)}
+    places = {name: place for place, name in enumerate(exported.outputs)}
     for parameter in tail.get_parameters():
         (name,) = places.keys() & parameter.output(0).names
         origin = network.get_results()[places[name]].input_value(0)
@@ -169,7 +171,7 @@ def rewrite_ir(
             "bin": path.with_suffix(".bin").read_bytes(),
         }
     described = {"head": "cells", "cells": count, "suppressed": head.suppressed}
-    return Rewritten(files, described | {"box": names[:1], "class": names[1:]}, parameters)
+    return RewrittenNetwork(files, described | {"box": names[:1], "class": names[1:]}, parameters)
 
 
 def _taking_bytes(network: Any, wanted: Normalisation) -> Any:

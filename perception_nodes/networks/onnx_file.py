@@ -1,10 +1,7 @@
 """An ONNX file as its exporter wrote it: checked, with fixed shapes and folded constants."""
 
-import ast
 import tempfile
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,14 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from perception_nodes.networks.exported import (
+    ANCHOR_MAP_DIMS,
+    NEW_OPSET,
+    OTHER_SIZE,
+    ExportedNetwork,
+    check_task,
+    chosen_size,
+)
 from perception_nodes.networks.external_data import named_outside
 from perception_nodes.networks.model import ModelError, Shape, in_another_file
 
@@ -22,13 +27,8 @@ OPSETS = range(11, 24)
 """Those that all runtimes here read; older ones have other meanings of the same operators."""
 PER_CHANNEL = 13
 """The first opset that can quantize weights by channel; older files are brought to `NEW_OPSET`."""
-NEW_OPSET = 17
-ANCHOR_MAP_DIMS = 5
-"""Dimensions of the raw maps that some exports of YOLOv5 and v7 have beside their answer."""
 SIZES = ("orig_target_sizes", "orig_image_sizes")
 """Inputs of DETR-like exports that want the image's size, width first."""
-
-OTHER_SIZE = "give another --size, in multiples of 32, or export it again"
 FORMATS = (
     "read are ONNX, OpenVINO's .xml with its .bin, and .pt of Ultralytics; python -m "
     "model_compression.ncnn makes ONNX of NanoDet-Plus for ncnn"
@@ -39,63 +39,8 @@ UNWANTED = ["SliceConcatToSpaceToDepthFusion"]
 
 
 @dataclass(frozen=True)
-class Source(ABC):
-    """A detector as it came.
-
-    Attributes:
-        path: its file.
-        image: name of its one input, float32 [1, 3, height, width].
-        width, height: of that input.
-        outputs: shape of each output, by name.
-        operators: the kinds of operators in it.
-        sliced: whether it begins by slicing the image, as YOLOX does.
-        facts: the metadata that the exporter wrote.
-        dead: names of convolutions whose weights are all zero.
-    """
-
-    path: Path
-    image: str
-    width: int
-    height: int
-    outputs: dict[str, Shape]
-    operators: frozenset[str]
-    sliced: bool = False
-    facts: dict[str, str] = field(default_factory=dict)
-    dead: tuple[str, ...] = ()
-
-    def fact(self, name: str) -> Any:
-        """A metadata entry as the Python value that it is written as, or as text; else None."""
-        text = self.facts.get(name)
-        return None if text is None else _value(text)
-
-    @property
-    def names(self) -> list[str] | None:
-        """Names of the classes, if the exporter wrote them as a list, or by number."""
-        names = self.fact("names")
-        if isinstance(names, dict):  # the keys of JSON are texts
-            by_number = {str(number): name for number, name in names.items()}
-            names = [by_number.get(str(number)) for number in range(len(names))]
-            names = None if None in names else names
-        return [str(name) for name in names] if isinstance(names, list) and names else None
-
-    @cached_property
-    def answer(self) -> dict[str, NDArray[Any]]:
-        """The outputs, by name, for a picture of noise."""
-        shape = (1, 3, self.height, self.width)
-        return self.run(np.random.default_rng(0).random(shape, np.float32))
-
-    @abstractmethod
-    def run(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """The outputs, by name, for a normalised image, float32 [1, 3, height, width]."""
-
-    def cells(self, *strides: int) -> int:
-        """Number of cells of all levels; a stride that does not divide the input is rounded up."""
-        return sum(-(-self.width // stride) * -(-self.height // stride) for stride in strides)
-
-
-@dataclass(frozen=True)
-class OnnxSource(Source):
-    """One that came as ONNX.
+class OnnxNetwork(ExportedNetwork):
+    """A detector that was exported as ONNX.
 
     Attributes:
         network: the graph, with fixed shapes.
@@ -104,33 +49,14 @@ class OnnxSource(Source):
     network: onnx.ModelProto = field(default_factory=onnx.ModelProto)
 
     def run(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """See `Source`."""
+        """See `ExportedNetwork`."""
         names = list(self.outputs)
         return dict(
             zip(names, session_of(self.network).run(names, {self.image: image}), strict=True)
         )
 
 
-def _value(text: str) -> Any:
-    """The Python value that a metadata entry is written as, or else the text."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
-
-
-def check_task(path: Path, facts: dict[str, str]) -> None:
-    """Refuse a network that its metadata says is no detector.
-
-    Raises:
-        ModelError: it is for another task.
-    """
-    task = facts.get("task", "detect")
-    if task != "detect":
-        raise ModelError(f"{path} is a network for {task!r}, which finds no boxes; take a detector")
-
-
-def read_onnx(path: Path, size: tuple[int, int] | None) -> OnnxSource:
+def read_onnx(path: Path, size: tuple[int, int] | None) -> OnnxNetwork:
     """Read an ONNX file.
 
     Args:
@@ -152,7 +78,7 @@ def read_onnx(path: Path, size: tuple[int, int] | None) -> OnnxSource:
     readers = [node.op_type for node in network.graph.node if image in node.input]
     sliced = len(readers) > 1 and set(readers) == {"Slice"}
     dead = _dead(network.graph)
-    return OnnxSource(path, image, width, height, shapes, operators, sliced, facts, dead, network)
+    return OnnxNetwork(path, image, width, height, shapes, operators, sliced, facts, dead, network)
 
 
 def _dead(graph: onnx.GraphProto) -> tuple[str, ...]:
@@ -271,23 +197,6 @@ def _fix_inputs(
         kind = onnx.helper.tensor_dtype_to_np_dtype(one.type.tensor_type.elem_type)
         graph.initializer.append(numpy_helper.from_array(np.array([chosen], kind), one.name))
     return str(image.name)
-
-
-def chosen_size(path: Path, facts: dict[str, str], size: tuple[int, int] | None) -> tuple[int, int]:
-    """Width and height for a network with dynamic axes: the user's, or those of its metadata.
-
-    Raises:
-        ModelError: neither is known.
-    """
-    if size is not None:
-        return size
-    try:
-        height, width = _value(facts["imgsz"])
-        return int(width), int(height)
-    except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise ModelError(
-            f"{path} leaves the size of its input open; give --size WIDTHxHEIGHT"
-        ) from error
 
 
 def _with_newer_operators(path: Path, network: onnx.ModelProto) -> onnx.ModelProto:

@@ -8,37 +8,36 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from perception_nodes.networks.cell_heads import Grid
-from perception_nodes.networks.head import Head, Normalisation, Writer
-from perception_nodes.networks.image import take_bytes
+from perception_nodes.networks.exported import INPUT_NAME, Head, Normalisation, RewrittenNetwork
+from perception_nodes.networks.graph_writer import Writer
 from perception_nodes.networks.levels import REG_MAX, find_levels
 from perception_nodes.networks.model import ModelError
-from perception_nodes.networks.rewritten import Rewritten
-from perception_nodes.networks.source import OnnxSource
+from perception_nodes.networks.onnx_file import OnnxNetwork
 
 
 def rewrite_onnx(
-    source: OnnxSource,
+    exported: OnnxNetwork,
     head: Head,
     classes: int,
     kept: Sequence[int],
     normalisation: Normalisation,
-) -> Rewritten:
+) -> RewrittenNetwork:
     """Give a network our input and outputs.
 
     Args:
-        source: the network.
+        exported: the network.
         head: its head.
         classes: number of its classes.
         kept: those to keep, in the order that they are to have.
         normalisation: what it expects of its pixels.
     """
     network = onnx.ModelProto()
-    network.CopyFrom(source.network)
+    network.CopyFrom(exported.network)
     # What it says is read already, and other tools of ours read their own facts there.
     del network.metadata_props[:]
     levels, strides = None, None
-    if isinstance(head, Grid) and (strides := head.strides(source)):
-        levels = find_levels(source, strides, classes)
+    if isinstance(head, Grid) and (strides := head.strides(exported)):
+        levels = find_levels(exported, strides, classes)
     outputs: dict[str, Any]
     if levels is not None and strides is not None:
         made = [*levels[0], *levels[1]]
@@ -51,14 +50,14 @@ def rewrite_onnx(
         outputs |= dict(zip(("box", "class"), kinds, strict=True))
     else:
         to = Writer()
-        boxes, scores = head.write(source, classes, to)
+        boxes, scores = head.write(exported, classes, to)
         made = [boxes, to.some(scores, kept, classes)]
         network.graph.node.extend(to.nodes)
         network.graph.initializer.extend(to.constants)
         names = ["boxes", "scores"]
         outputs = {"head": "cells", "cells": 0, "suppressed": head.suppressed}
         outputs |= {"box": names[:1], "class": names[1:]}
-    take_bytes(network, source, normalisation)
+    _take_bytes(network, exported, normalisation)
     _end_at(network, dict(zip(made, names, strict=True)))
     network = onnx.shape_inference.infer_shapes(network)
     if levels is None:
@@ -67,14 +66,14 @@ def rewrite_onnx(
         onnx.checker.check_model(network)
     except onnx.checker.ValidationError as error:
         raise ModelError(
-            f"{source.path} is no network any more with our input and outputs "
+            f"{exported.path} is no network any more with our input and outputs "
             f"({' '.join(str(error).split())}); where a tensor inside it has their name, rename it"
         ) from error
     weights = [
         tensor for tensor in network.graph.initializer if tensor.data_type == TensorProto.FLOAT
     ]
     parameters = sum(int(np.prod(tensor.dims)) for tensor in weights)
-    return Rewritten({"onnx": network.SerializeToString()}, outputs, parameters)
+    return RewrittenNetwork({"onnx": network.SerializeToString()}, outputs, parameters)
 
 
 def _keep_channels(graph: onnx.GraphProto, output: str, kept: Sequence[int]) -> None:
@@ -115,3 +114,46 @@ def _end_at(network: onnx.ModelProto, names: dict[str, str]) -> None:
     graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names.values()
     )
+
+
+def _take_bytes(network: onnx.ModelProto, exported: OnnxNetwork, wanted: Normalisation) -> None:
+    """Give a network our input; it keeps its numbers.
+
+    One dequantization stands in front, which runtimes fuse with the first convolution. Channels are
+    swapped in that convolution's weights where the image goes there alone.
+    """
+    graph, to = network.graph, Writer("image")
+    mean, std = np.array(wanted.mean), np.array(wanted.std)
+    if wanted.color == "RGB":
+        mean, std = mean[::-1], std[::-1]
+    plain = not mean.any() and (std == std[0]).all()
+    scale = to.constant(1 / std[0] if plain else 1.0)
+    pixels = to.op("DequantizeLinear", INPUT_NAME, scale, to.constant(0, np.uint8))
+    pixels = to.op("Transpose", pixels, perm=[0, 3, 1, 2])
+    if not plain:
+        pixels = to.op("Sub", pixels, to.constant(mean.reshape(1, 3, 1, 1)))
+        pixels = to.op("Div", pixels, to.constant(std.reshape(1, 3, 1, 1)))
+    if wanted.color == "RGB" and not _swapped(graph, exported.image):
+        pixels = to.op("Gather", pixels, to.constant([2, 1, 0], np.int64), axis=1)
+    for node in graph.node:
+        node.input[:] = [pixels if name == exported.image else name for name in node.input]
+    del graph.input[:]
+    shape = (1, exported.height, exported.width, 3)
+    graph.input.append(helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, shape))
+    graph.initializer.extend(to.constants)
+    for place, node in enumerate(to.nodes):
+        graph.node.insert(place, node)
+
+
+def _swapped(graph: onnx.GraphProto, image: str) -> bool:
+    """Swap the channels of the one convolution that reads the image, if there is just one."""
+    readers = [node for node in graph.node if image in node.input]
+    if len(readers) != 1 or readers[0].op_type != "Conv":
+        return False
+    weights = next((one for one in graph.initializer if one.name == readers[0].input[1]), None)
+    if weights is None or weights.dims[1] != 3:
+        return False
+    swapped = numpy_helper.to_array(weights)[:, ::-1].copy()
+    graph.initializer.append(numpy_helper.from_array(swapped, f"{weights.name}/bgr"))
+    readers[0].input[1] = f"{weights.name}/bgr"
+    return True

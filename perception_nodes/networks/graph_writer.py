@@ -1,49 +1,14 @@
-"""What a head is: how an answer of a network becomes boxes and scores that the run time reads.
+"""Writes ONNX nodes behind the outputs of a network, or in front of its input."""
 
-Each head writes ONNX nodes behind a network's outputs that compute what `CellsDecoder` reads:
-corners of boxes in input pixels, float32 [1, 4, n], and class probabilities, float32 [1, c, n]. So
-the run time knows nothing of where a network comes from.
-"""
-
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from perception_nodes.networks.model import Shape
-from perception_nodes.networks.source import Source
-
-STRIDES = (8, 16, 32)
 ABSURD = 1000.0
-"""What makes no probability of a score that is not next to nothing."""
-MAX_OBJECTS = 1000
-"""A network that reports objects, and not cells, has no more of them."""
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """What a network expects of its pixels, and of the place of the picture.
-
-    Attributes:
-        color: order of the channels, "RGB" or "BGR".
-        mean, std: by channel in that order: the network gets (byte - mean) / std.
-        resize: "letterbox" or "stretch".
-        padding: grey of the letterbox's border.
-    """
-
-    color: str = "RGB"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
-    resize: str = "letterbox"
-    padding: int = 114
-
-
-IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+"""Factor that makes a score an impossible probability, unless the score is next to nothing."""
 
 
 class Writer:
@@ -113,46 +78,3 @@ class Writer:
         absurd = self.op("Mul", score, self.constant(ABSURD))
         other = self.op("Where", unnamed, absurd, self.constant(0.0))
         return self.op("Where", self.op("Equal", whole, numbers), score, other)
-
-
-class Head(Protocol):
-    """One kind of output.
-
-    Attributes:
-        name: what `--head` calls it.
-        title: what people call it.
-        suppressed: whether it reports an object only once.
-        normalisation: what networks with it expect, unless they say otherwise.
-    """
-
-    name: str
-    title: str
-    suppressed: bool
-
-    def normalisation(self, source: Source) -> Normalisation:
-        """What a network with this head expects, as far as can be known."""
-        ...
-
-    def classes(self, source: Source) -> int | None:
-        """Number of classes if the network has this head, and 0 if that number is not in it."""
-        ...
-
-    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
-        """Write nodes that compute corners and probabilities, and name these two."""
-        ...
-
-
-def only_output(source: Source) -> tuple[str, Shape] | None:
-    """The network's output and its shape if it has one only, of one image and three dimensions."""
-    if len(source.outputs) != 1:
-        return None
-    ((name, shape),) = source.outputs.items()
-    return (name, shape) if len(shape) == 3 and shape[0] == 1 else None
-
-
-class Numbered(ABC):
-    """Heads that give an object the number of its class, and leave open how many there are."""
-
-    @abstractmethod
-    def numbers(self, found: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        """The class of each object in the network's outputs."""

@@ -23,7 +23,7 @@ from perception_nodes.cli import import_model
 from perception_nodes.cli.app import app
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import Detections
-from perception_nodes.networks.importer import Options, understand
+from perception_nodes.networks.importer import ImportOptions, understand
 from perception_nodes.networks.model import ModelError, load_model
 
 STRIDES = (8, 16, 32)
@@ -114,7 +114,7 @@ def test_a_file_that_cannot_be_used_is_told_in_one_line(fault, tmp_path):
     network = detector(grid())
     fault(network)
     with pytest.raises(ModelError) as caught:
-        understand(written(network, tmp_path / "it.onnx"), Options(classes=NAMES))
+        understand(written(network, tmp_path / "it.onnx"), ImportOptions(classes=NAMES))
     assert FAULTS[fault] in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -132,16 +132,16 @@ def test_a_file_that_cannot_be_used_is_told_in_one_line(fault, tmp_path):
 def test_other_exports_that_cannot_be_used(changes, text, tmp_path):
     path = written(detector(grid(), **changes), tmp_path / "it.onnx")
     with pytest.raises(ModelError, match=text):
-        understand(path, Options(classes=NAMES))
+        understand(path, ImportOptions(classes=NAMES))
 
 
 def test_a_dynamic_network_takes_the_size_that_is_given(tmp_path):
     path = written(detector(grid(), size=("w", "h")), tmp_path / "it.onnx")
-    source = understand(path, Options(classes=NAMES, size=(96, 64))).source
+    source = understand(path, ImportOptions(classes=NAMES, size=(96, 64))).exported
     assert (source.width, source.height) == (96, 64)
     fixed = written(detector(grid()), tmp_path / "fixed.onnx")
     with pytest.raises(ModelError, match="takes 96x64 only, not 64x64"):
-        understand(fixed, Options(classes=NAMES, size=(64, 64)))
+        understand(fixed, ImportOptions(classes=NAMES, size=(64, 64)))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a network", bytes(1000)])
@@ -149,7 +149,7 @@ def test_what_is_no_network_is_refused(content, tmp_path):
     path = tmp_path / "it.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelError, match="it.onnx (is not a whole|has no network)"):
-        understand(path, Options())
+        understand(path, ImportOptions())
 
 
 @pytest.mark.parametrize("name", ["it.tflite", "it.ncnn.param"])
@@ -158,7 +158,7 @@ def test_a_file_of_another_kind_is_told_those_that_are_read(name, tmp_path):
     with pytest.raises(
         ModelError, match=r"\.xml with its \.bin.*python -m model_compression\.ncnn"
     ):
-        understand(tmp_path / name, Options())
+        understand(tmp_path / name, ImportOptions())
 
 
 @pytest.mark.parametrize("ending", [".onnx", ".xml"])
@@ -182,7 +182,7 @@ def test_a_size_that_a_network_cannot_have_is_told_with_those_that_it_can(ending
         xml = path.with_suffix(".xml")
         openvino.save_model(openvino.Core().read_model(path), xml, compress_to_fp16=False)
     with pytest.raises(ModelError, match="give another --size, in multiples of 32"):
-        understand(path.with_suffix(ending), Options(classes=NAMES, size=(95, 63)))
+        understand(path.with_suffix(ending), ImportOptions(classes=NAMES, size=(95, 63)))
 
 
 def command(*arguments: object, status: int) -> str:
@@ -298,14 +298,14 @@ def test_a_tensor_of_our_name_is_told(tmp_path):
             names[:] = ["image" if name == "t1" else name for name in names]
     path = written(network, tmp_path / "it.onnx")
     with pytest.raises(ModelError, match=r"'image' has been used .* has their name, rename it"):
-        understand(path, Options(classes=NAMES))
+        understand(path, ImportOptions(classes=NAMES))
 
 
 def test_boxes_of_torchvision_are_not_those_of_detr(tmp_path):
     outputs = {name: array[0] for name, array in of_detr([10, 20, 40, 60]).items()}
     path = written(detector(outputs), tmp_path / "it.onnx")
     with pytest.raises(ModelError, match="no head of a detector that is known here"):
-        understand(path, Options(classes=NAMES))
+        understand(path, ImportOptions(classes=NAMES))
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_boxes_of_torchvision_are_not_those_of_detr(tmp_path):
 )
 def test_what_is_assumed_of_the_pixels_is_told(facts, padding, said, tmp_path):
     path = written(detector(grid(), facts=facts), tmp_path / "it.onnx")
-    notes = understand(path, Options(classes=NAMES, padding=padding)).notes
+    notes = understand(path, ImportOptions(classes=NAMES, padding=padding)).notes
     assert len(notes) == bool(said) and said in "".join(notes)
 
 
@@ -425,7 +425,7 @@ def test_openvino_files_that_are_not_whole_are_refused(name, length, openvino_fi
     else:
         file.write_bytes(file.read_bytes()[:length])
     with pytest.raises(ModelError, match="is not there|no whole OpenVINO model") as caught:
-        understand(openvino_files, Options(classes=NAMES))
+        understand(openvino_files, ImportOptions(classes=NAMES))
     assert "\n" not in str(caught.value)
 
 
@@ -433,4 +433,4 @@ def test_an_openvino_model_in_half_precision_is_refused(openvino_files):
     network = openvino.Core().read_model(openvino_files.with_suffix(".onnx"))
     openvino.save_model(network, openvino_files, compress_to_fp16=True)
     with pytest.raises(ModelError, match="is in half precision"):
-        understand(openvino_files, Options(classes=NAMES))
+        understand(openvino_files, ImportOptions(classes=NAMES))

@@ -1,0 +1,179 @@
+"""A detector that was exported elsewhere: its network, its head and its pixels.
+
+A head writes ONNX nodes behind the network's outputs. They compute what `CellsDecoder` reads:
+corners of boxes in input pixels, float32 [1, 4, n], and class probabilities, float32 [1, c, n]. The
+run time does not know where a network comes from.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.networks.class_names import python_value
+from perception_nodes.networks.graph_writer import Writer
+from perception_nodes.networks.model import ModelError, Shape
+
+INPUT_NAME = "image"
+"""Name of the input that an imported network gets."""
+NEW_OPSET = 17
+"""The opset of what is written here."""
+STRIDES = (8, 16, 32)
+MAX_OBJECTS = 1000
+"""Largest number of outputs of a network that reports objects; one that reports cells has more."""
+ANCHOR_MAP_DIMS = 5
+"""Dimensions of the raw maps that some exports of YOLOv5 and v7 have beside their answer."""
+OTHER_SIZE = "give another --size, in multiples of 32, or export it again"
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What a network expects of its pixels, and of the place of the picture.
+
+    Attributes:
+        color: order of the channels, "RGB" or "BGR".
+        mean, std: by channel in that order: the network gets (byte - mean) / std.
+        resize: "letterbox" or "stretch".
+        padding: grey of the letterbox's border.
+    """
+
+    color: str = "RGB"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    resize: str = "letterbox"
+    padding: int = 114
+
+
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+"""Mean and deviation of ImageNet, RGB."""
+
+
+@dataclass(frozen=True)
+class ExportedNetwork(ABC):
+    """A detector as it was exported.
+
+    Attributes:
+        path: its file.
+        image: name of its one input, float32 [1, 3, height, width].
+        width, height: of that input.
+        outputs: shape of each output, by name.
+        operators: the kinds of operators in it.
+        sliced: whether it begins by slicing the image, as YOLOX does.
+        facts: the metadata that the exporter wrote.
+        dead: names of convolutions whose weights are all zero.
+    """
+
+    path: Path
+    image: str
+    width: int
+    height: int
+    outputs: dict[str, Shape]
+    operators: frozenset[str]
+    sliced: bool = False
+    facts: dict[str, str] = field(default_factory=dict)
+    dead: tuple[str, ...] = ()
+
+    @cached_property
+    def answer(self) -> dict[str, NDArray[Any]]:
+        """The outputs, by name, for a picture of noise."""
+        shape = (1, 3, self.height, self.width)
+        return self.run(np.random.default_rng(0).random(shape, np.float32))
+
+    @abstractmethod
+    def run(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The outputs, by name, for a normalised image, float32 [1, 3, height, width]."""
+
+    def cells(self, *strides: int) -> int:
+        """Number of cells of all levels; a stride that does not divide the input is rounded up."""
+        return sum(-(-self.width // stride) * -(-self.height // stride) for stride in strides)
+
+
+class Head(ABC):
+    """One kind of output.
+
+    Attributes:
+        name: value of `--head`.
+        title: name for people.
+        suppressed: whether it reports an object only once.
+        pixels: what networks with it expect, unless they say otherwise.
+    """
+
+    name: str
+    title: str
+    suppressed = False
+    pixels = Normalisation()
+
+    def normalisation(self, exported: ExportedNetwork) -> Normalisation:
+        """What a network with this head expects, as far as can be known."""
+        return self.pixels
+
+    @abstractmethod
+    def classes(self, exported: ExportedNetwork) -> int | None:
+        """Number of classes if the network has this head, and 0 if that number is not in it."""
+
+    @abstractmethod
+    def write(self, exported: ExportedNetwork, classes: int, to: Writer) -> tuple[str, str]:
+        """Write nodes that compute corners and probabilities, and name these two."""
+
+
+class NumberedHead(Head):
+    """Gives an object the number of its class, and leaves open how many classes there are."""
+
+    @abstractmethod
+    def numbers(self, found: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        """The class of each object in the network's outputs."""
+
+
+@dataclass(frozen=True)
+class RewrittenNetwork:
+    """A network: uint8 [1, height, width, 3] BGR in, the tensors of `outputs` out.
+
+    Attributes:
+        files: content by the ending of its name; the first is the one that a runtime opens.
+        outputs: the `outputs` of model.yaml.
+        parameters: number of its weights.
+    """
+
+    files: dict[str, bytes]
+    outputs: dict[str, Any]
+    parameters: int
+
+
+def only_output(exported: ExportedNetwork) -> tuple[str, Shape] | None:
+    """The network's output and its shape if it has one only, of one image and three dimensions."""
+    if len(exported.outputs) != 1:
+        return None
+    ((name, shape),) = exported.outputs.items()
+    return (name, shape) if len(shape) == 3 and shape[0] == 1 else None
+
+
+def check_task(path: Path, facts: dict[str, str]) -> None:
+    """Refuse a network that its metadata says is no detector.
+
+    Raises:
+        ModelError: it is for another task.
+    """
+    task = facts.get("task", "detect")
+    if task != "detect":
+        raise ModelError(f"{path} is a network for {task!r}, which finds no boxes; take a detector")
+
+
+def chosen_size(path: Path, facts: dict[str, str], size: tuple[int, int] | None) -> tuple[int, int]:
+    """Width and height for a network with dynamic axes: the user's, or those of its metadata.
+
+    Raises:
+        ModelError: neither is known.
+    """
+    if size is not None:
+        return size
+    try:
+        height, width = python_value(facts["imgsz"])
+        return int(width), int(height)
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise ModelError(
+            f"{path} leaves the size of its input open; give --size WIDTHxHEIGHT"
+        ) from error
