@@ -19,7 +19,7 @@ from model_compression.quantization.sources import calibrated_on
 from model_compression.quantizers import Eight, quantizer_for
 from model_compression.trial import Trial, add_accuracy
 from perception_nodes.backends.contract import open_model
-from perception_nodes.evaluation.gate import Check
+from perception_nodes.evaluation.gate import GateCheck
 from perception_nodes.networks.model import Model, load_model
 from perception_nodes.networks.two_runtimes import check_runs
 from perception_nodes.system.files import write_whole
@@ -31,7 +31,7 @@ FRAMES_TO_RUN = 4
 
 def quantize_imported(
     parent: Model, made: Path, trial: Trial, say: Callable[[str], None], frames_license: str = ""
-) -> list[Check]:
+) -> list[GateCheck]:
     """Make the 8-bit form of an imported model.
 
     Args:
@@ -52,7 +52,7 @@ def quantize_imported(
     quantizer = quantizer_for(network, trial.frames, made.name)
     say(f"quantized by {quantizer.name} on {len(trial.frames)} frames")
     costs: dict[str, float] = {}
-    refusals: list[Check] = []
+    refusals: list[GateCheck] = []
     for count in KEPT_FLOAT:
         if count and not costs:
             with trial.bar("cost of 8 bits, layer by layer") as progress:

@@ -9,17 +9,16 @@ from typing import Any
 import yaml
 
 from model_compression.frames import Frames
-from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.contract import open_model
 from perception_nodes.core.inference import Progress
 from perception_nodes.evaluation import Evaluation, LabelledSet, evaluate
 from perception_nodes.evaluation.agreement import agreement, detect, in_classes_of
 from perception_nodes.evaluation.classes import class_losses, evidence_note, without_evidence
 from perception_nodes.evaluation.gate import (
-    Check,
+    GateCheck,
     Margins,
+    check_accuracy,
     check_agreement,
-    check_classes,
-    check_loss,
 )
 from perception_nodes.networks.model import Model
 from perception_nodes.system.files import write_whole
@@ -47,7 +46,7 @@ class Trial:
     _evaluations: list[Evaluation] = field(default_factory=list)
     _found: list[Any] = field(default_factory=list)
 
-    def checks(self, model: Model) -> tuple[list[Check], list[Evaluation]]:
+    def checks(self, model: Model) -> tuple[list[GateCheck], list[Evaluation]]:
         """What was compared, and the evaluations of the 8-bit model on the sets."""
         if not self._found:
             self._found = self._objects(self.parent)
@@ -58,11 +57,7 @@ class Trial:
         checks = [check_agreement("model", name, model.name, count, seen, least)]
         now = [self._evaluated(model, data) for data in self.sets]
         if self.sets:
-            old, new = ([one.map50_95 for one in each] for each in (self._evaluations, now))
-            data = ", ".join(one.name for one in self.sets)
-            checks.append(check_loss(name, model.name, data, old, new, self.margins.loss))
-            losses = class_losses(model.classes, self._evaluations, now)
-            checks += check_classes(name, model.name, losses, self.margins.class_loss)
+            checks += check_accuracy(name, model, self._evaluations, now, self.margins)[0]
         return checks, now
 
     @property
@@ -71,13 +66,11 @@ class Trial:
         return self._evaluations
 
     def _objects(self, model: Model) -> list[Any]:
-        backend = open_backend("openvino", BackendSettings())
-        backend.load(model)
-        try:
-            with self.bar(f"{model.name} on {len(self.frames)} frames") as progress:
-                return detect(model, backend, [frame for _, frame in self.frames], progress)
-        finally:
-            backend.close()
+        with (
+            open_model("openvino", model) as backend,
+            self.bar(f"{model.name} on {len(self.frames)} frames") as progress,
+        ):
+            return detect(model, backend, [frame for _, frame in self.frames], progress)
 
     def _evaluated(self, model: Model, data: LabelledSet) -> Evaluation:
         with self.bar(f"{model.name} on {data.name}") as progress:

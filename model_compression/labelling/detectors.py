@@ -14,7 +14,7 @@ from model_compression.labelling.boxes import NAMES, TWO_WHEELER, VEHICLE, Boxes
 from model_compression.labels import CLASSES
 from model_compression.ncnn import convert
 from perception_nodes.core.geometry import PADDING_VALUE
-from perception_nodes.networks.coco import NAMES as COCO_NAMES
+from perception_nodes.networks.class_names import COCO_NAMES
 
 LEAST_SCORE = 0.05
 """Weaker boxes are no evidence of anything."""

@@ -17,13 +17,13 @@ from perception_nodes.cli.common import (
     ModelOption,
     ThreadsOption,
     check_writable,
-    compression_tool,
     progress_bar,
     progress_bars,
     say,
     say_problem,
 )
 from perception_nodes.core.budget import DEADLINE_MS, Budget
+from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.lab.bench import BenchSetup

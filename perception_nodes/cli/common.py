@@ -1,7 +1,5 @@
 """What the commands share: options, the screen, progress, build-time tools."""
 
-import importlib
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,7 +26,6 @@ from rich.text import Text
 from perception_nodes.backends.auto import CHOICES
 from perception_nodes.core.errors import printable
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.system.environment import share_folder
 from perception_nodes.system.files import try_writing
 
 LINE_INTERVAL_S = 5.0
@@ -159,29 +156,6 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """`progress_bars` for a single work."""
     with progress_bars() as show:
         yield partial(show, title)
-
-
-def compression_tool(module: str, name: str = "") -> Any:
-    """Import a build-time tool, which is part of a checkout and not of an installation.
-
-    Args:
-        module: the tool's module.
-        name: what to take from it; empty for the module itself.
-
-    Raises:
-        SettingsError: the tool, or a package that it needs, is missing.
-    """
-    checkout = str(share_folder())
-    if checkout not in sys.path:
-        sys.path.append(checkout)
-    try:
-        found = importlib.import_module(module)
-    except ImportError as error:
-        raise SettingsError(
-            f"{module} cannot be imported ({error}); in a checkout of the repository, "
-            "make compression installs what it needs"
-        ) from error
-    return getattr(found, name) if name else found
 
 
 def check_writable(path: Path | None, option: str) -> None:

@@ -46,6 +46,10 @@ class Diversity:
     near_duplicates: int
 
 
+Frames = Sequence[tuple[str, NDArray[np.uint8]]]
+"""Frames at the size of a network's input, uint8 [height, width, 3] BGR, each with its origin."""
+
+
 @dataclass(frozen=True)
 class CalibrationFrames:
     """Frames to calibrate on.
@@ -65,6 +69,11 @@ class CalibrationFrames:
     achieved: Diversity
     every_nth: Diversity
     notes: list[str]
+
+    @property
+    def named(self) -> Frames:
+        """The frames with their origins."""
+        return list(zip(self.names, self.frames, strict=True))
 
     def facts(self) -> dict[str, Any]:
         """Everything but the pixels, for JSON."""

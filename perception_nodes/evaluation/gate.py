@@ -8,6 +8,7 @@ model need not detect all that its parent does.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.compiled import Bar, Compiled, CompiledRefused
-from perception_nodes.backends.contract import Backend, BackendSettings, open_backend
+from perception_nodes.backends.contract import BackendSettings, open_model
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation.accuracy import Evaluation, evaluate
@@ -65,7 +66,7 @@ class Margins:
 
 
 @dataclass(frozen=True)
-class Check:
+class GateCheck:
     """One comparison and its verdict.
 
     Attributes:
@@ -110,7 +111,7 @@ class Gate:
     margins: Margins
     bar: Bar
     parent: Model = field(init=False)
-    checks: list[Check] = field(init=False, default_factory=list)
+    checks: list[GateCheck] = field(init=False, default_factory=list)
     notes: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -123,7 +124,7 @@ class Gate:
         self.parent = comparable_parent(self.model, self.sets)
 
     @property
-    def verdict(self) -> Check | None:
+    def failed(self) -> GateCheck | None:
         """The check that is the reason for refusing the model; None if it passed all.
 
         A wrong runtime fails the comparison with the parent too, so the runtime is blamed first.
@@ -151,10 +152,10 @@ class Gate:
             self.checks.append(self._agreement("model", self.parent, found, least))
         least = self.margins.agreement
         self.checks.append(self._agreement("runtime", self.model, found, least))
-        if self.verdict is not None:
-            raise CompiledRefused(self.verdict.refusal)
+        if self.failed is not None:
+            raise CompiledRefused(self.failed.refusal)
 
-    def _losses(self, folder: str) -> list[Check]:
+    def _losses(self, folder: str) -> list[GateCheck]:
         """Compare accuracy with the parent's; the compiled model is in the folder."""
         runtime = _references(self.parent, self.backend)[0]
         before, now = (
@@ -165,15 +166,10 @@ class Gate:
             )
         )
         reference = f"{self.parent.name} on {runtime}"
-        names = ", ".join(data.name for data in self.sets)
-        old, new = ([found.map50_95 for found in each] for each in (before, now))
-        whole = check_loss(reference, self.model.name, names, old, new, self.margins.loss)
-        losses = class_losses(self.model.classes, before, now)
-        unproven = without_evidence(self.model.classes, losses)
-        if unproven:
-            self.notes.append(evidence_note(unproven, names))
-        most = self.margins.class_loss
-        return [whole, *check_classes(reference, self.model.name, losses, most)]
+        checks, losses = check_accuracy(reference, self.model, before, now, self.margins)
+        if unproven := without_evidence(self.model.classes, losses):
+            self.notes.append(evidence_note(unproven, ", ".join(one.name for one in self.sets)))
+        return checks
 
     def _evaluation(
         self, model: Model, backend: str, data: LabelledSet, cache_dir: str
@@ -187,30 +183,27 @@ class Gate:
         reference: Model,
         found: Sequence[Detections],
         least: float,
-    ) -> Check:
+    ) -> GateCheck:
         """Compare the objects on the frames with those of another model or another runtime."""
-        name, backend = self._open(reference)
-        try:
-            with self.bar(f"{reference.name} on {name}") as progress:
-                other = detect(reference, backend, self.frames, progress)
-        finally:
-            backend.close()
+        name, other = self.reference_objects(reference)
         compared = agreement(in_classes_of(self.model, reference, other), found)
         who, frames = f"{reference.name} on {name}", len(self.frames)
         return check_agreement(judged, who, self.model.name, frames, compared, least)
 
-    def _open(self, model: Model) -> tuple[str, Backend]:
-        """Load a model into the best runtime that can be compared with."""
+    def reference_objects(self, model: Model) -> tuple[str, list[Detections]]:
+        """Objects on the frames, in the best runtime that can be compared with, and its name."""
         reasons = []
         for name in _references(model, self.backend):
-            try:
-                backend = open_backend(name, BackendSettings(self.threads))
-                backend.load(model)
-            except BackendError as error:
-                reasons.append(f"{model.name} is not compared with {name}: {error}")
-            else:
+            with ExitStack() as stack:
+                settings = BackendSettings(self.threads)
+                try:
+                    backend = stack.enter_context(open_model(name, model, settings))
+                except BackendError as error:
+                    reasons.append(f"{model.name} is not compared with {name}: {error}")
+                    continue
                 self.notes += reasons
-                return name, backend
+                progress = stack.enter_context(self.bar(f"{model.name} on {name}"))
+                return name, detect(model, backend, self.frames, progress)
         raise BackendError("; ".join(reasons))
 
 
@@ -262,7 +255,7 @@ def check_agreement(
     frames: int,
     found: Agreement,
     least: float,
-) -> Check:
+) -> GateCheck:
     """Judge how close the detections of a model are to those of its reference.
 
     Args:
@@ -275,7 +268,7 @@ def check_agreement(
     """
     objects = found.reference + found.other
     measure = f"share seen by both of {objects} objects on {frames} frames"
-    check = Check(reference, measure, round(found.share, 4), least)
+    check = GateCheck(reference, measure, round(found.share, 4), least)
     said = (
         f"on {frames} frames {model} is sure of {found.other} objects, {reference} of "
         f"{found.reference}"
@@ -297,6 +290,29 @@ def check_agreement(
     return check
 
 
+def check_accuracy(
+    reference: str,
+    model: Model,
+    before: Sequence[Evaluation],
+    now: Sequence[Evaluation],
+    margins: Margins,
+) -> tuple[list[GateCheck], list[ClassLoss]]:
+    """Judge what a model loses on labelled sets, in all and of each class.
+
+    Args:
+        reference: name of the reference.
+        model: the model.
+        before: the reference's evaluations, set by set.
+        now: the model's, on the same sets.
+        margins: what may be lost.
+    """
+    data = ", ".join(one.data for one in now)
+    old, new = ([one.map50_95 for one in each] for each in (before, now))
+    whole = check_loss(reference, model.name, data, old, new, margins.loss)
+    losses = class_losses(model.classes, before, now)
+    return [whole, *check_classes(reference, model.name, losses, margins.class_loss)], losses
+
+
 def check_loss(
     reference: str,
     model: str,
@@ -304,7 +320,7 @@ def check_loss(
     before: Sequence[float],
     now: Sequence[float],
     most: float,
-) -> Check:
+) -> GateCheck:
     """Judge how much accuracy a model loses against its reference.
 
     Args:
@@ -317,7 +333,7 @@ def check_loss(
     """
     old, new = (float(np.mean(values)) for values in (before, now))
     loss = round(old - new, 5)
-    check = Check(reference, f"mAP50-95 lost on {data}", loss, most)
+    check = GateCheck(reference, f"mAP50-95 lost on {data}", loss, most)
     found = min(map(max, zip(before, now, strict=True)))
     if found < MIN_MAP50_95:
         return replace(
@@ -338,7 +354,7 @@ def check_loss(
 
 def check_classes(
     reference: str, model: str, losses: Sequence[ClassLoss], most: float
-) -> list[Check]:
+) -> list[GateCheck]:
     """Judge what a model loses of each class that there is evidence of.
 
     Args:
@@ -353,7 +369,7 @@ def check_classes(
             continue
         data = ", ".join(one.data)
         measure = f"AP50 or recall of {one.name} lost, {one.objects} objects on {data}"
-        check = Check(reference, measure, round(one.loss, 5), most)
+        check = GateCheck(reference, measure, round(one.loss, 5), most)
         if one.loss > most:
             check = replace(
                 check,

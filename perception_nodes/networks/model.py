@@ -36,6 +36,10 @@ class ModelError(PerceptionError):
     """A model cannot be used; the text says why and what to do."""
 
 
+class ModelRefused(PerceptionError):
+    """A model can be used and is not good enough; the text says why and what to do."""
+
+
 class _Part(BaseModel):
     """A mapping in `model.yaml` whose keys are all read: an unknown one is misspelt."""
 

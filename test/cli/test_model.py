@@ -5,7 +5,9 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,13 +17,14 @@ import yaml
 from typer.testing import CliRunner
 
 from model_compression.errors import CompressionError, GateRefused
-from perception_nodes.cli import compile as cli_compile
 from perception_nodes.cli import model as cli_model
 from perception_nodes.cli.app import app
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.inference import BackendError
 from perception_nodes.drives.bag import BagError
-from perception_nodes.evaluation import DataError, gate
+from perception_nodes.evaluation import DataError, calibration, gate, model_compile
+from perception_nodes.evaluation.calibration import Calibration
+from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.graph.settings import SettingsError
@@ -75,6 +78,15 @@ def test_an_accuracy_below_the_limit_is_status_1(
     assert "below 0.5" in result.output
 
 
+def calibrate_with(monkeypatch: pytest.MonkeyPatch, calibrate: Callable[..., None]) -> None:
+    """Let another function measure the ranges."""
+
+    def tool(module: str, name: str = "") -> Any:
+        return calibrate if name == "calibrate" else compression_tool(module, name)
+
+    monkeypatch.setattr(calibration, "compression_tool", tool)
+
+
 def test_calibration_frames_go_to_the_quantizer(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,12 +95,7 @@ def test_calibration_frames_go_to_the_quantizer(
     def calibrate(folder: Path, frames: object, table: Path, out: Path | None) -> None:
         received.update(folder=folder, frames=list(frames), table=table, out=out)
 
-    real = cli_model.compression_tool
-    monkeypatch.setattr(
-        cli_model,
-        "compression_tool",
-        lambda module, name="": calibrate if name == "calibrate" else real(module, name),
-    )
+    calibrate_with(monkeypatch, calibrate)
     arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "12", "--json"]
     table, sheet = tmp_path / "t.yaml", tmp_path / "sheet.jpg"
     arguments += ["--table", str(table), "--sheet", str(sheet)]
@@ -109,9 +116,9 @@ def test_a_calibrated_model_that_loses_too_much_is_not_written(
 ) -> None:
     label(drive, "car", "0.5 0.5 0.1 0.1")
     scores = iter((0.5, 0.4))
-    real = cli_model.evaluate
+    real = calibration.evaluate
     monkeypatch.setattr(
-        cli_model,
+        calibration,
         "evaluate",
         lambda *a, **k: real(*a, **k).model_copy(update={"map50_95": next(scores)}),
     )
@@ -138,12 +145,7 @@ def test_a_calibrated_model_that_sees_nothing_on_the_frames_is_not_written(
         spoiled(out)
         table.touch()
 
-    real = cli_model.compression_tool
-    monkeypatch.setattr(
-        cli_model,
-        "compression_tool",
-        lambda module, name="": calibrate if name == "calibrate" else real(module, name),
-    )
+    calibrate_with(monkeypatch, calibrate)
     made, table = tmp_path / "made", tmp_path / "ranges.yaml"
     arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "8", *least]
     arguments += ["--table", str(table), "--out-model", str(made)]
@@ -162,11 +164,11 @@ def test_the_table_is_written_when_the_model_is_whole(
             path.touch()
 
     written: list[str] = []
-    monkeypatch.setattr(cli_model, "compression_tool", lambda *_: calibrate)
-    monkeypatch.setattr(cli_model, "load_model", lambda name: load_model("road-n"))
-    monkeypatch.setattr(cli_model, "_compared", lambda *_: {})
-    monkeypatch.setattr(cli_model, "_check_agreement", lambda *_: None)
-    monkeypatch.setattr(cli_model, "write_whole", lambda path, _: written.append(path.name))
+    calibrate_with(monkeypatch, calibrate)
+    monkeypatch.setattr(calibration, "load_model", lambda name: load_model("road-n"))
+    monkeypatch.setattr(Calibration, "_compare", lambda *_: {})
+    monkeypatch.setattr(Calibration, "_compare_objects", lambda *_: None)
+    monkeypatch.setattr(calibration, "write_whole", lambda path, _: written.append(path.name))
     arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "8"]
     arguments += ["--table", str(tmp_path / "t.yaml"), "--out-model", str(tmp_path / "made")]
     result = run(app, ["model", "calibrate", "road-n", *arguments])
@@ -242,7 +244,7 @@ def test_a_float_model_is_compared_with_another_runtime(root: Path, cache: Path)
 def test_a_model_that_detects_nothing_is_refused_and_its_worst_layer_named(
     root: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_compile, "FRAMES_FOR_COSTS", 1)
+    monkeypatch.setattr(model_compile, "FRAMES_FOR_COSTS", 1)
     model = spoiled(tmp_path / "spoiled")
     result = run(app, [*compile_arguments(root, model), "--json"])
     assert result.exit_code == 1, result.output
@@ -273,7 +275,7 @@ def test_labels_decide_where_there_are_some(
         "evaluate",
         lambda model, *a: real(model, *a).model_copy(update={"map50_95": scores[model.name]}),
     )
-    monkeypatch.setattr(cli_compile, "_layer_costs", lambda *a: {})
+    monkeypatch.setattr(model_compile, "layer_costs", lambda *a: {})
     result = run(app, [*COMPILE, "--json", "--data", str(drive.parent), "--max-loss", max_loss])
     assert result.exit_code == status, result.output
     facts = json.loads(result.stdout)
@@ -296,11 +298,11 @@ def test_a_model_is_checked_on_the_images_of_the_set_alone(drive: Path) -> None:
     content = {"images": images, "annotations": boxes, "categories": [{"id": 0, "name": "car"}]}
     (drive / "set.json").write_text(json.dumps(content))
     sets = read_sets([drive / "set.json"], None)
-    source = cli_compile._places(load_model("road-n"), [], [], [*sets, *sets])
+    source = model_compile.frames_to_check(load_model("road-n"), [], [], [*sets, *sets])
     wanted = [str(drive / name) for name in names]
     assert [name for name, _ in source.frames()] == wanted
     assert source.count() == 2
-    assert cli_compile._places(load_model("road-n"), [], [drive], sets).count() == 6
+    assert model_compile.frames_to_check(load_model("road-n"), [], [drive], sets).count() == 6
 
 
 def test_dark_frames_prove_nothing(cache: Path, tmp_path: Path) -> None:
@@ -325,7 +327,7 @@ def test_without_the_sample_drive_frames_are_asked_for(
 
 def test_a_missing_tool_says_how_to_get_it() -> None:
     with pytest.raises(SettingsError, match="make compression installs what it needs"):
-        cli_model.compression_tool("model_compression.nowhere")
+        compression_tool("model_compression.nowhere")
 
 
 def test_a_refused_gate_is_status_1_and_a_bad_configuration_2(
@@ -336,8 +338,7 @@ def test_a_refused_gate_is_status_1_and_a_bad_configuration_2(
     def compress(config: Path, work: Path, until: str | None) -> None:
         raise raised.pop(0)
 
-    tools = {"GateRefused": GateRefused, "compress": compress}
-    monkeypatch.setattr(cli_model, "compression_tool", lambda module, name: tools[name])
+    monkeypatch.setattr(cli_model, "compression_tool", lambda *_: compress)
     arguments = ["model", "compress", "x.yaml", "--out", str(tmp_path)]
     result = run(app, arguments)
     assert result.exit_code == 1 and "loses 0.1" in result.output

@@ -128,7 +128,7 @@ def test_layers_are_kept_float_until_it_is_enough(frames, tmp_path, monkeypatch)
     refusals = iter(["too little", "too little", ""])
 
     def judged(*_arguments):
-        return trials.Check("float", "share", 0.5, 0.8, refusal=next(refusals))
+        return trials.GateCheck("float", "share", 0.5, 0.8, refusal=next(refusals))
 
     monkeypatch.setattr(imported, "quantizer_for", counting)
     monkeypatch.setattr(trials, "check_agreement", judged)

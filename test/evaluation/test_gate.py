@@ -10,8 +10,8 @@ import pytest
 from perception_nodes.evaluation import DataError
 from perception_nodes.evaluation.agreement import Agreement
 from perception_nodes.evaluation.gate import (
-    Check,
     Gate,
+    GateCheck,
     Margins,
     check_agreement,
     check_loss,
@@ -58,10 +58,10 @@ def test_a_set_on_which_the_reference_finds_nothing_proves_nothing() -> None:
 
 def test_the_runtime_is_blamed_before_the_model_and_that_before_the_frames() -> None:
     judged = gate()
-    assert judged.verdict is None
+    assert judged.failed is None
     for at_fault in ("", "frames", "model", "runtime"):
-        judged.checks.append(Check("r", "m", 0, 1, "why", at_fault))
-        assert (judged.verdict.at_fault if judged.verdict else "") == at_fault
+        judged.checks.append(GateCheck("r", "m", 0, 1, "why", at_fault))
+        assert (judged.failed.at_fault if judged.failed else "") == at_fault
 
 
 def test_a_parent_is_the_named_one_and_a_float_model_its_own() -> None:
@@ -99,8 +99,7 @@ def test_a_parent_of_another_size_needs_labels() -> None:
 )
 def test_no_runtime_is_its_own_reference(name: str, backend: str, reference: str) -> None:
     judged = gate(name, backend)
-    found, opened = judged._open(judged.model)
-    opened.close()
+    found, _ = judged.reference_objects(judged.model)
     assert (found, judged.notes) == (reference, [])
 
 
@@ -111,8 +110,7 @@ def test_without_the_golden_models_package_the_next_best_is_taken_and_told(
     for module in ("golden", "qdq"):
         monkeypatch.delitem(sys.modules, f"perception_nodes.backends.{module}", raising=False)
     judged = gate("road-xs")
-    found, opened = judged._open(judged.model)
-    opened.close()
+    found, _ = judged.reference_objects(judged.model)
     assert found == "onnxruntime"
     assert "not compared with golden" in judged.notes[0]
     assert "pip install onnx" in judged.notes[0]

@@ -7,24 +7,22 @@ import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import numpy as np
 import onnx
 import openvino
 import pytest
-import typer
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 from toy_detectors import GREY, cells, detector, written
 from typer.testing import CliRunner
 
-from perception_nodes.cli import import_model
 from perception_nodes.cli.app import app
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import Detections
+from perception_nodes.evaluation.model_import import objects_in
 from perception_nodes.networks.importer import ImportOptions, understand
-from perception_nodes.networks.model import ModelError, load_model
+from perception_nodes.networks.model import ModelError, ModelRefused, load_model
 
 STRIDES = (8, 16, 32)
 NAMES = ["car", "bus", "truck"]
@@ -233,7 +231,7 @@ def test_a_wrong_option_writes_nothing(arguments, text, tmp_path):
 
 
 def test_a_missing_package_is_told(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "perception_nodes.networks.importer", None)
+    monkeypatch.setitem(sys.modules, "perception_nodes.evaluation.model_import", None)
     said = command(tmp_path / "it.onnx", "--out", tmp_path / "models", status=2)
     assert "pip install onnx" in said
 
@@ -354,19 +352,17 @@ def test_boxes_that_are_no_corners_in_pixels_are_refused(outputs, text, tmp_path
 @pytest.mark.parametrize(
     ("dead", "step_px", "refused"), [(True, 0.1, True), (True, 5, False), (False, 0.1, False)]
 )
-def test_a_network_with_dead_layers_has_to_see_what_changes(monkeypatch, dead, step_px, refused):
+def test_a_network_with_dead_layers_has_to_see_what_changes(dead, step_px, refused):
     boxes = np.array([[10, 10, 20, 20]], np.float32)
     found = [
         Detections(boxes + i * step_px, np.ones(1, np.float32), np.zeros(1, int)) for i in range(3)
     ]
-    monkeypatch.setattr(import_model, "detect", lambda *_: found)
-    monkeypatch.setattr(import_model, "open_model", lambda *_: MagicMock())
-    model, frames = SimpleNamespace(name="it", classes=["car"]), [("", boxes)] * 3
+    model = SimpleNamespace(name="it", classes=["car"])
     if refused:
-        with pytest.raises(typer.Exit):
-            import_model._tried(model, frames, dead)
+        with pytest.raises(ModelRefused, match="finds the same in all 3 frames"):
+            objects_in(model, found, dead)
     else:
-        import_model._tried(model, frames, dead)
+        assert objects_in(model, found, dead) == "3 car"
 
 
 def test_a_list_of_names_may_be_long(tmp_path):
@@ -379,7 +375,7 @@ def test_a_list_of_names_may_be_long(tmp_path):
 def test_a_checkpoint_is_the_file_that_is_named(tmp_path, monkeypatch):
     """And not the ONNX file that was made of it, which nobody has."""
     path = written(detector(grid()), tmp_path / "exported.onnx")
-    tool = "perception_nodes.cli.import_model.compression_tool"
+    tool = "perception_nodes.evaluation.model_import.compression_tool"
     monkeypatch.setattr(tool, lambda *names: lambda file, size, folder: path)
     checkpoint = tmp_path / "IT.PT"
     checkpoint.write_bytes(b"a checkpoint")

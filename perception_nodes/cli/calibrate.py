@@ -1,0 +1,103 @@
+"""`perception model calibrate`: the ranges of an 8-bit model, measured on frames that differ."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perception_nodes.cli.common import (
+    DataRoot,
+    JsonFlag,
+    ModelName,
+    check_folder,
+    check_writable,
+    progress_bar,
+    say,
+)
+from perception_nodes.cli.model_options import (
+    Bags,
+    ComparedData,
+    FramesLicense,
+    Images,
+    refusals,
+    share,
+)
+from perception_nodes.evaluation.calibration import MIN_AGREEMENT, Calibration
+from perception_nodes.evaluation.datasets import read_sets
+from perception_nodes.evaluation.gate import Margins
+from perception_nodes.evaluation.matching import require_pycocotools
+from perception_nodes.graph.settings import SettingsError
+from perception_nodes.networks.model import load_model
+
+FrameCount = Annotated[
+    int, typer.Option(min=8, max=100_000, help="Number of frames to calibrate on.")
+]
+OutModel = Annotated[Path | None, typer.Option(help="Write the folder of the 8-bit model here.")]
+Table = Annotated[
+    Path | None, typer.Option(help="Write the ranges here; by default calibration/int8/NAME.yaml.")
+]
+Sheet = Annotated[Path | None, typer.Option(help="Write a JPEG contact sheet of the frames here.")]
+MaxLoss = Annotated[
+    float,
+    share(
+        "How much mAP50-95 the new model may lose on a set; if it loses more, or much of a class, "
+        "it is not written and the exit status is 1."
+    ),
+]
+MinAgreement = Annotated[
+    float | None,
+    share(
+        "Share of objects on the frames that the new model and its float model must both see, else "
+        f"as above: by default {MIN_AGREEMENT:g}, and {Margins.parent_agreement:g} where MODEL has "
+        "8 bits and its parent is the float model."
+    ),
+]
+
+
+def calibrate_command(
+    model: ModelName,
+    bag: Bags = None,
+    images: Images = None,
+    frames: FrameCount = 256,
+    frames_license: FramesLicense = "",
+    out_model: OutModel = None,
+    table: Table = None,
+    sheet: Sheet = None,
+    data: ComparedData = None,
+    root: DataRoot = None,
+    max_loss: MaxLoss = 0.01,
+    min_agreement: MinAgreement = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Choose frames that differ, and measure the ranges of an 8-bit network on them.
+
+    Frames at equal steps of a drive mostly show the same road. Here each frame chosen is the one
+    that differs most from the frames already chosen, and near duplicates are left out.
+
+    A new model is written if it sees on --data what MODEL sees, or without --data if it sees on the
+    frames what its float model sees.
+
+    Example: perception model calibrate dense-416x256 --bag drives/rain --bag drives/night
+    """
+    if data and out_model is None:
+        raise SettingsError("--data compares the new model with the old one: give --out-model too")
+    if frames_license and out_model is None:
+        raise SettingsError("--frames-license is kept in the new model: give --out-model too")
+    if data:
+        require_pycocotools()
+    subject = load_model(model)
+    path = table or Path("calibration/int8") / f"{subject.name}.yaml"
+    check_writable(path, "--table")
+    check_writable(sheet, "--sheet")
+    check_folder(out_model, "--out-model")
+    sets = read_sets(data or [], root)
+    calibration = Calibration(
+        subject, path, out_model, sets, max_loss, min_agreement, frames_license, progress_bar, say
+    )
+    with refusals():
+        facts = calibration.run(bag or [], images or [], frames, sheet)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        say(f"Written to {path}" + (f" and {out_model}" if out_model else ""))
