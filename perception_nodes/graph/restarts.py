@@ -2,12 +2,7 @@
 
 from collections import deque
 
-WINDOW_S = 60.0
-AT_ONCE = 5
-"""Up to this many deaths of a process within the window, it is restarted at once."""
-DELAY_S = 1.0
-"""From then on it is restarted after this time: a process that dies again and again must not take
-the processor from the others."""
+from perception_nodes.core import failover
 
 
 class Restarts:
@@ -37,6 +32,6 @@ class Restarts:
         """
         deaths_s = self._deaths_s.setdefault(name, deque())
         deaths_s.append(now_s)
-        while now_s - deaths_s[0] > WINDOW_S:
+        while now_s - deaths_s[0] > failover.DEATHS_WITHIN_S:
             deaths_s.popleft()
-        return len(deaths_s), 0.0 if len(deaths_s) <= AT_ONCE else DELAY_S
+        return len(deaths_s), 0.0 if len(deaths_s) <= failover.AT_ONCE else failover.DELAY_S

@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from perception_nodes.core import failover
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.node_spec import NodeSpec
-from perception_nodes.graph.restarts import DELAY_S, Restarts
+from perception_nodes.graph.restarts import Restarts
 from perception_nodes.graph.ros_packages import require_ros_packages
 from perception_nodes.system.awake import AwakeProcessors
 from perception_nodes.system.environment import die_with_parent
@@ -23,22 +24,14 @@ from perception_nodes.transport.claim import Claim
 from perception_nodes.transport.fastdds import sweep_segments
 from perception_nodes.transport.remains import forget, sweep
 
-POLL_S = 0.05
 STOP_TIMEOUT_S = 5.0
 STANDBYS_AFTER_S = 1.5
 """Standbys are started so much later than the nodes that are to work at once, and that need the
 processors until then."""
-STOPPED_S = 1.0
-"""A process that is stopped (SIGSTOP) for this long is killed and started again. Other processes
-notice a hang sooner, but only that of a process that has given a sign of life before."""
-AWAY_S = 0.5
-"""If we look at the processes no sooner than this, we were stopped or starved ourselves."""
 START_FAILED = 2
 """Exit status of a node that could not start; one that fails later has another. At the first start
 this ends the graph, unless it can do without, since a restart would not help; later the cause may
 be something that goes away, such as memory that others hold."""
-STANDBY_AGAIN_S = 10.0
-"""A standby that could not start is tried again after this time: each try loads the models."""
 
 
 class GraphFailure(PerceptionError):
@@ -169,7 +162,9 @@ class Supervisor:
         try:
             return self._start(spec)
         except (OSError, subprocess.SubprocessError) as error:
-            self._say(f"{spec.name} cannot be started: {error}; tried again in {DELAY_S:g} s")
+            self._say(
+                f"{spec.name} cannot be started: {error}; tried again in {failover.DELAY_S:g} s"
+            )
             return None
 
     def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
@@ -201,7 +196,7 @@ class Supervisor:
             while self._standbys and time.monotonic() >= self._standbys_at_s:
                 standby = self._start_if_possible(self._standbys[0])
                 if standby is None:
-                    self._standbys_at_s = time.monotonic() + DELAY_S
+                    self._standbys_at_s = time.monotonic() + failover.DELAY_S
                 else:
                     self.processes.append((self._standbys.pop(0), standby))
             for index, (spec, process) in enumerate(self.processes):
@@ -231,11 +226,11 @@ class Supervisor:
                 if time.monotonic() >= self._restart_at_s[spec.name]:
                     again = self._start_if_possible(spec)
                     if again is None:
-                        self._restart_at_s[spec.name] = time.monotonic() + DELAY_S
+                        self._restart_at_s[spec.name] = time.monotonic() + failover.DELAY_S
                     else:
                         del self._restart_at_s[spec.name]
                         self.processes[index] = (spec, again)
-            time.sleep(POLL_S)
+            time.sleep(failover.SUPERVISOR_LOOK_S)
         return False
 
     def _is_to_stop(self) -> bool:
@@ -245,13 +240,13 @@ class Supervisor:
 
     def _kill_stopped(self, spec: NodeSpec, process: subprocess.Popen[bytes]) -> None:
         now_s = time.monotonic()
-        if now_s - self._looked_s > AWAY_S:
+        if now_s - self._looked_s > failover.AWAY_S:
             self._running_s.clear()  # we were stopped ourselves, and perhaps all others with us
         self._looked_s = now_s
         since_s = self._running_s.setdefault(spec.name, now_s)
         if not spec.restarted or not is_stopped(process.pid):
             self._running_s[spec.name] = now_s
-        elif now_s - since_s > STOPPED_S:
+        elif now_s - since_s > failover.STOPPED_S:
             process.kill()
 
     def _is_done_without(self, spec: NodeSpec, status: int) -> bool:
@@ -267,7 +262,7 @@ class Supervisor:
         now_s = time.monotonic()
         deaths, delay_s = self._restarts.note_death(spec.name, now_s)
         if spec.stands_by and status == START_FAILED:
-            delay_s = STANDBY_AGAIN_S
+            delay_s = failover.STANDBY_AGAIN_S
         when = f"in {delay_s:g} s, {deaths} deaths within a minute" if delay_s else "at once"
         self._say(f"{ended} and is started again {when}")
         return now_s + delay_s

@@ -15,6 +15,7 @@ from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from perception_nodes.core.errors import PerceptionError
+from perception_nodes.core.failover import LONG_NS
 from perception_nodes.graph.config import Settings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import protected
@@ -24,8 +25,6 @@ from perception_nodes.system.realtime import RealTime
 from perception_nodes.transport.memory import reserve
 from perception_nodes.transport.shm import Endpoint
 
-LONG_NS = 3_000_000_000
-"""How long a process may be silent while it does something that is done once and takes long."""
 IDLE_WAIT_MS = 8.0
 """With kernel ticks of 4 ms it takes 12 ms, rarely 16."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -8,6 +8,7 @@ from functools import partial
 from perception_nodes.backends.contract import BackendSettings
 from perception_nodes.backends.serving import Serving
 from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.core.failover import LONG_NS, PATIENCE_FACTOR
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.pipeline import detect_together
 from perception_nodes.core.scheduler import Scheduler, Turn
@@ -15,7 +16,7 @@ from perception_nodes.graph.config import DetectorSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import VISION_INFO
 from perception_nodes.networks.model import load_model
-from perception_nodes.nodes.base import IDLE_WAIT_MS, LONG_NS
+from perception_nodes.nodes.base import IDLE_WAIT_MS
 from perception_nodes.nodes.lane import Lane
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.nodes.running import run_node
@@ -24,8 +25,6 @@ from perception_nodes.nodes.watchdog_substitute import WatchdogSubstitute
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.realtime import RANKS
 
-PATIENCE_FACTOR = 4
-"""A call that takes this many times as long as the slowest one should take counts as a hang."""
 FOREVER_NS = 1 << 62
 
 

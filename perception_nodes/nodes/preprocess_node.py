@@ -9,6 +9,7 @@ from perception_nodes.cameras.awaited import Trouble, channel_trouble, trouble_o
 from perception_nodes.cameras.channel import camera_reader, camera_senders
 from perception_nodes.cameras.intake import Intake
 from perception_nodes.core.budget import Budget
+from perception_nodes.core.failover import MS
 from perception_nodes.core.frame import FrameRejected
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.networks.model import load_model
@@ -27,7 +28,6 @@ from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr_reader import Buffer, read_header
 from perception_nodes.video.packet_decoder import VideoDecoder
-from perception_nodes.watchdog.faults import MS
 
 
 class PreprocessNode(RedundantNode):

@@ -9,20 +9,18 @@ from itertools import count
 
 from rclpy.lifecycle import State, TransitionCallbackReturn
 
+from perception_nodes.core.failover import (
+    DISCOVERY_NS,
+    LONG_NS,
+    SIGN_SHARE,
+    STANDBY_LOOK_NS,
+    STARVED_NS,
+)
 from perception_nodes.core.records import Heartbeat, Takeover
-from perception_nodes.nodes.base import LONG_NS, PerceptionNode
+from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.transport import channels
 from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.lease import Lease
-from perception_nodes.watchdog.faults import MS, FaultLimits
-
-TICK_NS = 8_000_000
-"""How often a standby looks at one that is silent for too long; it notices its end at once."""
-SIGN_SHARE = 0.6
-"""Share of its patience after which a standby gives a sign of life."""
-DISCOVERY_NS = 1_000_000_000
-"""A process that has just started waits at most this long until its predecessor's listeners have
-discovered it: before that it would publish to nobody."""
 
 
 @dataclass(frozen=True)
@@ -165,11 +163,11 @@ class RedundantNode(PerceptionNode):
         now_ns = time.monotonic_ns()
         # Before that the one that works cannot be found to hang.
         wait_ns = min(self.lease.patient_until_ns - now_ns, SIGN_SHARE * self.records.patience_ns)
-        wait_ns = max(wait_ns, TICK_NS)
+        wait_ns = max(wait_ns, STANDBY_LOOK_NS)
         due_ns = now_ns + wait_ns
         self.lease.wait(wait_ns / 1e6)
         now_ns = time.monotonic_ns()
-        if now_ns - due_ns > FaultLimits.starved_ms * MS:
+        if now_ns - due_ns > STARVED_NS:
             # What kept us from running may have kept the other process from running too.
             self._judge_from_ns = now_ns + self.records.patience_ns
         if now_ns < self._joined_ns + DISCOVERY_NS:

@@ -8,10 +8,17 @@ from rclpy.lifecycle import State, TransitionCallbackReturn
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
+from perception_nodes.core.failover import (
+    HEARD_WITHIN_NS,
+    LONG_NS,
+    MS,
+    SILENT_WITHIN_NS,
+    WATCHDOG_LOOK_NS,
+)
 from perception_nodes.graph.config import WatchdogSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes.account_topics import AccountTopics
-from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, LONG_NS, PerceptionNode, Period
+from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, PerceptionNode, Period
 from perception_nodes.nodes.periodic_topic import PERIOD_NS, PeriodicTopic
 from perception_nodes.nodes.running import run_node
 from perception_nodes.nodes.watchdog_substitute import VOICE
@@ -21,15 +28,6 @@ from perception_nodes.transport.lease import Lease
 from perception_nodes.watchdog.audience import Audience
 from perception_nodes.watchdog.guard import ROLE
 from perception_nodes.watchdog.safe_stop import SafeStop
-
-LOOK_MS = 20.0
-"""Outcomes wake us. This is how long it takes to notice that a process has died or is silent; from
-then on we look more often."""
-HEARD_WITHIN_NS = 5_000_000_000
-"""One that starts while another process speaks in its place lets it go on for at most this long,
-until all who listen to that one have discovered us."""
-SILENT_WITHIN_NS = 100_000_000
-"""From our first sign of life on, it has so long to fall silent before we speak."""
 
 
 class WatchdogNode(PerceptionNode):
@@ -95,11 +93,11 @@ class WatchdogNode(PerceptionNode):
 
     def step(self) -> None:
         """Bring the accounts up to date, and say that we are alive."""
-        wait_ms = IDLE_WAIT_MS if any(t.account.roster.silent() for t in self._topics) else LOOK_MS
-        self._waiter.wait(wait_ms)
+        is_one_silent = any(topics.account.roster.silent() for topics in self._topics)
+        self._waiter.wait(IDLE_WAIT_MS if is_one_silent else WATCHDOG_LOOK_NS / MS)
         now_ns = time.monotonic_ns()
         speaks = self._sign(self._patience_ns)
-        due_ns, self._due_ns = self._due_ns or now_ns, now_ns + 2 * round(LOOK_MS * 1e6)
+        due_ns, self._due_ns = self._due_ns or now_ns, now_ns + 2 * WATCHDOG_LOOK_NS
         steps = [topics.step(now_ns, due_ns, speaks) for topics in self._topics]
         if speaks:
             self._publish_safe_stop()

@@ -9,6 +9,7 @@ from perception_interfaces.msg import Health as HealthMessage
 from perception_interfaces.msg import Protected
 from std_msgs.msg import Bool
 
+from perception_nodes.core.failover import TURN_NS
 from perception_nodes.core.health import HealthMode
 from perception_nodes.core.records import WatchdogGone
 from perception_nodes.graph.topics import HEALTH, protected
@@ -22,7 +23,6 @@ from perception_nodes.watchdog.guard import ROLE, WatchdogGuard
 VOICE = "voice"
 """The role of the one who speaks."""
 OTHERS = ("detector", "preprocess")
-TURN_NS = 20_000_000
 
 
 class WatchdogSubstitute:

@@ -74,7 +74,7 @@ class Lease:
         self.note = self._mapped.value
         self.held = False
         self._holder: Process | None = None
-        self._killed: Process | None = None
+        self._killed = 0
         self._judge = HangJudge()
 
     @property
@@ -85,13 +85,7 @@ class Lease:
     @property
     def is_taken(self) -> bool:
         """Whether a living process of this graph holds it."""
-        process = self.note.process if self.is_of_this_life else 0
-        holder = open_process(process) if process else None
-        if holder is None:
-            return False
-        alive = holder.is_alive()
-        holder.close()
-        return alive
+        return self.is_of_this_life and self._living_holder() is not None
 
     @property
     def listeners(self) -> int:
@@ -106,14 +100,11 @@ class Lease:
 
     def wait(self, timeout_ms: float) -> None:
         """Wait for the holder's end until the timeout; without a holder, for all of that time."""
-        pid = self.note.process
-        if self._holder is None or self._holder.pid != pid:
-            self._forget_holder()
-            self._holder = open_process(pid) if pid else None
-        if self._holder is None or not self._holder.is_alive():
+        holder = self._living_holder()
+        if holder is None:
             time.sleep(timeout_ms / 1e3)
         else:
-            self._holder.wait(timeout_ms)
+            holder.wait(timeout_ms)
 
     def acquire(self, patience_ns: int) -> Takeover | None:
         """Take the right to work, if no process has it.
@@ -134,8 +125,7 @@ class Lease:
             note.life = self._life
         record = Takeover(predecessor=note.process, newest_ns=note.ingested_ns)
         if note.process:
-            killed = self._killed is not None and self._killed.pid == note.process
-            how = "hung and was killed" if killed else "died"
+            how = "hung and was killed" if self._killed == note.process else "died"
             record.reason = (
                 f"{self._role} {note.process} {how}; {os.getpid()} took over "
                 f"{(now_ns - note.alive_ns) / 1e6:.0f} ms after its last sign of life"
@@ -143,7 +133,7 @@ class Lease:
             if note.unended:
                 record.held_process, record.held_sequence = note.ingest_process, note.sequence
                 record.reason += MAY_BE_OUT if note.unended == PUBLISHING else b""
-        self._forget_killed()
+        self._killed = 0
         note.unended, note.process = 0, os.getpid()
         self.held = True
         self.sign(patience_ns)
@@ -207,26 +197,20 @@ class Lease:
         note = self.note
         alive_ns, patience_ns, pid = note.alive_ns, note.patience_ns, note.process
         silent_ns = time.monotonic_ns() - alive_ns
-        if silent_ns <= patience_ns or not pid:
+        if silent_ns <= patience_ns or not pid or self._killed == pid:
             return
-        if self._killed is not None and self._killed.pid == pid:
+        holder = self._living_holder()
+        if holder is None:
             return
-        process = open_process(pid)
-        if process is None:
-            return
-        # The open handle cannot come to mean another process; that it is still the holder is
-        # checked below.
-        hung = self._judge.update(alive_ns, silent_ns, patience_ns, note.spent_ns, process.look)
+        hung = self._judge.update(alive_ns, silent_ns, patience_ns, note.spent_ns, holder.look)
         if hung and not runs_at_once(self._judge.sleeps_on):
             self._judge.excuse()
             hung = False
-        # It may have given a sign of life while we looked.
-        if hung and (note.alive_ns, note.process) == (alive_ns, pid):
-            process.kill()
-            self._forget_killed()
-            self._killed = process
-        else:
-            process.close()
+        # It may have given a sign of life while we looked, or another one may hold the lease: the
+        # open handle cannot come to mean another process.
+        if hung and (note.alive_ns, note.process) == (alive_ns, holder.pid):
+            holder.kill()
+            self._killed = pid
 
     def release(self) -> bool:
         """Give up the right to work, if we have it.
@@ -246,17 +230,20 @@ class Lease:
     def close(self) -> None:
         """Release it and close the file."""
         self.release()
-        self._forget_killed()
         self._forget_holder()
         del self.note
         self._mapped.close()
+
+    def _living_holder(self) -> Process | None:
+        pid = self.note.process
+        if self._holder is None or self._holder.pid != pid:
+            self._forget_holder()
+            self._holder = open_process(pid) if pid else None
+        if self._holder is not None and not self._holder.is_alive():
+            self._forget_holder()  # another process may have its number
+        return self._holder
 
     def _forget_holder(self) -> None:
         if self._holder is not None:
             self._holder.close()
             self._holder = None
-
-    def _forget_killed(self) -> None:
-        if self._killed is not None:
-            self._killed.close()
-            self._killed = None

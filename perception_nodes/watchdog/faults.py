@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from perception_nodes.core.failover import MS, STARVED_NS
 from perception_nodes.core.frame import FrameFlag, FrameRecord
 from perception_nodes.core.health import HealthMode
-
-MS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class FaultLimits:
     empty_frames: int = 300
     memory_growth_mb: float = 64.0
     memory_window_s: float = 60.0
-    starved_ms: float = 20.0
+    starved_ms: float = STARVED_NS / MS
     window_frames: int = 60
     hold_ms: float = 1000.0
 

@@ -3,20 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from perception_nodes.core.failover import ABSENT_AFTER_PATIENCES, KILLED_AFTER_NS, MS
 from perception_nodes.core.frame import Record
 from perception_nodes.core.health import HealthMode
 from perception_nodes.core.records import Left
 from perception_nodes.system.hanging import HangJudge
 from perception_nodes.system.processes import Process
-from perception_nodes.watchdog.faults import MS, Fault
-
-KILLED_AFTER_NS = 1_000_000_000
-"""A process that has been hanging for so long is killed. The hang is reported at once and a standby
-takes over at once; but a process that was merely starved recovers sooner than a new one starts."""
-
-ABSENT_AFTER_PATIENCES = 10
-"""One that is kept from running, and silent for this many times its patience, counts as missing:
-whoever relies on it must know. It is not killed for it."""
+from perception_nodes.watchdog.faults import Fault
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 import pytest
 
-from perception_nodes.graph.restarts import AT_ONCE, DELAY_S, WINDOW_S, Restarts
+from perception_nodes.core.failover import AT_ONCE, DEATHS_WITHIN_S, DELAY_S
+from perception_nodes.graph.restarts import Restarts
 
 
 @pytest.mark.parametrize("crashes", [25, 240])
@@ -18,7 +19,7 @@ def test_many_within_a_minute_are_delayed_until_the_minute_is_over():
     found = [restarts.note_death("a", 0.1 * n) for n in range(AT_ONCE + 3)]
     delays_s = [0.0] * AT_ONCE + [DELAY_S] * 3
     assert found == list(enumerate(delays_s, 1))
-    assert restarts.note_death("a", 2 * WINDOW_S) == (1, 0.0)
+    assert restarts.note_death("a", 2 * DEATHS_WITHIN_S) == (1, 0.0)
 
 
 def test_each_process_has_its_own():

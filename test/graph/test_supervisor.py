@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import pytest
 from observe import children, is_alive, until
 
-from perception_nodes.graph import restarts, supervisor
-from perception_nodes.graph.restarts import AT_ONCE
-from perception_nodes.graph.supervisor import POLL_S, STOPPED_S, GraphFailure, Supervisor
+from perception_nodes.core import failover
+from perception_nodes.core.failover import AT_ONCE, STOPPED_S, SUPERVISOR_LOOK_S
+from perception_nodes.graph import supervisor
+from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.system.processes import Process
 from perception_nodes.system.signals import FROM_TERMINAL, STOPPING
 from perception_nodes.transport.domain import own_prefix
@@ -125,7 +126,7 @@ def graph(tmp_path, log, monkeypatch):
     """Makes a graph of stand-ins, given as manners by name."""
     (tmp_path / "stand_in.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(supervisor, "POLL_S", 0.005)
+    monkeypatch.setattr(failover, "SUPERVISOR_LOOK_S", 0.005)
     before = children(os.getpid())
 
     def make(ends=(), restarted=(), stop_timeout_s=TIMEOUT_S, while_alive=None, **manners):
@@ -253,7 +254,7 @@ def test_a_node_that_dies_is_started_again(graph, log):
 
 
 def test_one_that_is_stopped_is_replaced(graph, log, monkeypatch):
-    monkeypatch.setattr(supervisor, "STOPPED_S", 0.1)
+    monkeypatch.setattr(failover, "STOPPED_S", 0.1)
     with graph(restarted=["detector"], a="run", detector="run") as running:
         log.wait_for(2)
         os.kill(log.process("detector"), signal.SIGSTOP)
@@ -281,8 +282,8 @@ def test_who_was_stopped_himself_does_not_blame_the_others(monkeypatch, away_s, 
     judge = Supervisor([])
 
     def look(seconds):
-        for _ in range(round(seconds / POLL_S)):
-            clock.now_s += POLL_S
+        for _ in range(round(seconds / SUPERVISOR_LOOK_S)):
+            clock.now_s += SUPERVISOR_LOOK_S
             judge._kill_stopped(spec, process)
 
     look(1.0)
@@ -297,7 +298,7 @@ def test_who_was_stopped_himself_does_not_blame_the_others(monkeypatch, away_s, 
 
 
 def test_one_that_dies_again_and_again_is_started_more_slowly(graph, log, monkeypatch, capfd):
-    monkeypatch.setattr(restarts, "DELAY_S", 0.5)
+    monkeypatch.setattr(failover, "DELAY_S", 0.5)
     with graph(restarted=["detector"], detector="crash") as running:
 
         def stop():
@@ -348,7 +349,7 @@ def test_one_that_only_shows_and_cannot_start_is_left_out(graph, log, capfd):
 
         def end():
             while "page ended with status 2 and is not started again" not in capfd.readouterr().err:
-                time.sleep(POLL_S)
+                time.sleep(SUPERVISOR_LOOK_S)
             log.wait_for(2)
             os.kill(log.process("detector"), signal.SIGUSR1)
 
@@ -365,7 +366,7 @@ def test_a_standby_that_cannot_start_does_not_end_the_graph(graph, log, capfd, m
         def end():
             wanted = "detector_standby ended with status 2 and is started again in 10 s"
             while wanted not in capfd.readouterr().err:
-                time.sleep(POLL_S)
+                time.sleep(SUPERVISOR_LOOK_S)
             running.stop()
 
         threading.Thread(target=end).start()
@@ -420,7 +421,7 @@ def test_a_node_that_hangs_is_killed_after_the_timeout(graph, log):
 def test_where_there_is_no_room_for_a_process_the_others_go_on(
     graph, log, monkeypatch, capfd, name, manners
 ):
-    monkeypatch.setattr(supervisor, "DELAY_S", 0.05)
+    monkeypatch.setattr(failover, "DELAY_S", 0.05)
     monkeypatch.setattr(supervisor, "STANDBYS_AFTER_S", 0.1)
     real, refused = subprocess.Popen, []
 

@@ -27,9 +27,9 @@ from std_msgs.msg import Bool
 from vision_msgs.msg import VisionInfo
 
 from perception_nodes.cameras.channel import camera_writer
+from perception_nodes.core import failover
 from perception_nodes.core.frame import DetectionRecord
 from perception_nodes.core.records import Takeover, as_sent
-from perception_nodes.graph import restarts
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.system.processes import Process, open_process
@@ -230,7 +230,7 @@ def held(pid: int) -> tuple[int, int]:
 
 def with_graph(scenario: Callable[[Rig], None], **values: Any) -> None:
     """Run a scenario beside a graph that detects; the graph is waited for in this thread."""
-    delay_s, restarts.DELAY_S = restarts.DELAY_S, 0.0
+    delay_s, failover.DELAY_S = failover.DELAY_S, 0.0
     values = {"backend": "null", "source": "shm", "deadline_ms": 900.0, **values}
 
     def act(supervisor: Supervisor) -> None:
@@ -244,7 +244,7 @@ def with_graph(scenario: Callable[[Rig], None], **values: Any) -> None:
     try:
         beside(LIVE.nodes(values), act)
     finally:
-        restarts.DELAY_S = delay_s
+        failover.DELAY_S = delay_s
 
 
 def main() -> int:

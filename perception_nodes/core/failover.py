@@ -1,0 +1,105 @@
+"""What happens when a process stops working: one policy, which all who watch another one read.
+
+A process that stops is noticed by several others, each of which can do its part alone: none of
+them may be a single point of failure. `docs/faults.md` prints it.
+"""
+
+MS = 1_000_000
+
+# A silent process. How long it may be silent, its patience, is the parameter `hang_after_ms`; what
+# takes long on purpose is announced.
+PATIENCE_FACTOR = 4
+"""A detector's patience is at least this many times what its slowest inference takes."""
+LONG_NS = 3_000 * MS
+"""Patience of a process that loads or compiles. One that computes for so long without waiting for
+anything, at real-time priority, is ended by the kernel: nobody else may get the processor."""
+SIGN_SHARE = 0.6
+"""Share of its patience after which a standby gives a sign of life."""
+ABSENT_AFTER_PATIENCES = 10
+"""One that is kept from running, and silent for this many times its patience, counts as missing:
+whoever relies on it must know. It is not killed for it."""
+KILLED_AFTER_NS = 1_000 * MS
+"""The watchdog and its guards kill a process that has been hanging for so long. The hang is
+reported at once and a standby takes over at once; but a process that was merely starved recovers
+sooner than a new one starts."""
+
+# Who looks how often.
+WATCHDOG_LOOK_NS = 20 * MS
+"""Outcomes wake the watchdog. This is how long it takes to notice that a process has died or is
+silent; from then on it looks more often."""
+GUARD_LOOK_NS = 20 * MS
+"""How often detectors and their standbys look at the watchdog."""
+STANDBY_LOOK_NS = 8 * MS
+"""How often a standby looks at one that is silent for too long; it notices its end at once."""
+SUPERVISOR_LOOK_S = 0.05
+STARVED_NS = 20 * MS
+"""Who wakes later than it asked to by more than this was kept from running itself, and so perhaps
+was the one that it looks at: the silence until then does not count."""
+AWAY_S = 0.5
+"""A supervisor that looks later than this was stopped or starved itself."""
+STOPPED_S = 1.0
+"""The supervisor kills a process that is stopped (SIGSTOP) for this long. Other processes notice a
+hang sooner, but only that of a process that has given a sign of life before."""
+
+# Restarts: however many there are, a process is restarted.
+DEATHS_WITHIN_S = 60.0
+AT_ONCE = 5
+"""Up to this many deaths of a process within `DEATHS_WITHIN_S`, it is restarted at once."""
+DELAY_S = 1.0
+"""From then on it is restarted after this time: a process that dies again and again must not take
+the processor from the others."""
+STANDBY_AGAIN_S = 10.0
+"""A standby that could not start is tried again after this time: each try loads the models."""
+
+# Who works and who speaks.
+DISCOVERY_NS = 1_000 * MS
+"""A process that has just started waits at most this long until its predecessor's listeners have
+discovered it: before that it would publish to nobody."""
+TURN_NS = 20 * MS
+"""The process that works has other things to do than to speak for the watchdog: it waits this long
+for its standby to do it."""
+HEARD_WITHIN_NS = 5_000 * MS
+"""A watchdog that starts while another process speaks in its place lets it go on for at most this
+long, until all who listen to that one have discovered the watchdog."""
+SILENT_WITHIN_NS = 100 * MS
+"""From the watchdog's first sign of life on, the other has so long to fall silent."""
+
+
+def _ms(time_ns: int) -> str:
+    return f"{time_ns // MS} ms"
+
+
+_HANG, _KILL, _TURN = "`hang_after_ms`", _ms(KILLED_AFTER_NS), _ms(TURN_NS)
+_DEATH, _LOOK, _GUARD = (
+    f"{SUPERVISOR_LOOK_S * 1e3:.0f} ms",
+    _ms(WATCHDOG_LOOK_NS),
+    _ms(GUARD_LOOK_NS),
+)
+RULES = f"""
+process | stops working | noticed by | within | killed by | its work goes to
+--- | --- | --- | --- | --- | ---
+detector, preprocess | dies | its standby | at once, by its lease | – | its standby
+| | the watchdog | {_LOOK} | – |
+| hangs, or is stopped | its standby | {_HANG} | its standby, at once | its standby
+| | the watchdog | {_HANG} | the watchdog, after {_KILL} |
+| is kept from running | the watchdog | {ABSENT_AFTER_PATIENCES} × {_HANG} | nobody | nobody
+| computes on and on at real-time priority | the kernel | {_ms(LONG_NS)} | the kernel | as above
+watchdog | dies | detector, its standby | {_GUARD} | – | the standby; after {_TURN} the detector
+| hangs, or is stopped | detector, its standby | {_HANG} | they, after {_KILL} | as above
+speaker for the watchdog | dies | the other detector | at once, by its lease | – | the other one
+| hangs, or is stopped | the other detector | {_HANG} | the other one, at once | the other one
+any node | dies | the supervisor | {_DEATH} | – | –
+| is stopped | the supervisor | {STOPPED_S:g} s | the supervisor | –
+supervisor | dies | the kernel | at once | the kernel: all nodes | nobody
+"""
+RESTARTS = (
+    f"The supervisor restarts every node that has died: at once up to {AT_ONCE} times within "
+    f"{DEATHS_WITHIN_S:g} s, then after {DELAY_S:g} s each time, and a standby that cannot start "
+    f"after {STANDBY_AGAIN_S:g} s."
+)
+
+
+def as_markdown() -> str:
+    """The policy for the documentation; an empty cell repeats the one above."""
+    rows = "".join(f"| {row} |\n" for row in RULES.strip().split("\n"))
+    return f"{rows}\n{RESTARTS}\n"
