@@ -24,11 +24,9 @@ reported at once and a standby takes over at once; but a process that was merely
 sooner than a new one starts."""
 
 # Who looks how often.
-WATCHDOG_LOOK_NS = 20 * MS
-"""Outcomes wake the watchdog. This is how long it takes to notice that a process has died or is
-silent; from then on it looks more often."""
-GUARD_LOOK_NS = 20 * MS
-"""How often detectors and their standbys look at the watchdog."""
+LOOK_NS = 20 * MS
+"""How often the watchdog, which outcomes wake too, looks at the other processes, until one is
+silent; and how often detectors and their standbys look at the watchdog."""
 STANDBY_LOOK_NS = 8 * MS
 """How often a standby looks at one that is silent for too long; it notices its end at once."""
 SUPERVISOR_LOOK_S = 0.05
@@ -70,11 +68,7 @@ def _ms(time_ns: int) -> str:
 
 
 _HANG, _KILL, _TURN = "`hang_after_ms`", _ms(KILLED_AFTER_NS), _ms(TURN_NS)
-_DEATH, _LOOK, _GUARD = (
-    f"{SUPERVISOR_LOOK_S * 1e3:.0f} ms",
-    _ms(WATCHDOG_LOOK_NS),
-    _ms(GUARD_LOOK_NS),
-)
+_LOOK, _DEATH = _ms(LOOK_NS), f"{SUPERVISOR_LOOK_S * 1e3:.0f} ms"
 RULES = f"""
 process | stops working | noticed by | within | killed by | its work goes to
 --- | --- | --- | --- | --- | ---
@@ -84,7 +78,7 @@ detector, preprocess | dies | its standby | at once, by its lease | – | its st
 | | the watchdog | {_HANG} | the watchdog, after {_KILL} |
 | is kept from running | the watchdog | {ABSENT_AFTER_PATIENCES} × {_HANG} | nobody | nobody
 | computes on and on at real-time priority | the kernel | {_ms(LONG_NS)} | the kernel | as above
-watchdog | dies | detector, its standby | {_GUARD} | – | the standby; after {_TURN} the detector
+watchdog | dies | detector, its standby | {_LOOK} | – | the standby; after {_TURN} the detector
 | hangs, or is stopped | detector, its standby | {_HANG} | they, after {_KILL} | as above
 speaker for the watchdog | dies | the other detector | at once, by its lease | – | the other one
 | hangs, or is stopped | the other detector | {_HANG} | the other one, at once | the other one
@@ -92,14 +86,13 @@ any node | dies | the supervisor | {_DEATH} | – | –
 | is stopped | the supervisor | {STOPPED_S:g} s | the supervisor | –
 supervisor | dies | the kernel | at once | the kernel: all nodes | nobody
 """
-RESTARTS = (
-    f"The supervisor restarts every node that has died: at once up to {AT_ONCE} times within "
-    f"{DEATHS_WITHIN_S:g} s, then after {DELAY_S:g} s each time, and a standby that cannot start "
-    f"after {STANDBY_AGAIN_S:g} s."
-)
+RESTARTS = f"""
+The supervisor restarts every node that has died: at once up to {AT_ONCE} times within
+{DEATHS_WITHIN_S:g} s, then after {DELAY_S:g} s each time, and a standby that cannot start after
+{STANDBY_AGAIN_S:g} s.
+"""
 
 
 def as_markdown() -> str:
     """The policy for the documentation; an empty cell repeats the one above."""
-    rows = "".join(f"| {row} |\n" for row in RULES.strip().split("\n"))
-    return f"{rows}\n{RESTARTS}\n"
+    return "".join(f"| {row} |\n" for row in RULES.strip().split("\n")) + RESTARTS

@@ -65,6 +65,11 @@ class FrameFlag(IntFlag):
     FISHEYE = 4
 
 
+def fitting(text: str) -> bytes:
+    """A text as the reason of a record, cut to the room that there is for it."""
+    return text.encode(errors="replace")[: REASON_BYTES - 1]
+
+
 class FrameRejected(ValueError):
     """A frame that cannot be processed; the text says what is wrong with it."""
 
@@ -257,15 +262,10 @@ def check_slot(
 
 
 class RecordKind(IntEnum):
-    """What a record is about; each kind has a struct, see `core/records.py`."""
+    """What a record of a frame is; other kinds have a struct of their own: `core/records.py`."""
 
     ENTERED = 0
     OUTCOME = 1
-    TAKEOVER = 2
-    LEFT = 3
-    INPUT = 4
-    WATCHDOG_GONE = 5
-    HEARTBEAT = 6
 
 
 class Record(ctypes.Structure):

@@ -11,12 +11,14 @@ from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.decode import AbsurdOutput
 from perception_nodes.core.frame import (
     CROWDED,
+    REASON_BYTES,
     Detections,
     FrameHeader,
     FrameRecord,
     FrameRejected,
     FrameStatus,
     RecordKind,
+    fitting,
     placement_key,
     record_of_header,
 )
@@ -83,7 +85,7 @@ class Pipeline:
         self._chosen = models[0]
         self._without_best = 0
         self._on_trial = False
-        self._standing_in = standing_in.encode(errors="replace")[: FrameRecord.reason.size - 1]
+        self._standing_in = fitting(standing_in)
 
     def detect(
         self,
@@ -143,7 +145,7 @@ class Pipeline:
         record.detections = len(detections)
         if detections.more:
             reasons = b"; ".join(filter(None, (CROWDED, record.reason)))
-            record.reason = reasons[: FrameRecord.reason.size - 1]
+            record.reason = reasons[: REASON_BYTES - 1]
         record.postprocessed_ns = self._clock.monotonic_ns()
         self._learn(self._chosen.postprocess, record.postprocessed_ns - started_ns, record)
         return detections
@@ -271,7 +273,7 @@ class Pipeline:
         """Complete the record of a frame that has no detections because of an error."""
         self.lost = error if isinstance(error, BackendLost) else None
         record.status = FrameStatus.FAILED
-        record.reason = str(error).encode(errors="replace")[: FrameRecord.reason.size - 1]
+        record.reason = fitting(str(error))
         return record
 
     def withheld(self, record: FrameRecord) -> FrameRecord:

@@ -4,6 +4,7 @@ import re
 import time
 
 from perception_nodes.cameras.awaited import Trouble
+from perception_nodes.core.frame import fitting
 from perception_nodes.core.records import InputState
 from perception_nodes.nodes.base import Period
 from perception_nodes.nodes.redundant import RedundantNode
@@ -28,8 +29,7 @@ class CameraInput:
         if time.monotonic_ns() < self._begin_ns:
             return
         text = "" if trouble is None else str(trouble)
-        trouble_text = text.encode(errors="replace")[: InputState.trouble.size - 1]
-        self._node.records.send(InputState(trouble=trouble_text))
+        self._node.records.send(InputState(trouble=fitting(text)))
         if not text:
             if self._last:
                 self._node.get_logger().info("the camera's frames come")

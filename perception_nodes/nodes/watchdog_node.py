@@ -11,9 +11,9 @@ from std_srvs.srv import Trigger
 from perception_nodes.core.failover import (
     HEARD_WITHIN_NS,
     LONG_NS,
+    LOOK_NS,
     MS,
     SILENT_WITHIN_NS,
-    WATCHDOG_LOOK_NS,
 )
 from perception_nodes.graph.config import WatchdogSettings
 from perception_nodes.graph.settings import SettingsError
@@ -94,10 +94,10 @@ class WatchdogNode(PerceptionNode):
     def step(self) -> None:
         """Bring the accounts up to date, and say that we are alive."""
         is_one_silent = any(topics.account.roster.silent() for topics in self._topics)
-        self._waiter.wait(IDLE_WAIT_MS if is_one_silent else WATCHDOG_LOOK_NS / MS)
+        self._waiter.wait(IDLE_WAIT_MS if is_one_silent else LOOK_NS / MS)
         now_ns = time.monotonic_ns()
         speaks = self._sign(self._patience_ns)
-        due_ns, self._due_ns = self._due_ns or now_ns, now_ns + 2 * WATCHDOG_LOOK_NS
+        due_ns, self._due_ns = self._due_ns or now_ns, now_ns + 2 * LOOK_NS
         steps = [topics.step(now_ns, due_ns, speaks) for topics in self._topics]
         if speaks:
             self._publish_safe_stop()

@@ -18,6 +18,7 @@ from perception_nodes.core.frame import (
     FrameStatus,
     ImageView,
     RecordKind,
+    fitting,
 )
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.formats import check_in_place
@@ -135,5 +136,5 @@ class Ingest:
         """Complete the record of a frame that does not reach the detector."""
         record.kind = RecordKind.OUTCOME
         record.status = status
-        record.reason = reason.encode(errors="replace")[: FrameRecord.reason.size - 1]
+        record.reason = fitting(reason)
         return record

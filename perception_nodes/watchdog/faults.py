@@ -66,23 +66,6 @@ class FaultLimits:
     hold_ms: float = 1000.0
 
 
-class Held:
-    """Keeps a fault that lasts for an instant present for a while, so that it is seen."""
-
-    def __init__(self, limits: FaultLimits) -> None:
-        self._hold_ns = limits.hold_ms * MS
-        self._fault: Fault | None = None
-        self._since_ns = 0
-
-    def update(self, fault: Fault | None, now_ns: int) -> Fault | None:
-        """Take a fault that has just been found, or none; gives the one to report now."""
-        if fault is not None:
-            self._fault, self._since_ns = fault, now_ns
-        elif now_ns - self._since_ns > self._hold_ns:
-            self._fault = None
-        return self._fault
-
-
 class NoFrame:
     """The camera is gone."""
 

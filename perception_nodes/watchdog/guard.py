@@ -1,6 +1,6 @@
 """Watches the watchdog itself."""
 
-from perception_nodes.core.failover import GUARD_LOOK_NS
+from perception_nodes.core.failover import LOOK_NS
 from perception_nodes.core.frame import Record
 from perception_nodes.core.records import Left
 from perception_nodes.system.processes import open_process, was_alive
@@ -36,7 +36,7 @@ class WatchdogGuard:
 
     def update(self, now_ns: int, patience_ns: int) -> None:
         """Look where the last look is a while ago; to be called every few milliseconds."""
-        if now_ns - self._judged_ns >= GUARD_LOOK_NS:
+        if now_ns - self._judged_ns >= LOOK_NS:
             self.look(now_ns, patience_ns)
 
     def look(self, now_ns: int, patience_ns: int) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from perception_nodes.core.budget import STAGES, Budget
+from perception_nodes.core.failover import MS
 from perception_nodes.core.frame import (
     FrameRecord,
     FrameStatus,
@@ -19,7 +20,6 @@ from perception_nodes.watchdog.faults import (
     FaultLimits,
     FrameRateLoss,
     FrozenPicture,
-    Held,
     InputTrouble,
     LatencyDrift,
     MemoryGrowth,
@@ -54,7 +54,8 @@ class Watch:
             stage: StageOverrun(stage, getattr(budget, stage), limits) for stage in STAGES
         }
         self._memory: dict[tuple[str, int], MemoryGrowth] = {}
-        self._held = {name: Held(limits) for name in (*OF_RECORDS, "starved", "clock")}
+        self._hold_ns = round(limits.hold_ms * MS)
+        self._held_until_ns: dict[str, int] = {}
         self._next_record: dict[int, int] = {}
         self._last_entered = (0, 0)
         # First, since it is the cause of other faults that are as bad.
@@ -190,4 +191,8 @@ class Watch:
         return [fault for fault in self._present.values() if fault is not None]
 
     def _hold(self, name: str, fault: Fault | None, now_ns: int) -> None:
-        self._present[name] = self._held[name].update(fault, now_ns)
+        """Keep a fault that lasts for an instant present for a while, so that it is seen."""
+        if fault is not None:
+            self._present[name], self._held_until_ns[name] = fault, now_ns + self._hold_ns
+        elif now_ns > self._held_until_ns.get(name, 0):
+            self._present[name] = None

@@ -8,7 +8,7 @@ import pytest
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Bool
 
-from perception_nodes.core.failover import GUARD_LOOK_NS
+from perception_nodes.core.failover import LOOK_NS
 from perception_nodes.graph.config import DetectorSettings
 from perception_nodes.nodes import base, watchdog_substitute
 from perception_nodes.nodes.periodic_topic import PERIOD_NS
@@ -82,14 +82,14 @@ def pair(clock):
 
 def test_a_voice_that_is_released_for_a_new_watchdog_is_not_taken(pair, clock):
     nodes, (speaker, other), watchdog = pair
-    clock.now_ns += 2 * GUARD_LOOK_NS
+    clock.now_ns += 2 * LOOK_NS
     speaker.update(turn=0)
     other.update(turn=1)
     assert Bool in nodes[0].heard
-    clock.now_ns += 2 * GUARD_LOOK_NS
+    clock.now_ns += 2 * LOOK_NS
     other.update(turn=1)
     watchdog.note.process, watchdog.note.alive_ns = os.getpid(), clock.now_ns
-    clock.now_ns += GUARD_LOOK_NS // 2
+    clock.now_ns += LOOK_NS // 2
     speaker.fall_silent()
     other.update(turn=1)
     assert nodes[1].heard == []
@@ -100,7 +100,7 @@ def test_a_voice_that_is_released_for_a_new_watchdog_is_not_taken(pair, clock):
 
 def test_a_speaker_says_nothing_after_the_first_sign_of_a_new_watchdog(pair, clock):
     nodes, (speaker, _), watchdog = pair
-    for passed_ns in (2 * GUARD_LOOK_NS, 1, PERIOD_NS - 1):
+    for passed_ns in (2 * LOOK_NS, 1, PERIOD_NS - 1):
         clock.now_ns += passed_ns
         speaker.update(turn=0)
     said = len(nodes[0].heard)

@@ -8,7 +8,6 @@ from perception_nodes.watchdog.faults import (
     FaultLimits,
     FrameRateLoss,
     FrozenPicture,
-    Held,
     LatencyDrift,
     MemoryGrowth,
     NoFrame,
@@ -169,16 +168,6 @@ def test_our_own_lateness_is_counted():
     assert starvation.update(100 * MS, 120 * MS) is None
     assert starvation.update(100 * MS, 135 * MS).text == "the watchdog itself woke 35 ms late"
     assert starvation.count == 1
-
-
-def test_a_fault_of_an_instant_is_told_for_a_while():
-    held, stamp = Held(FaultLimits(hold_ms=1000)), WrongStamp()
-    stamp.update(2)
-    fault = stamp.update(1)
-    assert held.update(None, 0) is None
-    assert held.update(fault, 10 * MS) is fault
-    assert held.update(None, 1010 * MS) is fault
-    assert held.update(None, 1011 * MS) is None
 
 
 def test_a_model_that_never_finds_anything_is_suspicious_until_it_does():

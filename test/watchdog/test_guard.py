@@ -9,7 +9,7 @@ import time
 import pytest
 from observe import until
 
-from perception_nodes.core.failover import GUARD_LOOK_NS, KILLED_AFTER_NS
+from perception_nodes.core.failover import KILLED_AFTER_NS, LOOK_NS
 from perception_nodes.system import life
 from perception_nodes.system.processes import open_process, was_alive
 from perception_nodes.transport.lease import Lease
@@ -36,7 +36,7 @@ class Watched:
         self.lease.note.alive_ns = self.now_ns
 
     def update(self, guard=None):
-        self.now_ns += GUARD_LOOK_NS
+        self.now_ns += LOOK_NS
         guard = guard or self.guard
         guard.update(self.now_ns, PATIENCE_NS)
         return guard.gone
@@ -75,7 +75,7 @@ def test_one_that_is_silent_within_its_patience_is_there(watched):
     """A guard that starts beside it has not heard it yet."""
     watched.work()
     watched.lease.note.patience_ns = PATIENCE_NS
-    watched.now_ns += GUARD_LOOK_NS
+    watched.now_ns += LOOK_NS
     later = WatchdogGuard("front", watched.now_ns)
     assert watched.update(later) == ""
     later.close()
@@ -83,8 +83,8 @@ def test_one_that_is_silent_within_its_patience_is_there(watched):
 
 def test_one_that_was_silent_for_longer_is_missed(watched):
     watched.work()
-    watched.lease.note.patience_ns = GUARD_LOOK_NS // 2
-    watched.now_ns += GUARD_LOOK_NS
+    watched.lease.note.patience_ns = LOOK_NS // 2
+    watched.now_ns += LOOK_NS
     later = WatchdogGuard("front", watched.now_ns)
     assert watched.update(later)
     later.close()
@@ -124,11 +124,11 @@ def test_one_that_hangs_already_when_we_come_is_killed(watched):
     until(lambda: was_alive(watched.process.pid, time.monotonic_ns()))
     watched.now_ns = time.monotonic_ns()
     watched.work()
-    watched.lease.note.patience_ns = 2 * GUARD_LOOK_NS
+    watched.lease.note.patience_ns = 2 * LOOK_NS
     watched.now_ns += PATIENCE_NS
     later = WatchdogGuard("front", watched.now_ns)
     assert watched.update(later) == "", "it has its patience from now on"
-    found = [watched.update(later) for _ in range(2 * KILLED_AFTER_NS // GUARD_LOOK_NS)]
+    found = [watched.update(later) for _ in range(2 * KILLED_AFTER_NS // LOOK_NS)]
     assert any("hangs: no sign of life" in gone for gone in found)
     assert watched.process.wait(TIMEOUT_S) == -signal.SIGKILL
     later.close()
