@@ -221,7 +221,7 @@ class Pool:
         Raises:
             CompressionError: the thread has failed.
         """
-        while len(self.views) < views:
-            if not self._thread.is_alive():
-                raise CompressionError("no views can be drawn any more; see the error above")
+        while len(self.views) < views and self._thread.is_alive():
             time.sleep(0.05)
+        if not self._thread.is_alive():
+            raise CompressionError("no views can be drawn any more; see the error above")

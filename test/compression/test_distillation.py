@@ -11,18 +11,22 @@ import yaml
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 pytest.importorskip("ultralytics", reason="needs the build tools: make compression")
 
+import model_compression
 from model_compression.config import Shape
 from model_compression.contract import REG_MAX
 from model_compression.distillation.__main__ import write_checkpoint
-from model_compression.distillation.config import Images, Material, Recipe, Stage
+from model_compression.distillation.config import Images, Material, Recipe, Stage, read_recipe
 from model_compression.distillation.folders import write_folders
 from model_compression.distillation.loss import Grid, assign, label_loss, unknown
 from model_compression.distillation.teacher import CHANNELS, Teacher, mean_of_four
-from model_compression.distillation.training import STATE, Trainer, rate
-from model_compression.distillation.views import Frame, Known, View, draw_view
+from model_compression.distillation.training import STATE, Trainer, make_network, rate
+from model_compression.distillation.views import Frame, Known, Pool, View, draw_view
 from model_compression.distillation.weather import EFFECTS, worsen
+from model_compression.errors import CompressionError
 from model_compression.labels import CLASSES, Labels
+from model_compression.model import count_gmac
 from perception_nodes.networks.model import load_model
+from perception_nodes.networks.terms import Terms, terms_of
 
 SIZE = (96, 64)
 INTEL = Path(os.environ.get("PERCEPTION_DATA", "")) / (
@@ -128,6 +132,26 @@ def test_what_is_cut_or_small_is_ignored():
     assert [np.flatnonzero(one).tolist() for one in seen.ignored_classes] == [[0], [1]]
     flipped = seen.placed(np.array([[-2, 0, 96], [0, 2, 0]]), (0, 0, 96, 64))
     assert flipped.boxes.tolist() == [[56, 0, 96, 40]]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_training_ends_when_no_views_can_be_drawn():
+    def fail():
+        raise OSError("the disk is gone")
+
+    pool = Pool(fail, None, 4, 1)
+    with pytest.raises(CompressionError, match="no views"):
+        pool.wait_for(1)
+
+
+def test_the_recipe_of_the_open_family_is_one_for_products(monkeypatch):
+    for name in ("PERCEPTION_DATA", "PERCEPTION_LABELS"):
+        monkeypatch.setenv(name, "/nowhere")
+    known = read_recipe(Path(model_compression.__file__).parent / "configs/open.yaml")
+    for one in (*known.teachers, *known.sources):
+        assert terms_of(one.license) <= Terms.JUDGED, one.name
+    network = make_network(known)
+    assert count_gmac(network, (416, 256)) < 0.73
 
 
 def test_weather_changes_pictures_and_keeps_their_shape():
