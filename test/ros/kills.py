@@ -20,8 +20,8 @@ import numpy as np
 import rclpy
 from beside import beside
 from perception_interfaces.msg import Health
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from recorder import Recorder
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 from vision_msgs.msg import VisionInfo
@@ -41,7 +41,7 @@ from perception_nodes.transport.memory import SHM_FOLDER
 from perception_nodes.transport.shm import Endpoint
 
 PERIOD_S = 0.02
-TIMEOUT_S = 30.0
+TIMEOUT_S = 100.0
 SIZE = (120, 160)
 Film = Generator[None, tuple[int, np.ndarray], None]
 """Takes the number and the pixels of a frame."""
@@ -168,7 +168,8 @@ class Rig:
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
-        self.node = node = rclpy.create_node("kills", context=self._context)
+        self._recorder = Recorder(self._context, TIMEOUT_S)
+        self.node = node = self._recorder.node
 
         def on_stop(stop: Bool) -> None:
             stops.append(stop.data)
@@ -184,18 +185,11 @@ class Rig:
         node.create_subscription(
             VisionInfo, "/perception/vision_info", lambda m: self.methods.append(m.method), latched
         )
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(node)
         return stops, causes
 
-    def wait_until(
-        self, condition: Callable[[], bool], timeout_s: float = TIMEOUT_S, look_s: float = 0.1
-    ) -> None:
+    def wait_until(self, condition: Callable[[], bool], look_s: float = 0.1) -> None:
         """Take what is said until it is so; it is looked at this often at least."""
-        give_up_s = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < give_up_s
-            self._executor.spin_once(timeout_sec=look_s)
+        self._recorder.until(condition, look_s=look_s)
 
     def holds(self) -> dict[str, int]:
         """What must not grow: files in shared memory, and descriptors and memory of survivors."""

@@ -1,4 +1,4 @@
-"""Subscribes to topics, as `ros2 bag record` does."""
+"""A node beside a graph: subscribes to topics, as `ros2 bag record` does, and calls services."""
 
 import time
 from collections.abc import Callable
@@ -23,8 +23,24 @@ class Recorder:
         got = self.got[topic] = []
         return self.node.create_subscription(kind, topic, got.append, qos)
 
-    def until(self, condition: Callable[[], bool], why: Callable[[], object]) -> None:
+    def until(
+        self, condition: Callable[[], Any], why: Callable[[], object] = str, look_s: float = 0.1
+    ) -> None:
+        """Take messages until it is so; it is looked at this often at least."""
         give_up_s = time.monotonic() + self._timeout_s
         while not condition():
             assert time.monotonic() < give_up_s, why()
-            self._executor.spin_once(timeout_sec=0.1)
+            self.spin(look_s)
+
+    def spin(self, seconds: float) -> None:
+        """Take a message, or wait for one."""
+        self._executor.spin_once(timeout_sec=seconds)
+
+    def call(self, kind: Any, name: str, request: Any) -> Any:
+        """Call a service, and return the answer."""
+        client = self.node.create_client(kind, name)
+        assert client.wait_for_service(timeout_sec=self._timeout_s), f"no service {name}"
+        future = client.call_async(request)
+        self.until(future.done)
+        self.node.destroy_client(client)
+        return future.result()

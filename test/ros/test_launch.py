@@ -2,16 +2,14 @@
 
 import re
 import signal
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import rclpy
-from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from recorder import Recorder
 from started_graph import ROOT, StartedGraph, Starter, only_launch
 from vision_msgs.msg import VisionInfo
 
@@ -20,7 +18,6 @@ from perception_nodes.graph.settings import allowed_range
 from perception_nodes.networks.model import load_model
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
-TIMEOUT_S = 40.0
 SINGLE = ("backend:=null", "standby:=never")
 INCLUDING = """
 import pathlib
@@ -55,48 +52,15 @@ def generate_launch_description():
 """
 
 
-class Observer:
-    """A node beside the graph."""
-
-    def __init__(self, domain: int) -> None:
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=domain)
-        self.node = rclpy.create_node("observer", context=self._context)
-        self._executor = rclpy.executors.SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-
-    def close(self) -> None:
-        self.node.destroy_node()
-        rclpy.shutdown(context=self._context)
-
-    def topics(self) -> set[str]:
-        return {name for name, _ in self.node.get_topic_names_and_types()}
-
-    def until(self, condition: Any) -> None:
-        give_up_s = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < give_up_s, sorted(self.topics())
-            self._executor.spin_once(timeout_sec=0.1)
-
-    def parameter(self, node: str, name: str) -> Any:
-        client = self.node.create_client(GetParameters, f"{node}/get_parameters")
-        assert client.wait_for_service(timeout_sec=TIMEOUT_S)
-        future = client.call_async(GetParameters.Request(names=[name]))
-        self.until(future.done)
-        (value,) = future.result().values
-        kinds = {
-            ParameterType.PARAMETER_BOOL: "bool_value",
-            ParameterType.PARAMETER_DOUBLE: "double_value",
-            ParameterType.PARAMETER_STRING_ARRAY: "string_array_value",
-        }
-        return getattr(value, kinds[value.type])
+def topics(observer: Recorder) -> set[str]:
+    return {name for name, _ in observer.node.get_topic_names_and_types()}
 
 
-@pytest.fixture
-def observer(domain: int) -> Iterator[Observer]:
-    found = Observer(domain)
-    yield found
-    found.close()
+def parameter(observer: Recorder, node: str, name: str) -> Any:
+    answer = observer.call(
+        GetParameters, f"{node}/get_parameters", GetParameters.Request(names=[name])
+    )
+    return parameter_value_to_python(answer.values[0])
 
 
 def stop(graph: StartedGraph) -> None:
@@ -106,7 +70,7 @@ def stop(graph: StartedGraph) -> None:
 
 
 def test_namespace_remappings_parameter_file_and_log_level(
-    start: Starter, observer: Observer, tmp_path: Path
+    start: Starter, recorder: Recorder, tmp_path: Path
 ) -> None:
     file = tmp_path / "parameters.yaml"
     file.write_text(
@@ -125,10 +89,10 @@ def test_namespace_remappings_parameter_file_and_log_level(
     graph = start(*arguments)
     expected = {"/truck/objects", "/health", "/truck/perception/safe_stop"}
     expected |= {"/truck/camera/image_raw", "/truck/perception/vision_info", "/diagnostics"}
-    observer.until(lambda: expected <= observer.topics())
-    assert observer.parameter("/truck/watchdog_node", "deadline_ms") == 30.0
-    assert observer.parameter("/truck/preprocess_node", "use_sim_time") is True
-    assert not any(topic.startswith("/perception") for topic in observer.topics())
+    recorder.until(lambda: expected <= topics(recorder))
+    assert parameter(recorder, "/truck/watchdog_node", "deadline_ms") == 30.0
+    assert parameter(recorder, "/truck/preprocess_node", "use_sim_time") is True
+    assert not any(topic.startswith("/perception") for topic in topics(recorder))
     stop(graph)
     assert "threads: " not in graph.output(), "that is said at level info"
     assert "preprocess_front_node is for no node of this graph" in " ".join(graph.output().split())
@@ -136,26 +100,26 @@ def test_namespace_remappings_parameter_file_and_log_level(
 
 @only_launch
 def test_a_launch_file_that_includes_ours(
-    start: Starter, observer: Observer, tmp_path: Path
+    start: Starter, recorder: Recorder, tmp_path: Path
 ) -> None:
     path = tmp_path / "vehicle.launch.py"
     path.write_text(INCLUDING.format(path=str(ROOT / "launch/perception.launch.py")))
     graph = start("an_argument_of:=its_own", file=str(path))
-    observer.until(lambda: {"/truck/objects", "/truck/perception/health"} <= observer.topics())
-    assert observer.parameter("/truck/watchdog_node", "deadline_ms") == 20.0
+    recorder.until(lambda: {"/truck/objects", "/truck/perception/health"} <= topics(recorder))
+    assert parameter(recorder, "/truck/watchdog_node", "deadline_ms") == 20.0
     assert "'deadlin_ms' is none of this graph's" in graph.output()
     stop(graph)
 
 
 @only_launch
 def test_a_launch_file_that_includes_ours_twice(
-    start: Starter, observer: Observer, tmp_path: Path
+    start: Starter, recorder: Recorder, tmp_path: Path
 ) -> None:
     path = tmp_path / "vehicle.launch.py"
     path.write_text(INCLUDING_TWICE.format(path=str(ROOT / "launch/perception.launch.py")))
     graph = start(file=str(path))
     expected = {"/perception/detections", "/truck/perception/left/detections"}
-    observer.until(lambda: expected <= observer.topics())
+    recorder.until(lambda: expected <= topics(recorder))
     stop(graph)
 
 
@@ -199,7 +163,7 @@ def test_a_drive_is_given_to_a_replay_and_to_nothing_else(
 
 
 def test_two_cameras_run_side_by_side_with_their_classes(
-    start: Starter, observer: Observer
+    start: Starter, recorder: Recorder
 ) -> None:
     graphs = [start(*SINGLE), start(*SINGLE, "camera:=rear")]
     for graph, node in zip(graphs, ("node", "rear_node"), strict=True):
@@ -211,22 +175,22 @@ def test_two_cameras_run_side_by_side_with_their_classes(
     }
 
     def publishers() -> dict[str, int]:
-        return {topic: observer.node.count_publishers(topic) for topic in named}
+        return {topic: recorder.node.count_publishers(topic) for topic in named}
 
     # The detector is ready to speak in the watchdog's place.
     expected = {topic: 2 if topic.endswith(("health", "safe_stop")) else 1 for topic in named}
     # A publisher is discovered some time after its node is ready.
-    observer.until(lambda: all(publishers()[topic] >= expected[topic] for topic in named))
+    recorder.until(lambda: all(publishers()[topic] >= expected[topic] for topic in named))
     assert publishers() == expected
-    nodes = observer.node.get_node_names()
+    nodes = recorder.node.get_node_names()
     assert len(nodes) == len(set(nodes))
     infos: list[VisionInfo] = []
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    observer.node.create_subscription(VisionInfo, "/perception/vision_info", infos.append, latched)
-    observer.until(lambda: infos)
+    recorder.node.create_subscription(VisionInfo, "/perception/vision_info", infos.append, latched)
+    recorder.until(lambda: infos)
     assert infos[0].method == "road-n int8 (null)"
     assert infos[0].database_location == "/detector_node/class_names"
     node, _, name = infos[0].database_location.rpartition("/")
-    assert list(observer.parameter(node, name)) == load_model("road-n").classes
+    assert list(parameter(recorder, node, name)) == load_model("road-n").classes
     for graph in graphs:
         stop(graph)

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from perception_interfaces.msg import Health
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from recorder import Recorder
 from sensor_msgs.msg import CameraInfo
 
 from perception_nodes.cameras.channel import CameraHeader, camera_reader, camera_writer
@@ -37,73 +38,37 @@ NAMES = [kind.executable for kind in LIVE.kinds]
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
 
 
-@pytest.fixture
-def client(domain: int) -> Iterator[Any]:
-    """A node of the test's own."""
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain)
-    node = rclpy.create_node("test_client", context=context)
-    yield node
-    node.destroy_node()
-    rclpy.shutdown(context=context)
-
-
-def call(node: Any, service_type: Any, name: str, request: Any) -> Any:
-    """Call a service and wait for the answer."""
-    service = node.create_client(service_type, name)
-    assert service.wait_for_service(timeout_sec=30), f"no service {name}"
-    future = service.call_async(request)
-    executor = rclpy.executors.SingleThreadedExecutor(context=node.context)
-    executor.add_node(node)
-    executor.spin_until_future_complete(future, timeout_sec=30)
-    executor.remove_node(node)
-    assert future.done()
-    return future.result()
-
-
-def until(node: Any, condition: Callable[[], bool]) -> None:
-    """Take messages until something has come about."""
-    executor = rclpy.executors.SingleThreadedExecutor(context=node.context)
-    executor.add_node(node)
-    give_up_s = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < give_up_s
-        executor.spin_once(timeout_sec=0.1)
-    executor.remove_node(node)
-
-
-def state_of(node: Any, name: str) -> int:
+def state_of(client: Recorder, name: str) -> int:
     """A node's life-cycle state."""
-    state: int = call(node, GetState, f"/{name}/get_state", GetState.Request()).current_state.id
-    return state
+    answer = client.call(GetState, f"/{name}/get_state", GetState.Request())
+    return int(answer.current_state.id)
 
 
-def change(node: Any, name: str, transition: int) -> bool:
+def change(client: Recorder, name: str, transition: int) -> bool:
     """Ask a node for a transition; whether it made it."""
     request = ChangeState.Request(transition=Transition(id=transition))
-    answer = call(node, ChangeState, f"/{name}/change_state", request)
-    return bool(answer.success)
+    return bool(client.call(ChangeState, f"/{name}/change_state", request).success)
 
 
-def set_parameter(node: Any, name: str, parameter: str, value: object) -> Any:
+def set_parameter(client: Recorder, name: str, parameter: str, value: object) -> Any:
     message = rclpy.parameter.Parameter(parameter, value=value).to_parameter_msg()
     request = SetParameters.Request(parameters=[message])
-    (result,) = call(node, SetParameters, f"/{name}/set_parameters", request).results
+    (result,) = client.call(SetParameters, f"/{name}/set_parameters", request).results
     return result
 
 
-def test_a_manager_leads_the_nodes_through_their_whole_life(client: Any) -> None:
-    healths: list[Health] = []
-    latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    client.create_subscription(Health, "perception/health", healths.append, latched)
-    infos = client.create_publisher(CameraInfo, "camera_info", 1)
+def test_a_manager_leads_the_nodes_through_their_whole_life(recorder: Recorder) -> None:
+    client, latched = recorder, QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    client.subscribe("perception/health", Health, latched)
+    healths = client.got["perception/health"]
+    infos = client.node.create_publisher(CameraInfo, "camera_info", 1)
     values = {"backend": "null", "autostart": False, "image_topic": "image"}
     with Supervisor(LIVE.nodes({**values, "standby": "never"})) as graph:
         for name in NAMES:
             assert state_of(client, name) == State.PRIMARY_STATE_UNCONFIGURED
             assert change(client, name, Transition.TRANSITION_CONFIGURE)
             assert change(client, name, Transition.TRANSITION_ACTIVATE)
-        until(client, lambda: infos.get_subscription_count() == 1)
+        client.until(lambda: infos.get_subscription_count() == 1)
         for name in reversed(NAMES):
             for transition, expected in [
                 (Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE),
@@ -114,7 +79,7 @@ def test_a_manager_leads_the_nodes_through_their_whole_life(client: Any) -> None
                 assert change(client, name, transition)
                 assert state_of(client, name) == expected
         assert change(client, "watchdog_node", Transition.TRANSITION_DEACTIVATE)
-        until(client, lambda: any(h.cause.startswith("the watchdog is gone") for h in healths))
+        client.until(lambda: any(h.cause.startswith("the watchdog is gone") for h in healths))
         assert healths[-1].mode == Health.UNSAFE
         assert all(process.poll() is None for _, process in graph.processes)
         assert set_parameter(client, "detector_node", "score_threshold", 0.5).successful
@@ -124,7 +89,7 @@ def test_a_manager_leads_the_nodes_through_their_whole_life(client: Any) -> None
         refused = set_parameter(client, "watchdog_node", "use_sim_time", True)
         assert "start the graph with use_sim_time:=True" in refused.reason
         request = DescribeParameters.Request(names=["deadline_ms"])
-        answer = call(client, DescribeParameters, "/preprocess_node/describe_parameters", request)
+        answer = client.call(DescribeParameters, "/preprocess_node/describe_parameters", request)
         (descriptor,) = answer.descriptors
         assert "deadline of a frame" in descriptor.description
         assert descriptor.floating_point_range[0].from_value == 0.1

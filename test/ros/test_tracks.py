@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import rclpy
 from perception_interfaces.msg import Track, Tracks
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
+from recorder import Recorder
 from rosgraph_msgs.msg import Clock
 from vision_msgs.msg import Detection2DArray
 
@@ -40,19 +40,14 @@ class Rig:
         self._writer = channels.detection_writer(self._endpoint, "front")
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain)
-        node = rclpy.create_node("planner", context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(node)
-        self.tracks: list[Tracks] = []
-        self.detections: list[Detection2DArray] = []
-        node.create_subscription(Tracks, "perception/tracks", self.tracks.append, 100)
-        node.create_subscription(
-            Detection2DArray, "perception/tracked_detections", self.detections.append, 100
-        )
+        self._recorder = Recorder(self._context, TIMEOUT_S)
+        self._recorder.subscribe("perception/tracks", Tracks, 100)
+        self._recorder.subscribe("perception/tracked_detections", Detection2DArray, 100)
+        self.tracks, self.detections = self._recorder.got.values()
         self.verdicts: list[Verdict] = []
-        ConsumedTopic(node, "/perception/tracks", self.verdicts.append)
+        self._node = self._recorder.node
+        ConsumedTopic(self._node, "/perception/tracks", self.verdicts.append)
         self.sequence = 0
-        self._node = node
 
     def close(self) -> None:
         self._supervisor.__exit__()
@@ -76,7 +71,7 @@ class Rig:
     def spin(self, seconds: float) -> None:
         end_s = time.monotonic() + seconds
         while (left_s := end_s - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left_s)
+            self._recorder.spin(left_s)
 
     def until(self, condition: Callable[[], Any], meanwhile: Callable[[], None]) -> None:
         give_up_s = time.monotonic() + TIMEOUT_S

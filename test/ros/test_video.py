@@ -1,7 +1,5 @@
 """A camera that publishes video: each packet is accounted for, with a reason if it gave nothing."""
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,8 +9,8 @@ from beside import beside
 from ffmpeg_image_transport_msgs.msg import FFMPEGPacket
 from foxglove_msgs.msg import CompressedVideo
 from perception_interfaces.msg import FrameReport
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import ReliabilityPolicy
+from recorder import Recorder
 from videos import KEY_EVERY, packets
 
 from perception_nodes.graph.graph import LIVE
@@ -42,7 +40,8 @@ def test_each_packet_is_a_frame(transport: str, codec: str) -> None:
     def drive(_: Supervisor) -> None:
         context = rclpy.Context()
         rclpy.init(context=context)
-        node = rclpy.create_node("camera", context=context)
+        recorder = Recorder(context, TIMEOUT_S)
+        node = recorder.node
         node.create_subscription(
             FrameReport,
             "/perception/frame_report",
@@ -51,14 +50,6 @@ def test_each_packet_is_a_frame(transport: str, codec: str) -> None:
         )
         kind = type(message(transport, b"", 0))
         camera = node.create_publisher(kind, f"/camera/image_raw/{transport}", 10)
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-
-        def until(condition: Callable[[], bool]) -> None:
-            give_up_s = time.monotonic() + TIMEOUT_S
-            while not condition():
-                assert time.monotonic() < give_up_s, sorted(reports)
-                executor.spin_once(timeout_sec=0.1)
 
         def is_heard() -> bool:
             """Whether the graph asks for the reliability that we offer, which it learns of late."""
@@ -71,13 +62,13 @@ def test_each_packet_is_a_frame(transport: str, codec: str) -> None:
         while not is_heard():
             number += 1
             camera.publish(message(transport, stream[1], number))
-            executor.spin_once(timeout_sec=0.1)
+            recorder.spin(0.1)
         first = number + 1
         for index, packet in enumerate(stream):
             if index != LOST:
                 whole = packet if index != CUT else packet[:5]
                 camera.publish(message(transport, whole, first + index))
-                until(lambda index=index: first + index in reports)
+                recorder.until(lambda index=index: first + index in reports)
         rclpy.shutdown(context=context)
         assert {reports[early].reason for early in reports if early < first} == {
             f"{codec}: decoding starts at a key frame, and none has come yet"
