@@ -359,6 +359,13 @@ class DetectionRecord(ctypes.Structure):
         ("classes", ctypes.c_uint32 * MAX_DETECTIONS),
     ]
 
+    def hold(self, detections: Detections) -> None:
+        """Take a copy of the objects."""
+        n = self.count = len(detections)
+        np.frombuffer(self.boxes, np.float32)[: 4 * n] = detections.boxes.ravel()
+        np.frombuffer(self.scores, np.float32)[:n] = detections.scores
+        np.frombuffer(self.classes, np.uint32)[:n] = detections.classes
+
     def detections(self) -> Detections:
         """A copy of the objects."""
         n = min(self.count, MAX_DETECTIONS)

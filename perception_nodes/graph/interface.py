@@ -1,6 +1,6 @@
 """What each node publishes, subscribes to, serves and calls: its permissions in SROS 2."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perception_nodes.graph.config import (
@@ -12,7 +12,7 @@ from perception_nodes.graph.config import (
     WatchdogSettings,
 )
 from perception_nodes.graph.node_spec import NodeSpec
-from perception_nodes.graph.ros_arguments import REMAP
+from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments
 from perception_nodes.graph.topics import (
     ANNOTATED,
     ANNOTATIONS,
@@ -56,13 +56,15 @@ class Interface:
     calls: set[str]
 
 
-def interfaces(specs: Sequence[NodeSpec]) -> dict[str, Interface]:
+def interfaces(
+    specs: Sequence[NodeSpec], ros: RosArguments = NO_ROS_ARGUMENTS
+) -> dict[str, Interface]:
     """The interface of each node of a live graph, by the node's full name."""
     detectors = {spec.full_name for spec in specs if isinstance(spec.settings, DetectorSettings)}
-    return {spec.full_name: _interface(spec, detectors) for spec in specs}
+    return {spec.full_name: _interface(spec, detectors, ros) for spec in specs}
 
 
-def _interface(spec: NodeSpec, detectors: set[str]) -> Interface:
+def _interface(spec: NodeSpec, detectors: set[str], ros: RosArguments) -> Interface:
     settings = spec.settings
     publishes, subscribes = [*EVERY_NODE_PUBLISHES], [*(["/clock"] * settings.use_sim_time)]
     serves, calls = [*EVERY_NODE_SERVES], list[str]()
@@ -101,25 +103,9 @@ def _interface(spec: NodeSpec, detectors: set[str]) -> Interface:
             subscribes += of_each_camera(FRAME_REPORTS, HEALTH, VISION_INFO, TRACKED_DETECTIONS)
             subscribes.append(settings.safe_stop_topic)
             calls += [f"{detector}/get_parameters" for detector in detectors]
-    full = _resolver(spec)
     return Interface(
-        *({full(name) for name in names} for names in (publishes, subscribes, serves, calls))
+        *(
+            {ros.topic_of(spec.name, name) for name in names}
+            for names in (publishes, subscribes, serves, calls)
+        )
     )
-
-
-def _resolver(spec: NodeSpec) -> Callable[[str], str]:
-    """What makes a name full and renames it, as the node itself does."""
-    namespace = spec.full_name.rpartition("/")[0]
-
-    def absolute(name: str) -> str:
-        if name.startswith("~/"):
-            return f"{spec.full_name}{name[1:]}"
-        return name if name.startswith("/") else f"{namespace}/{name}"
-
-    arguments, renamed = spec.ros_arguments, dict[str, str]()
-    for flag, rule in zip(arguments, arguments[1:], strict=False):
-        source, _, target = rule.partition(":=")
-        node, _, name = source.rpartition(":")
-        if flag in REMAP and not name.startswith("__") and node in ("", spec.name):
-            renamed.setdefault(absolute(name), absolute(target))
-    return lambda name: renamed.get(absolute(name), absolute(name))

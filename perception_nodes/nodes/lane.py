@@ -3,7 +3,6 @@
 import time
 from contextlib import suppress
 
-import numpy as np
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.backends.serving import Serving
@@ -183,15 +182,12 @@ class Lane:
     def _publish(self, record: FrameRecord, detections: Detections) -> None:
         out = self._detections.loan(0)
         header = out.header
-        count = header.count = len(detections)
         header.sequence, header.stamp_ns = record.sequence, record.stamp_ns
         header.capture_ns, header.frame_id = record.capture_ns, record.frame_id
         header.ingested_ns = record.ingested_ns
         header.ingest_process, header.deadline_ns = record.ingest_process, record.deadline_ns
         header.status = self.pipeline.status_of(record)
-        np.frombuffer(header.boxes, np.float32)[: 4 * count] = detections.boxes.ravel()
-        np.frombuffer(header.scores, np.float32)[:count] = detections.scores
-        np.frombuffer(header.classes, np.uint32)[:count] = detections.classes
+        header.hold(detections)
         self._seat.lease.publish()
         self._detections.send(out)
         message = write_detection_array(

@@ -2,8 +2,10 @@
 
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from perception_interfaces.msg import FrameReport, Health, Protected, Tracks
@@ -13,7 +15,6 @@ from std_msgs.msg import Bool
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.core.health import HealthMode
-from perception_nodes.drives.schemas import PROTECTED
 from perception_nodes.graph.config import MonitorSettings
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH, SAFE_STOP, TRACKS, protected
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
@@ -29,7 +30,7 @@ from perception_nodes.report.recording import (
 )
 from perception_nodes.report.screen import LiveView
 
-DETECTIONS = QoSProfile(depth=100)
+MANY = QoSProfile(depth=100)
 LAST_WAIT_MS = 200.0
 LAST_WAITS_S = 3.0
 """The longest wait for last messages: others may go on publishing, and a process that has not ended
@@ -55,28 +56,23 @@ class MonitorNode(PerceptionNode):
         self._view = None
         if settings.live:
             self._view = self.owned.enter_context(LiveView(settings.deadline_ms, settings.frames))
-        topics = [
-            (Detection2DArray, settings.detections_topic, self._on_detections, DETECTIONS),
-            (FrameReport, FRAME_REPORTS, self._on_report, REPORTS),
-            (Health, HEALTH, self._on_health, STATES),
-            (Bool, SAFE_STOP, self._on_safe_stop, STATES),
-            (Tracks, TRACKS, self._on_tracks, DETECTIONS),
-            (DiagnosticArray, DIAGNOSTICS_TOPIC, self._on_diagnostics, DETECTIONS),
-        ]
-        for kind, topic, callback, qos in topics:
+        for kind, topic, recorded_as, show, qos in (
+            (Detection2DArray, settings.detections_topic, DETECTIONS_TOPIC, self._show_found, MANY),
+            (FrameReport, FRAME_REPORTS, FRAME_REPORT_TOPIC, self._show_report, REPORTS),
+            (Health, HEALTH, HEALTH_TOPIC, self._show_health, STATES),
+            (Bool, SAFE_STOP, SAFE_STOP_TOPIC, None, STATES),
+            (Tracks, TRACKS, TRACKS_TOPIC, None, MANY),
+            (DiagnosticArray, DIAGNOSTICS_TOPIC, DIAGNOSTICS_TOPIC, None, MANY),
+        ):
             name = topic if topic == DIAGNOSTICS_TOPIC else settings.topic_of(topic)
-            self.add_subscription(kind, name, callback, qos)
-        protected_too = (settings.detections_topic, HEALTH, SAFE_STOP)
-        for topic in protected_too if settings.record_protected else ():
-            self._record_protected(protected(settings.topic_of(topic)))
-
-    def _record_protected(self, topic: str) -> None:
-        """Record a topic under its full name, by which its messages are told apart."""
-
-        def take(data: bytes) -> None:
-            self._take(subscription.topic_name, PROTECTED, data)
-
-        subscription = self.add_subscription(Protected, topic, take, REPORTS)
+            self.add_subscription(kind, name, partial(self._take, kind, recorded_as, show), qos)
+        for topic in (settings.detections_topic, HEALTH, SAFE_STOP):
+            if settings.record_protected:
+                # Under its full name, by which its messages are told apart.
+                name = self.resolve_topic_name(protected(settings.topic_of(topic)))
+                self.add_subscription(
+                    Protected, name, partial(self._take, Protected, name, None), REPORTS
+                )
 
     def close(self) -> None:
         """Take the last messages."""
@@ -91,36 +87,27 @@ class MonitorNode(PerceptionNode):
         if self._view is not None:
             self._view.render()
 
-    def _on_detections(self, data: bytes) -> None:
-        self._take(DETECTIONS_TOPIC, "vision_msgs/msg/Detection2DArray", data)
-        if self._view is not None:
-            found = deserialize_message(data, Detection2DArray).detections
-            self._view.detections(one.results[0].hypothesis.class_id for one in found)
-
-    def _on_report(self, data: bytes) -> None:
-        self._take(FRAME_REPORT_TOPIC, "perception_interfaces/msg/FrameReport", data)
-        if self._view is not None:
-            self._view.frame(deserialize_message(data, FrameReport))
-
-    def _on_health(self, data: bytes) -> None:
-        self._take(HEALTH_TOPIC, "perception_interfaces/msg/Health", data)
-        if self._view is not None:
-            health = deserialize_message(data, Health)
-            self._view.health(HealthMode(health.mode).name, health.cause)
-
-    def _on_safe_stop(self, data: bytes) -> None:
-        self._take(SAFE_STOP_TOPIC, "std_msgs/msg/Bool", data)
-
-    def _on_diagnostics(self, data: bytes) -> None:
-        self._take(DIAGNOSTICS_TOPIC, "diagnostic_msgs/msg/DiagnosticArray", data)
-
-    def _on_tracks(self, data: bytes) -> None:
-        self._take(TRACKS_TOPIC, "perception_interfaces/msg/Tracks", data)
-
-    def _take(self, topic: str, type_name: str, data: bytes) -> None:
+    def _take(
+        self, kind: type, topic: str, show: Callable[[LiveView, Any], None] | None, data: bytes
+    ) -> None:
         self._taken += 1
         if self._recorder is not None:
-            self._recorder.write(topic, type_name, time.time_ns(), data)
+            package = kind.__module__.partition(".")[0]
+            self._recorder.write(topic, f"{package}/msg/{kind.__name__}", time.time_ns(), data)
+        if self._view is not None and show is not None:
+            show(self._view, deserialize_message(data, kind))
+
+    @staticmethod
+    def _show_found(view: LiveView, found: Detection2DArray) -> None:
+        view.detections(one.results[0].hypothesis.class_id for one in found.detections)
+
+    @staticmethod
+    def _show_report(view: LiveView, report: FrameReport) -> None:
+        view.frame(report)
+
+    @staticmethod
+    def _show_health(view: LiveView, health: Health) -> None:
+        view.health(HealthMode(health.mode).name, health.cause)
 
 
 main = partial(run_node, MonitorNode, "monitor_node")

@@ -3,8 +3,6 @@
 from collections import OrderedDict
 from typing import Any
 
-import numpy as np
-
 from perception_nodes.core.frame import DetectionRecord
 from perception_nodes.report.annotate import class_colour
 from perception_nodes.report.recording import FrameDetections, nanoseconds
@@ -38,12 +36,9 @@ class Objects:
         """
         if record is None or not report.published_ns or record.count != report.detections:
             return None
-        count, names = record.count, self.names
-        return FrameDetections(
-            tuple(names[n] if n < len(names) else f"class {n}" for n in record.classes[:count]),
-            np.frombuffer(record.scores, np.float32)[:count],
-            np.frombuffer(record.boxes, np.float32)[: 4 * count].reshape(-1, 4),
-        )
+        objects, names = record.detections(), self.names
+        labels = (names[n] if n < len(names) else f"class {n}" for n in objects.classes)
+        return FrameDetections(tuple(labels), objects.scores, objects.boxes)
 
     def picture(self, report: Any, shot: Shot, found: FrameDetections | None) -> Picture:
         """A frame as the page shows it, with its objects if they are known."""

@@ -67,7 +67,7 @@ def check_schema(element: Element) -> None:
 def rights(*arguments: str) -> dict[str, Interface]:
     others, ros = split_ros_arguments(arguments)
     values = dict(text.split(":=", 1) for text in others)
-    return interfaces(VEHICLE.nodes({"standby": "always", **values}, ros))
+    return interfaces(VEHICLE.nodes({"standby": "always", **values}, ros), ros)
 
 
 @pytest.fixture(scope="module")

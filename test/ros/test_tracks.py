@@ -15,7 +15,7 @@ from recorder import Recorder
 from rosgraph_msgs.msg import Clock
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.core.frame import DetectionRecord, FrameStatus
+from perception_nodes.core.frame import DetectionRecord, Detections, FrameStatus
 from perception_nodes.graph.graph import TRACKER, Graph
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import Supervisor
@@ -27,6 +27,7 @@ from perception_nodes.transport.shm import Endpoint
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
 TIMEOUT_S = 60.0
 PERIOD_NS = 50_000_000
+BOX = np.array([[100.0, 100.0, 180.0, 160.0]])
 
 
 class Rig:
@@ -61,10 +62,8 @@ class Rig:
         record.capture_ns = time.monotonic_ns() - 5_000_000
         record.ingested_ns = time.monotonic_ns()
         record.deadline_ns = record.capture_ns + 150_000_000
-        record.frame_id, record.count = b"camera", 1
-        np.frombuffer(record.boxes, np.float32)[:4] = 100, 100, 180, 160
-        np.frombuffer(record.scores, np.float32)[0] = 0.9
-        record.classes[0] = label
+        record.frame_id = b"camera"
+        record.hold(Detections(BOX, np.array([0.9]), np.array([label])))
         (sender or self._writer).send_record(record)
         self.sequence += 1
 
@@ -115,11 +114,10 @@ class SlowRig(Rig):
     def frames(self) -> None:
         """Send frames, each as old as `AGE_NS`, until none is due."""
         while self._next_ns <= self.recorded_ns():
-            record = DetectionRecord(sequence=self.sequence, ingest_process=1, count=1)
+            record = DetectionRecord(sequence=self.sequence, ingest_process=1)
             record.stamp_ns = self.recorded_ns() - self.AGE_NS
             record.capture_ns = time.monotonic_ns() - self.AGE_NS
-            np.frombuffer(record.boxes, np.float32)[:4] = 100, 100, 180, 160
-            np.frombuffer(record.scores, np.float32)[0] = 0.9
+            record.hold(Detections(BOX, np.array([0.9]), np.array([0])))
             self._writer.send_record(record)
             self.sequence += 1
             self._next_ns += self.PERIOD_NS
