@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
@@ -144,10 +143,29 @@ def test_standbys_start_when_the_others_have_loaded(graph, log, monkeypatch):
     monkeypatch.setattr(supervisor, "STANDBYS_AFTER_S", 0.0)
     with graph(node_standby="run", node="run") as running:
         assert [spec.name for spec, _ in running.processes] == ["node"]
-        threading.Thread(target=lambda: (log.wait_for(2), running.stop())).start()
-        assert running.wait() is False
+        assert stopped_when(running, lambda: log.wait_for(2)) is False
         assert [spec.name for spec, _ in running.processes] == ["node", "node_standby"]
     assert sorted(log.names("stopped")) == ["node", "node_standby"]
+
+
+def stopped_when(running, condition, act=None):
+    """Wait for the graph, which another thread stops when something has come about."""
+
+    def stop():
+        condition()
+        (act or running.stop)()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        return running.wait()
+    finally:
+        thread.join()
+
+
+def told_of(capfd, text):
+    """Waits until the supervisor has logged a text."""
+    return lambda: until(lambda: text in capfd.readouterr().err)
 
 
 def interrupt(graph, number=signal.SIGINT):
@@ -240,14 +258,8 @@ def test_a_node_that_dies_is_started_again(graph, log):
     with graph(restarted=["detector"], a="run", detector="run") as running:
         log.wait_for(2)
         first = log.process("detector")
-
-        def kill_and_stop():
-            os.kill(first, signal.SIGKILL)
-            log.wait_for(3)
-            running.stop()
-
-        threading.Thread(target=kill_and_stop).start()
-        assert running.wait() is False
+        os.kill(first, signal.SIGKILL)
+        assert stopped_when(running, lambda: log.wait_for(3)) is False
         assert not is_alive(first)
         assert [process.poll() for _, process in running.processes] == [None, None]
     assert sorted(log.names("stopped")) == ["a", "detector"]
@@ -259,14 +271,8 @@ def test_one_that_is_stopped_is_replaced(graph, log, monkeypatch):
         log.wait_for(2)
         os.kill(log.process("detector"), signal.SIGSTOP)
         os.kill(log.process("a"), signal.SIGSTOP)
-
-        def stop():
-            log.wait_for(3)
-            os.kill(log.process("a"), signal.SIGCONT)
-            running.stop()
-
-        threading.Thread(target=stop).start()
-        assert running.wait() is False
+        assert stopped_when(running, lambda: log.wait_for(3)) is False
+        os.kill(log.process("a"), signal.SIGCONT)
     assert sorted(log.names("started")) == ["a", "detector", "detector"]
 
 
@@ -300,13 +306,7 @@ def test_who_was_stopped_himself_does_not_blame_the_others(monkeypatch, away_s, 
 def test_one_that_dies_again_and_again_is_started_more_slowly(graph, log, monkeypatch, capfd):
     monkeypatch.setattr(failover, "DELAY_S", 0.5)
     with graph(restarted=["detector"], detector="crash") as running:
-
-        def stop():
-            log.wait_for(2 + AT_ONCE)
-            running.stop()
-
-        threading.Thread(target=stop).start()
-        assert running.wait() is False
+        assert stopped_when(running, lambda: log.wait_for(2 + AT_ONCE)) is False
     said = [line for line in capfd.readouterr().err.splitlines() if "is started again" in line]
     assert said[0] == "detector ended with status 3 and is started again at once"
     assert sum("at once" in line for line in said) == AT_ONCE
@@ -327,13 +327,7 @@ def test_a_signal_that_we_are_to_ignore_is_ignored(graph, log, number):
 
 def test_one_that_cannot_be_restarted_is_tried_again(graph, log):
     with graph(restarted=["detector"], detector="crash then refuse") as running:
-
-        def stop():
-            log.wait_for(3)
-            running.stop()
-
-        threading.Thread(target=stop).start()
-        assert running.wait() is False
+        assert stopped_when(running, lambda: log.wait_for(3)) is False
 
 
 def test_one_that_could_not_start_is_not_tried_again(graph, log):
@@ -348,13 +342,10 @@ def test_one_that_only_shows_and_cannot_start_is_left_out(graph, log, capfd):
     with made as running:
 
         def end():
-            while "page ended with status 2 and is not started again" not in capfd.readouterr().err:
-                time.sleep(SUPERVISOR_LOOK_S)
-            log.wait_for(2)
             os.kill(log.process("detector"), signal.SIGUSR1)
 
-        threading.Thread(target=end).start()
-        assert running.wait() is True
+        told = told_of(capfd, "page ended with status 2 and is not started again")
+        assert stopped_when(running, lambda: (told(), log.wait_for(2)), end) is True
     assert sorted(log.names("started")) == ["detector", "page"]
 
 
@@ -362,28 +353,15 @@ def test_a_standby_that_cannot_start_does_not_end_the_graph(graph, log, capfd, m
     monkeypatch.setattr(supervisor, "STANDBYS_AFTER_S", 0.0)
     names = ["detector", "detector_standby"]
     with graph(restarted=names, detector="run", detector_standby="refuse") as running:
-
-        def end():
-            wanted = "detector_standby ended with status 2 and is started again in 10 s"
-            while wanted not in capfd.readouterr().err:
-                time.sleep(SUPERVISOR_LOOK_S)
-            running.stop()
-
-        threading.Thread(target=end).start()
-        assert running.wait() is False
+        wanted = "detector_standby ended with status 2 and is started again in 10 s"
+        assert stopped_when(running, told_of(capfd, wanted)) is False
 
 
 def test_a_node_that_is_shut_down_stays_down_and_the_others_go_on(graph, log, capfd):
     with graph(restarted=["a", "detector"], a="end", detector="run") as running:
         log.wait_for(2)
-
-        def stop():
-            while "a was shut down and is not started again" not in capfd.readouterr().err:
-                time.sleep(0.01)
-            running.stop()
-
-        threading.Thread(target=stop).start()
-        assert running.wait() is False
+        wanted = "a was shut down and is not started again"
+        assert stopped_when(running, told_of(capfd, wanted)) is False
     assert sorted(log.names("started")) == ["a", "detector"]
 
 
@@ -434,10 +412,7 @@ def test_where_there_is_no_room_for_a_process_the_others_go_on(
     monkeypatch.setattr(subprocess, "Popen", refuse_twice)
     with graph(restarted=["a", "b"], a="run", **manners) as running:
         log.wait_for(2)
-        done = threading.Thread(target=lambda: (log.wait_for(3), running.stop()))
-        done.start()
-        assert running.wait() is False
-        done.join()
+        assert stopped_when(running, lambda: log.wait_for(3)) is False
     assert sorted(log.names("started")) == sorted(["a", "b", name])
     said = f"{name} cannot be started: no more processes; tried again in 0.05 s"
     assert capfd.readouterr().err.count(said) == len(refused) == 2

@@ -88,7 +88,9 @@ class Vehicle:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Take what is said until it is so."""
-        self._recorder.until(condition, lambda: (self.sent, self.healths))
+        self._recorder.until(
+            condition, lambda: (self.sent, [h[-1:] for h in self.healths.values()])
+        )
 
     def film(self, frames: int, cameras: tuple[str, ...] = CAMERAS) -> None:
         """Send frames of these cameras, at the same time each."""
