@@ -40,7 +40,7 @@ from model_compression.labelling.frames import Frame, frames_of
 from model_compression.labelling.held_out import HeldOut
 from model_compression.labelling.measure import Measurement, judged_sets
 from model_compression.labelling.people import read_people
-from model_compression.labelling.recipe import Recipe, read_recipe
+from model_compression.labelling.recipe import VIEWS, Recipe, read_recipe
 from model_compression.labelling.worker import Seen, Worker
 from model_compression.screen import screen
 from perception_nodes.core.errors import PerceptionError
@@ -53,9 +53,10 @@ _worker: Worker
 
 
 def calibrate(recipe: Recipe, given: argparse.Namespace) -> None:
-    """Fit the probabilities of objects, on the sets of which people labelled all objects."""
+    """Fit the probabilities of objects, where people labelled all and every voice has looked."""
     samples = {group: Samples() for group in GROUP_NAMES}
-    sets = {one.name: one for one in recipe.sets if one.groups and not one.partial}
+    full = [one for one in recipe.sets if one.groups and not one.partial]
+    sets = {one.name: one for one in full if len(one.views) == len(VIEWS)}
     frames = [
         frame for one in sets.values() for frame in frames_of(given.data, one.name, one.images)
     ]

@@ -13,8 +13,8 @@ from model_compression.labels import CLASSES
 
 SAME_IOU = 0.55
 """Boxes of one group that overlap by more are of one object."""
-SUPPORT_IOU = 0.5
-"""A box that overlaps an object by so much speaks for it."""
+SLACK = 0.05
+"""A box may overlap the mean of its object by so much less."""
 RIDERS = (GROUP_NAMES.index("person"), GROUP_NAMES.index(TWO_WHEELER))
 LEAST_RIDDEN = 0.3
 """Score of a two-wheeler that is believed to be there."""
@@ -52,32 +52,42 @@ def fuse(
     """
     heard = [one[one.scores >= voice.least_score] for one, voice in zip(heard, voices, strict=True)]
     heard, joined = split_riders(heard, [voice.joins_riders for voice in voices])
-    size = np.array(size_px * 2, np.float64)
-    corners, _, labels = weighted_boxes_fusion(
-        [np.clip(one.corners / size, 0, 1) for one in heard],
-        [one.scores for one in heard],
-        [GROUP_OF[one.names] for one in heard],
-        weights=[voice.weight for voice in voices],
-        iou_thr=SAME_IOU,
-    )
+    weights = [voice.weight for voice in voices]
     found = {}
     for number, group in enumerate(GROUP_NAMES):
-        own = corners[labels == number].reshape(-1, 4) * size
-        evidence, kinds = np.zeros((len(own), len(heard))), np.zeros((len(own), len(CLASSES)))
-        for voice, boxes in enumerate(heard):
-            boxes = boxes[GROUP_OF[boxes.names] == number]
-            iou = overlaps(own, boxes.corners)
-            speaks = (iou >= SUPPORT_IOU) & (iou == iou.max(axis=0, initial=0))
-            support = np.where(speaks, boxes.scores, 0)
-            evidence[:, voice] = support.max(axis=1, initial=0)
-            for kind in set(boxes.names.tolist()) & set(range(len(CLASSES))):
-                kinds[:, kind] += support[:, boxes.names == kind].max(axis=1)
-            if number in RIDERS:
-                inside = covered(own, joined[voice].corners) >= INSIDE
-                spoken = np.where(inside, joined[voice].scores, 0).max(axis=1, initial=0)
-                evidence[:, voice] = np.maximum(evidence[:, voice], spoken)
-        found[group] = Objects(own, evidence, kinds)
+        own = [one[GROUP_OF[one.names] == number] for one in heard]
+        found[group] = _fuse_group(own, weights, size_px)
+        if number in RIDERS:
+            for voice, boxes in enumerate(joined):
+                inside = covered(found[group].corners, boxes.corners) >= INSIDE
+                spoken = np.where(inside, boxes.scores, 0).max(axis=1, initial=0)
+                heard_of = found[group].evidence[:, voice]
+                np.maximum(heard_of, spoken, out=heard_of)
     return found
+
+
+def _fuse_group(
+    heard: Sequence[Boxes], weights: Sequence[float], size_px: tuple[int, int]
+) -> Objects:
+    """Merge the boxes of one group; a box speaks for the object that it overlaps most."""
+    size = np.array(size_px * 2, np.float64)
+    corners, *_ = weighted_boxes_fusion(
+        [np.clip(one.corners / size, 0, 1) for one in heard],
+        [one.scores for one in heard],
+        [np.zeros(len(one)) for one in heard],
+        weights=weights,
+        iou_thr=SAME_IOU,
+    )
+    corners = corners.reshape(-1, 4) * size
+    evidence, kinds = np.zeros((len(corners), len(heard))), np.zeros((len(corners), len(CLASSES)))
+    for voice, boxes in enumerate(heard):
+        iou = overlaps(corners, boxes.corners)
+        speaks = (iou >= SAME_IOU - SLACK) & (iou == iou.max(axis=0, initial=0))
+        support = np.where(speaks, boxes.scores, 0)
+        evidence[:, voice] = support.max(axis=1, initial=0)
+        for kind in set(boxes.names.tolist()) & set(range(len(CLASSES))):
+            kinds[:, kind] += support[:, boxes.names == kind].max(axis=1)
+    return Objects(corners, evidence, kinds)
 
 
 def split_riders(

@@ -33,6 +33,18 @@ RIDDEN = 0.9
 LEAST_HEIGHT_PX = 4.0
 
 
+def likeliest(group: str, kinds: NDArray[np.float64]) -> str:
+    """The class of a group that most votes, float64 [8], are for; the usual one without any."""
+    votes = {name: kinds[CLASSES.index(name)] for name in GROUPS[group]}
+    return max(votes, key=votes.__getitem__) if any(votes.values()) else USUAL.get(group, group)
+
+
+def is_sure(group: str, kinds: NDArray[np.float64]) -> bool:
+    """Whether votes, float64 [8], are mostly for one class of a group."""
+    votes = [kinds[CLASSES.index(name)] for name in GROUPS[group]]
+    return len(votes) == 1 or max(votes) > 0 and max(votes) >= SURE_KIND * sum(votes)
+
+
 @dataclass
 class Draft:
     """Labels in the making: rows of objects and of ignored boxes."""
@@ -43,16 +55,10 @@ class Draft:
     def teach(self, box: NDArray, group: str, probability: float, kinds: NDArray) -> None:
         """Add an object; where its kind is unsure, its place is ignored for the other kinds."""
         names = GROUPS[group]
-        shares = np.array([kinds[CLASSES.index(name)] for name in names])
-        best = names[int(shares.argmax())] if shares.any() else USUAL.get(group, names[0])
+        best = likeliest(group, kinds)
         self.objects.append((box, best, probability))
-        if (
-            len(names) > 1
-            and shares.max() < SURE_KIND * max(shares.sum(), 1e-9)
-            or not shares.any()
-        ):
-            others = tuple(name for name in names if name != best)
-            self.ignore(box, others)
+        if not is_sure(group, kinds):
+            self.ignore(box, tuple(name for name in names if name != best))
 
     def ignore(self, box: NDArray, names: tuple[str, ...]) -> None:
         """Add a box in which nothing is known of some classes."""
@@ -148,12 +154,12 @@ def _decide_group(
     within = covered(found.corners, ridden) >= INSIDE
     rides = group == TWO_WHEELER and len(ridden)
     if rides:
-        seen = (found.probabilities >= recipe.ignored) & found.kinds.any(axis=1)
+        seen = (found.probabilities >= recipe.ignored[group]) & found.kinds.any(axis=1)
         for box in ridden[~(within & seen[:, None]).any(axis=0)]:
             draft.ignore(box, (*GROUPS["person"], *GROUPS[TWO_WHEELER]))
     for row, box in enumerate(found.corners):
         p = float(found.probabilities[row])
-        if p < recipe.ignored or iou[row].max(initial=0) >= PEOPLES_IOU:
+        if p < recipe.ignored[group] or iou[row].max(initial=0) >= PEOPLES_IOU:
             continue
         if box[3] - box[1] < LEAST_HEIGHT_PX:
             draft.ignore(box, GROUPS[group])

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, field_validator
@@ -35,6 +35,8 @@ def _known(name: str, names: tuple[str, ...]) -> str:
 
 License = Annotated[str, AfterValidator(_for_products)]
 Name = Annotated[str, Field(pattern="^[a-z0-9_]+$")]
+View = Literal["whole", "mirror", "tiles", "fine"]
+VIEWS: tuple[View, ...] = get_args(View)
 Group = Annotated[str, AfterValidator(partial(_known, names=tuple(GROUPS)))]
 Box = Annotated[str, AfterValidator(partial(_known, names=(*CLASSES, VEHICLE)))]
 
@@ -45,7 +47,7 @@ class Labeller(Section):
     name: Name
     kind: Literal["intel", "nanodet", "yolox", "deim"]
     weights: str = Field(description="file below the data folder")
-    views: list[Literal["whole", "mirror", "tiles"]] = Field(min_length=1)
+    views: list[View] = Field(min_length=1)
     weight: float = Field(default=1, gt=0, description="of its boxes, where several are merged")
     least_score: float = Field(default=0.15, ge=0, lt=1, description="of boxes that are merged")
     trust: dict[Group, float] = Field(
@@ -78,6 +80,10 @@ class ImageSet(Section):
         description="whether detectors may add objects of what people labelled; else what they "
         "find besides is ignored",
     )
+    views: list[View] = Field(
+        default=list(VIEWS),
+        description="those that it is worth looking at: no tiles of what is near",
+    )
     crowd: dict[int, list[Group]] = Field(
         default={}, description="the set's class ids to what is neither right nor wrong there"
     )
@@ -104,12 +110,12 @@ class Recipe(Section):
     taught: dict[Group, float] = Field(
         description="by group, the least probability of an object that is taught"
     )
-    ignored: float = Field(
-        default=0.08, gt=0, lt=1, description="least probability of one that is ignored"
+    ignored: dict[Group, float] = Field(
+        description="by group, the least probability of an object that is ignored"
     )
     sets: list[ImageSet] = Field(min_length=1)
 
-    @field_validator("taught")
+    @field_validator("taught", "ignored")
     @classmethod
     def _whole(cls, given: dict) -> dict:
         if missing := [group for group in GROUPS if group not in given]:

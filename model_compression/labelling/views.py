@@ -1,6 +1,7 @@
 """Views of a frame: whole, mirrored, and tiles, which show it larger than a network's input."""
 
 from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
@@ -9,9 +10,8 @@ from numpy.typing import NDArray
 from model_compression.labelling.boxes import Boxes
 from model_compression.labelling.detectors import Detector
 
-TILE = 0.6
-"""Width and height of one of two tiles in a row, as a share of the frame's: they overlap by a third
-of a tile."""
+TILES = {2: 0.6, 3: 0.42}
+"""By the number of tiles in a row: width and height of one, as a share of the frame's."""
 CUT_PX = 4.0
 """A box that ends so near an inner border of a tile is of an object that the tile cuts."""
 LARGE = 0.35
@@ -32,13 +32,13 @@ def mirror(detector: Detector, frame: NDArray[np.uint8]) -> Boxes:
     return Boxes(corners, found.scores, found.names)
 
 
-def tiles(detector: Detector, frame: NDArray[np.uint8]) -> Boxes:
-    """Look at two by two tiles that overlap."""
+def tiles(detector: Detector, frame: NDArray[np.uint8], in_a_row: int = 2) -> Boxes:
+    """Look at tiles that overlap, so many in a row and in a column."""
     height, width = frame.shape[:2]
-    wide, high = round(width * TILE), round(height * TILE)
+    wide, high = round(width * TILES[in_a_row]), round(height * TILES[in_a_row])
     parts = []
-    for top in (0, height - high):
-        for left in (0, width - wide):
+    for top in np.linspace(0, height - high, in_a_row).round().astype(int):
+        for left in np.linspace(0, width - wide, in_a_row).round().astype(int):
             found = detector.detect(np.ascontiguousarray(frame[top:, left:][:high, :wide]))
             inner = np.array([left > 0, top > 0, left + wide < width, top + high < height])
             kept = whole_in_tile(found.corners, (wide, high), inner)
@@ -67,5 +67,6 @@ VIEWS: dict[str, Callable[[Detector, NDArray[np.uint8]], Boxes]] = {
     "whole": whole,
     "mirror": mirror,
     "tiles": tiles,
+    "fine": partial(tiles, in_a_row=3),
 }
 """By name, what looks at a frame, uint8 [height, width, 3] BGR, and returns boxes in its pixels."""

@@ -1,15 +1,17 @@
 """One process's part of a labelling."""
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
+from model_compression.labelling.boxes import Boxes
 from model_compression.labelling.calibration import Calibration
 from model_compression.labelling.detectors import KINDS, Detector
 from model_compression.labelling.frames import Frame
 from model_compression.labelling.fusion import Objects, fuse
 from model_compression.labelling.held_out import HeldOut
-from model_compression.labelling.labeller import decide, probable
+from model_compression.labelling.kinds import Votes, vote
+from model_compression.labelling.labeller import Probable, decide, is_sure, probable
 from model_compression.labelling.looks import read_look, write_look
 from model_compression.labelling.people import read_people
 from model_compression.labelling.recipe import Recipe
@@ -53,7 +55,11 @@ class Worker:
         """Look at a frame with all voices, or read what they saw before."""
         picture = frame.pixels(self._data)
         heard = []
+        images = self._sets.get(frame.set_name)
         for voice in self._recipe.voices:
+            if images and voice.view not in images.views:
+                heard.append(Boxes.none())
+                continue
             path = self._out / "looks" / str(voice) / frame.set_name / f"{frame.name}.npz"
             if not path.exists():
                 write_look(VIEWS[voice.view](self._detectors[voice.detector], picture), path)
@@ -70,7 +76,22 @@ class Worker:
             group: probable(one, self._calibrations[group], size_px[1])
             for group, one in objects.items()
         }
+        self._vote(frame, found)
         people = read_people(self._data, frame, size_px)
         images = self._sets[frame.set_name]
         write(decide(frame, size_px, found, people, images, self._recipe), frame.file(self._out))
         return True
+
+    def _vote(self, frame: Frame, found: Mapping[str, Probable]) -> None:
+        """Let detectors that tell kinds look at objects whose kind is unsure."""
+        votes = Votes(self._out / "looks" / "crops" / frame.set_name / f"{frame.name}.npz")
+        picture = frame.pixels(self._data)
+        kinds = [one.name for one in self._recipe.detectors if not one.joins_riders]
+        for group, one in found.items():
+            for row, box in enumerate(one.corners):
+                if one.probabilities[row] < self._recipe.taught[group]:
+                    continue
+                if not is_sure(group, one.kinds[row]):
+                    detectors = [self._detectors[name].detect for name in kinds]
+                    one.kinds[row] += votes.of(box, partial(vote, detectors, picture, box))
+        votes.write()

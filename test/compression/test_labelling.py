@@ -16,6 +16,7 @@ from model_compression.labelling.calibration import fit
 from model_compression.labelling.frames import Frame
 from model_compression.labelling.fusion import Objects, fuse
 from model_compression.labelling.held_out import HeldOut
+from model_compression.labelling.kinds import Votes, vote
 from model_compression.labelling.labeller import Probable, decide
 from model_compression.labelling.recipe import ImageSet, Labeller, Recipe, read_recipe
 from model_compression.labels import CLASSES
@@ -48,7 +49,7 @@ def recipe(images: ImageSet) -> Recipe:
         detectors=[labeller()],
         held_out=[],
         taught=dict.fromkeys(GROUP_NAMES, 0.5),
-        ignored=0.1,
+        ignored=dict.fromkeys(GROUP_NAMES, 0.1),
         sets=[images],
     )
 
@@ -182,10 +183,10 @@ def test_objects_are_right_where_people_labelled_them_once():
     assert judged.tolist() == [True, True, False, True]
 
 
-@pytest.mark.parametrize("view", ["mirror", "tiles"])
+@pytest.mark.parametrize("view", ["mirror", "tiles", "fine"])
 def test_boxes_of_a_view_are_in_pixels_of_the_frame(view):
     frame = np.zeros((100, 200, 3), np.uint8)
-    frame[20:40, 130:150] = 255
+    frame[20:32, 130:150] = 255
 
     class Bright:
         def detect(self, picture: np.ndarray) -> Boxes:
@@ -196,7 +197,7 @@ def test_boxes_of_a_view_are_in_pixels_of_the_frame(view):
             return boxes(("car", 1, *edges))
 
     found = views.VIEWS[view](Bright(), frame)
-    np.testing.assert_allclose(found.corners, [[130, 20, 150, 40]])
+    np.testing.assert_allclose(found.corners, [[130, 20, 150, 32]])
 
 
 def test_what_a_tile_cuts_is_left_to_others():
@@ -232,3 +233,23 @@ def test_what_products_may_not_use_is_refused(tmp_path, part, key, value, reason
     path.write_text(yaml.safe_dump(given))
     with pytest.raises(CompressionError, match=reason):
         read_recipe(path)
+
+
+def test_the_kind_is_voted_on_an_enlarged_crop_once(tmp_path):
+    picture = np.zeros((100, 200, 3), np.uint8)
+    box = np.array([60.0, 20, 100, 40])
+    seen = []
+
+    def detect(crop: np.ndarray) -> Boxes:
+        seen.append(crop.shape)
+        return boxes(
+            ("bus", 0.7, 21, 20, 60, 40), ("car", 0.4, 20, 20, 60, 40), ("car", 0.9, 0, 0, 9, 9)
+        )
+
+    votes = Votes(tmp_path / "a.npz")
+    found = votes.of(box, lambda: vote([detect, detect], picture, box))
+    votes.write()
+    assert seen == [(60, 80, 3)] * 2
+    np.testing.assert_allclose(found[[CLASSES.index("bus"), CLASSES.index("car")]], [1.4, 0.8])
+    again = Votes(tmp_path / "a.npz").of(box + 0.5, lambda: pytest.fail("was voted on before"))
+    np.testing.assert_array_equal(again, found)
