@@ -31,6 +31,8 @@ USUAL = {VEHICLE: "car", TWO_WHEELER: "motorcycle"}
 RIDDEN = 0.9
 """Least probability of a two-wheeler where people say that one is ridden."""
 LEAST_HEIGHT_PX = 4.0
+GIANT, SURE = 0.5, 0.5
+"""What covers a larger share of a frame, and is less probable, is the own vehicle or nothing."""
 
 
 def likeliest(group: str, kinds: NDArray[np.float64]) -> str:
@@ -97,10 +99,11 @@ class Probable:
     kinds: NDArray[np.float64]
 
 
-def probable(objects: Objects, calibration: Calibration, height_px: int) -> Probable:
-    """Give possible objects their probabilities, and leave of those that overlap the best."""
-    heights = (objects.corners[:, 3] - objects.corners[:, 1]) / height_px
-    found = calibration.probability(objects.evidence, heights)
+def probable(objects: Objects, calibration: Calibration, size_px: tuple[int, int]) -> Probable:
+    """Give possible objects on a frame probabilities; of those that overlap the best stays."""
+    width, height = (objects.corners[:, 2:] - objects.corners[:, :2]).T
+    found = calibration.probability(objects.evidence, height / size_px[1])
+    found[(width * height > GIANT * size_px[0] * size_px[1]) & (found < SURE)] = 0
     rows = suppressed_rows(objects.corners, found, SAME_OBJECT_IOU)
     return Probable(objects.corners[rows], found[rows], objects.kinds[rows])
 

@@ -53,7 +53,7 @@ class Measurement:
     def add(self, frame: Frame, size_px: tuple[int, int], objects: Mapping[str, Objects]) -> None:
         """Add what was seen on a frame."""
         found = [
-            probable(objects[group], self._calibrations[group], size_px[1]) for group in GROUP_NAMES
+            probable(objects[group], self._calibrations[group], size_px) for group in GROUP_NAMES
         ]
         self._found.append(_matched(found))
         self._truth.append(_labelled(self._labels[frame.name], self._set, size_px))

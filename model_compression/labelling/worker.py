@@ -73,7 +73,7 @@ class Worker:
             return False
         _, size_px, objects = self.see(frame)
         found = {
-            group: probable(one, self._calibrations[group], size_px[1])
+            group: probable(one, self._calibrations[group], size_px)
             for group, one in objects.items()
         }
         self._vote(frame, found)

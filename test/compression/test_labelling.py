@@ -12,12 +12,12 @@ from model_compression.errors import CompressionError
 from model_compression.labelling import views
 from model_compression.labelling.boxes import GROUP_NAMES, NAMES, Boxes, overlaps
 from model_compression.labelling.calibrate import right_objects
-from model_compression.labelling.calibration import fit
+from model_compression.labelling.calibration import Calibration, fit
 from model_compression.labelling.frames import Frame
 from model_compression.labelling.fusion import Objects, fuse
 from model_compression.labelling.held_out import HeldOut
 from model_compression.labelling.kinds import Votes, vote
-from model_compression.labelling.labeller import Probable, decide
+from model_compression.labelling.labeller import Probable, decide, probable
 from model_compression.labelling.recipe import ImageSet, Labeller, Recipe, read_recipe
 from model_compression.labels import CLASSES
 
@@ -253,3 +253,11 @@ def test_the_kind_is_voted_on_an_enlarged_crop_once(tmp_path):
     np.testing.assert_allclose(found[[CLASSES.index("bus"), CLASSES.index("car")]], [1.4, 0.8])
     again = Votes(tmp_path / "a.npz").of(box + 0.5, lambda: pytest.fail("was voted on before"))
     np.testing.assert_array_equal(again, found)
+
+
+def test_the_own_vehicle_is_no_object():
+    objects = Objects(
+        np.array([[0.0, 0, 200, 90], [10, 10, 50, 40]]), np.full((2, 1), 0.4), np.zeros((2, 8))
+    )
+    found = probable(objects, Calibration(np.array([1.0, 0, 0, 0, -4])), SIZE_PX)
+    assert found.probabilities.tolist() == pytest.approx([0.27, 0], abs=0.02)
