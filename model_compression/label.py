@@ -69,6 +69,8 @@ def calibrate(recipe: Recipe, given: argparse.Namespace) -> None:
         group: one.calibration([voice.trust_in(group) for voice in recipe.by_voice()])
         for group, one in samples.items()
     }
+    for group, other in recipe.constants.items():
+        calibrations[group].weights[-1] = calibrations[other].weights[-1]
     write_calibrations(calibrations, recipe, given.out / CALIBRATION)
 
 

@@ -1,13 +1,14 @@
-"""Which kind an object is: where detectors are unsure, they vote on an enlarged crop of it."""
+"""Which kind an object is: where detectors are unsure, one votes on an enlarged crop of it."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_compression.labelling.boxes import Boxes, overlaps
+from model_compression.labelling.boxes import overlaps
+from model_compression.labelling.detectors import Detector
 from model_compression.labels import CLASSES
 from perception_nodes.system.files import write_whole
 
@@ -17,16 +18,15 @@ SAME_IOU = 0.5
 """A box on the crop that overlaps the object by so much is a vote for its kind."""
 KEPT_IOU = 0.9
 """A vote on a box that overlaps an object by so much is one on the object."""
-Detect = Callable[[NDArray[np.uint8]], Boxes]
 
 
 def vote(
-    detectors: Sequence[Detect], picture: NDArray[np.uint8], box: NDArray[np.float64]
+    detector: Detector, picture: NDArray[np.uint8], box: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the sum of the detectors' best scores for each class, float64 [8].
+    """Return a detector's best score for each class of an object, float64 [8].
 
     Args:
-        detectors: each finds objects on a picture.
+        detector: looks at a crop.
         picture: the frame, uint8 [height, width, 3] BGR.
         box: left, top, right and bottom of the object, in pixels.
     """
@@ -34,14 +34,12 @@ def vote(
     size = np.array(picture.shape[1::-1])
     left, top = np.maximum(box[:2] - margin, 0).astype(int)
     right, bottom = np.minimum(box[2:] + margin, size).astype(int)
-    crop = np.ascontiguousarray(picture[top:bottom, left:right])
+    found = detector.detect(np.ascontiguousarray(picture[top:bottom, left:right]))
     inside = (box - np.array([left, top, left, top]))[None]
+    same = found[overlaps(found.corners, inside)[:, 0] >= SAME_IOU]
     votes = np.zeros(len(CLASSES))
-    for detect in detectors:
-        found = detect(crop)
-        same = found[overlaps(found.corners, inside)[:, 0] >= SAME_IOU]
-        for name in {*same.names.tolist()} & {*range(len(CLASSES))}:
-            votes[name] += same.scores[same.names == name].max()
+    for name in {*same.names.tolist()} & {*range(len(CLASSES))}:
+        votes[name] = same.scores[same.names == name].max()
     return votes
 
 

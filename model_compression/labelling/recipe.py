@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from model_compression.config import Section
 from model_compression.errors import CompressionError
@@ -113,6 +113,14 @@ class Recipe(Section):
     ignored: dict[Group, float] = Field(
         description="by group, the least probability of an object that is ignored"
     )
+    constants: dict[Group, Group] = Field(
+        default={},
+        description="groups of which people left out most, each with one that is as probable where "
+        "detectors say the same",
+    )
+    kinds_by: Name | None = Field(
+        default=None, description="the detector that votes on crops of objects of unsure kind"
+    )
     sets: list[ImageSet] = Field(min_length=1)
 
     @field_validator("taught", "ignored")
@@ -129,6 +137,14 @@ class Recipe(Section):
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"two are named {twice!r}: give each its own name")
+        return given
+
+    @field_validator("kinds_by")
+    @classmethod
+    def _is_there(cls, given: str | None, others: ValidationInfo) -> str | None:
+        names = [one.name for one in others.data.get("detectors", ())]
+        if given and given not in names:
+            raise ValueError(f"{given!r} is none of the detectors {', '.join(names)}")
         return given
 
     @property

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
+
 from model_compression.labelling.boxes import Boxes
 from model_compression.labelling.calibration import Calibration
 from model_compression.labelling.detectors import KINDS, Detector
@@ -76,22 +78,21 @@ class Worker:
             group: probable(one, self._calibrations[group], size_px)
             for group, one in objects.items()
         }
-        self._vote(frame, found)
+        if self._recipe.kinds_by:
+            self._vote(frame, self._recipe.kinds_by, found)
         people = read_people(self._data, frame, size_px)
         images = self._sets[frame.set_name]
         write(decide(frame, size_px, found, people, images, self._recipe), frame.file(self._out))
         return True
 
-    def _vote(self, frame: Frame, found: Mapping[str, Probable]) -> None:
-        """Let detectors that tell kinds look at objects whose kind is unsure."""
+    def _vote(self, frame: Frame, voter: str, found: Mapping[str, Probable]) -> None:
+        """Let a detector look at crops of objects whose kind is unsure."""
         votes = Votes(self._out / "looks" / "crops" / frame.set_name / f"{frame.name}.npz")
         picture = frame.pixels(self._data)
-        kinds = [one.name for one in self._recipe.detectors if not one.joins_riders]
         for group, one in found.items():
-            for row, box in enumerate(one.corners):
-                if one.probabilities[row] < self._recipe.taught[group]:
-                    continue
+            for row in np.flatnonzero(one.probabilities >= self._recipe.taught[group]):
                 if not is_sure(group, one.kinds[row]):
-                    detectors = [self._detectors[name].detect for name in kinds]
-                    one.kinds[row] += votes.of(box, partial(vote, detectors, picture, box))
+                    box = one.corners[row]
+                    ask = partial(vote, self._detectors[voter], picture, box)
+                    one.kinds[row] += votes.of(box, ask)
         votes.write()
