@@ -43,6 +43,21 @@ FrameSize = Annotated[str, typer.Option(help="Size of the camera's frames, WIDTH
 FrameRate = Annotated[float, typer.Option(min=1, max=240, help="Frames a second.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here, as JSON.")]
 HtmlFile = Annotated[Path | None, typer.Option("--html", help="Write the result here, as a page.")]
+Conditions = Annotated[
+    str,
+    typer.Option(
+        help="What else runs: quiet, nothing; one_core, all_cores: processors are busy; memory: "
+        "copies larger than the cache on each; disk: 64 MB written and synced again and again; "
+        "build: compilers at nice 19; second_graph: another camera's. Several with commas."
+    ),
+]
+LabelledSets = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Measure accuracy on this labelled set, as for `perception model evaluate`; may be "
+        "repeated. Without it, the accuracy that each model.yaml states is used."
+    ),
+]
 
 
 @bench_app.command("latency")
@@ -112,15 +127,7 @@ def bench_deadline(
     frames: Annotated[
         int, typer.Option(min=40, max=MAX_FRAMES, help="Frames to measure in each condition.")
     ] = 6636,
-    conditions: Annotated[
-        str,
-        typer.Option(
-            help="What else runs: quiet, nothing; one_core, all_cores: processors are busy; "
-            "memory: copies larger than the cache on each; disk: 64 MB written and synced again "
-            "and again; build: compilers at nice 19; second_graph: another camera's. Several with "
-            "commas."
-        ),
-    ] = "quiet,one_core,all_cores,memory,disk,build,second_graph",
+    conditions: Conditions = "quiet,one_core,all_cores,memory,disk,build,second_graph",
     real_time: Annotated[
         Literal["both", "with", "without"],
         typer.Option(
@@ -240,13 +247,7 @@ def bench_models(
         Path | None,
         typer.Option("--svg", help="Write the plot here; it follows a light or dark theme."),
     ] = None,
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Measure accuracy on this labelled set, as for `perception model evaluate`; may "
-            "be repeated. Without it, the accuracy that each model.yaml states is used."
-        ),
-    ] = None,
+    data: LabelledSets = None,
     root: DataRoot = None,
     frames: Annotated[
         int,
@@ -273,7 +274,7 @@ def bench_models(
     down alike. Each is timed in a tight loop, and at the pace of a camera with cold caches. Nothing
     is timed before all runtimes give the same outputs; if they do not, the exit status is 1. On a
     processor with AMX a process uses it for all networks of OpenVINO or for none: the first model
-    decides, as in a detector, and a line tells which others a detector would run otherwise.
+    decides, as in a detector, and a line names the others, which a detector would run otherwise.
 
     Example: perception bench models road-n dense-416x256 --frames 50 --html out/models.html
 
@@ -346,7 +347,7 @@ def bench_shapes(
 
     Speed depends on the shape and not on the weights, so it is known before any training. Random
     8-bit networks of channels and depths at strides 4 to 32 are timed on every target, in turns and
-    at a camera's pace; a latency model is fitted to them, and told with its error on networks that
+    at a camera's pace; a latency model is fitted to them, and shown with its error on networks that
     it was not fitted to. It ranks every network of the space; the best are measured, too, and
     marked where that is above the budget. All times are medians; for an FPGA they are those of its
     compiler's cycle model. `perception model compress` trains what was found, as `network:` of a

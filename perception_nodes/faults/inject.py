@@ -1,4 +1,4 @@
-"""Faults put into a running graph from outside; `camera_faults` has those of the camera."""
+"""Puts faults into a running graph from outside; those of the camera are in `camera_faults`."""
 
 import os
 import select
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perception_nodes.core.errors import PerceptionError
+from perception_nodes.faults.children import start
 from perception_nodes.faults.faulty_backend import VARIABLE, Orders, hit_file
 from perception_nodes.faults.graphs import (
     FAULTY_DETECTOR_MODULE,
@@ -30,7 +31,6 @@ from perception_nodes.faults.scenario import (
 )
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import Supervisor
-from perception_nodes.system.environment import die_with_parent
 from perception_nodes.system.load import busy
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.memory import SHM_FOLDER
@@ -105,7 +105,8 @@ def _in_effect(
     if isinstance(fault, BackendFault):
         return _ordered(fault, target, wait_s)
     if isinstance(fault, ProcessFault):
-        return _signalled(fault, target)
+        number = signal.SIGKILL if fault.kind == "process_kill" else signal.SIGSTOP
+        os.kill(_working_process(fault.role, target), number)
     if isinstance(fault, ShmFullFault):
         return _full(fault)
     if isinstance(fault, CpuFault):
@@ -151,13 +152,6 @@ def _ordered(
     _await(hit.exists, within_s, wait_s, "it met no call of the network")
 
 
-@contextmanager
-def _signalled(fault: ProcessFault, target: UnderTest) -> Iterator[None]:
-    number = signal.SIGKILL if fault.kind == "process_kill" else signal.SIGSTOP
-    os.kill(_working_process(fault.role, target), number)
-    yield
-
-
 def _working_process(role: str, target: UnderTest) -> int:
     """The process that holds a role, not its standbys."""
     name = f"{role}_node"
@@ -199,19 +193,14 @@ def _write_until_full(write: Callable[[bytes], int]) -> None:
 def _slow_subscriber(
     fault: SubscriberFault, target: UnderTest, wait_s: Callable[[float], bool]
 ) -> Iterator[None]:
-    us, spec = os.getpid(), slow_subscriber(fault, target)
-    process = subprocess.Popen(
-        [sys.executable, "-m", spec.module, *spec.arguments()],
-        env={**os.environ, **spec.environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: die_with_parent(us),
-    )
+    spec = slow_subscriber(fault, target)
+    command = [sys.executable, "-m", spec.module, *spec.arguments()]
+    silent = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = start(command, spec.environment, **silent)
     said = process.stdout
     assert said is not None
     try:
-        # Its time begins with the line that tells of its first message; its end can be read too.
+        # Its time begins with the line that it prints at its first message.
         _await(
             lambda: select.select([said], [], [], 0)[0],
             LISTENS_WITHIN_S,

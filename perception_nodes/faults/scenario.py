@@ -160,7 +160,7 @@ class RebootFault(_Fault):
 
 
 class BackendFault(_Fault):
-    """Inference misbehaves; the detector runs `hil/faulty_backend.py`.
+    """Inference misbehaves; the detector runs `faults/faulty_backend.py`.
 
     Attributes:
         factor: for `backend_slow`: multiplies the duration of a call; more than 1.

@@ -65,10 +65,11 @@ class GraphRun:
     """A graph that a bench has ordered.
 
     Attributes:
+        specs, camera: its processes, and the name of its camera.
         target: what faults are put into; None while the graph is not running.
         dark_s: set by a reboot: start the graph again after this time.
         failure: why the graph ended by itself.
-        stopping, over: set when the graph was told to stop, and when it has ended.
+        stopping, over: set when the graph is to stop, and when it has ended.
     """
 
     specs: list[NodeSpec]
@@ -181,7 +182,7 @@ class UnitServer:
         return self._log.read_bytes()[-LOG_BYTES:].decode(errors="replace")
 
     def _run_graph(self, ordered: GraphRun) -> None:
-        """Run a graph until it is told to stop; a reboot starts it again."""
+        """Run a graph until it is to stop; a reboot starts it again."""
         with self._log.open("wb") as log:
             while not ordered.stopping.is_set():
                 try:
@@ -239,22 +240,22 @@ class _Connection(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         order, length = self.path.removeprefix("/"), self.headers.get("Content-Length", "")
         bench = self.headers.get("User-Agent", "nothing known")[:40]
+        token = self.headers.get("Authorization", "").encode()
         if bench != PROTOCOL:
             reason = f"the unit speaks {PROTOCOL}, the bench {bench!r}: install the same version"
-            self.send_error(HTTPStatus.BAD_REQUEST, reason)
-        elif not hmac.compare_digest(self.headers.get("Authorization", "").encode(), _credential()):
+            return self.send_error(HTTPStatus.BAD_REQUEST, reason)
+        if not hmac.compare_digest(token, _credential()):
             reason = f"${TOKEN_VARIABLE} of the bench is not that of the unit"
-            self.send_error(HTTPStatus.UNAUTHORIZED, reason)
-        elif not length.isdecimal() or len(length) > LENGTH_DIGITS:
+            return self.send_error(HTTPStatus.UNAUTHORIZED, reason)
+        if not length.isdecimal() or len(length) > LENGTH_DIGITS:
             reason = f"an order needs a Content-Length of at most {LENGTH_DIGITS} digits"
-            self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
-        else:
-            status, text = self._answer(order, self.rfile.read(int(length)))
-            content = text.encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            return self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
+        status, text = self._answer(order, self.rfile.read(int(length)))
+        content = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def _answer(self, order: str, arguments: bytes) -> tuple[HTTPStatus, str]:
         """The result as JSON, or a line that says why there is none."""

@@ -6,56 +6,34 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import aiohttp
 
-from perception_nodes.system.environment import die_with_parent
+from perception_nodes.faults.children import end, start
 from perception_nodes.system.realtime import give_way
 
 AGAIN_S = 0.1
 STOP_S = 10
 
 
-class Browsers:
-    """Processes that ask for updates as a page does; a context manager that ends them.
+@contextmanager
+def browsers(count: int, port: int) -> Iterator[list[int]]:
+    """Processes that ask for updates as a page does; gives a list of how many each of them got.
 
     They draw nothing and run when a processor is idle: a browser is meant to be on another machine.
-
-    Attributes:
-        updates: how many all of them got, when they have ended.
+    The list is filled when the context ends.
     """
-
-    def __init__(self, count: int, port: int) -> None:
-        self._count, self._port = count, port
-        self._running: list[subprocess.Popen[bytes]] = []
-        self.updates = 0
-
-    def __enter__(self) -> "Browsers":
-        """Start them; they wait for the page."""
-        command = [sys.executable, "-m", __name__, f"http://localhost:{self._port}"]
-        us = os.getpid()
-        for _ in range(self._count):
-            self._running.append(
-                subprocess.Popen(
-                    command,
-                    stdout=subprocess.PIPE,
-                    start_new_session=True,
-                    preexec_fn=lambda: die_with_parent(us),
-                )
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End them."""
-        for process in self._running:
-            process.send_signal(signal.SIGTERM)
-        for process in self._running:
-            try:
-                self.updates += int(process.communicate(timeout=STOP_S)[0] or 0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    updates: list[int] = []
+    command = [sys.executable, "-m", __name__, f"http://localhost:{port}"]
+    running = [start(command, stdout=subprocess.PIPE) for _ in range(count)]
+    try:
+        yield updates
+    finally:
+        for process in running:
+            process.terminate()
+        updates += [int(end(process, STOP_S) or 0) for process in running]
 
 
 def free_port() -> int:
@@ -69,19 +47,17 @@ async def _look(url: str) -> None:
     updates, stopped = 0, asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
 
-    async def looking() -> Any:
+    async def looking() -> None:
         nonlocal updates
         async with aiohttp.ClientSession() as session:
             while True:
-                try:
+                with suppress(aiohttp.ClientError, ConnectionError):
                     stream = session.ws_connect(f"{url}/stream", headers={"Origin": url})
                     async with stream as page:
                         await page.receive()
                         while not page.closed:
                             await page.send_str("next")
                             updates += (await page.receive()).type == aiohttp.WSMsgType.BINARY
-                except (aiohttp.ClientError, ConnectionError):
-                    pass
                 await asyncio.sleep(AGAIN_S)
 
     task = asyncio.create_task(looking())

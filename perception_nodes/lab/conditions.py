@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -12,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perception_nodes.faults.children import end, start
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.graph.supervisor import GraphFailure
-from perception_nodes.system.environment import die_with_parent
+from perception_nodes.graph.supervisor import GraphFailure, last_error
 from perception_nodes.system.load import busy, compilations, disk_writes, memory_streams
 
 SECOND_CAMERA = "second"
@@ -59,44 +58,29 @@ def _compiler() -> str:
 @contextmanager
 def _second_graph(around: Surroundings) -> Iterator[None]:
     """Another graph, with a camera of its own that plays the same."""
-    us = os.getpid()
     own = {**around.values, "camera": SECOND_CAMERA, "bag": around.drive}
     arguments = [f"{name}:={value}" for name, value in own.items()]
-    with (around.folder / "second.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "perception_nodes", "run", *arguments],
-            stdout=log,
-            stderr=log,
-            preexec_fn=lambda: die_with_parent(us),
-        )
-        try:
-            give_up_s = time.monotonic() + START_TIMEOUT_S
-            while STARTED not in _text(log.name):
-                _check_alive(process, log.name)
-                if time.monotonic() > give_up_s:
-                    raise GraphFailure(
-                        f"the second graph does not work after {START_TIMEOUT_S} s: "
-                        f"{_last_line(log.name)}"
-                    )
-                time.sleep(POLL_S)
-            yield
-            _check_alive(process, log.name)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(STOP_TIMEOUT_S)
+    log = around.folder / "second.log"
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "perception_nodes", "run", *arguments]
+        process = start(command, stdout=file, stderr=file)
+    try:
+        give_up_s = time.monotonic() + START_TIMEOUT_S
+        while STARTED not in log.read_text(encoding="utf-8", errors="replace"):
+            _check_alive(process, log)
+            if time.monotonic() > give_up_s:
+                why = f"does not work after {START_TIMEOUT_S} s"
+                raise GraphFailure(f"the second graph {why}: {last_error(log)}")
+            time.sleep(POLL_S)
+        yield
+        _check_alive(process, log)
+    finally:
+        end(process, STOP_TIMEOUT_S)
 
 
-def _check_alive(process: "subprocess.Popen[bytes]", log: str) -> None:
+def _check_alive(process: "subprocess.Popen[bytes]", log: Path) -> None:
     if process.poll() is not None:
-        raise GraphFailure(f"the second graph has ended by itself: {_last_line(log)}")
-
-
-def _last_line(log: str) -> str:
-    return (_text(log).splitlines() or ["it says nothing"])[-1]
-
-
-def _text(log: str) -> str:
-    return Path(log).read_text(encoding="utf-8", errors="replace")
+        raise GraphFailure(f"the second graph has ended by itself: {last_error(log)}")
 
 
 CONDITIONS: dict[str, Load] = {

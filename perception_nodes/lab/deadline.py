@@ -38,6 +38,8 @@ ENDLESS_FRAMES = 100_000_000
 SOAK = "soak"
 START_S = 8.0
 """About the time that a graph takes to start, for the progress bar."""
+BY_HOST = "by host: missed frames during which a virtual machine's host had a processor"
+ARRIVED_LATE = "arrived late: published in time, and with the receiver after the deadline"
 
 
 @dataclass
@@ -156,32 +158,43 @@ def figures(run: Run, deadline_ms: float, host_took: HostTook) -> dict[str, Any]
     }
 
 
-def result_table(result: dict[str, Any]) -> Table:
-    """The result as a table for the terminal."""
-    latencies = ("p50 ms", "p99 ms", "p99.9 ms", "max ms")
-    table = figure_table(
-        [""],
-        ["frames", *latencies, "missed", "by host", "silently", "arrived late"],
-        f"{result['size']} at {result['rate_hz']:g} Hz over shared memory against "
-        f"{result['deadline_ms']:g} ms, {escape(result['model'])} on {result['backend']}",
-    )
-    for name, found in result["conditions"].items():
-        silent = found["silent_misses"]
-        table.add_row(
+HEAD = ("frames", "p50", "p99", "p99.9", "max", "missed", "by host", "silently", "arrived late")
+"""Names of the columns of `condition_rows`, behind that of the condition."""
+
+
+def condition_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """The figures of the conditions as rows of a table, times in milliseconds."""
+    return [
+        [
             name.replace("_", " "),
             str(found["frames"]),
             *latency_cells(found["latency_ms"], ("p50", "p99", "p99_9", "max")),
             shown(found["miss_rate"], "{:.2%}"),
             str(found["missed_by_host"]),
-            f"[red]{silent}" if silent else "0",
+            str(found["silent_misses"]),
             str(found["in_time_and_arrived_late"]),
-        )
+        ]
+        for name, found in result["conditions"].items()
+    ]
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """The result as a table for the terminal."""
+    table = figure_table(
+        [""],
+        HEAD,
+        f"{result['size']} at {result['rate_hz']:g} Hz over shared memory against "
+        f"{result['deadline_ms']:g} ms, {escape(result['model'])} on {result['backend']}, in ms",
+    )
+    for row in condition_rows(result):
+        is_silent = row[-2] != "0"
+        table.add_row(*row[:-2], f"[red]{row[-2]}" if is_silent else row[-2], row[-1])
     first = next(iter(result["conditions"].values()))
     shares = (f"{name} {share:.1%}" for name, share in first["processor_shares"].items())
     captions = [
         WITHOUT_DETECTIONS,
-        "by host: missed frames during which a virtual machine's host had a processor",
-        "arrived late: published in time, and with the receiver after the deadline",
+        BY_HOST,
+        ARRIVED_LATE,
         f"of one processor: {', '.join(shares)}",
     ]
     if "soak" in result:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from perception_nodes.drives.bag import BagError, Drive, open_drive
+from perception_nodes.drives.bag import BagError, open_drive
 from perception_nodes.graph.graph import RECORDED
 from perception_nodes.graph.settings import refuse
 from perception_nodes.graph.supervisor import GraphFailure
@@ -41,22 +41,10 @@ def run_demo(
         KeyboardInterrupt: interrupted by the user.
     """
     refuse(values, SET_BY_THE_DEMO)
-    with open_drive(bag, topic) as drive:
-        return _played(drive, bag, out, values, writing)
-
-
-def _played(
-    drive: Drive,
-    bag: Path,
-    out: Path,
-    values: dict[str, Any],
-    writing: Callable[[int, int], None],
-) -> dict[str, Any]:
     recording, sent_file = out / "recording.mcap.tmp", out / "sent.json.tmp"
-    log_path = out / "nodes.log"
-    specs = RECORDED.nodes(
-        {
-            **values,
+    log, run = out / "nodes.log", Run()
+    with open_drive(bag, topic) as drive:
+        played = {
             "bag": str(bag.resolve()),
             "topic": drive.topic,
             "frames": drive.frame_count,
@@ -64,36 +52,35 @@ def _played(
             "recording": str(recording.resolve()),
             "sent_file": str(sent_file.resolve()),
         }
-    )
-    parameters = {name: value for spec in specs for name, value in spec.parameters.items()}
-    model = load_model(parameters["model"], parameters["model_key"])
-    out.mkdir(parents=True, exist_ok=True)
-    run = Run()
-    try:
-        # Messages of the nodes on the screen would disturb the live view.
-        execute(run, specs, log_path)
-        if not sent_file.is_file():
-            raise GraphFailure("the player ended without a list of its frames")
-        run.read_sent(sent_file)
-        if not run.sent:
-            raise BagError(f"{bag}: no frame could be read; {'; '.join(run.warnings)}")
-        context = {
-            "bag": str(bag),
-            "topic": drive.topic,
-            "path": f"ROS 2 ({parameters['source']})",
-            "model": model.name,
-            "precision": model.precision,
-            "backend": parameters["backend"],
-            "deadline_ms": parameters["deadline_ms"],
-            "frames_sent": len(run.sent),
-            "warnings": run.warnings,
-            "machine": machine(),
-        }
-        sent = list(zip(run.numbers, run.sent, strict=True))
-        bits = int(parameters["sample_bits"])
-        return finish(out, recording, drive, sent, context, writing, bits)
-    except GraphFailure as error:
-        raise GraphFailure(f"{error} (see {log_path})") from error
-    finally:
-        recording.unlink(missing_ok=True)
-        sent_file.unlink(missing_ok=True)
+        specs = RECORDED.nodes({**values, **played})
+        parameters = {name: value for spec in specs for name, value in spec.parameters.items()}
+        model = load_model(parameters["model"], parameters["model_key"])
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            # Messages of the nodes on the screen would disturb the live view.
+            execute(run, specs, log)
+            if not sent_file.is_file():
+                raise GraphFailure("the player ended without a list of its frames")
+            run.read_sent(sent_file)
+            if not run.sent:
+                raise BagError(f"{bag}: no frame could be read; {'; '.join(run.warnings)}")
+            context = {
+                "bag": str(bag),
+                "topic": drive.topic,
+                "path": f"ROS 2 ({parameters['source']})",
+                "model": model.name,
+                "precision": model.precision,
+                "backend": parameters["backend"],
+                "deadline_ms": parameters["deadline_ms"],
+                "frames_sent": len(run.sent),
+                "warnings": run.warnings,
+                "machine": machine(),
+            }
+            sent = list(zip(run.numbers, run.sent, strict=True))
+            bits = int(parameters["sample_bits"])
+            return finish(out, recording, drive, sent, context, writing, bits)
+        except GraphFailure as error:
+            raise GraphFailure(f"{error} (see {log})") from error
+        finally:
+            recording.unlink(missing_ok=True)
+            sent_file.unlink(missing_ok=True)

@@ -7,26 +7,10 @@ import numpy as np
 
 from perception_nodes.core.frame import IN_TIME, latency_ms
 from perception_nodes.core.health import HealthMode
+from perception_nodes.lab import budgets, resources
 from perception_nodes.lab.account import HostTook, account
-from perception_nodes.lab.budgets import (
-    LOWEST_RATE,
-    PACES,
-    PROCESSOR_MS,
-    RANK,
-    SETTLING_S,
-    START_S,
-    Pace,
-)
 from perception_nodes.lab.checks import Check, at_most
 from perception_nodes.lab.judge import ScenarioVerdict
-from perception_nodes.lab.resources import (
-    GROWTH_LIMIT_MB,
-    Sample,
-    constancy,
-    missing,
-    processor_shares,
-    replaced,
-)
 from perception_nodes.lab.run import Run
 from perception_nodes.report.recording import TRACKS_TOPIC, ReportedFrame
 
@@ -44,12 +28,12 @@ def drive_checks(
         host_took: when the host of a virtual machine had a processor.
     """
     if not run.detections:
-        return [Check("start-up", "no detections", f"within {START_S:g} s", False)]
+        return [Check("start-up", "no detections", f"within {budgets.START_S:g} s", False)]
     judged = settled(run)
     frames, lasted_s = judged.reports, max(0.0, (run.ended_ns - judged.started_ns) / 1e9)
     start_s = (run.detections[0][0] - run.started_ns) / 1e9
     checks = [
-        at_most("start-up", start_s, START_S, "first detections after {:.1f} s"),
+        at_most("start-up", start_s, budgets.START_S, "first detections after {:.1f} s"),
         Check("drive", f"{lasted_s:.0f} s", f"{seconds:.0f} s", lasted_s >= 0.98 * seconds),
     ]
     if len(frames) < 2:
@@ -68,7 +52,7 @@ def drive_checks(
         *_growth(judged.samples),
         *(
             _pace(topic, pace, camera_hz, judged)
-            for topic, pace in PACES.items()
+            for topic, pace in budgets.PACES.items()
             if tracks or topic != TRACKS_TOPIC
         ),
     ]
@@ -97,7 +81,7 @@ def settled(run: Run) -> Run:
     """The part of a drive that is judged: its reports, and from when on; health is that of all."""
     if not run.detections:
         return replace(run, reports=[])
-    begin_ns = run.detections[0][0] + round(SETTLING_S * 1e9)
+    begin_ns = run.detections[0][0] + round(budgets.SETTLING_S * 1e9)
     begin_s = (begin_ns - run.started_ns) / 1e9
     return replace(
         run,
@@ -121,7 +105,7 @@ def _rate_hz(frames: Sequence[ReportedFrame]) -> float:
 def _tail(judged: Run, deadline_ms: float, host_took: HostTook) -> Check:
     frames = judged.reports
     ranked = latencies_ms(frames)
-    at_rank_ms = ranked[int(np.ceil(RANK * len(ranked))) - 1]
+    at_rank_ms = ranked[int(np.ceil(budgets.RANK * len(ranked))) - 1]
     missed = [frame for frame in frames if frame.status not in IN_TIME]
     stolen = sum(host_took(frame.stamp_ns, frame.log_time_ns) for frame in missed)
     # By the time of publishing. That of arrival is the monitor's too, which has a low priority so
@@ -137,10 +121,10 @@ def _tail(judged: Run, deadline_ms: float, host_took: HostTook) -> Check:
         )
     value = f"{at_rank_ms:.2f} ms" if np.isfinite(at_rank_ms) else "no detections"
     return Check(
-        f"p{100 * RANK:g}",
+        f"p{100 * budgets.RANK:g}",
         f"{value}; {len(missed)} of {len(frames)} frames missed the deadline",
         f"{deadline_ms:g} ms",
-        at_rank_ms <= deadline_ms and len(missed) <= (1 - RANK) * len(frames),
+        at_rank_ms <= deadline_ms and len(missed) <= (1 - budgets.RANK) * len(frames),
         tuple(notes),
     )
 
@@ -173,28 +157,28 @@ def _health(run: Run, begin_ns: int) -> Check:
     return Check("health", found, "never UNSAFE", worst.mode < HealthMode.UNSAFE)
 
 
-def _processes(run: Run, samples: Sequence[Sample]) -> Check:
-    died = replaced(run.samples)
-    absent = (missing(samples, run.wanted) & run.wanted) - died
+def _processes(run: Run, samples: Sequence[resources.Sample]) -> Check:
+    died = resources.replaced(run.samples)
+    absent = (resources.missing(samples, run.wanted) & run.wanted) - died
     found = [f"{name} died" for name in sorted(died)]
     found += [f"{name} did not run all the time" for name in sorted(absent)]
     return Check("processes", ", ".join(found) or "none died", "none dies", not found)
 
 
-def _processor_time(samples: Sequence[Sample], rate_hz: float) -> Iterator[Check]:
-    shares = processor_shares(samples)
+def _processor_time(samples: Sequence[resources.Sample], rate_hz: float) -> Iterator[Check]:
+    shares = resources.processor_shares(samples)
     if not shares:
         yield Check("processor time", "not measured: the drive is too short", "known", False)
     for name, share in shares.items():
-        took_ms, budget_ms = 1000 * share / rate_hz, PROCESSOR_MS[name]
+        took_ms, budget_ms = 1000 * share / rate_hz, budgets.PROCESSOR_MS[name]
         found = f"{took_ms:.2f} ms a frame, {share:.1%} of a processor"
         yield Check(f"processor time: {name}", found, f"{budget_ms:g} ms", took_ms <= budget_ms)
 
 
-def _growth(samples: Sequence[Sample]) -> Iterator[Check]:
-    found = constancy(samples)
+def _growth(samples: Sequence[resources.Sample]) -> Iterator[Check]:
+    found, limit_mb = resources.constancy(samples), resources.GROWTH_LIMIT_MB
     for check, quantity, form, limit, allowed in (
-        ("memory", "memory_growth_mb", "{:+.1f} MB", GROWTH_LIMIT_MB, f"+{GROWTH_LIMIT_MB:g} MB"),
+        ("memory", "memory_growth_mb", "{:+.1f} MB", limit_mb, f"+{limit_mb:g} MB"),
         ("file descriptors", "descriptor_growth", "{:+.0f}", 1, "no more"),
     ):
         grown = found[quantity]
@@ -206,13 +190,13 @@ def _growth(samples: Sequence[Sample]) -> Iterator[Check]:
     yield Check("shared memory", f"{shared_mb:+.1f} MB", "no more", shared_mb <= 0)
 
 
-def _pace(topic: str, pace: Pace, camera_hz: float, judged: Run) -> Check:
+def _pace(topic: str, pace: budgets.Pace, camera_hz: float, judged: Run) -> Check:
     begin_ns, end_ns = judged.started_ns, judged.ended_ns
     wanted_hz = pace.rate_hz or camera_hz
     period_ms = 1000 / wanted_hz
     p99_ms, longest_ms = pace.p99_periods * period_ms, pace.longest_periods * period_ms
     limit = (
-        f"{LOWEST_RATE * wanted_hz:.2f} Hz, 99 % of the intervals {p99_ms:.0f} ms, "
+        f"{budgets.LOWEST_RATE * wanted_hz:.2f} Hz, 99 % of the intervals {p99_ms:.0f} ms, "
         f"the longest {longest_ms:.0f} ms"
     )
     arrivals_ns = judged.arrivals_ns.get(topic, ())
@@ -227,5 +211,5 @@ def _pace(topic: str, pace: Pace, camera_hz: float, judged: Run) -> Check:
         topic,
         f"{rate_hz:.2f} Hz, 99 % of the intervals {tail_ms:.1f} ms, the longest {most_ms:.0f} ms",
         limit,
-        rate_hz >= LOWEST_RATE * wanted_hz and tail_ms <= p99_ms and most_ms <= longest_ms,
+        rate_hz >= budgets.LOWEST_RATE * wanted_hz and tail_ms <= p99_ms and most_ms <= longest_ms,
     )

@@ -14,10 +14,10 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.faults.address import PORT, is_loopback, joined_address, split_address
+from perception_nodes.faults.children import NOTHING, end, start
 from perception_nodes.faults.inject import has_small_shm
 from perception_nodes.faults.lossy_network import (
     OWN_NETWORK,
@@ -43,10 +43,7 @@ PRIVATE_SHM = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'
 UNIT_SHM_MB = 1024
 THIS_MACHINE = "127.0.0.1"
 MODULE = "perception_nodes.lab.hil"
-NOTHING: Mapping[str, str] = {}
 UNIT_START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 30.0
-"""A process that ends its graph in order gets this long; then it is killed."""
 
 
 class NotRun(PerceptionError):
@@ -189,31 +186,6 @@ def _failed(scenario: Scenario, problem: str) -> ScenarioVerdict:
     return ScenarioVerdict(scenario=scenario.name, title=scenario.title, problems=[problem])
 
 
-def _start(command: Sequence[str], output: int, **environment: str) -> "subprocess.Popen[str]":
-    """Start a process that dies with this one."""
-    us = os.getpid()
-    return subprocess.Popen(
-        command,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        text=True,
-        start_new_session=True,  # Ctrl-C reaches this process, which stops the other in order
-        preexec_fn=lambda: die_with_parent(us),
-    )
-
-
-def _stop(process: "subprocess.Popen[Any]") -> None:
-    """Ask a process to end, and give it the time to clean up."""
-    process.terminate()  # not by SIGINT: a bench that a script put in the background ignores it
-    try:
-        process.communicate(timeout=STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # its children too, which may hold its pipes
-        process.communicate()
-
-
 @contextmanager
 def child(
     prefix: Sequence[str],
@@ -231,38 +203,39 @@ def child(
     """
     arguments = (scenario.model_dump_json(), str(out), str(os.getpid()))
     command = (*prefix, sys.executable, "-m", MODULE, *arguments)
-    process = _start(command, subprocess.PIPE, **environment)
+    process = start(command, environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def verdict() -> ScenarioVerdict:
         output, errors = process.communicate()
         try:
             return ScenarioVerdict.model_validate_json(output)
         except ValueError:
-            said = (errors.strip().splitlines() or ["no message"])[-1]
+            said = (errors.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
             why = f"its process ended with status {process.returncode}: {said}"
             return _failed(scenario, f"not run: {why}")
 
     try:
         yield verdict
     finally:
-        _stop(process)
+        end(process)
 
 
-def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess.Popen[str]":
+def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
     """Start a process that serves as the unit; the prefix is a command that starts it."""
     os.environ.setdefault(TOKEN_VARIABLE, secrets.token_hex())
     command = (*prefix, sys.executable, "-m", "perception_nodes", "hil", "unit")
-    return _start([*command, "--listen", joined_address(host, port)], subprocess.DEVNULL)
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return start([*command, "--listen", joined_address(host, port)], **silent)
 
 
 @contextmanager
-def _serving(process: "subprocess.Popen[str]", host: str, port: int) -> Iterator[RemoteUnit]:
+def _serving(process: "subprocess.Popen[bytes]", host: str, port: int) -> Iterator[RemoteUnit]:
     """A connection to the unit that a process serves as; both end with the context."""
     try:
         with RemoteUnit(joined_address(host, port), UNIT_START_TIMEOUT_S) as remote:
             yield remote
     finally:
-        _stop(process)
+        end(process)
 
 
 def main() -> int:

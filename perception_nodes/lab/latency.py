@@ -1,9 +1,7 @@
 """`bench latency`: the whole graph, against bare inference and a usual node of today."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -18,6 +16,7 @@ from rich.table import Table
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import stage_durations_ms
 from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
+from perception_nodes.faults.children import end, start
 from perception_nodes.graph.graph import Graph
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
@@ -35,8 +34,6 @@ from perception_nodes.networks.model import load_model
 from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import shown
 from perception_nodes.system.environment import ros_environment, share_folder
-
-BASELINE_TIMEOUT_S = 30
 
 
 @dataclass
@@ -124,13 +121,13 @@ class LatencyBench:
 
     def _watched_round(self, run: Run, folder: Path, frames: int) -> int:
         """A round with browsers; returns how many updates they got."""
-        from perception_nodes.lab.browsers import Browsers, free_port
+        from perception_nodes.lab.browsers import browsers, free_port
 
         port = free_port()
-        with Browsers(self.browsers, port) as browsers:
+        with browsers(self.browsers, port) as updates:
             page = {"view": True, "view_port": port}
             self._pipeline_round(run, folder, frames, more=page)
-        return browsers.updates
+        return sum(updates)
 
     def _bare_round(self, folder: Path, frames: int) -> list[float]:
         durations = folder / "durations.json"
@@ -155,20 +152,13 @@ class LatencyBench:
             "--height": size.height,
             "--out": latencies,
         }
-        process = subprocess.Popen(
-            [sys.executable, str(script), *(str(part) for one in options.items() for part in one)],
-            env={**os.environ, **ros_environment(images=True)},
-        )
+        arguments = [str(part) for option in options.items() for part in option]
+        process = start([sys.executable, str(script), *arguments], ros_environment(images=True))
         try:
             values = {**self._camera_values(frames), "listeners": 0, "accounted": False}
             execute(Run(), CAMERA.nodes(values))
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(BASELINE_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, number=signal.SIGINT)
         if not latencies.is_file():
             raise GraphFailure("the baseline did not run; `make baseline` installs what it needs")
         values_ms: list[float] = json.loads(latencies.read_text())

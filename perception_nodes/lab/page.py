@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from perception_nodes.lab.deadline import REAL_TIME, SOAK
+from perception_nodes.lab.bench import WITHOUT_DETECTIONS
+from perception_nodes.lab.deadline import (
+    ARRIVED_LATE,
+    BY_HOST,
+    HEAD,
+    REAL_TIME,
+    SOAK,
+    condition_rows,
+)
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.report import page
 from perception_nodes.report.chart import (
@@ -38,11 +46,9 @@ COLOURS = {
 MAX_POINTS = 2000
 TAIL = "Share of frames that take longer"
 DEADLINE_FOOTER = (
-    "Latency is from the shutter to the arrival of the detections in another process. None: it "
-    "falls on frames without detections, which count as the slowest. A missed frame is silent "
-    "where no report says that it was missed. By host: missed frames during which the host of a "
-    "virtual machine had a processor. Arrived late: published within the deadline, and with the "
-    "receiver after it."
+    "Latency is from the shutter to the arrival of the detections in another process. "
+    f"{WITHOUT_DETECTIONS}; silently: no report says that the frame was missed; {BY_HOST}; "
+    f"{ARRIVED_LATE}."
 )
 ACCEPTANCE_FOOTER = (
     "Latency is from capture to publish, by the frame reports; a frame without detections counts "
@@ -101,18 +107,12 @@ def deadline_page(result: Mapping[str, Any]) -> str:
     Args:
         result: of `DeadlineBench.run`.
     """
-    rows, statuses = [], []
-    for name, found in result["conditions"].items():
-        title, latency = name.replace("_", " "), found["latency_ms"]
-        took = [shown(latency[k], "{:.2f} ms", "none") for k in ("p50", "p99", "p99_9", "max")]
-        missed = [shown(found["miss_rate"], "{:.2%}"), found["missed_by_host"]]
-        missed += [found["silent_misses"], found["in_time_and_arrived_late"]]
-        rows.append([title, found["frames"], *took, *missed])
-        counts = (f"{status} {count}" for status, count in found["status"].items() if count)
-        statuses.append([title, ", ".join(counts)])
-    head = ["", "frames", "p50", "p99", "p99.9", "max", "missed", "by host", "missed silently"]
+    statuses = [
+        [name, ", ".join(f"{status} {n}" for status, n in found["status"].items() if n)]
+        for name, found in result["conditions"].items()
+    ]
     parts = [Part(TAIL, chart=tail(result["conditions"], result["deadline_ms"]))]
-    tables = [([*head, "arrived late"], rows, 1), (["", "statuses"], statuses, 2)]
+    tables = [(["in ms", *HEAD], condition_rows(result), 1), (["", "statuses"], statuses, 2)]
     parts.append(Part("By condition", tables=tables))
     if soak := result.get("soak"):
         grown = [

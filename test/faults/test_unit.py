@@ -30,7 +30,6 @@ from perception_nodes.graph.settings import SettingsError
 
 VALUES = {"backend": "null", "standby": "never"}
 TOKEN = "0123456789abcdef"
-HEADERS = f"User-Agent: {PROTOCOL}\r\nAuthorization: Bearer {TOKEN}\r\n"
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +94,16 @@ def exchange(address: str, sent: bytes) -> bytes:
         return received
 
 
+def post(*headers: str, order: str = "clock") -> bytes:
+    """An order as bytes, without a body."""
+    return "\r\n".join((f"POST /{order} HTTP/1.1", *headers, "", "")).encode()
+
+
+AGENT, WITH_TOKEN = f"User-Agent: {PROTOCOL}", f"Authorization: Bearer {TOKEN}"
+NO_TOKEN = b"$PERCEPTION_HIL_TOKEN of the bench is not that of the unit"
+LENGTH = b"an order needs a Content-Length of at most 6 digits"
+
+
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
@@ -103,30 +112,15 @@ def exchange(address: str, sent: bytes) -> bytes:
         (b"GET / HTTP/1.1\r\n\r\n", b"Unsupported method ('GET')"),
         (b"\x80\x04K\x01.\n", b"Bad "),
         (b"A" * 70_000, b"URI Too Long"),
-        (b"POST /clock HTTP/1.1\r\nContent-Length: 2\r\n\r\n[]", b"the bench 'nothing known'"),
-        (
-            b"POST /clock HTTP/1.1\r\nUser-Agent: perception_hil/0\r\n\r\n",
-            b"the unit speaks perception_hil/2, the bench 'perception_hil/0': install the same",
-        ),
-        *(
-            (
-                f"POST /stop HTTP/1.1\r\nUser-Agent: {PROTOCOL}\r\n{given}\r\n".encode(),
-                b"$PERCEPTION_HIL_TOKEN of the bench is not that of the unit",
-            )
-            for given in (
-                "",
-                "Authorization: Bearer \r\n",
-                f"Authorization: Bearer {TOKEN}0\r\n",
-                "Authorization: \xff\r\n",
-            )
-        ),
-        *(
-            (
-                f"POST /clock HTTP/1.1\r\n{HEADERS}{length}\r\n".encode(),
-                b"an order needs a Content-Length of at most 6 digits",
-            )
-            for length in ("", "Content-Length: -1\r\n", "Content-Length: 1000000\r\n")
-        ),
+        (post("Content-Length: 2") + b"[]", b"the bench 'nothing known'"),
+        (post("User-Agent: perception_hil/0"), b"perception_hil/2, the bench 'perception_hil/0'"),
+        (post(AGENT, order="stop"), NO_TOKEN),
+        (post(AGENT, "Authorization: Bearer ", order="stop"), NO_TOKEN),
+        (post(AGENT, f"{WITH_TOKEN}0", order="stop"), NO_TOKEN),
+        (post(AGENT, "Authorization: \xff", order="stop"), NO_TOKEN),
+        (post(AGENT, WITH_TOKEN), LENGTH),
+        (post(AGENT, WITH_TOKEN, "Content-Length: -1"), LENGTH),
+        (post(AGENT, WITH_TOKEN, "Content-Length: 1000000"), LENGTH),
     ],
     ids=lambda value: repr(value)[:30],
 )
@@ -221,25 +215,21 @@ def test_a_unit_that_is_not_there_says_how_it_is_started():
         RemoteUnit("127.0.0.1:1", within_s=0)
 
 
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("bench", ("bench", PORT)),
-        ("10.0.0.1:80", ("10.0.0.1", 80)),
-        ("[::1]:80", ("::1", 80)),
-        ("[fe80::1%eth0]", ("fe80::1%eth0", PORT)),
-        ("::1", ("::1", PORT)),
-    ],
-)
-def test_addresses(text, address):
-    assert split_address(text) == address
-    assert split_address(joined_address(*address)) == address
-
-
-@pytest.mark.parametrize("text", ["", ":1", "a:", "a:99999", "a:²", "a:-1", "[::1", "[]:1"])
-def test_what_is_no_address_is_refused(text):
-    with pytest.raises(SettingsError, match="HOST:PORT|there is no port"):
-        split_address(text)
+def test_addresses():
+    for text, address in {
+        "bench": ("bench", PORT),
+        "10.0.0.1:80": ("10.0.0.1", 80),
+        "[::1]:80": ("::1", 80),
+        "[fe80::1%eth0]": ("fe80::1%eth0", PORT),
+        "::1": ("::1", PORT),
+    }.items():
+        assert split_address(text) == address
+        assert split_address(joined_address(*address)) == address
+    for text in ("", ":1", "a:", "a:99999", "a:²", "a:-1", "[::1", "[]:1", "a/b:1"):
+        with pytest.raises(SettingsError, match="HOST:PORT"):
+            split_address(text)
+    hosts = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "bench")
+    assert [is_loopback(host) for host in hosts] == [True, True, True, False, False]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -260,14 +250,6 @@ def test_a_unit_without_a_token_does_not_listen(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv(TOKEN_VARIABLE, given)
     with pytest.raises(UnitError, match="at least 16 characters"):
         UnitServer("127.0.0.1", 0, {})
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("bench", False)],
-)
-def test_what_only_this_machine_can_reach(host: str, loopback: bool):
-    assert is_loopback(host) is loopback
 
 
 def test_a_unit_listens_on_ipv6():

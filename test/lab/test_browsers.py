@@ -7,8 +7,8 @@ from observe import children, is_alive, until
 
 CODE = """
 import time
-from perception_nodes.lab.browsers import Browsers
-with Browsers(2, 9):
+from perception_nodes.lab.browsers import browsers
+with browsers(2, 9):
     print(flush=True)
     time.sleep(600)
 """

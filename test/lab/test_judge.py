@@ -159,14 +159,14 @@ def test_accounts_go_on_over_a_restart_of_the_watchdog():
     assert found(run) == []
 
 
+UNTIL = "time until"
+
+
 @pytest.mark.parametrize(
     ("expect", "problems"),
     [
-        (
-            {"detected_within_ms": 200.0},
-            ["time until 'no frame' was reported: 300 ms"],
-        ),
-        ({"cause": "the lens is dirty"}, ["time until 'the lens is dirty' was reported: never"]),
+        ({"detected_within_ms": 200.0}, [f"{UNTIL} 'no frame' was reported: 300 ms"]),
+        ({"cause": "the lens is dirty"}, [f"{UNTIL} 'the lens is dirty' was reported: never"]),
         ({"cause": "in time"}, ["'in time': reported before the fault"]),
         (
             {"told": "DEGRADED"},
@@ -176,12 +176,9 @@ def test_accounts_go_on_over_a_restart_of_the_watchdog():
         ({"told_within_ms": 350.0}, []),
         (
             {"told_within_ms": 200.0},
-            [f"time until {who} was in mode UNSAFE: 300 ms" for who in ("the graph", "a planner")],
+            [f"{UNTIL} {who} was in mode UNSAFE: 300 ms" for who in ("the graph", "a planner")],
         ),
-        (
-            {"recovered_within_ms": 900.0},
-            ["time until the mode was NOMINAL again: 1100 ms"],
-        ),
+        ({"recovered_within_ms": 900.0}, [f"{UNTIL} the mode was NOMINAL again: 1100 ms"]),
     ],
 )
 def test_limits(expect, problems):

@@ -24,37 +24,25 @@ class Camera(FaultCameraNode):
         self._camera = SimpleNamespace(prepare=lambda frame, stamp_ns, number: lambda: None)
 
 
-def test_a_frame_that_is_late_is_stamped_when_it_is_there() -> None:
+@pytest.mark.parametrize(
+    ("due_in_ns", "shifts_ns", "noted"),
+    [
+        (-LATE_NS, [0], True),
+        (-LATE_NS, [SHIFT_NS], False),  # a stamp that is wrong on purpose
+        (LATE_NS, [SHIFT_NS, 0], False),  # a burst on purpose
+        (LATE_NS, [0], False),
+    ],
+)
+def test_a_frame_that_is_late_is_stamped_when_it_is_there(due_in_ns, shifts_ns, noted) -> None:
     now_ns = time.time_ns()
-    camera = Camera(now_ns - LATE_NS)
-    camera._play(SentFrame(7, 0, b"", None))
-    ((index, stamp_ns),) = camera._sent
-    assert index == 7
-    assert now_ns <= stamp_ns <= time.time_ns()
-    assert camera._late == [(stamp_ns, stamp_ns - now_ns + LATE_NS)]
-
-
-def test_a_stamp_that_is_wrong_on_purpose_stays_as_it_is() -> None:
-    due_ns = time.time_ns() - LATE_NS
+    due_ns = now_ns + due_in_ns
     camera = Camera(due_ns)
-    camera._play(SentFrame(0, 0, b"", None, stamp_shift_ns=SHIFT_NS))
-    assert camera._sent == [(0, due_ns + SHIFT_NS)]
-    assert camera._late == []
-
-
-def test_a_burst_on_purpose_is_not_late() -> None:
-    due_ns = time.time_ns() + LATE_NS
-    camera = Camera(due_ns)
-    camera._play(SentFrame(0, 0, b"", None, stamp_shift_ns=SHIFT_NS))
-    camera._play(SentFrame(1, 0, b"", None))
-    assert camera._sent == [(0, due_ns + SHIFT_NS), (1, due_ns)]
-    assert camera._late == []
-
-
-def test_a_frame_in_time_is_stamped_when_it_is_due() -> None:
-    due_ns = time.time_ns() + LATE_NS
-    camera = Camera(due_ns)
-    camera._play(SentFrame(0, 0, b"", None))
-    assert camera._sent == [(0, due_ns)]
-    assert camera._late == []
-    assert time.time_ns() >= due_ns
+    for number, shift_ns in enumerate(shifts_ns):
+        camera._play(SentFrame(number, 0, b"", None, stamp_shift_ns=shift_ns))
+    assert due_ns <= time.time_ns()
+    stamps = [stamp_ns for _, stamp_ns in camera._sent]
+    if noted:
+        assert now_ns <= stamps[0] <= time.time_ns()
+        assert camera._late == [(stamps[0], stamps[0] - due_ns)]
+    else:
+        assert (stamps, camera._late) == ([due_ns + shift_ns for shift_ns in shifts_ns], [])

@@ -4,14 +4,8 @@ A machine that runs tests may be too busy for the times that a scenario expects;
 any is asserted here: the fault is noticed, told, survived, and no frame is lost silently.
 """
 
-import json
-import os
-import signal
 import subprocess
 import sys
-import tempfile
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,10 +14,9 @@ from perception_nodes.core.health import HealthMode
 from perception_nodes.faults.loading import load_scenario
 from perception_nodes.faults.lossy_network import why_unavailable
 from perception_nodes.faults.scenario import Scenario
-from perception_nodes.faults.scratch import PREFIX
 from perception_nodes.faults.unit import TOKEN_VARIABLE, RemoteUnit
+from perception_nodes.lab.checks import ACCOUNTING
 from perception_nodes.lab.hil import run_scenario
-from perception_nodes.transport.memory import SHM_FOLDER
 
 pytestmark = [
     pytest.mark.ros,
@@ -32,6 +25,8 @@ pytestmark = [
     pytest.mark.usefixtures("domain"),
 ]
 DRIVE = "synthetic:320x240@15*105"
+ACCOUNT = (*(name for name, _ in ACCOUNTING), "frames by health")
+"""How problems of accounting begin."""
 SLACK = {"deadline_ms": 500.0, "hang_after_ms": 1000.0}
 
 
@@ -54,21 +49,8 @@ def test_the_fault_is_told_survived_and_accounted_for(tmp_path: Path, name: str,
     assert verdict.detections_ms is not None
     worst = max(HealthMode[mode] for mode, _, _ in verdict.told)
     assert worst >= HealthMode[scenario.expect.told]
-    assert not any("reported" in text or "account" in text for text in verdict.problems)
+    assert not [problem for problem in verdict.problems if problem.startswith(ACCOUNT)]
     assert {path.suffix for path in tmp_path.iterdir()} >= {".mcap", ".log"}
-
-
-def test_the_faulty_backend_is_refused_outside_fault_injection():
-    module = "perception_nodes.nodes.detector_node"
-    result = subprocess.run(
-        [sys.executable, "-m", module, "--ros-args", "-p", "backend:=faulty"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert "parameter backend: 'faulty' is not allowed" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -101,8 +83,7 @@ def test_a_unit_over_a_network_that_loses_packets_accounts_for_every_frame(
     assert any("after the end of the drive" in note for note in verdict.notes) >= behind_the_end
     assert verdict.statuses.get("SUPERSEDED", 0) > 0
     assert verdict.lost_silently == 0
-    accounts = [text for text in verdict.problems if "sent" in text or "account" in text]
-    assert accounts == []
+    assert not [problem for problem in verdict.problems if problem.startswith(ACCOUNT)]
     assert verdict.clock is not None
     assert abs(verdict.clock.offset_ms) <= verdict.clock.error_ms  # it is one clock
 
@@ -131,37 +112,3 @@ def test_a_unit_that_dies_in_mid_run_fails_and_what_was_seen_of_it_is_kept(
         unit.communicate()
     assert any("does not answer" in problem for problem in verdict.problems)
     assert (tmp_path / "dies.mcap").is_file()
-
-
-def test_ctrl_c_ends_a_run_with_status_130_and_leaves_nothing(tmp_path: Path, domain: int):
-    command = [sys.executable, "-m", "perception_nodes", "hil", "run", "camera_stop"]
-    mark = f"HIL_TEST_MARK={tmp_path}"
-    run = subprocess.Popen(
-        [*command, f"bag:={DRIVE}", "--out", str(tmp_path)],
-        env={**os.environ, "HIL_TEST_MARK": str(tmp_path)},
-    )
-    try:
-        deadline_s = time.monotonic() + 60
-        while len(marked(mark)) < 5:  # this process, and nodes
-            assert time.monotonic() < deadline_s
-            time.sleep(0.1)
-        run.send_signal(signal.SIGINT)
-        assert run.wait(60) == 130
-    finally:
-        run.kill()
-        run.wait()
-    assert marked(mark) == []
-    assert list(SHM_FOLDER.glob(f"perception{domain}_*")) == []
-    assert list(Path(tempfile.gettempdir()).glob(f"{PREFIX}{run.pid}_*")) == []
-    content = json.loads((tmp_path / "verdicts.json").read_text())
-    assert content["verdicts"][0]["problems"] == ["interrupted before it was over"]
-
-
-def marked(mark: str) -> list[str]:
-    """The processes with a variable in their environment."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if mark.encode() in (process / "environ").read_bytes():
-                found.append(process.name)
-    return found

@@ -1,4 +1,4 @@
-"""Plays a recorded drive as a camera with faults would; see `hil.camera_faults`."""
+"""Plays a recorded drive as a camera with faults would; see `faults.camera_faults`."""
 
 import json
 import sys
@@ -34,10 +34,10 @@ class FaultCameraNode(PlayerNode):
     real one would, goes on after the end of the drive, until all frames are accounted for or the
     player stops waiting.
 
-    It renders its frames without priority, since a real camera would not need the processor for
-    that. One that is not rendered when it is due gets the time at which it is as its stamp: the
-    graph has not delayed it. By how much it was late is noted. Frames that are late or wrongly
-    stamped on purpose stay as they are.
+    It renders its frames without priority, since a real camera needs no processor for that. A frame
+    that is not rendered when it is due is stamped when it is rendered: the graph has not delayed
+    it. The node notes how late it was. Frames that are late or wrongly stamped on purpose stay as
+    they are.
     """
 
     settings_type = FaultCameraSettings

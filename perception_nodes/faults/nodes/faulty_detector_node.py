@@ -1,4 +1,4 @@
-"""The detector with a backend that fails on demand; see `hil.faulty_backend`."""
+"""The detector with a backend that fails on demand; see `faults.faulty_backend`."""
 
 import sys
 

@@ -17,7 +17,7 @@ DEMANDING = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class SlowSubscriberNode(PerceptionNode):
-    """Sleeps in every callback; at the first one it tells who started it."""
+    """Sleeps in every callback; at the first one it prints a line."""
 
     settings_type = SlowSubscriberSettings
     _has_told = False

@@ -1,0 +1,51 @@
+"""Processes that are started beside a run, and that do not outlive this one."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perception_nodes.system.environment import die_with_parent
+
+STOP_TIMEOUT_S = 30.0
+"""A process that ends its graph in order gets this long; then it is killed."""
+NOTHING: Mapping[str, str] = {}
+
+
+def start(
+    command: Sequence[str], environment: Mapping[str, str] = NOTHING, **streams: Any
+) -> "subprocess.Popen[bytes]":
+    """Start a process that the kernel kills when this one ends.
+
+    It is in a session of its own: Ctrl-C reaches this process alone, which ends the other in order.
+
+    Args:
+        command: what to run.
+        environment: further environment variables.
+        streams: `stdout` and `stderr`, as for `subprocess.Popen`.
+    """
+    us = os.getpid()
+    return subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: die_with_parent(us),
+        **streams,
+    )
+
+
+def end(
+    process: "subprocess.Popen[bytes]",
+    timeout_s: float = STOP_TIMEOUT_S,
+    number: int = signal.SIGTERM,  # a script in the background, and what it starts, ignore SIGINT
+) -> bytes:
+    """Ask a process to end, and give it the time to clean up; returns what it has written."""
+    process.send_signal(number)
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its children too, which may hold its pipes
+        output, _ = process.communicate()
+    return output or b""
