@@ -1,1 +1,1 @@
-"""Faults, and how they get into a running graph."""
+"""What is put into a running graph: scenarios, injection, the remote unit, the lossy network."""

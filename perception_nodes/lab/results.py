@@ -167,35 +167,35 @@ def scenarios_table(scenarios: Sequence[Scenario]) -> Table:
     table = Table("name", "what happens", "reported", "mode", "what may be lost", "NOMINAL")
     table.columns[0].no_wrap = True
     for scenario in scenarios:
-        expect = scenario.expect
-        within = _ms(expect.detected_within_ms), expect.told, expect.lost
-        table.add_row(scenario.name, scenario.title, *within, _ms(expect.recovered_within_ms))
+        _, _, within, _, lost, _, nominal = _expected(scenario)
+        table.add_row(scenario.name, scenario.title, within, scenario.expect.told, lost, nominal)
     return table
 
 
 def scenarios_markdown(scenarios: Sequence[Scenario]) -> str:
     """The scenarios as the table in docs/faults.md."""
-    rows = [
-        "| scenario | what happens | what must be reported | within | health mode "
-        "| what may be lost | detections again within | NOMINAL again within |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    head = "scenario", "what happens", "what must be reported", "within", "health mode"
+    more = "what may be lost", "detections again within", "NOMINAL again within"
+    rows = [f"| {' | '.join(head + more)} |", "|---" * len(head + more) + "|"]
     for scenario in scenarios:
-        expect = scenario.expect
-        said = expect.cause.replace(".* ", " … ").replace("|", '" or "')
-        worst = expect.at_worst or expect.told
-        cells = [
-            f"`{scenario.name}`",
-            scenario.title,
-            f'"{said}"' if said else "nothing",
-            _ms(expect.detected_within_ms),
-            expect.told if worst == expect.told else f"{expect.told} to {worst}",
-            expect.lost,
-            _ms(expect.detections_within_ms),
-            _ms(expect.recovered_within_ms),
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
+        rows.append(f"| `{scenario.name}` | {' | '.join(_expected(scenario))} |")
     return "\n".join(rows) + "\n"
+
+
+def _expected(scenario: Scenario) -> list[str]:
+    """What happens, must be reported, within, as which mode, with which loss; and two times."""
+    expect = scenario.expect
+    said = expect.cause.replace(".* ", " … ").replace("|", '" or "')
+    worst = expect.at_worst or expect.told
+    return [
+        scenario.title,
+        f'"{said}"' if said else "nothing",
+        _ms(expect.detected_within_ms),
+        expect.told if worst == expect.told else f"{expect.told} to {worst}",
+        expect.lost,
+        _ms(expect.detections_within_ms),
+        _ms(expect.recovered_within_ms),
+    ]
 
 
 def _ms(value: float | None) -> str:
