@@ -195,8 +195,8 @@ def _slow_subscriber(
 ) -> Iterator[None]:
     spec = slow_subscriber(fault, target)
     command = [sys.executable, "-m", spec.module, *spec.arguments()]
-    silent = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    process = start(command, spec.environment, **silent)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = start(command, spec.environment, **streams)
     said = process.stdout
     assert said is not None
     try:

@@ -224,8 +224,8 @@ def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess
     """Start a process that serves as the unit; the prefix is a command that starts it."""
     os.environ.setdefault(TOKEN_VARIABLE, secrets.token_hex())
     command = (*prefix, sys.executable, "-m", "perception_nodes", "hil", "unit")
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return start([*command, "--listen", joined_address(host, port)], **silent)
+    command = (*command, "--listen", joined_address(host, port))
+    return start(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @contextmanager
