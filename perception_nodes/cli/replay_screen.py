@@ -15,19 +15,42 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from perception_nodes.cli.common import LINE_INTERVAL_S, say, screen
+from perception_nodes.cli.common import LINE_INTERVAL_S, say, say_problem, screen
+from perception_nodes.replay.drives import Replayed, Request
+from perception_nodes.report.accelerator import engine_sentence
+from perception_nodes.report.drive_report import verdict
 from perception_nodes.report.figures import figure_table
+from perception_nodes.report.page import counted, shown
+from perception_nodes.report.screen import summary_table
 
 SHOWN_CHANGES = 20
 SHOWN_DRIVES = 40
 
 
-def show(name: str, summary: dict[str, Any], folder: Path) -> None:
-    """Print the result of one drive in a few lines, on stderr."""
-    from perception_nodes.report.accelerator import engine_sentence
-    from perception_nodes.report.drive_report import verdict
-    from perception_nodes.report.screen import summary_table
+def show_replayed(replayed: Replayed, request: Request, as_json: bool) -> None:
+    """Print the results on stderr; if JSON is printed elsewhere, only what is wrong."""
+    if replayed.golden is not None:
+        say(f"golden written: {replayed.golden}")
+    if not as_json:
+        if replayed.is_one:
+            _show(*next(iter(replayed.summaries.items())), request.out)
+        else:
+            _show_all(replayed, request.out)
+    for name in replayed.broken:
+        say(f"{name}: every frame failed; summary.json has the reasons")
+    if request.update and replayed.golden is None:
+        say(f"golden not written: {request.golden} is made of drives that can all be replayed")
+    if replayed.left_out and replayed.status == 1:
+        say_problem(
+            "failed",
+            f"golden {request.golden} has drives that were not replayed: "
+            f"{', '.join(replayed.left_out)}; name them in {request.corpus}, or rewrite the golden "
+            "with --update",
+        )
 
+
+def _show(name: str, summary: dict[str, Any], folder: Path) -> None:
+    """Print the result of one drive in a few lines."""
     screen.print(summary_table(summary))
     speed, error_ms = summary.get("speed"), summary.get("timing_error_ms")
     if speed:
@@ -114,11 +137,11 @@ def corpus_bar(drives: int) -> Iterator[CorpusBar]:
         yield CorpusBar(bar, drives)
 
 
-def show_all(whole: dict[str, Any], out: Path) -> None:
-    """Print the results of several drives as a table on stderr; `whole` is as in summary.json."""
+def _show_all(replayed: Replayed, out: Path) -> None:
+    """Print the results of several drives as a table."""
     figures = ("frames", "not OK", "lost", "objects", "p50 ms", "p99 ms", "changed")
     table = figure_table(["drive"], figures)
-    drives, failed, totals = whole["drives"], whole["failed"], whole["totals"]
+    drives, failed, totals = replayed.summaries, replayed.failed, replayed.whole["totals"]
     for name, summary in list(drives.items())[:SHOWN_DRIVES]:
         table.add_row(*_cells(name, summary, len(summary.get("golden", {}).get("changes", ()))))
     name = "all" if len(drives) <= SHOWN_DRIVES else f"all, {len(drives) - SHOWN_DRIVES} more"
@@ -137,8 +160,6 @@ def show_all(whole: dict[str, Any], out: Path) -> None:
 
 def _doubtful(summary: dict[str, Any]) -> str:
     """What to say of objects that are too near to the score threshold to be changes, if any."""
-    from perception_nodes.report.page import counted
-
     count = summary.get("golden", {}).get("doubtful", 0)
     return (
         f"{counted(count, 'object')} near the score threshold came or went; not counted as changed"
@@ -148,8 +169,6 @@ def _doubtful(summary: dict[str, Any]) -> str:
 
 
 def _cells(name: str, facts: dict[str, Any], changes: int) -> list[str]:
-    from perception_nodes.report.page import shown
-
     latency = (facts["latency_ms"][rank] for rank in ("p50", "p99"))
     return [
         escape(name),

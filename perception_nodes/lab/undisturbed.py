@@ -36,15 +36,16 @@ def detect_undisturbed(
     found: dict[int, FrameDetections] = {}
     with LoadedModel(settings) as loaded, open_drive(drive) as source:
         camera = Camera(source, loaded, skip_late=False)
-        pixels = loaded.new_input()
+        pixels, pipeline = loaded.new_input(), camera.pipeline(loaded.backend)
         for frame in source.frames():
             if frame.index not in wanted:
                 continue
-            record, image = camera.enter(frame, time.monotonic_ns())
-            header = None if image is None else camera.prepare(record, image, pixels)
-            detections = None if header is None else camera.detect(header, pixels)[1]
+            _, header = camera.prepare(frame, time.monotonic_ns(), pixels)
+            if header is None:
+                continue
+            _, detections, _ = camera.detect(header, pixels, pipeline)
             if detections is not None:
-                found[frame.index] = camera.named(detections)
+                found[frame.index] = detections
     return found
 
 

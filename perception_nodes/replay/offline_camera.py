@@ -1,33 +1,25 @@
 """The camera of a recorded drive in this process, without ROS: preprocessing and detection."""
 
-import threading
 import time
-from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.contract import (
-    Backend,
-    BackendSettings,
-    QueuedBackend,
-    QueuedCaller,
-    open_backend,
-)
+from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.core.clock import SystemClock
+from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import (
-    Detections,
     FrameHeader,
     FrameRecord,
     FrameRejected,
     FrameStatus,
     ImageView,
 )
-from perception_nodes.core.inference import Candidate, HeadTensors, InferenceBackend
+from perception_nodes.core.inference import Candidate, InferenceBackend
 from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.drives.bag import Drive, RawFrame
 from perception_nodes.drives.rectification import RecordedCalibration
@@ -35,14 +27,13 @@ from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
-from perception_nodes.report.recording import FrameDetections
+from perception_nodes.report.recording import FrameDetections, ReportedFrame
 from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 from perception_nodes.transport.cdr_writer import write_detection_array
+from perception_nodes.watchdog.ledger import PASSED_OVER
 
 CAMERA_NAME = "replay"
 WARM_UP_CALLS = 3
-RECENT_CALLS = 16
-"""More calls than can end before the thread of an earlier one goes on."""
 
 
 @dataclass(frozen=True)
@@ -111,83 +102,6 @@ class LoadedModel:
         self.backend.close()
 
 
-class OneAtATime:
-    """Lets several threads share a backend: calls wait for each other and return copies.
-
-    Attributes:
-        ended_ns: see `QueuedCaller`.
-    """
-
-    def __init__(self, backend: InferenceBackend, lock: threading.Lock) -> None:
-        """Make the caller of one thread; `lock` is that of all threads."""
-        self._backend, self._lock = backend, lock
-        self.ended_ns = 0
-
-    def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Infer; the tensors are the caller's own."""
-        with self._lock:
-            try:
-                heads = self._backend.infer(image)
-                boxes, classes = ([t.copy() for t in some] for some in (heads.boxes, heads.classes))
-                return HeadTensors(boxes, classes, heads.engine)
-            finally:
-                self.ended_ns = time.monotonic_ns()
-
-
-class Ends:
-    """When calls of several threads ended, of which one begins where the one before it ends."""
-
-    def __init__(self) -> None:
-        """No call yet."""
-        self._lock = threading.Lock()
-        self._recent_ns: deque[int] = deque(maxlen=RECENT_CALLS)
-
-    def before(self, ended_ns: int) -> int:
-        """Note the end of a call; returns the end of the call before it.
-
-        Threads may come in another order than their calls have ended. A call whose thread is still
-        to come is not known; then it is the end of an earlier one, so that a call seems to have
-        taken longer than it has, not less long.
-        """
-        with self._lock:
-            before_ns = max((ns for ns in self._recent_ns if ns < ended_ns), default=0)
-            self._recent_ns.append(ended_ns)
-        return before_ns
-
-
-class CameraTurn:
-    """Calls a backend for one thread, while other threads call it too.
-
-    Attributes:
-        waited_ns: how long the last call waited for calls of other threads.
-    """
-
-    def __init__(self, caller: QueuedCaller, ends: Ends) -> None:
-        """All threads share `ends`."""
-        self._caller, self._ends = caller, ends
-        self.waited_ns = 0
-
-    def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Infer; the tensors are valid until this thread's next call."""
-        asked_ns = time.monotonic_ns()
-        try:
-            return self._caller.infer(image)
-        finally:
-            self.waited_ns = max(0, self._ends.before(self._caller.ended_ns) - asked_ns)
-
-
-def turns(backend: Backend, threads: int) -> list[CameraTurn]:
-    """Make a caller for each thread, so that one infers while others decode their results."""
-    callers: Sequence[QueuedCaller]
-    if isinstance(backend, QueuedBackend):
-        callers = backend.queue(threads)
-    else:
-        lock = threading.Lock()
-        callers = [OneAtATime(backend, lock) for _ in range(threads)]
-    ends = Ends()
-    return [CameraTurn(caller, ends) for caller in callers]
-
-
 class _DueClock:
     """Clocks of the time of the recording: a frame is due at the instant of its stamp."""
 
@@ -210,8 +124,28 @@ class _DueClock:
         return self._stamp_ns + self._now_ns - self._due_ns
 
 
+class Outcome(NamedTuple):
+    """What became of a frame.
+
+    Attributes:
+        frame: as it was recorded.
+        record: the complete record, which is published.
+        report: the record with its stamps as measured here.
+        found: its objects; None if no detections are published.
+        message: the objects as `vision_msgs/msg/Detection2DArray`.
+        engine: counters of an accelerator; None for other backends.
+    """
+
+    frame: RawFrame
+    record: FrameRecord
+    report: ReportedFrame
+    found: FrameDetections | None = None
+    message: bytes = b""
+    engine: EngineCounters | None = None
+
+
 class Camera:
-    """Preprocessing and detection of the frames of one drive; each may run in its own thread."""
+    """The camera of a drive; frames are prepared in one thread and detected in any number."""
 
     def __init__(self, drive: Drive, loaded: LoadedModel, skip_late: bool) -> None:
         """Prepare for a drive.
@@ -225,8 +159,8 @@ class Camera:
             UnknownLens: the calibration file cannot be used.
         """
         settings, model = loaded.settings, loaded.model
+        self.loaded, self._skip_late = loaded, skip_late
         self._names = tuple(name.encode() for name in model.classes)
-        self._labels = model.classes
         self._preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
         self._calibration = RecordedCalibration(self._preprocessor)
         self._is_recorded = settings.undistort and not settings.calibration_file
@@ -235,12 +169,10 @@ class Camera:
         self._clock = _DueClock()
         budget = Budget.for_deadline(settings.deadline_ms)
         self._ingest = Ingest(self._preprocessor, CAMERA_NAME, budget, self._clock)
-        inference_ns = 0
+        self._inference_ns = 0
         if skip_late:
             durations_ns = loaded.bare_inference_ns([loaded.new_input()], calls=20)
-            inference_ns = sorted(durations_ns)[len(durations_ns) // 2]
-        self._loaded, self._skip_late, self._inference_ns = loaded, skip_late, inference_ns
-        self._pipeline = self.pipeline(loaded.backend)
+            self._inference_ns = sorted(durations_ns)[len(durations_ns) // 2]
         compressed = drive.message_type == COMPRESSED_IMAGE
         self._read = read_compressed_image if compressed else read_image
 
@@ -249,81 +181,81 @@ class Camera:
         """Problems with the calibration of the frames so far."""
         return self._calibration.notes()
 
-    def enter(self, frame: RawFrame, due_ns: int) -> tuple[FrameRecord, ImageView | None]:
-        """Start the record of a frame; its sequence number is its index in the drive.
+    def prepare(
+        self, frame: RawFrame, due_ns: int, pixels: NDArray[np.uint8]
+    ) -> tuple[FrameRecord, FrameHeader | None]:
+        """Write a frame into a network input.
 
         Args:
             frame: as it was recorded.
             due_ns: CLOCK_MONOTONIC at which the camera delivers it.
+            pixels: the network input.
 
         Returns:
-            The record and the image. If the image cannot be read it is None, and the record is
-            complete.
+            The frame's record and the input's header. The header of a rejected frame is None, and
+            its record is complete.
+        """
+        record, image = self._enter(frame, due_ns)
+        if image is None:
+            return record, None
+        header = FrameHeader()
+        try:
+            self._ingest.fill(record, image, header, pixels)
+            self._calibration.check(record.sequence)
+        except FrameRejected as error:
+            return Ingest.end(record, FrameStatus.FAILED, str(error)), None
+        return record, header
+
+    def supersede(self, frame: RawFrame, due_ns: int) -> FrameRecord:
+        """The complete record of a frame whose place a newer one has taken; see `prepare`."""
+        record, image = self._enter(frame, due_ns)
+        if image is None:
+            return record
+        return Ingest.end(record, FrameStatus.SUPERSEDED, PASSED_OVER.decode())
+
+    def pipeline(self, backend: InferenceBackend) -> Pipeline:
+        """The detection part, for one thread."""
+        loaded = self.loaded
+        candidate = Candidate(loaded.model.name, backend, loaded.decoder, self._inference_ns)
+        return Pipeline([candidate], SystemClock(), self._skip_late)
+
+    def detect(
+        self, header: FrameHeader, pixels: NDArray[np.uint8], pipeline: Pipeline
+    ) -> tuple[FrameRecord, FrameDetections | None, bytes]:
+        """Detect the objects of a prepared frame.
+
+        Args:
+            header: header of the network input.
+            pixels: the network input.
+            pipeline: that of the calling thread.
+
+        Returns:
+            `record`, `found` and `message` as in `Outcome`.
+        """
+        record, detections = pipeline.detect(header, pixels)
+        if detections is None:
+            return record, None, b""
+        message = write_detection_array(record.stamp_ns, record.frame_id, detections, self._names)
+        record = pipeline.published(record)
+        labels = tuple(self.loaded.model.classes[index] for index in detections.classes.tolist())
+        return record, FrameDetections(labels, detections.scores, detections.boxes), message
+
+    def _enter(self, frame: RawFrame, due_ns: int) -> tuple[FrameRecord, ImageView | None]:
+        """Start the record of a frame; its sequence number is its index in the drive.
+
+        The image is None if it cannot be read; then the record is complete.
         """
         if self._is_recorded:
             self._calibration.follow(frame)
         try:
             image = self._read(frame.data)
         except FrameRejected as error:
-            self._clock.follow(frame.log_time_ns, due_ns)
-            record = self._ingest.enter(frame.log_time_ns, "", due_ns)
-            record.sequence = frame.index
-            return self.end(record, FrameStatus.FAILED, str(error)), None
-        self._clock.follow(image.stamp_ns, due_ns)
-        record = self._ingest.enter(image.stamp_ns, image.frame_id, due_ns)
+            record = self._begin(frame, frame.log_time_ns, "", due_ns)
+            return Ingest.end(record, FrameStatus.FAILED, str(error)), None
+        return self._begin(frame, image.stamp_ns, image.frame_id, due_ns), image
+
+    def _begin(self, frame: RawFrame, stamp_ns: int, frame_id: str, due_ns: int) -> FrameRecord:
+        self._clock.follow(stamp_ns, due_ns)
+        record = self._ingest.enter(stamp_ns, frame_id, due_ns)
         record.sequence = frame.index
-        return record, image
-
-    def prepare(
-        self, record: FrameRecord, image: ImageView, pixels: NDArray[np.uint8]
-    ) -> FrameHeader | None:
-        """Write a frame into a network input.
-
-        Returns:
-            The input's header; None if the frame is rejected, and its record is complete.
-        """
-        header = FrameHeader()
-        try:
-            self._ingest.fill(record, image, header, pixels)
-            self._calibration.check(record.sequence)
-        except FrameRejected as error:
-            self.end(record, FrameStatus.FAILED, str(error))
-            return None
-        return header
-
-    def pipeline(self, backend: InferenceBackend) -> Pipeline:
-        """Make the detection part, for one thread."""
-        name, decoder = self._loaded.model.name, self._loaded.decoder
-        candidate = Candidate(name, backend, decoder, self._inference_ns)
-        return Pipeline([candidate], SystemClock(), self._skip_late)
-
-    def detect(
-        self, header: FrameHeader, pixels: NDArray[np.uint8], pipeline: Pipeline | None = None
-    ) -> tuple[FrameRecord, Detections | None, bytes]:
-        """Detect the objects of a prepared frame.
-
-        Args:
-            header: header of the network input.
-            pixels: the network input.
-            pipeline: of the calling thread; by default that of the only thread.
-
-        Returns:
-            The complete record; the detections, None if they are not published; and the detections
-            as `vision_msgs/msg/Detection2DArray`.
-        """
-        pipeline = pipeline or self._pipeline
-        record, detections = pipeline.detect(header, pixels)
-        if detections is None:
-            return record, None, b""
-        message = write_detection_array(record.stamp_ns, record.frame_id, detections, self._names)
-        return pipeline.published(record), detections, message
-
-    def named(self, detections: Detections) -> FrameDetections:
-        """Detections with the names of their classes."""
-        labels = tuple(self._labels[index] for index in detections.classes.tolist())
-        return FrameDetections(labels, detections.scores, detections.boxes)
-
-    @staticmethod
-    def end(record: FrameRecord, status: FrameStatus, reason: str) -> FrameRecord:
-        """Complete the record of a frame without detection."""
-        return Ingest.end(record, status, reason)
+        return record

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,18 +101,20 @@ def finish(
     played = {}
     for index, stamp_ns in sent:
         report, found = reports.get(stamp_ns), recording.detections.get(stamp_ns)
-        log_time_ns = report.log_time_ns if report else stamp_ns
-        latency = latency_ms(report) if report else None
-        played[index] = Played(stamp_ns, log_time_ns, report, found, latency)
+        played[index] = (
+            Played.of(report, recording)
+            if report
+            else Played(stamp_ns, stamp_ns, None, found, None)
+        )
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    merged = out / RECORDING_FILE
-    video = out / VIDEO_FILE
-    chosen = merge_pictures(
-        merged, recording_path, drive, played, video, progress, sample_bits=sample_bits
-    )
+    with (
+        MergedRecording(out / RECORDING_FILE, recording_path) as merged,
+        PictureWriter(merged, drive, out / VIDEO_FILE, sample_bits=sample_bits) as pictures,
+    ):
+        pictures.add_drive(drive, played, progress)
     summary = summary_of(recording, drive, len(sent), context)
-    write_summary(out, summary, recording, chosen)
+    write_summary(out, summary, recording, pictures.chosen)
     return summary
 
 
@@ -132,43 +134,11 @@ class Played(NamedTuple):
     found: FrameDetections | None
     latency_ms: float | None
 
-
-def merge_pictures(
-    path: Path,
-    recording_path: str | Path,
-    drive: Drive,
-    played: Mapping[int, Played],
-    video: Path | None,
-    progress: Progress | None = None,
-    picture_format: str = JPEG,
-    sample_bits: int = 0,
-) -> ChosenFrames:
-    """Write a recording with the messages of a run and the pictures of its frames.
-
-    Args:
-        path: file to write.
-        recording_path: mcap file with the messages.
-        drive: the drive that was played.
-        played: the results of its frames, by index.
-        video: see `PictureWriter`.
-        progress: called for each frame.
-        picture_format: see `PictureWriter`.
-        sample_bits: see `PictureWriter`.
-
-    Returns:
-        The frames to show in the report.
-    """
-    with ExitStack() as stack:
-        merged = stack.enter_context(_Merged(path, recording_path))
-        pictures = stack.enter_context(
-            PictureWriter(merged, drive, video, picture_format, sample_bits)
-        )
-        for frame in drive.frames():
-            if progress is not None:
-                progress(frame.index + 1, drive.frame_count)
-            if frame.index in played:
-                pictures.add(frame, *played[frame.index])
-    return pictures.chosen
+    @classmethod
+    def of(cls, report: ReportedFrame, recording: Recording) -> "Played":
+        """The result of a frame that has a report in a recording."""
+        found = recording.found(report)
+        return cls(report.stamp_ns, report.log_time_ns, report, found, latency_ms(report))
 
 
 def write_summary(
@@ -272,27 +242,25 @@ class PictureWriter:
         self._size = (640, 360)
         self.chosen = ChosenFrames(drive.frame_count)
 
-    def add(
-        self,
-        frame: RawFrame,
-        stamp_ns: int,
-        log_time_ns: int,
-        report: ReportedFrame | None,
-        found: FrameDetections | None,
-        latency: float | None,
-        changes: Sequence[Change] = (),
+    def add_drive(
+        self, drive: Drive, played: Mapping[int, Played], progress: Progress | None = None
     ) -> None:
-        """Write a frame.
+        """Write the frames of a drive that were played.
 
         Args:
-            frame: as it was recorded.
-            stamp_ns: stamp for the pictures.
-            log_time_ns: log time for the messages.
-            report: report of the frame; None if unknown.
-            found: objects; None if no detections were published.
-            latency: milliseconds by which it is ranked among the slowest frames.
-            changes: against a golden.
+            drive: the drive.
+            played: the results of its frames, by index.
+            progress: called for each frame.
         """
+        for frame in drive.frames():
+            if progress is not None:
+                progress(frame.index + 1, drive.frame_count)
+            if frame.index in played:
+                self.add(frame, played[frame.index])
+
+    def add(self, frame: RawFrame, played: Played, changes: Sequence[Change] = ()) -> None:
+        """Write a frame with its result, and with its changes against a golden."""
+        stamp_ns, log_time_ns, report, found, latency = played
         picture, scale = self._picture(frame)
         frame_id = report.frame_id if report else ""
         write = self._recorder.write
@@ -357,7 +325,7 @@ def _jpeg(picture: Picture) -> bytes:
     return bytes(simplejpeg.encode_jpeg(picture, JPEG_QUALITY, "BGR", "420"))
 
 
-class _Merged(Recorder):
+class MergedRecording(Recorder):
     """A recording that merges in the messages of another one, in the order of log times."""
 
     def __init__(self, path: Path, other: str | Path) -> None:

@@ -6,31 +6,18 @@ cannot be in time is not begun. Preprocessing and detection run one after the ot
 
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from perception_nodes.core.counters import EngineCounters
-from perception_nodes.core.frame import FrameRecord, FrameStatus, latency_ms
+from perception_nodes.core.frame import FrameRecord
 from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.drives.log_clock import LogClock
-from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, schema_text
-from perception_nodes.replay.background import Ahead, quick_switches
-from perception_nodes.replay.followed import Followed
-from perception_nodes.replay.offline_camera import Camera, LoadedModel
-from perception_nodes.replay.outputs import Played
-from perception_nodes.report.recording import (
-    DETECTIONS_TOPIC,
-    FRAME_REPORT_TOPIC,
-    Recorder,
-    Recording,
-    ReportedFrame,
-)
-from perception_nodes.transport.cdr_writer import write_frame_report
-from perception_nodes.watchdog.ledger import PASSED_OVER
+from perception_nodes.replay.background import Ahead
+from perception_nodes.replay.offline_camera import Camera, Outcome
+from perception_nodes.report.recording import ReportedFrame
 
 AHEAD = 8
 SETTLE_NS = 300_000_000
@@ -72,118 +59,78 @@ class _Mailbox:
             return taken
 
 
-@dataclass
-class Realtime:
-    """The results of the frames.
+class RealTime:
+    """Plays frames when they are due, and detects the objects of the newest one.
 
     Attributes:
-        recording: a report for each frame, and detections by frame index.
-        played: results by frame index.
-        errors_ns: how far from its time each frame was released.
-        engine_calls: the counters of an accelerator, by frame index.
         log_clock: tells when each frame is due, and where the recorded time jumps.
     """
 
-    recording: Recording = field(default_factory=lambda: Recording(by_number=True))
-    played: dict[int, Played] = field(default_factory=dict)
-    errors_ns: list[int] = field(default_factory=list)
-    engine_calls: dict[int, EngineCounters] = field(default_factory=dict)
-    log_clock: LogClock = field(default_factory=LogClock)
-
-    def run(
-        self,
-        camera: Camera,
-        loaded: LoadedModel,
-        recorder: Recorder,
-        rate: float,
-        followed: Followed | None,
-        frames: Iterable[RawFrame],
-        progress: Callable[[int], None],
-    ) -> None:
-        """Play frames.
+    def __init__(self, camera: Camera, rate: float) -> None:
+        """Prepare.
 
         Args:
             camera: the camera of the drive; it skips frames that would be late.
-            loaded: the model.
-            recorder: receives detections and reports.
             rate: speed; 2 is twice as fast as recorded.
-            followed: follows the objects; None for no tracks.
-            frames: in order; they are read when they are needed.
-            progress: called with the number of frames done.
+        """
+        self.log_clock = LogClock()
+        self._camera, self._rate = camera, rate
+        self._errors_ns: list[int] = []
+        self._pixels = camera.loaded.new_input()
+        self._pipeline = camera.pipeline(camera.loaded.backend)
+        self._mailbox, self._stop = _Mailbox(), threading.Event()
+        self._failure: BaseException | None = None
+
+    def outcomes(self, frames: Iterable[RawFrame]) -> Generator[Outcome, None, None]:
+        """The outcome of each frame, in order.
 
         Raises:
             BagError: no frame can be read.
         """
-        for type_name in (DETECTIONS, FRAME_REPORT):
-            schema_text(type_name)  # takes a while the first time
-        mailbox = _Mailbox()
-        stop = threading.Event()
-        failure: list[BaseException] = []
-        pixels, pipeline = loaded.new_input(), camera.pipeline(loaded.backend)
-
-        def pace() -> None:
-            try:
-                with Ahead(frames, AHEAD) as ahead:
-                    begin_ns = time.monotonic_ns() + SETTLE_NS
-                    for frame in ahead:
-                        due_ns = begin_ns + round(self.log_clock.passed_ns(frame) / rate)
-                        left_ns = due_ns - time.monotonic_ns() - SPIN_NS
-                        if stop.wait(left_ns / 1e9) if left_ns > 0 else stop.is_set():
-                            return
-                        while time.monotonic_ns() < due_ns:
-                            time.sleep(0)  # lets other threads run
-                        self.errors_ns.append(abs(time.monotonic_ns() - due_ns))
-                        mailbox.put(_Due(frame, due_ns))
-            except BaseException as error:
-                failure.append(error)
-            finally:
-                mailbox.end()
-
-        with quick_switches():
-            pacer = threading.Thread(target=pace, name="pacer", daemon=True)
-            pacer.start()
-            try:
-                while taken := mailbox.take():
-                    for frame, due_ns in taken[:-1]:
-                        record, image = camera.enter(frame, due_ns)
-                        if image is not None:
-                            camera.end(record, FrameStatus.SUPERSEDED, PASSED_OVER.decode())
-                        self._note(frame, record, recorder, followed)
-                    frame, due_ns = taken[-1]
-                    record, image = camera.enter(frame, due_ns)
-                    header = None if image is None else camera.prepare(record, image, pixels)
-                    if header is not None:
-                        record, detections, message = camera.detect(header, pixels, pipeline)
-                        if pipeline.engine is not None:
-                            self.engine_calls[frame.index] = pipeline.engine
-                        if detections is not None:
-                            recorder.write(DETECTIONS_TOPIC, DETECTIONS, frame.log_time_ns, message)
-                            self.recording.detections[frame.index] = camera.named(detections)
-                    self._note(frame, record, recorder, followed)
-                    progress(len(self.played))
-            finally:
-                stop.set()
-                pacer.join()
-        if failure:
-            raise failure[0]
+        pacer = threading.Thread(target=self._pace, args=(frames,), name="pacer", daemon=True)
+        pacer.start()
+        try:
+            while taken := self._mailbox.take():
+                for frame, due_ns in taken[:-1]:
+                    yield _outcome(frame, self._camera.supersede(frame, due_ns))
+                yield self._detected(*taken[-1])
+        finally:
+            self._stop.set()
+            pacer.join()
+        if self._failure is not None:
+            raise self._failure
 
     def timing_error_ms(self) -> dict[str, float | None]:
         """How far from their time frames were released: `p50`, `p99` and `max`."""
-        errors_ms = np.array(self.errors_ns) / 1e6
+        errors_ms = np.array(self._errors_ns) / 1e6
         return latency_percentiles(errors_ms, {**MEDIAN_AND_P99, "max": 100})
 
-    def _note(
-        self,
-        frame: RawFrame,
-        record: FrameRecord,
-        recorder: Recorder,
-        followed: Followed | None,
-    ) -> None:
-        at_ns = frame.log_time_ns
-        recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
-        report = ReportedFrame.of_record(record, at_ns)
-        self.recording.reports.append(report)
-        found = self.recording.found(report)
-        if followed is not None:
-            followed.add(record, found, at_ns)
-        self.played[frame.index] = Played(record.stamp_ns, at_ns, report, found, latency_ms(report))
+    def _detected(self, frame: RawFrame, due_ns: int) -> Outcome:
+        record, header = self._camera.prepare(frame, due_ns, self._pixels)
+        if header is None:
+            return _outcome(frame, record)
+        record, found, message = self._camera.detect(header, self._pixels, self._pipeline)
+        engine = self._pipeline.engine
+        return _outcome(frame, record)._replace(found=found, message=message, engine=engine)
+
+    def _pace(self, frames: Iterable[RawFrame]) -> None:
+        try:
+            with Ahead(frames, AHEAD) as ahead:
+                begin_ns = time.monotonic_ns() + SETTLE_NS
+                for frame in ahead:
+                    due_ns = begin_ns + round(self.log_clock.passed_ns(frame) / self._rate)
+                    left_ns = due_ns - time.monotonic_ns() - SPIN_NS
+                    if self._stop.wait(left_ns / 1e9) if left_ns > 0 else self._stop.is_set():
+                        return
+                    while time.monotonic_ns() < due_ns:
+                        time.sleep(0)  # lets other threads run
+                    self._errors_ns.append(abs(time.monotonic_ns() - due_ns))
+                    self._mailbox.put(_Due(frame, due_ns))
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._mailbox.end()
+
+
+def _outcome(frame: RawFrame, record: FrameRecord) -> Outcome:
+    return Outcome(frame, record, ReportedFrame.of_record(record, frame.log_time_ns))

@@ -1,51 +1,65 @@
 """A replay from bags to outputs, one drive after the other."""
 
 import hashlib
-import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.frame import latency_ms
-from perception_nodes.drives.bag import BagError, Drive, RawFrame, image_topics, open_drive
-from perception_nodes.drives.decompression import COMPRESSED
-from perception_nodes.drives.video_storage import VIDEO_SUFFIXES
+from perception_nodes.drives.bag import Drive, open_drive
+from perception_nodes.drives.schemas import (
+    ANNOTATIONS,
+    COMPRESSED_IMAGE,
+    DETECTIONS,
+    FRAME_REPORT,
+    schema_text,
+)
 from perception_nodes.evaluation import LabelledSet
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
 from perception_nodes.replay.accuracy import accuracy
+from perception_nodes.replay.background import Behind, quick_switches
 from perception_nodes.replay.followed import Followed
-from perception_nodes.replay.golden import Golden, GoldenError, made_with_another_model
+from perception_nodes.replay.golden import Golden, GoldenError, as_kept, made_with_another_model
 from perception_nodes.replay.lockstep import Lockstep
-from perception_nodes.replay.offline_camera import Camera, LoadedModel, ReplaySettings
+from perception_nodes.replay.offline_camera import Camera, LoadedModel, Outcome, ReplaySettings
 from perception_nodes.replay.outputs import (
     JPEG,
     OF_SOME_RUNS,
     OFFLINE,
     RECORDING_FILE,
     VIDEO_FILE,
+    MergedRecording,
     PictureWriter,
-    merge_pictures,
+    Played,
     summary_of,
     write_summary,
 )
-from perception_nodes.replay.realtime import Realtime
+from perception_nodes.replay.realtime import RealTime
 from perception_nodes.report.accelerator import ENGINE_FILE, engine_csv, engine_summary
-from perception_nodes.report.changes import Comparison, Tolerance
+from perception_nodes.report.changes import Change, Comparison, Tolerance, objects_of
 from perception_nodes.report.chosen_frames import ChosenFrames
-from perception_nodes.report.recording import Recorder
+from perception_nodes.report.recording import (
+    DETECTIONS_TOPIC,
+    FRAME_REPORT_TOPIC,
+    Recorder,
+    Recording,
+    ReportedFrame,
+)
 from perception_nodes.system.files import staged, write_whole
 from perception_nodes.system.processes import machine
+from perception_nodes.transport.cdr_writer import write_frame_report
 
 LOCKSTEP, REALTIME = "lockstep", "realtime"
 MODES = (LOCKSTEP, REALTIME)
-ALL_TOPICS = "all"
 BARE_CALLS = 200
-SUFFIXES = (".mcap", ".db3", ".bag", *COMPRESSED, *VIDEO_SUFFIXES)
-"""File name suffixes that tell the format of a recorded drive."""
+BEHIND = 8
+"""Frames that may wait to be written."""
 AIMED_TIMING_ERROR_MS = 0.5
 Progress = Callable[[str, int, int], None]
 """Called with the name of the work, the frames done and their total."""
@@ -94,41 +108,6 @@ class Options:
     tracks: bool = False
 
 
-def sources(
-    bags: Sequence[Path], topics: Sequence[str], keep_unreadable: bool = False
-) -> list[Source]:
-    """List the cameras to replay.
-
-    Args:
-        bags: recorded drives.
-        topics: image topics, `all` for every one of a bag; empty to find one by type.
-        keep_unreadable: list a bag whose topics cannot be read as one camera; its replay will then
-            fail and say why.
-
-    Raises:
-        BagError: the topics of a bag are needed and cannot be read.
-    """
-    found: dict[str, Source] = {}
-    for bag in bags:
-        chosen: Sequence[str] = topics or [""]
-        if ALL_TOPICS in topics:
-            try:
-                chosen = image_topics(bag)
-            except BagError:
-                if not keep_unreadable:
-                    raise
-                chosen = [""]
-        for topic in chosen:
-            several = topic.strip("/").replace("/", ".") if len(chosen) > 1 else ""
-            plain = name = ".".join(filter(None, (_plain_name(bag), several)))
-            same = 1
-            while name in found:
-                same += 1
-                name = f"{plain}~{same}"
-            found[name] = Source(name, bag, topic)
-    return list(found.values())
-
-
 def made_with(model: Model, settings: ReplaySettings) -> dict[str, Any]:
     """What a golden records about its making."""
     return {
@@ -152,146 +131,177 @@ def replay(
         SettingsError: the folder cannot be written to.
     """
     with open_drive(source.path, source.topic) as drive, _staged(out) as folder:
-        if options.mode == REALTIME:
-            return _in_real_time(source, folder, drive, loaded, options, progress)
-        return _in_lockstep(source, folder, drive, loaded, options, progress)
-
-
-def _in_lockstep(
-    source: Source,
-    folder: Path,
-    drive: Drive,
-    loaded: LoadedModel,
-    options: Options,
-    progress: Progress,
-) -> dict[str, Any]:
-    comparison, notes = _comparison(source, loaded, options)
-    camera = Camera(drive, loaded, skip_late=False)
-    total = _total(drive, options)
-    bare_ns = _bare(loaded, [loaded.new_input()], options)
-    run = Lockstep()
-    file = folder / RECORDING_FILE
-    with Recorder(file) as recorder, ExitStack() as stack:
-        followed = Followed(recorder, loaded.model.classes) if options.tracks else None
-        pictures = None
-        if options.pictures:
-            video = folder / VIDEO_FILE if options.video else None
-            pictures = stack.enter_context(
-                PictureWriter(
-                    recorder,
-                    drive,
-                    video,
-                    options.picture_format,
-                    loaded.settings.sample_bits,
-                )
+        run = _Run(source, folder, drive, loaded, options, progress)
+        summary, chosen = run.in_real_time() if options.mode == REALTIME else run.in_lockstep()
+        recording = run.recording
+        if run.tracks is not None:
+            summary["objects_followed"] = len(run.tracks.objects)
+        if run.comparison is not None:
+            run.comparison.finish()
+            summary["golden"] = run.comparison.as_json()
+        if run.engine_calls:
+            summary["engine"] = engine_summary(run.engine_calls)
+            write_whole(folder / ENGINE_FILE, engine_csv(run.engine_calls))
+        if options.labels is not None or options.labels_topic:
+            summary["accuracy"] = accuracy(
+                loaded.model, drive, recording, options.labels, options.labels_topic
             )
-        run.run(
-            camera,
-            loaded,
-            recorder,
-            pictures,
-            comparison,
-            followed,
-            _chosen(drive, options),
-            lambda done: progress(source.name, done, total),
-        )
-    bare_ns += _bare(loaded, run.inputs, options)
-    done = len(run.recording.reports)
-    deadline_ms = loaded.settings.deadline_ms
-    over = sum((latency_ms(r) or 0.0) > deadline_ms for r in run.recording.reports)
-    speed: dict[str, float] = {"frames_per_s": round(done / max(run.wall_s, 1e-9), 2)}
-    if bare_ns:
-        speed["bare_frames_per_s"] = round(1e9 * len(bare_ns) / sum(bare_ns), 2)
-        speed["share_of_bare"] = round(speed["frames_per_s"] / speed["bare_frames_per_s"], 3)
-    facts = {
-        "detections_sha256": _sha256(file),
-        "over_deadline": over,
-        "speed": speed,
-    }
-    context = _context(source, drive, loaded, options, [*camera.warnings, *notes]) | facts
-    summary = summary_of(run.recording, drive, done, context)
-    if followed is not None:
-        summary["objects_followed"] = len(followed.objects)
-    if comparison is not None:
-        comparison.finish()
-        summary["golden"] = comparison.as_json()
-    chosen = None if pictures is None else pictures.chosen
-    return _ended(folder, summary, run, chosen, drive, loaded, options)
+        write_summary(folder, summary, recording, chosen)
+        return summary
 
 
-def _in_real_time(
-    source: Source,
-    folder: Path,
-    drive: Drive,
-    loaded: LoadedModel,
-    options: Options,
-    progress: Progress,
-) -> dict[str, Any]:
-    camera = Camera(drive, loaded, skip_late=True)
-    total = _total(drive, options)
-    run = Realtime()
-    messages = folder / "messages.mcap"
-    with Recorder(messages) as recorder:
-        followed = Followed(recorder, loaded.model.classes) if options.tracks else None
-        run.run(
-            camera,
-            loaded,
-            recorder,
-            options.rate,
-            followed,
-            _chosen(drive, options),
-            lambda done: progress(source.name, done, total),
-        )
-    error_ms = run.timing_error_ms()
-    notes = [*camera.warnings, *run.log_clock.warnings]
-    median_ms = error_ms["p50"]
-    if median_ms is not None and median_ms > AIMED_TIMING_ERROR_MS:
-        notes.append(
-            f"frames were released {median_ms:.2f} ms from their time (median), which is more "
-            f"than {AIMED_TIMING_ERROR_MS:g} ms: this machine has too much else to do"
-        )
-    context = _context(source, drive, loaded, options, notes)
-    context |= {"rate": options.rate, "timing_error_ms": error_ms}
-    file, chosen = folder / RECORDING_FILE, None
-    if options.pictures:
-        video = folder / VIDEO_FILE if options.video else None
-        chosen = merge_pictures(
-            file,
-            messages,
-            drive,
-            run.played,
-            video,
-            lambda done, _: progress(f"{source.name}: pictures", min(done, total), total),
-            options.picture_format,
-            loaded.settings.sample_bits,
-        )
-        messages.unlink()
-    else:
-        messages.rename(file)
-    summary = summary_of(run.recording, drive, len(run.played), context)
-    if followed is not None:
-        summary["objects_followed"] = len(followed.objects)
-    return _ended(folder, summary, run, chosen, drive, loaded, options)
+class _Run:
+    """One replay of one drive, by one of two clocks.
 
+    Attributes:
+        recording: a report with measured stamps for each frame, and detections by frame index.
+        engine_calls: the counters of an accelerator, by frame index.
+        comparison: the comparison with the golden; None without one.
+        tracks: the objects followed; None if they are not.
+    """
 
-def _ended(
-    folder: Path,
-    summary: dict[str, Any],
-    run: Lockstep | Realtime,
-    chosen: ChosenFrames | None,
-    drive: Drive,
-    loaded: LoadedModel,
-    options: Options,
-) -> dict[str, Any]:
-    if run.engine_calls:
-        summary["engine"] = engine_summary(run.engine_calls)
-        write_whole(folder / ENGINE_FILE, engine_csv(run.engine_calls))
-    if options.labels is not None or options.labels_topic:
-        summary["accuracy"] = accuracy(
-            loaded.model, drive, run.recording, options.labels, options.labels_topic
-        )
-    write_summary(folder, summary, run.recording, chosen or ChosenFrames(0))
-    return summary
+    def __init__(
+        self,
+        source: Source,
+        folder: Path,
+        drive: Drive,
+        loaded: LoadedModel,
+        options: Options,
+        progress: Progress,
+    ) -> None:
+        self._source, self._folder, self._drive = source, folder, drive
+        self._loaded, self._options, self._progress = loaded, options, progress
+        self.recording = Recording(by_number=True)
+        self.engine_calls: dict[int, EngineCounters] = {}
+        self.comparison, self._notes = _comparison(source, loaded, options)
+        self.tracks: Followed | None = None
+        chosen = -(-drive.frame_count // options.every)
+        self._total = min(chosen, options.frames or chosen)
+        self._camera = Camera(drive, loaded, skip_late=options.mode == REALTIME)
+
+    def in_lockstep(self) -> tuple[dict[str, Any], ChosenFrames]:
+        """Every frame, under simulated time; the pictures are written meanwhile."""
+        bare_ns = self._bare([self._loaded.new_input()])
+        begin_s = time.monotonic()
+        clock = Lockstep(self._camera)
+        file, chosen = self._folder / RECORDING_FILE, ChosenFrames(0)
+        with Recorder(file) as recorder, ExitStack() as stack:
+            pictures = None
+            if self._options.pictures:
+                pictures = stack.enter_context(self._pictures(recorder))
+                chosen = pictures.chosen
+            self._play(clock, recorder, pictures)
+            wall_s = time.monotonic() - begin_s
+        bare_ns += self._bare(clock.inputs)
+        reports, deadline_ms = self.recording.reports, self._loaded.settings.deadline_ms
+        speed = {"frames_per_s": round(len(reports) / max(wall_s, 1e-9), 2)}
+        if bare_ns:
+            speed["bare_frames_per_s"] = round(1e9 * len(bare_ns) / sum(bare_ns), 2)
+            speed["share_of_bare"] = round(speed["frames_per_s"] / speed["bare_frames_per_s"], 3)
+        facts = {
+            "detections_sha256": _sha256(file),
+            "over_deadline": sum((latency_ms(r) or 0.0) > deadline_ms for r in reports),
+            "speed": speed,
+        }
+        return self._summary([*self._camera.warnings, *self._notes], facts), chosen
+
+    def in_real_time(self) -> tuple[dict[str, Any], ChosenFrames]:
+        """With the recorded timing; the pictures are written afterwards and do not disturb it."""
+        clock = RealTime(self._camera, self._options.rate)
+        file, messages = self._folder / RECORDING_FILE, self._folder / "messages.mcap"
+        with Recorder(messages) as recorder:
+            self._play(clock, recorder, None)
+        chosen = ChosenFrames(0)
+        if self._options.pictures:
+            with MergedRecording(file, messages) as recorder, self._pictures(recorder) as pictures:
+                chosen = pictures.chosen
+                played = {
+                    one.sequence: Played.of(one, self.recording) for one in self.recording.reports
+                }
+                pictures.add_drive(self._drive, played, self._said(": pictures"))
+            messages.unlink()
+        else:
+            messages.rename(file)
+        error_ms = clock.timing_error_ms()
+        notes = [*self._camera.warnings, *clock.log_clock.warnings]
+        median_ms = error_ms["p50"]
+        if median_ms is not None and median_ms > AIMED_TIMING_ERROR_MS:
+            notes.append(
+                f"frames were released {median_ms:.2f} ms from their time (median), which is more "
+                f"than {AIMED_TIMING_ERROR_MS:g} ms: this machine has too much else to do"
+            )
+        facts = {"rate": self._options.rate, "timing_error_ms": error_ms}
+        return self._summary(notes, facts), chosen
+
+    def _play(
+        self, clock: Lockstep | RealTime, recorder: Recorder, pictures: PictureWriter | None
+    ) -> None:
+        """The loop over the frames; what is written is written in a thread beside inference."""
+        for type_name in (DETECTIONS, FRAME_REPORT, ANNOTATIONS, COMPRESSED_IMAGE):
+            schema_text(type_name)  # takes a while the first time
+        if self._options.tracks:
+            self.tracks = Followed(recorder, self._loaded.model.classes)
+        every = islice(self._drive.frames(), 0, None, self._options.every)
+        outcomes, said = clock.outcomes(islice(every, self._options.frames)), self._said()
+        with quick_switches(), Behind(BEHIND) as behind, closing(outcomes):
+            for done, outcome in enumerate(outcomes, 1):
+                index = outcome.frame.index
+                self.recording.reports.append(outcome.report)
+                if outcome.found is not None:
+                    self.recording.detections[index] = outcome.found
+                if outcome.engine is not None:
+                    self.engine_calls[index] = outcome.engine
+                behind.call(self._write, outcome, recorder, pictures)
+                said(done, self._total)
+
+    def _write(self, outcome: Outcome, recorder: Recorder, pictures: PictureWriter | None) -> None:
+        frame, record, found = outcome.frame, outcome.record, outcome.found
+        at_ns = frame.log_time_ns
+        if found is not None:
+            recorder.write(DETECTIONS_TOPIC, DETECTIONS, at_ns, outcome.message)
+        recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
+        if self.tracks is not None:
+            self.tracks.add(record, found, at_ns)
+        changes: Sequence[Change] = ()
+        if self.comparison is not None:
+            changes = self.comparison.frame(frame.index, at_ns, as_kept(objects_of(found)))
+        if pictures is not None:
+            report = ReportedFrame.of_record(record, at_ns)
+            latency = latency_ms(outcome.report)
+            pictures.add(frame, Played(record.stamp_ns, at_ns, report, found, latency), changes)
+
+    def _pictures(self, recorder: Recorder) -> PictureWriter:
+        options, bits = self._options, self._loaded.settings.sample_bits
+        video = self._folder / VIDEO_FILE if options.video else None
+        return PictureWriter(recorder, self._drive, video, options.picture_format, bits)
+
+    def _said(self, work: str = "") -> Callable[[int, int], None]:
+        name = f"{self._source.name}{work}"
+        return lambda done, _: self._progress(name, min(done, self._total), self._total)
+
+    def _bare(self, inputs: list[Any]) -> list[int]:
+        return self._loaded.bare_inference_ns(inputs, BARE_CALLS) if self._options.bare else []
+
+    def _summary(self, warnings: list[str], facts: dict[str, Any]) -> dict[str, Any]:
+        loaded, settings = self._loaded, self._loaded.settings
+        context = {
+            "bag": str(self._source.path),
+            "topic": self._drive.topic,
+            "path": OFFLINE,
+            "mode": self._options.mode,
+            "model": loaded.model.name,
+            "model_sha256": loaded.model.sha256,
+            "precision": loaded.model.precision,
+            "backend": settings.backend,
+            "runtime": loaded.info.runtime,
+            "threads": loaded.info.threads,
+            "score_threshold": settings.score_threshold,
+            "deadline_ms": settings.deadline_ms,
+            "machine": machine(),
+            "warnings": warnings,
+        }
+        frames = len(self.recording.reports)
+        return summary_of(self.recording, self._drive, frames, context | facts)
 
 
 def _comparison(
@@ -309,49 +319,6 @@ def _comparison(
     threshold = float(golden.made_with["score_threshold"])
     comparison = Comparison(golden.drives[source.name], threshold, options.tolerance)
     return comparison, [note] if note else []
-
-
-def _context(
-    source: Source, drive: Drive, loaded: LoadedModel, options: Options, warnings: list[str]
-) -> dict[str, Any]:
-    return {
-        "bag": str(source.path),
-        "topic": drive.topic,
-        "path": OFFLINE,
-        "mode": options.mode,
-        "model": loaded.model.name,
-        "model_sha256": loaded.model.sha256,
-        "precision": loaded.model.precision,
-        "backend": loaded.settings.backend,
-        "runtime": loaded.info.runtime,
-        "threads": loaded.info.threads,
-        "score_threshold": loaded.settings.score_threshold,
-        "deadline_ms": loaded.settings.deadline_ms,
-        "machine": machine(),
-        "warnings": warnings,
-    }
-
-
-def _bare(loaded: LoadedModel, inputs: list[Any], options: Options) -> list[int]:
-    return loaded.bare_inference_ns(inputs, BARE_CALLS) if options.bare else []
-
-
-def _chosen(drive: Drive, options: Options) -> Iterator[RawFrame]:
-    return islice(islice(drive.frames(), 0, None, options.every), options.frames)
-
-
-def _total(drive: Drive, options: Options) -> int:
-    chosen = -(-drive.frame_count // options.every)
-    return min(chosen, options.frames or chosen)
-
-
-def _plain_name(bag: Path) -> str:
-    """The name of a bag without the suffixes of its format."""
-    name = bag.resolve().name
-    # Of a path that is too long Path.is_dir raises; opening the bag then names it.
-    while not os.path.isdir(bag) and Path(name).suffix.lower() in SUFFIXES:
-        name = Path(name).stem
-    return name
 
 
 def _sha256(file: Path) -> str:

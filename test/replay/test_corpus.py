@@ -33,8 +33,9 @@ from perception_nodes.replay.corpus import (
     replay_corpus,
     run_job,
 )
+from perception_nodes.replay.drives import sources
 from perception_nodes.replay.offline_camera import ReplaySettings
-from perception_nodes.replay.run import Options, Source, sources
+from perception_nodes.replay.run import Options, Source
 from perception_nodes.replay.workers import local_workers
 from perception_nodes.system.processes import open_process
 from perception_nodes.system.signals import FROM_TERMINAL

@@ -10,8 +10,8 @@ import pytest
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.networks.model import load_model
-from perception_nodes.replay import offline_camera as camera
-from perception_nodes.replay.offline_camera import CameraTurn, Ends, turns
+from perception_nodes.replay import turns as replay_turns
+from perception_nodes.replay.turns import CameraTurn, Ends, turns
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 
@@ -20,7 +20,7 @@ IMAGE = np.zeros((8, 8, 3), np.uint8)
 def clock(monkeypatch):
     """Moves on only when it is told to."""
     clock = SimpleNamespace(now_ns=0)
-    monkeypatch.setattr(camera.time, "monotonic_ns", lambda: clock.now_ns)
+    monkeypatch.setattr(replay_turns.time, "monotonic_ns", lambda: clock.now_ns)
     return clock
 
 
@@ -104,7 +104,7 @@ def test_openvino_knows_when_a_call_ended_however_late_its_thread_goes_on(monkey
     request.infer(image)
     ended_ns, returned_ns = request.ended_ns, time.monotonic_ns()
     assert begun_ns < ended_ns < returned_ns
-    monkeypatch.setattr(camera.time, "monotonic_ns", lambda: returned_ns + 10**9)
+    monkeypatch.setattr(replay_turns.time, "monotonic_ns", lambda: returned_ns + 10**9)
     assert request.ended_ns == ended_ns
     with pytest.raises(BackendError):
         request.infer(image[:8])

@@ -1,0 +1,327 @@
+"""The recorded drives of a command: found, replayed one after the other or by workers, judged."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from perception_nodes.core.errors import InputError
+from perception_nodes.drives.bag import BagError, image_topics, open_drive
+from perception_nodes.drives.decompression import COMPRESSED
+from perception_nodes.drives.video_storage import VIDEO_SUFFIXES
+from perception_nodes.evaluation import read_set
+from perception_nodes.evaluation.matching import require_pycocotools
+from perception_nodes.graph.settings import SettingsError
+from perception_nodes.networks.model import Model
+from perception_nodes.replay.corpus import (
+    Result,
+    Workers,
+    alone_in,
+    jobs_of,
+    merged,
+    read_corpus,
+    replay_corpus,
+)
+from perception_nodes.replay.golden import Golden, golden_text, read_golden
+from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
+from perception_nodes.replay.outputs import PICTURE_FORMATS, RECORDING_FILE
+from perception_nodes.replay.run import (
+    MODES,
+    REALTIME,
+    Options,
+    Progress,
+    Source,
+    made_with,
+    replay,
+)
+from perception_nodes.report.changes import frames_of
+from perception_nodes.report.drive_report import nothing_found
+from perception_nodes.report.recording import read_recording
+from perception_nodes.system.environment import cache_folder
+from perception_nodes.system.files import write_whole
+
+ALL_TOPICS = "all"
+SUFFIXES = (".mcap", ".db3", ".bag", *COMPRESSED, *VIDEO_SUFFIXES)
+"""File name suffixes that tell the format of a recorded drive."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which drives to replay, and where.
+
+    Attributes:
+        bags: recorded drives.
+        out: folder for the outputs; several drives have a folder each in it.
+        corpus: file that lists more drives; None for none.
+        topics: image topics, `all` for every one of a bag; empty to find one by type.
+        workers: drives replayed at a time.
+        ray: address of a Ray cluster; empty for none.
+        golden: golden file to compare with or to write; None for none.
+        update: whether to write it.
+        labels: labelled set of the frames; None for none.
+    """
+
+    bags: Sequence[Path]
+    out: Path
+    corpus: Path | None = None
+    topics: Sequence[str] = ()
+    workers: int = 1
+    ray: str = ""
+    golden: Path | None = None
+    update: bool = False
+    labels: Path | None = None
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether workers replay the drives."""
+        return self.corpus is not None or self.workers > 1 or self.ray != ""
+
+    def check(self, options: Options) -> None:
+        """Refuse a request that does not go with the options.
+
+        Raises:
+            SettingsError: the text names the options of the command.
+        """
+        real_time = options.mode == REALTIME
+        refusals = {
+            "name a recorded drive, or two runs with --compare A B": (
+                not self.bags and self.corpus is None
+            ),
+            f"--mode {options.mode!r} is unknown; known are {', '.join(MODES)}": (
+                options.mode not in MODES
+            ),
+            "--golden and --bare need --mode lockstep: in real time frames may be dropped": (
+                real_time and (self.golden or options.bare)
+            ),
+            "--workers goes with neither --mode realtime nor --bare: drives beside each other "
+            "would be measured against each other": (
+                self.workers > 1 and (real_time or options.bare)
+            ),
+            f"--picture-format {options.picture_format!r} is unknown; known are "
+            f"{', '.join(PICTURE_FORMATS)}": options.picture_format not in PICTURE_FORMATS,
+            "--rate needs --mode realtime: lockstep is as fast as it can be": (
+                options.rate != 1 and not real_time
+            ),
+            "--update needs --golden FILE, the file to write": self.update and not self.golden,
+            "--video shows the pictures that --no-pictures leaves out; give one": (
+                options.video and not options.pictures
+            ),
+        }
+        for reason, is_refused in refusals.items():
+            if is_refused:
+                raise SettingsError(reason)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """The results of the drives.
+
+    Attributes:
+        summaries: by drive, as in `summary.json`.
+        failed: the reasons of drives without a summary.
+        whole: content of `summary.json` in the folder for the outputs.
+        is_one: whether that is the summary of a single drive.
+        left_out: drives of the golden that a corpus lacks.
+        golden: the golden file that was written; None if none was.
+    """
+
+    summaries: dict[str, dict[str, Any]]
+    failed: dict[str, str]
+    whole: dict[str, Any]
+    is_one: bool
+    left_out: Sequence[str]
+    golden: Path | None
+
+    @property
+    def broken(self) -> list[str]:
+        """Drives of which every frame failed."""
+        return [name for name, summary in self.summaries.items() if _is_broken(summary)]
+
+    @property
+    def status(self) -> int:
+        """0 if all is well, 1 if something changed or nothing was found, 2 if a drive failed."""
+        summaries = self.summaries.values()
+        if self.failed or self.broken:
+            return 2
+        changed = any(summary.get("golden", {}).get("changes") for summary in summaries)
+        return int(bool(changed or self.left_out or all(map(nothing_found, summaries))))
+
+
+class Drives:
+    """The drives of a request.
+
+    Attributes:
+        sources: the cameras to replay.
+    """
+
+    def __init__(
+        self, request: Request, model: Model, settings: ReplaySettings, options: Options
+    ) -> None:
+        """Find them.
+
+        Args:
+            request: which drives.
+            model: the model, which `settings` name.
+            settings: how it runs.
+            options: what to do with each drive, without golden and labels.
+
+        Raises:
+            BagError, GoldenError, DataError: the request cannot be met.
+            EvaluationNotInstalled: there are labels, and pycocotools is not installed.
+        """
+        if request.labels is not None or options.labels_topic:
+            require_pycocotools()
+        labels = None if request.labels is None else read_set(request.labels)
+        expected = None
+        if request.golden is not None and not request.update:
+            expected = read_golden(request.golden)
+        if request.is_sharded and not settings.threads:
+            cores = len(os.sched_getaffinity(0))
+            settings = replace(settings, threads=max(cores // request.workers, 1))
+        self._request, self._model, self._settings = request, model, settings
+        self._options = replace(options, golden=expected, labels=labels)
+        listed = read_corpus(request.corpus) if request.corpus is not None else []
+        self._named = [*request.bags, *listed]
+        several = len(self._named) > 1 or request.is_sharded
+        self.sources = sources(self._named, request.topics, keep_unreadable=several)
+        self._is_one = len(self.sources) == 1 and not request.is_sharded
+
+    def replay(self, progress: Progress) -> Replayed:
+        """Replay them in this process.
+
+        Of several drives, one that cannot be used does not end the others. A path that does not
+        exist is a slip of the caller and raises before any work.
+
+        Raises:
+            InputError: the only drive cannot be used, or the settings suit none.
+        """
+        summaries: dict[str, dict[str, Any]] = {}
+        failed: dict[str, str] = {}
+        for source in self.sources:
+            if not source.path.exists():
+                open_drive(source.path, source.topic)
+        with LoadedModel(self._settings, str(cache_folder())) as loaded:
+            for source in self.sources:
+                try:
+                    summaries[source.name] = replay(
+                        source, self._folder(source.name), loaded, self._options, progress
+                    )
+                except InputError as error:
+                    if self._is_one:
+                        raise
+                    failed[source.name] = str(error)
+        return self._replayed(summaries, failed)
+
+    def replay_by_workers(self, said: Progress, ended: Callable[[str, int], None]) -> Replayed:
+        """Replay them by workers, and keep the results of an earlier run that are still valid.
+
+        Args:
+            said: called with the progress of each drive, from other threads.
+            ended: called with the name and the number of frames of a drive that is done.
+
+        Raises:
+            SettingsError, ModelError, BackendError: the settings suit no drive.
+        """
+        from perception_nodes.replay.workers import local_workers, ray_workers
+
+        request = self._request
+        files = [request.golden, self._settings.calibration_file]
+        inputs = [Path(file) for file in files if file]
+        jobs = jobs_of(
+            self.sources, request.out, self._model, self._settings, self._options, inputs
+        )
+        results: dict[str, Result] = {}
+        with alone_in(request.out):
+            workers: AbstractContextManager[Workers] = (
+                ray_workers(request.ray, request.workers, said)
+                if request.ray
+                else local_workers(request.workers, said)
+            )
+            with workers as pool:
+                for result in replay_corpus(jobs, pool):
+                    results[result.name] = result
+                    ended(result.name, (result.summary or {}).get("frames_in", 0))
+        ordered = [results[job.source.name] for job in jobs]
+        return self._replayed(
+            {result.name: result.summary for result in ordered if result.summary is not None},
+            {result.name: result.error for result in ordered if result.summary is None},
+        )
+
+    def _folder(self, name: str) -> Path:
+        return self._request.out if self._is_one else self._request.out / name
+
+    def _replayed(self, summaries: dict[str, dict[str, Any]], failed: dict[str, str]) -> Replayed:
+        request, expected = self._request, self._options.golden
+        written = None
+        if (
+            request.update
+            and request.golden
+            and not (failed or any(map(_is_broken, summaries.values())))
+        ):
+            written = request.golden
+            drives = {
+                name: frames_of(read_recording(self._folder(name) / RECORDING_FILE, by_number=True))
+                for name in summaries
+            }
+            made = made_with(self._model, self._settings)
+            write_whole(written, golden_text(Golden(made, drives)))
+        whole = (
+            next(iter(summaries.values()))
+            if self._is_one
+            else merged(summaries, failed, request.out, self._named)
+        )
+        # Who names bags may replay a part on purpose; a list stands for all that a golden is of.
+        left_out: list[str] = []
+        if request.corpus is not None and expected is not None:
+            left_out = sorted(expected.drives.keys() - summaries)
+        return Replayed(summaries, failed, whole, self._is_one, left_out, written)
+
+
+def _is_broken(summary: dict[str, Any]) -> bool:
+    return bool(summary["frames_in"]) and summary["status"]["FAILED"] == summary["frames_in"]
+
+
+def sources(
+    bags: Sequence[Path], topics: Sequence[str], keep_unreadable: bool = False
+) -> list[Source]:
+    """List the cameras to replay.
+
+    Args:
+        bags: recorded drives.
+        topics: image topics, `all` for every one of a bag; empty to find one by type.
+        keep_unreadable: list a bag whose topics cannot be read as one camera; its replay will then
+            fail and say why.
+
+    Raises:
+        BagError: the topics of a bag are needed and cannot be read.
+    """
+    found: dict[str, Source] = {}
+    for bag in bags:
+        chosen: Sequence[str] = topics or [""]
+        if ALL_TOPICS in topics:
+            try:
+                chosen = image_topics(bag)
+            except BagError:
+                if not keep_unreadable:
+                    raise
+                chosen = [""]
+        for topic in chosen:
+            several = topic.strip("/").replace("/", ".") if len(chosen) > 1 else ""
+            plain = name = ".".join(filter(None, (_plain_name(bag), several)))
+            same = 1
+            while name in found:
+                same += 1
+                name = f"{plain}~{same}"
+            found[name] = Source(name, bag, topic)
+    return list(found.values())
+
+
+def _plain_name(bag: Path) -> str:
+    """The name of a bag without the suffixes of its format."""
+    name = bag.resolve().name
+    # Of a path that is too long Path.is_dir raises; opening the bag then names it.
+    while not os.path.isdir(bag) and Path(name).suffix.lower() in SUFFIXES:
+        name = Path(name).stem
+    return name
