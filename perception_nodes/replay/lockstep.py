@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import cycle
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from perception_nodes.core.frame import STAMPS, FrameHeader, FrameRecord, FrameStatus
 from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.drives.bag import RawFrame
-from perception_nodes.replay.background import Ahead
+from perception_nodes.replay.background import ahead
 from perception_nodes.replay.offline_camera import Camera, Outcome
 from perception_nodes.replay.turns import CameraTurn, turns
 from perception_nodes.report.recording import ReportedFrame
@@ -58,8 +59,9 @@ class Lockstep:
             BagError: no frame can be read.
         """
         waiting: deque[Future[Outcome]] = deque()
-        with ThreadPoolExecutor(LANES) as lanes, Ahead(self._prepared(frames), AHEAD) as ahead:
-            for item in ahead:
+        prepared = ahead(self._prepared(frames), AHEAD)
+        with ThreadPoolExecutor(LANES) as lanes, closing(prepared):
+            for item in prepared:
                 waiting.append(lanes.submit(self._outcome, item))
                 if len(waiting) > LANES:
                     yield waiting.popleft().result()

@@ -7,7 +7,8 @@ cannot be in time is not begun. Preprocessing and detection run one after the ot
 import threading
 import time
 from collections.abc import Generator, Iterable
-from typing import NamedTuple
+from contextlib import closing
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from perception_nodes.core.frame import FrameRecord
 from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.drives.log_clock import LogClock
-from perception_nodes.replay.background import Ahead
+from perception_nodes.replay.background import ahead
 from perception_nodes.replay.offline_camera import Camera, Outcome
 from perception_nodes.report.recording import ReportedFrame
 
@@ -24,39 +25,6 @@ SETTLE_NS = 300_000_000
 """From the start to the first frame, so that some frames are read by then."""
 SPIN_NS = 300_000
 """Busy waiting before a frame is due, since sleeping is not exact enough."""
-
-
-class _Due(NamedTuple):
-    """A frame and the CLOCK_MONOTONIC at which the camera delivers it."""
-
-    frame: RawFrame
-    due_ns: int
-
-
-class _Mailbox:
-    """Holds the frames that arrived since the last one was taken."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._waiting: list[_Due] = []
-        self._ended = False
-
-    def put(self, due: _Due) -> None:
-        with self._condition:
-            self._waiting.append(due)
-            self._condition.notify()
-
-    def end(self) -> None:
-        with self._condition:
-            self._ended = True
-            self._condition.notify()
-
-    def take(self) -> list[_Due]:
-        """Wait for frames and take them, the newest last; empty at the end."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._waiting or self._ended)
-            taken, self._waiting = self._waiting, []
-            return taken
 
 
 class RealTime:
@@ -78,7 +46,9 @@ class RealTime:
         self._errors_ns: list[int] = []
         self._pixels = camera.loaded.new_input()
         self._pipeline = camera.pipeline(camera.loaded.backend)
-        self._mailbox, self._stop = _Mailbox(), threading.Event()
+        # Frames with the CLOCK_MONOTONIC at which they were due; None at the end.
+        self._arrived: SimpleQueue[tuple[RawFrame, int] | None] = SimpleQueue()
+        self._stop = threading.Event()
         self._failure: BaseException | None = None
 
     def outcomes(self, frames: Iterable[RawFrame]) -> Generator[Outcome, None, None]:
@@ -90,10 +60,16 @@ class RealTime:
         pacer = threading.Thread(target=self._pace, args=(frames,), name="pacer", daemon=True)
         pacer.start()
         try:
-            while taken := self._mailbox.take():
-                for frame, due_ns in taken[:-1]:
+            newest = self._arrived.get()
+            while newest is not None:
+                frame, due_ns = newest
+                has_next = not self._arrived.empty()
+                newer = self._arrived.get() if has_next else None
+                if newer is None:
+                    yield self._detected(frame, due_ns)
+                else:
                     yield _outcome(frame, self._camera.supersede(frame, due_ns))
-                yield self._detected(*taken[-1])
+                newest = newer if has_next else self._arrived.get()
         finally:
             self._stop.set()
             pacer.join()
@@ -115,9 +91,9 @@ class RealTime:
 
     def _pace(self, frames: Iterable[RawFrame]) -> None:
         try:
-            with Ahead(frames, AHEAD) as ahead:
+            with closing(ahead(frames, AHEAD)) as read:
                 begin_ns = time.monotonic_ns() + SETTLE_NS
-                for frame in ahead:
+                for frame in read:
                     due_ns = begin_ns + round(self.log_clock.passed_ns(frame) / self._rate)
                     left_ns = due_ns - time.monotonic_ns() - SPIN_NS
                     if self._stop.wait(left_ns / 1e9) if left_ns > 0 else self._stop.is_set():
@@ -125,11 +101,11 @@ class RealTime:
                     while time.monotonic_ns() < due_ns:
                         time.sleep(0)  # lets other threads run
                     self._errors_ns.append(abs(time.monotonic_ns() - due_ns))
-                    self._mailbox.put(_Due(frame, due_ns))
+                    self._arrived.put((frame, due_ns))
         except BaseException as error:
             self._failure = error
         finally:
-            self._mailbox.end()
+            self._arrived.put(None)
 
 
 def _outcome(frame: RawFrame, record: FrameRecord) -> Outcome:

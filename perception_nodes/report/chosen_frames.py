@@ -2,7 +2,6 @@
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from perception_nodes.report.changes import Change
@@ -21,13 +20,8 @@ class ChosenFrame(NamedTuple):
     jpeg: bytes
 
 
-@dataclass(order=True)
-class _Ranked:
-    """A frame by its rank; of two with the same rank the earlier one comes first."""
-
-    rank: float
-    minus_index: int
-    frame: ChosenFrame = field(compare=False)
+_Ranking = list[tuple[float, int, ChosenFrame]]
+"""A heap of frames by their rank and their negative index: of equal ones the earlier is better."""
 
 
 class ChosenFrames:
@@ -42,17 +36,17 @@ class ChosenFrames:
         self._next_spread = [frame_count * step // SPREAD for step in range(SPREAD)]
         self.film = Film()
         self._spread: dict[int, ChosenFrame] = {}
-        self._slowest: list[_Ranked] = []
-        self._crowded: list[_Ranked] = []
-        self._changed: list[_Ranked] = []
+        self._slowest: _Ranking = []
+        self._crowded: _Ranking = []
+        self._changed: _Ranking = []
 
     def take(self, index: int, jpeg: bytes, latency_ms: float | None, objects: int) -> None:
         """Consider a frame; `jpeg` is its picture with the objects drawn in."""
         if latency_ms is not None:
             frame = ChosenFrame(f"frame {index}, among the slowest: {latency_ms:.1f} ms", jpeg)
-            _keep(self._slowest, SLOWEST, _Ranked(latency_ms, -index, frame))
+            _keep(self._slowest, SLOWEST, latency_ms, index, frame)
         frame = ChosenFrame(f"frame {index}, most objects: {objects}", jpeg)
-        _keep(self._crowded, 1, _Ranked(objects, -index, frame))
+        _keep(self._crowded, 1, objects, index, frame)
         if self._next_spread and index >= self._next_spread[0]:
             self._next_spread = [later for later in self._next_spread if later > index]
             self._spread[index] = ChosenFrame(f"frame {index}", jpeg)
@@ -60,34 +54,31 @@ class ChosenFrames:
     def wants(self, index: int, changes: int) -> bool:
         """Whether a frame with this number of changes would be kept."""
         full = len(self._changed) >= CHANGED
-        return changes > 0 and not (
-            full and (changes, -index) < (self._changed[0].rank, self._changed[0].minus_index)
-        )
+        return changes > 0 and not (full and (changes, -index) < self._changed[0][:2])
 
     def take_changed(self, index: int, jpeg: bytes, changes: Sequence[Change]) -> None:
         """Consider a frame that differs from the golden; its picture shows the changes."""
         said = [str(change).partition(": ")[2] for change in changes[:CAPTION_CHANGES]]
         more = len(changes) - len(said)
         caption = f"frame {index}: {'; '.join(said)}" + (f"; {more} more" if more else "")
-        _keep(self._changed, CHANGED, _Ranked(len(changes), -index, ChosenFrame(caption, jpeg)))
+        _keep(self._changed, CHANGED, len(changes), index, ChosenFrame(caption, jpeg))
 
     def shown(self) -> list[ChosenFrame]:
         """The slowest, the most crowded and the evenly spread ones, each frame once."""
         found: dict[int, ChosenFrame] = {}
-        for ranked in (*sorted(self._slowest, reverse=True), *self._crowded):
-            found.setdefault(-ranked.minus_index, ranked.frame)
+        for _, minus_index, frame in (*sorted(self._slowest, reverse=True), *self._crowded):
+            found.setdefault(-minus_index, frame)
         for index, frame in self._spread.items():
             found.setdefault(index, frame)
         return list(found.values())
 
     def changed(self) -> list[ChosenFrame]:
         """The frames with most changes, worst first."""
-        return [ranked.frame for ranked in sorted(self._changed, reverse=True)]
+        return [frame for *_, frame in sorted(self._changed, reverse=True)]
 
 
-def _keep(ranking: list[_Ranked], count: int, one: _Ranked) -> None:
-    """Add to a heap that holds the best `count`."""
-    if len(ranking) < count:
-        heapq.heappush(ranking, one)
-    else:
-        heapq.heappushpop(ranking, one)
+def _keep(ranking: _Ranking, count: int, rank: float, index: int, frame: ChosenFrame) -> None:
+    """Add a frame to the best `count`."""
+    heapq.heappush(ranking, (rank, -index, frame))
+    if len(ranking) > count:
+        heapq.heappop(ranking)
