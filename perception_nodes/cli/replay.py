@@ -24,10 +24,10 @@ from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import load_model
-from perception_nodes.replay.drives import Drives, Request
+from perception_nodes.replay.drives import Drives, ReplayRequest
 from perception_nodes.replay.offline_camera import ReplaySettings
 from perception_nodes.replay.outputs import JPEG
-from perception_nodes.replay.run import LOCKSTEP, Options
+from perception_nodes.replay.run import LOCKSTEP, ReplayOptions
 from perception_nodes.report.changes import Tolerance
 
 MAX_FRAMES = 1_000_000_000
@@ -190,7 +190,7 @@ def replay_command(
     check_folder(out, "--out")
     if compare is not None:
         return _compare(compare, bags, out, as_json)
-    options = Options(
+    options = ReplayOptions(
         mode=mode,
         rate=rate,
         every=every,
@@ -203,7 +203,9 @@ def replay_command(
         labels_topic=labels_topic,
         tracks=tracks,
     )
-    request = Request(bags or (), out, corpus, topic or (), workers, ray, golden, update, labels)
+    request = ReplayRequest(
+        bags or (), out, corpus, topic or (), workers, ray, golden, update, labels
+    )
     request.check(options)
     check_writable(golden if update else None, "--golden")
     model_read = load_model(model)

@@ -16,7 +16,7 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 from perception_nodes.cli.common import LINE_INTERVAL_S, say, say_problem, screen
-from perception_nodes.replay.drives import Replayed, Request
+from perception_nodes.replay.drives import Replayed, ReplayRequest
 from perception_nodes.report.accelerator import engine_sentence
 from perception_nodes.report.drive_report import verdict
 from perception_nodes.report.figures import figure_table
@@ -27,7 +27,7 @@ SHOWN_CHANGES = 20
 SHOWN_DRIVES = 40
 
 
-def show_replayed(replayed: Replayed, request: Request, as_json: bool) -> None:
+def show_replayed(replayed: Replayed, request: ReplayRequest, as_json: bool) -> None:
     """Print the results on stderr; if JSON is printed elsewhere, only what is wrong."""
     if replayed.golden is not None:
         say(f"golden written: {replayed.golden}")

@@ -29,7 +29,7 @@ from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode
 from perception_nodes.nodes.running import run_node
 from perception_nodes.transport.memory import TransportError
 from perception_nodes.transport.shm import Endpoint
-from perception_nodes.view.feed import Feed, Picture
+from perception_nodes.view.feed import Feed, ShownPicture
 from perception_nodes.view.objects import Objects
 from perception_nodes.view.pictures import Pictures, Shot
 
@@ -159,7 +159,7 @@ class ViewNode(PerceptionNode):
         looked_at = self._server.is_looked_at
         return looked_at and self._feed.wants_picture(camera, report.status)
 
-    def _shown(self, camera: str, report: FrameReport, shot: Shot) -> Picture | None:
+    def _shown(self, camera: str, report: FrameReport, shot: Shot) -> ShownPicture | None:
         """Publish a frame and its objects, and make its picture for the page, where wanted."""
         objects = self._objects[camera]
         found = objects.found(report, self._pictures[camera].found(report))

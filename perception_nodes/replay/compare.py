@@ -17,9 +17,9 @@ from perception_nodes.replay.outputs import ANNOTATED_TOPIC, OFFLINE, RECORDING_
 from perception_nodes.report import page
 from perception_nodes.report.annotate import decoded
 from perception_nodes.report.changes import (
+    ChangeKind,
     Comparison,
-    Kind,
-    Time,
+    FrameTime,
     Tolerance,
     frames_of,
     numbered,
@@ -86,15 +86,15 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     threshold = max(_number(summary, "score_threshold", 0.0) for summary in summaries)
     deadline_ms = _number(summaries[1], "deadline_ms", DEADLINE_MS)
     comparison = Comparison(frames_of(recordings[0]), threshold, Tolerance())
-    times: dict[int, Time] = {}
+    times: dict[int, FrameTime] = {}
     each = numbered(report.log_time_ns for report in recordings[1].reports)
     for time, report in zip(each, recordings[1].reports, strict=True):
         comparison.frame(report.sequence, time[0], objects_of(recordings[1].found(report)))
         times[report.sequence] = time
     comparison.finish()
-    changed: dict[Time, list[str]] = {}
+    changed: dict[FrameTime, list[str]] = {}
     for change in comparison.changes or comparison.doubtful:
-        if change.kind not in (Kind.FRAME_NEW, Kind.FRAME_MISSING):
+        if change.kind not in (ChangeKind.FRAME_NEW, ChangeKind.FRAME_MISSING):
             said = changed.setdefault(times[change.frame], [])
             said.append(str(change).partition(": ")[2] if said else str(change))
     result: dict[str, Any] = {
@@ -267,10 +267,10 @@ def _classes(recordings: list[Recording]) -> list[list[Any]]:
 
 
 def _pairs(
-    folders: tuple[Path, Path], times: list[Time], changed: dict[Time, list[str]]
+    folders: tuple[Path, Path], times: list[FrameTime], changed: dict[FrameTime, list[str]]
 ) -> list[ChosenFrame]:
     """For each frame one picture with both runs side by side."""
-    found: list[dict[Time, bytes]] = [{}, {}]
+    found: list[dict[FrameTime, bytes]] = [{}, {}]
     for pictures, folder in zip(found, folders, strict=True) if times else ():
         seen: Counter[int] = Counter()
         for message in read_messages(folder / RECORDING_FILE):

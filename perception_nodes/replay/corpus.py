@@ -32,7 +32,7 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import MARKER, SUMMARY_FILE, TABLE, remove_outputs
-from perception_nodes.replay.run import Options, Progress, Source, made_with, replay
+from perception_nodes.replay.run import DriveCamera, Progress, ReplayOptions, made_with, replay
 from perception_nodes.report.timing import read_work_ms
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
@@ -51,10 +51,10 @@ class Job:
         key: hash of everything that determines the result.
     """
 
-    source: Source
+    source: DriveCamera
     folder: Path
     settings: ReplaySettings
-    options: Options
+    options: ReplayOptions
     key: str
 
 
@@ -104,11 +104,11 @@ def read_corpus(file: Path) -> list[Path]:
 
 
 def jobs_of(
-    found: Sequence[Source],
+    found: Sequence[DriveCamera],
     out: Path,
     model: Model,
     settings: ReplaySettings,
-    options: Options,
+    options: ReplayOptions,
     inputs: Sequence[Path],
 ) -> list[Job]:
     """Make a job for each drive.

@@ -30,9 +30,9 @@ from perception_nodes.replay.outputs import PICTURE_FORMATS, RECORDING_FILE
 from perception_nodes.replay.run import (
     MODES,
     REALTIME,
-    Options,
+    DriveCamera,
     Progress,
-    Source,
+    ReplayOptions,
     made_with,
     replay,
 )
@@ -48,7 +48,7 @@ SUFFIXES = (".mcap", ".db3", ".bag", *COMPRESSED, *VIDEO_SUFFIXES)
 
 
 @dataclass(frozen=True)
-class Request:
+class ReplayRequest:
     """Which drives to replay, and where.
 
     Attributes:
@@ -78,7 +78,7 @@ class Request:
         """Whether workers replay the drives."""
         return self.corpus is not None or self.workers > 1 or self.ray != ""
 
-    def check(self, options: Options) -> None:
+    def check(self, options: ReplayOptions) -> None:
         """Refuse a request that does not go with the options.
 
         Raises:
@@ -157,7 +157,7 @@ class Drives:
     """
 
     def __init__(
-        self, request: Request, model: Model, settings: ReplaySettings, options: Options
+        self, request: ReplayRequest, model: Model, settings: ReplaySettings, options: ReplayOptions
     ) -> None:
         """Find them.
 
@@ -285,7 +285,7 @@ def _is_broken(summary: dict[str, Any]) -> bool:
 
 def sources(
     bags: Sequence[Path], topics: Sequence[str], keep_unreadable: bool = False
-) -> list[Source]:
+) -> list[DriveCamera]:
     """List the cameras to replay.
 
     Args:
@@ -297,7 +297,7 @@ def sources(
     Raises:
         BagError: the topics of a bag are needed and cannot be read.
     """
-    found: dict[str, Source] = {}
+    found: dict[str, DriveCamera] = {}
     for bag in bags:
         chosen: Sequence[str] = topics or [""]
         if ALL_TOPICS in topics:
@@ -314,7 +314,7 @@ def sources(
             while name in found:
                 same += 1
                 name = f"{plain}~{same}"
-            found[name] = Source(name, bag, topic)
+            found[name] = DriveCamera(name, bag, topic)
     return list(found.values())
 
 

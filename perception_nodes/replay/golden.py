@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_nodes.core.errors import InputError
-from perception_nodes.report.changes import DetectedObject, Frames, numbered
+from perception_nodes.report.changes import DetectedObject, ObjectsByFrame, numbered
 
 FORMAT = "perception golden 1"
 
@@ -32,7 +32,7 @@ class Golden:
     """
 
     made_with: dict[str, Any]
-    drives: dict[str, Frames] = field(default_factory=dict)
+    drives: dict[str, ObjectsByFrame] = field(default_factory=dict)
 
 
 def read_golden(path: Path) -> Golden:

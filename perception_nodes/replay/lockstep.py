@@ -37,7 +37,7 @@ class _Prepared(NamedTuple):
     pixels: NDArray[np.uint8]
 
 
-class Lockstep:
+class LockstepClock:
     """Detects the objects of every frame, as fast as it can.
 
     Attributes:

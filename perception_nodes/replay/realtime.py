@@ -27,7 +27,7 @@ SPIN_NS = 300_000
 """Busy waiting before a frame is due, since sleeping is not exact enough."""
 
 
-class RealTime:
+class RealTimeClock:
     """Plays frames when they are due, and detects the objects of the newest one.
 
     Attributes:

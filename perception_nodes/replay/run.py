@@ -26,7 +26,7 @@ from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.background import Behind, quick_switches
 from perception_nodes.replay.followed import Followed
 from perception_nodes.replay.golden import Golden, GoldenError, as_kept, made_with_another_model
-from perception_nodes.replay.lockstep import Lockstep
+from perception_nodes.replay.lockstep import LockstepClock
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, Outcome, ReplaySettings
 from perception_nodes.replay.outputs import (
     JPEG,
@@ -40,7 +40,7 @@ from perception_nodes.replay.outputs import (
     summary_of,
     write_summary,
 )
-from perception_nodes.replay.realtime import RealTime
+from perception_nodes.replay.realtime import RealTimeClock
 from perception_nodes.report.accelerator import ENGINE_FILE, engine_csv, engine_summary
 from perception_nodes.report.changes import Change, Comparison, Tolerance, objects_of
 from perception_nodes.report.chosen_frames import ChosenFrames
@@ -65,7 +65,7 @@ Progress = Callable[[str, int, int], None]
 """Called with the name of the work, the frames done and their total."""
 
 
-class Source(NamedTuple):
+class DriveCamera(NamedTuple):
     """One camera of a bag, under a name that is unique within a command."""
 
     name: str
@@ -74,7 +74,7 @@ class Source(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Options:
+class ReplayOptions:
     """What to replay of a drive, and what to do with it.
 
     Attributes:
@@ -119,7 +119,7 @@ def made_with(model: Model, settings: ReplaySettings) -> dict[str, Any]:
 
 
 def replay(
-    source: Source, out: Path, loaded: LoadedModel, options: Options, progress: Progress
+    source: DriveCamera, out: Path, loaded: LoadedModel, options: ReplayOptions, progress: Progress
 ) -> dict[str, Any]:
     """Replay a drive; the outputs appear in their folder once all of them are complete.
 
@@ -162,11 +162,11 @@ class _Run:
 
     def __init__(
         self,
-        source: Source,
+        source: DriveCamera,
         folder: Path,
         drive: Drive,
         loaded: LoadedModel,
-        options: Options,
+        options: ReplayOptions,
         progress: Progress,
     ) -> None:
         self._source, self._folder, self._drive = source, folder, drive
@@ -183,7 +183,7 @@ class _Run:
         """Every frame, under simulated time; the pictures are written meanwhile."""
         bare_ns = self._bare([self._loaded.new_input()])
         begin_s = time.monotonic()
-        clock = Lockstep(self._camera)
+        clock = LockstepClock(self._camera)
         file, chosen = self._folder / RECORDING_FILE, ChosenFrames(0)
         with Recorder(file) as recorder, ExitStack() as stack:
             pictures = None
@@ -207,7 +207,7 @@ class _Run:
 
     def in_real_time(self) -> tuple[dict[str, Any], ChosenFrames]:
         """With the recorded timing; the pictures are written afterwards and do not disturb it."""
-        clock = RealTime(self._camera, self._options.rate)
+        clock = RealTimeClock(self._camera, self._options.rate)
         file, messages = self._folder / RECORDING_FILE, self._folder / "messages.mcap"
         with Recorder(messages) as recorder:
             self._play(clock, recorder, None)
@@ -234,7 +234,10 @@ class _Run:
         return self._summary(notes, facts), chosen
 
     def _play(
-        self, clock: Lockstep | RealTime, recorder: Recorder, pictures: PictureWriter | None
+        self,
+        clock: LockstepClock | RealTimeClock,
+        recorder: Recorder,
+        pictures: PictureWriter | None,
     ) -> None:
         """The loop over the frames; what is written is written in a thread beside inference."""
         for type_name in (DETECTIONS, FRAME_REPORT, ANNOTATIONS, COMPRESSED_IMAGE):
@@ -305,7 +308,7 @@ class _Run:
 
 
 def _comparison(
-    source: Source, loaded: LoadedModel, options: Options
+    source: DriveCamera, loaded: LoadedModel, options: ReplayOptions
 ) -> tuple[Comparison | None, list[str]]:
     golden = options.golden
     if golden is None:

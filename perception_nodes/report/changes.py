@@ -36,7 +36,7 @@ class Tolerance:
     score: float = 0.1
 
 
-class Kind(str, Enum):
+class ChangeKind(str, Enum):
     """Kinds of differences."""
 
     APPEARED = "appeared"
@@ -74,17 +74,17 @@ class Change(NamedTuple):
 
     frame: int
     at_s: float
-    kind: Kind
+    kind: ChangeKind
     before: DetectedObject | None = None
     after: DetectedObject | None = None
 
     def __str__(self) -> str:
         """A line for people."""
         where = f"frame {self.frame} ({self.at_s:.2f} s): "
-        if self.kind == Kind.MOVED and self.before and self.after:
+        if self.kind == ChangeKind.MOVED and self.before and self.after:
             overlap = pairwise_iou(_boxes([self.before]), _boxes([self.after]))[0, 0]
             return f"{where}{self.before} moved to {self.after}, IoU {overlap:.2f}"
-        if self.kind == Kind.SCORE and self.before and self.after:
+        if self.kind == ChangeKind.SCORE and self.before and self.after:
             return f"{where}{self.before} now has score {self.after.score:.2f}"
         item = self.before or self.after
         return f"{where}{item} {self.kind.value}" if item else where + self.kind.value
@@ -100,9 +100,9 @@ class Change(NamedTuple):
         }
 
 
-Time = tuple[int, int]
+FrameTime = tuple[int, int]
 """Log time in nanoseconds, and the number of earlier frames with the same log time."""
-Frames = dict[Time, list[DetectedObject] | None]
+ObjectsByFrame = dict[FrameTime, list[DetectedObject] | None]
 """The objects of each frame; None for a frame without detections."""
 
 
@@ -114,7 +114,7 @@ def objects_of(found: FrameDetections | None) -> list[DetectedObject] | None:
     return [DetectedObject(label, score, tuple(box)) for label, score, box in rows]
 
 
-def frames_of(recording: Recording) -> Frames:
+def frames_of(recording: Recording) -> ObjectsByFrame:
     """The objects of every frame of a replay whose recording was read with `by_number`."""
     times = numbered(report.log_time_ns for report in recording.reports)
     return {
@@ -123,7 +123,7 @@ def frames_of(recording: Recording) -> Frames:
     }
 
 
-def numbered(times_ns: Iterable[int]) -> Iterator[Time]:
+def numbered(times_ns: Iterable[int]) -> Iterator[FrameTime]:
     """Number log times so that equal ones differ."""
     seen: Counter[int] = Counter()
     for time_ns in times_ns:
@@ -141,7 +141,9 @@ class Comparison:
             changes, too, if there are so many that rounding is not the cause; see `finish`.
     """
 
-    def __init__(self, expected: Frames, score_threshold: float, tolerance: Tolerance) -> None:
+    def __init__(
+        self, expected: ObjectsByFrame, score_threshold: float, tolerance: Tolerance
+    ) -> None:
         self._expected = dict(expected)
         self._places = {time: place for place, time in enumerate(expected)}
         self._start_ns = min(expected, default=(0, 0))[0]
@@ -164,7 +166,7 @@ class Comparison:
         time = (time_ns, self._seen[time_ns])
         self._seen[time_ns] += 1
         if time not in self._expected:
-            changes = [Change(index, at_s, Kind.FRAME_NEW)]
+            changes = [Change(index, at_s, ChangeKind.FRAME_NEW)]
         else:
             before = self._expected.pop(time)
             every = [Change(index, at_s, *rest) for rest in self._between(before, found)]
@@ -177,7 +179,7 @@ class Comparison:
         """Add the frames of the golden that were missing, and doubtful objects if too many."""
         for time in self._expected:
             at_s = round((time[0] - self._start_ns) / 1e9, 3)
-            self.changes.append(Change(self._places[time], at_s, Kind.FRAME_MISSING))
+            self.changes.append(Change(self._places[time], at_s, ChangeKind.FRAME_MISSING))
         self._expected.clear()
         all_gone = self._expected_objects and not self._found_objects
         if all_gone or len(self.doubtful) > self._allowed:
@@ -191,7 +193,7 @@ class Comparison:
             "frames": self.frames,
             # A missing frame has its number in the golden, any other that in the drive.
             "frames_changed": len(
-                {(change.frame, change.kind == Kind.FRAME_MISSING) for change in self.changes}
+                {(change.frame, change.kind == ChangeKind.FRAME_MISSING) for change in self.changes}
             ),
             "expected_objects": self._expected_objects,
             "kinds": dict(kinds.most_common()),
@@ -207,26 +209,26 @@ class Comparison:
 
     def _between(
         self, before: list[DetectedObject] | None, after: list[DetectedObject] | None
-    ) -> list[tuple[Kind, DetectedObject | None, DetectedObject | None]]:
+    ) -> list[tuple[ChangeKind, DetectedObject | None, DetectedObject | None]]:
         if before is None or after is None:
             if before is after:
                 return []
-            return [(Kind.FAILED if after is None else Kind.RECOVERED, None, None)]
-        changes: list[tuple[Kind, DetectedObject | None, DetectedObject | None]] = []
+            return [(ChangeKind.FAILED if after is None else ChangeKind.RECOVERED, None, None)]
+        changes: list[tuple[ChangeKind, DetectedObject | None, DetectedObject | None]] = []
         pairs, gone, new = match_objects(before, after)
         for old, now, overlap in pairs:
             if overlap < self._tolerance.box_iou:
-                changes.append((Kind.MOVED, old, now))
+                changes.append((ChangeKind.MOVED, old, now))
             elif abs(old.score - now.score) > self._tolerance.score:
-                changes.append((Kind.SCORE, old, now))
-        changes += [(Kind.VANISHED, item, None) for item in gone]
-        changes += [(Kind.APPEARED, None, item) for item in new]
+                changes.append((ChangeKind.SCORE, old, now))
+        changes += [(ChangeKind.VANISHED, item, None) for item in gone]
+        changes += [(ChangeKind.APPEARED, None, item) for item in new]
         return changes
 
     def _is_doubtful(self, change: Change) -> bool:
         """Whether rounding may have moved the object over the score threshold."""
         item = change.before or change.after
-        one_sided = change.kind in (Kind.VANISHED, Kind.APPEARED)
+        one_sided = change.kind in (ChangeKind.VANISHED, ChangeKind.APPEARED)
         return one_sided and item is not None and item.score < self._sure_score
 
 

@@ -30,7 +30,7 @@ MISS_PERIOD_NS = 250_000_000
 NUMBER = re.compile(r"[\d.]+")
 
 
-class Picture(NamedTuple):
+class ShownPicture(NamedTuple):
     """A frame as people see it.
 
     Attributes:
@@ -60,7 +60,7 @@ class _Camera:
         default_factory=lambda: deque(maxlen=MAX_MISSES)
     )
     kept: dict[int, bytes] = field(default_factory=dict)
-    picture: tuple[int, dict[str, Any], Picture] | None = None
+    picture: tuple[int, dict[str, Any], ShownPicture] | None = None
     pictured_ns: int = 0
     miss_pictured_ns: int = 0
     health: dict[str, Any] | None = None
@@ -113,7 +113,7 @@ class Feed:
             return True
         return now_ns - found.pictured_ns > self._period_ns
 
-    def frame(self, camera: str, report: Any, picture: Picture | None = None) -> None:
+    def frame(self, camera: str, report: Any, picture: ShownPicture | None = None) -> None:
         """Add a frame.
 
         Args:

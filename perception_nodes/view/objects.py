@@ -6,7 +6,7 @@ from typing import Any
 from perception_nodes.core.frame import DetectionRecord
 from perception_nodes.report.annotate import class_colour
 from perception_nodes.report.recording import FrameDetections, nanoseconds
-from perception_nodes.view.feed import Picture
+from perception_nodes.view.feed import ShownPicture
 from perception_nodes.view.identities import Ids, Place, identified, place_of
 from perception_nodes.view.pictures import Shot, keep
 
@@ -40,10 +40,10 @@ class Objects:
         labels = (names[n] if n < len(names) else f"class {n}" for n in objects.classes)
         return FrameDetections(tuple(labels), objects.scores, objects.boxes)
 
-    def picture(self, report: Any, shot: Shot, found: FrameDetections | None) -> Picture:
+    def picture(self, report: Any, shot: Shot, found: FrameDetections | None) -> ShownPicture:
         """A frame as the page shows it, with its objects if they are known."""
         if found is None:
-            return Picture(shot.jpeg(), None)
+            return ShownPicture(shot.jpeg(), None)
         key = nanoseconds(report.header.stamp), place_of(found.boxes)
         ids = self._ids.get(key, (None,) * len(found))
         places = shot.place(found.boxes).round(4).tolist()
@@ -53,4 +53,4 @@ class Objects:
                 places, found.labels, found.scores.tolist(), ids, strict=True
             )
         ]
-        return Picture(shot.jpeg(), objects)
+        return ShownPicture(shot.jpeg(), objects)

@@ -18,7 +18,7 @@ from perception_nodes.cli.app import app
 from perception_nodes.cli.graph import conclude
 from perception_nodes.evaluation import tracked_drives, tracking
 from perception_nodes.replay.compare import SETTINGS, comparison_table
-from perception_nodes.replay.drives import Replayed, Request
+from perception_nodes.replay.drives import Replayed, ReplayRequest
 
 NAME = "[/x]"
 SUMMARY: dict[str, Any] = {
@@ -85,7 +85,7 @@ def test_long_names_of_drives_leave_room_for_the_figures(monkeypatch: pytest.Mon
     }
     name = f"{NAME}.truck.Front_Cam_1.image_rect_color"
     replayed = Replayed({name: facts}, {}, {"totals": facts}, False, [], None)
-    replay_screen.show_replayed(replayed, Request([], Path("out")), as_json=False)
+    replay_screen.show_replayed(replayed, ReplayRequest([], Path("out")), as_json=False)
     rows = console.file.getvalue().splitlines()
     (row,) = (row.split() for row in rows if NAME in row)
     assert row[1:] == ["54000", "2766", "1234", "7654321", "12.35", "1234.57", "0"]

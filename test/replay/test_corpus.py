@@ -35,7 +35,7 @@ from perception_nodes.replay.corpus import (
 )
 from perception_nodes.replay.drives import sources
 from perception_nodes.replay.offline_camera import ReplaySettings
-from perception_nodes.replay.run import Options, Source
+from perception_nodes.replay.run import DriveCamera, ReplayOptions
 from perception_nodes.replay.workers import local_workers
 from perception_nodes.system.processes import open_process
 from perception_nodes.system.signals import FROM_TERMINAL
@@ -247,10 +247,12 @@ class Here:
 
 
 def jobs(tmp_path, options=None, **settings):
-    found = [Source(name, tmp_path / name, "") for name in DRIVES]
+    found = [DriveCamera(name, tmp_path / name, "") for name in DRIVES]
     made = ReplaySettings(**{"backend": "null", **settings})
     model = load_model(made.model)
-    return jobs_of(found, tmp_path / "out", model, made, options or Options(pictures=False), [])
+    return jobs_of(
+        found, tmp_path / "out", model, made, options or ReplayOptions(pictures=False), []
+    )
 
 
 def outcome(tmp_path, workers, **settings):
@@ -279,14 +281,14 @@ def test_a_second_run_does_what_the_first_one_has_not(drives, tmp_path):
 )
 def test_what_has_changed_is_done_again(drives, tmp_path, change, monkeypatch):
     outcome(tmp_path, Here())
-    settings, options = {}, Options(pictures=False)
+    settings, options = {}, ReplayOptions(pictures=False)
     if change == "bag":
         file = next((tmp_path / "a").glob("*.mcap"))
         os.utime(file, ns=(0, 0))
     elif change == "threshold":
         settings = {"score_threshold": 0.5}
     elif change == "option":
-        options = Options(pictures=False, every=2)
+        options = ReplayOptions(pictures=False, every=2)
     elif change == "marker":
         (tmp_path / "out/a/complete.json").write_text("{")
     elif change == "code":
@@ -313,9 +315,9 @@ def test_other_labels_and_other_classes_make_other_jobs(drives, tmp_path):
     sets = [LabelledSet("set", ("car",), (one,)) for one in (image, moved)]
     sets.append(replace(sets[0], counts_as={"car": ("car", "bus")}))
     models = [model, model.model_copy(update={"classes": ["tree"] * 8})]
-    found = [Source("a", tmp_path / "a", "")]
+    found = [DriveCamera("a", tmp_path / "a", "")]
     keys = [
-        jobs_of(found, tmp_path, one, ReplaySettings(), Options(labels=labels), [])[0].key
+        jobs_of(found, tmp_path, one, ReplaySettings(), ReplayOptions(labels=labels), [])[0].key
         for one in models
         for labels in (None, *sets)
     ]

@@ -7,7 +7,7 @@ import pytest
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus
 from perception_nodes.report import film
-from perception_nodes.report.changes import Change, DetectedObject, Kind
+from perception_nodes.report.changes import Change, ChangeKind, DetectedObject
 from perception_nodes.report.film import Film
 from perception_nodes.report.recording import FrameDetections, ReportedFrame
 
@@ -20,7 +20,7 @@ BEFORE = DetectedObject("car", 0.5, (0.0, 0.0, 20.0, 18.0))
 
 def moved(index: int) -> Change:
     after = DetectedObject("car", 0.75, (20.0, 9.0, 40.0, 18.0))
-    return Change(index, 0.0, Kind.MOVED, BEFORE, after)
+    return Change(index, 0.0, ChangeKind.MOVED, BEFORE, after)
 
 
 def reported(status: FrameStatus) -> ReportedFrame:

@@ -16,7 +16,7 @@ from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.replay.compare import compare_runs
 from perception_nodes.replay.outputs import write_summary
 from perception_nodes.report import drive_report, page
-from perception_nodes.report.changes import Change, DetectedObject, Kind
+from perception_nodes.report.changes import Change, ChangeKind, DetectedObject
 from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.overview import overview
 from perception_nodes.report.recording import (
@@ -86,7 +86,7 @@ def chosen_frames():
     chosen = ChosenFrames(6)
     item = DetectedObject(HOSTILE, 0.9, (0.0, 0.0, 1.0, 1.0))
     chosen.take(0, jpeg, 4.0, 1)
-    changes = [Change(0, 0.0, Kind.VANISHED, before=item)]
+    changes = [Change(0, 0.0, ChangeKind.VANISHED, before=item)]
     chosen.take_changed(0, jpeg, changes)
     chosen.film.take(0, np.zeros((48, 64, 3), np.uint8), 1.0, None, None, changes)
     return chosen

@@ -14,7 +14,7 @@ from perception_nodes.core.frame import STAMPS, FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.lab.browsers import free_port
 from perception_nodes.report.annotate import class_colour
-from perception_nodes.view.feed import Feed, Picture
+from perception_nodes.view.feed import Feed, ShownPicture
 from perception_nodes.view.server import PageServer
 
 COUNTS = {status.name: 7 * status for status in FrameStatus}
@@ -48,11 +48,11 @@ def report(
     )
 
 
-def picture(grey: int = 90, name: str = "car") -> Picture:
+def picture(grey: int = 90, name: str = "car") -> ShownPicture:
     """A grey frame with one object in its middle."""
     pixels = np.full((90, 160, 3), grey, np.uint8)
     box = [0.4, 0.4, 0.6, 0.6]
-    return Picture(
+    return ShownPicture(
         simplejpeg.encode_jpeg(pixels, 80, "BGR"), [[*box, name, 0.8, class_colour(name), "12"]]
     )
 
