@@ -1,1 +1,1 @@
-"""Recorded drives in, detections and reports out: replay without ROS, and the demo with it."""
+"""Replays recorded drives without ROS: drives in, detections and reports out."""

@@ -98,9 +98,10 @@ def accuracy(
 
 
 def _sizes(reports: Sequence[ReportedFrame]) -> dict[int, tuple[int, int]]:
-    """Width and height of each frame; of one that was never decoded, those of the one before.
+    """Width and height of each frame.
 
-    Such a frame, superseded or damaged, is one whose objects were not found.
+    A frame that was never decoded, because it was superseded or damaged, has those of the frame
+    before. Its labelled objects then count as not found.
     """
     known = ((one.source_width, one.source_height) for one in reports if one.source_width)
     size = next(known, (0, 0))

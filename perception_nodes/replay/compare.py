@@ -41,9 +41,9 @@ from perception_nodes.system.files import write_whole
 COLOURS = ("#4263eb", "#e8590c")
 MAX_PICTURES = 8
 MAX_LETTERS = 20
-"""Longer figures, such as hashes, are cut off so that both runs fit side by side."""
+"""Longer figures, such as hashes, are cut off, so that both runs fit side by side."""
 SETTINGS = {"bag": ("bag",), "topic": ("topic",), "score threshold": ("score_threshold",)}
-"""What is the same for runs whose objects say something of each other."""
+"""Settings that two runs must share for their objects to be comparable."""
 FIGURES = {
     **SETTINGS,
     "frames": ("frames_in",),
@@ -177,7 +177,7 @@ def _differing(result: dict[str, Any]) -> list[str]:
 
 
 def _plain(name: str, figure: Any) -> Any:
-    """What counts of a setting: a drive lies elsewhere on another machine."""
+    """The part of a setting that counts; the folder of a drive differs between machines."""
     return Path(str(figure)).name if name == "bag" else figure
 
 

@@ -73,7 +73,7 @@ class Result(NamedTuple):
 
 
 class WorkerDied(RuntimeError):
-    """A worker ended without a result; the text says how, as far as it is known."""
+    """A worker ended without a result; the text gives the cause, as far as it is known."""
 
 
 class Workers(Protocol):
@@ -143,7 +143,7 @@ def jobs_of(
     return jobs
 
 
-def run_job(job: Job, said: Progress) -> Result:
+def run_job(job: Job, progress: Progress) -> Result:
     """Replay a drive in a worker; the model stays loaded for the next job.
 
     Raises:
@@ -154,7 +154,7 @@ def run_job(job: Job, said: Progress) -> Result:
     for left in job.folder.glob(".part-*"):
         shutil.rmtree(left)  # of a worker that was killed
     try:
-        summary = replay(job.source, job.folder, _loaded(job.settings), job.options, said)
+        summary = replay(job.source, job.folder, _loaded(job.settings), job.options, progress)
     except InputError as error:
         return Result(name, None, str(error))
     written = {file.name: file.stat().st_size for file in job.folder.iterdir()}
@@ -251,7 +251,7 @@ def alone_in(out: Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # One that another run has removed since we opened it locks nobody out.
+            # A lock file that another run has removed since we opened it locks nobody out.
             if not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                 raise FileNotFoundError(path)
         except OSError as error:

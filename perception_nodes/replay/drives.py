@@ -44,7 +44,7 @@ from perception_nodes.system.files import write_whole
 
 ALL_TOPICS = "all"
 SUFFIXES = (".mcap", ".db3", ".bag", *COMPRESSED, *VIDEO_SUFFIXES)
-"""File name suffixes that tell the format of a recorded drive."""
+"""Suffixes of file names that stand for the format of a recorded drive."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class ReplayRequest:
         return self.corpus is not None or self.workers > 1 or self.ray != ""
 
     def check(self, options: ReplayOptions) -> None:
-        """Refuse a request that does not go with the options.
+        """Refuse a request that does not suit the options.
 
         Raises:
             SettingsError: the text names the options of the command.
@@ -191,8 +191,8 @@ class Drives:
     def replay(self, progress: Progress) -> Replayed:
         """Replay them in this process.
 
-        Of several drives, one that cannot be used does not end the others. A path that does not
-        exist is a slip of the caller and raises before any work.
+        A drive that cannot be used does not end the others. A path that does not exist is a mistake
+        of the caller and raises before any work.
 
         Raises:
             InputError: the only drive cannot be used, or the settings suit none.
@@ -214,11 +214,11 @@ class Drives:
                     failed[source.name] = str(error)
         return self._replayed(summaries, failed)
 
-    def replay_by_workers(self, said: Progress, ended: Callable[[str, int], None]) -> Replayed:
+    def replay_by_workers(self, progress: Progress, ended: Callable[[str, int], None]) -> Replayed:
         """Replay them by workers, and keep the results of an earlier run that are still valid.
 
         Args:
-            said: called with the progress of each drive, from other threads.
+            progress: called with the progress of each drive, from other threads.
             ended: called with the name and the number of frames of a drive that is done.
 
         Raises:
@@ -235,9 +235,9 @@ class Drives:
         results: dict[str, Result] = {}
         with alone_in(request.out):
             workers: AbstractContextManager[Workers] = (
-                ray_workers(request.ray, request.workers, said)
+                ray_workers(request.ray, request.workers, progress)
                 if request.ray
-                else local_workers(request.workers, said)
+                else local_workers(request.workers, progress)
             )
             with workers as pool:
                 for result in replay_corpus(jobs, pool):
@@ -272,7 +272,7 @@ class Drives:
             if self._is_one
             else merged(summaries, failed, request.out, self._named)
         )
-        # Who names bags may replay a part on purpose; a list stands for all that a golden is of.
+        # Bags on the command line may be a part on purpose; a corpus must hold the whole golden.
         left_out: list[str] = []
         if request.corpus is not None and expected is not None:
             left_out = sorted(expected.drives.keys() - summaries)
@@ -292,7 +292,7 @@ def sources(
         bags: recorded drives.
         topics: image topics, `all` for every one of a bag; empty to find one by type.
         keep_unreadable: list a bag whose topics cannot be read as one camera; its replay will then
-            fail and say why.
+            fail and name the reason.
 
     Raises:
         BagError: the topics of a bag are needed and cannot be read.
@@ -321,7 +321,7 @@ def sources(
 def _plain_name(bag: Path) -> str:
     """The name of a bag without the suffixes of its format."""
     name = bag.resolve().name
-    # Of a path that is too long Path.is_dir raises; opening the bag then names it.
+    # Path.is_dir raises for a path that is too long; opening the bag then names it.
     while not os.path.isdir(bag) and Path(name).suffix.lower() in SUFFIXES:
         name = Path(name).stem
     return name

@@ -1,4 +1,4 @@
-"""Golden files: the objects that a drive is known to give, to compare a replay with.
+"""Golden files hold the known objects of a drive, and a replay is compared with them.
 
 Machines differ in the last bits of a score, so a comparison has tolerances. An object whose score
 is within the tolerance of the threshold may appear or vanish: it is counted as doubtful, and only
@@ -19,7 +19,7 @@ FORMAT = "perception golden 1"
 
 
 class GoldenError(InputError):
-    """A golden that cannot be used; the text says why and what to do."""
+    """A golden that cannot be used; the text gives the reason and the remedy."""
 
 
 @dataclass

@@ -92,13 +92,13 @@ class LockstepClock:
 
 
 def _postpone(frame: FrameHeader | FrameRecord, waited_ns: int) -> None:
-    """Move a frame's stamps by the time that it waited for a thread, so only work is measured."""
+    """Move a frame's stamps by the time that it waited for a thread; only work is measured."""
     for name in ("capture_ns", "ingested_ns", "preprocessed_ns", "deadline_ns"):
         setattr(frame, name, getattr(frame, name) + waited_ns)
 
 
 def _stand_still(record: FrameRecord, at_ns: int) -> None:
-    """Set every stamp that a frame has to one instant; a stamp of 0 means that it has none."""
+    """Set the stamps of a frame to one instant; a stamp of 0 is none and stays."""
     at_ns = max(at_ns, 1)
     record.deadline_ns = at_ns + record.deadline_ns - record.capture_ns
     for name in STAMPS:

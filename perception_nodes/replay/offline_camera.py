@@ -40,7 +40,7 @@ WARM_UP_CALLS = 3
 class ReplaySettings:
     """The model of a replay and how it runs; see the nodes' parameters of the same names.
 
-    The backend is never `auto`: results say which one computed them.
+    The backend is never `auto`, since results name the one that computed them.
     """
 
     model: str = "road-n"
@@ -103,7 +103,7 @@ class LoadedModel:
 
 
 class _DueClock:
-    """Clocks of the time of the recording: a frame is due at the instant of its stamp."""
+    """Clocks in the time of the recording, where a frame is due at its stamp."""
 
     behind_ns = 0
 
@@ -119,8 +119,8 @@ class _DueClock:
         return self._now_ns
 
     def realtime_ns(self) -> int:
-        # Of the same instant as the last monotonic time: a frame's age then does not depend on
-        # how long this process takes between the two calls.
+        # The instant is that of the last monotonic time, so that a frame's age does not depend on
+        # the time between the two calls.
         return self._stamp_ns + self._now_ns - self._due_ns
 
 

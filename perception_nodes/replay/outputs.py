@@ -43,14 +43,14 @@ from perception_nodes.video.encode import VideoFile, VideoPackets
 
 RECORDING_FILE = "detections.mcap"
 OFFLINE = "offline"
-"""The path of frames in a summary: without ROS, by `perception replay`."""
+"""The path of frames in the summary of `perception replay`, which runs without ROS."""
 SUMMARY_FILE = "summary.json"
 VIDEO_FILE = "annotated.mp4"
 REPORT_FILE, OVERVIEW_FILE = "report.html", "overview.png"
 MARKER = "complete.json"
-"""Of a drive that a worker has replayed; see `corpus`."""
+"""File that a worker leaves in the folder of a drive; see `corpus`."""
 TABLE = "drives.csv"
-"""Of several drives, in the folder that holds theirs."""
+"""Table of several drives, beside their folders."""
 OF_SOME_RUNS = (VIDEO_FILE, ENGINE_FILE, MARKER, TABLE)
 OF_EVERY_RUN = (RECORDING_FILE, REPORT_FILE, OVERVIEW_FILE, TIMING_FILE, SUMMARY_FILE)
 IMAGE_TOPIC = "/camera/image/compressed"
@@ -145,7 +145,7 @@ def write_summary(
     out: Path, summary: dict[str, Any], recording: Recording, chosen: ChosenFrames
 ) -> None:
     """Write `report.html`, `overview.png`, `timing.csv` and `summary.json`."""
-    # Plotly and Matplotlib take a second to load.
+    # Matplotlib takes a second to load.
     from perception_nodes.report.drive_report import render
     from perception_nodes.report.overview import overview
 

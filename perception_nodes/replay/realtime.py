@@ -22,9 +22,9 @@ from perception_nodes.report.recording import ReportedFrame
 
 AHEAD = 8
 SETTLE_NS = 300_000_000
-"""From the start to the first frame, so that some frames are read by then."""
+"""Time from the start to the first frame, in which some frames are read."""
 SPIN_NS = 300_000
-"""Busy waiting before a frame is due, since sleeping is not exact enough."""
+"""Time of busy waiting before a frame is due, since sleeping is not exact enough."""
 
 
 class RealTimeClock:

@@ -1,4 +1,4 @@
-"""A replay from bags to outputs, one drive after the other."""
+"""The replay of one drive, from its frames to the outputs."""
 
 import hashlib
 import time
@@ -239,7 +239,7 @@ class _Run:
         recorder: Recorder,
         pictures: PictureWriter | None,
     ) -> None:
-        """The loop over the frames; what is written is written in a thread beside inference."""
+        """Loop over the frames; a thread beside inference writes their outcomes."""
         for type_name in (DETECTIONS, FRAME_REPORT, ANNOTATIONS, COMPRESSED_IMAGE):
             schema_text(type_name)  # takes a while the first time
         if self._options.tracks:

@@ -12,7 +12,7 @@ from perception_nodes.backends.contract import Backend, QueuedBackend, QueuedCal
 from perception_nodes.core.inference import HeadTensors, InferenceBackend
 
 RECENT_CALLS = 16
-"""More calls than can end before the thread of an earlier one goes on."""
+"""More calls than can end before the thread of an earlier call continues."""
 
 
 class OneAtATime:
@@ -39,7 +39,7 @@ class OneAtATime:
 
 
 class Ends:
-    """When calls of several threads ended, of which one begins where the one before it ends."""
+    """The ends of the calls of several threads; each call begins where the one before it ends."""
 
     def __init__(self) -> None:
         """No call yet."""
@@ -49,9 +49,9 @@ class Ends:
     def before(self, ended_ns: int) -> int:
         """Note the end of a call; returns the end of the call before it.
 
-        Threads may come in another order than their calls have ended. A call whose thread is still
-        to come is not known; then it is the end of an earlier one, so that a call seems to have
-        taken longer than it has, not less long.
+        Threads may come here in another order than their calls ended. The end of a call whose
+        thread has not come yet is unknown; an earlier end then stands for it, so that a call seems
+        longer than it was, never shorter.
         """
         with self._lock:
             before_ns = max((ns for ns in self._recent_ns if ns < ended_ns), default=0)

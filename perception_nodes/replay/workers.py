@@ -20,32 +20,32 @@ from perception_nodes.replay.run import Progress
 from perception_nodes.system.environment import die_with_parent
 from perception_nodes.system.signals import FROM_TERMINAL, leave_to_parent
 
-TOLD_EVERY_S = 0.2
+PROGRESS_INTERVAL_S = 0.2
 LOCAL_RAY = "local"
 REACHED_WITHIN_S = 5.0
 
 
 class Interrupted(RuntimeError):
-    """A worker was told to stop; it removes its temporary files."""
+    """A worker was asked to stop; it removes its temporary files."""
 
 
 @contextmanager
-def local_workers(count: int, said: Progress) -> Iterator[Workers]:
+def local_workers(count: int, progress: Progress) -> Iterator[Workers]:
     """Use processes of this machine.
 
     Args:
         count: number of processes.
-        said: called with their progress, from a thread.
+        progress: called with their progress, from a thread.
     """
     lanes = [_Lane() for _ in range(count)]
 
-    def tell() -> None:
+    def forward() -> None:
         for lane in lanes:
             if lane.name and lane.board[0]:
-                said(lane.name, lane.board[0], lane.board[1])
+                progress(lane.name, lane.board[0], lane.board[1])
 
     pool = _Local(lanes)
-    with _repeated(tell):
+    with _repeated(forward):
         try:
             yield pool
         finally:
@@ -53,7 +53,7 @@ def local_workers(count: int, said: Progress) -> Iterator[Workers]:
 
 
 class _Lane:
-    """Runs one process at a time, so that it is known which job a process died of.
+    """Runs one process at a time, so that the job of a process that dies is known.
 
     Each value that parent and process share is written by only one of them and without a lock: a
     killed process would never release it.
@@ -122,13 +122,13 @@ class _Local:
 
 
 def _block_interrupts() -> None:
-    """Signals of a terminal are for the main thread; a process starts with what its thread blocks.
+    """Keep signals of a terminal from this thread and from the processes that it starts.
 
     They reach the workers too: before one ignores them, Python would end in the middle of an
     import.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)  # for the tracker, which a SIGHUP ends
-    # Its start, which the first worker's would be else, lifts the block of Ctrl-C.
+    signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)  # a SIGHUP would end the tracker
+    # The start of the tracker lifts the block of Ctrl-C, so it must come before the first worker.
     resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
 
@@ -145,23 +145,23 @@ def _begin(parent: int, board: Any) -> None:
 
 
 def _work(job: Job) -> Result:
-    def said(name: str, done: int, total: int) -> None:
+    def progress(name: str, done: int, total: int) -> None:
         if _board[2]:
             raise Interrupted(name)
         _board[0], _board[1] = done, total
 
-    return run_job(job, said)
+    return run_job(job, progress)
 
 
 @contextmanager
-def ray_workers(address: str, count: int, said: Progress) -> Iterator[Workers]:
+def ray_workers(address: str, count: int, progress: Progress) -> Iterator[Workers]:
     """Use tasks of a Ray cluster, whose machines see bags and outputs under the same paths.
 
     Args:
         address: address of the cluster; `auto` for the one that this machine belongs to, `local`
             to start one that ends with this context.
         count: number of tasks at a time.
-        said: called with their progress, from a thread.
+        progress: called with their progress, from a thread.
 
     Raises:
         SettingsError: Ray is not installed, or the cluster cannot be reached.
@@ -175,14 +175,14 @@ def ray_workers(address: str, count: int, said: Progress) -> Iterator[Workers]:
         ) from error
     # Ray prints messages about dead workers to standard output, where only results belong.
     with redirect_stdout(sys.stderr), _cluster(ray, address, count):
-        told: Any = Queue(actor_options={"num_cpus": 0})
+        updates: Any = Queue(actor_options={"num_cpus": 0})
 
-        def tell() -> None:
-            for item in told.get_nowait_batch(told.qsize()):
-                said(*item)
+        def forward() -> None:
+            for item in updates.get_nowait_batch(updates.qsize()):
+                progress(*item)
 
-        pool = _Ray(told, count)
-        with _repeated(tell):
+        pool = _Ray(updates, count)
+        with _repeated(forward):
             try:
                 yield pool
             finally:
@@ -219,10 +219,10 @@ def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
 class _Ray:
     """Runs jobs as Ray tasks, each awaited in a thread; the corpus retries them, not Ray."""
 
-    def __init__(self, told: Any, count: int) -> None:
+    def __init__(self, updates: Any, count: int) -> None:
         import ray
 
-        self._ray, self._told = ray, told
+        self._ray, self._updates = ray, updates
         self._task = ray.remote(max_retries=0)(_ray_task)
         self._threads = ThreadPoolExecutor(count)
         self._running: set[Any] = set()
@@ -239,7 +239,7 @@ class _Ray:
         self._threads.shutdown()
 
     def _do(self, job: Job) -> Result:
-        reference = self._task.remote(job, self._told)
+        reference = self._task.remote(job, self._updates)
         self._running.add(reference)
         try:
             result: Result = self._ray.get(reference)
@@ -252,27 +252,27 @@ class _Ray:
         return result
 
 
-def _ray_task(job: Job, told: Any) -> Result:
+def _ray_task(job: Job, updates: Any) -> Result:
     last_s = 0.0
 
-    def said(name: str, done: int, total: int) -> None:
+    def progress(name: str, done: int, total: int) -> None:
         nonlocal last_s
         now_s = time.monotonic()
-        if now_s - last_s > TOLD_EVERY_S:
+        if now_s - last_s > PROGRESS_INTERVAL_S:
             last_s = now_s
-            told.put_nowait((name, done, total))
+            updates.put_nowait((name, done, total))
 
-    return run_job(job, said)
+    return run_job(job, progress)
 
 
 @contextmanager
-def _repeated(tell: Callable[[], None]) -> Iterator[None]:
+def _repeated(act: Callable[[], None]) -> Iterator[None]:
     """Call a function regularly in a thread."""
     over = threading.Event()
 
     def repeat() -> None:
-        while not over.wait(TOLD_EVERY_S):
-            tell()
+        while not over.wait(PROGRESS_INTERVAL_S):
+            act()
 
     thread = threading.Thread(target=repeat, daemon=True)
     thread.start()

@@ -1,1 +1,1 @@
-"""What people see of a run: recordings, pages, charts, annotated pictures, the terminal view."""
+"""Parts of what people see of a run: recordings, pages, charts, pictures, the terminal view."""

@@ -1,4 +1,4 @@
-"""What an accelerator counted in a run: for each frame, and in total."""
+"""Counters of an accelerator over a run: for each frame, and in total."""
 
 import csv
 import io

@@ -122,7 +122,7 @@ def draw(
         report: report of the frame, None where there is none.
     """
     if found is not None:
-        # The best object is the first; drawn last, its label is not covered.
+        # The best object comes first; it is drawn last, so that its label is not covered.
         for label, score, box in reversed(
             list(zip(found.labels, found.scores.tolist(), found.boxes * scale, strict=True))
         ):
@@ -191,5 +191,5 @@ def _draw_label(
 
 
 def _ascii(text: str) -> str:
-    """OpenCV's fonts have no other letters."""
+    """Replace the letters that OpenCV's fonts lack."""
     return text.encode("ascii", "replace").decode()

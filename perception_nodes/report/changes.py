@@ -15,12 +15,12 @@ from perception_nodes.report.recording import FrameDetections, Recording
 SAME_OBJECT_IOU = 0.3
 """Two boxes of one class with a smaller IoU are different objects."""
 DOUBTFUL_SHARE = 0.5
-"""Of the objects near the score threshold, the share that may come and go without being changes.
+"""Share of the objects near the score threshold that may come and go without being changes.
 
 Between two runtimes on one machine it is a quarter.
 """
 DOUBTFUL_OBJECTS = 5
-"""So many may in any case: a share of very few tells nothing."""
+"""Number of such objects that may always come and go: a share of very few means nothing."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class DetectedObject(NamedTuple):
     box: tuple[float, float, float, float]
 
     def __str__(self) -> str:
-        """For people: class, score, corner and size."""
+        """Class, score, corner and size as text."""
         x1, y1, x2, y2 = self.box
         return f"{self.label} {self.score:.2f} at {x1:.0f},{y1:.0f} ({x2 - x1:.0f}x{y2 - y1:.0f})"
 
@@ -176,7 +176,7 @@ class Comparison:
         return changes
 
     def finish(self) -> None:
-        """Add the frames of the golden that were missing, and doubtful objects if too many."""
+        """Add the missing frames of the golden, and the doubtful objects if there are too many."""
         for time in self._expected:
             at_s = round((time[0] - self._start_ns) / 1e9, 3)
             self.changes.append(Change(self._places[time], at_s, ChangeKind.FRAME_MISSING))
@@ -191,7 +191,7 @@ class Comparison:
         kinds = Counter(change.kind.value for change in self.changes)
         return {
             "frames": self.frames,
-            # A missing frame has its number in the golden, any other that in the drive.
+            # A missing frame has its number in the golden, other frames have theirs in the drive.
             "frames_changed": len(
                 {(change.frame, change.kind == ChangeKind.FRAME_MISSING) for change in self.changes}
             ),

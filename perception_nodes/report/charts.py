@@ -19,7 +19,7 @@ STAGE_COLOURS = ("#a5b4fc", "#67c7e8", "#4263eb", "#9775fa", "#ced4da")
 LATENCY_COLOUR = "#4263eb"
 BINS = 80
 RAILS_ACROSS = 0.18
-"""Distance of the rails of a histogram, beside each other, as a share of its axis."""
+"""Distance between the rails of a horizontal axis, as a share of its top."""
 GAP_INTERVALS = 4
 """A timeline is empty between frames that are more than so many median intervals apart."""
 TIME_BINS, BIN_FRAMES = 120, 2

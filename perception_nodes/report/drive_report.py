@@ -61,9 +61,9 @@ def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) 
 
 
 def nothing_found(summary: dict[str, Any]) -> str:
-    """What to say of a run, or of several together, without a single object; else an empty text.
+    """A sentence for a run without a single object; empty if there are objects.
 
-    If a golden file has none either, that is as it should be.
+    It is empty, too, if the golden file has no objects either.
     """
     frames = sum(summary["status"].get(status.name, 0) for status in PUBLISHED)
     golden = summary.get("golden")
@@ -149,7 +149,7 @@ def is_simulated(summary: dict[str, Any]) -> bool:
 
 
 def _tiles(summary: dict[str, Any], deadline_ms: float) -> list[dict[str, Any]]:
-    """Name, value, unit and whether it is over the deadline, of the figures that matter most."""
+    """The figures that matter most: name, value, unit, and whether it is over the deadline."""
     kind = "work" if is_simulated(summary) else "latency"
     tiles = []
     for rank, value in summary["latency_ms"].items():

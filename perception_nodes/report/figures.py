@@ -7,7 +7,7 @@ from rich.table import Column, Table
 
 
 def figure_table(names: Sequence[str], figures: Sequence[str], title: str | None = None) -> Table:
-    """A table whose figures stay whole on a narrow terminal, and in what it is piped to.
+    """A table whose figures stay whole on a narrow terminal and in a pipe.
 
     Args:
         names: headings of the columns of words, which are broken where there is little room.

@@ -1,4 +1,4 @@
-"""A drive for a page to play, frame by frame: small pictures, what was found, and what changed."""
+"""The frames of a drive that a page plays: small pictures, their objects, and what changed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,8 +20,11 @@ from perception_nodes.report.page import jpeg_url
 from perception_nodes.report.recording import FrameDetections, ReportedFrame
 
 MAX_FRAMES = 300
-"""Of a longer drive every second, fourth, ... frame is kept, and all those that are marked: that
-changed or missed. Where most of what is kept is marked, every second, fourth, ... marked one is."""
+"""Of a longer drive every second, fourth, ... frame is kept, and all marked frames.
+
+A frame is marked if it changed or missed. If most of the kept frames are marked, only every second,
+fourth, ... marked frame is kept.
+"""
 WIDTH_PX = 480
 JPEG_QUALITY = 60
 
@@ -37,7 +40,7 @@ class Film:
         self.taken = 0
         self._frames: dict[int, dict[str, Any]] = {}
         self._stride = 1
-        # Frames that are marked, by index: how many were marked before each.
+        # For each marked frame, by index, the number of marked frames before it.
         self._marked: dict[int, int] = {}
         self._marked_stride = 1
 

@@ -1,4 +1,4 @@
-"""Where the time of frames goes: a trace for ui.perfetto.dev from the stamps in their reports."""
+"""A trace for ui.perfetto.dev that shows where the time of frames goes, by their reports."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ PROCESSES = {
     "preprocess_node": ("preprocess",),
     "detector_node": ("inference", "postprocess", "publish"),
 }
-"""In which process each stage of a frame is; ingest is the way from the camera to preprocessing."""
+"""The process of each stage of a frame; ingest is the way from the camera to preprocessing."""
 TRACKER = "tracker_node"
 
 
@@ -29,8 +29,8 @@ class RecordedTracks(NamedTuple):
 
     Attributes:
         camera, sequence, stamp_ns: of the frame.
-        log_time_ns: when they were with the recorder, by the clock of the stamps. When they were
-            published they do not say: `predicted_to` may lie before that, or ahead of it.
+        log_time_ns: when the recorder got them, by the clock of the stamps. The message does not
+            hold the time of publishing: `predicted_to` may lie before or after it.
         tracks: how many.
     """
 
@@ -109,12 +109,12 @@ def trace_of(frames: Iterable[Any], tracked: Sequence[RecordedTracks] = ()) -> b
                 left_ms = (frame.deadline_ns - frame.published_ns) / 1e6
                 trace.count(budget, frame.published_ns, left_ms)
             tracks = recorded.get((camera, frame.sequence, frame.stamp_ns))
-            # Without a stamp that holds, nothing ties the recorder's clock to ours.
+            # Only a valid stamp relates the recorder's clock to ours.
             if tracks is None or frame.clock_suspect:
                 continue
             at_ns = frame.capture_ns + tracks.log_time_ns - tracks.stamp_ns
             begin_ns = max(frame.published_ns, free_ns[TRACKER])
-            # A replay's log times are those of its drive, when nothing was published yet.
+            # The log times of a replay are those of its drive, before anything was published.
             if frame.published_ns and at_ns > begin_ns:
                 free_ns[TRACKER] = at_ns
                 facts = {"tracks": tracks.tracks}
@@ -129,7 +129,7 @@ def trace_of(frames: Iterable[Any], tracked: Sequence[RecordedTracks] = ()) -> b
 def _frame(
     trace: Trace, frame: Any, lanes: dict[str, int], free_ns: dict[str, int], flow: int
 ) -> None:
-    """The slices of one frame, as far as it got, and what became of it if it was not published."""
+    """Add the slices of one frame, and its status if it was not published in time."""
     status = FrameStatus(frame.status)
     facts: Facts = {
         "frame": int(frame.sequence),
@@ -156,7 +156,7 @@ def _frame(
 
 
 def _began_ns(frame: Any) -> int:
-    """The first time that is known of a frame; of one whose records were lost not the capture's."""
+    """The first known time of a frame; if its records were lost, that is not the capture."""
     return int(frame.capture_ns or frame.ingested_ns)
 
 

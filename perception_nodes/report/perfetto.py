@@ -1,4 +1,4 @@
-"""Writes traces for ui.perfetto.dev: tracks with slices, instants and counters, and flows between.
+"""Writes traces for ui.perfetto.dev: tracks with slices, instants, counters and flows.
 
 The format is Perfetto's protobuf: a `Trace` of `TracePacket`s with `TrackEvent`s. The numbers below
 are those of its fields. They are few, so the bytes are written here and no library is needed.
@@ -45,15 +45,15 @@ class Trace:
         self._last_track = 0
 
     def process(self, name: str, number: int) -> int:
-        """A process of this number; returns its track."""
+        """Add a process with this number; returns its track."""
         return self._track(_field(3, _field(1, number) + _field(6, name)))
 
     def track(self, name: str, parent: int) -> int:
-        """A track below another one, for slices and instants."""
+        """Add a track for slices and instants below another one."""
         return self._track(_field(2, name) + _field(5, parent))
 
     def counter(self, name: str, unit: str, parent: int) -> int:
-        """A track for the values of a counter."""
+        """Add a track for the values of a counter."""
         return self._track(_field(2, name) + _field(5, parent) + _field(8, _field(6, unit)))
 
     def slice(
@@ -66,7 +66,7 @@ class Trace:
         flow: int = 0,
         ends_flow: bool = False,
     ) -> None:
-        """Something that lasts; slices of one track must not overlap.
+        """Add something that lasts; slices of one track must not overlap.
 
         Args:
             track: where it is shown.
@@ -82,11 +82,11 @@ class Trace:
         self._event(max(begin_ns, end_ns), _END, track)
 
     def instant(self, track: int, name: str, at_ns: int, facts: Facts) -> None:
-        """Something that happened at one time."""
+        """Add something that happened at one time."""
         self._event(at_ns, _INSTANT, track, _field(23, name) + _notes(facts))
 
     def count(self, track: int, at_ns: int, value: float) -> None:
-        """The value of a counter from this time on."""
+        """Set the value of a counter from this time on."""
         self._event(at_ns, _COUNTER, track, _field(44, float(value)))
 
     def data(self) -> bytes:

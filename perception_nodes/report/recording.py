@@ -124,7 +124,7 @@ _ReportFields: Any = make_dataclass(
 
 
 class ReportedFrame(_ReportFields):  # type: ignore[misc]
-    """What a recording says of a frame: a `perception_interfaces/FrameReport` with its log time.
+    """A `perception_interfaces/FrameReport` of a recording, with its log time.
 
     The fields are those of the message's definition; its header is `stamp_ns` and `frame_id`.
     """

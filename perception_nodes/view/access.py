@@ -1,4 +1,4 @@
-"""Who may look at the page: requests are checked before anything is answered.
+"""Decides who may look at the page: each request is checked before it is answered.
 
 On localhost every user of this machine may look, but no other page in a browser: a page of another
 site can neither open our stream (`Origin`), nor have its own name resolved to this machine to pass
@@ -23,7 +23,7 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Server": "perception",
 }
-"""Of every answer: nothing is loaded from elsewhere, no script but our own file runs."""
+"""Every answer has these headers: nothing is loaded from elsewhere, and only our script runs."""
 
 
 def is_own_host(host: str, address: str) -> bool:
@@ -50,7 +50,7 @@ def is_own_host(host: str, address: str) -> bool:
 
 
 def is_own_page(headers: Mapping[str, str]) -> bool:
-    """Whether a stream is opened by our page; a browser tells the truth about it."""
+    """Whether our page opens a stream; a browser does not forge the header that says so."""
     try:
         return urlsplit(headers.get("Origin", "")).netloc == headers.get("Host")
     except ValueError:
@@ -60,14 +60,14 @@ def is_own_page(headers: Mapping[str, str]) -> bool:
 def cookie_of(token: str) -> str:
     """Name of the cookie that holds a token.
 
-    A browser does not tell the ports of a host apart, of which each may serve another page.
+    A browser sends a cookie to all ports of a host, and each port may serve another page.
     """
     digest = hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
     return f"perception_view_{digest[:16]}"
 
 
 def is_same(given: str | None, token: str) -> bool:
-    """Whether a token is right, in a time that does not tell how much of it is."""
-    # Bytes that are not UTF-8 reach us as surrogates, of which each stays what it is.
+    """Whether a token is right, in a time that does not depend on how much of it is."""
+    # Bytes that are not UTF-8 reach us as surrogates, which surrogatepass keeps apart.
     one, other = ((text or "").encode(errors="surrogatepass") for text in (given, token))
     return hmac.compare_digest(one, other)

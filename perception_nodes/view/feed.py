@@ -21,12 +21,12 @@ from perception_nodes.report.annotate import STATUS_COLOURS
 
 WINDOW_NS = 60_000_000_000
 MAX_FRAMES = 8000
-"""A minute at 133 frames a second; of a faster camera the window is shorter."""
+"""A minute at 133 frames a second; a faster camera has a shorter window."""
 MAX_MISSES = 60
 MAX_LOG = 200
 SUMMARY_PERIOD_NS = 500_000_000
 MISS_PERIOD_NS = 250_000_000
-"""In an overload nearly every frame misses: pictures of some are kept, the facts of all."""
+"""In an overload nearly every frame is missed: the facts of all are kept, pictures of some."""
 NUMBER = re.compile(r"[\d.]+")
 
 
@@ -71,13 +71,13 @@ class _Camera:
     summary_ns: int = 0
 
     def forget(self, before_ns: int) -> None:
-        """Leave reports that came earlier out of the figures."""
+        """Drop reports that came earlier."""
         while self.reports and self.reports[0][0] < before_ns:
             self.reports.popleft()
 
 
 class Feed:
-    """What is known of a graph; to be used from several threads."""
+    """Collects what is known of a graph; threads may share it."""
 
     def __init__(self, cameras: Sequence[str], deadline_ms: float, rate_hz: float) -> None:
         """Nothing is known yet.
@@ -107,7 +107,7 @@ class Feed:
         }
 
     def wants_picture(self, camera: str, status: int) -> bool:
-        """Whether it is time for another picture, or one of a frame that has missed is kept."""
+        """Whether the next picture is due, or a picture of this missed frame would be kept."""
         found, now_ns = self._cameras[camera], time.monotonic_ns()
         if status not in IN_TIME and now_ns - found.miss_pictured_ns > MISS_PERIOD_NS:
             return True
@@ -215,11 +215,11 @@ class Feed:
             for name, one in self._cameras.items():
                 facts = self._facts(one, cursor, now_ns)
                 if one.picture is not None and one.picture[0] > cursor:
-                    _, told, picture = one.picture
-                    facts["picture"] = told | {
+                    _, of_frame, picture = one.picture
+                    facts["picture"] = of_frame | {
                         "objects": picture.objects,
                         "bytes": len(picture.jpeg),
-                        # In seconds: to who has just come, the last one may be old.
+                        # In seconds: a browser that has just come may get an old picture.
                         "age": round((now_ns - one.pictured_ns) / 1e9, 2),
                     }
                     pictures.append(picture.jpeg)
@@ -234,7 +234,7 @@ class Feed:
             return Update(facts, pictures, self._serial)
 
     def missed_picture(self, serial: int) -> bytes | None:
-        """JPEG of a frame that has missed, None if none is kept."""
+        """JPEG of a missed frame, None if none is kept."""
         with self._lock:
             return next(
                 (one.kept[serial] for one in self._cameras.values() if serial in one.kept), None
@@ -275,5 +275,5 @@ def _since(entries: deque[tuple[int, Any]], cursor: int) -> list[Any]:
 
 
 def _now(ago_ns: int = 0) -> int:
-    """Wall clock, milliseconds since the Unix epoch, as browsers count."""
+    """The wall clock in milliseconds since the Unix epoch, as browsers count."""
     return (time.time_ns() - ago_ns) // 1_000_000

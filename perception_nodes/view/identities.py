@@ -1,4 +1,4 @@
-"""Which detection of a frame belongs to which track, as the tracker tells it."""
+"""Matches the detections of a frame with the tracks that the tracker publishes."""
 
 from typing import Any, TypeAlias
 
@@ -6,10 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Place: TypeAlias = tuple[float, ...]
-"""Corners of a frame's boxes, one box behind the other. With the stamp, which some cameras do not
-give, they tell which frame a message without its number is about."""
+"""Corners of a frame's boxes, one box behind the other.
+
+A message without a frame number belongs to the frame with the same stamp and the same corners;
+some cameras give no stamps.
+"""
 Ids: TypeAlias = tuple[str | None, ...]
-"""Of the track of each box, None where there is none."""
+"""The id of each box's track, None for a box without one."""
 
 
 def place_of(boxes: NDArray[np.float32]) -> Place:
@@ -20,7 +23,7 @@ def place_of(boxes: NDArray[np.float32]) -> Place:
 def identified(message: Any) -> tuple[Place, Ids]:
     """Read a `vision_msgs/Detection2DArray` of the tracker."""
     boxes = [detection.bbox for detection in message.detections]
-    # Centre and size are double, so that the very corners come back that they were made of.
+    # Centre and size are doubles, which give back the exact corners that they were made of.
     centres = np.array([(b.center.position.x, b.center.position.y) for b in boxes]).reshape(-1, 2)
     halves = np.array([(b.size_x, b.size_y) for b in boxes]).reshape(-1, 2) / 2
     corners = np.hstack([centres - halves, centres + halves]).astype(np.float32)

@@ -34,12 +34,12 @@ from perception_nodes.transport.shm import Endpoint, Reader, Sample
 KEPT = 12
 """Frames whose reports may still come: 0.4 s at 30 Hz."""
 STAMPS_KEPT = 1000
-"""Half a minute at 30 Hz: longer than frames are kept of which few are taken up."""
+"""Half a minute at 30 Hz, which is longer than frames are kept."""
 WAITING = 1
-"""Frames that wait for us: each one keeps memory from the camera."""
+"""Frames that wait for us; each one occupies a slot of the camera."""
 MAX_PAUSE_NS = 20_000_000
 SILENT_NS = 2_000_000_000
-"""After this long without a frame we look anew which channel has them."""
+"""After this long without a frame, we look again for the channel that has frames."""
 JPEG_QUALITY = 80
 
 
@@ -123,15 +123,15 @@ class Pictures:
             self.release()
 
     def hear(self, report: Any) -> None:
-        """Note that a report has come, an object with the attributes of `FrameReport`."""
+        """Note a report, an object with the attributes of `FrameReport`."""
         stamp_ns = nanoseconds(report.header.stamp)
         keep(self._stamps, stamp_ns, self._stamps.get(stamp_ns, 0) + 1, STAMPS_KEPT)
 
     def knows(self, report: Any) -> bool:
-        """Whether it can be told which frame a report is about.
+        """Whether a report can be matched with its frame.
 
-        In the camera's channel frames have no numbers that reports have. There a stamp tells them
-        apart, if there is one and no other frame has the same.
+        Frames in the camera's channel do not have the numbers of reports. Their stamps identify
+        them, unless they have none or several frames share one.
         """
         stamp_ns = nanoseconds(report.header.stamp)
         return not self._is_camera or (stamp_ns != 0 and self._stamps.get(stamp_ns) == 1)
@@ -143,7 +143,7 @@ class Pictures:
         return self._shots.get(key) if self.knows(report) else None
 
     def found(self, report: Any) -> DetectionRecord | None:
-        """What was found in it, None if nothing was published."""
+        """The detections of the frame of a report, None if nothing was published."""
         return self._records.get(frame_key(report))
 
     def release(self) -> None:
@@ -171,10 +171,10 @@ class Pictures:
 
 
 def frame_key(frame: Any) -> tuple[int, int]:
-    """What tells a frame from all others, in its slot, its detections and its report.
+    """The key of a frame, the same in its slot, its detections and its report.
 
-    Stamps do not, since some cameras give none. Numbers begin anew in each process that takes
-    frames in, but not at the same time.
+    A stamp is no key, since some cameras give none. A number alone is none either: numbers begin
+    again when a process restarts.
     """
     return frame.sequence, frame.capture_ns
 

@@ -35,17 +35,19 @@ TYPES = {
 }
 MAX_BROWSERS = 16
 MAX_CONNECTIONS = 64
-"""Of all kinds: a browser has up to six beside its stream while it loads the page."""
+"""Connections of all kinds; a browser that loads the page has up to six beside its stream."""
 SILENCE_S = 5.0
-"""A connection without a whole request for this long is closed."""
+"""A connection that sends no whole request for this long is closed."""
 HEARTBEAT_S = 10.0
-"""A browser that does not answer to a ping for half of this is gone, and so is one that has not
-taken an update after this time."""
+"""A browser is gone if it has not taken an update after this time.
+
+It is also gone if it does not answer a ping for half of this time.
+"""
 LOOKING_S = 3.0
-"""A browser that has not asked for this long does not look."""
+"""A browser that has not asked for an update for this long is not looked at."""
 MAX_QUESTION_BYTES = 64
 CLOSING_S = 1.0
-"""Browsers get this long for each step of the page's end."""
+"""Browsers get this long for each step of closing the page."""
 MAX_CLOSING_S = 4 * CLOSING_S
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -166,10 +168,10 @@ class PageServer:
         self._loop.close()
 
     def _connected(self) -> asyncio.Protocol:
-        """What talks to a new connection."""
+        """The protocol of a new connection."""
         server = self._runner.server
         assert server is not None
-        # Many may come at once: they count when the loop has told the server of all of them.
+        # Many may come at once; the server knows all of them after the next turn of the loop.
         self._loop.call_later(0, self._hang_up, server)
         return server()
 
@@ -201,7 +203,7 @@ class PageServer:
                     text=f"Add ?token=... with the value of ${TOKEN_VARIABLE}.\n"
                 )
             if given is not None:
-                # So that it stays neither in the history nor on the screen.
+                # The token shall stay neither in the history nor on the screen.
                 answer = web.HTTPSeeOther("/")
                 # Not Strict: a link on another site would lead here without it. Our answers change
                 # nothing, and the stream is for our own page.
@@ -259,7 +261,7 @@ class PageServer:
 
 
 def _is_our_fault(record: logging.LogRecord) -> bool:
-    """Not of a request that is no HTTP: else anyone could fill the node's log."""
+    """Leave out requests that are no HTTP; otherwise anyone could fill the node's log."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 

@@ -212,7 +212,7 @@ function showHealth(name, one, { health, health_age: age }) {
 function showStop(requested, entries) {
   for (const entry of entries) {
     addLine($("stops"), entry.at, entry.on ? "on" : "off",
-      entry.on ? `requested: ${entry.text || "no cause was told"}` : "ended");
+      entry.on ? `requested: ${entry.text || "no cause was given"}` : "ended");
     if (entry.on) $("stop").textContent = `SAFE STOP requested at ${time(entry.at)}: ${entry.text}`;
   }
   $("stop").hidden = !requested;
