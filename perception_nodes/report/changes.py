@@ -91,13 +91,7 @@ class Change(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
-        return {
-            "frame": self.frame,
-            "at_s": self.at_s,
-            "kind": self.kind.value,
-            "before": self.before,
-            "after": self.after,
-        }
+        return {**self._asdict(), "kind": self.kind.value}
 
 
 FrameTime = tuple[int, int]
@@ -129,6 +123,10 @@ def numbered(times_ns: Iterable[int]) -> Iterator[FrameTime]:
     for time_ns in times_ns:
         yield time_ns, seen[time_ns]
         seen[time_ns] += 1
+
+
+_Difference = tuple[ChangeKind, DetectedObject | None, DetectedObject | None]
+"""What differs: the kind, the object before, the object after."""
 
 
 class Comparison:
@@ -209,12 +207,12 @@ class Comparison:
 
     def _between(
         self, before: list[DetectedObject] | None, after: list[DetectedObject] | None
-    ) -> list[tuple[ChangeKind, DetectedObject | None, DetectedObject | None]]:
+    ) -> list[_Difference]:
         if before is None or after is None:
             if before is after:
                 return []
             return [(ChangeKind.FAILED if after is None else ChangeKind.RECOVERED, None, None)]
-        changes: list[tuple[ChangeKind, DetectedObject | None, DetectedObject | None]] = []
+        changes: list[_Difference] = []
         pairs, gone, new = match_objects(before, after)
         for old, now, overlap in pairs:
             if overlap < self._tolerance.box_iou:

@@ -167,19 +167,13 @@ def test_unusable_input_is_named(drives, tmp_path, arguments, said):
 
 
 def test_two_replays_do_not_write_to_one_folder(drives, tmp_path):
-    with (
-        corpus.alone_in(tmp_path / "out"),
-        pytest.raises(PerceptionError, match="another replay writes"),
-    ):
-        replay("--corpus", drives, "--out", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_lock_goes_with_its_run_and_results_stay(tmp_path):
-    with corpus.alone_in(tmp_path / "out"):
-        assert (tmp_path / "out/.lock").exists()
-        (tmp_path / "out/drives.csv").touch()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["drives.csv"]
+    out = tmp_path / "out"
+    with corpus.alone_in(out), pytest.raises(PerceptionError, match="another replay writes"):
+        replay("--corpus", drives, "--out", out)
+    assert not out.exists()
+    with corpus.alone_in(out):
+        (out / "drives.csv").touch()
+    assert [path.name for path in out.iterdir()] == ["drives.csv"]
 
 
 def test_a_lock_that_another_run_has_just_removed_locks_nobody_out(tmp_path, monkeypatch):
@@ -203,13 +197,11 @@ def test_workers_start_with_interrupts_blocked():
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(FROM_TERMINAL)
 
 
-def test_lists_are_relative_to_where_they_lie(drives, tmp_path):
-    assert read_corpus(drives) == [tmp_path / name for name in DRIVES]
-
-
-def test_a_drive_that_is_named_twice_counts_once(drives, tmp_path):
+def test_a_list_is_relative_to_its_folder_and_a_drive_counts_once(drives, tmp_path):
+    expected = [tmp_path / name for name in DRIVES]
+    assert read_corpus(drives) == expected
     drives.write_bytes("\ufeffa\n./b\nb\nc\na\n".encode())
-    assert read_corpus(drives) == [tmp_path / name for name in DRIVES]
+    assert read_corpus(drives) == expected
 
 
 def test_every_drive_has_a_name_of_its_own(tmp_path):
@@ -322,14 +314,6 @@ def test_other_labels_and_other_classes_make_other_jobs(drives, tmp_path):
         for labels in (None, *sets)
     ]
     assert len(set(keys)) == len(keys)
-
-
-def test_what_a_killed_worker_left_is_removed(drives, tmp_path):
-    left = tmp_path / "out/a/.part-x"
-    left.mkdir(parents=True)
-    (left / "detections.mcap").write_bytes(b"half")
-    outcome(tmp_path, Here())
-    assert not left.exists()
 
 
 def test_an_error_that_every_drive_would_have_is_raised(drives, tmp_path, monkeypatch):

@@ -68,32 +68,6 @@ def test_a_call_has_not_waited_for_one_that_ended_after_it(clock):
     assert late.waited_ns == 7
 
 
-def test_a_call_that_fails_has_had_its_turn_too(clock):
-    def fail(image):
-        clock.now_ns = 9
-        raise RuntimeError
-
-    turn = turns(SimpleNamespace(infer=fail), 1)[0]
-    with pytest.raises(RuntimeError):
-        turn.infer(IMAGE)
-    assert turn._ends.before(10) == 9
-
-
-def test_callers_of_a_lock_note_the_end_before_the_next_call_begins(clock):
-    """The backend's own time, whatever its threads do between that and their return."""
-    seen = []
-
-    def infer(image):
-        seen.append([turn._caller.ended_ns for turn in both])
-        clock.now_ns += 10
-        return HeadTensors([], [])
-
-    both = turns(SimpleNamespace(infer=infer), 2)
-    for turn in both:
-        turn.infer(IMAGE)
-    assert seen == [[0, 0], [10, 0]]
-
-
 def test_openvino_knows_when_a_call_ended_however_late_its_thread_goes_on(monkeypatch):
     model = load_model("road-xs")
     backend = open_backend("openvino", BackendSettings(threads=1))
