@@ -137,7 +137,7 @@ def _outcome() -> tuple[int, str, str]:
 
 @contextmanager
 def _noted_signals() -> Iterator[Callable[[], int]]:
-    """Gives a function that tells which signal that ends a command came first, 0 for none.
+    """Give a function that returns the first signal to end the command, 0 for none.
 
     They are noted as they arrive: the supervisor of a graph handles them itself while the graph
     runs, and the command returns as if the graph had ended on its own.

@@ -23,7 +23,8 @@ def doctor(
         typer.Option("--threads", help="List the threads of running nodes instead."),
     ] = False,
     image_topic: Annotated[
-        str, typer.Option(help="Listen to this topic too, and tell whether a camera's images come.")
+        str,
+        typer.Option(help="Listen to this topic too, and report whether images come."),
     ] = "",
     image_transport: Annotated[
         str, typer.Option(help="Type of its images, as for `perception run`.")

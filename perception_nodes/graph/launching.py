@@ -32,16 +32,15 @@ ROS_ARGUMENTS = {
 OF_LAUNCH = ("launch-prefix", "launch-prefix-filter")
 """Arguments that launch reads itself."""
 ENDED_AS_ASKED = (0, *(128 + number for number in STOPPING))
-"""Exit statuses of `perception run` after the end of a drive, Ctrl-C, SIGTERM, and as its
-terminal was closed."""
+"""Exit statuses of `perception run` after a drive, Ctrl-C, SIGTERM, or a closed terminal."""
 STOP_TIMEOUT_S = 15
 """Longer than the supervisor takes to stop nodes that hang, and to clean up after them."""
 
 
 class ListedArgument(DeclareLaunchArgument):  # type: ignore[misc]
-    """An argument with its default, which is only told: `perception run` knows it itself.
+    """An argument that is listed with its default, which `perception run` knows itself.
 
-    To set it would give it to whatever is included after us, a second graph too.
+    Setting it would give it to whatever is included after us, a second graph too.
     """
 
     def execute(self, context: LaunchContext) -> None:

@@ -1,6 +1,6 @@
-"""ROS arguments that reach no node, and look as if they were meant for one of the graph's.
+"""Finds ROS arguments that reach no node and seem to be meant for one of the graph's.
 
-A parameter file may be shared with other programs, so these are told of and not refused.
+A parameter file may be shared with other programs, so the graph logs them and starts.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,11 +9,11 @@ from difflib import get_close_matches
 from perception_nodes.graph.ros_arguments import QOS, RosArguments
 
 ALIKE, LITTLE_ALIKE = 0.8, 0.6
-"""Ratios of `difflib` from which on a name is taken for a misspelt one, of a parameter or a node;
-the smaller one for a node whose parameters are all ours."""
+"""A name counts as misspelt from this ratio of `difflib` on; the smaller one is for a node whose
+parameters are all ours."""
 SUFFIX = "_node"
 OF_EVERY_NODE = {"use_sim_time"}
-"""Parameters that do not tell whose section they are in."""
+"""Parameters that any section may hold, whoever its node belongs to."""
 
 
 def misspelt(given: Iterable[str], known: Iterable[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What was found in a camera's frames, for rviz and Foxglove; each topic is made while wanted."""
+"""Publishes a camera's frames with their objects, for rviz and Foxglove, while subscribed."""
 
 import simplejpeg
 from foxglove_msgs.msg import ImageAnnotations

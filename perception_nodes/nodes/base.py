@@ -26,11 +26,11 @@ from perception_nodes.transport.memory import reserve
 from perception_nodes.transport.shm import Endpoint
 
 IDLE_WAIT_MS = 8.0
-"""With kernel ticks of 4 ms it takes 12 ms, rarely 16."""
+"""The longest wait; with kernel ticks of 4 ms it takes 12 ms, rarely 16."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""For a state: one that comes late gets the last message."""
+"""Of a state: a late subscriber gets the last message."""
 REPORTS = QoSProfile(depth=1000)
-"""For a listener that falls behind; one that comes late gets the reports from then on."""
+"""Of reports: a subscriber may fall behind; a late one gets the reports from then on."""
 OVERRIDABLE = QoSOverridingOptions(
     (
         QoSPolicyKind.HISTORY,
@@ -228,7 +228,7 @@ def _own(qos: QoSProfile | int) -> QoSProfile:
 
 
 class Period:
-    """Says when something periodic is due, on average as often as asked; at once the first time."""
+    """Knows when something periodic is due: at once, and then on average as often as asked."""
 
     def __init__(self, period_ns: int) -> None:
         self._period_ns = period_ns

@@ -1,4 +1,4 @@
-"""Says what keeps a camera's frames from coming, to the watchdog and on the console."""
+"""Reports what keeps a camera's frames from coming, to the watchdog and in the log."""
 
 import re
 import time

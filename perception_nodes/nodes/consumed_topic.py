@@ -33,9 +33,9 @@ class ConsumedTopic:
         Args:
             node: an rclpy node, which is spun elsewhere.
             topic: name of the plain topic, such as `/perception/detections`.
-            take: is given the verdict on each message, in the node's executor.
+            take: receives the verdict on each message, in the node's executor.
             content: what the messages are about.
-            limits: what is demanded.
+            limits: what messages must meet.
         """
         self._take = take
         subscription = node.create_subscription(

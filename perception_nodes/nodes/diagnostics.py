@@ -1,4 +1,4 @@
-"""A camera's account as a diagnostic message: one status for the whole, and one for each fault."""
+"""Makes a diagnostic message of a camera's account: one status for all, and one for each fault."""
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 

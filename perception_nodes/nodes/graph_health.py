@@ -1,4 +1,4 @@
-"""What the watchdog says of a graph, for a node that plays frames to it."""
+"""Follows the health of a graph, for a node that plays frames to it."""
 
 from perception_interfaces.msg import Health
 
@@ -10,7 +10,7 @@ class GraphHealth:
     """Listens to the health of a camera's graph.
 
     Attributes:
-        last: the last that was said, None before the first.
+        last: the last message; None before the first.
     """
 
     def __init__(self, node: PerceptionNode) -> None:

@@ -38,7 +38,7 @@ class ImageProbeNode(PerceptionNode):
         self._topic.close()
 
     def step(self) -> None:
-        """Listen, and at the end tell what was heard."""
+        """Listen, and print at the end what came."""
         self._topic.receive(IDLE_WAIT_MS)
         now_ns = time.monotonic_ns()
         facts = self._topic.look()
@@ -49,7 +49,7 @@ class ImageProbeNode(PerceptionNode):
         self._changes += facts.changes
         if now_ns > self._begin_ns + LISTENING_NS:
             heard = replace(facts, received=self._received, lost=self._lost, changes=self._changes)
-            self._tell(heard)
+            self._print(heard)
             self.finished = True
 
     def _take(self, data: Buffer, *_: object) -> None:
@@ -64,15 +64,15 @@ class ImageProbeNode(PerceptionNode):
         except FrameRejected as error:
             self._refused = str(error)
 
-    def _tell(self, facts: ImageTopicFacts) -> None:
+    def _print(self, facts: ImageTopicFacts) -> None:
         trouble = trouble_of(facts) or (Trouble(self._refused) if self._refused else None)
         if trouble is None:
             senders = ", ".join(map(str, facts.publishers))
             found = f"{facts.received} frames of {self._picture} from {senders}, {facts.lost} lost"
-            told = {"ok": True, "found": found, "remedy": ""}
+            result = {"ok": True, "found": found, "remedy": ""}
         else:
-            told = {"ok": False, "found": trouble.problem, "remedy": trouble.remedy}
-        print(json.dumps(told), flush=True)
+            result = {"ok": False, "found": trouble.problem, "remedy": trouble.remedy}
+        print(json.dumps(result), flush=True)
 
 
 main = partial(run_node, ImageProbeNode, "image_probe_node")

@@ -24,15 +24,15 @@ from perception_nodes.transport.cdr_reader import Buffer
 
 QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 NEWEST_DEPTH = 1
-"""Of images, of which only the newest is of use: one that it pushes out is known by the gap in the
-numbers, and fewer are kept warm in the cache. A video needs all of its packets."""
+"""Queue of images, of which only the newest is of use. The gap in the numbers reveals one that was
+pushed out, and fewer images stay warm in the cache. A video needs all of its packets."""
 OVERRIDABLE = QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH))
 """Not the reliability, which follows the publishers."""
 REFUSED = ("reliability", "durability")
 LOOK_PERIOD_NS = 1_000_000_000
 ANY_TYPE = ParameterDescriptor(dynamic_typing=True)
 HOST_BYTES = 4
-"""Of an identifier of Fast DDS: its vendor and its host."""
+"""Bytes of a Fast DDS identifier that name the vendor and the host."""
 
 TYPES = {name: transport.message_type for name, transport in TRANSPORTS.items()}
 

@@ -68,7 +68,7 @@ class MonitorNode(PerceptionNode):
             self.add_subscription(kind, name, partial(self._take, kind, recorded_as, show), qos)
         for topic in (settings.detections_topic, HEALTH, SAFE_STOP):
             if settings.record_protected:
-                # Under its full name, by which its messages are told apart.
+                # Under its full name, which identifies its messages.
                 name = self.resolve_topic_name(protected(settings.topic_of(topic)))
                 self.add_subscription(
                     Protected, name, partial(self._take, Protected, name, None), REPORTS

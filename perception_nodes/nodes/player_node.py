@@ -77,7 +77,7 @@ class PlayerNode(PerceptionNode):
         if not self._first_due_ns:
             self._wait_until_ready()
         elif self._next is not None:
-            self._tell_time()
+            self._publish_time()
             if self._due_ns(self._next) - time.time_ns() > IDLE_WAIT_MS * 1e6:
                 self.spin(IDLE_WAIT_MS / 2)
                 return
@@ -154,7 +154,7 @@ class PlayerNode(PerceptionNode):
                     return age_ns
         return 0
 
-    def _tell_time(self) -> None:
+    def _publish_time(self) -> None:
         """Publish the recorded time."""
         if self._clocks is not None and self._clock_due.due():
             passed_ns = (time.time_ns() - self._first_due_ns) * self.settings.rate

@@ -9,7 +9,7 @@ from perception_nodes.protection.profile import data_id, protect
 from perception_nodes.transport.message_counter import MessageCounter
 
 PROTECTED = QoSProfile(depth=10)
-"""Nothing is kept for one that comes late: it would be late as well."""
+"""Keeps nothing for late subscribers: the message would be late as well."""
 
 
 class ProtectedTopic:
@@ -35,7 +35,7 @@ class ProtectedTopic:
             data: the message, serialized.
             deadline_ns: when it is to be published at the latest, CLOCK_MONOTONIC.
         """
-        number = self._counter.take()  # what nobody hears of is lost, too
+        number = self._counter.take()  # a message without a subscriber is lost, too
         if not self.listeners:
             return
         by_wall_ns = time.time_ns() - time.monotonic_ns() + deadline_ns

@@ -1,4 +1,4 @@
-"""The clock of the stamps: this machine's, or with `use_sim_time` that of `/clock`."""
+"""Gives the clock of the stamps: this machine's, or with `use_sim_time` that of `/clock`."""
 
 import time
 

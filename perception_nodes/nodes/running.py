@@ -27,9 +27,9 @@ RCLError = rclpy_implementation.RCLError
 NO_LOG_FILE = "--disable-external-lib-logs"
 SERVICE_PERIOD_NS = 100_000_000
 NO_FRAME_NS = 250_000_000
-"""If a frame is this long ago, none is waited for."""
+"""A node expects no frame at once when the last one came this long ago."""
 ANSWER_S = 0.2
-"""Who has asked for the shutdown is to get the answer before we are gone."""
+"""How long a node lives on after a shutdown, so that whoever asked for it gets the answer."""
 
 
 def run_node(node_type: type[PerceptionNode], name: str) -> int:

@@ -64,7 +64,7 @@ class Taken(NamedTuple):
         publisher: identifier of its publisher.
         number: its number among those of the publisher; None if the middleware does not number.
         received_realtime_ns: when the middleware received it, nanoseconds since the Unix epoch; 0
-            if it does not tell.
+            if it does not date messages.
     """
 
     data: memoryview
@@ -77,7 +77,7 @@ class SerializedReader:
     """Takes the messages of a subscription that no executor looks at."""
 
     def __init__(self, subscription: Any) -> None:
-        """Be told of new messages of an `rclpy.subscription.Subscription`."""
+        """Take over the new messages of an `rclpy.subscription.Subscription`."""
         self._handle = subscription.handle
         self._info = _Info()
         self._messages = (_Message(), _Message())
@@ -90,7 +90,7 @@ class SerializedReader:
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._event, select.POLLIN)
-        self._tell(ctypes.cast(_WAKE, ctypes.c_void_p))
+        self._wake_by(ctypes.cast(_WAKE, ctypes.c_void_p))
 
     def wait(self, timeout_ms: float) -> None:
         """Wait until there are new messages, but no longer than the timeout."""
@@ -126,12 +126,12 @@ class SerializedReader:
 
     def close(self) -> None:
         """Free the memory; to be called before the subscription is destroyed."""
-        self._tell(None)
+        self._wake_by(None)
         os.close(self._event)
         for message in self._messages:
             _RCUTILS.rcutils_uint8_array_fini(ctypes.byref(message))
 
-    def _tell(self, callback: ctypes.c_void_p | None) -> None:
+    def _wake_by(self, callback: ctypes.c_void_p | None) -> None:
         with self._handle:
             _RCL.rcl_subscription_set_on_new_message_callback(
                 ctypes.c_void_p(self._handle.pointer), callback, ctypes.c_void_p(self._event)

@@ -35,11 +35,11 @@ REPEAT_ERROR_S = 10.0
 
 
 ID_LIMIT = 1 << 63
-"""Larger ones are those of a damaged file: nobody has seen so many objects."""
+"""A larger identity comes from a damaged file: nobody has seen so many objects."""
 
 
 class _NextId(ctypes.Structure):
-    """What the next tracker goes on with, should this one die: no identity is given twice."""
+    """The identity with which a successor goes on, so that none is given twice."""
 
     _fields_ = [("next_id", ctypes.c_uint64)]
 

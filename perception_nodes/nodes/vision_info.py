@@ -1,4 +1,4 @@
-"""What the detections' classes are, as vision_msgs/VisionInfo."""
+"""Publishes the classes of detections, as vision_msgs/VisionInfo."""
 
 from rcl_interfaces.msg import ParameterDescriptor
 from vision_msgs.msg import VisionInfo

@@ -157,8 +157,8 @@ class WatchdogNode(PerceptionNode):
         """Release the vehicle if all detections can be relied on."""
         response.message = self._safe_stop.release()
         response.success = not response.message
-        told = "released" if response.success else f"not released: {response.message}"
-        self.get_logger().warning(f"safe stop {told}")
+        outcome = "released" if response.success else f"not released: {response.message}"
+        self.get_logger().warning(f"safe stop {outcome}")
         return response
 
 
