@@ -20,7 +20,7 @@ from sensor_msgs.msg import CameraInfo
 
 from perception_nodes.cameras.channel import CameraHeader, camera_reader, camera_writer
 from perception_nodes.core.frame import FrameRecord, RecordKind
-from perception_nodes.core.records import WatchdogGone, as_sent
+from perception_nodes.core.records import InputState, WatchdogGone, as_sent
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.nodes import monitor_node
@@ -222,8 +222,9 @@ def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess: Any
 
     def look() -> None:
         preprocess.step()
-        inputs = [as_sent(r) for r in records.records() if r.kind == RecordKind.INPUT]
-        said.extend(record.trouble.decode() for record in inputs)
+        for record in map(as_sent, records.records()):
+            if isinstance(record, InputState):
+                said.append(record.trouble.decode())
 
     begun_s = time.monotonic()
     while not said:  # until publishers would be known
