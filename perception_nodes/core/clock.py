@@ -113,7 +113,7 @@ class CaptureTime(NamedTuple):
 
 
 def since_receipt(waited_ns: int) -> int:
-    """How long a frame has waited for us; 0 where a sender or a clock tells nonsense."""
+    """How long a frame has waited for us; 0 where the clock of the sender, or ours, is wrong."""
     return waited_ns if 0 < waited_ns < MAX_SANE_AGE_NS else 0
 
 

@@ -21,7 +21,7 @@ class PerceptionError(Exception):
     """What was asked for cannot be done with what was given, or on this machine.
 
     Attributes:
-        word: begins the line that tells of it.
+        word: begins the line that is logged of it.
     """
 
     word = "error"

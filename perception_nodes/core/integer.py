@@ -204,7 +204,7 @@ class Network:
         width, height: of the input, in pixels.
         layers: in the order of execution.
         fractions: fraction bits of every output.
-        output_steps: the step (LSB) in which differences at an output are told, in its own units.
+        output_steps: the step (LSB) in which differences at an output are given, in its own units.
     """
 
     image: str

@@ -14,7 +14,7 @@ from perception_nodes.system.processes import Seen
 
 LITTLE = 0.25
 """A process that was ready at two looks has been kept from running in between if it computed for
-less than this share of the time: the kernel tells of a wait only when it is over."""
+less than this share of the time: the kernel counts a wait only when it is over."""
 
 
 class HangJudge:
@@ -35,7 +35,7 @@ class HangJudge:
         """Judge it; to be called every few milliseconds.
 
         Args:
-            sign_ns: time of its last sign of life, which tells one silence from the next.
+            sign_ns: time of its last sign of life, which sets one silence apart from the next.
             silent_ns: how long it has been silent.
             patience_ns: how long it may be silent while it can run.
             spent_ns: `own_time_ns` of its main thread at its last sign of life.

@@ -19,7 +19,7 @@ AT_ONCE = ("rt", "full", "lazy")
 
 
 def kernel_preemption(root: Path = ROOT) -> str:
-    """The kernel's preemption model, a value of `MODELS`; empty if nothing tells it.
+    """The kernel's preemption model, a value of `MODELS`; empty if it is not known.
 
     Args:
         root: the folder that contains /proc and /boot.

@@ -149,7 +149,7 @@ def runs_at_once(processor: int) -> bool:
     """Whether a processor runs the calling thread at once; if not, it returns when that has run.
 
     If the host of a virtual machine has taken it away, those that sleep there are not woken, and
-    the kernel tells nothing of it until it is back.
+    the kernel says nothing of it until it is back.
     """
     before, began_ns = os.sched_getaffinity(0), time.monotonic_ns()
     try:
@@ -205,7 +205,7 @@ def physical_cores() -> int:
         threads = PROCESSORS / f"cpu{processor}/topology/thread_siblings_list"
         try:
             cores.add(threads.read_text())
-        except OSError:  # not every virtual machine tells
+        except OSError:  # not every virtual machine has it
             cores.add(str(processor))
     return len(cores)
 

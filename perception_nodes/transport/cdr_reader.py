@@ -103,7 +103,7 @@ class CdrReader:
         if self.uint32() == BUFFER_MARKER[1]:
             raise FrameRejected(
                 f"{self._message}: its bytes are in the memory of {self.string()!r}, and the "
-                "message only tells where; publish them from CPU memory"
+                "message only says where; publish them from CPU memory"
             )
 
     def _align(self, size: int) -> int:
@@ -153,7 +153,7 @@ def read_compressed_image(data: Buffer) -> ImageView:
     stamp_ns, frame_id, name = reader.stamp_ns(), reader.frame_id(), reader.string()
     payload = reader.octets()
     # The format field is free text ("bgr8; jpeg compressed bgr8"); the file's magic number decides.
-    # Only it tells that a grey picture is a mosaic: "bayer_rggb8; jpeg compressed ".
+    # Only it says that a grey picture is a mosaic: "bayer_rggb8; jpeg compressed ".
     magic = bytes(payload[:8])
     if magic.startswith(b"\xff\xd8\xff"):
         encoding = "jpeg"
@@ -187,7 +187,7 @@ def read_ffmpeg_packet(data: Buffer) -> ImageView:
     """
     reader = CdrReader(data, "FFMPEGPacket")
     stamp_ns, frame_id = reader.stamp_ns(), reader.frame_id()
-    reader.numbers("2i")  # width and height, which the stream tells too
+    reader.numbers("2i")  # width and height, which the stream has too
     # "h264;yuv420p;bgr8;bgr8", or of older versions the name of the encoder, "hevc_nvenc".
     encoding = _video_codec(reader.string().partition(";")[0])
     reader.numbers("Q")  # presentation time

@@ -125,7 +125,7 @@ def journal_of(camera: str, role: str, process: int) -> Path:
 def journals(camera: str, role: str) -> dict[int, Path]:
     """Paths of the journals of all processes of a role, living and dead, by process id.
 
-    Those of other users are left out: nobody but ourselves tells what our processes have done.
+    Those of other users are left out: only our own processes journal what they have done.
     """
     found: dict[int, Path] = {}
     for path in SHM_FOLDER.glob(f"{own_prefix()}{camera}.{role}.*.journal"):

@@ -1,6 +1,6 @@
 """Decides which of several equal processes works: the holder of a lock that the kernel frees.
 
-The locked file is in shared memory; its content tells the next holder about its predecessor.
+The locked file is in shared memory; its content is what the next holder must know.
 """
 
 import ctypes

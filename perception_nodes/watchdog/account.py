@@ -55,7 +55,7 @@ class Step:
         transition: the change of mode, None if there is none.
         faults: all faults that are present.
         changed: whether the mode or the set of faults has changed.
-        failure: a line about failed frames to tell people, empty if there is none now.
+        failure: a line about failed frames to log, empty if there is none now.
     """
 
     on_time: bool

@@ -1,4 +1,4 @@
-"""Tells of failed frames: of the first one at once, then of one a second, uncut."""
+"""Which failed frames are logged: the first one at once, then one a second, uncut."""
 
 from collections.abc import Iterable
 
@@ -8,10 +8,10 @@ PERIOD_NS = 1_000_000_000
 
 
 class Failures:
-    """Keeps the failures that were not told yet."""
+    """Keeps the failures that were not logged yet."""
 
     def __init__(self) -> None:
-        self._untold = 0
+        self._unlogged = 0
         self._last = ""
         self._next_ns = 0
 
@@ -23,15 +23,15 @@ class Failures:
             now_ns: CLOCK_MONOTONIC.
 
         Returns:
-            A line to tell people, empty if there is none now.
+            A line to log, empty if there is none now.
         """
         for report in reports:
             if report.status == FrameStatus.FAILED:
-                self._untold += 1
+                self._unlogged += 1
                 reason = report.reason.decode(errors="replace")
                 self._last = f"frame {report.sequence} FAILED: {reason}"
-        if not self._untold or now_ns < self._next_ns:
+        if not self._unlogged or now_ns < self._next_ns:
             return ""
-        others = f" ({self._untold - 1} more FAILED before it)" if self._untold > 1 else ""
-        self._untold, self._next_ns = 0, now_ns + PERIOD_NS
+        others = f" ({self._unlogged - 1} more FAILED before it)" if self._unlogged > 1 else ""
+        self._unlogged, self._next_ns = 0, now_ns + PERIOD_NS
         return self._last + others

@@ -197,7 +197,7 @@ class FrameRateLoss:
     def update(self, entered_ns: int) -> Fault | None:
         """Take the instant at which a frame came in."""
         if self._entered_ns and entered_ns == self._entered_ns[-1]:
-            return self._fault  # frames that were lost before it are told of at the same instant
+            return self._fault  # frames that were lost before it enter at the same instant
         self._fault = self._judge(entered_ns)
         return self._fault
 

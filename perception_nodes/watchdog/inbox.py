@@ -74,9 +74,9 @@ class Inbox:
             self._look_for_signs(role, record.process)
         lost: list[Record] = []
         if record.record > self._taken.get(record.process, -1) + 1:
-            told = read_journal(journal_of(self._camera, role, record.process))
+            journalled = read_journal(journal_of(self._camera, role, record.process))
             forgotten_ns = record.sent_ns - FORGOTTEN_AFTER_NS
-            lost = [r for r in told if r.record < record.record and r.sent_ns > forgotten_ns]
+            lost = [r for r in journalled if r.record < record.record and r.sent_ns > forgotten_ns]
         return self.new([*lost, record])
 
     def new(self, records: Sequence[Record]) -> list[Record]:

@@ -156,7 +156,7 @@ class Ledger:
         return [self._close_without_outcome(k, self._reason(k) or self._waited) for k in overdue]
 
     def end(self) -> list[FrameRecord]:
-        """Close all frames: no process is left that could tell their outcome.
+        """Close all frames: no process is left that could report their outcome.
 
         Returns:
             Their reports.
@@ -276,7 +276,7 @@ class Ledger:
             if index >= reported - REMEMBERED_OUTCOMES // 2:
                 known = recent.get(process)
                 is_far = known is not None and sequence - known.stop >= MAX_GAP
-                # What is between was told of by one report.
+                # One report stands for what is between.
                 recent[process] = _with(None if is_far else known, sequence)
         for process, numbers in recent.items():
             for sequence in numbers[-REMEMBERED_OUTCOMES:]:

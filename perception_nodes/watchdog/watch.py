@@ -33,7 +33,7 @@ from perception_nodes.watchdog.faults import (
 from perception_nodes.watchdog.ledger import Ledger
 
 OF_RECORDS = ("records", "stamp", "camera clock", "takeover", "watchdog")
-"""Faults of an instant that a record tells of."""
+"""Faults of an instant that a record shows."""
 
 
 class Watch:
