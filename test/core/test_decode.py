@@ -126,14 +126,6 @@ def test_an_object_is_where_its_cell_is():
     assert found.scores[0] == pytest.approx(1 / (1 + math.exp(-5)))
 
 
-def test_best_score_comes_first_across_levels():
-    boxes, classes = heads()
-    put(boxes, classes, 0, 0, 0, label=0, logit=1.0)
-    put(boxes, classes, 1, 1, 2, label=1, logit=3.0)
-    put(boxes, classes, 0, 3, 5, label=2, logit=2.0)
-    assert decoder().decode(boxes, classes).classes.tolist() == [1, 2, 0]
-
-
 def test_equal_scores_keep_the_order_of_the_cells():
     boxes, classes = heads()
     for row, column, label in [(0, 0, 2), (0, 3, 0), (3, 5, 1)]:
@@ -147,29 +139,6 @@ def test_a_cell_with_equal_classes_is_the_first_of_them():
     put(boxes, classes, 0, 0, 0, label=1, logit=2.0)
     put(boxes, classes, 0, 0, 0, label=2, logit=2.0)
     assert decoder().decode(boxes, classes).classes.tolist() == [1]
-
-
-def test_of_one_class_the_weaker_of_two_overlapping_boxes_goes():
-    boxes, classes = heads()
-    put(boxes, classes, 0, 1, 1, label=0, logit=1.0, sides=(2, 2, 3, 3))
-    put(boxes, classes, 0, 1, 2, label=0, logit=2.0, sides=(3, 2, 2, 3))
-    found = decoder().decode(boxes, classes)
-    assert found.scores.tolist() == pytest.approx([1 / (1 + math.exp(-2))])
-
-
-def test_boxes_of_different_classes_do_not_suppress_each_other():
-    boxes, classes = heads()
-    put(boxes, classes, 0, 1, 1, label=0, logit=1.0, sides=(2, 2, 3, 3))
-    put(boxes, classes, 0, 1, 2, label=1, logit=2.0, sides=(3, 2, 2, 3))
-    assert decoder().decode(boxes, classes).classes.tolist() == [1, 0]
-
-
-def test_an_object_below_the_threshold_is_not_reported():
-    logit = math.log(0.35 / 0.65)
-    for offset, count in [(-0.01, 0), (0.01, 1)]:
-        boxes, classes = heads()
-        put(boxes, classes, 0, 0, 0, label=0, logit=logit + offset)
-        assert len(decoder().decode(boxes, classes)) == count
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

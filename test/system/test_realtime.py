@@ -14,7 +14,6 @@ from perception_nodes.system.awake import AwakeProcessors
 from perception_nodes.system.realtime import (
     AUTO_PRIORITY,
     RANKS,
-    _receives,
     allowed_priority,
     parse_cpus,
 )
@@ -164,15 +163,6 @@ def test_no_more_is_taken_than_the_system_allows(root):
     assert AUTO_PRIORITY + max(RANKS.values()) < 50, "below the kernel's threads of interrupts"
 
 
-@pytest.mark.parametrize(
-    ("name", "receives"),
-    [("dds.shm.7411", True), ("dds.udp.7413", True), ("dds.udp.7410", False), ("dds.ev.0", False)],
-)
-def test_the_middlewares_threads_that_take_messages(monkeypatch, name, receives):
-    monkeypatch.setattr("perception_nodes.system.realtime._thread_name", lambda task: name)
-    assert _receives(1) is receives
-
-
 def test_processors_are_kept_awake_by_processes_that_give_way(monkeypatch):
     monkeypatch.setattr("perception_nodes.system.awake.is_virtual_machine", lambda: True)
     first = min(os.sched_getaffinity(0))
@@ -186,19 +176,6 @@ def test_processors_are_kept_awake_by_processes_that_give_way(monkeypatch):
         assert group.read_text().endswith("nice 19\n")
     awake.release()
     assert spinner.poll() is not None
-
-
-@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="no groups by sessions")
-def test_who_works_in_the_background_gives_way_to_other_sessions(root):
-    code = (
-        "import os; from perception_nodes.system.realtime import give_way; "
-        "give_way(os.getpid()); print(open('/proc/self/autogroup').read())"
-    )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, cwd=root, start_new_session=True, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split()[1:] == ["nice", "19"]
 
 
 def test_the_kernel_keeps_processors_awake_while_its_device_is_open(monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from perception_nodes.core.frame import MAY_BE_OUT, FrameRecord
+from perception_nodes.core.frame import MAY_BE_OUT
 from perception_nodes.system import life
 from perception_nodes.transport import lease as lease_module
 from perception_nodes.transport.lease import Lease
@@ -283,14 +283,6 @@ def test_each_start_of_a_graph_is_a_life_of_its_own(monkeypatch):
             monkeypatch.setenv(name, value)
         lives |= {life.graph_life(), life.graph_life()}
     assert len(lives) == 3
-
-
-def test_a_frame_that_was_entered_is_held_until_its_end_is_told(lease):
-    lease.acquire(PATIENCE_NS)
-    lease.enter(FrameRecord(sequence=3, ingest_process=9))
-    assert (lease.note.unended, lease.note.ingest_process, lease.note.sequence) == (1, 9, 3)
-    lease.end()
-    assert not lease.note.unended
 
 
 def test_a_holder_that_gives_signs_is_left_alone(lease, holder):

@@ -98,20 +98,6 @@ class TestOneProcess:
             assert shm._bytes_at(memory.ctypes.data, size).size == size
         assert shm._array_type.cache_info().currsize - before <= 13
 
-    def test_without_readers_samples_are_let_go(self, join):
-        writer = join().writer("c", Number, 8, 2)
-        for number in range(100):
-            send(writer, number)
-
-    def test_a_record_arrives_as_a_copy(self, join):
-        endpoint = join()
-        writer = channels.record_writer(endpoint, "front", "test")
-        reader = channels.record_reader(endpoint, "front", "test")
-        writer.send_record(FrameRecord(sequence=3, reason=b"why", camera=b"front"))
-        (record,) = reader.records()
-        writer.send_record(FrameRecord(sequence=4))
-        assert (record.sequence, record.reason, record.camera) == (3, b"why", b"front")
-
     def test_a_wait_ends_at_once_where_something_waits_and_in_time_where_nothing_does(self, join):
         endpoint = join()
         writer = endpoint.writer("c", Number, 8, 4)

@@ -41,15 +41,6 @@ while (line := told()):
             sample.release()
             assert heard(other) == "sent"
 
-    def test_a_slow_reader_gets_the_newest_and_sees_the_gap(self, join, start):
-        reader = join().reader("c", Number, 2)
-        other = start(self.WRITER)
-        heard(other)
-        for number in range(1, 8):
-            tell(other, str(number))
-            heard(other)
-        assert numbers(reader) == [6, 7]
-
     def test_a_wait_is_ended_by_the_other_process(self, join, start):
         """It would end by its timeout only after the test's own."""
         reader = join().reader("c", Number, 2)

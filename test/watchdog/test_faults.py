@@ -13,7 +13,6 @@ from perception_nodes.watchdog.faults import (
     NoFrame,
     NothingFound,
     StageOverrun,
-    Starvation,
     WrongStamp,
 )
 
@@ -161,13 +160,6 @@ def test_memory_that_grows_through_the_whole_window_is_a_leak(megabytes_at, foun
     assert any(faults) == found
     if found:
         assert next(filter(None, faults)).text.startswith("detector 7 has grown by 120 MB in 60 s")
-
-
-def test_our_own_lateness_is_counted():
-    starvation = Starvation(FaultLimits(starved_ms=20))
-    assert starvation.update(100 * MS, 120 * MS) is None
-    assert starvation.update(100 * MS, 135 * MS).text == "the watchdog itself woke 35 ms late"
-    assert starvation.count == 1
 
 
 def test_a_model_that_never_finds_anything_is_suspicious_until_it_does():

@@ -124,11 +124,6 @@ def test_more_misses_than_the_limit_degrade(nominal, missed):
     assert transition.cause == "3 of the last 10 frames missed the deadline" + failed
 
 
-def test_late_frames_degrade_but_are_detections(nominal):
-    nominal.frames(LATE, 90)
-    assert nominal.mode == "DEGRADED"
-
-
 def test_where_none_is_in_time_for_long_nobody_may_rely_on_them(nominal):
     nominal.frames(LATE, 80)
     nominal.frames(OK, 1)
@@ -146,20 +141,6 @@ def test_rare_frames_that_are_all_in_time_are_safe():
     run.frames(OK, 40, every_ms=5000)
     run.wait(4000)
     assert run.mode == "NOMINAL"
-
-
-def test_late_from_the_start_is_unsafe_in_the_end():
-    run = Run()
-    run.frames(LATE, 90)
-    assert run.mode == "DEGRADED"
-    run.frames(LATE, 10)
-    assert run.mode == "UNSAFE"
-
-
-def test_a_smaller_model_is_degraded(nominal):
-    (transition,) = nominal.frames(FrameStatus.DEGRADED, 20)
-    assert transition.mode is HealthMode.DEGRADED
-    assert transition.cause == "3 of the last 10 frames were left to the smaller model"
 
 
 @pytest.mark.parametrize("missed", [LATE, FAILED])

@@ -8,7 +8,6 @@ from records import (
     LATE,
     OK,
     TIMEOUT_NS,
-    copy,
     entry,
     outcome,
     takeover,
@@ -44,53 +43,10 @@ class TestLedger:
         assert (ledger.frames_in, ledger.in_flight) == (1, 0)
         assert ledger.counts[OK] == 1
 
-    def test_records_count_in_the_order_they_were_sent(self):
-        ledger = Ledger(TIMEOUT_NS)
-        records = [outcome(1, sent_ns=4), outcome(0, sent_ns=3), entry(0), entry(1, sent_ns=2)]
-        assert names(ledger.take(records)) == [(0, "OK"), (1, "OK")]
-        assert (ledger.frames_in, ledger.in_flight) == (2, 0)
-
     def test_frames_that_the_detector_passed_over_were_superseded(self, ledger):
         reports = ledger.take([*map(entry, range(3)), outcome(2)])
         assert names(reports) == [(0, "SUPERSEDED"), (1, "SUPERSEDED"), (2, "OK")]
         assert reports[0].reason == b"a newer frame took its place"
-
-    def test_frames_of_a_replaced_process_are_passed_over_too(self, ledger):
-        records = [entry(8, process=1, ingested_ns=10), entry(0, process=2, ingested_ns=20)]
-        reports = ledger.take([*records, outcome(0, process=2, ingested_ns=20)])
-        assert names(reports) == [(8, "SUPERSEDED"), (0, "OK")]
-
-    def test_late_records_of_a_replaced_process_harm_no_frame(self, ledger):
-        ledger.take([entry(8, process=1, ingested_ns=10), entry(0, process=2, ingested_ns=20)])
-        assert ledger.take([entry(9, process=1, ingested_ns=15)]) == []
-        assert names(ledger.take([outcome(9, process=1, ingested_ns=15)])) == [
-            (8, "SUPERSEDED"),
-            (9, "OK"),
-        ]
-        assert names(ledger.take([outcome(0, process=2, ingested_ns=20)])) == [(0, "OK")]
-
-    def test_a_frame_that_failed_before_the_detector_supersedes_none(self):
-        ledger = Ledger(TIMEOUT_NS)
-        failed = outcome(1, status=FAILED, reached_detector=False)
-        assert names(ledger.take([entry(0), entry(1), failed])) == [(1, "FAILED")]
-        assert ledger.in_flight == 1
-
-    def test_a_newer_frame_in_flight_is_untouched(self):
-        ledger = Ledger(TIMEOUT_NS)
-        assert names(ledger.take([entry(0), entry(1), outcome(0)])) == [(0, "OK")]
-        assert ledger.in_flight == 1
-
-    def test_the_frame_that_a_dead_detector_held_failed_with_that_reason(self, ledger):
-        standby = {"detector": 8, "joined_ns": 1, "predecessor": DETECTOR}
-        died = takeover((1, 1), b"detector 7 died", newest_ns=FIRST_NS + 1, **standby)
-        ledger.take([*map(entry, range(3)), died])
-        reports = ledger.take([outcome(2, detector=8)])
-        assert names(reports) == [(0, "SUPERSEDED"), (1, "FAILED"), (2, "OK")]
-        assert reports[1].reason == b"detector 7 died"
-
-    def test_what_it_had_finished_before_it_died_counts(self, ledger):
-        ledger.take([entry(0), takeover((1, 0), b"detector 7 died", joined_ns=1, detector=8)])
-        assert names(ledger.take([outcome(0)])) == [(0, "OK")]
 
     def test_the_frame_that_preprocessing_died_of_failed_though_only_the_successor_enters_it(
         self, ledger
@@ -100,32 +56,12 @@ class TestLedger:
         assert names(reports) == [(0, "FAILED"), (0, "OK")]
         assert reports[0].reason == b"preprocess 1 died"
 
-    def test_that_preprocessing_was_replaced_says_nothing_of_the_detector(self, ledger):
-        ledger.take([entry(0), takeover(detector=2, sent_ns=20)])
-        reports = ledger.take([outcome(0, 2, ingested_ns=30, sent_ns=40)])
-        assert names(reports) == [(0, "SUPERSEDED"), (0, "OK")]
-
     def test_frames_that_came_before_the_first_detector_failed(self):
         ledger = Ledger(TIMEOUT_NS)
         ledger.take([*map(entry, range(4)), takeover(joined_ns=FIRST_NS + 2)])
         reports = ledger.take([outcome(3)])
         assert names(reports) == [(0, "FAILED"), (1, "FAILED"), (2, "SUPERSEDED"), (3, "OK")]
         assert reports[0].reason == reports[1].reason == NO_DETECTOR
-
-    def test_a_frame_that_waited_at_a_detector_that_died_failed_with_that_reason(self, ledger):
-        ledger.take([entry(0), takeover(joined_ns=20, sent_ns=21, detector=8, predecessor=7)])
-        reports = ledger.take([outcome(1, detector=8, ingested_ns=30, sent_ns=40)])
-        assert names(reports) == [(0, "FAILED"), (1, "OK")]
-        assert reports[0].reason == b"detector 7 stopped working and no outcome came"
-
-    def test_a_frame_that_a_dead_detector_passed_over_was_superseded(self, ledger):
-        ledger.take([entry(0), entry(1)])
-        held = (1, 1), b"detector 7 died"
-        successor = {"joined_ns": 20, "sent_ns": 21, "detector": 8, "predecessor": DETECTOR}
-        ledger.take([takeover(*held, newest_ns=FIRST_NS + 1, **successor)])
-        reports = ledger.take([outcome(2, detector=8, ingested_ns=30, sent_ns=40)])
-        assert names(reports) == [(0, "SUPERSEDED"), (1, "FAILED"), (2, "OK")]
-        assert reports[0].reason == PASSED_OVER
 
     def test_a_frame_that_came_after_the_last_detector_was_seen_dead_met_none(self, ledger):
         ledger.died(DETECTOR, FIRST_NS)
@@ -177,13 +113,6 @@ class TestLedger:
         ledger.take(starts[:4])  # read again, they do not displace newer ones
         ledger.take([outcome(0, detector=72, sent_ns=100)])
         assert [d.process for d in book.detectors if d.newest_ns] == [72]
-
-    def test_an_outcome_whose_entry_was_lost_counts_as_both(self):
-        ledger = Ledger(TIMEOUT_NS)
-        assert names(ledger.take([outcome(7)])) == [(7, "OK")]
-        assert ledger.frames_in == 1
-        assert ledger.take([entry(7)]) == []
-        assert (ledger.frames_in, ledger.in_flight) == (1, 0)
 
     def test_a_frame_of_which_no_record_came_is_missed_and_failed(self):
         ledger = Ledger(TIMEOUT_NS)
@@ -251,31 +180,6 @@ class TestLedger:
         assert reports[0].reason == b"the graph was stopped before its outcome"
         assert (ledger.in_flight, ledger.balanced) == (0, True)
         assert ledger.end() == []
-
-    def test_the_same_sequence_of_two_processes_is_two_frames(self):
-        ledger = Ledger(TIMEOUT_NS)
-        ledger.take([entry(0, process=1), outcome(0, process=1)])
-        ledger.take([entry(0, process=2, ingested_ns=9)])
-        assert names(ledger.take([outcome(0, process=2, ingested_ns=9)])) == [(0, "OK")]
-        assert ledger.frames_in == 2
-
-    def test_a_successor_reports_what_was_not_and_nothing_twice(self):
-        book = LedgerBook()
-        ledger = Ledger(TIMEOUT_NS, book)
-        sent = [takeover(joined_ns=1), entry(0), outcome(0), entry(1), entry(2), outcome(2)]
-        for report in ledger.take(map(copy, sent[:3])):
-            ledger.reported(report)
-        ledger.take(map(copy, sent[3:]))  # died before it could tell
-
-        successor = Ledger(TIMEOUT_NS, book)
-        assert names(successor.take([*sent, entry(4), outcome(4)])) == [
-            (1, "SUPERSEDED"),
-            (2, "OK"),
-            (3, "FAILED"),
-            (4, "OK"),
-        ]
-        assert (successor.frames_in, successor.counts[OK]) == (5, 3)
-        assert successor.repeated_outcomes == 0
 
     def test_frames_that_nobody_has_heard_of_before_the_successor_are_missed(self):
         book = LedgerBook()
