@@ -33,8 +33,11 @@ LOW_DELAY = {
     "flags": "low_delay",
     "rtsp_transport": "tcp",
     "max_delay": "0",
-    "reorder_queue_size": "0",
+    "reorder_queue_size": "2",  # the least with which FFmpeg looks at the packets' numbers
+    "allowed_media_types": "video",
 }
+"""Options of FFmpeg. Nothing waits for the reordering unless a packet is missing: then those behind
+it do, until a second one has come."""
 NO_TIMES = 1 << 7
 """FFmpeg's AVFMT_NOTIMESTAMPS: the format has no times; the packets' are invented, or none."""
 PLAIN_RATE_HZ = 25.0
@@ -168,9 +171,10 @@ class VideoSource:
 
     def _live(self, video: VideoInput) -> Iterator[Arrived]:
         clock, tick_ns = StreamClock(), video.stream.time_base * 1_000_000_000
-        for packet in video.container.demux(video.stream):
-            arrived_ns = time.time_ns()
-            for picture in video.whole.take(packet):
+        for pictures, arrived_ns, has_gap in video.live_pictures():
+            if has_gap:
+                self._losses.expect_gap()
+            for picture in pictures:
                 has_time = self._has_times and picture.pts is not None
                 presented_ns = round(picture.pts * tick_ns) if has_time else None
                 if presented_ns is not None:

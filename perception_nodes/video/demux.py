@@ -1,6 +1,7 @@
 """Videos as FFmpeg reads them from a file or a stream: whole pictures, and those that are lost."""
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -18,6 +19,10 @@ ANNEX_B = ("rtsp", "rtp", "sdp", "mpegts", "h264", "hevc")
 """FFmpeg's names of the formats whose packets have start codes."""
 UNDRAWN = "their pictures are drawn on others that were not there"
 MISSING = "packets are missing"
+LOST_ON_THE_WAY = "RTP: missed"
+"""Beginning of FFmpeg's warning that numbers of RTP packets have a gap."""
+SUSPECTS = 2
+"""Pictures that a gap may have hurt: FFmpeg warns of it with the packet before, or with its own."""
 MAX_HELD = 16
 """A decoder holds back at most this many pictures (ITU-T H.264, A.3.1)."""
 
@@ -73,6 +78,23 @@ class VideoInput:
         for packet in self.container.demux(self.stream):
             yield from self.whole.take(packet)
 
+    def live_pictures(self) -> Iterator[tuple[list[VideoPicture], int, bool]]:
+        """The pictures that each packet completes.
+
+        With them come the wall clock of its arrival, and whether packets are missing about there.
+        """
+        av, packets = pyav(), self.container.demux(self.stream)
+        while True:
+            with av.logging.Capture() as logged:
+                packet = next(packets, None)
+            if packet is None:
+                return
+            arrived_ns = time.time_ns()
+            has_gap = any(text.startswith(LOST_ON_THE_WAY) for *_, text in logged)
+            if has_gap or packet.is_corrupt:
+                self.whole.suspect()
+            yield self.whole.take(packet), arrived_ns, has_gap
+
     def rate_hz(self, otherwise_hz: float) -> float:
         """Pictures a second as the stream states it."""
         rate_hz = float(self.stream.average_rate or self.stream.guessed_rate or 0)
@@ -113,6 +135,7 @@ class WholePictures:
         self._is_broken, self._resumed_pts = is_live, math.inf
         self._damage = "" if is_live else "the file is damaged"
         self._cause = "decoding starts at a key frame, and none has come yet"
+        self._suspects = 0
         self._held: deque[int | None] = deque()
         self._lost: list[VideoPicture] = []
         self._order: FrameOrder | None = None
@@ -120,6 +143,13 @@ class WholePictures:
             self._order = FrameOrder()
             with suppress(FrameRejected):  # they may come with the key frames
                 self._order.read_sets([*nal_units(self._decoder.extradata or b"")])
+
+    def suspect(self) -> None:
+        """Lose the pictures of the next packets: something that they are made of is missing.
+
+        Of JPEG only whole pictures are put together from packets of the network.
+        """
+        self._suspects = 0 if self._decoder.name == "mjpeg" else SUSPECTS
 
     def take(self, packet: Any) -> list[VideoPicture]:
         """The pictures that a packet completes, in the order of their times.
@@ -130,9 +160,14 @@ class WholePictures:
         is_end = not packet.size
         if is_end and packet.dts is not None:
             return []  # an empty one in between
-        if self._is_broken and packet.is_keyframe and packet.pts is not None:
-            self._resumed_pts = packet.pts
-        self._is_broken = self._is_broken and not packet.is_keyframe and not is_end
+        is_hurt, self._suspects = self._suspects > 0, max(self._suspects - 1, 0)
+        if self._is_broken and packet.is_keyframe and not is_hurt:
+            self._is_broken = False
+            if packet.pts is not None:
+                self._resumed_pts = packet.pts
+            if self._order is not None:
+                self._order.restart()
+        self._is_broken = self._is_broken and not is_end
         if not is_end and not packet.is_discard:
             self._held.append(packet.pts)
             if packet.pts is not None:
@@ -142,7 +177,7 @@ class WholePictures:
             self._held.popleft()
         frames: list[Any] = []
         try:
-            frames = [] if self._is_broken else self._decoded(packet)
+            frames = [] if self._is_broken else self._decoded(packet, is_hurt)
         except FrameRejected as error:
             self._is_broken, self._cause = True, self._damage or str(error)
             self._decoder.flush_buffers()  # any that it holds may be the damaged one
@@ -165,8 +200,10 @@ class WholePictures:
         self._lose([*self._held], cause)
         return self._taken_lost()
 
-    def _decoded(self, packet: Any) -> list[Any]:
+    def _decoded(self, packet: Any, is_hurt: bool) -> list[Any]:
         """PyAV's frames of a packet, all whole."""
+        if is_hurt:
+            raise FrameRejected(MISSING)
         if self._order is not None and packet.size:
             units = [*nal_units(bytes(packet))]
             self._order.read_sets(units)

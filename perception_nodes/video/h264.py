@@ -84,6 +84,10 @@ class FrameOrder:
         self._sequence_of: dict[int, int] = {}
         self._expected: int | None = None
 
+    def restart(self) -> None:
+        """Expect any number next."""
+        self._expected = None
+
     def read_sets(self, units: Sequence[bytes]) -> None:
         """Take the parameter sets among NAL units.
 

@@ -90,7 +90,11 @@ class LossCounter:
         """Expect a stream with other times."""
         self._intervals_ns: deque[int] = deque(maxlen=INTERVALS)
         self._last_ns: int | None = None
-        self._gap_ns = 0
+        self._gap_ns = self._known_gaps = 0
+
+    def expect_gap(self) -> None:
+        """Expect that pictures are missing before one of the next: the demuxer says so."""
+        self._known_gaps += 1
 
     def follow(self, presented_ns: int, cause: str) -> None:
         """Take the next picture of a stream.
@@ -103,17 +107,22 @@ class LossCounter:
             cause: of its loss; empty if it is whole.
         """
         gap_ns = presented_ns - (presented_ns if self._last_ns is None else self._last_ns)
+        if cause and -JUMP_NS < gap_ns < 0:
+            self.add(1, cause)  # one that others were shown before
+            return
         if abs(gap_ns) > JUMP_NS:
             self.begin()
             gap_ns = 0
         missing = 0
         if len(self._intervals_ns) >= ENOUGH:
             is_steady = max(self._intervals_ns) < 1.5 * min(self._intervals_ns)
-            if is_steady or (cause and not self._cause):
+            if is_steady or self._known_gaps or (cause and not self._cause):
                 missing = max(round(gap_ns / median(self._intervals_ns)) - 1, 0)
-        # Twice the same gap is another rate.
-        if gap_ns > 0 and (not missing or abs(gap_ns - self._gap_ns) < gap_ns / 10):
+        # Twice the same gap that nothing explains is another rate.
+        is_same = abs(gap_ns - self._gap_ns) < gap_ns / 10 and not self._known_gaps
+        if gap_ns > 0 and (not missing or is_same):
             self._intervals_ns.append(gap_ns)
+        self._known_gaps = max(self._known_gaps - bool(missing), 0) if cause else 0
         self._last_ns, self._gap_ns = presented_ns, gap_ns
         if missing or cause:
             self.add(missing + bool(cause), cause or MISSING)

@@ -14,6 +14,7 @@ from viewer import Viewer
 from perception_nodes.cameras import camera_feed, video_source
 from perception_nodes.cameras.camera_source import CameraEnded, CameraError, CameraGone
 from perception_nodes.cameras.video_source import VideoSettings, VideoSource
+from perception_nodes.video import demux
 
 MS = 1_000_000
 
@@ -155,7 +156,7 @@ def test_a_stream_without_times_is_dated_by_its_arrival(
     path.write_bytes(20 * path.read_bytes())  # much of it goes by before the format is known
     seconds = count(10**9)  # one passes from each packet to the next
     clock = SimpleNamespace(time_ns=lambda: next(seconds) * 1000 * MS)
-    monkeypatch.setattr(video_source, "time", clock)
+    monkeypatch.setattr(demux, "time", clock)
     viewer = film(join, serve(path))
     viewer.take(20)
     assert viewer.told[0].endswith("stamps are of arrival")

@@ -95,6 +95,17 @@ def test_a_camera_of_no_steady_rate_loses_nothing_by_its_times_alone():
         assert losses.take() == (0, "")
 
 
+def test_gaps_that_the_demuxer_knows_are_counted_also_where_they_are_many():
+    losses, counted = LossCounter(), 0
+    for index in range(90):
+        if index > 10 and index % 3 == 0:
+            losses.expect_gap()
+            continue
+        losses.follow(index * 40 * MS, "")
+        counted += losses.take()[0]
+    assert counted == len(range(12, 87, 3)) + 1
+
+
 @pytest.mark.parametrize("jump_s", [-3600, -6, -0.5, 6, 3600])
 def test_a_stream_that_sets_its_clock_has_lost_nothing_and_is_dated_anew(jump_s):
     losses, clock = LossCounter(), StreamClock()

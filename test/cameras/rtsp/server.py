@@ -17,10 +17,8 @@ from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 def main(port: str, video: str, codec: str) -> None:
     Gst.init(None)
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch(
-        f"( filesrc location={video} ! matroskademux ! rtp{codec}pay name=pay0 pt=96 "
-        "config-interval=-1 )"
-    )
+    pay = "rtpjpegpay" if codec == "mjpeg" else f"rtp{codec}pay config-interval=-1"
+    factory.set_launch(f"( filesrc location={video} ! matroskademux ! {pay} name=pay0 pt=96 )")
     server = GstRtspServer.RTSPServer(service=port, address="127.0.0.1")
     server.get_mount_points().add_factory("/camera", factory)
     if not server.attach(None):
