@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from perception_nodes.cameras.camera_source import CameraGone, CameraSource
 from perception_nodes.cameras.channel import CameraHeader, camera_writer
+from perception_nodes.cameras.credentials import redacted
 from perception_nodes.core.frame import FRAME_ID_BYTES
 from perception_nodes.transport.shm import Endpoint, Writer
 
@@ -73,7 +74,7 @@ class CameraFeed:
         assert self._slots is not None
         self._source.start(self._slots)
         self._is_open, self._frame_s = True, time.monotonic()
-        self._tell(f"camera {self._camera}: {self._description}")
+        self._tell(f"camera {self._camera}: {redacted(self._description)}")
 
     def step(self, timeout_ms: float) -> None:
         """Send the next frame, or wait for one, or try to open what is gone.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from perception_nodes.cameras.credentials import redacted
 from perception_nodes.core.errors import PerceptionError
 
 if TYPE_CHECKING:  # the doctor looks for cameras where shared memory cannot be imported, too
@@ -13,7 +14,10 @@ YUV = ("nv12", "nv21", "yuyv", "uyvy")
 
 
 class CameraError(PerceptionError):
-    """A source cannot be used; the text names it, what is wrong, and the remedy."""
+    """A source cannot be used; the text names it without passwords, the reason and the remedy."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(redacted(text))
 
 
 class CameraGone(CameraError):

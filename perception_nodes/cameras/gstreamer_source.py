@@ -21,6 +21,7 @@ from perception_nodes.cameras.camera_source import (
     colour_note,
 )
 from perception_nodes.cameras.channel import CameraHeader
+from perception_nodes.cameras.credentials import with_passwords
 from perception_nodes.cameras.mailbox import Arrived, Mailbox
 from perception_nodes.core.frame import MAX_GAP
 from perception_nodes.transport.shm import Writer
@@ -72,7 +73,7 @@ class GStreamerSource:
         formats = ",".join(ENCODINGS)
         try:
             self._pipeline = gst.parse_launch(
-                f"{self._description} ! appsink name={SINK} max-buffers={QUEUED} "
+                f"{with_passwords(self._description)} ! appsink name={SINK} max-buffers={QUEUED} "
                 f"caps=video/x-raw,format={{{formats}}}"
             )
         except Exception as error:  # GLib.Error, whose class comes with PyGObject

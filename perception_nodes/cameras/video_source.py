@@ -19,6 +19,7 @@ from perception_nodes.cameras.camera_source import (
     CapturedFrame,
 )
 from perception_nodes.cameras.channel import CameraHeader
+from perception_nodes.cameras.credentials import with_passwords
 from perception_nodes.cameras.mailbox import Arrived, Mailbox
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.transport.shm import Writer
@@ -108,9 +109,10 @@ class VideoSource:
     def _opened(self) -> VideoInput:
         options = {"options": {**LOW_DELAY}} if self._is_live else {}
         try:
-            return VideoInput(self._url, self._is_live, timeout=TIMEOUTS_S, **options)
+            url = with_passwords(self._url) if self._is_live else self._url
+            return VideoInput(url, self._is_live, timeout=TIMEOUTS_S, **options)
         except PerceptionError as error:
-            raise CameraError(f"{self._url} {error}") from error
+            raise CameraError(f"{self._url}: {error}") from error
         except pyav().FFmpegError as error:
             kind = CameraGone if self._is_live else CameraError
             raise kind(f"{self._url} cannot be opened: {error.strerror}") from error

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from perception_nodes.cameras.camera_source import CameraError
+from perception_nodes.cameras.credentials import without_passwords
 from perception_nodes.graph.config import (
     DEFAULT_CAMERA,
     CameraSettings,
@@ -98,11 +99,16 @@ def _process(
     kind: NodeKind, settings: Settings, name: str, stands_by: bool, ros: RosArguments
 ) -> NodeSpec:
     moves_images = "image_topic" in kind.settings.model_fields
+    source = getattr(settings, "source", "dds")
+    # Everyone can read the arguments of a process.
+    hidden, passwords = without_passwords(source)
+    if passwords:
+        settings = settings.model_copy(update={"source": hidden})
     return NodeSpec(
         kind.executable,
         kind.module,
         settings,
-        ros_environment(moves_images and getattr(settings, "source", "dds") == "dds"),
+        {**ros_environment(moves_images and source == "dds"), **passwords},
         ends_graph=kind.plays_drive or getattr(settings, "plays_file_once", False),
         restarted=kind.restarted,
         dispensable=kind.dispensable,

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from perception_nodes.cameras.credentials import redacted
 from perception_nodes.core.errors import PerceptionError
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
@@ -81,7 +82,7 @@ class SettingsError(PerceptionError):
     """
 
     def __init__(self, text: str, parameter: str = "") -> None:
-        super().__init__(text)
+        super().__init__(redacted(text))
         self.parameter = parameter
 
 

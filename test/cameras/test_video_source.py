@@ -34,7 +34,8 @@ def steps_ms(found):
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
 def test_each_frame_of_a_file_comes_once_in_order_at_the_files_pace(join, tmp_path, codec):
-    found = film(join, write_video(tmp_path / "video.mp4", 20, codec=codec)).take(20)
+    options = {"qmax": "2"} if codec == "mpeg4" else {}
+    found = film(join, write_video(tmp_path / "video.mp4", 20, codec=codec, **options)).take(20)
     assert [seen.number for seen in found] == list(range(20))
     assert (np.diff([seen.luma[:, 32:].mean() for seen in found]) >= 1).all()
     assert {(seen.encoding, seen.luma.shape) for seen in found} == {("nv12", (48, 64))}

@@ -585,3 +585,12 @@ class TestTopics:
     def test_braces_of_any_other_kind_are_refused(self):
         with pytest.raises(SettingsError, match="image_topic"):
             LIVE.nodes({"image_topic": "/{name}/image"})
+
+
+def test_a_password_is_in_the_environment_of_processes_and_in_no_argument():
+    specs = VEHICLE.nodes({"source": "rtsp://user:hunter2@host/a", "backend": "null"})
+    assert not any("hunter2" in argument for spec in specs for argument in spec.arguments())
+    (camera,) = (spec for spec in specs if spec.executable == "camera_node")
+    assert "hunter2" in camera.environment.values()
+    with pytest.raises(SettingsError, match=r"rtsp://user:\*\*\*@host"):
+        VEHICLE.nodes({"source": "rtsp://user:hunter2@host/a", "gain": 3, "backend": "null"})
