@@ -31,6 +31,8 @@ USUAL = {VEHICLE: "car", TWO_WHEELER: "motorcycle"}
 RIDDEN = 0.9
 """Least probability of a two-wheeler where people say that one is ridden."""
 LEAST_HEIGHT_PX = 4.0
+NESTED = 0.85
+"""Share of a box from which on it may be a part of a more probable object of its group."""
 GIANT, SURE = 0.5, 0.5
 """What covers a larger share of a frame, and is less probable, is the own vehicle or nothing."""
 
@@ -160,6 +162,7 @@ def _decide_group(
         seen = (found.probabilities >= recipe.ignored[group]) & found.kinds.any(axis=1)
         for box in ridden[~(within & seen[:, None]).any(axis=0)]:
             draft.ignore(box, (*GROUPS["person"], *GROUPS[TWO_WHEELER]))
+    nested = np.triu(covered(found.corners, found.corners).T, 1).max(axis=0, initial=0)
     for row, box in enumerate(found.corners):
         p = float(found.probabilities[row])
         if p < recipe.ignored[group] or iou[row].max(initial=0) >= PEOPLES_IOU:
@@ -173,7 +176,7 @@ def _decide_group(
         elif group == TWO_WHEELER and not found.kinds[row].any():
             # Only voices that box riders, too, have seen it: where the two-wheeler ends is unknown.
             draft.ignore(box, (*GROUPS["person"], *GROUPS[TWO_WHEELER]))
-        elif p >= recipe.taught[group]:
+        elif p >= recipe.taught[group] and nested[row] < NESTED:
             draft.teach(box, group, p, found.kinds[row])
         else:
             draft.ignore(box, GROUPS[group])

@@ -130,6 +130,7 @@ def test_unsure_objects_are_masked_and_sure_ones_taught():
         vehicle=[
             (0.9, ("car",), 10, 10, 50, 40),
             (0.8, ("bus", "truck"), 60, 10, 90, 40),
+            (0.7, ("car",), 12, 20, 30, 39),
             (0.3, ("car",), 100, 10, 150, 40),
             (0.05, ("car",), 160, 10, 190, 40),
         ],
@@ -145,6 +146,7 @@ def test_unsure_objects_are_masked_and_sure_ones_taught():
     ]
     assert masks == [
         ([60, 10, 90, 40], {"car", "truck"}),
+        ([12, 20, 30, 39], {"car", "bus", "truck"}),
         ([100, 10, 150, 40], {"car", "bus", "truck"}),
         ([10, 50, 30, 90], {"person", "bicycle", "motorcycle"}),
     ]
