@@ -23,7 +23,7 @@ import torch
 
 from model_compression.distillation.config import read_recipe
 from model_compression.distillation.folders import write_folders
-from model_compression.distillation.training import STATE, Trainer
+from model_compression.distillation.training import STATE, Trainer, original_of
 from model_compression.errors import CompressionError
 
 
@@ -42,13 +42,14 @@ def train(recipe: Path, run: Path, start: Path | None = None) -> None:
             file.write(line + "\n")
         print(line, flush=True)
 
-    Trainer(read_recipe(recipe), run, start).run(report, stopped.is_set)
+    known = read_recipe(recipe)
+    Trainer(known, run, original_of(known), start).run(report, stopped.is_set)
 
 
 def write_checkpoint(run: Path, file: Path) -> None:
-    """Write the averaged weights and the adapters of a run, what a new run can start from."""
+    """Write the averaged weights of a run, what a new run can start from."""
     saved = torch.load(run / STATE, map_location="cpu", weights_only=True)
-    kept = {"model": saved["average"], "average": saved["average"], "adapters": saved["adapters"]}
+    kept = {"model": saved["average"], "average": saved["average"]}
     small: dict[str, Any] = {
         # Only weights: variances may be beyond half precision's range.
         part: {name: v.half() if v.ndim > 1 else v for name, v in values.items()}

@@ -35,6 +35,13 @@ class Stage(Section):
 
     until: int = Field(ge=1, description="step that it ends with, counted from the first stage on")
     size: tuple[Side, Side] = Field(description="width and height of the input, pixels")
+    part: Literal["early", "all"] = Field(
+        default="all",
+        description="what learns: the early part, from its map, or all, from labels too",
+    )
+    kept: float = Field(
+        default=0.1, ge=0, le=1, description="learning rate of the original's weights, as a share"
+    )
     scales: tuple[float, float] = Field(
         default=(0.75, 2.0),
         description="least and greatest scale of a frame; 1 lies between fitting in and filling",

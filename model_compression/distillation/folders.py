@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from model_compression.distillation.config import Recipe
-from model_compression.distillation.training import make_network
+from model_compression.distillation.network import RoadNetwork
+from model_compression.distillation.training import make_network, original_of
 from model_compression.export import export
 from model_compression.frames import Frames, drawn, letterboxed
 from model_compression.model import count_gmac
 from model_compression.origin import Origin
 from model_compression.package import Variant, write_variant
-from model_compression.plain import PlainNetwork
 from model_compression.quantization import measure
 from model_compression.quantization.finetune import Schedule, finetune
 
@@ -32,10 +32,10 @@ class Described:
     seed: int
 
 
-def load_average(recipe: Recipe, checkpoint: Path) -> tuple[PlainNetwork, int]:
+def load_average(recipe: Recipe, checkpoint: Path) -> tuple[RoadNetwork, int]:
     """Return the averaged network of a state or checkpoint, for inference, and its step."""
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    network = make_network(recipe)
+    network = make_network(recipe, original_of(recipe))
     network.load_state_dict(saved["average"])
     return network.eval(), saved["step"]
 

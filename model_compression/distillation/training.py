@@ -3,29 +3,24 @@
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from model_compression.distillation.config import Recipe, Stage
 from model_compression.distillation.loss import BINS_WEIGHT, BOX_WEIGHT, Grid, label_loss
-from model_compression.distillation.teacher import CHANNELS, ZOOM, Teacher
+from model_compression.distillation.network import Original, RoadNetwork
+from model_compression.distillation.teacher import Teacher
 from model_compression.distillation.views import Frame, Pool, View, draw_view
 from model_compression.distillation.weather import worsen
 from model_compression.errors import CompressionError
-from model_compression.plain import PlainNetwork
 from model_compression.train import (
     Maps,
     half_precision,
-    make_optimizer,
-    map_channels,
-    rounded_weights,
     save_state,
     to_tensor,
     update_average,
@@ -41,25 +36,28 @@ Report = Callable[[dict[str, Any]], None]
 """Takes step, images seen, images a second and the mean losses of the last steps."""
 
 
-class Adapters(nn.Module):
-    """A 1 x 1 convolution for each map, which makes the teacher's channels of the student's."""
+def explained(maps: list[Tensor], wanted: list[Tensor]) -> Tensor:
+    """Share of the variance of maps [n, c, h, w] that others explain, all channels alike."""
+    shares = []
+    for ours, theirs in zip(maps, wanted, strict=True):
+        error = (ours.float() - theirs).square().mean((0, 2, 3))
+        shares.append(1 - (error / (theirs.var((0, 2, 3), correction=0) + 1e-6)).mean())
+    return torch.stack(shares)
 
-    def __init__(self, channels: list[int]) -> None:
-        """Take the channels of the student's maps."""
-        super().__init__()
-        pairs = zip(channels, CHANNELS, strict=True)
-        self.convolutions = nn.ModuleList(nn.Conv2d(ours, theirs, 1) for ours, theirs in pairs)
-        for adapter in self.convolutions:  # else most of the first gradient is its own noise
-            nn.init.normal_(adapter.weight, std=0.01)
 
-    def forward(self, maps: list[Tensor], wanted: list[Tensor]) -> Tensor:
-        """Compare maps [n, c, h, w]: explained share of the variance, channels alike, [maps]."""
-        shares = []
-        for adapter, ours, theirs in zip(self.convolutions, maps, wanted, strict=True):
-            error = (adapter(ours).float() - theirs).square().mean((0, 2, 3))
-            variance = theirs.var((0, 2, 3), correction=0)
-            shares.append(1 - (error / (variance + 1e-6)).mean())
-        return torch.stack(shares)
+def make_optimizer(model: RoadNetwork, weight_decay: float) -> torch.optim.Optimizer:
+    """Make AdamW with the original's weights apart, decaying none of these towards 0."""
+    new = {id(one) for part in model.fresh for one in part.parameters()}
+    parameters = list(model.parameters())
+    fresh = [one for one in parameters if id(one) in new]
+    groups = [
+        {"params": [one for one in fresh if one.ndim > 1], "weight_decay": weight_decay},
+        {"params": [one for one in fresh if one.ndim <= 1], "weight_decay": 0.0},
+        {"params": [one for one in parameters if id(one) not in new], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [{**group, "kept": index == 2} for index, group in enumerate(groups)], lr=0.0
+    )
 
 
 def rate(recipe: Recipe, step: int, warmed_from: int) -> float:
@@ -69,18 +67,26 @@ def rate(recipe: Recipe, step: int, warmed_from: int) -> float:
     return recipe.learning_rate * min(1.0, left, risen)
 
 
-def make_network(recipe: Recipe) -> PlainNetwork:
-    """Make the network of a recipe, of random weights."""
+def original_of(recipe: Recipe) -> Original:
+    """Read the network that a recipe's begins with."""
+    return Original(recipe.data / recipe.teacher)
+
+
+def make_network(recipe: Recipe, original: Original) -> RoadNetwork:
+    """Make the network of a recipe, its early part of random weights."""
     torch.manual_seed(recipe.seed)
-    return PlainNetwork(recipe.network, recipe.activation, len(recipe.classes))
+    return RoadNetwork(recipe.network, recipe.activation, len(recipe.classes), original)
 
 
 def pictures(views: list[View], rng: np.random.Generator) -> Tensor:
     """Return what the student sees of views, float32 [n, 3, h, w], RGB, 0 to 1."""
-    height, width, _ = views[0].picture.shape
-    size_px = width // ZOOM, height // ZOOM
-    small = [cv2.resize(view.picture, size_px, interpolation=cv2.INTER_AREA) for view in views]
-    return to_tensor([worsen(np.asarray(one, np.uint8), rng) for one in small])
+    return to_tensor([worsen(view.picture, rng) for view in views])
+
+
+def wanted_of(views: list[View]) -> list[Tensor]:
+    """Return the teacher's maps of views, float32 [n, c, h, w] each."""
+    columns = zip(*(view.maps for view in views), strict=True)
+    return [torch.from_numpy(np.stack(column)).float() for column in columns]
 
 
 class Trainer:
@@ -92,19 +98,21 @@ class Trainer:
         step: steps done.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, start: Path | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: Path, original: Original, start: Path | None = None
+    ) -> None:
         """Begin, or go on with what the folder holds.
 
         Args:
             recipe: what to do.
             folder: of the run.
+            original: what the network begins with.
             start: weights of a checkpoint, where the folder holds nothing yet.
         """
-        self.recipe, self._state = recipe, folder / STATE
-        self.model = make_network(recipe).train().to(memory_format=torch.channels_last)
+        self.recipe, self._state, self._original = recipe, folder / STATE, original
+        self.model = make_network(recipe, original).train().to(memory_format=torch.channels_last)
         self.average = deepcopy(self.model).eval()
-        self.adapters = Adapters(map_channels(self.model))
-        self._optimizer = make_optimizer([self.model, self.adapters], recipe.weight_decay)
+        self._optimizer = make_optimizer(self.model, recipe.weight_decay)
         self._maps = Maps(self.model)
         self.step = self._warmed_from = 0
         source = self._state if self._state.exists() else start
@@ -120,7 +128,6 @@ class Trainer:
         return {
             "model": self.model,
             "average": self.average,
-            "adapters": self.adapters,
             "optimizer": self._optimizer,
         }
 
@@ -128,40 +135,53 @@ class Trainer:
         """Write what the training goes on from."""
         save_state(self._state, self.step, self._warmed_from, self._kept)
 
-    def learn(self, views: list[View]) -> dict[str, float]:
+    def normalise(self, views: list[View]) -> None:
+        """Fold normalisation into the towers of a network that has learned nothing yet."""
+        for network in (self.model, self.average):
+            self._original.normalise(network.model[-1], wanted_of(views)[3:])
+
+    def learn(self, views: list[View], stage: Stage) -> dict[str, float]:
         """Do a step and return its losses and the explained shares of the maps.
 
         Raises:
             CompressionError: the loss is no longer a number.
         """
         recipe = self.recipe
+        level = rate(recipe, self.step, self._warmed_from)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate(recipe, self.step, self._warmed_from)
+            group["lr"] = level * (stage.kept if group["kept"] else 1)
         self._optimizer.zero_grad()
-        falls = self.step >= recipe.steps * (1 - recipe.decay)
-        with rounded_weights(self.model, recipe.weight_bits) if falls else nullcontext():
-            total, losses = self._losses(views)
-            total.backward()
+        losses = self._early_loss if stage.part == "early" else self._losses
+        total, found = losses(views)
+        total.backward()
         if not math.isfinite(total.item()):
             raise CompressionError(f"the loss became {total.item()} at step {self.step}")
         nn.utils.clip_grad_norm_(self.model.parameters(), GREATEST_NORM)
         self._optimizer.step()
         update_average(self.average, self.model, self.step)
         self.step += 1
-        return {name: float(value.detach()) for name, value in losses.items()}
+        return {name: float(value.detach()) for name, value in found.items()}
+
+    def _pictures(self, views: list[View]) -> Tensor:
+        return pictures(views, np.random.default_rng([self.recipe.seed, 1, self.step]))
+
+    def _early_loss(self, views: list[View]) -> tuple[Tensor, dict[str, Tensor]]:
+        with half_precision():
+            x = self._pictures(views)
+            for part in self.model.early:
+                x = part(x)
+        (share,) = explained([x], wanted_of(views)[:1])
+        return 1 - share, {"map_0": share}
 
     def _losses(self, views: list[View]) -> tuple[Tensor, dict[str, Tensor]]:
-        recipe = self.recipe
-        images = pictures(views, np.random.default_rng([recipe.seed, 1, self.step]))
-        grid = Grid(images.shape[:1:-1])
-        columns = zip(*(view.maps for view in views), strict=True)
-        wanted = [torch.from_numpy(np.stack(column)).float() for column in columns]
+        images = self._pictures(views)
         with half_precision():
             outputs = self.model(images)
-            shares = self.adapters(self._maps.all, wanted)
+        shares = explained(self._maps.all, wanted_of(views))
+        grid = Grid((images.shape[3], images.shape[2]))
         classes, boxes, bins = label_loss(grid, outputs, [view.known for view in views])
         total = classes + BOX_WEIGHT * boxes + BINS_WEIGHT * bins
-        total = total + recipe.features * (1 - shares).sum()
+        total = total + self.recipe.features * (1 - shares).sum()
         named = {f"map_{i}": share for i, share in enumerate(shares)}
         return total, {"classes": classes, "boxes": boxes, "bins": bins, **named}
 
@@ -189,13 +209,17 @@ class Trainer:
             recipe.pool,
             2 * recipe.batch,
         )
+        if not self.step:
+            pool.allow(recipe.batch)
+            pool.wait_for(3 * recipe.batch)
+            self.normalise(list(pool.views))
         saved_s = reported_s = time.monotonic()
         found: list[dict[str, float]] = []
         while self.step < stage.until and not until():
             pool.wait_for(recipe.batch)
             pool.allow(recipe.batch // recipe.repeats)
             drawn = chosen.choice(len(pool.views), recipe.batch, replace=False)
-            found.append(self.learn([pool.views[i] for i in drawn]))
+            found.append(self.learn([pool.views[i] for i in drawn], stage))
             now_s = time.monotonic()
             if self.step % REPORT_EVERY_STEPS == 0:
                 means = {k: round(float(np.mean([one[k] for one in found])), 4) for k in found[0]}

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model_compression.distillation.teacher import ZOOM, Map, Teacher
+from model_compression.distillation.teacher import Map, Teacher
 from model_compression.errors import CompressionError
 from model_compression.frames import read_image
 from model_compression.labels import CLASSES, Labels
@@ -20,7 +20,7 @@ Boxes = NDArray[np.float32]
 FOUR_SHARE = 0.35
 """Share of the views that show parts of four frames."""
 LEAST_SIDE_PX = 3.5
-"""Of a box in the student's input; the loss ignores smaller ones."""
+"""Of a box in the input; the loss ignores smaller ones."""
 LEAST_VISIBLE = 0.35
 """Share of a box; the loss ignores those of which less is left."""
 
@@ -110,7 +110,7 @@ class Frame:
 
 @dataclass
 class View:
-    """A picture for the teacher, uint8 [h, w, 3] BGR, and what is known in the student's pixels."""
+    """A picture, uint8 [h, w, 3] BGR, what is known of it, and the teacher's maps."""
 
     picture: NDArray[np.uint8]
     known: Known
@@ -152,11 +152,11 @@ def draw_view(
 
     Args:
         frames: to draw from.
-        size_px: width and height of the student's input; the picture has `ZOOM` times that.
+        size_px: width and height of the view.
         scales: least and greatest of a frame; 1 lies between fitting in its part and filling it.
         rng: of everything random.
     """
-    width, height = (ZOOM * side for side in size_px)
+    width, height = size_px
     x, y = (int(side * rng.uniform(0.3, 0.7)) for side in (width, height))
     parts = [(0, 0, width, height)]
     if rng.random() < FOUR_SHARE:
@@ -173,8 +173,7 @@ def draw_view(
             image, centred, part_px, flags=cv2.INTER_LINEAR, borderValue=(PADDING_VALUE,) * 3
         )
         matrix[:, 2] += left, top
-        seen = tuple(side // ZOOM for side in (left, top, right, bottom))
-        known.append(labels.placed(matrix / ZOOM, seen))
+        known.append(labels.placed(matrix, (left, top, right, bottom)))
     return View(picture, Known.joined(known))
 
 

@@ -111,6 +111,8 @@ class RoundedGraph(nn.Module):
                 return (functional.hardswish(x[0]),)
             case "Relu":
                 return (functional.relu(x[0]),)
+            case "Clip":
+                return (functional.relu6(x[0]),)
             case "Sigmoid":
                 return (x[0].sigmoid(),)
             case "Mul":

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from model_compression.errors import CompressionError
 
 MOVES = ("Concat", "Split", "MaxPool", "Resize")
-ACTIVATIONS = ("HardSwish", "Relu", "Sigmoid", "Mul")
+ACTIVATIONS = ("HardSwish", "Relu", "Clip", "Sigmoid", "Mul")
 KNOWN = {"DequantizeLinear", "Transpose", "Constant", "Conv", "Add", *ACTIVATIONS, *MOVES}
 
 
@@ -28,7 +28,7 @@ class Block:
         source: the tensor it reads.
         weight: the initializer with its weights, float32 [out, in, height, width].
         bias: the initializer with its bias, float32 [out].
-        activation: "HardSwish", "Relu", "SiLU", or "" for none.
+        activation: "HardSwish", "Relu", "Clip" (to 0..6), "SiLU", or "" for none.
         residual: the stored tensor that is added behind the activation, "" for none.
         output: the tensor that leaves the block.
     """
@@ -121,7 +121,7 @@ def _read_blocks(graph: onnx.GraphProto, outputs: tuple[str, ...]) -> tuple[Bloc
         """Follow a convolution's output through its activation."""
         following = readers[tensor]
         kinds = sorted(node.op_type for node in following)
-        if kinds == ["HardSwish"] or kinds == ["Relu"]:
+        if kinds in (["HardSwish"], ["Relu"], ["Clip"]):
             return kinds[0], following[0].output[0]
         if kinds == ["Mul", "Sigmoid"]:
             mul = following[0] if following[0].op_type == "Mul" else following[1]

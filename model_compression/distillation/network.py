@@ -1,0 +1,299 @@
+"""The student: the late part of Intel's road detector, behind an early part of our own.
+
+The original's layers at fine strides are wide and depthwise, and take most of its time. Plain
+convolutions take their place and learn to make the map of stride 8. What is behind it keeps its
+weights: inverted residual blocks (Sandler et al., MobileNetV2, CVPR 2018), pyramid and towers.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import openvino
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model_compression.config import Shape
+from model_compression.contract import REG_MAX, STRIDES
+from model_compression.errors import CompressionError
+from model_compression.model import ACTIVATIONS, RawHead
+from model_compression.plain import STEM_STRIDE, block
+
+CONVOLUTIONS = ("Convolution", "GroupConvolution")
+EARLY_BLOCKS, BLOCKS = 6, 17
+"""Of the original: those in front of stride 16, and all."""
+ENDS = (12, 16)
+"""Blocks that make the maps of stride 16 and 32."""
+WIDTH = 32
+"""Channels of the map of stride 8, of the pyramid and the towers."""
+DEPTH = 4
+"""Convolutions of a tower."""
+CLASS_OF = (1, 2, 0, 2, 0, 0, None, None)
+"""Which of the original's classes (vehicle, person, two-wheeler) each of ours begins as."""
+
+Weights = dict[str, NDArray[np.float32]]
+
+
+class Inverted(nn.Module):
+    """An inverted residual block: wider, depthwise, narrower."""
+
+    def __init__(self, expand: nn.Conv2d, depthwise: nn.Conv2d, project: nn.Conv2d) -> None:
+        """Take the three convolutions."""
+        super().__init__()
+        self.expand, self.depthwise, self.project = expand, depthwise, project
+        self.act = nn.ReLU6(inplace=True)
+        self.adds = depthwise.stride == (1, 1) and expand.in_channels == project.out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float32 [n, c, h, w] to [n, d, h / stride, w / stride]."""
+        wide = self.act(self.expand(x))
+        if self.training and self.depthwise.stride == (2, 2):
+            # The gradient of a depthwise convolution of stride 2 is slow in bfloat16.
+            own = self.depthwise
+            wide = functional.conv2d(wide, own.weight, own.bias, 1, 1, 1, own.groups)[
+                :, :, ::2, ::2
+            ]
+        else:
+            wide = self.depthwise(wide)
+        narrow = self.project(self.act(wide))
+        return x + narrow if self.adds else narrow
+
+
+class Pyramid(nn.Module):
+    """Joins each map with what the coarser ones know (Lin et al., FPN, CVPR 2017).
+
+    The original's sums are convolutions of both maps here, which every runtime has.
+    """
+
+    def __init__(self, lateral: list[nn.Conv2d], smooth: list[nn.Conv2d]) -> None:
+        """Take the original's convolutions in front of the sums and behind them, fine to coarse."""
+        super().__init__()
+        finer = [joined(one) for one in lateral[:-1]]
+        self.join, self.smooth = nn.ModuleList([*finer, lateral[-1]]), nn.ModuleList(smooth)
+        self.up = nn.Upsample(scale_factor=2, mode="nearest")
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Map float32 [n, c, h, w] of each stride to as many maps, fine to coarse."""
+        found: list[Tensor] = []
+        for own, join in reversed(list(zip(maps, self.join, strict=True))):
+            found.insert(0, join(torch.cat([own, self.up(found[0])], 1) if found else own))
+        return [smooth(one) for smooth, one in zip(self.smooth, found, strict=True)]
+
+
+def joined(lateral: nn.Conv2d) -> nn.Conv2d:
+    """Return the convolution of a map and a coarser one that adds the coarser one."""
+    out, into = lateral.out_channels, lateral.in_channels
+    made = nn.Conv2d(into + out, out, 1)
+    identity = torch.eye(out)[..., None, None]
+    made.weight.data.copy_(torch.cat([lateral.weight.data, identity], 1))
+    made.bias.data.copy_(lateral.bias.data)
+    return made
+
+
+class Towers(RawHead):
+    """YOLOv8's outputs, at the end of two towers of convolutions for each stride."""
+
+    def __init__(self, classes: int) -> None:
+        """Take the number of classes."""
+        nn.Module.__init__(self)
+        self.stride, self.reg_max, self.nc = torch.tensor(STRIDES).float(), REG_MAX, classes
+
+        def towers(outputs: int, kernel: int, bias: float) -> nn.ModuleList:
+            made = nn.ModuleList()
+            for _ in STRIDES:
+                layers: list[nn.Module] = []
+                for _ in range(DEPTH):
+                    layers += [nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU(inplace=True)]
+                last = nn.Conv2d(WIDTH, outputs, kernel, padding=kernel // 2)
+                nn.init.normal_(last.weight, std=0.01)
+                nn.init.constant_(last.bias, bias)
+                made.append(nn.Sequential(*layers, last))
+            return made
+
+        self.box = towers(4 * REG_MAX, 1, 0.0)
+        self.classes = towers(classes, 3, -4.0)
+
+
+class RoadNetwork(nn.Module):
+    """The student.
+
+    Input: float32 [n, 3, h, w], RGB, 0 to 1. Output: see ``RawHead``.
+
+    Attributes:
+        model: stem, stages of stride 4 to 32, pyramid, head.
+    """
+
+    def __init__(self, shape: Shape, activation: str, classes: int, original: "Original") -> None:
+        """Build it: the early part of random weights, the rest with the original's."""
+        super().__init__()
+        first, second = shape.widths[:2]
+        early = [
+            block(3, first, shape.stem_kernel, STEM_STRIDE),
+            nn.Sequential(*(block(first, first) for _ in range(shape.depths[0]))),
+            nn.Sequential(
+                block(first, second, stride=2),
+                *(block(second, second) for _ in range(shape.depths[1])),
+                nn.Conv2d(second, WIDTH, 1),
+            ),
+        ]
+        for module in nn.ModuleList(early).modules():
+            if hasattr(module, "act"):
+                module.act = ACTIVATIONS[activation](inplace=True)
+        blocks = original.blocks()
+        middle = nn.Sequential(*blocks[EARLY_BLOCKS : ENDS[0] + 1])
+        late = nn.Sequential(*blocks[ENDS[0] + 1 :])
+        head = Towers(classes)
+        original.fill(head)
+        self.model = nn.ModuleList([*early, middle, late, original.pyramid(), head])
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """What makes the maps of stride 4, 8, 16 and 32."""
+        return list(self.model[1:5])
+
+    @property
+    def fresh(self) -> list[nn.Module]:
+        """What the original has no weights for: the early part and the last convolutions."""
+        head = self.model[-1]
+        return [*self.early, *(branch[-1] for branch in (*head.box, *head.classes))]
+
+    @property
+    def early(self) -> list[nn.Module]:
+        """What has taken the place of the original's early part."""
+        return list(self.model[:3])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Detect: three box maps and three class maps."""
+        x, maps = self.model[0](images), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        pyramid, head = self.model[-2:]
+        return head(pyramid(maps[1:]))
+
+
+class Original:
+    """Weights of person-vehicle-bike-detection-2003 or -2004, as OpenVINO's `.xml` holds them."""
+
+    def __init__(self, path: Path) -> None:
+        """Read them.
+
+        Raises:
+            CompressionError: the file cannot be read.
+        """
+        try:
+            operators = openvino.Core().read_model(path).get_ordered_ops()
+        except RuntimeError as error:
+            raise CompressionError(f"{path} cannot be read: {error}") from error
+        self._backbone: list[nn.Conv2d] = []
+        self._named: dict[str, nn.Conv2d] = {}
+        self._norms: dict[str, tuple[Tensor, Tensor]] = {}
+        for one in operators:
+            kind = one.get_type_name()
+            if kind in CONVOLUTIONS:
+                name = one.input_value(1).get_node().get_friendly_name()
+                if name.startswith(("neck.", "bbox_head.")):
+                    self._named.setdefault(name, _convolution(one))
+                elif len(self._backbone) < 1 + 3 * BLOCKS:
+                    self._backbone.append(_convolution(one))
+            elif kind == "MVN":
+                weight = one.input_value(0).get_node().input_value(1).get_node()
+                scaled = _reader(one)
+                self._norms.setdefault(
+                    weight.get_friendly_name(), (_beside(scaled), _beside(_reader(scaled)))
+                )
+
+    def blocks(self) -> list[Inverted]:
+        """The inverted residual blocks, all of them."""
+        rows = np.arange(1, 1 + 3 * BLOCKS).reshape(BLOCKS, 3)
+        return [Inverted(*(self._backbone[i] for i in row)) for row in rows]
+
+    def pyramid(self) -> Pyramid:
+        """The pyramid of strides 8, 16 and 32."""
+        names = ("neck.lateral_convs.{}.conv.weight", "neck.fpn_convs.{}.conv.weight")
+        lateral, smooth = ([self._named[one.format(i)] for i in range(3)] for one in names)
+        return Pyramid(lateral, smooth)
+
+    def fill(self, head: Towers) -> None:
+        """Give a head the towers' weights, and the rows of its classes those of like ones.
+
+        Normalisation is left out; see ``normalise``.
+        """
+        for kind, branches in (("cls", head.classes), ("reg", head.box)):
+            for branch in branches:
+                for i in range(DEPTH):
+                    own = self._named[f"bbox_head.{kind}_convs.{i}.conv.weight"]
+                    branch[2 * i].weight.data.copy_(own.weight.data)
+        last = self._named["bbox_head.atss_cls.weight"]
+        weight = last.weight.data.unflatten(0, (3, 3)).mean(0)
+        bias = last.bias.data.view(3, 3).mean(0)
+        for branch in head.classes:
+            for row, like in enumerate(CLASS_OF):
+                if like is not None:
+                    branch[-1].weight.data[row] = weight[like]
+                    branch[-1].bias.data[row] = bias[like]
+
+    @torch.no_grad()
+    def normalise(self, head: Towers, maps: list[Tensor]) -> None:
+        """Fold normalisation into a head's towers.
+
+        The original normalises each channel of each image. Here statistics of many maps that enter
+        the head take the place of an image's own.
+
+        Args:
+            head: as ``fill`` leaves it.
+            maps: for each stride float32 [n, c, h, w].
+        """
+        for kind, branches in (("cls", head.classes), ("reg", head.box)):
+            for branch, x in zip(branches, maps, strict=True):
+                for i in range(DEPTH):
+                    own = branch[2 * i]
+                    own.bias.zero_()
+                    y = own(x)
+                    name = f"bbox_head.{kind}_convs.{i}.conv.weight"
+                    scale, shift = self._norms[name]
+                    # An image's own variance is smaller than that of all: the mean of theirs.
+                    deviation = (y.var((2, 3), correction=0).mean(0) + 1e-5).sqrt()
+                    gain = scale / deviation
+                    own.weight.mul_(gain[:, None, None, None])
+                    own.bias.copy_(shift - y.mean((0, 2, 3)) * gain)
+                    x = functional.relu(own(x))
+
+
+def _convolution(node: openvino.Node) -> nn.Conv2d:
+    weight = _constant(node.input_value(1).get_node())
+    assert weight is not None
+    grouped = node.get_type_name() == "GroupConvolution"
+    groups = len(weight) if grouped else 1
+    tensor = torch.from_numpy(weight.reshape(-1, *weight.shape[-3:]))
+    out, into, side, _ = tensor.shape
+    made = nn.Conv2d(
+        into * groups, out, side, node.get_attributes()["strides"][0], side // 2, groups=groups
+    )
+    made.weight.data.copy_(tensor)
+    reader = _reader(node)
+    if reader.get_type_name() == "Add":
+        made.bias.data.copy_(_beside(reader))
+    else:
+        made.bias.data.zero_()
+    return made
+
+
+def _reader(node: openvino.Node) -> openvino.Node:
+    return next(iter(node.output(0).get_target_inputs())).get_node()
+
+
+def _beside(node: openvino.Node) -> Tensor:
+    """The constant of a sum or product."""
+    found: Iterator = (_constant(node.input_value(i).get_node()) for i in (0, 1))
+    return torch.from_numpy(next(one for one in found if one is not None).reshape(-1))
+
+
+def _constant(node: openvino.Node) -> NDArray[np.float32] | None:
+    while node.get_type_name() in ("Convert", "Reshape"):
+        node = node.input_value(0).get_node()
+    if node.get_type_name() != "Constant":
+        return None
+    return np.array(node.data, np.float32)
