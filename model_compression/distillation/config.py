@@ -7,7 +7,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from model_compression.config import License, Section, Shape, Side
+from model_compression.config import Channels, Depth, License, Section, Side
 from model_compression.distillation.views import Frame
 from model_compression.errors import CompressionError
 from model_compression.labels import CLASSES, read_all
@@ -28,6 +28,14 @@ class Material(Section):
 
     name: str
     license: License
+
+
+class Early(Section):
+    """The early part, plain convolutions up to stride 8; see ``network.py``."""
+
+    widths: tuple[Channels, Channels] = Field(description="channels at strides 4 and 8")
+    depths: tuple[Depth, Depth] = Field(description="convolutions at these strides")
+    stem_kernel: Literal[4, 6, 8] = Field(default=6, description="of the first, of stride 4")
 
 
 class Stage(Section):
@@ -52,7 +60,7 @@ class Recipe(Section):
     """The whole file."""
 
     license: License = Field(description="of the network; goes into model.yaml")
-    network: Shape
+    early: Early
     activation: Literal["relu", "hardswish"] = "relu"
     data: Path = Field(description="folder of images and weights")
     teacher: str = Field(description="OpenVINO's .xml, below data")

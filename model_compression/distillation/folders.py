@@ -74,7 +74,9 @@ def write_folders(
     paths = sorted({frame.path for frame in recipe.frames()})
     frames = list(letterboxed(drawn(paths, CALIBRATION_FRAMES, recipe.seed), size_px))
     table = measure(graph, frames, name, weight_bits=recipe.weight_bits)
-    made = {"distillation": {"start": "random weights", "steps": step, "batch": recipe.batch}}
+    made = {
+        "distillation": {"start": Path(recipe.teacher).stem, "steps": step, "batch": recipe.batch}
+    }
     variant = Variant(
         name=f"{name}-float",
         parent=None,

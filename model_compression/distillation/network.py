@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model_compression.config import Shape
 from model_compression.contract import REG_MAX, STRIDES
+from model_compression.distillation.config import Early
 from model_compression.errors import CompressionError
 from model_compression.model import ACTIVATIONS, RawHead
 from model_compression.plain import STEM_STRIDE, block
@@ -125,10 +125,10 @@ class RoadNetwork(nn.Module):
         model: stem, stages of stride 4 to 32, pyramid, head.
     """
 
-    def __init__(self, shape: Shape, activation: str, classes: int, original: "Original") -> None:
+    def __init__(self, shape: Early, activation: str, classes: int, original: "Original") -> None:
         """Build it: the early part of random weights, the rest with the original's."""
         super().__init__()
-        first, second = shape.widths[:2]
+        first, second = shape.widths
         early = [
             block(3, first, shape.stem_kernel, STEM_STRIDE),
             nn.Sequential(*(block(first, first) for _ in range(shape.depths[0]))),

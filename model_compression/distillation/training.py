@@ -75,7 +75,7 @@ def original_of(recipe: Recipe) -> Original:
 def make_network(recipe: Recipe, original: Original) -> RoadNetwork:
     """Make the network of a recipe, its early part of random weights."""
     torch.manual_seed(recipe.seed)
-    return RoadNetwork(recipe.network, recipe.activation, len(recipe.classes), original)
+    return RoadNetwork(recipe.early, recipe.activation, len(recipe.classes), original)
 
 
 def pictures(views: list[View], rng: np.random.Generator) -> Tensor:

@@ -12,11 +12,17 @@ torch = pytest.importorskip("torch", reason="needs the build tools: make compres
 pytest.importorskip("ultralytics", reason="needs the build tools: make compression")
 
 import model_compression
-from model_compression.config import Shape
 from model_compression.contract import REG_MAX
 from model_compression.distillation import folders as folders_module
 from model_compression.distillation.__main__ import write_checkpoint
-from model_compression.distillation.config import Images, Material, Recipe, Stage, read_recipe
+from model_compression.distillation.config import (
+    Early,
+    Images,
+    Material,
+    Recipe,
+    Stage,
+    read_recipe,
+)
 from model_compression.distillation.folders import write_folders
 from model_compression.distillation.loss import Grid, assign, label_loss, unknown
 from model_compression.distillation.network import BLOCKS, WIDTH, Original, RoadNetwork, Towers
@@ -49,7 +55,7 @@ def known(boxes=(), classes=(), scores=(), ignored=(), of=()):
 
 def recipe(steps=10, **changed):
     return Recipe(
-        network=Shape(widths=(32, 32, 32, 32), depths=(1, 1, 1, 1), neck=32, head=32),
+        early=Early(widths=(32, 32), depths=(1, 1), stem_kernel=4),
         stages=(Stage(until=steps, size=SIZE),),
         data=Path(),
         teacher="none.xml",
@@ -104,7 +110,7 @@ def test_what_is_kept_computes_what_the_original_does():
     picture = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
     maps = Teacher(INTEL, SIZE).maps(cv2.GaussianBlur(picture, (0, 0), 5))
     c8, *wanted = (torch.from_numpy(one).float()[None] for one in maps)
-    network = RoadNetwork(recipe().network, "relu", len(CLASSES), Original(INTEL)).eval()
+    network = RoadNetwork(recipe().early, "relu", len(CLASSES), Original(INTEL)).eval()
     with torch.no_grad():
         c16 = network.stages[2](c8)
         c32 = network.stages[3](c16)
