@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from model_compression.distillation.config import Recipe
-from model_compression.distillation.network import RoadNetwork
+from model_compression.distillation.network import RoadNetwork, folded
 from model_compression.distillation.training import make_network, original_of
 from model_compression.export import export
 from model_compression.frames import Frames, drawn, letterboxed
@@ -37,7 +37,7 @@ def load_average(recipe: Recipe, checkpoint: Path) -> tuple[RoadNetwork, int]:
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     network = make_network(recipe, original_of(recipe))
     network.load_state_dict(saved["average"])
-    return network.eval(), saved["step"]
+    return folded(network), saved["step"]
 
 
 def origin_of(recipe: Recipe) -> Origin:

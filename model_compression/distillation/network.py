@@ -6,6 +6,7 @@ weights: inverted residual blocks (Sandler et al., MobileNetV2, CVPR 2018), pyra
 """
 
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,20 @@ class RoadNetwork(nn.Module):
             maps.append(x)
         pyramid, head = self.model[-2:]
         return head(pyramid(maps[1:]))
+
+
+@torch.no_grad()
+def folded(network: RoadNetwork) -> RoadNetwork:
+    """Return a copy for inference; what two convolutions do without an activation, one does."""
+    network = deepcopy(network).eval()
+    *_, late, pyramid, _ = network.model
+    narrow, last = late[-1].project, pyramid.join[-1]
+    made = nn.Conv2d(narrow.in_channels, last.out_channels, 1)
+    matrix = last.weight.flatten(1)
+    made.weight.copy_((matrix @ narrow.weight.flatten(1))[..., None, None])
+    made.bias.copy_(matrix @ narrow.bias + last.bias)
+    late[-1].project, pyramid.join[-1] = made, nn.Identity()
+    return network
 
 
 class Original:

@@ -25,13 +25,21 @@ from model_compression.distillation.config import (
 )
 from model_compression.distillation.folders import write_folders
 from model_compression.distillation.loss import Grid, assign, label_loss, unknown
-from model_compression.distillation.network import BLOCKS, WIDTH, Original, RoadNetwork, Towers
+from model_compression.distillation.network import (
+    BLOCKS,
+    WIDTH,
+    Original,
+    RoadNetwork,
+    Towers,
+    folded,
+)
 from model_compression.distillation.teacher import Teacher
 from model_compression.distillation.training import STATE, Trainer, rate
 from model_compression.distillation.views import Frame, Known, Pool, View, draw_view
 from model_compression.distillation.weather import EFFECTS, worsen
 from model_compression.errors import CompressionError
 from model_compression.labels import CLASSES, Labels
+from model_compression.model import count_gmac
 from perception_nodes.networks.model import load_model
 from perception_nodes.networks.terms import Terms, terms_of
 
@@ -40,6 +48,8 @@ INTEL = Path(os.environ.get("PERCEPTION_DATA", "")) / (
     "open/weights/person-vehicle-bike-detection-2003.xml"
 )
 CAR = CLASSES.index("car")
+MAPS = [(WIDTH, 8), (WIDTH, 16), (64, 32), (WIDTH, 8), (WIDTH, 16), (WIDTH, 32)]
+"""Channels and strides of the maps of ``Tiny``."""
 
 
 def known(boxes=(), classes=(), scores=(), ignored=(), of=()):
@@ -69,12 +79,12 @@ def recipe(steps=10, **changed):
 @pytest.fixture
 def views():
     rng = np.random.default_rng(0)
-    grids = [(SIZE[1] // stride, SIZE[0] // stride) for stride in (8, 16, 32)] * 2
+    shapes = [(c, SIZE[1] // stride, SIZE[0] // stride) for c, stride in MAPS]
     return [
         View(
             rng.integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8),
             known([[10, 10, 50, 40]], [CAR], [0.8], [[60, 0, 96, 64]], [["person"]]),
-            [rng.normal(size=(WIDTH, *grid)).astype(np.float16) for grid in grids],
+            [rng.normal(size=shape).astype(np.float16) for shape in shapes],
         )
         for _ in range(2)
     ]
@@ -85,14 +95,14 @@ class Tiny(Original):
 
     def __init__(self):
         torch.manual_seed(0)
-        strides = [2 if block in (6, 13) else 1 for block in range(BLOCKS)]
+        strides = [2 if number in (6, 13) else 1 for number in range(BLOCKS)]
         stem = torch.nn.Conv2d(3, WIDTH, 3)
         self._backbone = [stem]
-        for stride in strides:
+        for number, stride in enumerate(strides):
             self._backbone += [
                 torch.nn.Conv2d(WIDTH, 64, 1),
                 torch.nn.Conv2d(64, 64, 3, stride, 1, groups=64),
-                torch.nn.Conv2d(64, WIDTH, 1),
+                torch.nn.Conv2d(64, 64 if number == BLOCKS - 1 else WIDTH, 1),
             ]
         names = {f"neck.lateral_convs.{i}.conv.weight": (WIDTH, 1) for i in range(3)}
         names |= {f"neck.fpn_convs.{i}.conv.weight": (WIDTH, 3) for i in range(3)}
@@ -102,6 +112,7 @@ class Tiny(Original):
             name: torch.nn.Conv2d(WIDTH, out, side, padding=side // 2)
             for name, (out, side) in names.items()
         }
+        self._named["neck.lateral_convs.2.conv.weight"] = torch.nn.Conv2d(64, WIDTH, 1)
         self._norms = {name: (torch.ones(WIDTH), torch.zeros(WIDTH)) for name in towers}
 
 
@@ -124,10 +135,19 @@ def test_sums_of_the_pyramid_are_convolutions():
     pyramid = original.pyramid()
     lateral = [original._named[f"neck.lateral_convs.{i}.conv.weight"] for i in range(3)]
     smooth = pyramid.smooth[1]
-    maps = [torch.randn(1, WIDTH, 8 >> i, 8 >> i) for i in range(3)]
+    maps = [torch.randn(1, c, 8 >> i, 8 >> i) for i, c in enumerate((WIDTH, WIDTH, 64))]
     with torch.no_grad():
         wanted = smooth(lateral[1](maps[1]) + pyramid.up(lateral[2](maps[2])))
         assert torch.allclose(pyramid(maps)[1], wanted, atol=1e-5)
+
+
+def test_folding_changes_no_output():
+    network = RoadNetwork(recipe().early, "relu", len(CLASSES), Tiny()).eval()
+    small, images = folded(network), torch.rand(1, 3, *SIZE[::-1])
+    assert count_gmac(small, SIZE) < count_gmac(network, SIZE)
+    with torch.no_grad():
+        for ours, theirs in zip(small(images), network(images), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_normalisation_is_folded_into_the_towers():
