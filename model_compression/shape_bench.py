@@ -33,7 +33,7 @@ from model_compression.quantization.ranges import Observation, table_of
 from model_compression.shapes import CLASSES, Candidate, space
 from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation.models import is_busy
-from perception_nodes.evaluation.targets import Progress, Target, times_of
+from perception_nodes.evaluation.targets import Steps, TimingTarget, times_of
 from perception_nodes.system.processes import cpu_name, physical_cores
 
 AMAX = 4.0
@@ -54,7 +54,7 @@ class ShapeBench:
         rounds: timed calls of each network.
     """
 
-    targets: Sequence[Target]
+    targets: Sequence[TimingTarget]
     sizes: Sequence[tuple[int, int]]
     budget_ms: float
     networks: int
@@ -62,7 +62,7 @@ class ShapeBench:
     threads: int
     rounds: int
 
-    def run(self, progress: Progress) -> dict[str, Any]:
+    def run(self, progress: Steps) -> dict[str, Any]:
         """Measure, fit, search and measure again.
 
         Args:
@@ -135,7 +135,7 @@ class ShapeBench:
         }
 
     def _measured(
-        self, candidates: Sequence[Candidate], what: str, progress: Progress
+        self, candidates: Sequence[Candidate], what: str, progress: Steps
     ) -> NDArray[np.float64]:
         def step(name: str, done: int, total: int) -> None:
             progress(f"{what}, {name}", done, total)

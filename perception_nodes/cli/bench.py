@@ -281,7 +281,7 @@ def bench_models(
     Example: perception bench models road-n --backends openvino,onnxruntime,litert
     """
     from perception_nodes.evaluation.models import Disagreement, ModelsBench, result_table
-    from perception_nodes.evaluation.models_report import picture, render
+    from perception_nodes.evaluation.models_report import pareto_picture, render
 
     if not re.fullmatch(r"[1-9]\d?(,[1-9]\d?)*", threads):
         raise SettingsError(f"--threads {threads!r} is not of the form 1,2")
@@ -303,7 +303,7 @@ def bench_models(
     if html_file is not None:
         write_whole(html_file, render(result))
     if svg_file is not None:
-        write_whole(svg_file, picture(result))
+        write_whole(svg_file, pareto_picture(result))
     Console().print(result_table(result))
 
 
@@ -402,7 +402,7 @@ def bench_tracking(
     Example: perception bench tracking --objects 20
     """
     from perception_nodes.evaluation.tracked_drives import GENERATED, generated, read_mot
-    from perception_nodes.evaluation.tracking import evaluate, require_trackeval
+    from perception_nodes.evaluation.tracking import evaluate_tracks, require_trackeval
 
     require_trackeval()
     check_writable(json_file, "--json")
@@ -411,7 +411,7 @@ def bench_tracking(
     results = {}
     with progress_bar("following objects") as progress:
         for done, drive in enumerate(drives, 1):
-            results[drive.name] = evaluate(drive)
+            results[drive.name] = evaluate_tracks(drive)
             progress(done, len(drives))
     _write_json(json_file, results)
     titles = ("HOTA", "IDF1", "switches", "px", "old", "bare", "2σ", "p50", "p99 ms")

@@ -150,22 +150,14 @@ def evaluate(
     groups, numbers, notes = class_groups(model, data)
     truth, ranked, reported, dark = [], [], [], []
     run_time_settings = DecodeSettings(across_classes=across_classes)
-    detector = Detector(model, backend, threads, cache_dir)
-    try:
-        for done, image in enumerate(data.images, start=1):
-            pixels = image.pixels()
+    classes = list(groups.values())
+    with Detector(model, backend, threads, cache_dir) as detector:
+        for image, pixels, seen in detector.look_at(data.images, progress):
             dark.append(pixels[::4, ::4].mean() < DARK)
-            seen = detector.look(pixels)
             truth.append(labelled_objects(image, data, numbers, seen.header))
-            ranked.append(
-                reported_objects(detector.ranked(seen, list(groups.values())), seen.header)
-            )
-            at_run_time = detector.objects(seen, list(groups.values()), run_time_settings)
+            ranked.append(reported_objects(detector.ranked(seen, classes), seen.header))
+            at_run_time = detector.objects(seen, classes, run_time_settings)
             reported.append(reported_objects(at_run_time, seen.header))
-            if progress is not None:
-                progress(done, len(data.images))
-    finally:
-        detector.close()
 
     matches = match(truth, ranked, len(groups))
     whole = matches[ALL_HEIGHTS]

@@ -58,7 +58,7 @@ class Description(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Source:
+class _Place:
     """Where the images and labels of a set are, and how the labels are to be understood."""
 
     name: str
@@ -88,18 +88,18 @@ def read_set(
     Raises:
         DataError: the set cannot be used.
     """
-    source = _source(Path(path), root, split)
-    files = list_images(source.images)
-    if source.annotations is not None:
-        classes, images, notes = read_coco(source.annotations, source.images)
+    place = _place(Path(path), root, split)
+    files = list_images(place.images)
+    if place.annotations is not None:
+        classes, images, notes = read_coco(place.annotations, place.images)
         files = [image.path for image in images]
     else:
-        classes = source.classes or class_names(source.images)
-        images, notes = read_yolo(source.images, files, classes)
+        classes = place.classes or class_names(place.images)
+        images, notes = read_yolo(place.images, files, classes)
         classes, images = _one_a_name(classes, images)
     check_images(files)
     mapped = dict(classes_map or {})
-    rules = dict(source.rules)
+    rules = dict(place.rules)
     counts_as = {
         **rules.pop("counts_as", {}),
         **{name: names for name, names in mapped.items() if names},
@@ -109,10 +109,10 @@ def read_set(
     for name in (*counts_as, *ignored):
         if name not in classes:
             raise DataError(
-                f"{source.name} has no class {name!r} to map; it has {', '.join(classes)}"
+                f"{place.name} has no class {name!r} to map; it has {', '.join(classes)}"
             )
     return LabelledSet(
-        source.name,
+        place.name,
         tuple(classes),
         tuple(images),
         counts_as,
@@ -145,10 +145,10 @@ def images_of(path: str | Path, root: str | Path | None = None) -> tuple[str, li
     Raises:
         DataError: there is no image, or an image cannot be read.
     """
-    source = _source(Path(path), root)
-    files = list_images(source.images)
+    place = _place(Path(path), root)
+    files = list_images(place.images)
     check_images(files)
-    return source.name, files
+    return place.name, files
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -206,7 +206,7 @@ def parse_classes_map(text: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _source(path: Path, root: str | Path | None, split: str = "val") -> _Source:
+def _place(path: Path, root: str | Path | None, split: str = "val") -> _Place:
     if not path.exists():
         raise DataError(
             f"{path} does not exist; name a folder, data.yaml, a COCO .json or a description .yaml"
@@ -221,11 +221,11 @@ def _source(path: Path, root: str | Path | None, split: str = "val") -> _Source:
                 f"{path}: no images in {', '.join(map(str, candidates))}; write a description "
                 "with the keys name, images and annotations"
             )
-        return _Source(path.stem, folder, path)
+        return _Place(path.stem, folder, path)
     if not path.is_dir():
         raise DataError(f"{path} is no folder, COCO .json or description .yaml")
     folder = path / "images" if (path / "images").is_dir() else path
-    return _Source(path.absolute().name, folder)  # that of `.` is empty
+    return _Place(path.absolute().name, folder)  # that of `.` is empty
 
 
 def _one_a_name(
@@ -241,11 +241,11 @@ def _has_images(folder: Path) -> bool:
     return any(path.suffix.lower() in IMAGE_SUFFIXES for path in files_below(folder))
 
 
-def _described(path: Path, root: str | Path | None, split: str) -> _Source:
+def _described(path: Path, root: str | Path | None, split: str) -> _Place:
     values = load_yaml(path)
     if "names" in values:
         images, names = read_split(path, split)
-        return _Source(f"{path.resolve().parent.name}/{split}", images, classes=names)
+        return _Place(f"{path.resolve().parent.name}/{split}", images, classes=names)
     try:
         described = Description.model_validate(values)
     except ValidationError as error:
@@ -259,7 +259,7 @@ def _described(path: Path, root: str | Path | None, split: str) -> _Source:
             f"{path}: {images} is not there; name the folder of the sets with --root or "
             f"${ROOT_VARIABLE}"
         )
-    return _Source(
+    return _Place(
         described.name,
         images,
         base / described.annotations if described.annotations else None,

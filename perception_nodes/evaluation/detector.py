@@ -1,6 +1,6 @@
 """A model and its runtime, applied to images as to the frames of a camera."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,8 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader, ImageView
 from perception_nodes.core.geometry import BoxesToSource
-from perception_nodes.core.inference import BackendError, HeadTensors
+from perception_nodes.core.inference import BackendError, HeadTensors, Progress
+from perception_nodes.evaluation.labels import LabelledImage
 from perception_nodes.networks.model import Model
 
 RANKING = DecodeSettings(score_threshold=0.001, iou_threshold=0.7)
@@ -96,7 +97,25 @@ class Detector:
             np.concatenate([one.classes for one in found]),
         )
 
-    def close(self) -> None:
+    def look_at(
+        self, images: Sequence[LabelledImage], progress: Progress | None
+    ) -> Iterator[tuple[LabelledImage, NDArray[np.uint8], Seen]]:
+        """Each image with its pixels and what the network gives for it; one is looked at a time.
+
+        Raises:
+            DataError: an image cannot be decoded.
+        """
+        for done, image in enumerate(images, start=1):
+            pixels = image.pixels()
+            yield image, pixels, self.look(pixels)
+            if progress is not None:
+                progress(done, len(images))
+
+    def __enter__(self) -> "Detector":
+        """The detector itself; the runtime's memory is freed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Free the memory of the runtime."""
         self._backend.close()
 

@@ -24,7 +24,7 @@ ON_IOU = 0.5
 TOUCHES_IOU = 0.1
 
 
-class Kind(Enum):
+class BoxKind(Enum):
     """What a reported box is."""
 
     RIGHT = "right"
@@ -35,7 +35,7 @@ class Kind(Enum):
     NOTHING = "nothing there"
 
 
-MISTAKES = (Kind.OTHER_CLASS, Kind.TWICE, Kind.MISPLACED, Kind.NOTHING)
+MISTAKES = (BoxKind.OTHER_CLASS, BoxKind.TWICE, BoxKind.MISPLACED, BoxKind.NOTHING)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Judged:
     size_px: tuple[int, int]
     truth: Objects
     found: Objects
-    kinds: Sequence[Kind]
+    kinds: Sequence[BoxKind]
     objects: NDArray[np.int64]
     missed: NDArray[np.bool_]
 
@@ -83,10 +83,10 @@ class Examined:
     notes: Sequence[str] = ()
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """By class: objects `labelled` and `missed`, then boxes of it by the value of `Kind`."""
+        """By class: objects `labelled` and `missed`, then boxes of it by the value of `BoxKind`."""
         table = {}
         for index, name in enumerate(self.classes):
-            row = {"labelled": 0, "missed": 0, **{kind.value: 0 for kind in Kind}}
+            row = {"labelled": 0, "missed": 0, **{kind.value: 0 for kind in BoxKind}}
             for one in self.images:
                 counted = (one.truth.classes == index) & ~one.truth.crowd
                 row["labelled"] += int(counted.sum())
@@ -101,7 +101,7 @@ class Examined:
         found: dict[tuple[str, str], int] = {}
         for one in self.images:
             for kind, label, row in zip(one.kinds, one.found.classes, one.objects, strict=True):
-                if kind is Kind.OTHER_CLASS:
+                if kind is BoxKind.OTHER_CLASS:
                     pair = self.classes[label], self.classes[one.truth.classes[row]]
                     found[pair] = found.get(pair, 0) + 1
         return dict(sorted(found.items(), key=lambda item: -item[1]))
@@ -130,19 +130,13 @@ def examine(
         BackendError: the runtime is missing or refuses the model.
     """
     groups, numbers, notes = class_groups(model, data)
-    detector = Detector(model, backend, threads)
     images = []
-    try:
-        for done, image in enumerate(data.images, start=1):
-            seen = detector.look(image.pixels())
+    with Detector(model, backend, threads) as detector:
+        for image, _, seen in detector.look_at(data.images, progress):
             truth = labelled_objects(image, data, numbers, seen.header)
             found = detector.objects(seen, list(groups.values()), settings)
             size = seen.header.source_width, seen.header.source_height
             images.append(judge(image, size, truth, reported_objects(found, seen.header)))
-            if progress is not None:
-                progress(done, len(data.images))
-    finally:
-        detector.close()
     return Examined(data.name, tuple(groups), images, [*data.notes, *notes])
 
 
@@ -158,16 +152,16 @@ def judge(image: LabelledImage, size_px: tuple[int, int], truth: Objects, found:
         same = truth.classes == label
         on, touches = overlap >= ON_IOU, overlap >= TOUCHES_IOU
         explanations = {
-            Kind.RIGHT: on & same & counts & ~taken,
-            Kind.IGNORED: on & same & truth.crowd,
-            Kind.TWICE: on & same & taken,
-            Kind.OTHER_CLASS: on & ~same & counts,
-            Kind.MISPLACED: touches & same & counts,
+            BoxKind.RIGHT: on & same & counts & ~taken,
+            BoxKind.IGNORED: on & same & truth.crowd,
+            BoxKind.TWICE: on & same & taken,
+            BoxKind.OTHER_CLASS: on & ~same & counts,
+            BoxKind.MISPLACED: touches & same & counts,
         }
-        kinds.append(next((k for k, among in explanations.items() if among.any()), Kind.NOTHING))
-        if kinds[-1] is Kind.NOTHING:
+        kinds.append(next((k for k, among in explanations.items() if among.any()), BoxKind.NOTHING))
+        if kinds[-1] is BoxKind.NOTHING:
             continue
         objects[row] = np.where(explanations[kinds[-1]], overlap, -1).argmax()
-        if kinds[-1] is Kind.RIGHT:
+        if kinds[-1] is BoxKind.RIGHT:
             taken[objects[row]] = True
     return Judged(image, size_px, truth, found, kinds, objects, counts & ~taken)

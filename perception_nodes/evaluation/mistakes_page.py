@@ -5,7 +5,7 @@ from typing import Any
 
 import cv2
 
-from perception_nodes.evaluation.mistakes import MISTAKES, Examined, Judged, Kind
+from perception_nodes.evaluation.mistakes import MISTAKES, BoxKind, Examined, Judged
 from perception_nodes.networks.model import Model
 from perception_nodes.report import page
 
@@ -36,7 +36,7 @@ def render(model: Model, score_threshold: float, sets: Sequence[Examined], frame
         tone="fair",
         verdict=(
             f"Of {total['labelled']:,} labelled objects it misses {total['missed']:,}; of "
-            f"{wrong + total[Kind.RIGHT.value]:,} boxes that count {wrong:,} are wrong."
+            f"{wrong + total[BoxKind.RIGHT.value]:,} boxes that count {wrong:,} are wrong."
         ),
         score=score_threshold,
         sets=[_section(one, max(1, frames // len(sets))) for one in sets],
@@ -45,7 +45,7 @@ def render(model: Model, score_threshold: float, sets: Sequence[Examined], frame
 
 def _section(examined: Examined, frames: int) -> dict[str, Any]:
     counts = examined.counts()
-    columns = ["labelled", Kind.RIGHT.value, "missed", *(kind.value for kind in MISTAKES)]
+    columns = ["labelled", BoxKind.RIGHT.value, "missed", *(kind.value for kind in MISTAKES)]
     worst = sorted(examined.images, key=lambda one: -one.mistakes)[:frames]
     return {
         "name": examined.data,
@@ -88,10 +88,10 @@ def _frame(examined: Examined, judged: Judged) -> dict[str, Any]:
     }
 
 
-def _tone(kind: Kind) -> str:
+def _tone(kind: BoxKind) -> str:
     if kind in MISTAKES:
         return "wrong"
-    return "right" if kind is Kind.RIGHT else "ignored"
+    return "right" if kind is BoxKind.RIGHT else "ignored"
 
 
 def _box(corners: Any, tone: str, label: str, text: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ SELDOM = 0.5
 MIN_DARK_OBJECTS = 100
 """Fewer, over all classes, say nothing of nights."""
 FRAME_WIDTH, FRAME_HEIGHT = 1920, 1080
-"""Size in pixels of the camera's frames that heights are told for."""
+"""Size in pixels of the camera frames that heights are converted to."""
 TONES = {
     Terms.PERMISSIVE: "good",
     Terms.ATTRIBUTION: "good",

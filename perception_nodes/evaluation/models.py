@@ -4,8 +4,9 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
-from typing import Any, Protocol
+from typing import Any
 
 import ai_edge_litert
 import cv2
@@ -17,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.auto import AUTO, runtime_for
-from perception_nodes.backends.contract import Backend, BackendSettings, open_backend
+from perception_nodes.backends.contract import BackendSettings, open_backend, open_model
 from perception_nodes.backends.instructions import faster_instructions
 from perception_nodes.backends.litert import CERTAIN
 from perception_nodes.backends.pace import RATE_HZ, paced_ms
@@ -49,25 +50,6 @@ class Disagreement(RuntimeError):
     """Two runtimes compute different outputs of a model, so its speed means nothing."""
 
 
-class Runner(Protocol):
-    """Something that can be timed."""
-
-    def run(self) -> None:
-        """Run it once."""
-        ...
-
-
-@dataclass
-class _Loaded:
-    """A model, ready to be timed."""
-
-    backend: Backend
-    image: NDArray[np.uint8]
-
-    def run(self) -> None:
-        self.backend.infer(self.image)
-
-
 @dataclass
 class _Contender:
     """A model or a roofline that is timed with a number of threads.
@@ -76,14 +58,14 @@ class _Contender:
         name: name of the model, or of the roofline.
         backend: the runtime.
         threads: number of threads.
-        runner: the compiled network.
+        run: runs the network once.
         times_ms: one duration for each round, by pace.
     """
 
     name: str
     backend: str
     threads: int
-    runner: Runner
+    run: Callable[[], object]
     times_ms: dict[str, list[float]] = field(default_factory=lambda: {pace: [] for pace in PACES})
 
 
@@ -131,7 +113,7 @@ class ModelsBench:
         cosines = {}
         for model in self.models:
             say(f"{model.name}: the same outputs from all runtimes?")
-            cosines[model.name] = agreement(model, list(self._runtimes(model)))
+            cosines[model.name] = smallest_cosine(model, list(self._runtimes(model)))
         load_before = os.getloadavg()[0]
         contenders = self._contenders()
         seconds = len(contenders) * self.frames / RATE_HZ
@@ -205,28 +187,28 @@ class ModelsBench:
         contenders = []
         for threads in self.threads:
             for precision in ("int8", "fp32"):
-                roof = Roof(precision, threads)
-                contenders.append(_Contender(_roof_name(precision), ROOF_BACKEND, threads, roof))
+                run = Roof(precision, threads).run
+                contenders.append(_Contender(_roof_name(precision), ROOF_BACKEND, threads, run))
             for model in self.models:
                 for name in self._runtimes(model):
                     backend = open_backend(name, BackendSettings(threads))
                     backend.load(model)
-                    loaded = _Loaded(backend, picture(model))
-                    contenders.append(_Contender(model.name, name, threads, loaded))
+                    infer = partial(backend.infer, smooth_image(model))
+                    contenders.append(_Contender(model.name, name, threads, infer))
         return contenders
 
     def _tight(self, contenders: list[_Contender]) -> None:
         """Time each call right after one of the same network, so that the caches are warm."""
         for number, turn in enumerate(self._turns(contenders)):
-            turn.runner.run()
+            turn.run()
             start_ns = time.monotonic_ns()
-            turn.runner.run()
+            turn.run()
             if number >= WARM_UP_ROUNDS * len(contenders):
                 turn.times_ms["tight"].append((time.monotonic_ns() - start_ns) / 1e6)
 
     def _paced(self, contenders: list[_Contender]) -> None:
         turns = self._turns(contenders)
-        times_ms = paced_ms(turn.runner.run for turn in turns)
+        times_ms = paced_ms(turn.run for turn in turns)
         for number, (turn, time_ms) in enumerate(zip(turns, times_ms, strict=True)):
             if number >= WARM_UP_ROUNDS * len(contenders):
                 turn.times_ms["paced"].append(time_ms)
@@ -319,7 +301,7 @@ def int8_instructions() -> list[str]:
 _NO_SPEEDUP: dict[str, Any] = {"speedup_vs_parent": None, "speedup_interval": None}
 
 
-def agreement(model: Model, backends: Sequence[str] = ()) -> float | None:
+def smallest_cosine(model: Model, backends: Sequence[str] = ()) -> float | None:
     """The smallest cosine of an output of OpenVINO with that of another runtime, on one picture.
 
     None for a model of OpenVINO's own, which no other runtime reads. The others are ONNX Runtime,
@@ -346,13 +328,10 @@ def agreement(model: Model, backends: Sequence[str] = ()) -> float | None:
 
 def _outputs(model: Model, name: str) -> list[NDArray[np.float64]]:
     """The head's tensors, classes within the limits in which a runtime may keep them."""
-    backend = open_backend(name, BackendSettings())
-    backend.load(model)
-    heads = backend.infer(picture(model))
-    classes = [np.clip(tensor, -CERTAIN, CERTAIN) for tensor in heads.classes]
-    outputs = [tensor.ravel().astype(float) for tensor in (*heads.boxes, *classes)]
-    backend.close()
-    return outputs
+    with open_model(name, model) as backend:
+        heads = backend.infer(smooth_image(model))
+        classes = [np.clip(tensor, -CERTAIN, CERTAIN) for tensor in heads.classes]
+        return [tensor.ravel().astype(float) for tensor in (*heads.boxes, *classes)]
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -363,7 +342,7 @@ def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(a @ b / (norms[0] * norms[1]))
 
 
-def picture(model: Model) -> NDArray[np.uint8]:
+def smooth_image(model: Model) -> NDArray[np.uint8]:
     """A random picture as smooth as a camera frame, uint8 [height, width, 3]."""
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (9, 16, 3), dtype=np.uint8)

@@ -24,7 +24,7 @@ def render(result: dict[str, Any]) -> str:
         tone="good",
         verdict=verdict(result),
         remarks=_remarks(result),
-        picture=Markup(picture(result)),
+        picture=Markup(pareto_picture(result)),
         models=_models(models),
         predictions=[
             [
@@ -68,7 +68,7 @@ def render(result: dict[str, Any]) -> str:
     )
 
 
-def picture(result: dict[str, Any]) -> str:
+def pareto_picture(result: dict[str, Any]) -> str:
     """Latency against accuracy as SVG, empty where no accuracy is known."""
     data = common_set(result["models"])
     if data is None:

@@ -47,12 +47,12 @@ FLAGS = {
 ENGINES = {"512": Geometry(2, 64, 28672, 250.0), "1024": Geometry(4, 64, 28672, 250.0)}
 
 T = TypeVar("T")
-Progress = Callable[[str, int, int], None]
+Steps = Callable[[str, int, int], None]
 _calls: list[Callable[[], object]] = []
 
 
 @dataclass(frozen=True)
-class Target:
+class TimingTarget:
     """What runs a network: a backend, and a variant of it, see `VARIANTS`."""
 
     backend: str
@@ -62,20 +62,20 @@ class Target:
         return f"{self.backend}:{self.variant}" if self.variant else self.backend
 
 
-def usual_targets() -> list[Target]:
+def usual_targets() -> list[TimingTarget]:
     """What a network may run on here and elsewhere; with matrix tiles too, where they are."""
-    variants = [Target("openvino", name) for name in ("", WITH_TILES, "AVX2")]
-    usual = [Target("litert", ""), *variants, Target("fpga", "512")]
+    variants = [TimingTarget("openvino", name) for name in ("", WITH_TILES, "AVX2")]
+    usual = [TimingTarget("litert", ""), *variants, TimingTarget("fpga", "512")]
     return [target for target in usual if not _missing(target)]
 
 
-def read_target(text: str) -> Target:
+def read_target(text: str) -> TimingTarget:
     """Read `BACKEND[:VARIANT]`.
 
     Raises:
         BackendError: there is no such target, or this processor lacks its instructions.
     """
-    known = [Target(backend, v) for backend, variants in VARIANTS.items() for v in variants]
+    known = [TimingTarget(backend, v) for backend, variants in VARIANTS.items() for v in variants]
     for target in known:
         if text == str(target):
             if missing := _missing(target):
@@ -87,7 +87,7 @@ def read_target(text: str) -> Target:
     raise BackendError(f"target {text!r} is unknown; known are {', '.join(map(str, known))}")
 
 
-def _missing(target: Target) -> str:
+def _missing(target: TimingTarget) -> str:
     """The flag of a processor that a target needs and this one has not; empty if there is none."""
     flag = FLAGS.get(target.variant, "")
     return "" if flag in cpu_flags() else flag
@@ -95,10 +95,10 @@ def _missing(target: Target) -> str:
 
 def times_of(
     folders: Sequence[Path],
-    targets: Sequence[Target],
+    targets: Sequence[TimingTarget],
     threads: int,
     rounds: int,
-    progress: Progress,
+    progress: Steps,
 ) -> NDArray[np.float64]:
     """Time each network on each target, at a camera's pace and with cold caches.
 
@@ -107,7 +107,7 @@ def times_of(
         targets: what runs them.
         threads: of inference; 0 for one per physical core.
         rounds: timed calls of each.
-        progress: is told what is done, how much of it, and its total.
+        progress: called with a step, how much of it is done, and its total.
 
     Returns:
         Medians in milliseconds, [targets, models]; NaN where an engine cannot hold a network.

@@ -47,22 +47,15 @@ def taught_set(
             f"detects; its classes are {', '.join(teacher.classes)}: take a teacher with all of "
             f"{student.name}'s"
         )
-    labelled = []
-    detector = Detector(teacher, backend, threads)
-    try:
-        for done, path in enumerate(images, start=1):
-            image = LabelledImage.without_objects(path).pixels()
-            height, width = image.shape[:2]
-            settings = DecodeSettings(score_threshold=min_score)
-            found = detector.objects(detector.look(image), groups, settings)
+    labelled, settings = [], DecodeSettings(score_threshold=min_score)
+    bare = [LabelledImage.without_objects(path) for path in images]
+    with Detector(teacher, backend, threads) as detector:
+        for image, pixels, seen in detector.look_at(bare, progress):
+            height, width = pixels.shape[:2]
+            found = detector.objects(seen, groups, settings)
             boxes = found.boxes / np.array([width, height, width, height], np.float64)
-            labelled.append(
-                LabelledImage(path, boxes, found.classes, np.zeros(len(found), np.bool_))
-            )
-            if progress is not None:
-                progress(done, len(images))
-    finally:
-        detector.close()
+            crowd = np.zeros(len(found), np.bool_)
+            labelled.append(LabelledImage(image.path, boxes, found.classes, crowd))
     objects = sum(len(image.classes) for image in labelled)
     if not objects:
         raise DataError(

@@ -38,7 +38,7 @@ def require_trackeval() -> None:
         )
 
 
-def evaluate(drive: TrackedDrive) -> dict[str, Any]:
+def evaluate_tracks(drive: TrackedDrive) -> dict[str, Any]:
     """Follow the objects of a drive and compare them with the truth.
 
     Returns:

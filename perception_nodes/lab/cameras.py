@@ -20,7 +20,7 @@ from perception_nodes.cameras.channel import CameraHeader, camera_writer, monoto
 from perception_nodes.core.frame import RecordKind, latency_ms
 from perception_nodes.core.inference import BatchBackend
 from perception_nodes.core.statistics import latency_percentiles
-from perception_nodes.evaluation.models import picture
+from perception_nodes.evaluation.models import smooth_image
 from perception_nodes.graph.config import MAX_CAMERAS
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.node_spec import NodeSpec
@@ -96,7 +96,7 @@ class CamerasBench:
         )
         backend = open_backend(self.setup.backend, settings)
         info = backend.load(model)
-        images = [picture(model).copy() for _ in range(most)]
+        images = [smooth_image(model).copy() for _ in range(most)]
         several = cast(BatchBackend, backend)
         entries = []
         for size in range(1, most + 1):

@@ -13,7 +13,7 @@ from perception_nodes.networks.model import ModelError
 from perception_nodes.networks.object_heads import (
     DetrObjects,
     DetrQueries,
-    Objects,
+    ObjectRows,
     UltralyticsDetr,
     UltralyticsDetrObjects,
 )
@@ -21,12 +21,12 @@ from perception_nodes.networks.object_heads import (
 HEADS: dict[str, Head] = {
     one.name: one
     for one in (
-        *(Grid(), Objects(), Anchors(), YoloxDecoded(), YoloxRaw(), Yolov6()),
+        *(Grid(), ObjectRows(), Anchors(), YoloxDecoded(), YoloxRaw(), Yolov6()),
         *(NanodetPlus(), DetrObjects(), DetrQueries(), UltralyticsDetr()),
         UltralyticsDetrObjects(),
     )
 }
-OF_ULTRALYTICS = Grid, Objects, UltralyticsDetr
+OF_ULTRALYTICS = Grid, ObjectRows, UltralyticsDetr
 
 
 def is_of_ultralytics(exported: ExportedNetwork) -> bool:

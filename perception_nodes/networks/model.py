@@ -138,7 +138,7 @@ class CellsSpec(_Part):
         return CellsDecoder(self.suppressed, settings)
 
 
-HEADS = ("levels", "cells")
+_HEAD_KINDS = ("levels", "cells")
 
 
 def _head_of(outputs: Any) -> str:
@@ -328,7 +328,7 @@ def load_model(name_or_folder: str, key_file: str = "") -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         # The kind of head is a step of the validation and not of the file.
-        parts = [part for n, part in enumerate(first["loc"]) if n != 1 or part not in HEADS]
+        parts = [part for n, part in enumerate(first["loc"]) if n != 1 or part not in _HEAD_KINDS]
         key = ".".join(map(str, parts))
         raise ModelError(f"{description}: {key or 'model'}: {first['msg']}") from error
     except (OSError, UnicodeError, yaml.YAMLError) as error:

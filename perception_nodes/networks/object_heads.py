@@ -33,7 +33,7 @@ def _is_share(rows: NDArray[Any]) -> bool:
     return bool(rows.any() and np.abs(rows[:, :4]).max() <= 1)
 
 
-class Objects(NumberedHead):
+class ObjectRows(NumberedHead):
     """Ultralytics with NMS inside, or one-to-one (v10, 26): rows of corners, score, class."""
 
     name = "ultralytics-nms"
@@ -163,7 +163,7 @@ class UltralyticsDetr(_Detr):
         return _in_pixels(exported, boxes, to), scores
 
 
-class UltralyticsDetrObjects(Objects):
+class UltralyticsDetrObjects(ObjectRows):
     """The same of newer versions: rows of centre, size, score and class, box from 0 to 1."""
 
     name = "ultralytics-rtdetr-rows"

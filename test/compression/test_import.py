@@ -136,7 +136,7 @@ def test_a_size_that_a_checkpoint_cannot_have_is_told_before_it_is_exported(tmp_
     assert "--size of multiples of 32" in said
 
 
-class Tool:
+class Tool(Detector):
     """The exported file in ONNX Runtime, between the tool's own letterbox and suppression."""
 
     path = Path()
@@ -169,7 +169,7 @@ class Tool:
     def objects(self, seen: Seen, groups: list[tuple[int, ...]], _settings: object) -> Detections:
         return self.ranked(seen, groups)
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
 

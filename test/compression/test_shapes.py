@@ -20,7 +20,7 @@ from model_compression.shapes import CLASSES, Candidate, Layer, space
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation import targets
-from perception_nodes.evaluation.targets import Target, read_target, times_of
+from perception_nodes.evaluation.targets import TimingTarget, read_target, times_of
 from perception_nodes.fpga.compiler import compile_network
 from perception_nodes.fpga.program import Geometry
 from perception_nodes.networks.model import load_model
@@ -203,7 +203,11 @@ def test_a_budget_that_nothing_meets(monkeypatch):
 def test_an_untrained_network_is_timed_on_every_target(tmp_path):
     folder = write_untrained(SMALL, tmp_path / "small")
     model = load_model(str(folder))
-    three = [Target("litert", ""), Target("openvino", "AVX2"), Target("fpga", "512")]
+    three = [
+        TimingTarget("litert", ""),
+        TimingTarget("openvino", "AVX2"),
+        TimingTarget("fpga", "512"),
+    ]
     found = times_of([folder, folder], three, 1, 3, quiet)
     assert found.shape == (3, 2) and (found > 0).all()
     program = compile_network(read_network(model.path), Geometry(2, 64, 28672, 250.0))
@@ -214,7 +218,7 @@ def test_what_a_process_refuses_is_told(tmp_path):
     folder = write_untrained(SMALL, tmp_path / "small")
     (folder / "untrained.u8.onnx").write_bytes(b"")
     with pytest.raises(Exception, match="has sha256"):
-        times_of([folder], [Target("litert", "")], 1, 3, quiet)
+        times_of([folder], [TimingTarget("litert", "")], 1, 3, quiet)
 
 
 def test_a_process_that_dies_is_told():

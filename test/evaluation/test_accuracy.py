@@ -24,7 +24,7 @@ from perception_nodes.networks.model import Model, load_model
 BOX = np.array([[0.25, 0.25, 0.75, 0.75]])
 
 
-class Seer:
+class Seer(Detector):
     """Finds one car in the middle of every picture, as the model's class 2."""
 
     def __init__(self, model: Model, backend: str, threads: int, cache_dir: str) -> None:
@@ -46,7 +46,7 @@ class Seer:
     def objects(self, seen: Seen, groups: list[tuple[int, ...]], settings: object) -> Detections:
         return self.ranked(seen, groups)
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
 
@@ -89,20 +89,18 @@ def test_what_is_reported_as_a_class_that_nobody_labels_is_not_found() -> None:
     """A network that takes every car for a stop sign must not pass on a set without stop signs."""
     model = load_model("road-n")
     car, stop_sign = (model.classes.index(name) for name in ("car", "stop sign"))
-    detector = Detector(model, "null", 1)
-    heads = detector.look(np.zeros((256, 416, 3), np.uint8)).heads
-    boxes = [np.zeros_like(level) for level in heads.boxes]
-    classes = [np.full_like(level, -9) for level in heads.classes]
-    seen = Seen(
-        HeadTensors(boxes, classes), detector.look(np.zeros((256, 416, 3), np.uint8)).header
-    )
-    groups, settings = [(car,)], DecodeSettings()
-    classes[0][0, car, 3, 3] = 2.0
-    assert len(detector.objects(seen, groups, settings)) == 1
-    classes[0][0, stop_sign, 3, 3] = 3.0
-    assert len(detector.objects(seen, groups, settings)) == 0
-    assert detector.ranked(seen, groups).scores.max() > 0.8
-    detector.close()
+    pixels = np.zeros((256, 416, 3), np.uint8)
+    with Detector(model, "null", 1) as detector:
+        heads, header = detector.look(pixels).heads, detector.look(pixels).header
+        boxes = [np.zeros_like(level) for level in heads.boxes]
+        classes = [np.full_like(level, -9) for level in heads.classes]
+        seen = Seen(HeadTensors(boxes, classes), header)
+        groups, settings = [(car,)], DecodeSettings()
+        classes[0][0, car, 3, 3] = 2.0
+        assert len(detector.objects(seen, groups, settings)) == 1
+        classes[0][0, stop_sign, 3, 3] = 3.0
+        assert len(detector.objects(seen, groups, settings)) == 0
+        assert detector.ranked(seen, groups).scores.max() > 0.8
 
 
 def test_a_label_may_be_any_of_several_classes(model: Model, picture: Path) -> None:

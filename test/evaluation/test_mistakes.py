@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from perception_nodes.cli.app import app
 from perception_nodes.evaluation.labels import LabelledImage
 from perception_nodes.evaluation.matching import ALL_HEIGHTS, Objects, match
-from perception_nodes.evaluation.mistakes import MISTAKES, Examined, Judged, Kind, judge
+from perception_nodes.evaluation.mistakes import MISTAKES, BoxKind, Examined, Judged, judge
 
 CAR, BUS = 0, 1
 IMAGE = LabelledImage.without_objects(Path("one.png"))
@@ -35,32 +35,32 @@ LABELLED = objects((10, 10, 20, 20, CAR, 1))
 @pytest.mark.parametrize(
     ("box", "kind", "missed"),
     [
-        ((10, 10, 20, 20, CAR, 0.9), Kind.RIGHT, False),
-        ((10, 12, 20, 20, CAR, 0.9), Kind.RIGHT, False),
-        ((10, 10, 20, 20, BUS, 0.9), Kind.OTHER_CLASS, True),
-        ((10, 20, 20, 20, CAR, 0.9), Kind.MISPLACED, True),  # IoU 1/3
-        ((10, 20, 20, 20, BUS, 0.9), Kind.NOTHING, True),
-        ((60, 60, 20, 20, CAR, 0.9), Kind.NOTHING, True),
+        ((10, 10, 20, 20, CAR, 0.9), BoxKind.RIGHT, False),
+        ((10, 12, 20, 20, CAR, 0.9), BoxKind.RIGHT, False),
+        ((10, 10, 20, 20, BUS, 0.9), BoxKind.OTHER_CLASS, True),
+        ((10, 20, 20, 20, CAR, 0.9), BoxKind.MISPLACED, True),  # IoU 1/3
+        ((10, 20, 20, 20, BUS, 0.9), BoxKind.NOTHING, True),
+        ((60, 60, 20, 20, CAR, 0.9), BoxKind.NOTHING, True),
     ],
 )
-def test_what_a_box_is(box: tuple[float, ...], kind: Kind, missed: bool) -> None:
+def test_what_a_box_is(box: tuple[float, ...], kind: BoxKind, missed: bool) -> None:
     one = judged(LABELLED, objects(box))
     assert one.kinds == [kind]
     assert one.missed.tolist() == [missed]
     assert one.mistakes == (kind in MISTAKES) + missed
-    assert (one.objects[0] == 0) == (kind is not Kind.NOTHING)
+    assert (one.objects[0] == 0) == (kind is not BoxKind.NOTHING)
 
 
 def test_the_second_box_on_an_object_is_one_too_many() -> None:
     one = judged(LABELLED, objects((10, 11, 20, 20, CAR, 0.9), (10, 10, 20, 20, CAR, 0.8)))
-    assert one.kinds == [Kind.RIGHT, Kind.TWICE]
+    assert one.kinds == [BoxKind.RIGHT, BoxKind.TWICE]
     assert not one.missed.any()
 
 
 def test_what_does_not_count_is_neither_right_nor_missed() -> None:
     part = objects((12, 12, 5, 5, CAR, 0.9))
     one = judged(objects((10, 10, 20, 20, CAR, 1), crowd=True), part)
-    assert one.kinds == [Kind.IGNORED]
+    assert one.kinds == [BoxKind.IGNORED]
     assert one.mistakes == 0
 
 
@@ -75,7 +75,7 @@ def test_sums_over_images() -> None:
     counts = examined.counts()
     assert (counts["car"]["labelled"], counts["car"]["missed"], counts["car"]["right"]) == (2, 1, 1)
     assert (counts["bus"]["labelled"], counts["bus"]["missed"]) == (1, 1)
-    assert counts["bus"][Kind.OTHER_CLASS.value] == 1
+    assert counts["bus"][BoxKind.OTHER_CLASS.value] == 1
     assert examined.confusions() == {("bus", "car"): 1}
 
 
@@ -96,7 +96,7 @@ def test_right_and_wrong_are_those_of_coco(
     for label in (CAR, BUS):
         kinds = [k for k, known in zip(one.kinds, found.classes, strict=True) if known == label]
         right, wrong, count = coco[label].counts(level=0)
-        assert kinds.count(Kind.RIGHT) == right
+        assert kinds.count(BoxKind.RIGHT) == right
         assert sum(kind in MISTAKES for kind in kinds) == wrong
         assert int(one.missed[truth.classes == label].sum()) == count - right
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,8 +13,13 @@ import pytest
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.core.inference import HeadTensors
 from perception_nodes.evaluation import models as bench
-from perception_nodes.evaluation.models import Disagreement, ModelsBench, agreement, result_table
-from perception_nodes.evaluation.models_report import picture, render
+from perception_nodes.evaluation.models import (
+    Disagreement,
+    ModelsBench,
+    result_table,
+    smallest_cosine,
+)
+from perception_nodes.evaluation.models_report import pareto_picture, render
 from perception_nodes.evaluation.pareto import Point, front_of
 from perception_nodes.evaluation.pareto_chart import pareto_svg
 from perception_nodes.evaluation.roofline import network_facts
@@ -43,7 +49,7 @@ def test_a_child_beside_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first["roofline_share"] > 0
     page = render(result)
     assert "times as fast as its parent road-n" in page
-    svg = picture(result)
+    svg = pareto_picture(result)
     assert svg in page
     ElementTree.fromstring(svg)
 
@@ -78,7 +84,7 @@ def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
         return "ALL" if "dense" in model.name else "AVX512_CORE_FP16"
 
     monkeypatch.setattr(bench, "faster_instructions", faster)
-    monkeypatch.setattr(bench, "agreement", lambda *_: None)
+    monkeypatch.setattr(bench, "smallest_cosine", lambda *_: None)
     monkeypatch.setattr(bench, "RATE_HZ", 1000.0)
     monkeypatch.setenv(VARIABLE, "")  # so that what is set is taken back
     monkeypatch.delenv(VARIABLE)
@@ -131,14 +137,14 @@ def test_a_network_that_runtimes_see_differently_is_not_timed(
 ) -> None:
     monkeypatch.setattr(bench, "MIN_COSINE", 1.1)
     with pytest.raises(Disagreement, match="differ, cosine 0.9"):
-        agreement(load_model("road-n"))
+        smallest_cosine(load_model("road-n"))
 
 
 @pytest.mark.parametrize("name", ["road-n", "road-s", "road-xs", "plain-s", "road-m"])
 def test_the_runtimes_of_the_graph_agree_on_every_network_of_ours(name: str) -> None:
     """LiteRT ends at logits of 8, where the others go on; no score can tell."""
     model = load_model(name)
-    found = agreement(model, [runtime_for(AUTO, model)])
+    found = smallest_cosine(model, [runtime_for(AUTO, model)])
     assert found is not None
     assert found > 0.99
 
@@ -156,20 +162,16 @@ def test_outputs_of_zeros_are_the_same_only_as_zeros(
             boxes, scores = (np.full((1, 4, 2), value, np.float32) for value in values)
             self._heads = HeadTensors([boxes], [scores])
 
-        def load(self, model: object) -> None: ...
-
-        def close(self) -> None: ...
-
         def infer(self, picture: object) -> HeadTensors:
             return self._heads
 
     seen = {"openvino": (0.0, 0.0), "onnxruntime": theirs}
-    monkeypatch.setattr(bench, "open_backend", lambda name, settings: Fake(seen[name]))
+    monkeypatch.setattr(bench, "open_model", lambda name, model: nullcontext(Fake(seen[name])))
     if cosine is None:
         with pytest.raises(Disagreement, match=r"cosine 0\.0000"):
-            agreement(load_model("road-n"))
+            smallest_cosine(load_model("road-n"))
     else:
-        assert agreement(load_model("road-n")) == cosine
+        assert smallest_cosine(load_model("road-n")) == cosine
 
 
 def test_the_graph_tells_the_cost() -> None:

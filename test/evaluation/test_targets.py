@@ -7,7 +7,7 @@ import pytest
 
 from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation import targets
-from perception_nodes.evaluation.targets import Target, read_target, usual_targets
+from perception_nodes.evaluation.targets import TimingTarget, read_target, usual_targets
 from perception_nodes.networks.openvino_core import VARIABLE, WITHOUT_TILES
 from perception_nodes.system import processes
 
@@ -22,12 +22,12 @@ def flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_instructions_that_the_processor_lacks_are_refused(flags: Path) -> None:
-    assert read_target("openvino:AVX2") == Target("openvino", "AVX2")
+    assert read_target("openvino:AVX2") == TimingTarget("openvino", "AVX2")
     for name, flag in (("ALL", "amx_int8"), ("AVX512_CORE_VNNI", "avx512_vnni")):
         with pytest.raises(BackendError, match=f"openvino:{name} needs a processor with {flag}"):
             read_target(f"openvino:{name}")
     flags.write_text("flags : fpu avx2 amx_int8\n")
-    assert read_target("openvino:ALL") == Target("openvino", "ALL")
+    assert read_target("openvino:ALL") == TimingTarget("openvino", "ALL")
 
 
 def test_usual_targets_are_those_of_the_processor(flags: Path) -> None:

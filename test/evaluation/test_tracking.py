@@ -5,7 +5,7 @@ import pytest
 
 from perception_nodes.evaluation import tracked_drives
 from perception_nodes.evaluation.tracked_drives import GENERATED, TracksError, generated, read_mot
-from perception_nodes.evaluation.tracking import evaluate
+from perception_nodes.evaluation.tracking import evaluate_tracks
 
 SECONDS = 8.0
 
@@ -39,7 +39,7 @@ def test_a_generated_drive_is_the_same_each_time_and_has_its_trouble(name):
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_predictions_are_nearer_to_the_truth_than_what_they_are_made_of(name):
-    result = evaluate(generated(name, 20, 20.0))
+    result = evaluate_tracks(generated(name, 20, 20.0))
     errors = result["error_px"]
     assert errors["predicted"] < errors["capture"] < errors["detections"]
     assert 0.9 < result["within_2_sigma"] <= 1
@@ -52,7 +52,7 @@ def test_a_sequence_of_motchallenge(tmp_path):
     assert drive.frames[1].stamp_ns - drive.frames[0].stamp_ns == 100_000_000
     assert drive.frames[0].truth.ids.tolist() == [1, 2]
     assert drive.frames[0].truth.boxes[0].tolist() == [100, 50, 140, 130]
-    result = evaluate(drive)
+    result = evaluate_tracks(drive)
     assert result["switches"] == 0 and "error_px" not in result
     assert result["idf1"] == pytest.approx(
         100 * 2 * 38 / 78, abs=0.01
