@@ -23,7 +23,7 @@ from perception_nodes.networks.model import Model, ModelRefused, load_model
 from perception_nodes.system.files import write_whole
 
 MIN_AGREEMENT = 0.8
-"""Of the same network in 8 bits and in float."""
+"""Least agreement of a network in 8 bits with itself in float."""
 
 
 @dataclass(frozen=True)

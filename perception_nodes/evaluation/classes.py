@@ -38,7 +38,7 @@ class ClassLoss:
 def class_losses(
     classes: Sequence[str], before: Sequence[Evaluation], now: Sequence[Evaluation]
 ) -> list[ClassLoss]:
-    """Compare class by class, over the sets that label it; one that has only its kind is left out.
+    """Compare each class over the sets that label it; a class that one side lacks is left out.
 
     Args:
         classes: the model's, which the sets' are named by.

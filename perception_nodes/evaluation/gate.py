@@ -9,7 +9,7 @@ model need not detect all that its parent does.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -34,7 +34,7 @@ from perception_nodes.networks.model import Model, ModelError, load_model
 MIN_OBJECTS = 20
 """Least number of sure objects of model and reference together; a share of fewer says nothing."""
 MIN_MAP50_95 = 0.01
-"""On a set: where neither model finds as much, nothing tells what is lost."""
+"""Least mAP50-95 on a set of the better of two models: below it a loss cannot be measured."""
 REFERENCES = ("golden", "onnxruntime", "openvino")
 """Runtimes to compare another one with, the best first."""
 BLAME = ("runtime", "model", "frames")
@@ -45,6 +45,10 @@ REMEDIES = {
     "runtime": "the runtime does not compute what the file says: take another version of it, or "
     "another --backend",
 }
+
+
+Fault = Literal["", "model", "runtime", "frames"]
+_NO_FAULT: Fault = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class GateCheck:
     value: float
     limit: float
     refusal: str = ""
-    at_fault: Literal["", "model", "runtime", "frames"] = ""
+    at_fault: Fault = ""
 
 
 @dataclass
@@ -266,28 +270,25 @@ def check_agreement(
         found: agreement of the two.
         least: least share of the sure objects that both must detect.
     """
-    objects = found.reference + found.other
-    measure = f"share seen by both of {objects} objects on {frames} frames"
-    check = GateCheck(reference, measure, round(found.share, 4), least)
+    objects, refusal, at_fault = found.reference + found.other, "", _NO_FAULT
     said = (
         f"on {frames} frames {model} is sure of {found.other} objects, {reference} of "
         f"{found.reference}"
     )
     if objects < MIN_OBJECTS:
-        return replace(
-            check,
-            refusal=f"too few objects to compare: {said}, so it cannot be judged; {MIN_OBJECTS} "
-            "are needed in all: give more --frames, or frames of traffic with --bag or --images",
-            at_fault="frames",
+        at_fault = "frames"
+        refusal = (
+            f"too few objects to compare: {said}, so it cannot be judged; {MIN_OBJECTS} "
+            "are needed in all: give more --frames, or frames of traffic with --bag or --images"
         )
-    if found.share < least:
-        return replace(
-            check,
-            refusal=f"{said}; of all these both see {found.share:.0%}, {least:.0%} are wanted; "
-            + REMEDIES[judged],
-            at_fault=judged,
+    elif found.share < least:
+        at_fault = judged
+        refusal = (
+            f"{said}; of all these both see {found.share:.0%}, {least:.0%} are wanted; "
+            + REMEDIES[judged]
         )
-    return check
+    measure = f"share seen by both of {objects} objects on {frames} frames"
+    return GateCheck(reference, measure, round(found.share, 4), least, refusal, at_fault)
 
 
 def check_accuracy(
@@ -332,24 +333,21 @@ def check_loss(
         most: largest loss allowed, as a mean over the sets.
     """
     old, new = (float(np.mean(values)) for values in (before, now))
-    loss = round(old - new, 5)
-    check = GateCheck(reference, f"mAP50-95 lost on {data}", loss, most)
+    loss, refusal, at_fault = round(old - new, 5), "", _NO_FAULT
     found = min(map(max, zip(before, now, strict=True)))
     if found < MIN_MAP50_95:
-        return replace(
-            check,
-            refusal=f"{reference} and {model} have mAP50-95 of {found:.4f} at most on a set of "
-            f"{data}, so nothing tells what is lost there; give sets of what they detect",
-            at_fault="frames",
+        at_fault = "frames"
+        refusal = (
+            f"{reference} and {model} have mAP50-95 of {found:.4f} at most on a set of "
+            f"{data}, so nothing tells what is lost there; give sets of what they detect"
         )
-    if loss <= most:
-        return check
-    return replace(
-        check,
-        refusal=f"{model} has mAP50-95 {new:.4f} on {data}, {loss:.4f} below {reference}; {most:g} "
-        f"may be lost; {REMEDIES['model']}",
-        at_fault="model",
-    )
+    elif loss > most:
+        at_fault = "model"
+        refusal = (
+            f"{model} has mAP50-95 {new:.4f} on {data}, {loss:.4f} below {reference}; {most:g} "
+            f"may be lost; {REMEDIES['model']}"
+        )
+    return GateCheck(reference, f"mAP50-95 lost on {data}", loss, most, refusal, at_fault)
 
 
 def check_classes(
@@ -367,19 +365,18 @@ def check_classes(
     for one in losses:
         if one.objects < MIN_CLASS_OBJECTS:
             continue
-        data = ", ".join(one.data)
-        measure = f"AP50 or recall of {one.name} lost, {one.objects} objects on {data}"
-        check = GateCheck(reference, measure, round(one.loss, 5), most)
+        data, refusal = ", ".join(one.data), ""
         if one.loss > most:
-            check = replace(
-                check,
-                refusal=f"{model} loses {one.name}: of {one.objects} objects on {data} it reports "
+            refusal = (
+                f"{model} loses {one.name}: of {one.objects} objects on {data} it reports "
                 f"{one.recall[1]:.0%}, {reference} {one.recall[0]:.0%}; AP50 is {one.map50[1]:.3f} "
                 f"after {one.map50[0]:.3f}, and {most:g} may be lost of either; train on more "
-                "images of that class, or prune less",
-                at_fault="model",
+                "images of that class, or prune less"
             )
-        checks.append(check)
+        measure = f"AP50 or recall of {one.name} lost, {one.objects} objects on {data}"
+        at_fault: Fault = "model" if refusal else ""
+        loss = round(one.loss, 5)
+        checks.append(GateCheck(reference, measure, loss, most, refusal, at_fault))
     return checks
 
 

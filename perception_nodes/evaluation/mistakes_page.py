@@ -12,7 +12,7 @@ from perception_nodes.report import page
 MAX_WIDTH_PX = 640
 JPEG_QUALITY = 80
 CONFUSIONS = 8
-"""The most frequent ones of a set that the page tells."""
+"""Number of confusions of a set on the page, the most frequent first."""
 
 
 def render(model: Model, score_threshold: float, sets: Sequence[Examined], frames: int) -> str:
@@ -95,7 +95,7 @@ def _tone(kind: BoxKind) -> str:
 
 
 def _box(corners: Any, tone: str, label: str, text: str) -> dict[str, Any]:
-    """A box of the page: what is written at it, and what is said when it is pointed at."""
+    """A box on the page, with its label and the text that the pointer shows."""
     left, top, right, bottom = (round(float(value), 1) for value in corners)
     size = {"width": round(right - left, 1), "height": round(bottom - top, 1)}
     return {"x": left, "y": top, **size, "tone": tone, "label": label, "text": text}

@@ -16,9 +16,9 @@ from perception_nodes.report import page
 from perception_nodes.report.page import NO_VALUE, shown
 
 SELDOM = 0.5
-"""A smaller share, of a class that is reported or of reports that are right, is a weakness."""
+"""A recall or precision below this share is a weakness."""
 MIN_DARK_OBJECTS = 100
-"""Fewer, over all classes, say nothing of nights."""
+"""Least number of objects on dark images, over all classes, to judge a model at night."""
 FRAME_WIDTH, FRAME_HEIGHT = 1920, 1080
 """Size in pixels of the camera frames that heights are converted to."""
 TONES = {

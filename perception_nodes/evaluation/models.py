@@ -335,7 +335,7 @@ def _outputs(model: Model, name: str) -> list[NDArray[np.float64]]:
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Of two outputs; 1 if both are all zeros, as of a head with NMS inside, and 0 if one is."""
+    """Cosine of two outputs; 1 if both are zeros, as with NMS inside the network; 0 if one is."""
     norms = np.linalg.norm(a), np.linalg.norm(b)
     if not all(norms):
         return float(not any(norms))

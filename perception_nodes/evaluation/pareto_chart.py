@@ -21,7 +21,7 @@ DARK = {INK: "#e6edf3", SOFT: "#9aa4b2", LINE: "#30363d", FRONT: "#3fb950", HALO
 """The colours in a dark browser."""
 STEPS_OF_A_LINE = 80
 OFFSETS = [(dx, dy) for dy in (0, 14, -14, 28, -28, 42, -42) for dx in (11, -11, 0) if dx or dy]
-"""Of a name from its dot, in points, in the order in which they are tried."""
+"""Candidate label offsets in points, preferred first."""
 Place = tuple[float, float]
 """Latency and accuracy."""
 

@@ -13,7 +13,7 @@ from perception_nodes.networks.model import Model
 from perception_nodes.networks.openvino_core import core
 
 ACTIVATIONS = {"HSwish": "hardswish", "Swish": "silu", "Sigmoid": "silu", "Relu": "relu"}
-"""By the runtime's operation. It reads SiLU from ONNX as a sigmoid and a product."""
+"""Activation by the operation of OpenVINO, which reads SiLU as a sigmoid and a product."""
 ROOF_CHANNELS, ROOF_SIZE_PX = 256, 64
 
 

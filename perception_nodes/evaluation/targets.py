@@ -35,15 +35,15 @@ VARIANTS = {
     "openvino": ("", "AVX2", "AVX512_CORE_VNNI", "AVX512_CORE_FP16", "ALL"),
     "fpga": ("512", "1024"),
 }
-"""By backend: instructions (`ONEDNN_MAX_CPU_ISA`), or the multipliers of an engine; of OpenVINO ""
-is all instructions but matrix tiles."""
+"""Variants by backend: instructions (`ONEDNN_MAX_CPU_ISA`), or the multipliers of an engine. For
+OpenVINO "" means all instructions but matrix tiles."""
 FLAGS = {
     "AVX2": "avx2",
     "AVX512_CORE_VNNI": "avx512_vnni",
     "AVX512_CORE_FP16": "avx512_fp16",
     WITH_TILES: "amx_int8",
 }
-"""What the processor must have for a variant; without it other instructions would have its name."""
+"""Processor flag that a variant needs; without it, others would be timed under its name."""
 ENGINES = {"512": Geometry(2, 64, 28672, 250.0), "1024": Geometry(4, 64, 28672, 250.0)}
 
 T = TypeVar("T")

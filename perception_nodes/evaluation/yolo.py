@@ -20,7 +20,7 @@ from perception_nodes.evaluation.labels import DataError, LabelledImage
 ROUNDING = 1e-4
 """How far a coordinate may be outside the image: labels are written with few digits."""
 MOST_CLASSES = 1_000_000
-"""The largest class number where no names say it: more is no class."""
+"""Largest class number that is accepted where there are no names."""
 NO_BOX = re.compile(r"\s*\d+(\s+0(\.0*)?){4}\s*")
 """A line of zeros behind a class, which some tools write for an object without a box."""
 _MARKS = ("classes.txt", "data.yaml")

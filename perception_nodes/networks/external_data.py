@@ -25,7 +25,7 @@ def file_outside(content: bytes) -> str:
 
 
 def named_outside(network: Any) -> str:
-    """The same of a network that is parsed already, an `onnx.ModelProto`."""
+    """Name of that file for a parsed network, an `onnx.ModelProto`."""
     from onnx import TensorProto
 
     for tensor in _messages(network, TensorProto):

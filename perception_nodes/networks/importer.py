@@ -1,4 +1,4 @@
-"""From a file of another exporter to a model folder."""
+"""Imports a detector: reads its file, recognises its head, and writes a model folder."""
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence

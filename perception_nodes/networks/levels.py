@@ -1,4 +1,4 @@
-"""The raw head inside an Ultralytics export: the network ends there, and `LevelsDecoder` goes on.
+"""Finds the raw head inside an Ultralytics export, where the imported network ends.
 
 Only the boxes of objects are then decoded, instead of those of all cells, and quantization sees
 convolutions alone.
@@ -22,7 +22,7 @@ SAME_SCORE = 1e-2
 """Largest difference of a probability, as a share of it: those of a picture without objects are all
 near zero."""
 EXACT = 1e-6
-"""The same, absolute: ONNX Runtime computes a sigmoid to about 1.4e-7."""
+"""Largest absolute difference of a probability: ONNX Runtime computes a sigmoid to about 1.4e-7."""
 
 
 def find_levels(

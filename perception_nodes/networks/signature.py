@@ -1,4 +1,4 @@
-"""Signatures of models: whose they are, beside the hashes that tell what they are.
+"""Signs models and verifies signatures: a hash says what a model is, a signature whose it is.
 
 Ed25519 (RFC 8032) over the bytes of `model.yaml`, which holds the hash of every other file. Keys
 are PEM files as OpenSSL's; the signature is a line of base64 in `model.yaml.sig`.

@@ -25,13 +25,13 @@ JUDGED = frozenset(
         "weights bsd 3 clause, images of imagenet for non commercial research",
     }
 )
-"""What detectors under permissive licences began with. That the weights are no copy of the images
-is a judgement, which docs/models.md tells of; as `_plain` writes them, and in no other wording."""
+"""Terms of weights that detectors under permissive licences started from, as `_plain` writes them.
+That weights are no copy of the images is a judgement, which docs/models.md explains."""
 COPYLEFT = re.compile(r"(gnu )?[al]?gpl[ v]*[\d.]*( only| or later|\+)?|cc by sa [\d.]+")
 NOTES = re.compile(r"\((started from Ultralytics weights|https?://[^()\s]*)\)")
-"""What is known to restrict nothing."""
+"""Remarks in a licence that are known to restrict nothing."""
 UNSTATED = ("unknown", "not stated")
-"""What a licence that nobody has said begins with."""
+"""First words of a licence that nobody has stated."""
 
 
 class Terms(IntEnum):

@@ -19,15 +19,15 @@ OpenModel = Callable[[str, Model], AbstractContextManager[InferenceBackend]]
 """Opens a runtime by its name with a model loaded, and closes it at the end."""
 RUNTIMES = ("onnxruntime", "openvino")
 MAX_DIFFERENCE = {False: 0.02, True: 0.3}
-"""Between two runtimes, of a float network and of an 8-bit one, as a share of the largest score and
-of an object's size."""
+"""Largest difference between two runtimes, by whether the network has 8 bits. It is a share of the
+largest score, or of an object's size."""
 MIN_SCALE = {False: 1e-3, True: 0.1}
-"""The same for the largest score: a share of less than this says nothing."""
+"""Least score, by whether the network has 8 bits, that a difference is a share of."""
 EVERYTHING = DecodeSettings(score_threshold=1e-9, iou_threshold=1.0)
 BEST = 10
-"""Objects whose boxes are compared, of the hundred best of a picture."""
+"""Number of best objects of a picture whose boxes are compared."""
 TIED = 1e-3
-"""Scores that differ by a smaller share are the same."""
+"""Scores that differ by a smaller share count as equal."""
 MIN_SIZE = 8.0
 """Pixels: smaller boxes are those of noise."""
 NEAR_PX = 2.0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.contract import open_model
 from perception_nodes.evaluation.agreement import agreement, detect
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import parent_of
@@ -17,12 +17,8 @@ EIGHT_BITS = ["open-n", "open-s"]
 
 
 def objects(model, runtime, frames):
-    backend = open_backend(runtime, BackendSettings())
-    backend.load(model)
-    try:
+    with open_model(runtime, model) as backend:
         return detect(model, backend, frames)
-    finally:
-        backend.close()
 
 
 def forbidden(model: Model) -> list[tuple[str, str]]:
