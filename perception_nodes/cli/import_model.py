@@ -1,11 +1,12 @@
 """`perception model import`: a detector of another exporter becomes a model folder."""
 
+import importlib
 import json
 import math
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -145,21 +146,14 @@ def import_command(
 
     Example: perception model import yolox_nano.onnx --name nano --license Apache-2.0
     """
-    try:
-        from perception_nodes.evaluation.model_import import ModelImport, import_facts
-        from perception_nodes.networks.importer import ImportOptions
-    except ImportError as error:
-        raise SettingsError(
-            f"import needs a package that is not installed ({error}); install it with: pip install "
-            "onnx onnxruntime openvino"
-        ) from error
+    tool = _import_tool()
     check_folder(out, "--out")
     for option, given in (("--data", data), ("--frames-license", frames_license)):
         if given and not int8:
             raise SettingsError(f"{option} is for --int8; give it too")
     if data:
         require_pycocotools()
-    options = ImportOptions(
+    options = tool.ImportOptions(
         head, _size(size), _names("--classes", classes), _names("--keep", keep),
         _one_of("--color", color, ("RGB", "BGR")),
         _channels("--mean", mean), _channels("--std", std),
@@ -167,20 +161,31 @@ def import_command(
     )  # fmt: skip
     margins = Margins(min_agreement, loss=max_loss, class_loss=max_class_loss)
     sets, name = read_sets(data or [], root), name or file.stem
-    work = ModelImport(
+    work = tool.ModelImport(
         file, name, out, options, bag or [], images or [], frames, int8, sets, margins,
         frames_license, progress_bar, say,
     )  # fmt: skip
     with explained(out, "--out", "folder"), refusals():
         model, recognised, checks = work.run()
     if as_json:
-        print(json.dumps(import_facts(model, recognised, checks), indent=2))
+        print(json.dumps(tool.import_facts(model, recognised, checks), indent=2))
         return
     for check in checks:
         say(f"{check.measure}: {check.value:g}, with {check.reference}")
     if not (bag or images):
         say(f"{name} has not been tried on any frame: --bag or --images would show what it finds")
     say(f"Written to {out / name}; try it: perception replay bags/sample --model {out / name}")
+
+
+def _import_tool() -> Any:
+    """The module that imports; not every installation has the packages that it needs."""
+    try:
+        return importlib.import_module("perception_nodes.evaluation.model_import")
+    except ImportError as error:
+        raise SettingsError(
+            f"import needs a package that is not installed ({error}); install it with: pip install "
+            "onnx onnxruntime openvino"
+        ) from error
 
 
 def _size(text: str) -> tuple[int, int] | None:

@@ -26,17 +26,23 @@ def seen(*objects: tuple[tuple[float, ...], float, int]) -> list[Detections]:
     ]
 
 
-def test_the_same_objects_agree() -> None:
-    found = agreement(seen((BOX, 0.9, CAR)), seen((BOX, 0.8, CAR)))
-    assert found == Agreement(1, 1, 2) and found.share == 1
+UNSURE = SURE_SCORE - 0.02
 
 
-def test_one_that_sees_nothing_agrees_in_nothing() -> None:
-    assert agreement(seen((BOX, 0.9, CAR)), seen()) == Agreement(1, 0, 0)
-
-
-def test_nothing_on_either_side_is_no_agreement() -> None:
-    assert agreement(seen(), seen()).share == 0
+@pytest.mark.parametrize(
+    ("one", "other", "found", "share"),
+    [
+        (seen((BOX, 0.9, CAR)), seen((BOX, 0.8, CAR)), Agreement(1, 1, 2), 1),
+        (seen((BOX, 0.9, CAR)), seen(), Agreement(1, 0, 0), 0),
+        (seen(), seen(), Agreement(0, 0, 0), 0),
+        # An unsure object is not asked for, but may be the partner of another one.
+        (seen((BOX, 0.9, CAR)), seen((BOX, UNSURE, CAR)), Agreement(1, 0, 1), 1),
+        (seen((BOX, UNSURE, CAR)), seen(), Agreement(0, 0, 0), 0),
+    ],
+)
+def test_sure_objects_are_shared_or_not(one, other, found, share) -> None:
+    compared = agreement(one, other)
+    assert (compared, compared.share) == (found, share)
 
 
 def test_one_that_sees_objects_everywhere_does_not_agree() -> None:
@@ -58,12 +64,6 @@ def test_the_same_object_is_of_one_class_and_in_one_place(
     other: tuple[tuple[float, ...], float, int], shared: int
 ) -> None:
     assert agreement(seen((BOX, 0.9, CAR)), seen(other)).shared == shared
-
-
-def test_an_unsure_object_is_not_asked_for_but_may_be_the_others_partner() -> None:
-    unsure = SURE_SCORE - 0.02
-    assert agreement(seen((BOX, 0.9, CAR)), seen((BOX, unsure, CAR))) == Agreement(1, 0, 1)
-    assert agreement(seen((BOX, unsure, CAR)), seen()) == Agreement(0, 0, 0)
 
 
 def test_classes_are_compared_by_name() -> None:
