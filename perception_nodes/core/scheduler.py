@@ -170,11 +170,11 @@ def _soonest(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> lis
         # A first call for several may begin when another frame has come.
         starts_ns = {now_ns, *(f.release_ns for f in frames if f.release_ns < now_ns + costs[0])}
         found += [_calls(order, at_ns, costs) for order in orders for at_ns in starts_ns]
-    return min(
-        filter(None, found),
-        key=lambda calls: sum(call.end_ns * len(call.frames) for call in calls),
-        default=[],
-    )
+    return min(filter(None, found), key=_sum_of_ends_ns, default=[])
+
+
+def _sum_of_ends_ns(calls: Sequence[_Call]) -> int:
+    return sum(call.end_ns * len(call.frames) for call in calls)
 
 
 def _calls(order: Sequence[_Frame], end_ns: int, costs: Sequence[int]) -> list[_Call]:
