@@ -158,7 +158,7 @@ class Trainer:
             raise CompressionError(f"the loss became {total.item()} at step {self.step}")
         nn.utils.clip_grad_norm_(self.model.parameters(), GREATEST_NORM)
         self._optimizer.step()
-        update_average(self.average, self.model, self.step)
+        update_average(self.average, self.model, self.step - self._warmed_from)
         self.step += 1
         return {name: float(value.detach()) for name, value in found.items()}
 
@@ -191,10 +191,13 @@ class Trainer:
         Raises:
             CompressionError: the data cannot be used, or the loss is no longer a number.
         """
-        frames = self.recipe.frames()
+        frames, begin = self.recipe.frames(), 0
         for stage in self.recipe.stages:
+            if self.step == begin:  # what learns anew is warmed up, and averaged from here on
+                self._warmed_from = begin
             if self.step < stage.until and not until():
                 self._run_stage(stage, frames, report, until)
+            begin = stage.until
         self.save()
 
     def _run_stage(
