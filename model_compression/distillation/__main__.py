@@ -49,14 +49,10 @@ def train(recipe: Path, run: Path, start: Path | None = None) -> None:
 def write_checkpoint(run: Path, file: Path) -> None:
     """Write the averaged weights of a run, what a new run can start from."""
     saved = torch.load(run / STATE, map_location="cpu", weights_only=True)
-    kept = {"model": saved["average"], "average": saved["average"]}
-    small: dict[str, Any] = {
-        # Only weights: variances may be beyond half precision's range.
-        part: {name: v.half() if v.ndim > 1 else v for name, v in values.items()}
-        for part, values in kept.items()
-    }
+    # Only weights: variances may be beyond half precision's range.
+    average = {k: v.half() if v.ndim > 1 else v for k, v in saved["average"].items()}
     partial = file.with_suffix(".partial")
-    torch.save({"step": saved["step"], **small}, partial)
+    torch.save({"step": saved["step"], "model": average, "average": average}, partial)
     partial.rename(file)
 
 

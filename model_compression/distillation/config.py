@@ -80,9 +80,7 @@ class Recipe(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=5e-4, ge=0)
     features: float = Field(default=1.0, ge=0, description="weight of the teacher's maps")
-    weight_bits: int = Field(
-        default=7, ge=4, le=8, description="that weights are rounded to in the decay"
-    )
+    weight_bits: int = Field(default=7, ge=4, le=8, description="of an 8-bit model's weights")
     seed: int = 0
 
     def frames(self) -> list[Frame]:
