@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 import yaml
 
@@ -38,6 +39,7 @@ from model_compression.distillation.training import STATE, Trainer, rate
 from model_compression.distillation.views import Frame, Known, Pool, View, draw_view
 from model_compression.distillation.weather import EFFECTS, worsen
 from model_compression.errors import CompressionError
+from model_compression.frames import letterboxed
 from model_compression.labels import CLASSES, Labels
 from model_compression.model import count_gmac
 from perception_nodes.networks.model import load_model
@@ -322,6 +324,12 @@ def test_a_checkpoint_becomes_a_model(tmp_path, views, monkeypatch):
     monkeypatch.setattr(folders_module, "original_of", lambda recipe: Tiny())
     folders = write_folders(given, tmp_path / STATE, "tiny", (128, 96), tmp_path / "models", 1)
     assert [folder.name for folder in folders] == ["tiny-float", "tiny"]
+    frame = letterboxed([tmp_path / "0.jpg"], (128, 96))
+    frame = {"image": next(frame)[1][None]}
+    files = [onnxruntime.InferenceSession(next(one.glob(f"*.{kind}.onnx")))
+             for one, kind in zip(folders, ("float", "u8"), strict=True)]  # fmt: skip
+    for exact, rounded in zip(*(file.run(None, frame) for file in files), strict=True):
+        assert np.corrcoef(exact.ravel(), rounded.ravel())[0, 1] > 0.9
     model = load_model(str(folders[1]))
     assert list(model.classes) == list(CLASSES)
     assert (model.input.width, model.input.height) == (128, 96)
