@@ -174,6 +174,8 @@ class VideoSource:
     def _live(self, video: VideoInput) -> Iterator[Arrived]:
         clock, tick_ns = StreamClock(), video.stream.time_base * 1_000_000_000
         for pictures, arrived_ns, has_gap in video.live_pictures():
+            if self._stop.is_set():  # a stream may go on without a picture
+                return
             if has_gap:
                 self._losses.expect_gap()
             for picture in pictures:

@@ -3,12 +3,13 @@
 import socket
 import threading
 import time
+from contextlib import suppress
 from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from videos import TURNS, bright_edge, hurt, write_turned, write_video
+from videos import KEY_EVERY, TURNS, bright_edge, hurt, packets, write_turned, write_video
 from viewer import Viewer
 
 from perception_nodes.cameras import camera_feed, video_source
@@ -162,6 +163,28 @@ def test_a_stream_without_times_is_dated_by_its_arrival(
     viewer.take(20)
     assert viewer.told[0].endswith("stamps are of arrival")
     assert (steps_ms(viewer.found) == 1000 * np.diff([seen.number for seen in viewer.found])).all()
+
+
+def test_a_stream_that_gives_no_picture_can_be_closed(join):
+    key, *others = packets("h264")[:KEY_EVERY]
+
+    def send():
+        with suppress(OSError), listener.accept()[0] as client:  # until the other end closes it
+            client.sendall(key)
+            while True:
+                client.sendall(b"".join(others))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        viewer = film(join, f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+        viewer.until(lambda: viewer.told)
+        closing = threading.Thread(target=viewer.feed.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        assert not closing.is_alive() and not viewer.found
+        sender.join()
 
 
 @pytest.mark.parametrize(("degrees", "bright"), TURNS.items())
