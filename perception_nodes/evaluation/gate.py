@@ -341,7 +341,7 @@ def check_loss(
             f"{reference} and {model} have mAP50-95 of {found:.4f} at most on a set of "
             f"{data}, so nothing tells what is lost there; give sets of what they detect"
         )
-    elif loss > most:
+    elif not loss <= most:  # refuses NaN too
         at_fault = "model"
         refusal = (
             f"{model} has mAP50-95 {new:.4f} on {data}, {loss:.4f} below {reference}; {most:g} "

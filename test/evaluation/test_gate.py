@@ -50,6 +50,10 @@ def test_a_loss_is_the_mean_over_the_sets(now: list[float], at_fault: str) -> No
     assert check.value == pytest.approx(0.48 - sum(now) / 2)
 
 
+def test_an_accuracy_that_is_no_number_is_refused() -> None:
+    assert check_loss("parent", "m", "a", [0.45], [float("nan")], 0.03).refusal
+
+
 def test_a_set_on_which_the_reference_finds_nothing_proves_nothing() -> None:
     check = check_loss("parent", "m", "a, b", [0.5, 0.004], [0.5, 0.004], 0.03)
     assert check.at_fault == "frames"
