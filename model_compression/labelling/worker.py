@@ -72,6 +72,7 @@ class Worker:
     def label(self, frame: Frame) -> bool:
         """Write the labels of a frame; say whether it may be learned from at all."""
         if self._held_out.has(frame.pixels(self._data)):
+            frame.file(self._out).unlink(missing_ok=True)  # of a time when it was not held back
             return False
         _, size_px, objects = self.see(frame)
         found = {

@@ -19,6 +19,7 @@ from model_compression.labelling.held_out import HeldOut
 from model_compression.labelling.kinds import Votes, vote
 from model_compression.labelling.labeller import Probable, decide, probable
 from model_compression.labelling.recipe import ImageSet, Labeller, Recipe, read_recipe
+from model_compression.labelling.worker import Worker
 from model_compression.labels import CLASSES
 
 SIZE_PX = (200, 100)
@@ -215,6 +216,16 @@ def test_frames_that_are_held_back_are_known_mirrored_too(tmp_path):
     held_out = HeldOut.read([tmp_path / "a.png"])
     assert held_out.has(cv2.resize(cv2.flip(shown[0], 1), (320, 180)))
     assert not held_out.has(shown[1])
+
+
+def test_labels_of_what_is_now_held_back_are_removed(tmp_path):
+    picture = tmp_path / FRAME.image
+    picture.parent.mkdir(parents=True)
+    cv2.imwrite(str(picture), np.arange(3 * 90 * 160, dtype=np.uint8).reshape(90, 160, 3))
+    FRAME.file(tmp_path).write_text("{}")
+    held_out = HeldOut.read([picture])
+    assert not Worker(recipe(image_set()), tmp_path, tmp_path, {}, held_out).label(FRAME)
+    assert not FRAME.file(tmp_path).exists()
 
 
 @pytest.mark.parametrize(
