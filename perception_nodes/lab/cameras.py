@@ -149,7 +149,7 @@ class Filmed:
         self.costs: dict[str, float] = {}
 
     def __call__(self, graph: Supervisor, over: threading.Event) -> bool:
-        """Wait for the graph, film, and end the run."""
+        """Wait for the graph, film, and end the run; False if it was over before."""
         width, height = map(int, self._setup.size.split("x"))
         endpoint = Endpoint("bench_cameras")
         try:
@@ -170,9 +170,11 @@ class Filmed:
             end_s = time.monotonic() + SETTLE_S
             while time.monotonic() < end_s and not over.wait(0.05):
                 self._hear()
+            if over.is_set():
+                return False
             for run in self.runs.values():
                 run.sent, run.warm_up = stamps, set(stamps[:WARM_UP_FRAMES])
-            period_ns = float(np.diff(sent_ns[WARM_UP_FRAMES:]).mean()) if not over.is_set() else 1
+            period_ns = float(np.diff(sent_ns[WARM_UP_FRAMES:]).mean())
             numbers = [(role_of(spec), process.pid) for spec, process in graph.processes]
             memory_mb = sum(sum(held([one], 0.0).memory_mb.values()) for one in numbers)
             self.costs = {

@@ -14,7 +14,14 @@ from perception_nodes.core.frame import FrameStatus
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.lab import cameras
 from perception_nodes.lab.bench import BenchSetup
-from perception_nodes.lab.cameras import NO_OUTCOME, CamerasBench, figures, film, result_table
+from perception_nodes.lab.cameras import (
+    NO_OUTCOME,
+    CamerasBench,
+    Filmed,
+    figures,
+    film,
+    result_table,
+)
 
 SETUP = BenchSetup(20, "64x48", 30, "road-n", "null", 1, 10.0)
 STAMPS = [1_000 * MS + n * 100 * MS for n in range(5)]
@@ -97,6 +104,17 @@ def test_who_is_stopped_films_no_more():
     over.set()
     writer = SimpleNamespace(loan=lambda: pytest.fail("it films"))
     assert film([writer], (4, 6, 3), 50, 20, over, lambda: None) == ([], [])
+
+
+def test_a_run_that_others_have_ended_is_not_ended_in_good_order(monkeypatch):
+    over = threading.Event()
+    over.set()
+    monkeypatch.setattr(cameras, "Endpoint", lambda name: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(cameras, "camera_writer", lambda *_: None)
+    monkeypatch.setattr(cameras.channels, "record_reader", lambda *_: None)
+    filmed = Filmed(SETUP, ["front"])
+    assert not filmed(SimpleNamespace(processes=[]), over), "after Ctrl-C the next run would begin"
+    assert not filmed.costs
 
 
 def test_the_arrangements_differ_in_their_detectors_alone():
