@@ -160,7 +160,7 @@ def constancy(samples: Sequence[Sample]) -> dict[str, Any]:
     descriptors = {name: growth(lambda s, n=name: s.descriptors.get(n, 0)) for name in names}  # type: ignore[misc]
     shared_mb = growth(lambda sample: sample.shared_mb)
     limits = (
-        (memory.values(), GROWTH_LIMIT_MB), (descriptors.values(), 1), ([shared_mb], 1e-9)
+        (memory.values(), GROWTH_LIMIT_MB), (descriptors.values(), 1e-9), ([shared_mb], 1e-9)
     )  # fmt: skip
     grows = any(max(values, default=0.0) >= limit for values, limit in limits)
     state = "growing" if grows else "constant"

@@ -40,10 +40,10 @@ def result(soak_minutes=0.0, samples=(), **runs):
     return bench.result({name: measured(run) for name, run in runs.items()}, samples)
 
 
-def soaked(memory=lambda i: 200.0, pid=lambda i: 7):
+def soaked(memory=lambda i: 200.0, pid=lambda i: 7, files=lambda i: 9):
     name = "detector_node"
     return [
-        Sample(float(i), {name: memory(i)}, {name: 9}, {name: 0.3 * i}, 50.0, {name: pid(i)})
+        Sample(float(i), {name: memory(i)}, {name: files(i)}, {name: 0.3 * i}, 50.0, {name: pid(i)})
         for i in range(400)
     ]
 
@@ -66,6 +66,11 @@ def test_constancy(samples, state):
     assert (found["state"], found["constant"]) == (state, state == "constant")
     if state == "growing":
         assert found["memory_growth_mb"]["detector_node"] == pytest.approx(22.5, rel=0.1)
+
+
+def test_a_descriptor_that_is_open_half_of_the_time_has_grown():
+    found = constancy(soaked(files=lambda i: 9 + (i > 300 and i % 2))[:384])
+    assert (found["descriptor_growth"], found["state"]) == ({"detector_node": 0.5}, "growing")
 
 
 def test_processor_shares_are_those_of_the_steady_state_and_of_each_process_alone():
