@@ -24,7 +24,7 @@ def split_address(text: str) -> tuple[str, int]:
         raise SettingsError(f"{text!r} is not of the form HOST:PORT: {error}") from error
     if not host or parts.netloc != text or text.endswith(":"):
         raise SettingsError(f"{text!r} is not of the form HOST:PORT, or [HOST]:PORT for IPv6")
-    return host, port or PORT
+    return host, PORT if port is None else port
 
 
 def joined_address(host: str, port: int) -> str:
