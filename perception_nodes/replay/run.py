@@ -182,7 +182,6 @@ class _Run:
     def in_lockstep(self) -> tuple[dict[str, Any], ChosenFrames]:
         """Every frame, under simulated time; the pictures are written meanwhile."""
         bare_ns = self._bare([self._loaded.new_input()])
-        begin_s = time.monotonic()
         clock = LockstepClock(self._camera)
         file, chosen = self._folder / RECORDING_FILE, ChosenFrames(0)
         with Recorder(file) as recorder, ExitStack() as stack:
@@ -190,8 +189,7 @@ class _Run:
             if self._options.pictures:
                 pictures = stack.enter_context(self._pictures(recorder))
                 chosen = pictures.chosen
-            self._play(clock, recorder, pictures)
-            wall_s = time.monotonic() - begin_s
+            wall_s = self._play(clock, recorder, pictures)
         bare_ns += self._bare(clock.inputs)
         reports, deadline_ms = self.recording.reports, self._loaded.settings.deadline_ms
         speed = {"frames_per_s": round(len(reports) / max(wall_s, 1e-9), 2)}
@@ -238,14 +236,19 @@ class _Run:
         clock: LockstepClock | RealTimeClock,
         recorder: Recorder,
         pictures: PictureWriter | None,
-    ) -> None:
-        """Loop over the frames; a thread beside inference writes their outcomes."""
+    ) -> float:
+        """Loop over the frames; a thread beside inference writes their outcomes.
+
+        Returns:
+            Seconds from the first frame to the last one written.
+        """
         for type_name in (DETECTIONS, FRAME_REPORT, ANNOTATIONS, COMPRESSED_IMAGE):
             schema_text(type_name)  # takes a while the first time
         if self._options.tracks:
             self.tracks = Followed(recorder, self._loaded.model.classes)
         every = islice(self._drive.frames(), 0, None, self._options.every)
         outcomes, said = clock.outcomes(islice(every, self._options.frames)), self._said()
+        begin_s = time.monotonic()
         with quick_switches(), Behind(BEHIND) as behind, closing(outcomes):
             for done, outcome in enumerate(outcomes, 1):
                 index = outcome.frame.index
@@ -256,6 +259,7 @@ class _Run:
                     self.engine_calls[index] = outcome.engine
                 behind.call(self._write, outcome, recorder, pictures)
                 said(done, self._total)
+        return time.monotonic() - begin_s
 
     def _write(self, outcome: Outcome, recorder: Recorder, pictures: PictureWriter | None) -> None:
         frame, record, found = outcome.frame, outcome.record, outcome.found
