@@ -21,6 +21,7 @@ from perception_nodes.video.packet_decoder import VideoDecoder
 
 LOST_ON_THE_WAY = "lost or pushed out by newer frames on the way here"
 LOST_BY_CAMERA = "lost by the camera or its driver"
+NEWER_IS_WAITING = "a newer frame was waiting before preprocessing"
 
 
 class Intake:
@@ -130,13 +131,13 @@ class Intake:
             if self._video is not None:
                 # Also where a newer frame is waiting, which is drawn on top of this one.
                 image = self._video.decode(image)
-            if superseded:
-                reason = "a newer frame was waiting before preprocessing"
-                self._end(record, FrameStatus.SUPERSEDED, reason)
-                return
-            self._send(record, image, copies, name)
+            if not superseded:
+                self._send(record, image, copies, name)
         except (FrameRejected, TransportError) as error:
             self._end(record, FrameStatus.FAILED, str(error))
+        else:
+            if superseded:
+                self._end(record, FrameStatus.SUPERSEDED, NEWER_IS_WAITING)
 
     def reject(self, reason: str, received_ns: int, stamp_ns: int = 0, frame_id: str = "") -> None:
         """Account for a frame that cannot be read."""

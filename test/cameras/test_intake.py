@@ -8,9 +8,10 @@ from perception_nodes.cameras.frame_numbers import FrameNumbers
 from perception_nodes.cameras.intake import Intake
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.clock import SystemClock
-from perception_nodes.core.frame import MAX_GAP, RecordKind
+from perception_nodes.core.frame import MAX_GAP, ImageView, RecordKind
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.ingest import Ingest
+from perception_nodes.transport.memory import TransportError
 
 
 def test_the_first_frame_of_a_source_misses_nothing():
@@ -108,3 +109,17 @@ def test_video_waits_for_a_key_frame_wherever_packets_may_be_missing():
     taking.take_over(died=False)
     assert interrupted(3, 2)
     assert not interrupted(3, 3)
+
+
+def test_a_superseded_frame_whose_report_cannot_be_sent_gets_no_second_outcome():
+    sent = []
+
+    def no_room(reason):
+        sent.append(reason)
+        raise TransportError("no free slot in shared memory")
+
+    taking = intake(SimpleNamespace(append=no_room))
+    image = ImageView(1, "", 1, 1, "mono8", 1, memoryview(b"\0"))
+    with pytest.raises(TransportError):
+        taking.take(image, 0, 0, superseded=True)
+    assert sent == ["a newer frame was waiting before preprocessing"]
