@@ -94,8 +94,10 @@ class ImageTopic:
         self.read, self.copies = transport.read, transport.copies
         # The first time it takes 40 ms, then 1.
         self._subscribe(reliable=False)
-        self._refuse_overrides()
-        self.close()
+        try:
+            self._refuse_overrides()
+        finally:
+            self.close()
 
     def open(self) -> None:
         """Read from now on."""
