@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from perception_nodes.cameras.credentials import redacted
 from perception_nodes.system.environment import profiles_variable, share_folder
 
 LOST_SHARE = 0.1
@@ -111,7 +112,7 @@ def channel_trouble(camera: str, source: str, senders: int) -> Trouble:
         return Trouble(f"no frame from the camera: {camera!r} is connected, but sends nothing")
     problem = f"shared memory: no process sends frames of the camera {camera!r}"
     if source != "shm":
-        return Trouble(problem, f"messages of camera_node say what became of {source}")
+        return Trouble(problem, f"messages of camera_node say what became of {redacted(source)}")
     command = f"perception camera SOURCE --name {camera}"
     return Trouble(problem, f"start `{command}` in the same ROS domain")
 

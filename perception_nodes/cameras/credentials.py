@@ -10,9 +10,10 @@ from perception_nodes.core.errors import InputError
 
 PLACES = re.compile(
     r"(?P<before>\w+://[^\s/:@]*:)(?P<password>[^\s/]+)(?=@)"
-    r"|(?P<property>\buser-pw\s*=\s*)(?P<value>\"[^\"]*\"|[^\s!\"]+)"
+    r"|(?P<property>\b(?:user-pw|proxy-pw|passphrase)\s*=\s*)(?P<value>\"[^\"]*\"|[^\s!\"]+)"
+    r"|(?P<key>[?&](?i:pass|password|passphrase|passwd|pwd)=)(?P<secret>[^\s&#!\"]+)"
 )
-"""Where a password stands: in a URL, or as a property of GStreamer's rtspsrc."""
+"""Where a password stands: in a URL's login or query, or as a property of GStreamer's sources."""
 VARIABLE = "PERCEPTION_SOURCE_PASSWORD"
 """Beginning of the variables that hold what was taken out of a source for another process."""
 NETRC = "PERCEPTION_NETRC"
@@ -48,14 +49,18 @@ def with_passwords(source: str) -> str:
     """
 
     def found(match: re.Match[str]) -> str:
-        before, password = match["before"] or match["property"], match["password"] or match["value"]
+        before, password = _parts(match)
         if not password.startswith("$"):
             return match[0]
         value = os.environ.get(password[1:])
         if value is None:
             raise InputError(f"the environment variable {password[1:]} is not set")
-        is_as_written = password.startswith(f"${VARIABLE}_") or match["property"]
-        return before + (value if is_as_written else quote(value, safe=""))
+        if password.startswith(f"${VARIABLE}_"):
+            return before + value  # as it was written
+        if match["property"]:
+            escaped = value.replace("\\", r"\\").replace('"', r"\"")
+            return f'{before}"{escaped}"'
+        return before + quote(value, safe="")
 
     source = PLACES.sub(found, source)
     scheme, mark, rest = source.partition("://")
@@ -65,8 +70,11 @@ def with_passwords(source: str) -> str:
         return source
     try:
         known = netrc.netrc(file).authenticators(host.partition(":")[0])
-    except (OSError, netrc.NetrcParseError) as error:
+    except OSError as error:
         raise InputError(f"{NETRC}={file} cannot be read: {error}") from error
+    except netrc.NetrcParseError as error:  # its text may have a password
+        place = f"line {error.lineno} or one before it"
+        raise InputError(f"{NETRC}={file} cannot be read: correct {place}") from None
     if known is None or (login and login != known[0]):
         return source
     user, _, password = known
@@ -78,7 +86,13 @@ def _replaced(text: str, replace: Callable[[str], str]) -> str:
     """A text in which each password, but none that names a variable, is replaced."""
 
     def replaced(match: re.Match[str]) -> str:
-        before, password = match["before"] or match["property"], match["password"] or match["value"]
+        before, password = _parts(match)
         return match[0] if password.startswith("$") else before + replace(password)
 
     return PLACES.sub(replaced, text)
+
+
+def _parts(match: re.Match[str]) -> tuple[str, str]:
+    """What a match of `PLACES` has before the password, and the password."""
+    before, password = filter(None, match.groups())
+    return before, password

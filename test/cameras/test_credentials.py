@@ -3,6 +3,7 @@
 import pytest
 from viewer import Viewer
 
+from perception_nodes.cameras.awaited import channel_trouble
 from perception_nodes.cameras.camera_source import CameraError
 from perception_nodes.cameras.credentials import redacted, with_passwords, without_passwords
 from perception_nodes.cameras.video_source import VideoSettings, VideoSource
@@ -12,6 +13,9 @@ SOURCES = [
     ("gst:rtspsrc location=rtsp://user:{}@host/a ! decodebin", "secret"),
     ("gst:rtspsrc location=rtsp://host/a user-id=user user-pw={} ! decodebin", "secret"),
     ('gst:rtspsrc location=rtsp://host/a user-pw="{}"', "two words"),
+    ("gst:souphttpsrc location=http://host/a proxy-pw={} ! decodebin", "secret"),
+    ("http://host/video.cgi?user=admin&pwd={}&rate=0", "secret"),
+    ("srt://host:9000?passphrase={}&mode=caller", "secret"),
 ]
 
 
@@ -40,6 +44,9 @@ def test_a_password_may_come_from_a_variable_or_a_file(monkeypatch, tmp_path):
         with_passwords(url)
     monkeypatch.setenv("CAMERA", "p@ss/word")
     assert with_passwords(url) == "rtsp://user:p%40ss%2Fword@host/a"
+    assert with_passwords("http://host/a?pwd=$CAMERA&b=c") == "http://host/a?pwd=p%40ss%2Fword&b=c"
+    monkeypatch.setenv("CAMERA", 'two "words" ! fakesink')
+    assert with_passwords("user-pw=$CAMERA a=b") == r'user-pw="two \"words\" ! fakesink" a=b'
     (tmp_path / "netrc").write_text("machine host login user password p@ss\n")
     monkeypatch.setenv("PERCEPTION_NETRC", str(tmp_path / "netrc"))
     for place in ("host/a", "user@host/a"):
@@ -56,3 +63,12 @@ def test_no_line_of_a_camera_has_its_password(join):
     with pytest.raises(CameraError, match=r"rtsp://user:\*\*\*@127.0.0.1:1/a cannot") as raised:
         viewer.feed.open()
     assert "hunter2" not in str(raised.value) + "".join(viewer.told)
+
+
+def test_a_line_that_cannot_be_read_is_not_quoted(monkeypatch, tmp_path):
+    (tmp_path / "netrc").write_text("machine host login user hunter2\n")
+    monkeypatch.setenv("PERCEPTION_NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(CameraError, match="netrc cannot be read") as raised:
+        VideoSource(VideoSettings("rtsp://host/a")).open()
+    assert "hunter2" not in str(raised.value)
+    assert "hunter2" not in str(channel_trouble("front", "rtsp://user:hunter2@host/a", 0))
