@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from fake_graph import COUNTS, fed, nominal, picture, report, served
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.health import HealthMode
+from perception_nodes.lab.page import Part
+from perception_nodes.report import page
+from perception_nodes.report.chart import Axis, Chart
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -213,3 +217,16 @@ def test_it_fits_the_screen_in_light_and_dark(
         shown = browser.run("return getComputedStyle(document.body).fontSize")
         assert float(shown.removesuffix("px")) >= 15
         assert browser.complaints() == []
+
+
+def test_a_report_without_objects_shows_all_of_its_charts(browser: Browser, tmp_path: Path) -> None:
+    axis = Axis("x", (0, 1))
+    charts = [Chart(axis, axis, 100) for _ in range(2)]
+    charts[1].add([0.0, 1.0], [0.0, 1.0], "latency", "#000000", "line")
+    parts = [Part(chart=chart) for chart in charts]
+    values = dict.fromkeys(("title", "heading", "tone", "verdict", "footer"), "")
+    file = tmp_path / "page.html"
+    file.write_text(page.render("lab.html.j2", parts=parts, **values))
+    browser.driver.get(file.as_uri())
+    assert browser.run("return document.querySelectorAll('.chart .uplot').length") == 2
+    assert browser.complaints() == []

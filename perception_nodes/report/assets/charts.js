@@ -52,7 +52,8 @@ function write(pen, text, x, y, area, right) {
 
 function make(box) {
   const chart = JSON.parse(box.querySelector("script").textContent);
-  const data = uPlot.join(chart.tables), given = data.map((values) => [...values]), bands = [];
+  const data = chart.tables.length ? uPlot.join(chart.tables) : [[]];  // a chart without a series
+  const given = data.map((values) => [...values]), bands = [];
   const labels = chart.series.map(({ labels = [] }) => labels), dense = devicePixelRatio;
   const highest = chart.y.top ?? Infinity;  // rails are not for stacks
   let below = 0;
