@@ -106,7 +106,7 @@ def test_long_names_of_sequences_leave_room_for_the_figures(
     }
     monkeypatch.setattr(tracking, "require_trackeval", lambda: None)
     monkeypatch.setattr(tracked_drives, "read_mot", lambda _: SimpleNamespace(name=name))
-    monkeypatch.setattr(tracking, "evaluate", lambda _: found)
+    monkeypatch.setattr(tracking, "evaluate_tracks", lambda _: found)
     output = (
         CliRunner(env={"COLUMNS": "80"})
         .invoke(app, ["bench", "tracking", str(tmp_path)], catch_exceptions=False)

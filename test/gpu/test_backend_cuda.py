@@ -19,13 +19,13 @@ from street_frames import spread, street_frames
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.in_place import InPlaceOnGpu
-from perception_nodes.cli import doctor
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameHeader
 from perception_nodes.core.inference import BackendError, BackendLost
 from perception_nodes.gpu import frame_transfer, nvrtc
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.preprocess_job import plan_frame
+from perception_nodes.graph import findings
 from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.placement import Placer
 
@@ -172,10 +172,10 @@ def test_what_fails_at_the_start_is_closed(backend, gpu, model):
 
 
 def test_doctor_tells_whether_kernels_can_be_compiled(gpu, monkeypatch):
-    assert doctor._gpu().ok and ", NVRTC 1" in doctor._gpu().found
+    assert findings._gpu().ok and ", NVRTC 1" in findings._gpu().found
     monkeypatch.setattr(nvrtc, "LIBRARIES", ("libnone.so",))
     nvrtc.nvrtc.cache_clear()
-    finding = doctor._gpu()
+    finding = findings._gpu()
     nvrtc.nvrtc.cache_clear()
     assert not finding.ok and finding.found.startswith("Fake GPU, SM89")
     assert "NVRTC, which compiles the GPU's kernels, is not installed" in finding.found
