@@ -68,10 +68,11 @@ class MonitorNode(PerceptionNode):
             self.add_subscription(kind, name, partial(self._take, kind, recorded_as, show), qos)
         for topic in (settings.detections_topic, HEALTH, SAFE_STOP):
             if settings.record_protected:
-                # Under its full name, which identifies its messages.
-                name = self.resolve_topic_name(protected(settings.topic_of(topic)))
+                name = protected(settings.topic_of(topic))
+                # The full name identifies its messages; ROS would rename it once more.
+                full_name = self.resolve_topic_name(name)
                 self.add_subscription(
-                    Protected, name, partial(self._take, Protected, name, None), REPORTS
+                    Protected, name, partial(self._take, Protected, full_name, None), REPORTS
                 )
 
     def close(self) -> None:
