@@ -32,15 +32,15 @@ def test_the_text_of_the_agpl_is_whole(root: Path) -> None:
 
 def test_all_that_models_are_made_from_has_its_author_named(root: Path) -> None:
     notice = (root / "models/NOTICE").read_text()
-    sources = yaml.safe_load((root / "model_compression/configs/road-n.yaml").read_text())[
-        "sources"
-    ]
+    configs = (root / f"model_compression/configs/{name}.yaml" for name in ("road-n", "open"))
+    sources = [one for path in configs for one in yaml.safe_load(path.read_text())["sources"]]
     entries = dict(line.split(": ", 1) for line in notice.splitlines() if ": " in line)
     for source in sources:
         assert source["name"] in entries
         first = source["license"].partition(",")[0]
         assert first in entries[source["name"]] or "own terms" in entries[source["name"]]
-    for network in ("NanoDet-Plus-m", "ShuffleNetV2", "YOLOv8n", "YOLO11n", "ImageNet-1k"):
+    networks = ("NanoDet-Plus-m", "ShuffleNetV2", "YOLOv8n", "YOLO11n", "ImageNet-1k")
+    for network in (*networks, "person-vehicle-bike-detection-2003", "DEIMv2-Femto", "YOLOX-Nano"):
         assert network in notice
 
 
@@ -53,12 +53,14 @@ def test_each_model_has_its_terms_in_the_table(root: Path) -> None:
 
 @pytest.mark.skipif(DATA is None, reason=f"needs the sets: ${ROOT_VARIABLE}")
 def test_a_configuration_has_the_licences_that_the_sets_have(root: Path) -> None:
-    stated = {}
+    read, wrong = 0, []
     for path in (root / "model_compression/configs").glob("*.yaml"):
         for source in yaml.safe_load(path.read_text()).get("sources", []):
             parts = Path(source["images"]).parts
             if parts[0] == "open":
-                first = (Path(DATA) / "open" / parts[1] / "LICENCE.txt").read_text()
-                stated[source["name"]] = (source["license"], first[: len(source["license"])])
-    assert len(stated) >= 5
-    assert {name: pair for name, pair in stated.items() if pair[0] != pair[1]} == {}
+                text = (Path(DATA) / "open" / parts[1] / "LICENCE.txt").read_text()
+                first = text.partition("\n\n")[0]
+                read += 1
+                if not all(one in first for one in source["license"].split(" and ")):
+                    wrong.append((path.name, source["name"], source["license"], first))
+    assert read >= 5 and not wrong
