@@ -127,12 +127,13 @@ class ViewNode(PerceptionNode):
 
     def _leave_channels(self) -> None:
         """Cameras and detectors do not know of us while nobody looks."""
+        if self._channels is None:
+            return
         for pictures in self._pictures.values():
             pictures.release()
         self._pictures = {}
-        if self._channels is not None:
-            self._channels.close()
-            self._channels = None
+        self._channels.close()
+        self._channels = None
 
     def _show_frames(self) -> None:
         """Add the frames whose reports are there, each with its picture where one is wanted."""
