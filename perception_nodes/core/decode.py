@@ -1,4 +1,4 @@
-"""Head tensors to boxes, one class for each kind of head, and suppression of doubles.
+"""Head tensors to boxes, one class for each kind of head, and non-maximum suppression (NMS).
 
 `LevelsDecoder` is for raw heads like that of YOLOv8, `CellsDecoder` for networks that compute boxes
 and scores themselves. A model says which of them it needs; the pipeline only sees a `Decoder`.
@@ -114,7 +114,7 @@ class CellsDecoder:
         xyxy = np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
         labels = scores[:, cells].argmax(axis=0)
         if self._suppress:
-            keep = suppress(xyxy, labels, self._settings)
+            keep = nms(xyxy, labels, self._settings)
         else:
             keep = np.arange(len(cells))
         more, keep = len(keep) > MAX_DETECTIONS, keep[:MAX_DETECTIONS]
@@ -189,7 +189,7 @@ class LevelsDecoder:
         logits: NDArray[np.float32] = best[cells]
         order = (-logits).argsort(kind="stable")
         logits, labels, xyxy = logits[order], labels[order], xyxy[order]
-        keep = suppress(xyxy, labels, self._settings)
+        keep = nms(xyxy, labels, self._settings)
         more, keep = len(keep) > MAX_DETECTIONS, keep[:MAX_DETECTIONS]
         scores = np.divide(1, 1 + np.exp(-logits[keep]), dtype=np.float32)
         return Detections(xyxy[keep], scores, labels[keep], more)
@@ -222,10 +222,10 @@ BLOCK = 100
 """Boxes that are compared with each other at once: more would fill the caches."""
 
 
-def suppress(
+def nms(
     boxes: NDArray[np.float32], labels: NDArray[np.int64], settings: DecodeSettings
 ) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression within each class, or across them.
+    """Greedy non-maximum suppression (NMS) within each class, or across them.
 
     Args:
         boxes: float32 [n, 4], x1 y1 x2 y2, best first.

@@ -15,7 +15,7 @@ from perception_nodes.core.decode import (
     CellsDecoder,
     DecodeSettings,
     LevelsDecoder,
-    suppress,
+    nms,
 )
 from perception_nodes.core.frame import MAX_DETECTIONS
 
@@ -234,7 +234,7 @@ def test_suppression_agrees_with_the_plain_one(items, threshold, across_classes,
     found = [(box, 0.0, label) for box, label in zip(boxes, labels, strict=True)]
     # Boxes without area overlap nothing; the plain division would be by zero.
     with mock.patch("perception_nodes.core.decode.BLOCK", block):
-        kept = suppress(
+        kept = nms(
             np.array(boxes, np.float32).reshape(-1, 4),
             np.array(labels, np.int64),
             DecodeSettings(iou_threshold=threshold, across_classes=across_classes),
