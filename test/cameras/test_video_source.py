@@ -18,6 +18,7 @@ from perception_nodes.cameras.video_source import VideoSettings, VideoSource
 from perception_nodes.video import demux
 
 MS = 1_000_000
+CHUNK_BYTES = 4096
 
 
 def film(join, path, **settings):
@@ -127,8 +128,10 @@ def serve():
     listener.settimeout(10)
 
     def send(data):
-        with listener.accept()[0] as client:
-            client.sendall(data)
+        with suppress(OSError), listener.accept()[0] as client:  # until the other end closes it
+            for begin in range(0, len(data), CHUNK_BYTES):
+                client.sendall(data[begin : begin + CHUNK_BYTES])
+                time.sleep(0.01)  # a reader on a busy machine takes some frames, too
 
     def start(path):
         sender = threading.Thread(target=send, args=(path.read_bytes(),), daemon=True)
