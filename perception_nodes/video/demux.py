@@ -131,7 +131,8 @@ class WholePictures:
         self._decoder.options = strict if is_live else {"err_detect": "crccheck"}
         # A picture of two fields may come of two packets.
         self._is_one_each = self._decoder.name in ONE_EACH
-        self._is_reordered, self._latest_pts = False, -math.inf
+        # Of streams each packet has the time of its picture.
+        self._is_reordered, self._latest_pts = is_live, -math.inf
         self._is_broken, self._resumed_pts = is_live, math.inf
         self._damage = "" if is_live else "the file is damaged"
         self._cause = "decoding starts at a key frame, and none has come yet"
