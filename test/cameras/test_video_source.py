@@ -158,7 +158,7 @@ def test_a_stream_without_times_is_dated_by_its_arrival(
 ):
     """FFmpeg gives the frames of some no time, and those of others one of 25 a second."""
     path = write_video(tmp_path / name, 50, **options)
-    path.write_bytes(20 * path.read_bytes())  # much of it goes by before the format is known
+    path.write_bytes(60 * path.read_bytes())  # much of it goes by before the format is known
     seconds = count(10**9)  # one passes from each packet to the next
     clock = SimpleNamespace(time_ns=lambda: next(seconds) * 1000 * MS)
     monkeypatch.setattr(demux, "time", clock)
