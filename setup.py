@@ -96,6 +96,6 @@ setup(
             "republish_node = perception_nodes.nodes.republish_node:main",
             "tracker_node = perception_nodes.nodes.tracker_node:main",
             "view_node = perception_nodes.nodes.view_node:main",
-        ],
+        ]
     },
 )

@@ -3,14 +3,7 @@
 from pydantic.fields import FieldInfo
 
 from perception_nodes.graph.config import Settings
-from perception_nodes.graph.graph import (
-    DETECTOR,
-    MONITOR,
-    PLAYER,
-    PREPROCESS,
-    VEHICLE,
-    WATCHDOG,
-)
+from perception_nodes.graph.graph import DETECTOR, MONITOR, PLAYER, PREPROCESS, VEHICLE, WATCHDOG
 from perception_nodes.graph.node_spec import NodeKind
 from perception_nodes.graph.settings import allowed_range, is_changeable
 

@@ -32,12 +32,7 @@ from xml.etree import ElementTree
 
 from pack import write_wheel
 
-PACKAGES = (
-    "vision_msgs",
-    "foxglove_msgs",
-    "ffmpeg_image_transport_msgs",
-    "perception_interfaces",
-)
+PACKAGES = ("vision_msgs", "foxglove_msgs", "ffmpeg_image_transport_msgs", "perception_interfaces")
 SOURCES = Path(__file__).resolve().parent
 PREFIX = Path(sys.prefix)
 RECORD = PREFIX / "share" / "perception_nodes_interfaces.json"

@@ -228,12 +228,7 @@ def teach(
     known = {own: classes.index(name) for own, name in labeller.names.items() if name in classes}
     threads = torch.get_num_threads()
     result = labeller.predict(
-        image,
-        imgsz=long_side_px,
-        conf=min_confidence,
-        iou=0.6,
-        classes=list(known),
-        verbose=False,
+        image, imgsz=long_side_px, conf=min_confidence, iou=0.6, classes=list(known), verbose=False
     )[0].boxes.cpu()
     torch.set_num_threads(threads)  # of which its first call has taken one, for good
     found = [known[int(own)] for own in result.cls]

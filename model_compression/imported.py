@@ -82,11 +82,7 @@ def _table(costs: dict[str, float], most: int = 8) -> str:
 
 
 def _written(
-    parent: Model,
-    eight: Eight,
-    folder: Path,
-    frames: Frames,
-    frames_license: str,
+    parent: Model, eight: Eight, folder: Path, frames: Frames, frames_license: str
 ) -> Model:
     """Write the files of an 8-bit model, and its description."""
     description = yaml.safe_load((parent.folder / "model.yaml").read_text(encoding="utf-8"))

@@ -27,16 +27,7 @@ from model_compression.errors import CompressionError
 from model_compression.frames import read_image
 from perception_nodes.system.files import write_whole
 
-CLASSES = (
-    "person",
-    "bicycle",
-    "car",
-    "motorcycle",
-    "bus",
-    "truck",
-    "traffic light",
-    "stop sign",
-)
+CLASSES = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "stop sign")
 """Classes of a label file, in the order of their numbers."""
 SUFFIX = ".json"
 

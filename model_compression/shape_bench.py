@@ -17,14 +17,7 @@ from rich.console import Group
 from rich.table import Table
 
 from model_compression.export import export
-from model_compression.latency import (
-    FEATURES,
-    GMAC,
-    LEAST_NETWORKS,
-    features,
-    fit,
-    left_out_errors,
-)
+from model_compression.latency import FEATURES, GMAC, LEAST_NETWORKS, features, fit, left_out_errors
 from model_compression.package import interface
 from model_compression.plain import PlainNetwork
 from model_compression.quantization import emit

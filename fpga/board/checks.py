@@ -27,12 +27,7 @@ TIME_TOLERANCE = 0.25
 """Of the cycles that the compiler expects: the board's memory may answer later."""
 POLLS = 100_000
 TIMED_FRAMES = 50
-ADDRESSES = (
-    Register.DESCRIPTORS_LOW,
-    Register.IMAGE_LOW,
-    Register.OUTPUT_LOW,
-    Register.TIMEOUT,
-)
+ADDRESSES = (Register.DESCRIPTORS_LOW, Register.IMAGE_LOW, Register.OUTPUT_LOW, Register.TIMEOUT)
 """Registers that keep all 32 bits."""
 
 

@@ -39,9 +39,7 @@ def main(arguments: list[str]) -> int:
     """Read the arguments, run the steps."""
     summary, _, more = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
-        description=summary,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=summary, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("engine", type=Path, help="a bitstream (.bit) or a simulated engine (.so)")
     parser.add_argument("--model", default="road-xs", help="detector of the later steps (road-xs)")

@@ -18,13 +18,7 @@ from model_compression.distillation.teacher import Teacher
 from model_compression.distillation.views import Frame, Pool, View, draw_view
 from model_compression.distillation.weather import worsen
 from model_compression.errors import CompressionError
-from model_compression.train import (
-    Maps,
-    half_precision,
-    save_state,
-    to_tensor,
-    update_average,
-)
+from model_compression.train import Maps, half_precision, save_state, to_tensor, update_average
 
 STATE = "state.pt"
 SAVE_EVERY_S = 120
@@ -125,11 +119,7 @@ class Trainer:
 
     @property
     def _kept(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "average": self.average,
-            "optimizer": self._optimizer,
-        }
+        return {"model": self.model, "average": self.average, "optimizer": self._optimizer}
 
     def save(self) -> None:
         """Write what the training goes on from."""

@@ -12,12 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perception_nodes.backends.contract import (
-    Backend,
-    BackendInfo,
-    BackendSettings,
-    open_backend,
-)
+from perception_nodes.backends.contract import Backend, BackendInfo, BackendSettings, open_backend
 from perception_nodes.core.inference import BackendError, Progress
 from perception_nodes.networks.model import Model
 from perception_nodes.system.environment import cache_unusable

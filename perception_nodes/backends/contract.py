@@ -10,26 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.counters import LayerEstimate
-from perception_nodes.core.inference import (
-    BackendError,
-    HeadTensors,
-    InferenceBackend,
-    Progress,
-)
+from perception_nodes.core.inference import BackendError, HeadTensors, InferenceBackend, Progress
 from perception_nodes.networks.model import Model
 
 BACKENDS = {
     name: f"perception_nodes.backends.{name}"
-    for name in (
-        "openvino",
-        "onnxruntime",
-        "tensorrt",
-        "cuda",
-        "fpga",
-        "litert",
-        "golden",
-        "null",
-    )
+    for name in ("openvino", "onnxruntime", "tensorrt", "cuda", "fpga", "litert", "golden", "null")
 }
 """Module of each backend, with a class `Backend`; it is imported when the backend is opened."""
 

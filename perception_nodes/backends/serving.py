@@ -141,8 +141,7 @@ class Serving:
             self.standing_in = f"{self.backend} stands in while {backend} is being built"
             command = build_command(backend, [model.folder for model in models], settings)
             self._building = Building(
-                command,
-                lambda: LoadedModels(backend, models, settings, decode, in_place_cameras),
+                command, lambda: LoadedModels(backend, models, settings, decode, in_place_cameras)
             )
         self._describe()
 

@@ -15,12 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.captured import CapturedNetwork
-from perception_nodes.backends.contract import (
-    BackendInfo,
-    BackendSettings,
-    NotBuilt,
-    heads_of,
-)
+from perception_nodes.backends.contract import BackendInfo, BackendSettings, NotBuilt, heads_of
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.gpu.cuda import (
     CudaError,

@@ -252,9 +252,7 @@ def bench_models(
     frames: Annotated[
         int,
         typer.Option(
-            min=10,
-            max=MAX_FRAMES,
-            help="Timed calls for each model, number of threads and pace.",
+            min=10, max=MAX_FRAMES, help="Timed calls for each model, number of threads and pace."
         ),
     ] = 150,
     threads: Annotated[

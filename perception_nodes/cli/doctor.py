@@ -19,12 +19,10 @@ from perception_nodes.system.threads import Thread, nodes, threads
 def doctor(
     as_json: JsonFlag = False,
     show_threads: Annotated[
-        bool,
-        typer.Option("--threads", help="List the threads of running nodes instead."),
+        bool, typer.Option("--threads", help="List the threads of running nodes instead.")
     ] = False,
     image_topic: Annotated[
-        str,
-        typer.Option(help="Listen to this topic too, and report whether images come."),
+        str, typer.Option(help="Listen to this topic too, and report whether images come.")
     ] = "",
     image_transport: Annotated[
         str, typer.Option(help="Type of its images, as for `perception run`.")

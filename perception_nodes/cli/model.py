@@ -95,8 +95,7 @@ Teacher = Annotated[
     ),
 ]
 TeacherScore = Annotated[
-    float,
-    typer.Option(min=0.05, max=0.95, help="Lowest score of the teacher's detections to use."),
+    float, typer.Option(min=0.05, max=0.95, help="Lowest score of the teacher's detections to use.")
 ]
 AcrossClasses = Annotated[
     bool,
@@ -191,8 +190,7 @@ def compress_command(
         ),
     ],
     out: Annotated[
-        Path,
-        typer.Option(help="Folder of the run; an interrupted run continues there."),
+        Path, typer.Option(help="Folder of the run; an interrupted run continues there.")
     ],
     until: Annotated[str | None, typer.Option(help="Stop after this step.")] = None,
 ) -> None:

@@ -76,8 +76,7 @@ EveryOption = Annotated[
     int, typer.Option(min=1, max=MAX_FRAMES, help="Replay only one frame in this many.")
 ]
 FramesOption = Annotated[
-    int | None,
-    typer.Option(min=1, max=MAX_FRAMES, help="Stop each drive after this many frames."),
+    int | None, typer.Option(min=1, max=MAX_FRAMES, help="Stop each drive after this many frames.")
 ]
 ScoreThresholdOption = Annotated[
     float, typer.Option(min=0.01, max=0.99, help="Lowest score of an object to report.")

@@ -43,8 +43,7 @@ def sign_command(
 
 
 def verify_command(
-    model: ModelName,
-    key: Annotated[Path, typer.Option(help="The public key.")],
+    model: ModelName, key: Annotated[Path, typer.Option(help="The public key.")]
 ) -> None:
     """Check a model's signature and the hashes of its files; exit status 2 if one is wrong.
 

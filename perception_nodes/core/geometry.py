@@ -166,8 +166,7 @@ class Lens:
         p1, p2 = self.distortion[2:4]
         r2 = x * x + y * y
         return np.stack(
-            [2 * p1 * x * y + p2 * (r2 + 2 * x * x), p1 * (r2 + 2 * y * y) + 2 * p2 * x * y],
-            axis=1,
+            [2 * p1 * x * y + p2 * (r2 + 2 * x * x), p1 * (r2 + 2 * y * y) + 2 * p2 * x * y], axis=1
         )
 
     def _radial(self, r2: NDArray[np.float64]) -> NDArray[np.float64]:

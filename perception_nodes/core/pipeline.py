@@ -48,11 +48,7 @@ class Pipeline:
     """
 
     def __init__(
-        self,
-        models: Sequence[Candidate],
-        clock: Clock,
-        skip_late: bool,
-        standing_in: str = "",
+        self, models: Sequence[Candidate], clock: Clock, skip_late: bool, standing_in: str = ""
     ) -> None:
         """Create a pipeline.
 
@@ -88,10 +84,7 @@ class Pipeline:
         self._standing_in = fitting(standing_in)
 
     def detect(
-        self,
-        header: FrameHeader,
-        frame: Frame,
-        finish_by_ns: int | None = None,
+        self, header: FrameHeader, frame: Frame, finish_by_ns: int | None = None
     ) -> tuple[FrameRecord, Detections | None]:
         """Find the objects of a frame.
 

@@ -14,14 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from perception_nodes.core.inference import BackendError
-from perception_nodes.core.integer import (
-    Concat,
-    Convolution,
-    Network,
-    Slice,
-    Store,
-    Upsample,
-)
+from perception_nodes.core.integer import Concat, Convolution, Network, Slice, Store, Upsample
 
 GROUP = 16
 """Channels that are stored and read together."""

@@ -11,12 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from perception_nodes.backends.contract import (
-    BACKENDS,
-    BackendInfo,
-    BackendSettings,
-    open_backend,
-)
+from perception_nodes.backends.contract import BACKENDS, BackendInfo, BackendSettings, open_backend
 from perception_nodes.backends.contract import Backend as BackendProtocol
 from perception_nodes.core.inference import BackendError, BatchBackend, HeadTensors
 from perception_nodes.networks.model import Model

@@ -136,10 +136,7 @@ def parameters(operation: Operation) -> bytes:
         BackendError: a number does not fit into its field.
     """
     layer, store = operation.layer, operation.layer.store
-    values: dict[str, int | NDArray[np.int32]] = {
-        "shift": layer.shift,
-        "fraction": layer.fraction,
-    }
+    values: dict[str, int | NDArray[np.int32]] = {"shift": layer.shift, "fraction": layer.fraction}
     if store is not None:
         values |= {
             "activation": Activation[layer.activation.upper()],

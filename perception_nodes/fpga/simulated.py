@@ -41,10 +41,7 @@ _FUNCTIONS: dict[str, tuple[object, list[object]]] = {
     ),
     "engine_set_backpressure": (None, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64]),
     "engine_set_outstanding": (None, [ctypes.c_void_p, ctypes.c_uint32]),
-    "engine_set_fault": (
-        None,
-        [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int],
-    ),
+    "engine_set_fault": (None, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int]),
     "engine_violations": (ctypes.c_uint64, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_char_p)]),
 }
 

@@ -79,11 +79,7 @@ class PlacementJob(ctypes.Structure):
 class BoxCandidate(ctypes.Structure):
     """`Candidate` of `decode.cu`: a box before suppression."""
 
-    _fields_ = [
-        ("box", ctypes.c_float * 4),
-        ("logit", ctypes.c_float),
-        ("label", ctypes.c_uint32),
-    ]
+    _fields_ = [("box", ctypes.c_float * 4), ("logit", ctypes.c_float), ("label", ctypes.c_uint32)]
 
 
 class DecodeState(ctypes.Structure):

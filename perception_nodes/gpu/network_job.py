@@ -188,10 +188,7 @@ class LaunchJob(ctypes.Structure):
 
 
 def build_launches(
-    plan: NetworkPlan,
-    buffers: Sequence[int],
-    constants: Sequence[int],
-    outputs: Mapping[str, int],
+    plan: NetworkPlan, buffers: Sequence[int], constants: Sequence[int], outputs: Mapping[str, int]
 ) -> list[tuple[LaunchJob, int]]:
     """Build the kernel's arguments and its number of blocks for every wave, in their order.
 

@@ -233,11 +233,7 @@ class GpuDetector:
     """
 
     def __init__(
-        self,
-        stream: Stream,
-        size: tuple[int, int],
-        network: NetworkStage,
-        decoding: Decoding,
+        self, stream: Stream, size: tuple[int, int], network: NetworkStage, decoding: Decoding
     ) -> None:
         """Put the stages together.
 

@@ -157,11 +157,7 @@ def governance_of(domain: int) -> Element:
 
 
 def permissions_of(
-    name: str,
-    interface: Interface,
-    domain: int,
-    begin: datetime.datetime,
-    end: datetime.datetime,
+    name: str, interface: Interface, domain: int, begin: datetime.datetime, end: datetime.datetime
 ) -> Element:
     """What an enclave may do; all else is denied."""
     root = Element("dds", _schema("permissions"))

@@ -21,10 +21,7 @@ from perception_nodes.system.signals import STOPPING
 
 ROS_ARGUMENTS = {
     "namespace": ("", "ROS namespace of all nodes and of their relative topics"),
-    "params_file": (
-        "",
-        "ROS parameter file (YAML), with sections for nodes by name or for /**",
-    ),
+    "params_file": ("", "ROS parameter file (YAML), with sections for nodes by name or for /**"),
     "log_level": ("info", "lowest level of messages: debug, info, warn, error or fatal"),
     "remap": ("", "topics to rename, as FROM:=TO, separated by spaces"),
 }

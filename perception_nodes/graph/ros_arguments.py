@@ -23,13 +23,7 @@ REMAP = ("-r", "--remap")
 ENCLAVE = ("-e", "--enclave")
 LOG_LEVEL = "--log-level"
 LEVELS = ("debug", "info", "warn", "error", "fatal", "unset")
-FOR_EVERY_NODE = (
-    *REMAP,
-    LOG_LEVEL,
-    "--log-config-file",
-    "--log-file-name",
-    *ENCLAVE,
-)
+FOR_EVERY_NODE = (*REMAP, LOG_LEVEL, "--log-config-file", "--log-file-name", *ENCLAVE)
 """Flags with a value that every node is given as they are."""
 SWITCHES = re.compile(r"--(enable|disable)-(rosout|stdout|external-lib)-logs")
 PART = r"(?!\w*__)[A-Za-z_]\w*"

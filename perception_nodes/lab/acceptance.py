@@ -14,23 +14,11 @@ from perception_nodes.evaluation.measured import measured
 from perception_nodes.faults.loading import load_scenario
 from perception_nodes.faults.scratch import scratch_folder
 from perception_nodes.graph.config import PreprocessSettings
-from perception_nodes.graph.graph import (
-    ALL,
-    LIVE,
-    MONITOR,
-    VEHICLE,
-    Graph,
-    graph_of,
-)
+from perception_nodes.graph.graph import ALL, LIVE, MONITOR, VEHICLE, Graph, graph_of
 from perception_nodes.graph.ros_arguments import RosArguments
 from perception_nodes.graph.settings import SettingsError, refuse
 from perception_nodes.lab.budgets import SETTLING_S, START_S
-from perception_nodes.lab.drive_checks import (
-    drive_checks,
-    failover_check,
-    latencies_ms,
-    settled,
-)
+from perception_nodes.lab.drive_checks import drive_checks, failover_check, latencies_ms, settled
 from perception_nodes.lab.hil import run_scenarios
 from perception_nodes.lab.host import HostWatch
 from perception_nodes.lab.judge import ScenarioVerdict

@@ -27,12 +27,7 @@ from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.lab.account import Account, account
-from perception_nodes.lab.bench import (
-    WARM_UP_FRAMES,
-    WITHOUT_DETECTIONS,
-    BenchSetup,
-    latency_cells,
-)
+from perception_nodes.lab.bench import WARM_UP_FRAMES, WITHOUT_DETECTIONS, BenchSetup, latency_cells
 from perception_nodes.lab.resources import held, role_of
 from perception_nodes.lab.run import Run, execute
 from perception_nodes.networks.model import load_model
@@ -177,10 +172,7 @@ class Filmed:
             period_ns = float(np.diff(sent_ns[WARM_UP_FRAMES:]).mean())
             numbers = [(role_of(spec), process.pid) for spec, process in graph.processes]
             memory_mb = sum(sum(held([one], 0.0).memory_mb.values()) for one in numbers)
-            self.costs = {
-                "memory_mb": round(memory_mb),
-                "filmed_hz": round(1e9 / period_ns, 2),
-            }
+            self.costs = {"memory_mb": round(memory_mb), "filmed_hz": round(1e9 / period_ns, 2)}
             return True
         finally:
             endpoint.close()

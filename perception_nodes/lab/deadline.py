@@ -191,12 +191,7 @@ def result_table(result: dict[str, Any]) -> Table:
         table.add_row(*row[:-2], f"[red]{row[-2]}" if is_silent else row[-2], row[-1])
     first = next(iter(result["conditions"].values()))
     shares = (f"{name} {share:.1%}" for name, share in first["processor_shares"].items())
-    captions = [
-        WITHOUT_DETECTIONS,
-        BY_HOST,
-        ARRIVED_LATE,
-        f"of one processor: {', '.join(shares)}",
-    ]
+    captions = [WITHOUT_DETECTIONS, BY_HOST, ARRIVED_LATE, f"of one processor: {', '.join(shares)}"]
     if "soak" in result:
         soak = result["soak"]
         state = soak["state"] if soak["constant"] else f"[red]{soak['state']}[/]"

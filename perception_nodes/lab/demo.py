@@ -17,11 +17,7 @@ SET_BY_THE_DEMO = frozenset({"bag", "topic", "frames", "listeners", "recording",
 
 
 def run_demo(
-    bag: Path,
-    out: Path,
-    topic: str,
-    values: dict[str, Any],
-    writing: Callable[[int, int], None],
+    bag: Path, out: Path, topic: str, values: dict[str, Any], writing: Callable[[int, int], None]
 ) -> dict[str, Any]:
     """Play a drive through the graph, whose nodes are processes, and write the outputs.
 

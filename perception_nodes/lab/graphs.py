@@ -46,13 +46,7 @@ MEASURED = Graph((RECEIVER, *REPLAY.kinds))
 """A played drive, with a receiver that records when detections arrive."""
 
 BESIDE_RECORDER = Graph(
-    (
-        NodeKind("recorder_node", RecorderSettings, PACKAGE),
-        RECEIVER,
-        *LIVE.kinds,
-        REPUBLISH,
-        PLAYER,
-    )
+    (NodeKind("recorder_node", RecorderSettings, PACKAGE), RECEIVER, *LIVE.kinds, REPUBLISH, PLAYER)
 )
 """The same, and a recorder that subscribes to the images of shared memory."""
 

@@ -188,10 +188,7 @@ def _failed(scenario: Scenario, problem: str) -> ScenarioVerdict:
 
 @contextmanager
 def child(
-    prefix: Sequence[str],
-    scenario: Scenario,
-    out: Path,
-    environment: Mapping[str, str] = NOTHING,
+    prefix: Sequence[str], scenario: Scenario, out: Path, environment: Mapping[str, str] = NOTHING
 ) -> Iterator[Callable[[], ScenarioVerdict]]:
     """Run a scenario in a child process; gives a function that waits for its verdict.
 

@@ -47,10 +47,7 @@ REPAIR_S = 4.0
 
 
 def run_here(
-    scenario: Scenario,
-    out: Path,
-    unit: RemoteUnit | None = None,
-    link: LossyLink | None = None,
+    scenario: Scenario, out: Path, unit: RemoteUnit | None = None, link: LossyLink | None = None
 ) -> ScenarioVerdict:
     """Run a scenario from this process.
 

@@ -166,10 +166,7 @@ def rewrite_openvino(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "it.xml"
         ov.save_model(whole, path, compress_to_fp16=False)
-        files = {
-            "xml": path.read_bytes(),
-            "bin": path.with_suffix(".bin").read_bytes(),
-        }
+        files = {"xml": path.read_bytes(), "bin": path.with_suffix(".bin").read_bytes()}
     described = {"head": "cells", "cells": count, "suppressed": head.suppressed}
     return RewrittenNetwork(files, described | {"box": names[:1], "class": names[1:]}, parameters)
 

@@ -6,12 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from perception_nodes.core.frame import ImageView
-from perception_nodes.drives.schemas import (
-    COMPRESSED_IMAGE,
-    COMPRESSED_VIDEO,
-    FFMPEG_PACKET,
-    IMAGE,
-)
+from perception_nodes.drives.schemas import COMPRESSED_IMAGE, COMPRESSED_VIDEO, FFMPEG_PACKET, IMAGE
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.transport.cdr_reader import (
     Buffer,

@@ -8,13 +8,7 @@ from rclpy.lifecycle import State, TransitionCallbackReturn
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from perception_nodes.core.failover import (
-    HEARD_WITHIN_NS,
-    LONG_NS,
-    LOOK_NS,
-    MS,
-    SILENT_WITHIN_NS,
-)
+from perception_nodes.core.failover import HEARD_WITHIN_NS, LONG_NS, LOOK_NS, MS, SILENT_WITHIN_NS
 from perception_nodes.graph.config import WatchdogSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes.account_topics import AccountTopics

@@ -12,12 +12,7 @@ from perception_nodes.drives.bag import Drive
 from perception_nodes.drives.schemas import DETECTIONS
 from perception_nodes.evaluation import DataError, LabelledImage, LabelledSet
 from perception_nodes.evaluation.accuracy import class_groups, labelled_objects, score_of
-from perception_nodes.evaluation.matching import (
-    ALL_HEIGHTS,
-    Objects,
-    match,
-    require_pycocotools,
-)
+from perception_nodes.evaluation.matching import ALL_HEIGHTS, Objects, match, require_pycocotools
 from perception_nodes.networks.model import Model
 from perception_nodes.report.recording import (
     FrameDetections,
@@ -30,11 +25,7 @@ NOT_AN_IMAGE = Path()
 
 
 def accuracy(
-    model: Model,
-    drive: Drive,
-    recording: Recording,
-    labels: LabelledSet | None,
-    labels_topic: str,
+    model: Model, drive: Drive, recording: Recording, labels: LabelledSet | None, labels_topic: str
 ) -> dict[str, Any]:
     """Measure the accuracy of the detections of a replay.
 
@@ -161,10 +152,7 @@ def _by_file(
 
 
 def _of_topic(
-    drive: Drive,
-    topic: str,
-    reports: Sequence[ReportedFrame],
-    sizes: Mapping[int, tuple[int, int]],
+    drive: Drive, topic: str, reports: Sequence[ReportedFrame], sizes: Mapping[int, tuple[int, int]]
 ) -> tuple[LabelledSet, dict[int, LabelledImage]]:
     """Labels recorded as detections, by the stamps of the frames.
 

@@ -23,11 +23,7 @@ from perception_nodes.report.accelerator import ENGINE_FILE
 from perception_nodes.report.annotate import Picture, PictureMaker, blank, draw, draw_changes
 from perception_nodes.report.changes import Change
 from perception_nodes.report.chosen_frames import ChosenFrames
-from perception_nodes.report.foxglove import (
-    compressed_image,
-    compressed_video,
-    image_annotations,
-)
+from perception_nodes.report.foxglove import compressed_image, compressed_video, image_annotations
 from perception_nodes.report.recording import (
     FrameDetections,
     Recorded,
@@ -287,12 +283,7 @@ class PictureWriter:
             self.chosen.take_changed(frame.index, _jpeg(bare), changes)
 
     def _write_packet(
-        self,
-        frame: RawFrame,
-        stamp_ns: int,
-        log_time_ns: int,
-        frame_id: str,
-        packets: VideoPackets,
+        self, frame: RawFrame, stamp_ns: int, log_time_ns: int, frame_id: str, packets: VideoPackets
     ) -> None:
         """Append a frame to the video topic; one that cannot be read has no picture to append."""
         if frame.camera_info is not None and frame.camera_info != self._info:

@@ -7,13 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.frame import (
-    IN_TIME,
-    FrameHeader,
-    FrameStatus,
-    ImageView,
-    latency_ms,
-)
+from perception_nodes.core.frame import IN_TIME, FrameHeader, FrameStatus, ImageView, latency_ms
 from perception_nodes.drives.schemas import IMAGE
 from perception_nodes.preprocess.compressed import source_size
 from perception_nodes.preprocess.cpu import Preprocessor

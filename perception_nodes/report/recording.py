@@ -15,13 +15,7 @@ from rosbags.serde import SerdeError
 from perception_nodes.core.errors import InputError
 from perception_nodes.core.frame import FrameRecord
 from perception_nodes.core.health import HealthMode
-from perception_nodes.drives.schemas import (
-    DETECTIONS,
-    FRAME_REPORT,
-    HEALTH,
-    schema_text,
-    typestore,
-)
+from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, HEALTH, schema_text, typestore
 from perception_nodes.transport.cdr_writer import FRAME_REPORT_FIELDS
 
 DETECTIONS_TOPIC = "/perception/detections"

@@ -24,12 +24,7 @@ from perception_nodes.transport.domain import (
     own_domain,
     service_name,
 )
-from perception_nodes.transport.memory import (
-    SHM_FOLDER,
-    TransportError,
-    give_pages,
-    require_room,
-)
+from perception_nodes.transport.memory import SHM_FOLDER, TransportError, give_pages, require_room
 from perception_nodes.transport.remains import reclaim_dead, remove_unfinished
 
 MAX_PROCESSES = 8
@@ -237,12 +232,7 @@ class Writer(Generic[Header]):
     """The sending end of a channel; made by `Endpoint.writer`."""
 
     def __init__(
-        self,
-        publisher: Any,
-        notifier: Any,
-        header: type[Header],
-        payload_bytes: int,
-        samples: int,
+        self, publisher: Any, notifier: Any, header: type[Header], payload_bytes: int, samples: int
     ) -> None:
         self._publisher = publisher
         self._notifier = notifier

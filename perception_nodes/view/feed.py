@@ -160,12 +160,7 @@ class Feed:
                     del found.kept[number]
 
     def health(
-        self,
-        camera: str,
-        mode: int,
-        cause: str,
-        faults: Iterable[str],
-        counts: dict[str, int],
+        self, camera: str, mode: int, cause: str, faults: Iterable[str], counts: dict[str, int]
     ) -> None:
         """Set a camera's health, and log what has changed.
 

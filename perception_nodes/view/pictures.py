@@ -18,12 +18,7 @@ from perception_nodes.cameras.channel import (
     camera_senders,
     view_camera_frame,
 )
-from perception_nodes.core.frame import (
-    DetectionRecord,
-    FrameHeader,
-    FrameRejected,
-    check_slot,
-)
+from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRejected, check_slot
 from perception_nodes.core.geometry import lens_of, rectified_boxes
 from perception_nodes.preprocess.compressed import source_size
 from perception_nodes.report.annotate import Picture, PictureMaker

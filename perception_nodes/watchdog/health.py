@@ -130,10 +130,7 @@ class Health:
         frames = len(self._statuses)
         abandoned = sum(map(self._statuses.count, ABANDONED))
         if abandoned > limits.skipping_rate * limits.window_frames:
-            return (
-                HealthMode.SKIPPING,
-                f"{abandoned} of the last {frames} frames were abandoned",
-            )
+            return (HealthMode.SKIPPING, f"{abandoned} of the last {frames} frames were abandoned")
         missed = frames - sum(map(self._statuses.count, IN_TIME))
         smaller = self._statuses.count(FrameStatus.DEGRADED)
         if missed + smaller > limits.degraded_miss_rate * limits.window_frames:

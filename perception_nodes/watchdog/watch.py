@@ -122,13 +122,7 @@ class Watch:
         if total_ms is not None and report.status != FrameStatus.DEGRADED:
             self._present["latency drift"] = self._drift.update(total_ms)
 
-    def tick(
-        self,
-        asked_ns: int,
-        now_ns: int,
-        realtime_ns: int,
-        ledger: Ledger,
-    ) -> bool:
+    def tick(self, asked_ns: int, now_ns: int, realtime_ns: int, ledger: Ledger) -> bool:
         """Check the clocks and the accounts.
 
         Args:

@@ -75,9 +75,7 @@ def build(tmp_path, monkeypatch):
     build = Build(tmp_path)
     Backend.opened.clear()
     monkeypatch.setattr(
-        serving_module,
-        "open_backend",
-        lambda name, settings: Backend(name, settings, build.built),
+        serving_module, "open_backend", lambda name, settings: Backend(name, settings, build.built)
     )
     build.then = f"open({str(build.built)!r}, 'w')"
     monkeypatch.setattr(serving_module, "build_command", lambda *_: build.command(build.then))

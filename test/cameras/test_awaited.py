@@ -2,12 +2,7 @@
 
 import pytest
 
-from perception_nodes.cameras.awaited import (
-    ImageTopicFacts,
-    Publisher,
-    channel_trouble,
-    trouble_of,
-)
+from perception_nodes.cameras.awaited import ImageTopicFacts, Publisher, channel_trouble, trouble_of
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, COMPRESSED_VIDEO, IMAGE
 from perception_nodes.system import environment
 
@@ -36,12 +31,7 @@ def facts(publishers=(CAMERA,), published=None, topic="/cam/image", transport="r
             "set image_transport:=compressed",
         ),
         (
-            facts(
-                (),
-                {"/cam/image": IMAGE},
-                topic="/cam/image/compressed",
-                transport="compressed",
-            ),
+            facts((), {"/cam/image": IMAGE}, topic="/cam/image/compressed", transport="compressed"),
             "nobody publishes on /cam/image/compressed, but /cam/image is published; "
             "set image_transport:=raw",
         ),

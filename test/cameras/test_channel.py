@@ -25,10 +25,7 @@ def test_a_frame_is_viewed_as_it_was_described(encoding, frame_id, stamp_ns):
     assert (view.stamp_ns, view.width, view.height, view.step) == (stamp_ns, 3, 2, 10)
     assert bytes(view.data) == bytes(range(20))
     assert (header.number, header.lost) == (5, 2)
-    for viewed, text, room in (
-        (view.encoding, encoding, 31),
-        (view.frame_id, frame_id, 63),
-    ):
+    for viewed, text, room in ((view.encoding, encoding, 31), (view.frame_id, frame_id, 63)):
         if len(text.encode()) <= room:
             assert viewed == (text.lower() if room == 31 else text)
         else:

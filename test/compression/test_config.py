@@ -35,10 +35,7 @@ def test_reads(values, write_config):
         ({"teacher": "none.pt"}, "none.pt is not there"),
         ({"dense": {"epochs": 0}}, "dense.epochs"),
         ({"swap": None}, "nothing to compress the parent by"),
-        (
-            {"labeller": None, "sources": [SOURCE]},
-            "set a has no labels",
-        ),
+        ({"labeller": None, "sources": [SOURCE]}, "set a has no labels"),
         ({"quantize": {"images": 1}}, "quantize.images"),
         ({"sources": [{**SOURCE, "license": " "}]}, "sources.0.license: it is empty; name"),
         ({"license": ""}, "license: it is empty; name the licence"),

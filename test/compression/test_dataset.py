@@ -79,10 +79,7 @@ def test_an_object_that_is_labelled_twice_is_learned_once(tmp_path):
     np.testing.assert_allclose(found, [[0, 45, 45, 55, 55], [0, 15, 15, 25, 25]], atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "files",
-    [("cam_a/1.png", "cam/a_1.png"), ("a.jpg", "a.png")],
-)
+@pytest.mark.parametrize("files", [("cam_a/1.png", "cam/a_1.png"), ("a.jpg", "a.png")])
 def test_no_image_takes_the_place_of_another(tmp_path, files):
     for file in files:
         (tmp_path / "images" / file).parent.mkdir(parents=True, exist_ok=True)

@@ -157,10 +157,7 @@ def test_what_people_labelled_is_theirs():
     people = np.array([[0, 10, 10, 50, 40], [1, 100, 0, 140, 40], [2, 60, 50, 100, 100]], float)
     found = probables(
         vehicle=[(0.9, ("truck",), 12, 10, 50, 40), (0.8, ("car",), 150, 10, 190, 40)],
-        two_wheeler=[
-            (0.4, ("motorcycle",), 62, 70, 98, 100),
-            (0.9, ("bicycle",), 10, 60, 30, 90),
-        ],
+        two_wheeler=[(0.4, ("motorcycle",), 62, 70, 98, 100), (0.9, ("bicycle",), 10, 60, 30, 90)],
         person=[(0.7, ("person",), 65, 50, 90, 90)],
     )
     images = image_set(people={0: "vehicle"}, crowd={1: ["vehicle"]}, ridden={2})

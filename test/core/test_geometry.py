@@ -285,11 +285,7 @@ class TestRemapGrid:
         # Scaling an image about its edge moves the centre coordinates of its pixels by this.
         sx, sy = letterbox.scale_x, letterbox.scale_y
         scaled = np.array(
-            [
-                [fx * sx, 0, (cx + 0.5) * sx - 0.5],
-                [0, fy * sy, (cy + 0.5) * sy - 0.5],
-                [0, 0, 1],
-            ]
+            [[fx * sx, 0, (cx + 0.5) * sx - 0.5], [0, fy * sy, (cy + 0.5) * sy - 0.5], [0, 0, 1]]
         )
         expected = cv2.initUndistortRectifyMap(
             opencv_matrix(lens),

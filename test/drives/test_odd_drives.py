@@ -151,10 +151,7 @@ def test_the_film_has_the_times_of_the_drive(tmp_path):
     [
         ({0: calibration(), 4: calibration(0.2)}, "the CameraInfo changes once, first at frame 4"),
         ({0: calibration(0, 0.0), 3: calibration()}, "not calibrated (K = 0)"),
-        (
-            {0: calibration(width=1280, height=720)},
-            "is of 1280x720, and frames are 64x48",
-        ),
+        ({0: calibration(width=1280, height=720)}, "is of 1280x720, and frames are 64x48"),
         ({7: calibration()}, "the first CameraInfo was logged 0.3 s behind the first frame"),
         (
             {0: calibration(), 2: calibration()[:50]},

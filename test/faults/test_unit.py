@@ -19,13 +19,7 @@ from perception_nodes.faults import unit as unit_module
 from perception_nodes.faults.address import PORT, is_loopback, joined_address, split_address
 from perception_nodes.faults.clock_offset import measure_offset
 from perception_nodes.faults.scenario import Scenario
-from perception_nodes.faults.unit import (
-    PROTOCOL,
-    TOKEN_VARIABLE,
-    RemoteUnit,
-    UnitError,
-    UnitServer,
-)
+from perception_nodes.faults.unit import PROTOCOL, TOKEN_VARIABLE, RemoteUnit, UnitError, UnitServer
 from perception_nodes.graph.settings import SettingsError
 
 VALUES = {"backend": "null", "standby": "never"}

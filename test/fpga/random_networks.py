@@ -3,14 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from perception_nodes.core.integer import (
-    Concat,
-    Convolution,
-    Network,
-    Slice,
-    Store,
-    Upsample,
-)
+from perception_nodes.core.integer import Concat, Convolution, Network, Slice, Store, Upsample
 
 LARGEST = 1200
 """Largest number of pixels of a tensor, so that a network runs in milliseconds."""
@@ -135,12 +128,7 @@ def networks(draw, channels=None, most=8):
         builder.convolution(draw(st.sampled_from(list(builder.shapes))), output=True)
     steps = dict.fromkeys(builder.fractions, 1.0)
     network = Network(
-        "image",
-        builder.width,
-        builder.height,
-        tuple(builder.layers),
-        builder.fractions,
-        steps,
+        "image", builder.width, builder.height, tuple(builder.layers), builder.fractions, steps
     )
     image = builder.rng.integers(0, 256, (builder.height, builder.width, 3)).astype(np.uint8)
     return network, image

@@ -273,11 +273,7 @@ def test_random_networks_are_computed_bit_for_bit(macs, root):
     engine = SimulatedEngine(root / f"build/fpga/libengine_{macs}.so")
 
     @given(networks())
-    @settings(
-        max_examples=EXAMPLES,
-        derandomize=True,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    @settings(max_examples=EXAMPLES, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     def check_network(case):
         network, image = case
         driver = EngineDriver(engine)

@@ -57,8 +57,7 @@ filled = bool((result.array == 9).all())
 
 arguments.source, arguments.added = frame.address, 1
 graph = capture(
-    stream,
-    [launch.enqueue, lambda stream: stream.copy(result.address, sum_.address, COUNT)],
+    stream, [launch.enqueue, lambda stream: stream.copy(result.address, sum_.address, COUNT)]
 )
 assert isinstance(graph, CudaGraph)
 replayed = []

@@ -105,9 +105,7 @@ class TestBits:
     @pytest.mark.parametrize("mean", [-8.0, -4.0, 0.0, 8.0])
     def test_of_a_heads_real_size_through_every_lens(self, lens, mean):
         found = check_bits(
-            *random_heads(LARGE, 5, 2.0, mean),
-            LARGE,
-            placement=placement_of(LARGE, LENSES[lens]),
+            *random_heads(LARGE, 5, 2.0, mean), LARGE, placement=placement_of(LARGE, LENSES[lens])
         )
         assert found.found == 0 or found.count > 0
 

@@ -18,13 +18,7 @@ from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.graph.settings import SettingsError, allowed_range
 from perception_nodes.graph.topics import info_topic, is_annotated
 from perception_nodes.lab import graphs as bench_graphs
-from perception_nodes.system.environment import (
-    LOCALHOST,
-    PEERS,
-    RANGE,
-    SUBNET,
-    profiles_variable,
-)
+from perception_nodes.system.environment import LOCALHOST, PEERS, RANGE, SUBNET, profiles_variable
 
 GRAPHS = {
     name: value

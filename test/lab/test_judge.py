@@ -9,12 +9,7 @@ from made_runs import MS, in_time, report
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.faults.clock_offset import ClockOffset
-from perception_nodes.faults.scenario import (
-    Expectation,
-    NetworkConditions,
-    RebootFault,
-    Scenario,
-)
+from perception_nodes.faults.scenario import Expectation, NetworkConditions, RebootFault, Scenario
 from perception_nodes.lab import judge as module
 from perception_nodes.lab.judge import judge
 from perception_nodes.lab.modes import Modes

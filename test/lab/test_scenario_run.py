@@ -11,12 +11,7 @@ import numpy as np
 import pytest
 from observe import children, is_alive, until
 
-from perception_nodes.faults.scenario import (
-    CpuFault,
-    NetworkFault,
-    Scenario,
-    SubscriberFault,
-)
+from perception_nodes.faults.scenario import CpuFault, NetworkFault, Scenario, SubscriberFault
 from perception_nodes.faults.unit import UnitError
 from perception_nodes.lab import hil
 from perception_nodes.lab.judge import ScenarioVerdict

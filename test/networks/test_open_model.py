@@ -27,11 +27,7 @@ def forbidden(model: Model) -> list[tuple[str, str]]:
     weights, *data = materials(model.license, description.get("data"))
     above = forbidden(load_model(model.parent)) if model.parent else []
     unnamed = [] if data else [(model.name, "names no data")]
-    return [
-        *(one for one in (weights, *data) if terms_of(one[1]) > Terms.JUDGED),
-        *unnamed,
-        *above,
-    ]
+    return [*(one for one in (weights, *data) if terms_of(one[1]) > Terms.JUDGED), *unnamed, *above]
 
 
 def test_models_that_are_open_have_nothing_of_other_terms(root: Path) -> None:

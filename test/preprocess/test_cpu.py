@@ -12,13 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import BAYER, ENCODINGS, compressed, frame, scene, view
 
-from perception_nodes.core.frame import (
-    CameraInfo,
-    FrameFlag,
-    FrameHeader,
-    FrameRejected,
-    ImageView,
-)
+from perception_nodes.core.frame import CameraInfo, FrameFlag, FrameHeader, FrameRejected, ImageView
 from perception_nodes.core.geometry import BoxesToSource, Letterbox, lens_of
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.lens import UnknownLens, lens_from

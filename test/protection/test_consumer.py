@@ -10,23 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception_nodes.core.health import HealthMode
-from perception_nodes.protection.consumer import (
-    Consumer,
-    Content,
-    Instant,
-    Limits,
-    State,
-    Verdict,
-)
+from perception_nodes.protection.consumer import Consumer, Content, Instant, Limits, State, Verdict
 from perception_nodes.protection.profile import data_id, protect
 
 NOMINAL, DEGRADED, UNSAFE = HealthMode.NOMINAL, HealthMode.DEGRADED, HealthMode.UNSAFE
 PERIOD_MS = 33
-USUAL = {
-    Content.OBJECTS: b"objects",
-    Content.HEALTH: bytes(13),
-    Content.SAFE_STOP: b"\0\1\0\0\0",
-}
+USUAL = {Content.OBJECTS: b"objects", Content.HEALTH: bytes(13), Content.SAFE_STOP: b"\0\1\0\0\0"}
 
 
 def at(milliseconds: float) -> Instant:

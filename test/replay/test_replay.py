@@ -44,11 +44,7 @@ from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.compare import comparison_table
 from perception_nodes.report.annotate import PictureMaker
-from perception_nodes.report.recording import (
-    DETECTIONS_TOPIC,
-    FRAME_REPORT_TOPIC,
-    read_recording,
-)
+from perception_nodes.report.recording import DETECTIONS_TOPIC, FRAME_REPORT_TOPIC, read_recording
 from perception_nodes.transport.cdr_reader import read_image
 from perception_nodes.transport.cdr_writer import write_detection_array
 

@@ -11,12 +11,7 @@ import pytest
 
 from perception_nodes.system import threads as threads_module
 from perception_nodes.system.awake import AwakeProcessors
-from perception_nodes.system.realtime import (
-    AUTO_PRIORITY,
-    RANKS,
-    allowed_priority,
-    parse_cpus,
-)
+from perception_nodes.system.realtime import AUTO_PRIORITY, RANKS, allowed_priority, parse_cpus
 from perception_nodes.system.threads import nodes, threads
 
 REPORT = """

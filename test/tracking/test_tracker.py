@@ -7,12 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception_nodes.core.frame import (
-    MAX_DETECTIONS,
-    STAMP_LIMIT_NS,
-    DetectionRecord,
-    Detections,
-)
+from perception_nodes.core.frame import MAX_DETECTIONS, STAMP_LIMIT_NS, DetectionRecord, Detections
 from perception_nodes.tracking import motion
 from perception_nodes.tracking.tracker import MAX_TRACKS, Tracker
 from perception_nodes.tracking.tracks import TrackingSettings, TrackState

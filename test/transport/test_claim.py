@@ -28,9 +28,7 @@ def domain(monkeypatch):
 @pytest.fixture
 def holder(tmp_path, root):
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        cwd=root,
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, cwd=root
     )
     process.stdout.readline()
     yield process

@@ -10,13 +10,7 @@ import pytest
 from perception_nodes.core.frame import FrameRecord
 from perception_nodes.core.records import Heartbeat, Takeover
 from perception_nodes.transport.channels import NumberedRecords
-from perception_nodes.transport.journal import (
-    RECORDS,
-    Journal,
-    journal_of,
-    journals,
-    read_journal,
-)
+from perception_nodes.transport.journal import RECORDS, Journal, journal_of, journals, read_journal
 from perception_nodes.transport.shm import Endpoint
 
 pytestmark = pytest.mark.usefixtures("ros_domain")

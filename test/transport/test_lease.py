@@ -128,11 +128,7 @@ def test_an_error_in_the_middle_of_a_frame_is_no_good_order(lease):
 
 @pytest.mark.parametrize(
     "code, may_be_out",
-    [
-        ("", False),
-        ("lease.publish()", True),
-        ("lease.publish(); lease.begin(5, 18, 1235)", False),
-    ],
+    [("", False), ("lease.publish()", True), ("lease.publish(); lease.begin(5, 18, 1235)", False)],
 )
 def test_of_a_frame_that_was_just_published_it_is_said(lease, holder, code, may_be_out):
     process = holder(f"{code}\nprint(flush=True)\n{SIGNS}")

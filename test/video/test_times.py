@@ -13,10 +13,7 @@ from perception_nodes.video.times import FileTimes, LossCounter, StreamClock
 MS = 1_000_000
 
 
-@given(
-    st.lists(st.integers(0, 50 * MS), min_size=2, max_size=60),
-    st.integers(-(10**12), 10**12),
-)
+@given(st.lists(st.integers(0, 50 * MS), min_size=2, max_size=60), st.integers(-(10**12), 10**12))
 def test_stamps_keep_the_streams_spacing_but_for_a_smaller_delay(delays_ns, origin_ns):
     """A frame is never stamped later than it arrived, and jitter alone never reaches a stamp."""
     clock, least_ns = StreamClock(), None

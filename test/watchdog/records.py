@@ -37,13 +37,7 @@ def outcome(
 
 
 def takeover(
-    held=(0, 0),
-    reason=b"",
-    joined_ns=0,
-    sent_ns=1,
-    detector=DETECTOR,
-    predecessor=0,
-    newest_ns=0,
+    held=(0, 0), reason=b"", joined_ns=0, sent_ns=1, detector=DETECTOR, predecessor=0, newest_ns=0
 ):
     """Of a detector where it receives frames, since `joined_ns`; of preprocessing where not."""
     record = Takeover(reason=reason, joined_ns=joined_ns)

@@ -1,17 +1,7 @@
 """The accounting: each frame that enters is reported once, whatever becomes of the processes."""
 
 import pytest
-from records import (
-    DETECTOR,
-    FAILED,
-    FIRST_NS,
-    LATE,
-    OK,
-    TIMEOUT_NS,
-    entry,
-    outcome,
-    takeover,
-)
+from records import DETECTOR, FAILED, FIRST_NS, LATE, OK, TIMEOUT_NS, entry, outcome, takeover
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.records import Left

@@ -30,11 +30,7 @@ class Built:
 
 
 def build(
-    library: Library,
-    onnx: Path,
-    sm: int = 0,
-    timing: bytes = b"",
-    progress: Progress | None = None,
+    library: Library, onnx: Path, sm: int = 0, timing: bytes = b"", progress: Progress | None = None
 ) -> Built:
     """Build an engine.
 
