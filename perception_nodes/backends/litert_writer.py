@@ -31,7 +31,6 @@ from perception_nodes.core.integer import (
     Concat,
     Convolution,
     Layer,
-    MaxPool,
     Network,
     Slice,
     Upsample,
@@ -45,17 +44,8 @@ IMAGE_STEP = 1 / 255
 LOWEST: dict[Activation, float] = {"hardswish": -6 * 0.375, "relu": 0.0}
 """The least stored value of an activation."""
 FUSED: dict[Activation, int] = {"relu": tflite.ActivationFunctionType.RELU}
-VERSIONS = {
-    tflite.BuiltinOperator.CONV_2D: 3,
-    tflite.BuiltinOperator.PAD: 2,
-    tflite.BuiltinOperator.ADD: 2,
-    tflite.BuiltinOperator.CONCATENATION: 2,
-    tflite.BuiltinOperator.SLICE: 2,
-    tflite.BuiltinOperator.MAX_POOL_2D: 2,
-    tflite.BuiltinOperator.RESIZE_NEAREST_NEIGHBOR: 2,
-    tflite.BuiltinOperator.MUL: 2,
-}
-"""The version of each operator that has int8."""
+INT8_VERSION, CONVOLUTION_VERSION = 2, 3
+"""The version of an operator that has int8, and of convolutions."""
 
 
 @dataclass(frozen=True)
@@ -127,40 +117,33 @@ class _Writer:
     def _layer(self, layer: Layer) -> None:
         if isinstance(layer, Convolution):
             self._convolution(layer)
-        elif isinstance(layer, Concat):
-            self._concat(layer)
+            return
+        names = layer.sources if isinstance(layer, Concat) else (layer.source,)
+        sources = [self.stored[name] for name in names]
+        height, width, channels = sources[0].shape
+        inputs = [source.number for source in sources]
+        options: Any
+        if isinstance(layer, Concat):
+            kind, options = "CONCATENATION", tflite.ConcatenationOptionsT()
+            options.axis = 3
+            channels = sum(source.shape[2] for source in sources)
         elif isinstance(layer, Slice):
-            source = self.stored[layer.source]
-            height, width, _ = source.shape
-            begin = self._constant("begin", [0, 0, 0, layer.begin])
-            size = self._constant("size", [1, height, width, layer.end - layer.begin])
-            target = self._like(source, layer.target, (height, width, layer.end - layer.begin))
-            options = tflite.SliceOptionsT()
-            self._operator("SLICE", [source.number, begin, size], target, options)
+            kind, options = "SLICE", tflite.SliceOptionsT()
+            channels = layer.end - layer.begin
+            inputs.append(self._constant("begin", [0, 0, 0, layer.begin]))
+            inputs.append(self._constant("size", [1, height, width, channels]))
         elif isinstance(layer, Upsample):
-            source = self.stored[layer.source]
-            height, width, channels = source.shape
-            size = self._constant("size", [2 * height, 2 * width])
-            target = self._like(source, layer.target, (2 * height, 2 * width, channels))
-            options = tflite.ResizeNearestNeighborOptionsT()
-            self._operator("RESIZE_NEAREST_NEIGHBOR", [source.number, size], target, options)
-        elif isinstance(layer, MaxPool):
-            source = self.stored[layer.source]
-            options = tflite.Pool2DOptionsT()
+            kind, options = "RESIZE_NEAREST_NEIGHBOR", tflite.ResizeNearestNeighborOptionsT()
+            height, width = 2 * height, 2 * width
+            inputs.append(self._constant("size", [height, width]))
+        else:
+            kind, options = "MAX_POOL_2D", tflite.Pool2DOptionsT()
             options.padding = tflite.Padding.SAME
             options.strideH = options.strideW = 1
             options.filterHeight = options.filterWidth = layer.size
-            target = self._like(source, layer.target, source.shape)
-            self._operator("MAX_POOL_2D", [source.number], target, options)
-
-    def _concat(self, layer: Concat) -> None:
-        sources = [self.stored[name] for name in layer.sources]
-        height, width, _ = sources[0].shape
-        options = tflite.ConcatenationOptionsT()
-        options.axis = 3
-        shape = (height, width, sum(source.shape[2] for source in sources))
-        target = self._like(sources[0], layer.target, shape)
-        self._operator("CONCATENATION", [source.number for source in sources], target, options)
+        shape = (height, width, channels)
+        target = self._codes(layer.target, shape, sources[0].step, sources[0].zero)
+        self._operator(kind, inputs, target, options)
 
     def _convolution(self, layer: Convolution) -> None:
         if not layer.has_8_bits:
@@ -186,9 +169,10 @@ class _Writer:
         if not _is_same(layer, source.shape):
             options.padding = tflite.Padding.VALID
             source = self._padded(layer, source)
+        weight = layer.weight.transpose(0, 2, 3, 1).astype(np.int8)
         inputs = [
             source.number,
-            self._weights(layer, products / source.step),
+            self._constant(f"{layer.name}/weight", weight, products / source.step),
             self._constant(f"{layer.name}/bias", bias, products),
         ]
         name = layer.target
@@ -234,10 +218,6 @@ class _Writer:
         self._operator("PAD", [source.number, pads], padded, tflite.PadOptionsT())
         return padded
 
-    def _weights(self, layer: Convolution, steps: NDArray[np.float64]) -> int:
-        weight = layer.weight.transpose(0, 2, 3, 1).astype(np.int8)
-        return self._constant(f"{layer.name}/weight", weight, steps)
-
     def _between(
         self, name: str, shape: tuple[int, int, int], lowest: float, largest: float
     ) -> Codes:
@@ -245,12 +225,8 @@ class _Writer:
         step = (largest - lowest) / 255
         return self._codes(name, shape, step, round(-128 - lowest / step))
 
-    def _like(self, source: Codes, name: str, shape: tuple[int, int, int]) -> Codes:
-        return self._codes(name, shape, source.step, source.zero)
-
     def _codes(self, name: str, shape: tuple[int, int, int], step: float, zero: int = 0) -> Codes:
         tensor = _tensor(name, (1, *shape), tflite.TensorType.INT8, [step], [zero])
-        tensor.buffer = 0
         self.tensors.append(tensor)
         self.stored[name] = Codes(len(self.tensors) - 1, shape, step, zero)
         return self.stored[name]
@@ -316,5 +292,6 @@ def _tensor(
 def _operator_code(kind: int) -> Any:
     code = tflite.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = kind
-    code.version = VERSIONS[kind]
+    convolves = kind == tflite.BuiltinOperator.CONV_2D
+    code.version = CONVOLUTION_VERSION if convolves else INT8_VERSION
     return code
