@@ -190,6 +190,26 @@ def test_a_stream_that_gives_no_picture_can_be_closed(join):
         sender.join()
 
 
+def test_what_was_lost_before_a_stream_broke_off_is_reported_when_it_is_back(
+    join, tmp_path, monkeypatch
+):
+    path = write_video(tmp_path / "video.mp4", 1)
+
+    class Broken(demux.VideoInput):
+        def __init__(self, *_, **__):
+            super().__init__(str(path))
+
+        def live_pictures(self):
+            lost = demux.VideoPicture(None, cause=demux.MISSING)
+            for picture in (next(self.pictures()), lost, lost):
+                yield [picture], time.time_ns(), False
+
+    monkeypatch.setattr(video_source, "VideoInput", Broken)
+    viewer = film(join, "tcp://camera")
+    assert [(seen.number, seen.lost) for seen in viewer.take(2)] == [(0, 0), (3, 2)]
+    assert any(line.endswith(f"lost 2 frames: {demux.MISSING}") for line in viewer.told)
+
+
 @pytest.mark.parametrize(("degrees", "bright"), TURNS.items())
 def test_a_video_that_says_how_it_was_held_is_upright(join, tmp_path, degrees, bright):
     seen = film(join, write_turned(tmp_path / "video.mp4", degrees)).take(1)[0]

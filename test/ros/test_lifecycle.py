@@ -14,24 +14,28 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from perception_interfaces.msg import Health
 from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from recorder import Recorder
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from perception_nodes.cameras.channel import CameraHeader, camera_reader, camera_writer
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.core.records import InputState, WatchdogGone, as_sent
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.supervisor import Supervisor
-from perception_nodes.nodes import monitor_node
+from perception_nodes.lab.browsers import free_port
+from perception_nodes.nodes import monitor_node, view_node
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.nodes.detector_node import DetectorNode
 from perception_nodes.nodes.monitor_node import MonitorNode
 from perception_nodes.nodes.preprocess_node import PreprocessNode
+from perception_nodes.nodes.view_node import ViewNode
 from perception_nodes.nodes.watchdog_substitute import VOICE
 from perception_nodes.transport.channels import record_reader
 from perception_nodes.transport.journal import journal_of, read_journal
 from perception_nodes.transport.lease import Lease
+from perception_nodes.transport.memory import TransportError
 from perception_nodes.transport.shm import Endpoint, Writer
 
 NAMES = [kind.executable for kind in LIVE.kinds]
@@ -275,3 +279,21 @@ def test_the_monitor_completes_its_recording_though_others_go_on_speaking(
     for _ in in_this_process(Spoken, f"recording:={recording}", "live:=false"):
         assert not recording.exists()
     assert recording.is_file()
+
+
+def test_a_page_without_shared_memory_says_so_and_goes_on(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(name: str) -> Endpoint:
+        raise TransportError("no room")
+
+    recorder.subscribe("perception/annotated/compressed", CompressedImage)
+    for page in in_this_process(ViewNode, f"view_port:={free_port()}"):
+        monkeypatch.setattr(view_node, "Endpoint", refuse)
+        executor = SingleThreadedExecutor()
+        executor.add_node(page)
+        said = ""
+        while "no pictures: no room" not in said:
+            page.step()
+            recorder.spin(0)
+            said += capfd.readouterr().err
