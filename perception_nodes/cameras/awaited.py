@@ -1,4 +1,4 @@
-"""What keeps the images of a camera from coming, and the remedy: facts in, words out."""
+"""Finds what keeps a camera's images from coming, and the remedy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from perception_nodes.cameras.credentials import redacted
 from perception_nodes.system.environment import profiles_variable, share_folder
 
 LOST_SHARE = 0.1
-"""A larger share of lost messages is a trouble; single ones happen while others start."""
+"""A larger share of lost messages is a trouble; single ones are lost while other nodes start."""
 NAMED = 3
-"""So many topics are named where several could be meant."""
+"""At most so many topics are named as possible ones."""
 
 
 @dataclass(frozen=True)
 class Publisher:
-    """Somebody who publishes on the topic that we read.
+    """A publisher of the topic that we read.
 
     Attributes:
         node: full name of the node; empty while it is not known yet.
@@ -29,13 +29,13 @@ class Publisher:
     is_here: bool
 
     def __str__(self) -> str:
-        """It in words."""
+        """Node and reliability as text."""
         return f"{self.node or 'its publisher'} ({'reliable' if self.reliable else 'best effort'})"
 
 
 @dataclass(frozen=True)
 class ImageTopicFacts:
-    """What can be known of a topic.
+    """What is known of a topic.
 
     Attributes:
         topic: its full name.
@@ -44,9 +44,9 @@ class ImageTopicFacts:
         publishers: of this topic, with any type.
         published: all image topics of this domain that somebody publishes, with their types.
         received, lost: messages in the last period, and those that did not arrive whole.
-        mismatched: quality-of-service policy that a publisher does not offer; empty: none.
-        changes: how often in the last period a message was of another publisher than the one
-            before: once where a driver was started again.
+        mismatched: quality-of-service policy that a publisher does not offer; empty if none.
+        changes: how often in the last period the publisher changed between two messages; once if a
+            driver was started again.
     """
 
     topic: str
@@ -81,11 +81,8 @@ def trouble_of(facts: ImageTopicFacts) -> Trouble | None:
     """What is wrong with the images of a topic; None if they come."""
     fitting = [p for p in facts.publishers if p.message_type == facts.wanted]
     if facts.changes > 1:
-        who = ", ".join(map(str, fitting))
-        return Trouble(
-            f"{facts.topic}: frames of several publishers alternate, of {who}",
-            "give each camera a topic of its own",
-        )
+        problem = f"{facts.topic}: frames of several publishers alternate, of {_names(fitting)}"
+        return Trouble(problem, "give each camera a topic of its own")
     if facts.received + facts.lost:
         return _lost(facts, fitting) if facts.lost > LOST_SHARE * facts.received else None
     if not facts.publishers:
@@ -117,11 +114,6 @@ def channel_trouble(camera: str, source: str, senders: int) -> Trouble:
     return Trouble(problem, f"start `{command}` in the same ROS domain")
 
 
-def mending_line() -> str:
-    """The setting with which a publisher's Fast DDS has room for images."""
-    return f"{profiles_variable()}={share_folder() / 'config/fastdds.xml'}"
-
-
 def _unpublished(facts: ImageTopicFacts) -> Trouble:
     problem = f"nobody publishes on {facts.topic}"
     suffix = _suffix(facts.transport)
@@ -131,16 +123,16 @@ def _unpublished(facts: ImageTopicFacts) -> Trouble:
         if facts.published.get(sibling) == message_type:
             remedy = f"set image_transport:={transport}"
             return Trouble(f"{problem}, but {sibling} is published", remedy)
-    others = [
+    others = sorted(
         topic.removesuffix(suffix)
-        for topic, message_type in sorted(facts.published.items())
+        for topic, message_type in facts.published.items()
         if message_type == facts.wanted and topic.endswith(suffix)
-    ]
+    )
     if others:
-        named = ", ".join(others[:NAMED]) + (", ..." if len(others) > NAMED else "")
-        return Trouble(f"{problem}; images are on {named}", f"set image_topic:={others[0]}")
-    elsewhere = ", ".join(sorted(facts.published)[:NAMED])
-    if elsewhere:
+        remedy = f"set image_topic:={others[0]}"
+        return Trouble(f"{problem}; images are on {_first(others)}", remedy)
+    if facts.published:
+        elsewhere = _first(sorted(facts.published))
         return Trouble(f"{problem}; images of another type are on {elsewhere}")
     return Trouble(
         problem,
@@ -166,10 +158,17 @@ def _suffix(transport: str) -> str:
     return "" if transport == "raw" else f"/{transport}"
 
 
+def _first(topics: Sequence[str]) -> str:
+    return ", ".join([*topics[:NAMED], *["..."] * (len(topics) > NAMED)])
+
+
+def _names(publishers: Sequence[Publisher]) -> str:
+    return ", ".join(map(str, publishers)) or "its publisher"
+
+
 def _lost(facts: ImageTopicFacts, publishers: Sequence[Publisher]) -> Trouble:
     lost, sent = facts.lost, facts.lost + facts.received
-    who = ", ".join(map(str, publishers)) or "its publisher"
-    problem = f"{facts.topic}: {lost} of {sent} frames of {who} did not arrive whole"
+    problem = f"{facts.topic}: {lost} of {sent} frames of {_names(publishers)} did not arrive whole"
     unreliable = not all(p.reliable for p in publishers)
     if any(not p.is_here for p in publishers):
         reliably = ", reliable delivery" if unreliable else ""
@@ -177,5 +176,6 @@ def _lost(facts: ImageTopicFacts, publishers: Sequence[Publisher]) -> Trouble:
     reliably = "publish with reliable delivery, or " if unreliable else ""
     return Trouble(
         f"{problem}: Fast DDS's default shared-memory segment is too small for images",
-        f"{reliably}start the publisher with {mending_line()}",
+        f"{reliably}start the publisher with {profiles_variable()}="
+        f"{share_folder() / 'config/fastdds.xml'}",
     )

@@ -1,4 +1,4 @@
-"""A camera's channel filled from a source, which is opened again where it was gone."""
+"""Fills a camera's channel from a source, which is opened again if it was gone."""
 
 import time
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from perception_nodes.core.frame import FRAME_ID_BYTES
 from perception_nodes.transport.shm import Endpoint, Writer
 
 REOPEN_S = 0.5
-"""From one try to open a source that is gone to the next."""
+"""Time between two attempts to open a source that is gone."""
 SILENT_S = 5.0
-"""A source that gives no frame for so long is opened again: some drivers do not tell of an end. A
-file would begin anew, and what is behind a gap in it would never be played."""
+"""A source that gives no frame for so long is opened again, since some drivers report no end. A
+file is not: it would begin anew, and never go on behind a gap."""
 
 
 class CameraFeed:
@@ -30,7 +30,7 @@ class CameraFeed:
         camera: str,
         source: CameraSource,
         frame_id: str,
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         """Take the source; nothing is opened.
 
@@ -39,16 +39,15 @@ class CameraFeed:
             camera: its name.
             source: that gives the frames.
             frame_id: of all frames.
-            tell: told a line when the source is opened, gone and back.
+            log: takes a line when the source is open, gone or back.
         """
         self._endpoint, self._camera, self._source = endpoint, camera, source
-        self._frame_id, self._tell = frame_id.encode()[:FRAME_ID_BYTES], tell
+        self._frame_id, self._log = frame_id.encode()[:FRAME_ID_BYTES], log
         self._slots: Writer[CameraHeader] | None = None
         self._number = 0
         self.sent = self.lost = 0
         self._is_open = False
         self._retry_s = self._frame_s = 0.0
-        self._description, self._may_pause = "", False
 
     def open(self) -> None:
         """Open the source; it gives no frame before `start`.
@@ -58,12 +57,10 @@ class CameraFeed:
             CameraError: it refuses.
             TransportError: there is no room for its frames.
         """
-        found = self._source.open()
-        self._description, self._may_pause = found.description, found.may_pause
+        found = self._format = self._source.open()
         if self._slots is None or found.size_bytes > self._slots.payload_bytes:
-            self._slots = camera_writer(
-                self._endpoint, self._camera, found.size_bytes, found.loaned
-            )
+            size = found.size_bytes, found.loaned
+            self._slots = camera_writer(self._endpoint, self._camera, *size)
 
     def start(self) -> None:
         """Have the source give frames from now on.
@@ -74,7 +71,7 @@ class CameraFeed:
         assert self._slots is not None
         self._source.start(self._slots)
         self._is_open, self._frame_s = True, time.monotonic()
-        self._tell(f"camera {self._camera}: {redacted(self._description)}")
+        self._log(f"camera {self._camera}: {redacted(self._format.description)}")
 
     def step(self, timeout_ms: float) -> None:
         """Send the next frame, or wait for one, or try to open what is gone.
@@ -89,20 +86,20 @@ class CameraFeed:
         try:
             frame = self._source.capture(timeout_ms)
             is_silent = frame is None and time.monotonic() > self._frame_s + SILENT_S
-            if is_silent and not self._may_pause:
+            if is_silent and not self._format.may_pause:
                 raise CameraGone(f"no frame for {SILENT_S:g} s")
         except CameraGone as error:
             self._is_open = False
             self._source.close()
             self._retry_s = time.monotonic()
-            self._tell(f"camera {self._camera} is gone: {error}; it is tried again")
+            self._log(f"camera {self._camera} is gone: {error}; it is tried again")
             return
         if frame is None:
             return
         self._frame_s = time.monotonic()
         assert self._slots is not None
         header = frame.sample.header
-        # Numbers have a gap where frames were lost: preprocessing accounts for them.
+        # Preprocessing accounts for lost frames by the gap in the numbers.
         self._number += frame.lost
         header.number, header.lost, header.frame_id = self._number, frame.lost, self._frame_id
         self._slots.send(frame.sample)
@@ -110,7 +107,7 @@ class CameraFeed:
         self.sent += 1
         self.lost += frame.lost
         if frame.cause:
-            self._tell(f"camera {self._camera} lost {frame.lost} frames: {frame.cause}")
+            self._log(f"camera {self._camera} lost {frame.lost} frames: {frame.cause}")
 
     def close(self) -> None:
         """Stop the source."""

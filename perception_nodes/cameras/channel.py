@@ -12,10 +12,10 @@ from perception_nodes.transport.shm import SPARE_SAMPLES, Endpoint, Reader, Writ
 
 CAMERA_DEPTH = 4
 CAMERA_BORROWED = 4
-"""Frames that a detector holds if it reads them in place, see `cameras.named_frames`: the one being
-inferred, two that were not asked for yet, and one that arrives. Together with the frames in the
-channel, two in preprocessing, two that are republished, two that a page shows and the one being
-written, they fit the pages that are reserved."""
+"""Frames that a detector holds if it reads them in place, see `cameras.named_frames`: one in
+inference, two that no slot has named yet, and one that arrives. Pages are reserved for these, the
+frames in the channel, two each in preprocessing, republishing and view, and the one being
+written."""
 CAMERA_SPARE = SPARE_SAMPLES + 4
 
 
@@ -26,7 +26,7 @@ class CameraHeader(ctypes.Structure):
     channel pushed out; the last `lost` numbers before this one are frames that the sensor or its
     driver lost. `stamp_ns` is the wall clock at capture, nanoseconds since the Unix epoch.
     `filled_us` is CLOCK_MONOTONIC in microseconds, its low 32 bits, when the sender had the frame;
-    0 if the sender does not tell.
+    0 if the sender does not state it.
     """
 
     _fields_ = [

@@ -1,13 +1,12 @@
 """Any GStreamer pipeline as a camera: a Jetson's CSI cameras, hardware decoders, industrial ones.
 
-GStreamer is the system's, reached through PyGObject; both are optional and imported when used. The
-pipeline must end where an `appsink` of ours can be attached, for instance
+GStreamer is the system's, and PyGObject binds it; both are optional and imported when used. Our
+`appsink` is attached to the end of the pipeline, for instance of
 
     nvarguscamerasrc ! video/x-raw(memory:NVMM),width=1920,height=1080 ! nvvidconv
     videotestsrc is-live=true ! video/x-raw,format=NV12,width=640,height=480
 """
 
-import threading
 import time
 from typing import Any
 
@@ -39,12 +38,14 @@ ENCODINGS = {
     "RGBA": "rgba8",
     "GRAY8": "mono8",
 }
-"""ROS encodings by GStreamer's format; the order is that in which we ask for them."""
+"""ROS encodings by GStreamer's format, preferred first."""
 MATRICES = {2: "FCC", 3: "BT.709", 4: "BT.601", 5: "SMPTE 240M", 6: "BT.2020"}
-"""By GStreamer's GstVideoColorMatrix."""
+"""Names of colour matrices by GStreamer's GstVideoColorMatrix."""
 OPEN_TIMEOUT_S = 10.0
-QUEUED, PULL_MS = 16, 50.0
-"""Frames that the sink keeps until our thread has pulled them; and how long that waits for one."""
+QUEUED = 16
+"""Frames that wait in the sink for our thread."""
+PULL_MS = 50.0
+"""How long the thread waits for a frame before it looks whether it is to end."""
 UNSET = 2**64 - 1
 """GStreamer's GST_BUFFER_OFFSET_NONE."""
 SINK = "perception_sink"
@@ -59,12 +60,11 @@ class GStreamerSource:
 
     def __init__(self, pipeline: str) -> None:
         """Take the pipeline's description; nothing is opened."""
-        self._description = pipeline
+        self._description, self._name = pipeline, f"gst:{pipeline}"
         self._pipeline: Any = None
-        self._thread: threading.Thread | None = None
-        self._stop, self._pulled = threading.Event(), Mailbox()
+        self._pulled = Mailbox()
         self._slots: Writer[CameraHeader] | None = None
-        self._unfit = 0  # frames of another size, which the next one tells of
+        self._unfit = 0  # frames of another size, which count as lost before the next one
 
     def open(self) -> CameraFormat:
         """Start the pipeline and wait for its first frame's format, see `CameraSource`."""
@@ -77,19 +77,19 @@ class GStreamerSource:
                 f"caps=video/x-raw,format={{{formats}}}"
             )
         except Exception as error:  # GLib.Error, whose class comes with PyGObject
-            raise CameraError(f"gst:{self._description} is no pipeline: {error}") from error
+            raise CameraError(f"{self._name} is no pipeline: {error}") from error
         self._gst, self._complaint = gst, ""
         self._sink = self._pipeline.get_by_name(SINK)
         self._pipeline.set_state(gst.State.PAUSED)
         state = self._pipeline.get_state(round(OPEN_TIMEOUT_S * gst.SECOND))[0]
         if state == gst.StateChangeReturn.FAILURE:
-            raise CameraGone(f"gst:{self._description} does not start: {self._error()}")
+            raise CameraGone(f"{self._name} does not start: {self._error()}")
         # A live source keeps its own pace; a file would be read as fast as it can be.
         self._sink.set_property("sync", state != gst.StateChangeReturn.NO_PREROLL)
         self._pipeline.set_state(gst.State.PLAYING)
         first = self._pull(OPEN_TIMEOUT_S * 1e3)
         if first is None:
-            raise CameraGone(f"gst:{self._description} gives no frame: {self._error()}")
+            raise CameraGone(f"{self._name} gives no frame: {self._error()}")
         self._first = first
         self._caps = first.get_caps()
         facts = gst_video.VideoInfo.new_from_caps(self._caps)
@@ -101,16 +101,14 @@ class GStreamerSource:
         self._size_bytes = facts.size
         self._frame = encoding, width, height, facts.stride[0], facts.size
         self._sequence: int | None = None
-        told = f"gst:{self._description}, {name} {width}x{height} at {rate_hz:g} Hz, one copy"
-        told += colour_note(encoding, matrix, colours.range == gst_video.VideoColorRange(1))
-        return CameraFormat(*self._frame, rate_hz, 1, 2, told)
+        note = colour_note(encoding, matrix, colours.range == gst_video.VideoColorRange(1))
+        description = f"{self._name}, {name} {width}x{height} at {rate_hz:g} Hz, one copy{note}"
+        return CameraFormat(*self._frame, rate_hz, 1, 2, description)
 
     def start(self, slots: Writer[CameraHeader]) -> None:
         """See `CameraSource`; the pipeline is running already."""
         self._slots, self._pulled = slots, Mailbox()
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._drain, name="pulling", daemon=True)
-        self._thread.start()
+        self._pulled.fill(self._drain)
 
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The next frame, see `CameraSource`."""
@@ -121,12 +119,10 @@ class GStreamerSource:
         buffer = found.frame.get_buffer()
         if buffer.get_size() != self._size_bytes or not found.frame.get_caps().is_equal(self._caps):
             self._unfit += found.lost + 1
-            raise CameraGone(f"gst:{self._description} now gives frames of another size")
+            raise CameraGone(f"{self._name} now gives frames of another size")
         mapped, view = buffer.map(self._gst.MapFlags.READ)
         if not mapped:
-            raise CameraError(
-                f"gst:{self._description}: its frames cannot be read by the processor"
-            )
+            raise CameraError(f"{self._name}: its frames cannot be read by the processor")
         try:
             slot = self._slots.loan(self._size_bytes)
             slot.payload[:] = np.frombuffer(view.data, np.uint8)
@@ -137,34 +133,30 @@ class GStreamerSource:
 
     def close(self) -> None:
         """Stop the pipeline, see `CameraSource`."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._pulled.close()
         if self._pipeline is not None:
             self._pipeline.set_state(self._gst.State.NULL)
             self._pipeline = None
 
     def _drain(self) -> None:
-        """Take every frame at once: what a full sink dropped, nothing would count."""
+        """Pull each frame at once, since nothing counts what a full sink drops."""
         unfit, self._unfit = self._unfit, 0
         cause = "the size of the frames changed" if unfit else ""
         self._pulled.put(Arrived(self._first, self._stamp_ns(self._first), unfit, cause))
-        while not self._stop.is_set():
+        while not self._pulled.closed.is_set():
             sample = self._pull(PULL_MS)
-            self._error()  # nobody else reads what elements report, all the time
+            self._error()  # else the messages of the elements would pile up
             if sample is not None:
                 self._pulled.put(Arrived(sample, self._stamp_ns(sample)))
             elif self._sink.get_property("eos"):
-                ended = f"gst:{self._description} has ended: {self._error()}"
-                self._pulled.put(CameraGone(ended))
+                self._pulled.put(CameraGone(f"{self._name} has ended: {self._error()}"))
                 return
 
     def _pull(self, timeout_ms: float) -> Any:
         return self._sink.emit("try-pull-sample", round(timeout_ms * 1e6))
 
     def _stamp_ns(self, taken: Any) -> int:
-        """The wall clock at capture, by the pipeline's clock; now where frames have no time."""
+        """The wall clock at capture by the pipeline's clock; now if the frame has no time."""
         clock, wall_ns = self._pipeline.get_clock(), time.time_ns()
         pts = taken.get_buffer().pts
         if clock is None or pts == self._gst.CLOCK_TIME_NONE:
@@ -175,20 +167,20 @@ class GStreamerSource:
         )
 
     def _gap(self, buffer: Any, skipped: int) -> int:
-        """Frames that we did not get: as the source counts them, else those that we skipped."""
+        """Number of frames lost before this one: as the source counts, else those we skipped."""
         expected, number = self._sequence, int(buffer.offset)
         is_number = number != UNSET and buffer.offset_end in (number + 1, number, UNSET)
         self._sequence = number + 1 if is_number else None
         if expected is None or not is_number:
             return skipped
         gap = number - expected
-        # Behind some parsers offsets are positions in bytes. Only an end tells those from numbers.
+        # Behind some parsers offsets are positions in bytes; only a number is followed by an end.
         if gap < 0 or (gap > MAX_GAP and buffer.offset_end != number + 1):
             return skipped
         return gap
 
     def _error(self) -> str:
-        """What the pipeline complained of first, the cause of the rest; empties its bus."""
+        """The first error on the pipeline's bus, which causes the others; empties the bus."""
         bus = self._pipeline.get_bus()
         while (message := bus.pop_filtered(self._gst.MessageType.ERROR)) is not None:
             error, detail = message.parse_error()

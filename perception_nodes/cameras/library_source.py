@@ -20,7 +20,7 @@ from perception_nodes.transport.shm import Sample, Writer
 
 VERSION = 1
 BLOCKED_S = 5.0
-"""A library that takes so much longer than it is given ends the process."""
+"""The process ends if the library takes so much longer than the timeout that it is given."""
 FRAME, TIMEOUT, GONE = 1, 0, -1
 HEADER_FILE = "interfaces/camera/perception_camera.h"
 
@@ -62,23 +62,20 @@ class LibrarySource:
             self._argument.encode(), ctypes.byref(found)
         )
         if not self._camera:
-            raise CameraGone(
-                found.error.decode(errors="replace") or f"{self._path} gives no camera"
-            )
-        encoding = found.encoding.decode(errors="replace")
-        layout = encoding, found.width, found.height, found.step, found.size_bytes
-        size = f"{found.width}x{found.height}"
-        told = f"{self._path}, {encoding} {size} at {found.rate_hz:g} Hz, no copy"
-        return CameraFormat(*layout, found.rate_hz, 0, 2, told)
+            error = found.error.decode(errors="replace")
+            raise CameraGone(error or f"{self._path} gives no camera")
+        width, height = found.width, found.height
+        self._layout = found.encoding.decode(errors="replace"), width, height, found.step
+        what = f"{self._layout[0]} {width}x{height} at {found.rate_hz:g} Hz"
+        description = f"{self._path}, {what}, no copy"
+        return CameraFormat(*self._layout, found.size_bytes, found.rate_hz, 0, 2, description)
 
     def _loaded(self) -> Any:
         try:
-            library = ctypes.CDLL(str(self._path.resolve()))
+            library, pointer = ctypes.CDLL(str(self._path.resolve())), ctypes.c_void_p
             version = int(library.perception_camera_version())
-            library.perception_camera_open.restype = ctypes.c_void_p
-            pointer = ctypes.c_void_p
-            capture = library.perception_camera_capture
-            capture.argtypes = [pointer, pointer, pointer, ctypes.c_uint32]
+            library.perception_camera_open.restype = pointer
+            library.perception_camera_capture.argtypes = [*[pointer] * 3, ctypes.c_uint32]
             library.perception_camera_close.argtypes = [pointer]
             library.perception_camera_close.restype = None
         except (OSError, AttributeError) as error:
@@ -99,30 +96,26 @@ class LibrarySource:
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The next frame, see `CameraSource`."""
         assert self._slots is not None
-        found = self._format
-        sample = self._lent
-        if sample is None:
-            sample = self._lent = self._slots.loan(found.size_bytes)
+        size_bytes = self._format.size_bytes
+        sample = self._lent = self._lent or self._slots.loan(size_bytes)
         header = sample.header
-        header.width, header.height, header.step = found.width, found.height, found.step
-        header.size_bytes, header.encoding, header.lost = found.size_bytes, found.encoding, 0
-        header.filled_us = 0  # the library may set it
+        header.describe(0, *self._layout, size_bytes)
+        header.lost = header.filled_us = 0  # the library may set them
         # Nobody can interrupt a library that waits for ever: SIGALRM ends the process.
         signal.setitimer(signal.ITIMER_REAL, timeout_ms / 1e3 + BLOCKED_S)
         try:
+            pixels, at = sample.payload.ctypes.data, ctypes.addressof(header)
             result = self._library.perception_camera_capture(
-                self._camera,
-                sample.payload.ctypes.data,
-                ctypes.addressof(header),
-                max(0, round(timeout_ms)),
+                self._camera, pixels, at, max(0, round(timeout_ms))
             )
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         if result == TIMEOUT:
             return None
+        if result == GONE:
+            raise CameraGone(f"{self._path}: the camera is gone")
         if result != FRAME:
-            kind = CameraGone if result == GONE else CameraError
-            raise kind(f"{self._path}: the camera " + ("is gone" if result == GONE else "failed"))
+            raise CameraError(f"{self._path}: the camera failed")
         self._lent = None
         header.filled_us = header.filled_us or monotonic_us()
         return CapturedFrame(sample, header.lost)

@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,12 +29,29 @@ class Arrived:
 
 
 class Mailbox:
-    """Holds the newest frames; one that is pushed out is counted by the one behind it."""
+    """Holds the newest frames of a thread; one that is pushed out is counted by the next one.
+
+    Attributes:
+        closed: is set when the thread is to end.
+    """
 
     def __init__(self) -> None:
         """Hold nothing."""
         self._condition = threading.Condition()
         self._items: deque[Arrived | CameraError] = deque()
+        self._thread: threading.Thread | None = None
+        self.closed = threading.Event()
+
+    def fill(self, run: Callable[[], None]) -> None:
+        """Start the thread that puts the frames in."""
+        self._thread = threading.Thread(target=run, name="frames", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Have the thread end, and wait for that."""
+        self.closed.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def put(self, item: Arrived | CameraError) -> None:
         """Add a frame, or what ends them."""
@@ -48,7 +66,7 @@ class Mailbox:
             self._condition.notify()
 
     def take(self, timeout_s: float) -> Arrived | None:
-        """The oldest frame; None where none came in time.
+        """The oldest frame; None if none comes in time.
 
         Raises:
             CameraError: what was put in the place of a frame.

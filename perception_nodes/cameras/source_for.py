@@ -21,7 +21,7 @@ OPTIONS = {
 
 
 def source_for(text: str, wanted: V4l2Settings = OWN_CHOICE, *, loop: bool = False) -> CameraSource:
-    """The source of that name; its module is imported now, its device opened later.
+    """The source that a text names; its device is not opened yet.
 
     Args:
         text: one of `FORMS`.
@@ -49,9 +49,9 @@ def source_for(text: str, wanted: V4l2Settings = OWN_CHOICE, *, loop: bool = Fal
 
         return LibrarySource(rest)
     if "://" in text or is_file(text):
-        from perception_nodes.cameras.video_source import VideoSettings, VideoSource
+        from perception_nodes.cameras.video_source import VideoSource
 
-        return VideoSource(VideoSettings(text, loop))
+        return VideoSource(text, loop)
     raise CameraError(f"camera {text!r} is neither there nor of a known form: {FORMS}")
 
 
@@ -61,7 +61,7 @@ def is_file(text: str) -> bool:
 
 
 def _located(text: str) -> str:
-    """A URL with its scheme in small letters, which FFmpeg wants; a file's without its scheme."""
+    """A URL with its scheme in lower case, as FFmpeg needs it; a file's URL without its scheme."""
     scheme, mark, rest = text.partition("://")
     if not (mark and scheme.isalnum()):
         return text

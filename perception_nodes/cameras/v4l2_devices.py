@@ -15,9 +15,13 @@ USUAL_RATE_HZ = 30.0
 
 @dataclass(frozen=True)
 class Mode:
-    """A format, size and rate that a device offers; a rate of 0 where it states none.
+    """A format, size and rate that a device offers.
 
-    Where the size is one of a range, `sizes` describes that.
+    Attributes:
+        code: the kernel's four letters of the format.
+        width, height: pixels.
+        rate_hz: frames a second; 0 if the device states none.
+        sizes: describes the range that the size is one of; empty if it is the only one.
     """
 
     code: bytes
@@ -92,10 +96,8 @@ def list_devices() -> list[CaptureDevice]:
         with suppress(OSError, CameraError):
             descriptor = kernel.open_device(path)
             try:
-                capability = capability_of(descriptor, path)
-                card, driver = (
-                    text.decode(errors="replace") for text in (capability.card, capability.driver)
-                )
+                what = capability_of(descriptor, path)
+                card, driver = (text.decode(errors="replace") for text in (what.card, what.driver))
                 offered = [*modes_of(descriptor)], [*controls_of(descriptor)]
                 found.append(CaptureDevice(path, card, driver, *offered))
             finally:
@@ -106,8 +108,8 @@ def list_devices() -> list[CaptureDevice]:
 def choose_mode(modes: list[Mode], wanted: V4l2Settings) -> Mode:
     """The mode that comes nearest to what is wanted.
 
-    Where nothing is asked for: the largest size up to 1920x1080 that comes 30 times a second, in
-    the format that costs preprocessing least.
+    By default that is the largest size up to 1920x1080 that comes 30 times a second, in the format
+    that costs preprocessing least.
 
     Raises:
         CameraError: the device has no such mode; the text lists what it has.
@@ -146,7 +148,7 @@ def choose_mode(modes: list[Mode], wanted: V4l2Settings) -> Mode:
 
 
 def capability_of(descriptor: int, path: str) -> kernel.Capability:
-    """What a device is.
+    """Name, driver and abilities of a device.
 
     Raises:
         CameraError: it is no capture device that we can read.
@@ -164,7 +166,7 @@ def capability_of(descriptor: int, path: str) -> kernel.Capability:
 
 
 def modes_of(descriptor: int, wanted: tuple[int, int] = (0, 0)) -> Iterator[Mode]:
-    """All modes; of a range of sizes the wanted one and the usual ones within it."""
+    """All modes; of a range of sizes, the wanted and the usual ones that it contains."""
     kind = kernel.BUF_TYPE_VIDEO_CAPTURE
     for form in kernel.enumerated(descriptor, kernel.ENUM_FMT, kernel.FormatDescription, type=kind):
         code = form.pixelformat
@@ -177,10 +179,9 @@ def modes_of(descriptor: int, wanted: tuple[int, int] = (0, 0)) -> Iterator[Mode
                 intervals = kernel.enumerated(
                     descriptor, kernel.ENUM_FRAMEINTERVALS, kernel.FrameInterval, **at
                 )
-                shortest = [interval.range[0] for interval in intervals]
-                rates = [one.denominator / max(one.numerator, 1) for one in shortest]
+                rates = [one.denominator / max(one.numerator, 1) for one in intervals]
                 for rate_hz in rates or [0.0]:
-                    yield Mode(kernel.fourcc(code), width, height, rate_hz, described)
+                    yield Mode(code, width, height, rate_hz, described)
             if size.type != kernel.FRMSIZE_TYPE_DISCRETE:
                 break
 
@@ -188,7 +189,7 @@ def modes_of(descriptor: int, wanted: tuple[int, int] = (0, 0)) -> Iterator[Mode
 def _sizes(
     size: kernel.FrameSize, wanted: tuple[int, int]
 ) -> tuple[Iterable[tuple[int, int]], str]:
-    """The sizes to offer, each once, and where they are of a range, that in words."""
+    """The sizes to offer, each once, and the description of the range that they are of."""
     if size.type == kernel.FRMSIZE_TYPE_DISCRETE:
         return [(size.range[0], size.range[1])], ""
     low_x, high_x, step_x, low_y, high_y, step_y = size.range
@@ -205,7 +206,7 @@ def _sizes(
 
 
 def controls_of(descriptor: int) -> Iterator[DeviceControl]:
-    """All controls that are not switched off."""
+    """All controls that are not disabled."""
     entry = kernel.QueryControl(id=kernel.CTRL_FLAG_NEXT_CTRL)
     while True:
         try:

@@ -1,6 +1,6 @@
 """Video4Linux's kernel interface: structures, requests and pixel formats (videodev2.h, 64 bit).
 
-Only what a capture device needs. The names are the kernel's, so that its documentation applies:
+It holds only what a capture device needs. Names are the kernel's, so that its manual applies:
 https://docs.kernel.org/userspace-api/media/v4l/v4l2.html
 """
 
@@ -16,7 +16,7 @@ BUF_TYPE_VIDEO_CAPTURE = 1
 MEMORY_MMAP, MEMORY_USERPTR = 1, 2
 FIELD_NONE, FIELD_INTERLACED = 1, 4
 NOT_WHOLE = {0: "any", 2: "top", 3: "bottom", 5: "seq-tb", 6: "seq-bt", 7: "alternate"}
-"""`v4l2_field`; and those in which a buffer does not hold the rows of a picture in their order."""
+"""The values of `v4l2_field` with which a buffer does not hold the rows of a picture in order."""
 CAP_VIDEO_CAPTURE, CAP_STREAMING, CAP_DEVICE_CAPS = 0x1, 0x04000000, 0x80000000
 CAP_TIMEPERFRAME = 0x1000
 BUF_FLAG_ERROR = 0x40
@@ -43,30 +43,21 @@ ENCODINGS = {
     b"MJPG": "jpeg",
     b"JPEG": "jpeg",
 }
-"""ROS encodings by the kernel's code, the ones that cost preprocessing least first."""
+"""ROS encodings by the kernel's code; those first that cost preprocessing least."""
 MATRICES = {1: "BT.601", 2: "BT.709", 3: "BT.601", 4: "BT.709", 6: "BT.2020", 8: "SMPTE 240M"}
 USUAL_MATRICES = {2: "SMPTE 240M", 3: "BT.709", 10: "BT.2020"}
-"""By `v4l2_ycbcr_encoding`; and where that is not set, by `v4l2_colorspace`."""
+"""Names of YUV matrices by `v4l2_ycbcr_encoding`; if that is not set, by `v4l2_colorspace`."""
 COLORSPACE_JPEG, FULL_RANGE = 7, 1
 
 
-TYPES: dict[str, Any] = {
-    "char": ctypes.c_char,
-    "u8": ctypes.c_uint8,
-    "u32": ctypes.c_uint32,
-    "s32": ctypes.c_int32,
-    "s64": ctypes.c_int64,
-    "ulong": ctypes.c_ulong,
-}
-
-
 def _fields(declared: str) -> list[tuple[str, Any]]:
-    """Fields of a structure, as C declares them: `u32 index, size[2]; char name[32]`."""
+    """Fields of a structure, as C declares them: `uint32 index, size[2]; char name[32]`."""
     found = []
     for declaration in declared.split("; "):
         kind, _, names = declaration.partition(" ")
+        one = getattr(ctypes, f"c_{kind}")
         for name, count in re.findall(r"(\w+)(?:\[(\d+)\])?", names):
-            found.append((name, TYPES[kind] * int(count) if count else TYPES[kind]))
+            found.append((name, one * int(count) if count else one))
     return found
 
 
@@ -74,39 +65,32 @@ class Capability(ctypes.Structure):
     """`v4l2_capability`: what the device is."""
 
     _fields_ = _fields(
-        "char driver[16], card[32], bus_info[32]; u32 version, capabilities, device_caps, "
+        "char driver[16], card[32], bus_info[32]; uint32 version, capabilities, device_caps, "
         "reserved[3]"
     )
 
 
 class FormatDescription(ctypes.Structure):
-    """`v4l2_fmtdesc`: a pixel format that it has."""
+    """`v4l2_fmtdesc`: a pixel format that the device has."""
 
     _fields_ = _fields(
-        "u32 index, type, flags; char description[32]; u32 pixelformat, mbus_code, reserved[3]"
+        "uint32 index, type, flags; char description[32], pixelformat[4]; uint32 mbus_code, "
+        "reserved[3]"
     )
 
 
 class FrameSize(ctypes.Structure):
-    """`v4l2_frmsizeenum`: a size, or the first two of `range` where it is one of a range."""
+    """`v4l2_frmsizeenum`: a size in the first two of `range`, or a range of sizes."""
 
-    _fields_ = _fields("u32 index, pixel_format, type, range[6], reserved[2]")
-
-
-class Fraction(ctypes.Structure):
-    """`v4l2_fract`."""
-
-    _fields_ = _fields("u32 numerator, denominator")
-
-
-TYPES["Fraction"] = Fraction
+    _fields_ = _fields("uint32 index; char pixel_format[4]; uint32 type, range[6], reserved[2]")
 
 
 class FrameInterval(ctypes.Structure):
-    """`v4l2_frmivalenum`: seconds from frame to frame at a size."""
+    """`v4l2_frmivalenum`: the shortest time between frames at a size, as a fraction of a second."""
 
     _fields_ = _fields(
-        "u32 index, pixel_format, width, height, type; Fraction range[3]; u32 reserved[2]"
+        "uint32 index; char pixel_format[4]; uint32 width, height, type, numerator, denominator, "
+        "rest[4], reserved[2]"
     )
 
 
@@ -114,30 +98,32 @@ class Format(ctypes.Structure):
     """`v4l2_format` with its `v4l2_pix_format`."""
 
     _fields_ = _fields(
-        "u32 type, padding, width, height, pixelformat, field, bytesperline, sizeimage, "
-        "colorspace, priv, flags, ycbcr_enc, quantization, xfer_func; u8 rest[152]"
+        "uint32 type, padding, width, height; char pixelformat[4]; uint32 field, bytesperline, "
+        "sizeimage, colorspace, priv, flags, ycbcr_enc, quantization, xfer_func; uint8 rest[152]"
     )
 
 
 class StreamParameters(ctypes.Structure):
     """`v4l2_streamparm` with its `v4l2_captureparm`."""
 
-    _fields_ = _fields("u32 type, capability, capturemode; Fraction timeperframe; u8 rest[184]")
+    _fields_ = _fields(
+        "uint32 type, capability, capturemode, numerator, denominator; uint8 rest[184]"
+    )
 
 
 class RequestBuffers(ctypes.Structure):
     """`v4l2_requestbuffers`."""
 
-    _fields_ = _fields("u32 count, type, memory, capabilities; u8 flags, reserved[3]")
+    _fields_ = _fields("uint32 count, type, memory, capabilities; uint8 flags, reserved[3]")
 
 
 class Buffer(ctypes.Structure):
     """`v4l2_buffer`; `memory_at` is its union: an offset for mmap, or a user pointer."""
 
     _fields_ = _fields(
-        "u32 index, type, bytesused, flags, field; s64 timestamp_s, timestamp_us; "
-        "u32 timecode[4], sequence, memory; ulong memory_at; u32 length, reserved2; "
-        "s32 request_fd"
+        "uint32 index, type, bytesused, flags, field; int64 timestamp_s, timestamp_us; "
+        "uint32 timecode[4], sequence, memory; ulong memory_at; uint32 length, reserved2; "
+        "int32 request_fd"
     )
 
 
@@ -145,29 +131,29 @@ class QueryControl(ctypes.Structure):
     """`v4l2_queryctrl`: a control and its range."""
 
     _fields_ = _fields(
-        "u32 id, type; char name[32]; s32 minimum, maximum, step, default_value; u32 flags, "
-        "reserved[2]"
+        "uint32 id, type; char name[32]; int32 minimum, maximum, step, default_value; "
+        "uint32 flags, reserved[2]"
     )
 
 
 class Control(ctypes.Structure):
     """`v4l2_control`."""
 
-    _fields_ = _fields("u32 id; s32 value")
+    _fields_ = _fields("uint32 id; int32 value")
 
 
 class EventSubscription(ctypes.Structure):
     """`v4l2_event_subscription`."""
 
-    _fields_ = _fields("u32 type, id, flags, reserved[5]")
+    _fields_ = _fields("uint32 type, id, flags, reserved[5]")
 
 
 class Event(ctypes.Structure):
     """`v4l2_event`."""
 
     _fields_ = _fields(
-        "u32 type, padding; u8 data[64]; u32 pending, sequence; s64 timestamp[2]; u32 id, "
-        "reserved[8]"
+        "uint32 type, padding; uint8 data[64]; uint32 pending, sequence; int64 timestamp[2]; "
+        "uint32 id, reserved[8]"
     )
 
 
@@ -230,13 +216,8 @@ def stream(descriptor: int, request: int) -> None:
     call(descriptor, request, ctypes.c_int32(BUF_TYPE_VIDEO_CAPTURE))
 
 
-def fourcc(code: int) -> bytes:
-    """A pixel format's four letters."""
-    return code.to_bytes(4, "little")
-
-
 def letters(code: bytes) -> str:
-    """A pixel format's four letters for people, with -BE behind those of a big-endian one."""
+    """The four letters of a pixel format as text, with -BE if it is big-endian."""
     return bytes(one & 0x7F for one in code).decode() + "-BE" * (code[3] >> 7)
 
 

@@ -1,8 +1,8 @@
 """Cameras of the kernel (Video4Linux): the driver writes frames into the slots that are sent.
 
-The buffers are user pointers into loaned shared memory, so a frame is not copied between the
-camera's DMA and preprocessing. A driver that takes no user pointers is read through `mmap`, with
-one copy, which is counted.
+The buffers are user pointers into loaned shared memory, so that no frame is copied between the
+camera's DMA and preprocessing. A driver that refuses user pointers is read through `mmap`, with one
+copy, which is counted.
 """
 
 import errno
@@ -10,7 +10,8 @@ import mmap
 import os
 import select
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -34,8 +35,7 @@ from perception_nodes.cameras.v4l2_devices import (
 from perception_nodes.transport.shm import Sample, Writer
 
 BUFFERS = 4
-"""One being filled, one that is next, and two for the time that we are kept from running."""
-US = 1_000
+"""The driver fills one, one is next, and two last while this process does not run."""
 
 
 class V4l2Source:
@@ -47,7 +47,7 @@ class V4l2Source:
         self._descriptor = -1
         self._use_pointers = False
         self._slots: Writer[CameraHeader] | None = None
-        self._lent: list[Sample[CameraHeader] | None] = []
+        self._lent: dict[int, Sample[CameraHeader]] = {}
         self._mapped: list[mmap.mmap] = []
         self._next_sequence: int | None = None
         self._lost = 0
@@ -65,16 +65,14 @@ class V4l2Source:
             raise CameraError(f"{path} may not be opened; add the user to group video") from error
         except OSError as error:
             raise CameraGone(f"{path} cannot be opened: {error.strerror}") from error
-        try:
+        with self._asking_for("a format"):
             return self._agree(capability_of(self._descriptor, path))
-        except OSError as error:
-            raise self._failed("a format", error) from error
 
     def _agree(self, capability: kernel.Capability) -> CameraFormat:
         wanted, path = self._settings, self._settings.device
         mode = choose_mode(list(modes_of(self._descriptor, (wanted.width, wanted.height))), wanted)
         given = self._set_format(mode)
-        code = kernel.fourcc(given.pixelformat)
+        code = given.pixelformat
         for name, asked, got in (
             ("format", kernel.letters(mode.code), kernel.letters(code)),
             ("width", wanted.width or given.width, given.width),
@@ -85,7 +83,7 @@ class V4l2Source:
         rate_hz = self._set_rate(wanted.rate_hz or mode.rate_hz)
         self._set_controls()
         change = kernel.EventSubscription(type=kernel.EVENT_SOURCE_CHANGE)
-        with suppress(OSError):  # few devices have it
+        with suppress(OSError):  # few devices know this event
             kernel.call(self._descriptor, kernel.SUBSCRIBE_EVENT, change)
         encoding = kernel.ENCODINGS[code]
         self._format = given
@@ -95,21 +93,21 @@ class V4l2Source:
         copies, loaned, way = 1, 2, "mmap, one copy"
         if self._use_pointers:
             copies, loaned, way = 0, BUFFERS + 1, "user pointers, no copy"
-        told = (
-            f"{path} ({capability.card.decode(errors='replace')}), {code.decode()} "
-            f"{given.width}x{given.height} at {rate_hz:g} Hz, {way}"
-        ) + colour_note(encoding, *_colours(given))
-        return CameraFormat(*self._frame, given.sizeimage, rate_hz, copies, loaned, told)
+        description = (
+            f"{path} ({capability.card.decode(errors='replace')}), {code.decode()} {given.width}x"
+            f"{given.height} at {rate_hz:g} Hz, {way}{colour_note(encoding, *_colours(given))}"
+        )
+        return CameraFormat(*self._frame, given.sizeimage, rate_hz, copies, loaned, description)
 
     def _set_format(self, mode: Mode) -> kernel.Format:
-        """Ask for a mode in whole pictures; what the driver gives."""
-        # Some grabbers have whole pictures of an analog camera only if asked for interlaced ones.
+        """Ask for a mode in whole pictures; returns what the driver gives."""
+        # Some grabbers give whole pictures of an analog camera only if asked for interlaced ones.
         for field in (kernel.FIELD_NONE, kernel.FIELD_INTERLACED):
             given = kernel.Format(
                 type=kernel.BUF_TYPE_VIDEO_CAPTURE,
                 width=mode.width,
                 height=mode.height,
-                pixelformat=int.from_bytes(mode.code, "little"),
+                pixelformat=mode.code,
                 field=field,
             )
             kernel.call(self._descriptor, kernel.S_FMT, given)
@@ -121,17 +119,16 @@ class V4l2Source:
         )
 
     def _set_rate(self, rate_hz: float) -> float:
-        """Ask for a rate; the one that the driver gives, 0 where it has none."""
+        """Ask for a rate; returns the one that the driver gives, 0 if it states none."""
         parameters = kernel.StreamParameters(type=kernel.BUF_TYPE_VIDEO_CAPTURE)
         try:
             kernel.call(self._descriptor, kernel.G_PARM, parameters)
         except OSError:
             return 0.0
         if rate_hz and parameters.capability & kernel.CAP_TIMEPERFRAME:
-            parameters.timeperframe = kernel.Fraction(1000, round(rate_hz * 1000))
+            parameters.numerator, parameters.denominator = 1000, round(rate_hz * 1000)
             kernel.call(self._descriptor, kernel.S_PARM, parameters)
-        interval = parameters.timeperframe
-        return interval.denominator / interval.numerator if interval.numerator else 0.0
+        return parameters.denominator / parameters.numerator if parameters.numerator else 0.0
 
     def _set_controls(self) -> None:
         wanted = self._settings
@@ -153,7 +150,7 @@ class V4l2Source:
                 ) from error
 
     def _takes_pointers(self) -> bool:
-        """Whether the driver writes into memory of ours."""
+        """Whether the driver can write into our memory."""
         try:
             self._request(BUFFERS, kernel.MEMORY_USERPTR)
             self._request(0, kernel.MEMORY_USERPTR)
@@ -166,23 +163,18 @@ class V4l2Source:
     def start(self, slots: Writer[CameraHeader]) -> None:
         """Give the driver its buffers and start, see `CameraSource`."""
         self._slots = slots
-        try:
+        with self._asking_for("streaming"):
             if self._use_pointers:
                 self._request(BUFFERS, kernel.MEMORY_USERPTR)
-                self._lent = [None] * BUFFERS
-                for index in range(BUFFERS):
-                    self._lend(index)
             else:
                 for index in range(self._request(BUFFERS, kernel.MEMORY_MMAP)):
                     buffer = self._buffer(index)
                     kernel.call(self._descriptor, kernel.QUERYBUF, buffer)
-                    self._mapped.append(
-                        mmap.mmap(self._descriptor, buffer.length, offset=buffer.memory_at)
-                    )
-                    kernel.call(self._descriptor, kernel.QBUF, buffer)
+                    size, at = buffer.length, buffer.memory_at
+                    self._mapped.append(mmap.mmap(self._descriptor, size, offset=at))
+            for index in range(len(self._mapped) or BUFFERS):
+                self._queue(index)
             kernel.stream(self._descriptor, kernel.STREAMON)
-        except OSError as error:
-            raise self._failed("streaming", error) from error
         self._next_sequence = None
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN | select.POLLPRI)
@@ -195,70 +187,59 @@ class V4l2Source:
         if events[0][1] & select.POLLPRI:
             self._read_event()
         buffer = self._buffer(0)
-        try:
-            kernel.call(self._descriptor, kernel.DQBUF, buffer)
-        except OSError as error:
-            if error.errno == errno.EAGAIN:
+        with self._asking_for("a frame"):
+            try:
+                kernel.call(self._descriptor, kernel.DQBUF, buffer)
+            except BlockingIOError:
                 return None
-            raise self._failed("a frame", error) from error
         self._lost += self._gap(buffer.sequence)
         if buffer.flags & kernel.BUF_FLAG_ERROR or not buffer.bytesused:
-            self._lost += 1  # the driver says that its pixels are not whole
-            self._give_back(buffer.index)
-            return None  # not the next one: all may be like this, and the caller has to know
-        sample = self._filled(buffer)
+            self._lost += 1  # its pixels are not whole
+            self._queue(buffer.index)
+            return None  # rather than wait for the next one: all may be like this
+        sample = self._filled(buffer.index, buffer.bytesused)
         sample.header.describe(self._stamp_ns(buffer), *self._frame, buffer.bytesused)
-        # Also those before a call that ended without a frame.
+        # This includes those before a call that ended without a frame.
         lost, self._lost = self._lost, 0
         return CapturedFrame(sample, lost)
 
-    def _filled(self, buffer: kernel.Buffer) -> Sample[CameraHeader]:
+    def _filled(self, index: int, size: int) -> Sample[CameraHeader]:
         """The slot with the frame of a buffer, which goes back to the driver."""
         assert self._slots is not None
-        index, size = int(buffer.index), int(buffer.bytesused)
         if self._use_pointers:
-            filled = self._lent[index]
-            assert filled is not None
-            self._lend(index)
-            return filled
-        sample = self._slots.loan(self._format.sizeimage)
-        sample.payload[:size] = np.frombuffer(self._mapped[index], np.uint8, size)
-        self._give_back(index)
+            sample = self._lent.pop(index)
+        else:
+            sample = self._slots.loan(self._format.sizeimage)
+            sample.payload[:size] = np.frombuffer(self._mapped[index], np.uint8, size)
+        self._queue(index)
         return sample
 
-    def _lend(self, index: int) -> None:
-        """Let the driver write into a slot of its own."""
-        assert self._slots is not None
-        sample = self._slots.loan(self._format.sizeimage)
-        self._lent[index] = sample
-        self._give_back(index)
-
-    def _give_back(self, index: int) -> None:
-        """Queue a buffer; with user pointers the slot that is lent in its place."""
+    def _queue(self, index: int) -> None:
+        """Give a buffer to the driver; with user pointers it is a loaned slot."""
         buffer = self._buffer(index)
-        sample = self._lent[index] if self._use_pointers else None
-        if sample is not None:
-            buffer.memory_at = sample.payload.ctypes.data
+        if self._use_pointers:
+            assert self._slots is not None
+            if index not in self._lent:
+                self._lent[index] = self._slots.loan(self._format.sizeimage)
+            buffer.memory_at = self._lent[index].payload.ctypes.data
             buffer.length = self._format.sizeimage
-        try:
+        with self._asking_for("a buffer"):
             kernel.call(self._descriptor, kernel.QBUF, buffer)
-        except OSError as error:
-            raise self._failed("a buffer", error) from error
 
     def _gap(self, sequence: int) -> int:
-        """Frames that the sensor counted and we did not get."""
+        """Number of frames that the sensor counted and we did not get."""
         expected = sequence if self._next_sequence is None else self._next_sequence
         self._next_sequence = (sequence + 1) & 0xFFFFFFFF
         gap = (sequence - expected) & 0xFFFFFFFF
-        return gap if gap < 1 << 31 else 0  # a driver that counts anew
+        return gap if gap < 1 << 31 else 0  # else the driver counts anew
 
     def _stamp_ns(self, buffer: kernel.Buffer) -> int:
-        """The wall clock at capture: the driver's stamp, or now where its clock is unknown."""
+        """The wall clock at capture: the driver's stamp, or now if its clock is unknown."""
         now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
         kind = buffer.flags & kernel.BUF_FLAG_TIMESTAMP_MASK
         if kind != kernel.BUF_FLAG_TIMESTAMP_MONOTONIC:
             return wall_ns
-        taken_ns = int(buffer.timestamp_s) * 1_000_000_000 + int(buffer.timestamp_us) * US
+        taken_ns = int(buffer.timestamp_s) * 1_000_000_000 + int(buffer.timestamp_us) * 1_000
         return wall_ns - (now_ns - taken_ns)
 
     def _read_event(self) -> None:
@@ -279,13 +260,19 @@ class V4l2Source:
         kernel.call(self._descriptor, kernel.REQBUFS, wanted)
         return int(wanted.count)
 
-    def _failed(self, what: str, error: OSError) -> CameraError:
-        if error.errno == errno.EBUSY:
+    @contextmanager
+    def _asking_for(self, what: str) -> Iterator[None]:
+        """Raise a `CameraError` if the driver refuses what it is asked for."""
+        try:
+            yield
+        except OSError as error:
             device = self._settings.device
-            return CameraError(f"{device} is used by another process; end that one")
-        gone = error.errno in (errno.ENODEV, errno.EIO, errno.ENXIO)
-        kind = CameraGone if gone else CameraError
-        return kind(f"{self._settings.device}: the driver refuses {what}: {error.strerror}")
+            if error.errno == errno.EBUSY:
+                text = f"{device} is used by another process; end that one"
+                raise CameraError(text) from error
+            gone = error.errno in (errno.ENODEV, errno.EIO, errno.ENXIO)
+            kind = CameraGone if gone else CameraError
+            raise kind(f"{device}: the driver refuses {what}: {error.strerror}") from error
 
     def close(self) -> None:
         """Stop and give everything back, see `CameraSource`."""
@@ -298,14 +285,13 @@ class V4l2Source:
             mapped.close()
         os.close(self._descriptor)
         self._descriptor = -1
-        for sample in self._lent:
-            if sample is not None:
-                sample.release()
-        self._mapped, self._lent, self._slots = [], [], None
+        for sample in self._lent.values():
+            sample.release()
+        self._mapped, self._lent, self._slots = [], {}, None
 
 
 def _colours(given: kernel.Format) -> tuple[str, bool]:
-    """Name of the matrix of YUV, empty if it is not stated, and whether its range is full."""
+    """Name of the YUV matrix, empty if none is stated, and whether the range is full."""
     matrix = kernel.MATRICES.get(given.ycbcr_enc) or kernel.USUAL_MATRICES.get(given.colorspace, "")
     is_jpeg = not given.quantization and given.colorspace == kernel.COLORSPACE_JPEG
     return matrix, is_jpeg or given.quantization == kernel.FULL_RANGE

@@ -1,14 +1,12 @@
 """Video streams and files as cameras: RTSP and all else that FFmpeg opens, through PyAV.
 
-A thread of its own takes and decodes the frames, since both the network and the codec may keep it
-waiting.
+A thread of its own reads and decodes the frames, since both the network and the codec may block.
 """
 
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from perception_nodes.cameras.camera_source import (
@@ -28,7 +26,7 @@ from perception_nodes.video.ffmpeg import pyav, quarter_turns, write_nv12
 from perception_nodes.video.times import JUMP_NS, FileTimes, LossCounter, StreamClock
 
 TIMEOUTS_S = (10.0, JUMP_NS / 1e9)
-"""How long to wait for a stream to open, and for its next packet."""
+"""How long to wait until a stream is open, and for its next packet."""
 LOW_DELAY = {
     "fflags": "nobuffer",
     "flags": "low_delay",
@@ -37,40 +35,30 @@ LOW_DELAY = {
     "reorder_queue_size": "2",  # the least with which FFmpeg looks at the packets' numbers
     "allowed_media_types": "video",
 }
-"""Options of FFmpeg. Nothing waits for the reordering unless a packet is missing: then those behind
-it do, until a second one has come."""
+"""Options of FFmpeg. Reordering delays a packet only if the one before it is missing, and only
+until a second one has come."""
 NO_TIMES = 1 << 7
-"""FFmpeg's AVFMT_NOTIMESTAMPS: the format has no times; the packets' are invented, or none."""
+"""FFmpeg's AVFMT_NOTIMESTAMPS: the format has no times; packets have invented ones, or none."""
 PLAIN_RATE_HZ = 25.0
-"""Of a file without times that states no rate, which is FFmpeg's own assumption."""
+"""The rate of a file without times that states no rate; FFmpeg assumes the same."""
 OTHER_SIZE = "the size of the frames changed"
-
-
-@dataclass(frozen=True)
-class VideoSettings:
-    """What is played.
-
-    Attributes:
-        url: a file, or a stream with its scheme.
-        loop: begin a file anew at its end.
-    """
-
-    url: str
-    loop: bool = False
 
 
 class VideoSource:
     """A stream or file, see `CameraSource`."""
 
-    def __init__(self, settings: VideoSettings) -> None:
-        """Take what is to be played; nothing is opened."""
-        self._url, self._loop = settings.url, settings.loop
-        self._is_live = "://" in self._url
+    def __init__(self, url: str, loop: bool = False) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            url: a file, or a stream with its scheme.
+            loop: whether a file begins anew at its end.
+        """
+        self._url, self._loop = url, loop
+        self._is_live = "://" in url
         # A stream comes back, and a loop begins anew; a file is not played twice.
         self._broken = CameraGone if self._is_live or self._loop else CameraEnded
         self._video: VideoInput | None = None
-        self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
         self._decoded, self._losses = Mailbox(), LossCounter()
         self._turns = 0
         self._slots: Writer[CameraHeader] | None = None
@@ -78,7 +66,7 @@ class VideoSource:
     def open(self) -> CameraFormat:
         """Open the stream, see `CameraSource`."""
         self.close()
-        # A file's pictures may have to be turned, which only they tell.
+        # Only the pictures of a file state how they have to be turned.
         self._turns = 0 if self._is_live else self._turns_of_first()
         self._video = video = self._opened()
         context = video.stream.codec_context
@@ -89,11 +77,11 @@ class VideoSource:
         self._frame = "nv12", width, height, width, width * height * 3 // 2
         rate_hz = video.rate_hz(0.0)
         stamps = "of arrival" + ", without its jitter" * self._has_times if self._is_live else "now"
-        told = (
+        description = (
             f"{self._url}, {context.name} {width}x{height} at {rate_hz:g} Hz, decoded, one copy; "
             f"stamps are {stamps}"
         )
-        return CameraFormat(*self._frame, rate_hz, 1, 2, told, may_pause=not self._is_live)
+        return CameraFormat(*self._frame, rate_hz, 1, 2, description, may_pause=not self._is_live)
 
     def _upright(self, width: int, height: int) -> tuple[int, int]:
         return (height, width) if self._turns % 2 else (width, height)
@@ -120,11 +108,8 @@ class VideoSource:
     def start(self, slots: Writer[CameraHeader]) -> None:
         """Start to decode, see `CameraSource`."""
         assert self._video is not None
-        self._slots, self._decoded, self._stop = slots, Mailbox(), threading.Event()
-        self._thread = threading.Thread(
-            target=self._decode, args=(self._video,), name="decoding", daemon=True
-        )
-        self._thread.start()
+        self._slots, self._decoded = slots, Mailbox()
+        self._decoded.fill(partial(self._decode, self._video))
 
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The newest decoded frame, see `CameraSource`."""
@@ -146,10 +131,7 @@ class VideoSource:
 
     def close(self) -> None:
         """Stop, see `CameraSource`."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._decoded.close()
         if self._video is not None:
             self._video.close()
             self._video = None
@@ -159,7 +141,7 @@ class VideoSource:
         end, kind = " has ended", CameraGone if self._is_live else CameraEnded
         try:
             for arrived in self._live(video) if self._is_live else self._played(video):
-                if self._stop.is_set():
+                if self._decoded.closed.is_set():
                     return
                 self._decoded.put(arrived)
         except Exception as error:  # PyAV's errors have many types; the reader gets all
@@ -174,7 +156,7 @@ class VideoSource:
     def _live(self, video: VideoInput) -> Iterator[Arrived]:
         clock, tick_ns = StreamClock(), video.stream.time_base * 1_000_000_000
         for pictures, arrived_ns, has_gap in video.live_pictures():
-            if self._stop.is_set():  # a stream may go on without a picture
+            if self._decoded.closed.is_set():  # a stream may go on without a picture
                 return
             if has_gap:
                 self._losses.expect_gap()
@@ -197,7 +179,7 @@ class VideoSource:
         return [one.frame for one in pictures if one.frame is not None]
 
     def _played(self, video: VideoInput) -> Iterator[Arrived]:
-        """Frames of a file at the file's own pace; they are taken when they are due."""
+        """The frames of a file, each when it is due."""
         start_ns = 0
         while True:
             times = FileTimes(video.stream, video.rate_hz(PLAIN_RATE_HZ))
@@ -208,7 +190,7 @@ class VideoSource:
                     if not due_ns:
                         start_ns = max(time.monotonic_ns() - at_ns, start_ns)
                     due_ns = start_ns + at_ns
-                    if self._stop.wait(max(0.0, (due_ns - time.monotonic_ns()) / 1e9)):
+                    if self._decoded.closed.wait(max(0.0, (due_ns - time.monotonic_ns()) / 1e9)):
                         return
                     # The wall clock may have been set; only the stamps follow it.
                     stamp_ns = time.time_ns() - (time.monotonic_ns() - due_ns)

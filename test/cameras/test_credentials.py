@@ -6,7 +6,7 @@ from viewer import Viewer
 from perception_nodes.cameras.awaited import channel_trouble
 from perception_nodes.cameras.camera_source import CameraError
 from perception_nodes.cameras.credentials import redacted, with_passwords, without_passwords
-from perception_nodes.cameras.video_source import VideoSettings, VideoSource
+from perception_nodes.cameras.video_source import VideoSource
 
 SOURCES = [
     ("rtsp://user:{}@host:554/a?b=c@d", "p%40ss:w"),
@@ -55,11 +55,11 @@ def test_a_password_may_come_from_a_variable_or_a_file(monkeypatch, tmp_path):
         assert with_passwords(f"rtsp://{place}") == f"rtsp://{place}"
     monkeypatch.setenv("PERCEPTION_NETRC", str(tmp_path / "none"))
     with pytest.raises(CameraError, match="PERCEPTION_NETRC=.*none cannot be read"):
-        VideoSource(VideoSettings("rtsp://host/a")).open()
+        VideoSource("rtsp://host/a").open()
 
 
 def test_no_line_of_a_camera_has_its_password(join):
-    viewer = Viewer(join, VideoSource(VideoSettings("rtsp://user:hunter2@127.0.0.1:1/a")))
+    viewer = Viewer(join, VideoSource("rtsp://user:hunter2@127.0.0.1:1/a"))
     with pytest.raises(CameraError, match=r"rtsp://user:\*\*\*@127.0.0.1:1/a cannot") as raised:
         viewer.feed.open()
     assert "hunter2" not in str(raised.value) + "".join(viewer.told)
@@ -69,6 +69,6 @@ def test_a_line_that_cannot_be_read_is_not_quoted(monkeypatch, tmp_path):
     (tmp_path / "netrc").write_text("machine host login user hunter2\n")
     monkeypatch.setenv("PERCEPTION_NETRC", str(tmp_path / "netrc"))
     with pytest.raises(CameraError, match="netrc cannot be read") as raised:
-        VideoSource(VideoSettings("rtsp://host/a")).open()
+        VideoSource("rtsp://host/a").open()
     assert "hunter2" not in str(raised.value)
     assert "hunter2" not in str(channel_trouble("front", "rtsp://user:hunter2@host/a", 0))

@@ -56,7 +56,7 @@ class Driver:
     def call(self, _descriptor, order, argument):
         is_first = not getattr(argument, "index", 0)
         if order == kernel.ENUM_FMT and is_first:
-            argument.pixelformat = int.from_bytes(b"NV12", "little")
+            argument.pixelformat = b"NV12"
         elif order == kernel.ENUM_FRAMESIZES and is_first:
             argument.type, argument.range[:] = 3, self.sizes
         elif order == kernel.S_FMT:

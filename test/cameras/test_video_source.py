@@ -14,7 +14,7 @@ from viewer import Viewer
 
 from perception_nodes.cameras import camera_feed, video_source
 from perception_nodes.cameras.camera_source import CameraEnded, CameraError, CameraGone
-from perception_nodes.cameras.video_source import VideoSettings, VideoSource
+from perception_nodes.cameras.video_source import VideoSource
 from perception_nodes.video import demux
 
 MS = 1_000_000
@@ -22,7 +22,7 @@ CHUNK_BYTES = 4096
 
 
 def film(join, path, **settings):
-    return Viewer(join, VideoSource(VideoSettings(str(path), **settings)))
+    return Viewer(join, VideoSource(str(path), **settings))
 
 
 def brightness(found):
@@ -117,7 +117,7 @@ def test_a_file_whose_pictures_change_their_size_begins_anew_only_in_a_loop(join
 def test_what_cannot_be_opened_is_refused_or_gone(tmp_path, url, kind, said):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(kind, match=said) as raised:
-        VideoSource(VideoSettings(url.format(tmp_path))).open()
+        VideoSource(url.format(tmp_path)).open()
     assert type(raised.value) is kind
 
 

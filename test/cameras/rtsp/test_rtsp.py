@@ -15,7 +15,7 @@ from relay import LossyRelay
 from viewer import Viewer
 
 from perception_nodes.cameras import camera_feed
-from perception_nodes.cameras.video_source import VideoSettings, VideoSource
+from perception_nodes.cameras.video_source import VideoSource
 from perception_nodes.video.ffmpeg import write_nv12
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -116,7 +116,7 @@ def view(join, monkeypatch):
     viewers = []
 
     def start(port):
-        source = VideoSource(VideoSettings(f"rtsp://127.0.0.1:{port}/camera"))
+        source = VideoSource(f"rtsp://127.0.0.1:{port}/camera")
         viewers.append(Viewer(join, source))
         return viewers[-1]
 
