@@ -9,6 +9,7 @@ from rich.console import Console
 
 from perception_nodes.cli.common import (
     JsonFlag,
+    RunAssignments,
     check_folder,
     parse_assignments,
     progress_bars,
@@ -18,18 +19,9 @@ from perception_nodes.graph.ros_arguments import split_ros_arguments
 
 
 def accept(
-    assignments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME:=VALUE]... [--ros-args ...]",
-            help="Parameters that the vehicle drives with, as for `perception run`; and ROS "
-            "arguments.",
-        ),
-    ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, max=100_000, help="How long to drive.")] = 10.0,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path(
-        "out/accept"
-    ),
+    assignments: RunAssignments = None,
+    minutes: Annotated[float, typer.Option(min=0.1, max=100_000)] = 10.0,
+    out: Path = Path("out/accept"),
     as_json: JsonFlag = False,
 ) -> None:
     """Say whether this computer is fit: a drive with its camera, then four failovers, a verdict.
@@ -40,6 +32,12 @@ def accept(
     played. Nothing else should run.
 
     Results: verdict.json and report.html, a recording, messages of the nodes; nothing after Ctrl-C.
+
+    Options:
+        assignments: Parameters that the vehicle drives with, as for `perception run`; and ROS
+            arguments.
+        minutes: How long to drive.
+        out: Folder for the results.
 
     Exit status: 0 fit; 1 not fit; 2 it cannot be tried, one line says why; 130 ended by Ctrl-C.
 

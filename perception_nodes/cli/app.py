@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from perception_nodes.cli.common import say_problem
+from perception_nodes.cli.described import Commands
 from perception_nodes.core.errors import PerceptionError, printable
 from perception_nodes.system.environment import package_version
 from perception_nodes.system.signals import STOPPING, handled_stopping
@@ -40,7 +41,7 @@ TAKE_ROS_ARGUMENTS = ("run", "view", "security", "accept")
 """Which begin with dashes."""
 
 
-class Commands(TyperGroup):
+class LazyCommands(TyperGroup):
     """Imports the module of a command when it is used: nobody waits for those of the others."""
 
     def __init__(self, **attributes: Any) -> None:
@@ -55,7 +56,7 @@ class Commands(TyperGroup):
         found = getattr(import_module(f"perception_nodes.cli.{module}"), attribute)
         if not isinstance(found, typer.Typer):
             context = {"ignore_unknown_options": cmd_name in TAKE_ROS_ARGUMENTS}
-            alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            alone = Commands(add_completion=False, pretty_exceptions_enable=False)
             alone.command(cmd_name, context_settings=context)(found)
             found = alone
         command: Any = typer.main.get_command(found)
@@ -64,7 +65,7 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    cls=LazyCommands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 
 

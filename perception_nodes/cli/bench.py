@@ -22,6 +22,7 @@ from perception_nodes.cli.common import (
     say,
     say_problem,
 )
+from perception_nodes.cli.described import Commands
 from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.datasets import read_sets
@@ -32,7 +33,7 @@ from perception_nodes.report.figures import figure_table
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.realtime import MAX_PRIORITY, allowed_priority
 
-bench_app = typer.Typer(
+bench_app = Commands(
     help="Measure how fast the graph, models and several cameras are on this machine.",
     no_args_is_help=True,
 )
@@ -43,65 +44,23 @@ FrameSize = Annotated[str, typer.Option(help="Size of the camera's frames, WIDTH
 FrameRate = Annotated[float, typer.Option(min=1, max=240, help="Frames a second.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here, as JSON.")]
 HtmlFile = Annotated[Path | None, typer.Option("--html", help="Write the result here, as a page.")]
-Conditions = Annotated[
-    str,
-    typer.Option(
-        help="What else runs: quiet, nothing; one_core, all_cores: processors are busy; memory: "
-        "copies larger than the cache on each; disk: 64 MB written and synced again and again; "
-        "build: compilers at nice 19; second_graph: another camera's. Several with commas."
-    ),
-]
-LabelledSets = Annotated[
-    list[Path] | None,
-    typer.Option(
-        help="Measure accuracy on this labelled set, as for `perception model evaluate`; may be "
-        "repeated. Without it, the accuracy that each model.yaml states is used."
-    ),
-]
 
 
 @bench_app.command("latency")
 def bench_latency(
-    path: Annotated[
-        Literal["dds", "shm"],
-        typer.Option(help="How frames reach the graph: dds or shm (shared memory)."),
-    ] = "shm",
+    path: Literal["dds", "shm"] = "shm",
     size: FrameSize = "1920x1080",
     rate: FrameRate = 30.0,
-    frames: Annotated[
-        int, typer.Option(min=40, max=MAX_FRAMES, help="Frames to measure, in all rounds together.")
-    ] = 1200,
-    rounds: Annotated[
-        int, typer.Option(min=1, max=1000, help="Rounds; what is compared alternates in each.")
-    ] = 4,
+    frames: Annotated[int, typer.Option(min=40, max=MAX_FRAMES)] = 1200,
+    rounds: Annotated[int, typer.Option(min=1, max=1000)] = 4,
     model: ModelOption = "road-n",
     backend: BackendOption = AUTO,
     threads: ThreadsOption = 0,
     deadline_ms: DeadlineOption = DEADLINE_MS,
-    baseline: Annotated[
-        bool,
-        typer.Option(
-            "--baseline",
-            help="Also measure a usual node: typed rclpy subscription, cv2, ultralytics in FP32.",
-        ),
-    ] = False,
-    baseline_weights: Annotated[
-        str,
-        typer.Option(help="Weights for the baseline; by default random ones, which are as fast."),
-    ] = "yolov8n.yaml",
-    recorder: Annotated[
-        bool,
-        typer.Option(
-            "--recorder",
-            help="Also measure beside a recorder, for which shared memory is republished over DDS.",
-        ),
-    ] = False,
-    browsers: Annotated[
-        int,
-        typer.Option(
-            min=0, max=16, help="Also measure while so many browsers look at the page; 0: not."
-        ),
-    ] = 0,
+    baseline: bool = False,
+    baseline_weights: str = "yolov8n.yaml",
+    recorder: bool = False,
+    browsers: Annotated[int, typer.Option(min=0, max=16)] = 0,
     json_file: JsonFile = None,
 ) -> None:
     """Measure the latency from capture to detections.
@@ -109,6 +68,15 @@ def bench_latency(
     Camera, graph and receiver are separate processes. Rounds of the pipeline, of bare inference
     (the same backend call, paced by the same camera) and of the baseline alternate, so that a busy
     machine slows all of them down alike.
+
+    Options:
+        path: How frames reach the graph: dds or shm (shared memory).
+        frames: Frames to measure, in all rounds together.
+        rounds: Rounds; what is compared alternates in each.
+        baseline: Also measure a usual node: typed rclpy subscription, cv2, ultralytics in FP32.
+        baseline_weights: Weights for the baseline; by default random ones, which are as fast.
+        recorder: Also measure beside a recorder, for which shared memory is republished over DDS.
+        browsers: Also measure while so many browsers look at the page; 0: not.
 
     Example: perception bench latency --path shm --frames 80 --rounds 1 --json out/latency.json
     """
@@ -124,36 +92,12 @@ def bench_latency(
 
 @bench_app.command("deadline")
 def bench_deadline(
-    frames: Annotated[
-        int, typer.Option(min=40, max=MAX_FRAMES, help="Frames to measure in each condition.")
-    ] = 6636,
-    conditions: Conditions = "quiet,one_core,all_cores,memory,disk,build,second_graph",
-    real_time: Annotated[
-        Literal["both", "with", "without"],
-        typer.Option(
-            help="Measure each condition with or without real-time priority, or both in turn."
-        ),
-    ] = "both",
-    fifo: Annotated[
-        int,
-        typer.Option(
-            min=-1,
-            max=MAX_PRIORITY,
-            help="fifo_priority of the graph where it has real time; -1: what the system allows.",
-        ),
-    ] = -1,
-    stay_awake: Annotated[
-        Literal["auto", "always", "never"],
-        typer.Option(help="stay_awake of the graph where it has real time."),
-    ] = "auto",
-    soak: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=100_000,
-            help="Minutes of an additional long run, in which memory and files must not grow.",
-        ),
-    ] = 0.0,
+    frames: Annotated[int, typer.Option(min=40, max=MAX_FRAMES)] = 6636,
+    conditions: str = "quiet,one_core,all_cores,memory,disk,build,second_graph",
+    real_time: Literal["both", "with", "without"] = "both",
+    fifo: Annotated[int, typer.Option(min=-1, max=MAX_PRIORITY)] = -1,
+    stay_awake: Literal["auto", "always", "never"] = "auto",
+    soak: Annotated[float, typer.Option(min=0, max=100_000)] = 0.0,
     size: FrameSize = "1920x1080",
     rate: FrameRate = 30.0,
     model: ModelOption = "road-n",
@@ -168,6 +112,16 @@ def bench_deadline(
     With the defaults it takes an hour. Frames arrive through shared memory. Exit status 1 if a
     frame missed its deadline and no report says so, or if a process of the graph grew or died
     during the long run.
+
+    Options:
+        frames: Frames to measure in each condition.
+        conditions: What else runs: quiet, nothing; one_core, all_cores: processors are busy;
+            memory: copies larger than the cache on each; disk: 64 MB written and synced again and
+            again; build: compilers at nice 19; second_graph: another camera's. Several with commas.
+        real_time: Measure each condition with or without real-time priority, or both in turn.
+        fifo: fifo_priority of the graph where it has real time; -1: what the system allows.
+        stay_awake: stay_awake of the graph where it has real time.
+        soak: Minutes of an additional long run, in which memory and files must not grow.
 
     Example: perception bench deadline --frames 300 --conditions quiet,one_core --html out/tail.html
     """
@@ -203,12 +157,8 @@ def bench_deadline(
 
 @bench_app.command("cameras")
 def bench_cameras(
-    cameras: Annotated[
-        str, typer.Option(help="Numbers of cameras to measure, with commas.")
-    ] = "1,2",
-    frames: Annotated[
-        int, typer.Option(min=20, max=MAX_FRAMES, help="Frames of each camera in each run.")
-    ] = 600,
+    cameras: str = "1,2",
+    frames: Annotated[int, typer.Option(min=20, max=MAX_FRAMES)] = 600,
     size: FrameSize = "1920x1080",
     rate: FrameRate = 30.0,
     model: ModelOption = "road-n",
@@ -221,6 +171,10 @@ def bench_cameras(
 
     Before that, it measures how long the backend takes for several frames in one call, and for the
     same frames one after the other.
+
+    Options:
+        cameras: Numbers of cameras to measure, with commas.
+        frames: Frames of each camera in each run.
 
     Example: perception bench cameras --cameras 1,2 --frames 100 --json out/cameras.json
     """
@@ -237,34 +191,15 @@ def bench_cameras(
 
 @bench_app.command("models")
 def bench_models(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="MODEL...", help="Names or folders; by default all in models/."),
-    ] = None,
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...")] = None,
     json_file: JsonFile = None,
     html_file: HtmlFile = None,
-    svg_file: Annotated[
-        Path | None,
-        typer.Option("--svg", help="Write the plot here; it follows a light or dark theme."),
-    ] = None,
-    data: LabelledSets = None,
+    svg_file: Annotated[Path | None, typer.Option("--svg")] = None,
+    data: list[Path] | None = None,
     root: DataRoot = None,
-    frames: Annotated[
-        int,
-        typer.Option(
-            min=10, max=MAX_FRAMES, help="Timed calls for each model, number of threads and pace."
-        ),
-    ] = 150,
-    threads: Annotated[
-        str, typer.Option(help="Numbers of threads, with commas; the headline shows the first.")
-    ] = "1,2",
-    backends: Annotated[
-        str,
-        typer.Option(
-            help="Runtimes, with commas; the headline shows the first. auto: the CPU's that suits "
-            "a model, as in the graph."
-        ),
-    ] = "auto",
+    frames: Annotated[int, typer.Option(min=10, max=MAX_FRAMES)] = 150,
+    threads: str = "1,2",
+    backends: str = "auto",
 ) -> None:
     """Compare the latency and accuracy of models, with their parents and with the roofline.
 
@@ -273,6 +208,16 @@ def bench_models(
     is timed before all runtimes give the same outputs; if they do not, the exit status is 1. On a
     processor with AMX a process uses it for all networks of OpenVINO or for none: the first model
     decides, as in a detector, and a line names the others, which a detector would run otherwise.
+
+    Options:
+        models: Names or folders; by default all in models/.
+        svg_file: Write the plot here; it follows a light or dark theme.
+        data: Measure accuracy on this labelled set, as for `perception model evaluate`; may be
+            repeated. Without it, the accuracy that each model.yaml states is used.
+        frames: Timed calls for each model, number of threads and pace.
+        threads: Numbers of threads, with commas; the headline shows the first.
+        backends: Runtimes, with commas; the headline shows the first. auto: the CPU's that suits a
+            model, as in the graph.
 
     Example: perception bench models road-n dense-416x256 --frames 50 --html out/models.html
 
@@ -307,38 +252,13 @@ def bench_models(
 
 @bench_app.command("shapes")
 def bench_shapes(
-    targets: Annotated[
-        str | None,
-        typer.Option(
-            help="What the networks shall run on, with commas: litert, openvino, "
-            "openvino:INSTRUCTIONS with those of ONEDNN_MAX_CPU_ISA that the processor has (AVX2, "
-            "AVX512_CORE_VNNI, AVX512_CORE_FP16, or ALL for AMX too), fpga:512, fpga:1024. By "
-            "default litert, openvino (without AMX), openvino:ALL and openvino:AVX2 where the "
-            "processor has them, fpga:512. A detector has the faster one of openvino and "
-            "openvino:ALL."
-        ),
-    ] = None,
-    sizes: Annotated[
-        str, typer.Option(help="Input sizes, WIDTHxHEIGHT in multiples of 32, with commas.")
-    ] = "416x256,640x384",
-    budget_ms: Annotated[
-        float,
-        typer.Option(
-            min=0.1,
-            max=1000,
-            help="Time that the median of inference may take; its p99 is longer: leave a margin.",
-        ),
-    ] = Budget().inference,
-    networks: Annotated[
-        int, typer.Option(min=16, max=200, help="Random networks to fit the latency models to.")
-    ] = 32,
-    best: Annotated[
-        int, typer.Option(min=1, max=20, help="Networks to measure for each target and size.")
-    ] = 2,
+    targets: str | None = None,
+    sizes: str = "416x256,640x384",
+    budget_ms: Annotated[float, typer.Option(min=0.1, max=1000)] = Budget().inference,
+    networks: Annotated[int, typer.Option(min=16, max=200)] = 32,
+    best: Annotated[int, typer.Option(min=1, max=20)] = 2,
     threads: ThreadsOption = 0,
-    rounds: Annotated[
-        int, typer.Option(min=3, max=1000, help="Timed calls of each network on each target.")
-    ] = 15,
+    rounds: Annotated[int, typer.Option(min=3, max=1000)] = 15,
     json_file: JsonFile = None,
 ) -> None:
     """Search plain networks for the most work within a time, on each kind of hardware.
@@ -350,6 +270,18 @@ def bench_shapes(
     marked where that is above the budget. All times are medians; for an FPGA they are those of its
     compiler's cycle model. `perception model compress` trains what was found, as `network:` of a
     configuration. Needs `make compression`.
+
+    Options:
+        targets: What the networks shall run on, with commas: litert, openvino,
+            openvino:INSTRUCTIONS with those of ONEDNN_MAX_CPU_ISA that the processor has (AVX2,
+            AVX512_CORE_VNNI, AVX512_CORE_FP16, or ALL for AMX too), fpga:512, fpga:1024. By default
+            litert, openvino (without AMX), openvino:ALL and openvino:AVX2 where the processor has
+            them, fpga:512. A detector has the faster one of openvino and openvino:ALL.
+        sizes: Input sizes, WIDTHxHEIGHT in multiples of 32, with commas.
+        budget_ms: Time that the median of inference may take; its p99 is longer: leave a margin.
+        networks: Random networks to fit the latency models to.
+        best: Networks to measure for each target and size.
+        rounds: Timed calls of each network on each target.
 
     Example: perception bench shapes --json out/shapes.json
 
@@ -377,17 +309,8 @@ def bench_shapes(
 
 @bench_app.command("tracking")
 def bench_tracking(
-    sequences: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[FOLDER]...",
-            help="Sequences of MOTChallenge (gt/gt.txt, det/det.txt, seqinfo.ini), whose "
-            "detections are followed; by default generated drives of each kind.",
-        ),
-    ] = None,
-    objects: Annotated[
-        int, typer.Option(min=1, max=500, help="Objects in a generated drive.")
-    ] = 30,
+    sequences: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...")] = None,
+    objects: Annotated[int, typer.Option(min=1, max=500)] = 30,
     json_file: JsonFile = None,
 ) -> None:
     """Follow objects whose tracks are known: identities, prediction errors, processor time.
@@ -396,6 +319,11 @@ def bench_tracking(
     centre from where it is when the result is published: of the prediction (px), of the track at
     the time of capture (old), and of the detection (bare). 2σ is the share of coordinates that are
     predicted within two standard deviations.
+
+    Options:
+        sequences: Sequences of MOTChallenge (gt/gt.txt, det/det.txt, seqinfo.ini), whose detections
+            are followed; by default generated drives of each kind.
+        objects: Objects in a generated drive.
 
     Example: perception bench tracking --objects 20
     """

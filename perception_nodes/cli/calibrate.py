@@ -20,8 +20,8 @@ from perception_nodes.cli.model_options import (
     ComparedData,
     FramesLicense,
     Images,
+    Share,
     refusals,
-    share,
 )
 from perception_nodes.evaluation.calibration import MIN_AGREEMENT, Calibration
 from perception_nodes.evaluation.datasets import read_sets
@@ -30,27 +30,14 @@ from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import load_model
 
-FrameCount = Annotated[
-    int, typer.Option(min=8, max=100_000, help="Number of frames to calibrate on.")
-]
-OutModel = Annotated[Path | None, typer.Option(help="Write the folder of the 8-bit model here.")]
-Table = Annotated[
-    Path | None, typer.Option(help="Write the ranges here; by default calibration/int8/NAME.yaml.")
-]
-Sheet = Annotated[Path | None, typer.Option(help="Write a JPEG contact sheet of the frames here.")]
-MaxLoss = Annotated[
-    float,
-    share(
-        "How much mAP50-95 the new model may lose on a set; if it loses more, or much of a class, "
-        "it is not written and the exit status is 1."
-    ),
-]
 MinAgreement = Annotated[
     float | None,
-    share(
-        "Share of objects on the frames that the new model and its float model must both see, else "
-        f"as above: by default {MIN_AGREEMENT:g}, and {Margins.parent_agreement:g} where MODEL has "
-        "8 bits and its parent is the float model."
+    typer.Option(
+        min=0,
+        max=1,
+        help="Share of objects on the frames that the new model and its float model must both see, "
+        f"else as above: by default {MIN_AGREEMENT:g}, and {Margins.parent_agreement:g} where "
+        "MODEL has 8 bits and its parent is the float model.",
     ),
 ]
 
@@ -59,14 +46,14 @@ def calibrate_command(
     model: ModelName,
     bag: Bags = None,
     images: Images = None,
-    frames: FrameCount = 256,
+    frames: Annotated[int, typer.Option(min=8, max=100_000)] = 256,
     frames_license: FramesLicense = "",
-    out_model: OutModel = None,
-    table: Table = None,
-    sheet: Sheet = None,
+    out_model: Path | None = None,
+    table: Path | None = None,
+    sheet: Path | None = None,
     data: ComparedData = None,
     root: DataRoot = None,
-    max_loss: MaxLoss = 0.01,
+    max_loss: Share = 0.01,
     min_agreement: MinAgreement = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -77,6 +64,14 @@ def calibrate_command(
 
     A new model is written if it sees on --data what MODEL sees, or without --data if it sees on the
     frames what its float model sees.
+
+    Options:
+        frames: Number of frames to calibrate on.
+        out_model: Write the folder of the 8-bit model here.
+        table: Write the ranges here; by default calibration/int8/NAME.yaml.
+        sheet: Write a JPEG contact sheet of the frames here.
+        max_loss: How much mAP50-95 the new model may lose on a set; if it loses more, or much of a
+            class, it is not written and the exit status is 1.
 
     Example: perception model calibrate dense-416x256 --bag drives/rain --bag drives/night
     """

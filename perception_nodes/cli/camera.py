@@ -28,40 +28,17 @@ LONGEST_S = 3.0
 
 def camera_command(
     source: Annotated[str, typer.Argument(help=f"{FORMS}.")] = "",
-    name: Annotated[str, typer.Option(help="Name of the camera in the graph.")] = "front",
-    frame_id: Annotated[str, typer.Option(help="frame_id of its images; the name if empty.")] = "",
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT; only for v4l2: sources.")] = "",
-    rate: Annotated[
-        float, typer.Option(min=0, max=1000, help="Frames a second; only for v4l2: sources.")
-    ] = 0.0,
-    pixel_format: Annotated[
-        str,
-        typer.Option(
-            "--format", help="Four letters of the kernel, such as NV12; only for v4l2: sources."
-        ),
-    ] = "",
-    exposure_us: Annotated[
-        int,
-        typer.Option(min=0, help="Exposure in microseconds; 0: automatic; only for v4l2: sources."),
-    ] = 0,
-    gain: Annotated[
-        int,
-        typer.Option(
-            min=-1, help="Gain in units of the device; -1: as it is; only for v4l2: sources."
-        ),
-    ] = -1,
-    fifo: Annotated[
-        int,
-        typer.Option(
-            min=-1,
-            max=MAX_PRIORITY,
-            help="The graph's fifo_priority; a v4l2 device is read at 3 more. -1: as much as the "
-            "system allows; 0: no real time.",
-        ),
-    ] = -1,
-    loop: Annotated[bool, typer.Option("--loop", help="Begin a file anew at its end.")] = False,
-    frames: Annotated[int, typer.Option(min=0, help="Stop after so many; 0: until Ctrl-C.")] = 0,
-    show: Annotated[bool, typer.Option("--list", help="List devices and what they offer.")] = False,
+    name: str = "front",
+    frame_id: str = "",
+    size: str = "",
+    rate: Annotated[float, typer.Option(min=0, max=1000)] = 0.0,
+    pixel_format: Annotated[str, typer.Option("--format")] = "",
+    exposure_us: Annotated[int, typer.Option(min=0)] = 0,
+    gain: Annotated[int, typer.Option(min=-1)] = -1,
+    fifo: Annotated[int, typer.Option(min=-1, max=MAX_PRIORITY)] = -1,
+    loop: bool = False,
+    frames: Annotated[int, typer.Option(min=0)] = 0,
+    show: Annotated[bool, typer.Option("--list")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Fill a camera's shared-memory channel, which `perception run source:=shm` reads.
@@ -69,6 +46,20 @@ def camera_command(
     `perception run source:=SOURCE` does this by itself, in a process of the graph.
     Frames of a v4l2 device are written by its driver where preprocessing reads them: no copy.
     A device that is unplugged is opened again when it is back.
+
+    Options:
+        name: Name of the camera in the graph.
+        frame_id: frame_id of its images; the name if empty.
+        size: WIDTHxHEIGHT; only for v4l2: sources.
+        rate: Frames a second; only for v4l2: sources.
+        pixel_format: Four letters of the kernel, such as NV12; only for v4l2: sources.
+        exposure_us: Exposure in microseconds; 0: automatic; only for v4l2: sources.
+        gain: Gain in units of the device; -1: as it is; only for v4l2: sources.
+        fifo: The graph's fifo_priority; a v4l2 device is read at 3 more. -1: as much as the system
+            allows; 0: no real time.
+        loop: Begin a file anew at its end.
+        frames: Stop after so many; 0: until Ctrl-C.
+        show: List devices and what they offer.
 
     Example: perception camera v4l2:/dev/video0 --size 1280x720 --rate 30
 
@@ -103,16 +94,16 @@ def camera_command(
         rank = RANKS["camera"] if source.startswith("v4l2:") else None
         for line in realtime.begin("", fifo, rank, False, LONGEST_S):
             say(line)
-        told_s, told_sent = time.monotonic(), 0
+        shown_s, shown_sent = time.monotonic(), 0
         with screen.status("waiting for a frame") as status:
             while not frames or feed.sent < frames:
                 feed.step(STEP_MS)
                 realtime.keep()
-                passed_s = time.monotonic() - told_s
+                passed_s = time.monotonic() - shown_s
                 if passed_s >= 1:
-                    rate_hz = (feed.sent - told_sent) / passed_s
+                    rate_hz = (feed.sent - shown_sent) / passed_s
                     status.update(f"{feed.sent} frames, {rate_hz:.1f} a second, {feed.lost} lost")
-                    told_s, told_sent = time.monotonic(), feed.sent
+                    shown_s, shown_sent = time.monotonic(), feed.sent
     except CameraEnded as ended:
         say(f"camera {name}: {ended}")
     finally:

@@ -24,25 +24,18 @@ THREADS = (1, 2)
 
 def card_command(
     model: ModelName,
-    out: Annotated[
-        Path | None, typer.Option(help="Write the page here; by default out/MODEL.html.")
-    ] = None,
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Measure accuracy on this labelled set, as for `perception model evaluate`; may "
-            "be repeated. Without it, the accuracy that model.yaml states is shown."
-        ),
-    ] = None,
+    out: Path | None = None,
+    data: list[Path] | None = None,
     root: DataRoot = None,
-    frames: Annotated[
-        int,
-        typer.Option(
-            min=0, max=100_000, help="Timed calls for each number of threads; 0: none is timed."
-        ),
-    ] = 60,
+    frames: Annotated[int, typer.Option(min=0, max=100_000)] = 60,
 ) -> None:
     """Write a page on a model: licence, data, weaknesses by class, height and light, latency here.
+
+    Options:
+        out: Write the page here; by default out/MODEL.html.
+        data: Measure accuracy on this labelled set, as for `perception model evaluate`; may be
+            repeated. Without it, the accuracy that model.yaml states is shown.
+        frames: Timed calls for each number of threads; 0: none is timed.
 
     Example: perception model card open-n --out out/open-n.html
     """

@@ -42,8 +42,10 @@ ThreadsOption = Annotated[
 DeadlineOption = Annotated[
     float, typer.Option(min=0.1, max=10_000, help="Deadline from capture to publish.")
 ]
+ScoreThreshold = Annotated[
+    float, typer.Option(min=0.01, max=0.99, help="Lowest score of an object to report.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the outputs.")]
 Assignments = Annotated[
     list[str] | None,
     typer.Argument(

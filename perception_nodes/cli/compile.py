@@ -16,12 +16,12 @@ from perception_nodes.cli.common import (
     DataRoot,
     JsonFlag,
     ModelName,
+    ThreadsOption,
     progress_bar,
     say_problem,
 )
-from perception_nodes.cli.model_options import Bags, ComparedData, Images, share
+from perception_nodes.cli.model_options import Bags, ComparedData, Images, Share
 from perception_nodes.core.counters import LayerEstimate
-from perception_nodes.drives.sample import SAMPLE
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.gate import Margins
 from perception_nodes.evaluation.matching import require_pycocotools
@@ -29,51 +29,21 @@ from perception_nodes.evaluation.model_compile import compile_model, frames_to_c
 from perception_nodes.networks.model import load_model
 
 SHOWN_COSTS = 8
-Threads = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        max=256,
-        help="Threads for inference, as many as in the graph; 0: one per physical core.",
-    ),
-]
-FrameCount = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        max=100_000,
-        help="Number of frames to check on; the golden model takes a second for each. Without "
-        f"--bag and --images, the images of --data are used, or {SAMPLE}.",
-    ),
-]
-MinAgreement = Annotated[
-    float, share("Share of objects that the model and the golden model must both see.")
-]
-MinParentAgreement = Annotated[
-    float,
-    share(
-        "Share of objects that the model and its FP32 parent must both see; only without --data."
-    ),
-]
-MaxLoss = Annotated[
-    float, share("How far mAP50-95 may be below the parent's, as a mean over the sets of --data.")
-]
-MaxClassLoss = Annotated[float, share("Of AP50 and of recall of any one class, likewise.")]
 
 
 def compile_command(
     model: ModelName,
     backend: BackendOption,
-    threads: Threads = 0,
+    threads: ThreadsOption = 0,
     bag: Bags = None,
     images: Images = None,
-    frames: FrameCount = 24,
-    min_agreement: MinAgreement = Margins.agreement,
-    min_parent_agreement: MinParentAgreement = Margins.parent_agreement,
+    frames: Annotated[int, typer.Option(min=1, max=100_000)] = 24,
+    min_agreement: Share = Margins.agreement,
+    min_parent_agreement: Share = Margins.parent_agreement,
     data: ComparedData = None,
     root: DataRoot = None,
-    max_loss: MaxLoss = Margins.loss,
-    max_class_loss: MaxClassLoss = Margins.class_loss,
+    max_loss: Share = Margins.loss,
+    max_class_loss: Share = Margins.class_loss,
     as_json: JsonFlag = False,
 ) -> None:
     """Compile a model for a backend on this machine, and check that it detects what it should.
@@ -86,6 +56,16 @@ def compile_command(
 
     A refusal is advice: the model leaves the cache, but a graph that is started with it all the
     same compiles it again, without this check.
+
+    Options:
+        threads: Threads for inference, as many as in the graph; 0: one per physical core.
+        frames: Number of frames to check on; the golden model takes a second for each. Without
+            --bag and --images, the images of --data are used, or bags/sample.
+        min_agreement: Share of objects that the model and the golden model must both see.
+        min_parent_agreement: Share of objects that the model and its FP32 parent must both see;
+            only without --data.
+        max_loss: How far mAP50-95 may be below the parent's, as a mean over the sets of --data.
+        max_class_loss: How far AP50 and recall of a class may be below the parent's, likewise.
 
     Example: perception model compile road-n --backend auto --bag drives/rain
 

@@ -18,19 +18,18 @@ from perception_nodes.system.threads import Thread, nodes, threads
 
 def doctor(
     as_json: JsonFlag = False,
-    show_threads: Annotated[
-        bool, typer.Option("--threads", help="List the threads of running nodes instead.")
-    ] = False,
-    image_topic: Annotated[
-        str, typer.Option(help="Listen to this topic too, and report whether images come.")
-    ] = "",
-    image_transport: Annotated[
-        str, typer.Option(help="Type of its images, as for `perception run`.")
-    ] = "raw",
+    show_threads: Annotated[bool, typer.Option("--threads")] = False,
+    image_topic: str = "",
+    image_transport: str = "raw",
 ) -> None:
     """Check what this machine has, and say how to get what it lacks.
 
     Exit status 1 if something that the pipeline needs is missing, or the images do not come.
+
+    Options:
+        show_threads: List the threads of running nodes instead.
+        image_topic: Listen to this topic too, and report whether images come.
+        image_transport: Type of its images, as for `perception run`.
 
     Example: perception doctor --json
 

@@ -18,7 +18,6 @@ from perception_nodes.cli.common import (
     Assignments,
     JsonFlag,
     ListParameters,
-    OutFolder,
     RunAssignments,
     check_folder,
     parse_assignments,
@@ -28,7 +27,7 @@ from perception_nodes.cli.common import (
     screen,
 )
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.drives.sample import SAMPLE, sample_drive
+from perception_nodes.drives.sample import sample_drive
 from perception_nodes.evaluation.measured import measured
 from perception_nodes.graph.config import DetectorSettings, ViewSettings
 from perception_nodes.graph.graph import (
@@ -54,19 +53,10 @@ VIEW_ALONE = Graph((VIEW,))
 
 def demo(
     assignments: Assignments = None,
-    bag: Annotated[
-        Path | None,
-        typer.Option(
-            help="Recorded drive: ROS 2 bag folder, .mcap, .db3, ROS 1 .bag, video file or folder "
-            f"of images. Without it, street video: {SAMPLE}, or the same in the cache, fetched the "
-            "first time."
-        ),
-    ] = None,
-    topic: Annotated[str, typer.Option(help="Image topic; found by type if not given.")] = "",
-    out: OutFolder = Path("out/demo"),
-    view: Annotated[
-        bool, typer.Option("--view", help="Show it on a page in the browser too, as view:=true.")
-    ] = False,
+    bag: Path | None = None,
+    topic: str = "",
+    out: Path = Path("out/demo"),
+    view: bool = False,
     as_json: JsonFlag = False,
     parameters: ListParameters = False,
 ) -> None:
@@ -75,6 +65,14 @@ def demo(
     Each node is a process of its own. Writes summary.json, detections.mcap (for Foxglove),
     report.html and annotated.mp4. Exit status 1 if a frame is unaccounted for, or if no object was
     found at all.
+
+    Options:
+        bag: Recorded drive: ROS 2 bag folder, .mcap, .db3, ROS 1 .bag, video file or folder of
+            images. Without it, street video: bags/sample, or the same in the cache, fetched the
+            first time.
+        topic: Image topic; found by type if not given.
+        out: Folder for the outputs.
+        view: Show it on a page in the browser too, as view:=true.
 
     Example: perception demo --bag bags/sample --out out/demo deadline_ms:=20
     """
@@ -96,17 +94,8 @@ def demo(
 def run(
     assignments: RunAssignments = None,
     parameters: ListParameters = False,
-    view: Annotated[
-        bool,
-        typer.Option(
-            "--view",
-            help="Show frames, latency, objects and health in this terminal; view:=true shows them "
-            "on a page in the browser.",
-        ),
-    ] = False,
-    pid: Annotated[
-        int | None, typer.Option(min=1, help="Stop when the process of this number has ended.")
-    ] = None,
+    view: bool = False,
+    pid: Annotated[int | None, typer.Option(min=1)] = None,
 ) -> None:
     """Start the graph on a live camera, or on a drive with bag:=PATH, and keep it running.
 
@@ -117,6 +106,11 @@ def run(
     It runs until Ctrl-C, or until the drive or video file ends. The launch files start this
     command. ROS arguments may follow --ros-args: remappings, parameter files, the namespace
     (-r __ns:=/vehicle), the log level.
+
+    Options:
+        view: Show frames, latency, objects and health in this terminal; view:=true shows them on a
+            page in the browser.
+        pid: Stop when the process of this number has ended.
 
     Example: perception run image_topic:=/cam/image_raw deadline_ms:=20
 

@@ -9,12 +9,14 @@ import typer
 from rich.console import Console
 
 from perception_nodes.cli.common import (
+    Assignments,
     JsonFlag,
     check_folder,
     check_writable,
     parse_assignments,
     say,
 )
+from perception_nodes.cli.described import Commands
 from perception_nodes.faults.address import PORT, is_loopback, split_address
 from perception_nodes.faults.loading import SUFFIXES, ScenarioError, load_scenario, shipped
 from perception_nodes.faults.scenario import Scenario
@@ -25,7 +27,7 @@ from perception_nodes.lab.hil import run_scenarios
 from perception_nodes.lab.results import scenarios_markdown, scenarios_table, verdicts_table
 from perception_nodes.system.environment import open_to_network
 
-hil_app = typer.Typer(
+hil_app = Commands(
     help="Hardware in the loop: a bench plays a drive with faults to the graph, and judges whether "
     "the graph notices them, reports them, accounts for every frame, and recovers.",
     no_args_is_help=True,
@@ -33,13 +35,11 @@ hil_app = typer.Typer(
 
 
 @hil_app.command("list")
-def list_command(
-    as_json: JsonFlag = False,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the table in docs/faults.md.")
-    ] = False,
-) -> None:
+def list_command(as_json: JsonFlag = False, markdown: bool = False) -> None:
     """List the scenarios that come with the package, and what each of them expects.
+
+    Options:
+        markdown: Print the table in docs/faults.md.
 
     Example: perception hil list
     """
@@ -54,25 +54,11 @@ def list_command(
 
 @hil_app.command("run")
 def run_command(
-    arguments: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SCENARIO... [NAME:=VALUE]...",
-            help="Names from `perception hil list`, .yaml files, folders of these, or all; and "
-            "parameters of the graph, which take precedence over those of the scenarios.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("out/hil"),
-    unit: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Run the graph on this vehicle computer, where `perception hil unit` serves; "
-            "without it, on this machine.",
-        ),
-    ] = "",
+    arguments: Annotated[list[str], typer.Argument(metavar="SCENARIO... [NAME:=VALUE]...")],
+    out: Path = Path("out/hil"),
+    unit: Annotated[str, typer.Option(metavar="HOST:PORT")] = "",
     as_json: JsonFlag = False,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
+    junit: Path | None = None,
 ) -> None:
     """Start the graph, put faults in, observe it as a subscriber, and give a verdict.
 
@@ -82,6 +68,14 @@ def run_command(
 
     Exit status: 0 all passed; 1 a scenario failed or could not be run; 2 a scenario file, a
     parameter or the folder for the results cannot be used; 130 ended by Ctrl-C.
+
+    Options:
+        arguments: Names from `perception hil list`, .yaml files, folders of these, or all; and
+            parameters of the graph, which take precedence over those of the scenarios.
+        out: Folder for the results.
+        unit: Run the graph on this vehicle computer, where `perception hil unit` serves; without
+            it, on this machine.
+        junit: Write JUnit XML here.
 
     Example: perception hil run camera_stop detector_kill deadline_ms:=50
     """
@@ -117,27 +111,19 @@ def run_command(
 
 @hil_app.command("unit")
 def unit_command(
-    assignments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME:=VALUE]...",
-            help="Parameters of the graph, which take precedence over those of the scenarios.",
-        ),
-    ] = None,
-    listen: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Address to take orders at. Who gives orders starts and kills processes: use an "
-            "address in the test network only.",
-        ),
-    ] = f"127.0.0.1:{PORT}",
+    assignments: Assignments = None,
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT")] = f"127.0.0.1:{PORT}",
 ) -> None:
     """Serve as the unit under test: run the graph of the vehicle for a bench, until Ctrl-C.
 
     The graph stops when the bench does. On the bench: perception hil run SCENARIO --unit HOST:PORT
 
     Orders are taken from a bench with the same token in $PERCEPTION_HIL_TOKEN.
+
+    Options:
+        assignments: Parameters of the graph, which take precedence over those of the scenarios.
+        listen: Address to take orders at. Who gives orders starts and kills processes: use an
+            address in the test network only.
 
     Example: perception hil unit --listen 192.168.7.2:7737
     """

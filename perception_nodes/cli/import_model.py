@@ -23,8 +23,8 @@ from perception_nodes.cli.model_options import (
     ComparedData,
     FramesLicense,
     Images,
+    Share,
     refusals,
-    share,
 )
 from perception_nodes.evaluation.calibration import MIN_AGREEMENT
 from perception_nodes.evaluation.datasets import read_sets
@@ -34,95 +34,32 @@ from perception_nodes.graph.settings import SettingsError
 
 STRUCTURED = (".yaml", ".yml", ".json", ".csv")
 """Files whose lines are no names."""
-ImportedFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FILE",
-        help="Trained detector: ONNX, OpenVINO's .xml with its .bin, or .pt of Ultralytics. "
-        "A .pt is a program of its author's, which is run.",
-    ),
-]
-Name = Annotated[str, typer.Option(help="Name of the model; by default that of the file.")]
-Out = Annotated[
-    Path, typer.Option(help="Folder of models that the model's folder is written into.")
-]
-HeadName = Annotated[
-    str, typer.Option(help="Kind of output, where the file leaves it open; see below.")
-]
-Size = Annotated[
-    str,
-    typer.Option(metavar="WIDTHxHEIGHT", help="Size of the input, for a file with dynamic axes."),
-]
-Classes = Annotated[
-    str,
-    typer.Option(
-        metavar="NAMES|FILE",
-        help="Names of the classes in their order: 'car,bus,truck', or a file with one a line; "
-        "by default those in the file's metadata.",
-    ),
-]
-Keep = Annotated[
-    str,
-    typer.Option(
-        metavar="NAMES", help="Keep only these classes, in this order: 'person,car,truck'."
-    ),
-]
-Color = Annotated[
-    str, typer.Option(metavar="RGB|BGR", help="Order of the channels that it was trained with.")
-]
-Mean = Annotated[
-    str, typer.Option(metavar="M|M,M,M", help="Subtracted from bytes of 0 to 255, by channel.")
-]
-Std = Annotated[
-    str, typer.Option(metavar="S|S,S,S", help="What the difference is divided by: often 255.")
-]
-Resize = Annotated[
-    str,
-    typer.Option(
-        metavar="letterbox|stretch", help="How a frame of another shape becomes the input."
-    ),
-]
-Padding = Annotated[
-    int | None, typer.Option(min=0, max=255, help="Grey of the letterbox's border.")
-]
-License = Annotated[
-    str, typer.Option(help="Licence of the weights; what the file says itself is kept too.")
-]
-Int8 = Annotated[
-    bool, typer.Option("--int8", help="Quantize to 8 bits, on frames of --bag or --images.")
-]
-FrameCount = Annotated[
-    int, typer.Option(min=8, max=100_000, help="Number of frames to take from them.")
-]
-MaxLoss = Annotated[float, share("What mAP50-95 may lose, as a mean over the sets.")]
-MaxClassLoss = Annotated[float, share("What AP50 or recall of a class may lose.")]
-MinAgreement = Annotated[float, share("Share of objects on the frames that both must see.")]
 
 
 def import_command(
-    file: ImportedFile,
-    name: Name = "",
-    out: Out = Path("models"),
-    head: HeadName = "",
-    size: Size = "",
-    classes: Classes = "",
-    keep: Keep = "",
-    color: Color = "",
-    mean: Mean = "",
-    std: Std = "",
-    resize: Resize = "",
-    padding: Padding = None,
-    license: License = "",
-    int8: Int8 = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE")],
+    name: str = "",
+    out: Path = Path("models"),
+    head: str = "",
+    size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT")] = "",
+    classes: Annotated[str, typer.Option(metavar="NAMES|FILE")] = "",
+    keep: Annotated[str, typer.Option(metavar="NAMES")] = "",
+    color: Annotated[str, typer.Option(metavar="RGB|BGR")] = "",
+    mean: Annotated[str, typer.Option(metavar="M|M,M,M")] = "",
+    std: Annotated[str, typer.Option(metavar="S|S,S,S")] = "",
+    resize: Annotated[str, typer.Option(metavar="letterbox|stretch")] = "",
+    padding: Annotated[int | None, typer.Option(min=0, max=255)] = None,
+    license: str = "",
+    int8: bool = False,
     bag: Bags = None,
     images: Images = None,
-    frames: FrameCount = 128,
+    frames: Annotated[int, typer.Option(min=8, max=100_000)] = 128,
     frames_license: FramesLicense = "",
     data: ComparedData = None,
     root: DataRoot = None,
-    max_loss: MaxLoss = 0.01,
-    max_class_loss: MaxClassLoss = Margins.class_loss,
-    min_agreement: MinAgreement = MIN_AGREEMENT,
+    max_loss: Share = 0.01,
+    max_class_loss: Share = Margins.class_loss,
+    min_agreement: Share = MIN_AGREEMENT,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a model of a detector that was trained and exported elsewhere.
@@ -140,6 +77,28 @@ def import_command(
     on the frames, and on --data. Layers that cost too much are kept float; a model that still loses
     too much is refused too.
 
+    Options:
+        file: Trained detector: ONNX, OpenVINO's .xml with its .bin, or .pt of Ultralytics. A .pt is
+            a program of its author's, which is run.
+        name: Name of the model; by default that of the file.
+        out: Folder of models that the model's folder is written into.
+        head: Kind of output, where the file leaves it open; see above.
+        size: Size of the input, for a file with dynamic axes.
+        classes: Names of the classes in their order: 'car,bus,truck', or a file with one a line; by
+            default those in the file's metadata.
+        keep: Keep only these classes, in this order: 'person,car,truck'.
+        color: Order of the channels that it was trained with.
+        mean: Subtracted from bytes of 0 to 255, by channel.
+        std: What the difference is divided by: often 255.
+        resize: How a frame of another shape becomes the input.
+        padding: Grey of the letterbox's border.
+        license: Licence of the weights; what the file says itself is kept too.
+        int8: Quantize to 8 bits, on frames of --bag or --images.
+        frames: Number of frames to take from them.
+        max_loss: What mAP50-95 may lose, as a mean over the sets.
+        max_class_loss: What AP50 or recall of a class may lose.
+        min_agreement: Share of objects on the frames that both must see.
+
     Example: perception model import best.onnx --name forklifts
 
     Example: perception model import best.onnx --name forklifts --int8 --bag drives/yard
@@ -154,17 +113,34 @@ def import_command(
     if data:
         require_pycocotools()
     options = tool.ImportOptions(
-        head, _size(size), _names("--classes", classes), _names("--keep", keep),
-        _one_of("--color", color, ("RGB", "BGR")),
-        _channels("--mean", mean), _channels("--std", std),
-        _one_of("--resize", resize, ("letterbox", "stretch")), padding, license,
-    )  # fmt: skip
+        head=head,
+        size=_size(size),
+        classes=_names("--classes", classes),
+        keep=_names("--keep", keep),
+        color=_one_of("--color", color, ("RGB", "BGR")),
+        mean=_channels("--mean", mean),
+        std=_channels("--std", std),
+        resize=_one_of("--resize", resize, ("letterbox", "stretch")),
+        padding=padding,
+        license=license,
+    )
     margins = Margins(min_agreement, loss=max_loss, class_loss=max_class_loss)
     sets, name = read_sets(data or [], root), name or file.stem
     work = tool.ModelImport(
-        file, name, out, options, bag or [], images or [], frames, int8, sets, margins,
-        frames_license, progress_bar, say,
-    )  # fmt: skip
+        file=file,
+        name=name,
+        out=out,
+        options=options,
+        bags=bag or [],
+        images=images or [],
+        frames=frames,
+        int8=int8,
+        sets=sets,
+        margins=margins,
+        frames_license=frames_license,
+        bar=progress_bar,
+        say=say,
+    )
     with explained(out, "--out", "folder"), refusals():
         model, recognised, checks = work.run()
     if as_json:

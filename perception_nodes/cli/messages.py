@@ -3,27 +3,20 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from perception_nodes.cli.common import check_folder
 from perception_nodes.system.environment import SAFE_PATH, share_folder
 
 
-def messages(
-    wheel: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder that gets a wheel of them too, for machines of the same Python and "
-            "processor that have no compiler."
-        ),
-    ] = None,
-) -> None:
+def messages(wheel: Path | None = None) -> None:
     """Build the ROS message packages into this Python's virtual environment; takes a minute.
 
     It is for environments that have ROS from wheels. On a full ROS installation colcon builds them.
     Needs a C++ compiler, the headers of Python, and pip install 'perception_nodes[messages]'.
+
+    Options:
+        wheel: Folder that gets a wheel of them too, for machines of the same Python and processor
+            that have no compiler.
 
     Example: perception messages --wheel dist
     """

@@ -10,6 +10,7 @@ from perception_nodes.cli.common import (
     BackendOption,
     DataRoot,
     ModelName,
+    ScoreThreshold,
     ThreadsOption,
     check_writable,
     progress_bar,
@@ -23,20 +24,11 @@ from perception_nodes.system.files import write_whole
 
 def mistakes_command(
     model: ModelName,
-    data: Annotated[
-        list[Path],
-        typer.Option(help="A labelled set, as for `perception model evaluate`; may be repeated."),
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="Write the page here; by default out/MODEL-mistakes.html.")
-    ] = None,
+    data: list[Path],
+    out: Path | None = None,
     root: DataRoot = None,
-    frames: Annotated[
-        int, typer.Option(min=1, max=1000, help="Frames to show, shared out among the sets.")
-    ] = 40,
-    score_threshold: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Lowest score of a reported object.")
-    ] = DecodeSettings.score_threshold,
+    frames: Annotated[int, typer.Option(min=1, max=1000)] = 40,
+    score_threshold: ScoreThreshold = DecodeSettings.score_threshold,
     backend: BackendOption = AUTO,
     threads: ThreadsOption = 0,
 ) -> None:
@@ -44,6 +36,11 @@ def mistakes_command(
 
     Mistakes are objects that are missed, and boxes of another class, beside their object, twice on
     one, or where nothing is labelled.
+
+    Options:
+        data: A labelled set, as for `perception model evaluate`; may be repeated.
+        out: Write the page here; by default out/MODEL-mistakes.html.
+        frames: Frames to show, shared out among the sets.
 
     Example: perception model mistakes road-n --data my/set --frames 40
     """

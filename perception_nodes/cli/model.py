@@ -24,9 +24,10 @@ from perception_nodes.cli.common import (
     say_problem,
 )
 from perception_nodes.cli.compile import compile_command
+from perception_nodes.cli.described import Commands
 from perception_nodes.cli.import_model import import_command
 from perception_nodes.cli.mistakes import mistakes_command
-from perception_nodes.cli.model_options import refusals, share
+from perception_nodes.cli.model_options import Share, refusals
 from perception_nodes.cli.signing import keys_command, sign_command, verify_command
 from perception_nodes.evaluation import Evaluation, LabelledSet, evaluate, taught_set
 from perception_nodes.evaluation.compression_tools import compression_tool
@@ -38,7 +39,7 @@ from perception_nodes.networks.terms import Terms
 from perception_nodes.report.page import shown
 from perception_nodes.system.files import write_whole
 
-model_app = typer.Typer(
+model_app = Commands(
     help="List, import, evaluate, calibrate, compile, compress and sign models.",
     no_args_is_help=True,
 )
@@ -71,64 +72,40 @@ def list_command(as_json: JsonFlag = False) -> None:
     Console().print(table)
 
 
-Data = Annotated[
-    list[Path],
-    typer.Option(
-        help="A labelled set; may be repeated. A folder with images/ and labels/ (YOLO, "
-        "with class names in classes.txt or a data.yaml) or a folder below images/; a "
-        "data.yaml, for its val images; a COCO .json; or a description .yaml as in "
-        "model_compression/datasets/."
-    ),
-]
-ClassesMap = Annotated[
-    str,
-    typer.Option(
-        help="Which classes of the model count as which class of the set, if their names "
-        "differ: 'car=car|bus|truck,rider=ignore', or a YAML file of the same form."
-    ),
-]
-Teacher = Annotated[
-    str,
-    typer.Option(
-        help="A stronger model, name or folder, whose detections serve as labels: the "
-        "figures are then agreement with it, and --data may have images alone."
-    ),
-]
-TeacherScore = Annotated[
-    float, typer.Option(min=0.05, max=0.95, help="Lowest score of the teacher's detections to use.")
-]
-AcrossClasses = Annotated[
-    bool,
-    typer.Option(
-        "--across-classes",
-        help="Precision and recall with boxes that suppress those of other classes, as with "
-        "the parameter across_classes:=true.",
-    ),
-]
-AtLeast = Annotated[float, share("Exit status 1 if a set has a lower mAP50-95.")]
-JsonFile = Annotated[Path | None, typer.Option(help="Write the JSON into this file too.")]
-
-
 @model_app.command("evaluate")
 def evaluate_command(
     model: ModelName,
-    data: Data,
+    data: list[Path],
     root: DataRoot = None,
-    classes_map: ClassesMap = "",
-    teacher: Teacher = "",
-    teacher_score: TeacherScore = 0.4,
-    across_classes: AcrossClasses = False,
+    classes_map: str = "",
+    teacher: str = "",
+    teacher_score: Annotated[float, typer.Option(min=0.05, max=0.95)] = 0.4,
+    across_classes: bool = False,
     backend: BackendOption = AUTO,
     threads: ThreadsOption = 0,
-    at_least: AtLeast = 0.0,
+    at_least: Share = 0.0,
     as_json: JsonFlag = False,
-    out: JsonFile = None,
+    out: Path | None = None,
 ) -> None:
     """Measure a model's accuracy: COCO mAP50-95, by class and by object height.
 
     Labels are checked before the measurement begins. Heights are in pixels of the network's input.
     The interval is a 95 % bootstrap over images. Precision and recall are those at the thresholds
     of the run time. Without labels, --teacher compares with a stronger model.
+
+    Options:
+        data: A labelled set; may be repeated. A folder with images/ and labels/ (YOLO, with class
+            names in classes.txt or a data.yaml) or a folder below images/; a data.yaml, for its val
+            images; a COCO .json; or a description .yaml as in model_compression/datasets/.
+        classes_map: Which classes of the model count as which class of the set, if their names
+            differ: 'car=car|bus|truck,rider=ignore', or a YAML file of the same form.
+        teacher: A stronger model, name or folder, whose detections serve as labels: the figures are
+            then agreement with it, and --data may have images alone.
+        teacher_score: Lowest score of the teacher's detections to use.
+        across_classes: Precision and recall with boxes that suppress those of other classes, as
+            with the parameter across_classes:=true.
+        at_least: Exit status 1 if a set has a lower mAP50-95.
+        out: Write the JSON into this file too.
 
     Example: perception model evaluate road-n --root ~/data --data
     model_compression/datasets/camvid-val.yaml
@@ -183,20 +160,16 @@ model_app.command("verify")(verify_command)
 
 @model_app.command("compress")
 def compress_command(
-    config: Annotated[
-        Path,
-        typer.Argument(
-            help="YAML file of the run, as in model_compression/configs/.", metavar="CONFIG"
-        ),
-    ],
-    out: Annotated[
-        Path, typer.Option(help="Folder of the run; an interrupted run continues there.")
-    ],
-    until: Annotated[str | None, typer.Option(help="Stop after this step.")] = None,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG")], out: Path, until: str | None = None
 ) -> None:
     """Make a smaller 8-bit model: fine-tune, prune, heal, quantize, and measure its accuracy.
 
     Exit status 1 if the model loses more accuracy than the configuration allows.
+
+    Options:
+        config: YAML file of the run, as in model_compression/configs/.
+        out: Folder of the run; an interrupted run continues there.
+        until: Stop after this step.
 
     Example: perception model compress model_compression/configs/road-n.yaml --out runs/road-n
     """

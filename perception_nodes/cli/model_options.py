@@ -3,28 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from perception_nodes.cli.common import say_problem
 from perception_nodes.networks.model import ModelRefused
 
-
-def share(text: str) -> Any:
-    """An option whose value is a share, from 0 to 1."""
-    return typer.Option(min=0, max=1, help=text)
-
-
+Share = Annotated[float, typer.Option(min=0, max=1)]
 Bags = Annotated[
     list[Path] | None, typer.Option(help="Recorded drive to take frames from; may be repeated.")
 ]
 Images = Annotated[
     list[Path] | None, typer.Option(help="Folder of images to take frames from; may be repeated.")
-]
-LabelledData = Annotated[
-    list[Path],
-    typer.Option(help="A labelled set, as for `perception model evaluate`; may be repeated."),
 ]
 ComparedData = Annotated[
     list[Path] | None,
@@ -35,9 +26,6 @@ ComparedData = Annotated[
 ]
 FramesLicense = Annotated[
     str, typer.Option(help="Licence of these frames, which an 8-bit model takes its ranges from.")
-]
-Page = Annotated[
-    Path | None, typer.Option(help="Write the page here; by default into the folder out.")
 ]
 
 

@@ -12,6 +12,7 @@ from perception_nodes.cli.common import (
     DeadlineOption,
     JsonFlag,
     ModelOption,
+    ScoreThreshold,
     ThreadsOption,
     check_folder,
     check_writable,
@@ -31,145 +32,38 @@ from perception_nodes.replay.run import LOCKSTEP, ReplayOptions
 from perception_nodes.report.changes import Tolerance
 
 MAX_FRAMES = 1_000_000_000
-BagsArgument = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="BAG...",
-        help="Recorded drives: ROS 2 bag folders, .mcap, .db3, ROS 1 .bag, video files, "
-        "folders of images. If there are several, each gets its own folder in --out.",
-    ),
-]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder for the outputs.")]
-CorpusOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="File that names more drives, one path on each line. A drive that cannot be used "
-        "does not stop the others, and a second run replays only what the first did not."
-    ),
-]
-WorkersOption = Annotated[
-    int, typer.Option(min=1, max=4096, help="Drives replayed at a time, each in a process.")
-]
-RayOption = Annotated[
-    str,
-    typer.Option(
-        help="Replay on a Ray cluster: its address, auto for the one this machine belongs to, "
-        "or local to start one here. --workers is the number of tasks at a time."
-    ),
-]
-ModeOption = Annotated[
-    str,
-    typer.Option(
-        help="lockstep: every frame in order, in simulated time; two runs write the same "
-        "bytes. realtime: with the recorded timing, and drops and misses as on the vehicle."
-    ),
-]
-RateOption = Annotated[
-    float,
-    typer.Option(min=0.01, max=100, help="Speed in realtime; 2 is twice as fast as recorded."),
-]
-TopicOption = Annotated[
-    list[str] | None,
-    typer.Option(help="Image topic, by default found by type; may be repeated; all for every."),
-]
-EveryOption = Annotated[
-    int, typer.Option(min=1, max=MAX_FRAMES, help="Replay only one frame in this many.")
-]
-FramesOption = Annotated[
-    int | None, typer.Option(min=1, max=MAX_FRAMES, help="Stop each drive after this many frames.")
-]
-ScoreThresholdOption = Annotated[
-    float, typer.Option(min=0.01, max=0.99, help="Lowest score of an object to report.")
-]
-CalibrationOption = Annotated[
-    str, typer.Option(help="camera_info YAML to use instead of the bag's CameraInfo.")
-]
-SampleBitsOption = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        max=16,
-        help="Significant bits of images with 16 bits a sample; 0: as many as the brightest "
-        "pixel so far needs.",
-    ),
-]
-GoldenOption = Annotated[
-    Path | None,
-    typer.Option(help="Compare with this golden file; exit status 1 if anything changed."),
-]
-UpdateOption = Annotated[
-    bool, typer.Option("--update", help="Write the golden file from this replay.")
-]
-BoxIouOption = Annotated[
-    float, typer.Option(min=0.3, max=1, help="Lowest IoU of a box that has not moved.")
-]
-ScoreToleranceOption = Annotated[
-    float, typer.Option(min=0, max=1, help="How far a score may be from the golden's.")
-]
-LabelsOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Labels of the frames, to measure mAP: a set as for `perception model evaluate "
-        "--data`. For a bag, name image files by the frame's stamp in nanoseconds, or let the "
-        "name end with the frame's number."
-    ),
-]
-LabelsTopicOption = Annotated[
-    str, typer.Option(help="Detection2DArray topic of the bag to use as labels.")
-]
-TracksOption = Annotated[
-    bool, typer.Option("--tracks", help="Follow the objects, and record their tracks.")
-]
-PicturesOption = Annotated[
-    bool, typer.Option(help="Write pictures of the frames into detections.mcap.")
-]
-PictureFormatOption = Annotated[
-    str,
-    typer.Option(
-        help="How detections.mcap keeps them: jpeg, at most 960 pixels wide, each with a copy "
-        "that shows the boxes; h264, a video topic in the frames' size that replays again."
-    ),
-]
-VideoOption = Annotated[bool, typer.Option("--video", help="Write annotated.mp4 too.")]
-BareOption = Annotated[
-    bool, typer.Option("--bare", help="Measure bare inference too, and compare the speed.")
-]
-CompareOption = Annotated[
-    tuple[Path, Path] | None,
-    typer.Option(metavar="A B", help="Replay nothing; compare the folders of two runs, in --out."),
-]
 
 
 def replay_command(
-    bags: BagsArgument = None,
-    out: OutOption = Path("out/replay"),
-    corpus: CorpusOption = None,
-    workers: WorkersOption = 1,
-    ray: RayOption = "",
-    mode: ModeOption = LOCKSTEP,
-    rate: RateOption = 1.0,
-    topic: TopicOption = None,
-    every: EveryOption = 1,
-    frames: FramesOption = None,
+    bags: Annotated[list[Path] | None, typer.Argument(metavar="BAG...")] = None,
+    out: Path = Path("out/replay"),
+    corpus: Path | None = None,
+    workers: Annotated[int, typer.Option(min=1, max=4096)] = 1,
+    ray: str = "",
+    mode: str = LOCKSTEP,
+    rate: Annotated[float, typer.Option(min=0.01, max=100)] = 1.0,
+    topic: list[str] | None = None,
+    every: Annotated[int, typer.Option(min=1, max=MAX_FRAMES)] = 1,
+    frames: Annotated[int | None, typer.Option(min=1, max=MAX_FRAMES)] = None,
     model: ModelOption = "road-n",
     backend: BackendOption = AUTO,
     threads: ThreadsOption = 0,
-    score_threshold: ScoreThresholdOption = DecodeSettings.score_threshold,
+    score_threshold: ScoreThreshold = DecodeSettings.score_threshold,
     deadline_ms: DeadlineOption = DEADLINE_MS,
-    calibration: CalibrationOption = "",
-    sample_bits: SampleBitsOption = 0,
-    golden: GoldenOption = None,
-    update: UpdateOption = False,
-    box_iou: BoxIouOption = Tolerance.box_iou,
-    score_tolerance: ScoreToleranceOption = Tolerance.score,
-    labels: LabelsOption = None,
-    labels_topic: LabelsTopicOption = "",
-    tracks: TracksOption = False,
-    pictures: PicturesOption = True,
-    picture_format: PictureFormatOption = JPEG,
-    video: VideoOption = False,
-    bare: BareOption = False,
-    compare: CompareOption = None,
+    calibration: str = "",
+    sample_bits: Annotated[int, typer.Option(min=0, max=16)] = 0,
+    golden: Path | None = None,
+    update: bool = False,
+    box_iou: Annotated[float, typer.Option(min=0.3, max=1)] = Tolerance.box_iou,
+    score_tolerance: Annotated[float, typer.Option(min=0, max=1)] = Tolerance.score,
+    labels: Path | None = None,
+    labels_topic: str = "",
+    tracks: bool = False,
+    pictures: bool = True,
+    picture_format: str = JPEG,
+    video: bool = False,
+    bare: bool = False,
+    compare: Annotated[tuple[Path, Path] | None, typer.Option(metavar="A B")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Replay recorded drives through the pipeline, without ROS.
@@ -177,6 +71,40 @@ def replay_command(
     Writes detections.mcap (for Foxglove and rviz), report.html, overview.png, timing.csv and
     summary.json. Exit status 1 if something differs from the golden, or if no object was found at
     all and no golden says so.
+
+    Options:
+        bags: Recorded drives: ROS 2 bag folders, .mcap, .db3, ROS 1 .bag, video files, folders of
+            images. If there are several, each gets its own folder in --out.
+        out: Folder for the outputs.
+        corpus: File that names more drives, one path on each line. A drive that cannot be used does
+            not stop the others, and a second run replays only what the first did not.
+        workers: Drives replayed at a time, each in a process.
+        ray: Replay on a Ray cluster: its address, auto for the one this machine belongs to, or
+            local to start one here. --workers is the number of tasks at a time.
+        mode: lockstep: every frame in order, in simulated time; two runs write the same bytes.
+            realtime: with the recorded timing, and drops and misses as on the vehicle.
+        rate: Speed in realtime; 2 is twice as fast as recorded.
+        topic: Image topic, by default found by type; may be repeated; all for every.
+        every: Replay only one frame in this many.
+        frames: Stop each drive after this many frames.
+        calibration: camera_info YAML to use instead of the bag's CameraInfo.
+        sample_bits: Significant bits of images with 16 bits a sample; 0: as many as the brightest
+            pixel so far needs.
+        golden: Compare with this golden file; exit status 1 if anything changed.
+        update: Write the golden file from this replay.
+        box_iou: Lowest IoU of a box that has not moved.
+        score_tolerance: How far a score may be from the golden's.
+        labels: Labels of the frames, to measure mAP: a set as for `perception model evaluate
+            --data`. For a bag, name image files by the frame's stamp in nanoseconds, or let the
+            name end with the frame's number.
+        labels_topic: Detection2DArray topic of the bag to use as labels.
+        tracks: Follow the objects, and record their tracks.
+        pictures: Write pictures of the frames into detections.mcap.
+        picture_format: How detections.mcap keeps them: jpeg, at most 960 pixels wide, each with a
+            copy that shows the boxes; h264, a video topic in the frames' size that replays again.
+        video: Write annotated.mp4 too.
+        bare: Measure bare inference too, and compare the speed.
+        compare: Replay nothing; compare the folders of two runs, in --out.
 
     Example: perception replay bags/sample --every 5 --out out/replay
 

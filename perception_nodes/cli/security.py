@@ -14,17 +14,19 @@ from perception_nodes.transport.domain import own_domain
 
 
 def security_command(
-    keystore: Annotated[Path, typer.Argument(metavar="KEYSTORE", help="Folder to make.")],
+    keystore: Annotated[Path, typer.Argument(metavar="KEYSTORE")],
     assignments: RunAssignments = None,
-    days: Annotated[
-        int, typer.Option(min=1, max=36_500, help="How long certificates are valid.")
-    ] = 3650,
+    days: Annotated[int, typer.Option(min=1, max=36_500)] = 3650,
 ) -> None:
     """Make a keystore of SROS 2 in which each node may use its own topics and services, no others.
 
     The parameters are those that `perception run` will be given: names of cameras and topics follow
     from them. The permissions are for the ROS domain of $ROS_DOMAIN_ID. The graph uses them with
     ROS_SECURITY_ENABLE=true ROS_SECURITY_STRATEGY=Enforce ROS_SECURITY_KEYSTORE=KEYSTORE.
+
+    Options:
+        keystore: Folder to make.
+        days: How long certificates are valid.
 
     Example: perception security /etc/perception/keystore cameras:=front,rear source:=shm
     """

@@ -11,12 +11,11 @@ from perception_nodes.networks.signature import make_keys, sign, signature_of
 from perception_nodes.system.files import write_whole
 
 
-def keys_command(
-    private: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The private key; FILE.pub is the public one.")
-    ],
-) -> None:
+def keys_command(private: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
     """Make a pair of keys (Ed25519): the private one signs models, the public one goes to vehicles.
+
+    Options:
+        private: The private key; FILE.pub is the public one.
 
     Example: perception model keys ~/fleet.key
     """
@@ -25,13 +24,13 @@ def keys_command(
     say(f"Written to {private}, which nobody else may have, and {public}")
 
 
-def sign_command(
-    model: ModelName,
-    key: Annotated[Path, typer.Option(help="The private key, of `perception model keys`.")],
-) -> None:
+def sign_command(model: ModelName, key: Path) -> None:
     """Sign a model, after a check of its files: model.yaml.sig says that it is the key owner's.
 
     A graph with model_key:=FILE.pub loads no other models.
+
+    Options:
+        key: The private key, of `perception model keys`.
 
     Example: perception model sign models/road-n --key ~/fleet.key
     """
@@ -42,10 +41,11 @@ def sign_command(
     say(f"Written to {path}")
 
 
-def verify_command(
-    model: ModelName, key: Annotated[Path, typer.Option(help="The public key.")]
-) -> None:
+def verify_command(model: ModelName, key: Path) -> None:
     """Check a model's signature and the hashes of its files; exit status 2 if one is wrong.
+
+    Options:
+        key: The public key.
 
     Example: perception model verify road-n --key /etc/perception/fleet.key.pub
     """

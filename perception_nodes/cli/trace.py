@@ -15,20 +15,20 @@ ROLES = ("preprocess", "detector")
 
 
 def trace_command(
-    recording: Annotated[
-        Path | None,
-        typer.Argument(
-            help="An mcap recording with frame reports, such as detections.mcap of `perception "
-            "demo`; by default the running graph is asked for its last half minute."
-        ),
-    ] = None,
-    camera: Annotated[str, typer.Option(help="Camera of the running graph.")] = "front",
-    out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("trace.pftrace"),
+    recording: Annotated[Path | None, typer.Argument()] = None,
+    camera: str = "front",
+    out: Path = Path("trace.pftrace"),
 ) -> None:
     """Write a trace of a run's frames, which ui.perfetto.dev opens.
 
     One track for each process and camera, a slice for each stage, arrows from capture to
     publication and tracks, counters for frames in flight and for the budget that was left.
+
+    Options:
+        recording: An mcap recording with frame reports, such as detections.mcap of `perception
+            demo`; by default the running graph is asked for its last half minute.
+        camera: Camera of the running graph.
+        out: File to write.
 
     Example: perception trace out/demo/detections.mcap --out out/demo/trace.pftrace
     """
