@@ -4,11 +4,11 @@ import inspect
 import re
 from collections.abc import Callable
 from copy import copy
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
-Command = Callable[..., None]
+Command = TypeVar("Command", bound=Callable[..., Any])
 _ENTRY = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 
 
@@ -28,7 +28,7 @@ class Commands(typer.Typer):
         return register
 
 
-def _describe(command: Command) -> str:
+def _describe(command: Callable[..., Any]) -> str:
     """Move the descriptions of a command's parameters from its docstring into its annotations.
 
     Returns:
