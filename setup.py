@@ -88,14 +88,14 @@ setup(
     entry_points={
         "console_scripts": [
             "perception = perception_nodes.__main__:main",
-            "preprocess_node = perception_nodes.nodes.preprocess_node:main",
-            "detector_node = perception_nodes.nodes.detector_node:main",
-            "watchdog_node = perception_nodes.nodes.watchdog_node:main",
-            "player_node = perception_nodes.nodes.player_node:main",
-            "camera_node = perception_nodes.nodes.camera_node:main",
-            "republish_node = perception_nodes.nodes.republish_node:main",
-            "tracker_node = perception_nodes.nodes.tracker_node:main",
-            "view_node = perception_nodes.nodes.view_node:main",
+            "preprocess_node = perception_nodes.nodes.preprocess_node:PreprocessNode.main",
+            "detector_node = perception_nodes.nodes.detector_node:DetectorNode.main",
+            "watchdog_node = perception_nodes.nodes.watchdog_node:WatchdogNode.main",
+            "player_node = perception_nodes.nodes.player_node:PlayerNode.main",
+            "camera_node = perception_nodes.nodes.camera_node:CameraNode.main",
+            "republish_node = perception_nodes.nodes.republish_node:RepublishNode.main",
+            "tracker_node = perception_nodes.nodes.tracker_node:TrackerNode.main",
+            "view_node = perception_nodes.nodes.view_node:ViewNode.main",
         ]
     },
 )

@@ -11,7 +11,7 @@ from perception_nodes.graph.config import WatchdogSettings
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode, Period
 from perception_nodes.nodes.diagnostics import diagnostics
-from perception_nodes.nodes.periodic_topic import PERIOD_NS, PeriodicTopic
+from perception_nodes.nodes.protected_topic import PERIOD_NS
 from perception_nodes.transport.cdr_writer import write_frame_report
 from perception_nodes.watchdog.account import Account, AccountSettings, Step
 from perception_nodes.watchdog.audience import Audience
@@ -61,9 +61,7 @@ class AccountTopics:
             now_ns, DISCOVERY_NS, lambda: reports.get_subscription_count() > 0
         )
         health = settings.topic_of(HEALTH, camera)
-        self._healths = PeriodicTopic(
-            node.add_publisher(HealthMessage, health, LATCHED), node.add_protected(health)
-        )
+        self._healths = node.add_protected(HealthMessage, health, LATCHED)
         self._diagnostics = node.add_publisher(DiagnosticArray, "/diagnostics", 10)
 
     @property
@@ -101,7 +99,7 @@ class AccountTopics:
     def pause(self) -> None:
         """Publish what waits, and that nobody watches; an active detector goes on saying so."""
         self.publish_reports()
-        self._healths.publish(
+        self._healths.publish_state(
             HealthMessage(
                 stamp=self._node.get_clock().now().to_msg(),
                 mode=HealthMode.UNSAFE,
@@ -125,7 +123,7 @@ class AccountTopics:
     def _publish_health(self, step: Step) -> None:
         account = self.account
         counts = {status.name.lower(): n for status, n in account.ledger.counts.items()}
-        self._healths.publish(
+        self._healths.publish_state(
             HealthMessage(
                 stamp=self._node.get_clock().now().to_msg(),
                 mode=account.health.mode,

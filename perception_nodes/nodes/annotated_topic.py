@@ -16,48 +16,39 @@ from perception_nodes.view.pictures import JPEG_QUALITY, Shot
 QUEUE_DEPTH = 5
 
 
-class AnnotationsTopic:
-    """Boxes and labels that a viewer draws over the camera's images, in pixels of those."""
+class AnnotatedTopics:
+    """JPEGs at a low rate, with boxes, status and latency; and boxes for a viewer to draw.
 
-    def __init__(self, node: PerceptionNode, camera: str) -> None:
-        """Announce the topic."""
-        topic = node.settings.topic_of(ANNOTATIONS, camera)
-        self._publisher = node.add_publisher(ImageAnnotations, topic, QUEUE_DEPTH)
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether somebody subscribes."""
-        return bool(self._publisher.get_subscription_count())
-
-    def publish(self, report: FrameReport, found: FrameDetections) -> None:
-        """Publish the objects of a frame."""
-        if self.is_wanted:
-            self._publisher.publish(image_annotations(nanoseconds(report.header.stamp), found, 1.0))
-
-
-class AnnotatedTopic:
-    """JPEGs at a low rate, with boxes, status and latency."""
+    The latter are in pixels of the camera's images.
+    """
 
     def __init__(self, node: PerceptionNode, camera: str, rate_hz: float) -> None:
-        """Announce the topic."""
-        topic = node.settings.topic_of(ANNOTATED, camera)
-        self._publisher = node.add_publisher(CompressedImage, topic, QUEUE_DEPTH)
+        """Announce the topics."""
+        topic_of = node.settings.topic_of
+        self._pictures, self._annotations = (
+            node.add_publisher(kind, topic_of(topic, camera), QUEUE_DEPTH)
+            for kind, topic in ((CompressedImage, ANNOTATED), (ImageAnnotations, ANNOTATIONS))
+        )
         self._period = Period(round(1e9 / rate_hz))
 
     @property
-    def is_wanted(self) -> bool:
+    def are_wanted(self) -> bool:
         """Whether somebody subscribes."""
-        return bool(self._publisher.get_subscription_count())
+        publishers = self._pictures, self._annotations
+        return any(publisher.get_subscription_count() for publisher in publishers)
 
     def publish(self, report: FrameReport, shot: Shot, found: FrameDetections | None) -> None:
-        """Publish a frame if it is time for one.
+        """Publish the objects of a frame, and its picture if it is time for one.
 
         Args:
             report: of the frame.
             shot: its pixels.
             found: its objects; None if nothing was published, or it is not known what.
         """
-        if not self.is_wanted or not self._period.due():
+        stamp_ns, frame_id = nanoseconds(report.header.stamp), report.header.frame_id
+        if found is not None and self._annotations.get_subscription_count():
+            self._annotations.publish(image_annotations(stamp_ns, found, 1.0))
+        if not self._pictures.get_subscription_count() or not self._period.due():
             return
         picture = shot.picture.copy()
         if found is not None:
@@ -66,5 +57,4 @@ class AnnotatedTopic:
             found = FrameDetections(found.labels, found.scores, boxes.astype("float32"))
         draw(picture, 1.0, found, ReportedFrame.of_message(report, 0))
         data = memoryview(simplejpeg.encode_jpeg(picture, JPEG_QUALITY, "BGR", "420"))
-        stamp_ns, frame_id = nanoseconds(report.header.stamp), report.header.frame_id
-        self._publisher.publish(write_compressed_image(stamp_ns, frame_id, "jpeg", data))
+        self._pictures.publish(write_compressed_image(stamp_ns, frame_id, "jpeg", data))

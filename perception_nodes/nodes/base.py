@@ -1,11 +1,13 @@
 """What all nodes share: parameters from settings, the life cycle, the work loop."""
 
+import re
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from copy import copy
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 from perception_interfaces.msg import Protected
 from rcl_interfaces.msg import SetParametersResult
@@ -59,6 +61,8 @@ class PerceptionNode(LifecycleNode):
     Subclasses override `open`, `close` and `step`.
     """
 
+    executable = ""
+    """Name of the node; by default that of its class, such as `detector_node`."""
     settings_type: type[Settings] = Settings
     endpoint: Endpoint
     """Our end of shared memory; available from before `open` until after `close`."""
@@ -74,6 +78,14 @@ class PerceptionNode(LifecycleNode):
     """How long a step may compute without a pause."""
     frame_ns = 0
     """When the last frame came or was finished here, CLOCK_MONOTONIC."""
+
+    @classmethod
+    def main(cls) -> NoReturn:
+        """Be the process of a node, see `run_node`."""
+        from perception_nodes.nodes.running import run_node
+
+        name = re.sub("(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+        sys.exit(run_node(cls, cls.executable or name))
 
     def __init__(self, name: str) -> None:
         """Declare the parameters of `settings_type`."""
@@ -137,9 +149,13 @@ class PerceptionNode(LifecycleNode):
         self.owned.callback(self.destroy_lifecycle_publisher, publisher)
         return publisher
 
-    def add_protected(self, topic: str) -> ProtectedTopic:
-        """The protected copy of a topic, which goes the way of its publisher."""
-        return self.own(ProtectedTopic(self.add_publisher(Protected, protected(topic), PROTECTED)))
+    def add_protected(
+        self, message_type: type, topic: str, qos: QoSProfile | int
+    ) -> ProtectedTopic:
+        """A topic with its protected copy, closed when the node is cleaned up."""
+        plain = self.add_publisher(message_type, topic, qos)
+        copy_of = self.add_publisher(Protected, protected(topic), PROTECTED)
+        return self.own(ProtectedTopic(plain, copy_of))
 
     def add_subscription(
         self,

@@ -1,8 +1,6 @@
 """Opens a camera, a stream or a video file, and fills the camera's shared-memory channel."""
 
-import sys
 import time
-from functools import partial
 
 from perception_nodes.cameras.camera_feed import CameraFeed
 from perception_nodes.cameras.camera_source import CameraEnded, CameraError, CameraGone
@@ -10,7 +8,6 @@ from perception_nodes.cameras.source_for import is_file
 from perception_nodes.graph.config import CameraSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.graph_health import GraphHealth
-from perception_nodes.nodes.running import run_node
 from perception_nodes.system.realtime import RANKS
 
 STEP_MS = 50.0
@@ -85,7 +82,5 @@ class CameraNode(PerceptionNode):
         )
 
 
-main = partial(run_node, CameraNode, "camera_node")
-
 if __name__ == "__main__":
-    sys.exit(main())
+    CameraNode.main()

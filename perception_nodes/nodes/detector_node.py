@@ -1,9 +1,7 @@
 """Detects objects in preprocessed frames, and publishes them, for one camera or several."""
 
 import os
-import sys
 import time
-from functools import partial
 
 from perception_nodes.backends.contract import BackendSettings
 from perception_nodes.backends.serving import Serving
@@ -19,7 +17,6 @@ from perception_nodes.networks.model import load_model
 from perception_nodes.nodes.base import IDLE_WAIT_MS
 from perception_nodes.nodes.lane import Lane
 from perception_nodes.nodes.redundant import RedundantNode
-from perception_nodes.nodes.running import run_node
 from perception_nodes.nodes.vision_info import VisionInfoTopic
 from perception_nodes.nodes.watchdog_substitute import WatchdogSubstitute
 from perception_nodes.system.environment import cache_folder
@@ -90,7 +87,7 @@ class DetectorNode(RedundantNode):
 
     def listeners(self) -> int:
         """Subscribers of detections of the first camera."""
-        return self._lanes[0].publisher.get_subscription_count()
+        return self._lanes[0].topic.listeners
 
     def take_over(self, died: bool) -> None:
         """Go on behind the predecessor's last frames."""
@@ -189,7 +186,5 @@ def _decode_settings(settings: DetectorSettings) -> DecodeSettings:
     )
 
 
-main = partial(run_node, DetectorNode, "detector_node")
-
 if __name__ == "__main__":
-    sys.exit(main())
+    DetectorNode.main()

@@ -1,17 +1,14 @@
 """Listens to a camera's topic for some seconds; prints as JSON what comes, or why nothing does."""
 
 import json
-import sys
 import time
 from dataclasses import replace
-from functools import partial
 
 from perception_nodes.cameras.awaited import ImageTopicFacts, Trouble, trouble_of
 from perception_nodes.core.frame import FrameRejected
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.image_topic import ImageTopic
-from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.formats import check_frame
 from perception_nodes.transport.cdr_reader import Buffer
 
@@ -75,7 +72,5 @@ class ImageProbeNode(PerceptionNode):
         print(json.dumps(result), flush=True)
 
 
-main = partial(run_node, ImageProbeNode, "image_probe_node")
-
 if __name__ == "__main__":
-    sys.exit(main())
+    ImageProbeNode.main()

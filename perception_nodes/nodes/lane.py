@@ -37,7 +37,7 @@ class Lane:
 
     Attributes:
         slots: channel of the frames.
-        publisher: publisher of the detections.
+        topic: of the detections.
         pipeline: the camera's pipeline, with models that all cameras share.
         waiting: the newest frame, None if there is none.
     """
@@ -52,10 +52,8 @@ class Lane:
             serving.candidates, SystemClock(), settings.skip_late, serving.standing_in
         )
         self._node, self._candidates = node, serving.candidates
-        self.publisher = node.add_publisher(
-            Detection2DArray, settings.topic_of(settings.detections_topic, camera), QUEUE_DEPTH
-        )
-        self._protected = node.add_protected(settings.topic_of(settings.detections_topic, camera))
+        topic = settings.topic_of(settings.detections_topic, camera)
+        self.topic = node.add_protected(Detection2DArray, topic, QUEUE_DEPTH)
         self._detections = channels.detection_writer(node.endpoint, camera)
         self._in_place: NamedFrames | None = None
         if settings.preprocess_on == "gpu":
@@ -144,7 +142,7 @@ class Lane:
         """Start on the waiting frame; should it make us crash, no successor takes it."""
         header, lease = self.header, self._seat.lease
         lease.begin(header.ingest_process, header.sequence, header.ingested_ns)
-        lease.note.listeners = self.publisher.get_subscription_count()
+        lease.note.listeners = self.topic.listeners
 
     def prepare(self) -> None:
         """Prepare all models for frames like the waiting one, if it is the first of its kind."""
@@ -193,5 +191,4 @@ class Lane:
         message = write_detection_array(
             record.stamp_ns, record.frame_id, detections, self._class_names
         )
-        self._protected.publish(message, record.deadline_ns)
-        self.publisher.publish(message)
+        self.topic.publish(message, record.deadline_ns)

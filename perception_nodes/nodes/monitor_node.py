@@ -1,6 +1,5 @@
 """Records a graph's outputs and shows them live, as any subscriber can."""
 
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +17,6 @@ from perception_nodes.core.health import HealthMode
 from perception_nodes.graph.config import MonitorSettings
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH, SAFE_STOP, TRACKS, protected
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
-from perception_nodes.nodes.running import run_node
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     DIAGNOSTICS_TOPIC,
@@ -58,7 +56,7 @@ class MonitorNode(PerceptionNode):
             self._view = self.owned.enter_context(LiveView(settings.deadline_ms, settings.frames))
         for kind, topic, recorded_as, show, qos in (
             (Detection2DArray, settings.detections_topic, DETECTIONS_TOPIC, self._show_found, MANY),
-            (FrameReport, FRAME_REPORTS, FRAME_REPORT_TOPIC, self._show_report, REPORTS),
+            (FrameReport, FRAME_REPORTS, FRAME_REPORT_TOPIC, LiveView.frame, REPORTS),
             (Health, HEALTH, HEALTH_TOPIC, self._show_health, STATES),
             (Bool, SAFE_STOP, SAFE_STOP_TOPIC, None, STATES),
             (Tracks, TRACKS, TRACKS_TOPIC, None, MANY),
@@ -103,15 +101,9 @@ class MonitorNode(PerceptionNode):
         view.detections(one.results[0].hypothesis.class_id for one in found.detections)
 
     @staticmethod
-    def _show_report(view: LiveView, report: FrameReport) -> None:
-        view.frame(report)
-
-    @staticmethod
     def _show_health(view: LiveView, health: Health) -> None:
         view.health(HealthMode(health.mode).name, health.cause)
 
 
-main = partial(run_node, MonitorNode, "monitor_node")
-
 if __name__ == "__main__":
-    sys.exit(main())
+    MonitorNode.main()

@@ -5,12 +5,10 @@ jump of the recorder's clock both go on as if there had been none.
 """
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -26,7 +24,6 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
 from perception_nodes.nodes.graph_health import GraphHealth
 from perception_nodes.nodes.played_camera import QUEUE, PlayedCamera
-from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport.cdr import NS_PER_S
@@ -180,7 +177,5 @@ class PlayerNode(PerceptionNode):
             write_whole(Path(self.settings.sent_file), json.dumps(content))
 
 
-main = partial(run_node, PlayerNode, "player_node")
-
 if __name__ == "__main__":
-    sys.exit(main())
+    PlayerNode.main()

@@ -1,8 +1,6 @@
 """Takes camera frames, and puts letterboxed frames into shared-memory slots."""
 
-import sys
 import time
-from functools import partial
 from itertools import count
 
 from perception_nodes.cameras.awaited import Trouble, channel_trouble, trouble_of
@@ -20,7 +18,6 @@ from perception_nodes.nodes.image_topic import LOOK_PERIOD_NS, ImageTopic
 from perception_nodes.nodes.image_transports import TRANSPORTS
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.nodes.ros_time import ros_clock
-from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.preprocess.lens import is_rectified
@@ -180,7 +177,5 @@ class PreprocessNode(RedundantNode):
         self._bits = bits
 
 
-main = partial(run_node, PreprocessNode, "preprocess_node")
-
 if __name__ == "__main__":
-    sys.exit(main())
+    PreprocessNode.main()

@@ -1,33 +1,40 @@
-"""The protected copy of a topic: what is sent there, and what is received."""
+"""A topic with its protected copy, see `perception_nodes.protection`."""
 
 import time
 from typing import Any
 
 from rclpy.qos import QoSProfile
+from rclpy.serialization import serialize_message
 
 from perception_nodes.protection.profile import data_id, protect
 from perception_nodes.transport.message_counter import MessageCounter
 
 PROTECTED = QoSProfile(depth=10)
 """Keeps nothing for late subscribers: the message would be late as well."""
+PERIOD_NS = 100_000_000
+"""How often a state of the graph is published between its changes."""
 
 
 class ProtectedTopic:
-    """Sends the messages of a topic once more, protected, while somebody subscribes."""
+    """Publishes each message plain, and protected while somebody subscribes to the copy.
 
-    def __init__(self, publisher: Any) -> None:
-        """Protect what a publisher of `Protected` sends; to be closed before it is destroyed."""
-        self._publisher = publisher
-        self._identity = data_id(publisher.topic_name)
-        self._counter = MessageCounter(publisher.topic_name)
+    Attributes:
+        publishers: of the topic and of its copy.
+    """
+
+    def __init__(self, plain: Any, copy: Any) -> None:
+        """Take the publishers; to be closed before these are destroyed."""
+        self.publishers = plain, copy
+        self._identity = data_id(copy.topic_name)
+        self._counter = MessageCounter(copy.topic_name)
 
     @property
     def listeners(self) -> int:
-        """Subscribers of the protected topic."""
-        return int(self._publisher.get_subscription_count())
+        """Subscribers of either topic."""
+        return sum(publisher.get_subscription_count() for publisher in self.publishers)
 
     def publish(self, data: bytes, deadline_ns: int) -> None:
-        """Count a message, and publish it; to be called before it goes out on the plain topic.
+        """Count a message and publish it; the copy first.
 
         Of a process that dies in between, no message is out that was not counted.
 
@@ -35,11 +42,16 @@ class ProtectedTopic:
             data: the message, serialized.
             deadline_ns: when it is to be published at the latest, CLOCK_MONOTONIC.
         """
+        plain, copy = self.publishers
         number = self._counter.take()  # a message without a subscriber is lost, too
-        if not self.listeners:
-            return
-        by_wall_ns = time.time_ns() - time.monotonic_ns() + deadline_ns
-        self._publisher.publish(protect(data, self._identity, number, by_wall_ns))
+        if copy.get_subscription_count():
+            by_wall_ns = time.time_ns() - time.monotonic_ns() + deadline_ns
+            copy.publish(protect(data, self._identity, number, by_wall_ns))
+        plain.publish(data)
+
+    def publish_state(self, message: Any) -> None:
+        """Publish a state of the graph; the next message is due after `PERIOD_NS`."""
+        self.publish(serialize_message(message), time.monotonic_ns() + PERIOD_NS)
 
     def close(self) -> None:
         """Close the count of the messages."""

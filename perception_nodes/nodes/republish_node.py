@@ -5,10 +5,8 @@ else wants the processor: the graph's deadline is not to depend on it, nor on re
 for what it publishes. Frames that it has no time for are left out.
 """
 
-import sys
 import time
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import simplejpeg
@@ -21,7 +19,6 @@ from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.graph.config import RepublishSettings
 from perception_nodes.graph.topics import image_topic, info_topic
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Publisher
-from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.compressed import source_size
 from perception_nodes.preprocess.cpu import Preprocessor
@@ -159,7 +156,5 @@ def info_message(path: str) -> CameraInfo:
     )
 
 
-main = partial(run_node, RepublishNode, "republish_node")
-
 if __name__ == "__main__":
-    sys.exit(main())
+    RepublishNode.main()

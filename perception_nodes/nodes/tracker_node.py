@@ -6,9 +6,7 @@ where there is no real-time priority to be had, it takes the processor from nobo
 
 import ctypes
 import os
-import sys
 import time
-from functools import partial
 
 from perception_interfaces.msg import Tracks as TracksMessage
 from vision_msgs.msg import Detection2DArray
@@ -20,12 +18,11 @@ from perception_nodes.graph.topics import TRACKED_DETECTIONS, TRACKS
 from perception_nodes.networks.model import load_model
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.ros_time import ros_clock
-from perception_nodes.nodes.running import run_node
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.tracking.tracker import CLOCK_STEP_NS, Tracker
 from perception_nodes.tracking.tracks import TrackingSettings
 from perception_nodes.transport import channels
-from perception_nodes.transport.cdr_writer import write_tracked_detections, write_tracks
+from perception_nodes.transport.cdr_writer import write_detection_array, write_tracks
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 
@@ -53,7 +50,8 @@ class TrackerNode(PerceptionNode):
     def open(self) -> None:
         """Join the channels, announce the topics."""
         settings: TrackerSettings = self.settings
-        names = [name.encode() for name in load_model(settings.model, settings.model_key).classes]
+        model = load_model(settings.model, settings.model_key)
+        names = tuple(name.encode() for name in model.classes)
         clock = ros_clock(self)
         self._cameras = [FollowedCamera(self, camera, names, clock) for camera in settings.served]
         self._waiter = self.endpoint.waiter([camera.reader for camera in self._cameras])
@@ -78,7 +76,7 @@ class FollowedCamera:
     """
 
     def __init__(
-        self, node: PerceptionNode, camera: str, class_names: list[bytes], clock: Clock
+        self, node: PerceptionNode, camera: str, class_names: tuple[bytes, ...], clock: Clock
     ) -> None:
         """Join the camera's channel and announce its topics; the node is the tracker's."""
         settings: TrackerSettings = node.settings
@@ -94,10 +92,9 @@ class FollowedCamera:
             TrackingSettings(max_unseen_s=settings.tracks_unseen_ms / 1e3),
             max(1, self._mapped.value.next_id % ID_LIMIT),
         )
-        self._tracks = node.add_publisher(
+        self._tracks = node.add_protected(
             TracksMessage, settings.topic_of(TRACKS, camera), QUEUE_DEPTH
         )
-        self._protected = node.add_protected(settings.topic_of(TRACKS, camera))
         self._detections = node.add_publisher(
             Detection2DArray, settings.topic_of(TRACKED_DETECTIONS, camera), QUEUE_DEPTH
         )
@@ -137,7 +134,7 @@ class FollowedCamera:
         self._age_ns = self._age_of(record)
         self._publish(record, self._taken_ns, coasted=False)
         self._detections.publish(
-            write_tracked_detections(
+            write_detection_array(
                 record.stamp_ns, record.frame_id, detections, self._class_names, ids.tolist()
             )
         )
@@ -151,10 +148,9 @@ class FollowedCamera:
         tracks = self._tracker.at(time_ns)
         message = write_tracks(record, self._camera, tracks, self._class_names, coasted)
         coast_ns = round(settings.tracks_coast_ms * MS)
-        self._protected.publish(
+        self._tracks.publish(
             message, time.monotonic_ns() + coast_ns if coasted else record.deadline_ns
         )
-        self._tracks.publish(message)
         # Before the first message of `/clock` there is no time from which one could count.
         self._coast_at_ns = now_ns + coast_ns if len(tracks) and now_ns else None
 
@@ -189,7 +185,5 @@ def _time_of(record: DetectionRecord) -> int:
     return int(record.stamp_ns or record.capture_ns)
 
 
-main = partial(run_node, TrackerNode, "tracker_node")
-
 if __name__ == "__main__":
-    sys.exit(main())
+    TrackerNode.main()

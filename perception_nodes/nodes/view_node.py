@@ -4,7 +4,6 @@ It runs when nothing else wants the processor, and reads frames only while a bro
 somebody subscribes to what was found in them.
 """
 
-import sys
 import time
 from collections import deque
 from functools import partial
@@ -24,9 +23,8 @@ from perception_nodes.graph.config import ViewSettings
 from perception_nodes.graph.page import NEEDS_AIOHTTP, page_token
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH, TRACKED_DETECTIONS, VISION_INFO
-from perception_nodes.nodes.annotated_topic import AnnotatedTopic, AnnotationsTopic
+from perception_nodes.nodes.annotated_topic import AnnotatedTopics
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode
-from perception_nodes.nodes.running import run_node
 from perception_nodes.transport.memory import TransportError
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.view.feed import Feed, ShownPicture
@@ -60,8 +58,7 @@ class ViewNode(PerceptionNode):
         self._feed = Feed(settings.served, settings.deadline_ms, settings.view_rate)
         self._waiting: deque[tuple[float, str, FrameReport]] = deque()
         self._pictures: dict[str, Pictures] = {}
-        self._annotated: dict[str, AnnotatedTopic] = {}
-        self._annotations: dict[str, AnnotationsTopic] = {}
+        self._annotated: dict[str, AnnotatedTopics] = {}
         self._objects = {camera: Objects() for camera in settings.served}
         for camera in settings.served:
             for kind, topic, heard, qos in (
@@ -71,8 +68,7 @@ class ViewNode(PerceptionNode):
             ):
                 topic = settings.topic_of(topic, camera)
                 self.add_subscription(kind, topic, partial(heard, camera), qos, raw=False)
-            self._annotated[camera] = AnnotatedTopic(self, camera, settings.view_rate)
-            self._annotations[camera] = AnnotationsTopic(self, camera)
+            self._annotated[camera] = AnnotatedTopics(self, camera, settings.view_rate)
             topic = settings.topic_of(TRACKED_DETECTIONS, camera)
             heard = partial(self._on_tracked, camera)
             self.add_subscription(Detection2DArray, topic, heard, TRACK_QUEUE)
@@ -93,7 +89,8 @@ class ViewNode(PerceptionNode):
 
     def step(self) -> None:
         """Take up frames while a browser looks, and one message."""
-        if self._server.is_looked_at or any(map(self._is_subscribed, self.settings.served)):
+        wanted = any(topics.are_wanted for topics in self._annotated.values())
+        if wanted or self._server.is_looked_at:
             self._take_pictures()
         elif self._channels is not None:
             self._leave_channels()
@@ -151,10 +148,7 @@ class ViewNode(PerceptionNode):
             self._feed.frame(camera, report, picture)
 
     def _is_wanted(self, camera: str, report: FrameReport) -> bool:
-        return self._is_subscribed(camera) or self._is_for_page(camera, report)
-
-    def _is_subscribed(self, camera: str) -> bool:
-        return self._annotated[camera].is_wanted or self._annotations[camera].is_wanted
+        return self._annotated[camera].are_wanted or self._is_for_page(camera, report)
 
     def _is_for_page(self, camera: str, report: FrameReport) -> bool:
         looked_at = self._server.is_looked_at
@@ -164,8 +158,6 @@ class ViewNode(PerceptionNode):
         """Publish a frame and its objects, and make its picture for the page, where wanted."""
         objects = self._objects[camera]
         found = objects.found(report, self._pictures[camera].found(report))
-        if found is not None:
-            self._annotations[camera].publish(report, found)
         self._annotated[camera].publish(report, shot, found)
         if not self._is_for_page(camera, report):
             return None
@@ -216,7 +208,5 @@ class ViewNode(PerceptionNode):
         call.add_done_callback(named)
 
 
-main = partial(run_node, ViewNode, "view_node")
-
 if __name__ == "__main__":
-    sys.exit(main())
+    ViewNode.main()

@@ -1,8 +1,6 @@
 """The accounting and the health of the pipeline, in a process of its own."""
 
-import sys
 import time
-from functools import partial
 
 from rclpy.lifecycle import State, TransitionCallbackReturn
 from std_msgs.msg import Bool
@@ -13,8 +11,7 @@ from perception_nodes.graph.config import WatchdogSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes.account_topics import AccountTopics
 from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, PerceptionNode, Period
-from perception_nodes.nodes.periodic_topic import PERIOD_NS, PeriodicTopic
-from perception_nodes.nodes.running import run_node
+from perception_nodes.nodes.protected_topic import PERIOD_NS
 from perception_nodes.nodes.watchdog_substitute import VOICE
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.system.service import HardwareWatchdog, Systemd
@@ -51,10 +48,7 @@ class WatchdogNode(PerceptionNode):
         if latched:
             self.add_service(Trigger, f"{settings.safe_stop_topic}/release", self._on_release)
         self._systemd_period = Period(systemd.period_ns)
-        self._safe_stops = PeriodicTopic(
-            self.add_publisher(Bool, settings.safe_stop_topic, LATCHED),
-            self.add_protected(settings.safe_stop_topic),
-        )
+        self._safe_stops = self.add_protected(Bool, settings.safe_stop_topic, LATCHED)
         self._hardware: HardwareWatchdog | None = None
         if settings.hardware_watchdog:  # last: an error above must not disarm one that runs already
             try:
@@ -145,7 +139,7 @@ class WatchdogNode(PerceptionNode):
         requested = self._safe_stop.update(causes)
         if self._safe_stop_period.due() or self._told_safe_stop != requested:
             self._told_safe_stop = requested
-            self._safe_stops.publish(Bool(data=requested))
+            self._safe_stops.publish_state(Bool(data=requested))
 
     def _on_release(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Release the vehicle if all detections can be relied on."""
@@ -156,7 +150,5 @@ class WatchdogNode(PerceptionNode):
         return response
 
 
-main = partial(run_node, WatchdogNode, "watchdog_node")
-
 if __name__ == "__main__":
-    sys.exit(main())
+    WatchdogNode.main()

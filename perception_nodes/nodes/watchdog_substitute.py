@@ -14,8 +14,7 @@ from perception_nodes.core.health import HealthMode
 from perception_nodes.core.records import WatchdogGone
 from perception_nodes.graph.topics import HEALTH, protected
 from perception_nodes.nodes.base import LATCHED, Period
-from perception_nodes.nodes.periodic_topic import PERIOD_NS, PeriodicTopic
-from perception_nodes.nodes.protected_topic import PROTECTED, ProtectedTopic
+from perception_nodes.nodes.protected_topic import PERIOD_NS, PROTECTED, ProtectedTopic
 from perception_nodes.transport.lease import Lease
 from perception_nodes.watchdog.book import kept_counts
 from perception_nodes.watchdog.guard import ROLE, WatchdogGuard
@@ -90,25 +89,22 @@ class WatchdogSubstitute:
     def _announce(self) -> None:
         """Open the topics long before they are needed: listeners take time to discover them."""
         node, settings = self._node, self._node.settings
-        self._publishers: list[Any] = []
         self._healths = [
             self._open(HealthMessage, settings.topic_of(HEALTH, seat.camera)) for seat in node.seats
         ]
         self._stops = self._open(Bool, settings.safe_stop_topic)
 
-    def _open(self, kind: type, topic: str) -> PeriodicTopic:
+    def _open(self, kind: type, topic: str) -> ProtectedTopic:
         create = self._node.create_publisher
         plain = create(kind, topic, LATCHED)
-        copy_of = create(Protected, protected(topic), PROTECTED)
-        self._publishers += plain, copy_of
-        return PeriodicTopic(plain, ProtectedTopic(copy_of))
+        return ProtectedTopic(plain, create(Protected, protected(topic), PROTECTED))
 
     def _retract(self) -> None:
         """Take back what was said: listeners that come late would still get it."""
         for topic in (*self._healths, self._stops):
             topic.close()
-        for publisher in self._publishers:
-            self._node.destroy_publisher(publisher)
+            for publisher in topic.publishers:
+                self._node.destroy_publisher(publisher)
 
     def _begin(self) -> None:
         self._speak()
@@ -126,11 +122,11 @@ class WatchdogSubstitute:
         """Say what we know: who is missing, and how many frames have been reported."""
         topics = (*self._healths, self._stops)
         self._voice.note.listeners = sum(topic.listeners for topic in topics)
-        self._stops.publish(Bool(data=True))
+        self._stops.publish_state(Bool(data=True))
         unsafe, stamp = HealthMode.UNSAFE, self._node.get_clock().now().to_msg()
         for seat, health in zip(self._node.seats, self._healths, strict=True):
             counts = {s.name.lower(): number for s, number in kept_counts(seat.camera).items()}
-            health.publish(
+            health.publish_state(
                 HealthMessage(
                     stamp=stamp,
                     mode=unsafe,

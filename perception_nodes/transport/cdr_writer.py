@@ -5,16 +5,15 @@ layout of a frame report is derived from its shipped definition.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import groupby
 
 from perception_nodes.core.frame import DetectionRecord, Detections, FrameRecord, ImageView
 from perception_nodes.tracking import motion
 from perception_nodes.tracking.tracks import Tracks
 from perception_nodes.transport.cdr import HEADER_SIZE, NO_PICTURE, NS_PER_S
 from perception_nodes.transport.cdr_reader import read_stamp
-from perception_nodes.transport.definitions import MessageField, fields
+from perception_nodes.transport.definitions import fields
 
 ENCAPSULATION = b"\x00\x01\x00\x00"
 """Plain CDR, little-endian."""
@@ -93,29 +92,27 @@ def _complete_characters(text: bytes) -> bytes:
 _UNKNOWN_POSE = struct.pack("<43d", *[0.0] * 6, 1.0, *[0.0] * 36)
 """geometry_msgs/PoseWithCovariance of a 2D detection: the unit pose, no covariance."""
 _STAMP = struct.Struct("<iI")
-_OBJECT = struct.Struct("<d344s5dI4x")
-"""What follows an object's class: score, pose, box, an empty `id`, and three bytes of padding that
-the last object does not have."""
+_OBJECT = struct.Struct("<d344s5d")
+"""What follows an object's class: score, pose and box."""
 
 
 @lru_cache
 def _fronts(
     frame_id: bytes, class_names: tuple[bytes, ...]
-) -> tuple[bytes, tuple[bytes, ...], tuple[bytes, ...]]:
+) -> tuple[bytes, tuple[tuple[bytes, ...], ...]]:
     """What stays the same in a `Detection2DArray` from one frame to the next.
 
     Returns:
-        The array's frame_id; and for each class what lies between stamp and score of the first
-        object, and of another one. They differ in their padding: others begin at a multiple of 8.
+        The array's frame_id; and what lies between stamp and score of an object, for each class: of
+        one that begins at a multiple of 8, and of one that begins 4 behind it, which differ in
+        their padding.
     """
     name = _string(_complete_characters(frame_id))
-    first = _STAMP.size + len(name) + 4
     fronts = [name + struct.pack("<I", 1) + _string(class_name) for class_name in class_names]
-    return name, _padded_to_score(fronts, first), _padded_to_score(fronts, 0)
-
-
-def _padded_to_score(fronts: Sequence[bytes], begin: int) -> tuple[bytes, ...]:
-    return tuple(front + bytes(-(begin + _STAMP.size + len(front)) % 8) for front in fronts)
+    return name, tuple(
+        tuple(front + bytes(-(begin + _STAMP.size + len(front)) % 8) for front in fronts)
+        for begin in (0, 4)
+    )
 
 
 def _string(text: bytes) -> bytes:
@@ -124,7 +121,11 @@ def _string(text: bytes) -> bytes:
 
 
 def write_detection_array(
-    stamp_ns: int, frame_id: bytes, detections: Detections, class_names: tuple[bytes, ...]
+    stamp_ns: int,
+    frame_id: bytes,
+    detections: Detections,
+    class_names: tuple[bytes, ...],
+    ids: Sequence[int] = (),
 ) -> bytes:
     """Serialize a `vision_msgs/msg/Detection2DArray`.
 
@@ -133,63 +134,32 @@ def write_detection_array(
         frame_id: the image's coordinate frame.
         detections: boxes in source pixels.
         class_names: names by class index; they become `class_id`.
+        ids: of the tracks that the detections belong to, where they are followed; 0 for none.
     """
-    name, fronts, others = _fronts(frame_id, class_names)
+    name, fronts = _fronts(frame_id, class_names)
     stamp = _STAMP.pack(*divmod(stamp_ns, NS_PER_S))
     parts = [ENCAPSULATION, stamp, name, struct.pack("<I", len(detections))]
-    for (x1, y1, x2, y2), score, label in zip(
-        detections.boxes.tolist(),
-        detections.scores.tolist(),
-        detections.classes.tolist(),
-        strict=True,
-    ):
-        x, y = (x1 + x2) / 2, (y1 + y2) / 2
-        parts += (
-            stamp,
-            fronts[label],
-            _OBJECT.pack(score, _UNKNOWN_POSE, x, y, 0.0, x2 - x1, y2 - y1, 1),
-        )
-        fronts = others
-    return b"".join(parts)[: -3 if len(detections) else None]
-
-
-def write_tracked_detections(
-    stamp_ns: int,
-    frame_id: bytes,
-    detections: Detections,
-    class_names: Sequence[bytes],
-    ids: Sequence[int],
-) -> bytes:
-    """Serialize a `vision_msgs/msg/Detection2DArray` in which objects have identities.
-
-    Identities are of any length, so this message has no template as the one above.
-
-    Args:
-        stamp_ns: the image's stamp.
-        frame_id: the image's coordinate frame.
-        detections: boxes in source pixels.
-        class_names: names by class index.
-        ids: of the tracks that the detections belong to; 0 for none, which is an empty `id`.
-    """
-    frame_id = _complete_characters(frame_id)
-    out = _Writer()
-    out.header(stamp_ns, frame_id)
-    out.pack("I", 4, len(detections))
+    begin, padding = len(stamp) + len(name) + 4, 0
     for (x1, y1, x2, y2), score, label, track in zip(
         detections.boxes.tolist(),
         detections.scores.tolist(),
         detections.classes.tolist(),
-        ids,
+        ids or [0] * len(detections),
         strict=True,
     ):
-        out.header(stamp_ns, frame_id)
-        out.pack("I", 4, 1)
-        out.string(class_names[label])
-        out.pack("d", 8, score)
-        out.data += _UNKNOWN_POSE
-        out.pack("5d", 8, (x1 + x2) / 2, (y1 + y2) / 2, 0.0, x2 - x1, y2 - y1)
-        out.string(b"%d" % track if track else b"")
-    return bytes(out.data)
+        x, y = (x1 + x2) / 2, (y1 + y2) / 2
+        number = b"%d" % track if track else b""
+        end = _string(number)
+        parts += (
+            stamp,
+            fronts[begin // 4 % 2][label],
+            _OBJECT.pack(score, _UNKNOWN_POSE, x, y, 0.0, x2 - x1, y2 - y1),
+            end,
+        )
+        # What is before the string ends at a multiple of 8, and nothing follows the last one.
+        begin, padding = len(end), 3 - len(number) % 4
+    message = b"".join(parts)
+    return message[: len(message) - padding]
 
 
 def write_tracks(
@@ -244,56 +214,12 @@ FRAME_REPORT_FIELDS = [
 """What a frame report holds besides its header; a `FrameRecord` has an attribute of each name."""
 _INTEGER_CODES = {
     "bool": "?",
-    **{f"uint{bits}": code for bits, code in zip((8, 16, 32, 64), "BHIQ", strict=True)},
-    **{f"int{bits}": code for bits, code in zip((8, 16, 32, 64), "bhiq", strict=True)},
+    "uint8": "B",
+    "uint16": "H",
+    "uint32": "I",
+    "uint64": "Q",
+    "int64": "q",
 }
-
-
-class _IntegerRun:
-    """Integer fields that follow each other, packed in one call.
-
-    CDR pads each number to a multiple of its size. Where a run begins depends on the lengths of the
-    strings before it, so there is one layout for each position modulo 8.
-    """
-
-    def __init__(self, run: Sequence[MessageField]) -> None:
-        self._names = [field.name for field in run]
-        codes = [_INTEGER_CODES[field.type_name] for field in run]
-        self._layouts = [_padded(codes, start) for start in range(8)]
-        self._limits = [(1 << 8 * struct.calcsize(code)) - 1 for code in codes]
-
-    def append_to(self, data: bytearray, record: FrameRecord) -> None:
-        values = [getattr(record, name) for name in self._names]
-        layout = self._layouts[(len(data) - HEADER_SIZE) % 8]
-        try:
-            data += layout.pack(*values)
-        except struct.error:
-            # The record holds its counts in more bits than the message does.
-            data += layout.pack(*map(min, values, self._limits))
-
-
-def _padded(codes: Sequence[str], start: int) -> struct.Struct:
-    """Layout of numbers that begin at a position, with the padding that CDR puts before each."""
-    layout, position = "<", start
-    for code in codes:
-        size = struct.calcsize(code)
-        padding = -position % size
-        layout += f"{padding}x{code}"
-        position += padding + size
-    return struct.Struct(layout)
-
-
-def _layout(all_fields: Iterable[MessageField]) -> Iterator[str | _IntegerRun]:
-    """The names of string fields, and the integer fields between them as runs."""
-    for is_string, group in groupby(all_fields, lambda field: field.type_name == "string"):
-        run = list(group)
-        if is_string:
-            yield from (field.name for field in run)
-        else:
-            yield _IntegerRun(run)
-
-
-_FRAME_REPORT_LAYOUT = list(_layout(FRAME_REPORT_FIELDS))
 
 
 def write_frame_report(record: FrameRecord) -> bytes:
@@ -304,9 +230,13 @@ def write_frame_report(record: FrameRecord) -> bytes:
     """
     out = _Writer()
     out.header(record.stamp_ns, _complete_characters(record.frame_id))
-    for part in _FRAME_REPORT_LAYOUT:
-        if isinstance(part, str):
-            out.string(_complete_characters(getattr(record, part)))
+    for type_name, name in FRAME_REPORT_FIELDS:
+        value = getattr(record, name)
+        if type_name == "string":
+            out.string(_complete_characters(value))
         else:
-            part.append_to(out.data, record)
+            code = _INTEGER_CODES[type_name]
+            size = struct.calcsize(code)
+            # The record holds its counts in more bits than the message does.
+            out.pack(code, size, min(value, (1 << 8 * size) - 1))
     return bytes(out.data)

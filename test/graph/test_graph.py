@@ -217,7 +217,7 @@ class TestGraph:
     def test_every_executable_is_installed_and_is_a_module(self, root):
         declared = (root / "setup.py").read_text(encoding="utf-8")
         for kind in {*VEHICLE.kinds, *REPLAY.kinds}:
-            assert f"{kind.executable} = {kind.module}:main" in declared
+            assert f"{kind.executable} = {kind.module}:" in declared
         for made in GRAPHS.values():
             for kind in made.kinds:
                 assert (root / f"{kind.module.replace('.', '/')}.py").is_file()

@@ -15,12 +15,12 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool
 from vision_msgs.msg import Detection2DArray, VisionInfo
 
-from perception_nodes.transport.cdr_writer import write_tracked_detections
+from perception_nodes.transport.cdr_writer import write_detection_array
 from perception_nodes.transport.channels import detection_writer, slot_writer
 from perception_nodes.transport.shm import Endpoint
 
 NAMES = ["person", "kart"]
-CLASSES = [name.encode() for name in NAMES]
+CLASSES = tuple(name.encode() for name in NAMES)
 SOURCE, INPUT = (320, 200), (160, 128)
 BOX = (80.0, 50.0, 160.0, 150.0)
 GREY = 130
@@ -74,7 +74,7 @@ class PlayedGraph:
         record.header.scores[0], record.header.classes[0] = 0.75, 1
         objects = record.header.detections()
         self._found.send(record)
-        self._tracked.publish(write_tracked_detections(stamp_ns, b"camera", objects, CLASSES, [42]))
+        self._tracked.publish(write_detection_array(stamp_ns, b"camera", objects, CLASSES, [42]))
         # What none of our nodes would publish is among it: a listener goes on without that.
         self._reports.publish(FrameReport(camera="front", status=77))
         self._healths.publish(Health(mode=9))

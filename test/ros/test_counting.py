@@ -3,7 +3,6 @@
 import pytest
 from std_msgs.msg import Bool
 
-from perception_nodes.nodes.periodic_topic import PeriodicTopic
 from perception_nodes.nodes.protected_topic import ProtectedTopic
 from perception_nodes.protection.consumer import Consumer, State
 
@@ -38,14 +37,13 @@ def test_a_message_that_is_out_as_its_process_dies_came_to_the_planner_or_is_kno
     dies_at_copy: bool,
 ) -> None:
     plain, copies = Publisher(0 if dies_at_copy else 2), Publisher(2 if dies_at_copy else 0)
-    dying = ProtectedTopic(copies)
-    topic = PeriodicTopic(plain, dying)
-    topic.publish(Bool(data=True))
+    dying = ProtectedTopic(plain, copies)
+    dying.publish_state(Bool(data=True))
     with pytest.raises(Killed):
-        topic.publish(Bool(data=True))
+        dying.publish_state(Bool(data=True))
     dying.close()
-    successor = ProtectedTopic(copies)
-    PeriodicTopic(plain, successor).publish(Bool(data=True))
+    successor = ProtectedTopic(plain, copies)
+    successor.publish_state(Bool(data=True))
     successor.close()
     consumer = Consumer(TOPIC)
     verdicts = [consumer.check(message) for message in copies.sent]

@@ -162,20 +162,20 @@ def test_a_node_whose_security_cannot_be_had_says_so(
 
 
 @pytest.mark.parametrize(
-    ("executable", "given", "profile"),
+    ("node", "given", "profile"),
     [
-        ("preprocess_node", {}, "/config/fastdds_localhost_images.xml"),
-        ("detector_node", {RANGE: "SUBNET"}, "/config/fastdds_network.xml"),
+        ("preprocess_node.PreprocessNode", {}, "/config/fastdds_localhost_images.xml"),
+        ("detector_node.DetectorNode", {RANGE: "SUBNET"}, "/config/fastdds_network.xml"),
     ],
 )
 def test_a_node_by_itself_has_the_dds_settings_of_a_graph(
-    executable: str, given: dict[str, str], profile: str
+    node: str, given: dict[str, str], profile: str
 ) -> None:
     code = f"""
 import os
-from perception_nodes.nodes import {executable}, running
+from perception_nodes.nodes import detector_node, preprocess_node, running
 running.rclpy.init = lambda **_: print(os.environ["{profiles_variable()}"]) or os._exit(0)
-{executable}.main()
+{node}.main()
 """
     known = {k: v for k, v in os.environ.items() if k != profiles_variable()}
     result = subprocess.run(
@@ -204,7 +204,7 @@ def test_nohup_holds_for_a_node() -> None:
         "def init(**_):\n"
         "    raise RuntimeError(repr(signal.getsignal(signal.SIGHUP)))\n"
         "running.rclpy.init = init\n"
-        "monitor_node.main()\n"
+        "monitor_node.MonitorNode.main()\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False

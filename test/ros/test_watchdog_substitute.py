@@ -11,7 +11,7 @@ from std_msgs.msg import Bool
 from perception_nodes.core.failover import LOOK_NS
 from perception_nodes.graph.config import DetectorSettings
 from perception_nodes.nodes import base, watchdog_substitute
-from perception_nodes.nodes.periodic_topic import PERIOD_NS
+from perception_nodes.nodes.protected_topic import PERIOD_NS
 from perception_nodes.nodes.watchdog_substitute import VOICE, WatchdogSubstitute
 from perception_nodes.transport.lease import Lease
 from perception_nodes.watchdog.guard import ROLE

@@ -36,7 +36,6 @@ from perception_nodes.transport.cdr_writer import (
     write_detection_array,
     write_frame_report,
     write_image,
-    write_tracked_detections,
     write_tracks,
 )
 
@@ -62,27 +61,32 @@ def test_every_stamped_message_can_be_given_another_stamp(message, little_endian
 
 
 boxes = st.tuples(*[st.floats(0, 4096, width=32)] * 4)
-objects = st.lists(st.tuples(boxes, st.floats(0, 1, width=32), st.integers(0, 2)), max_size=20)
+ids = st.one_of(st.just(0), st.integers(0, 2**63))
+objects = st.tuples(boxes, st.floats(0, 1, width=32), st.integers(0, 2), ids)
 
 
 @fast
-@given(stamps, names, objects)
-def test_detection_array(stamp_ns, frame_id, found):
+@given(stamps, names, st.lists(objects, max_size=20), st.booleans())
+def test_detection_array(stamp_ns, frame_id, found, followed):
     classes = ["person", "bus", "traffic light"]
     detections = Detections(
-        np.array([box for box, _, _ in found], np.float32).reshape(-1, 4),
-        np.array([score for _, score, _ in found], np.float32),
-        np.array([label for _, _, label in found], np.int64),
+        np.array([box for box, *_ in found], np.float32).reshape(-1, 4),
+        np.array([score for _, score, *_ in found], np.float32),
+        np.array([label for _, _, label, _ in found], np.int64),
     )
     data = write_detection_array(
-        stamp_ns, frame_id.encode(), detections, tuple(name.encode() for name in classes)
+        stamp_ns,
+        frame_id.encode(),
+        detections,
+        tuple(name.encode() for name in classes),
+        [number for *_, number in found] if followed else (),
     )
     message = STORE.deserialize_cdr(data, DETECTIONS)
     assert message.header == header(stamp_ns, frame_id)
     assert len(message.detections) == len(found)
-    for got, (box, score, label) in zip(message.detections, found, strict=True):
+    for got, (box, score, label, number) in zip(message.detections, found, strict=True):
         assert got.header == message.header
-        assert got.id == ""
+        assert got.id == (str(number) if followed and number else "")
         assert got.results[0].hypothesis.class_id == classes[label]
         assert got.results[0].hypothesis.score == score
         assert got.results[0].pose.pose.orientation.w == 1
@@ -202,14 +206,3 @@ def test_tracks_are_what_rosbags_reads(stamp_ns, frame_id, reason, n, coasted):
         assert one.score == np.float32(tracks.scores[row])
         assert one.age_s == np.float32(tracks.age_s[row])
         assert one.unseen_s == np.float32(tracks.unseen_s[row])
-
-
-def test_detections_of_tracks_have_their_ids():
-    found = Detections(
-        np.array([[0, 0, 4, 4], [9, 9, 12, 12]], np.float32),
-        np.array([0.5, 0.4], np.float32),
-        np.array([0, 0]),
-    )
-    data = write_tracked_detections(1, b"cam", found, [b"car"], [0, 17])
-    message = STORE.deserialize_cdr(data, DETECTIONS)
-    assert [one.id for one in message.detections] == ["", "17"]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from perception_nodes.core.frame import Detections
 from perception_nodes.drives.schemas import DETECTIONS, typestore
-from perception_nodes.transport.cdr_writer import write_tracked_detections
+from perception_nodes.transport.cdr_writer import write_detection_array
 from perception_nodes.view.identities import identified, place_of
 
 PIXELS = st.integers(0, 65_535 * 256).map(lambda n: n / 256)
@@ -19,7 +19,7 @@ def test_boxes_that_were_tracked_have_their_ids(found) -> None:
     ids = [number for *_, number in found]
     labels = np.zeros(len(found), np.int64)
     objects = Detections(boxes, np.ones(len(found), np.float32), labels)
-    data = write_tracked_detections(0, b"camera", objects, [b"car"], ids)
+    data = write_detection_array(0, b"camera", objects, (b"car",), ids)
     place, shown = identified(typestore().deserialize_cdr(data, DETECTIONS))
     assert place == place_of(boxes)
     assert shown == tuple(str(number) if number else None for number in ids)

@@ -1,7 +1,6 @@
 """Plays a recorded drive as a camera with faults would; see `faults.camera_faults`."""
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +17,6 @@ from perception_nodes.faults.camera_faults import SentFrame, with_distortion, wi
 from perception_nodes.faults.graphs import FaultCameraSettings
 from perception_nodes.faults.scenario import CameraFault
 from perception_nodes.nodes.player_node import PlayerNode
-from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
 
 FAULTS = TypeAdapter(list[CameraFault])
@@ -119,10 +117,5 @@ def _small(compressed: bool, number: int) -> bytes:
     return image_message(0, picture)
 
 
-def main() -> int:
-    """Entry point."""
-    return run_node(FaultCameraNode, "fault_camera_node")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    FaultCameraNode.main()

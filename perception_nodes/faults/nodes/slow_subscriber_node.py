@@ -1,6 +1,5 @@
 """A subscriber that cannot keep up; the graph must not suffer from it."""
 
-import sys
 import time
 
 from perception_interfaces.msg import FrameReport, Health
@@ -10,7 +9,6 @@ from vision_msgs.msg import Detection2DArray
 from perception_nodes.faults.graphs import SlowSubscriberSettings
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
-from perception_nodes.nodes.running import run_node
 
 # Reliable, and a long history: the most that a subscriber can demand of a publisher.
 DEMANDING = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -41,10 +39,5 @@ class SlowSubscriberNode(PerceptionNode):
         time.sleep(self.settings.delay_ms / 1e3)
 
 
-def main() -> int:
-    """Entry point."""
-    return run_node(SlowSubscriberNode, "slow_subscriber_node")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    SlowSubscriberNode.main()

@@ -5,7 +5,6 @@ camera at 30 Hz, as in the pipeline, they do not.
 """
 
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from perception_nodes.cameras.channel import camera_reader
 from perception_nodes.lab.graphs import BareInferenceSettings
 from perception_nodes.networks.model import load_model
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
-from perception_nodes.nodes.running import run_node
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.realtime import RANKS
@@ -63,10 +61,5 @@ class BareInferenceNode(PerceptionNode):
             write_whole(Path(self.settings.durations_file), json.dumps(self._durations_ns))
 
 
-def main() -> int:
-    """Entry point."""
-    return run_node(BareInferenceNode, "bare_inference_node")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    BareInferenceNode.main()

@@ -1,6 +1,5 @@
 """Receives detections as a planner would, and records when they arrive."""
 
-import sys
 import time
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT
 from perception_nodes.graph.topics import FRAME_REPORTS
 from perception_nodes.lab.graphs import ReceiverSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
-from perception_nodes.nodes.running import run_node
 from perception_nodes.report.recording import DETECTIONS_TOPIC, FRAME_REPORT_TOPIC, Recorder
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
@@ -81,10 +79,5 @@ class ReceiverNode(PerceptionNode):
                 recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, data)
 
 
-def main() -> int:
-    """Entry point."""
-    return run_node(ReceiverNode, "receiver_node")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    ReceiverNode.main()

@@ -1,14 +1,12 @@
 """Takes a camera's images from DDS as `ros2 bag record` does, and counts them."""
 
 import json
-import sys
 from pathlib import Path
 
 from sensor_msgs.msg import Image
 
 from perception_nodes.lab.graphs import RecorderSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
-from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
 
 
@@ -35,10 +33,5 @@ class RecorderNode(PerceptionNode):
         self._images += 1
 
 
-def main() -> int:
-    """Entry point."""
-    return run_node(RecorderNode, "recorder_node")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    RecorderNode.main()
