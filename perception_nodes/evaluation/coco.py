@@ -10,6 +10,7 @@ import numpy as np
 
 from perception_nodes.core.errors import listed
 from perception_nodes.evaluation.labels import DataError, LabelledImage
+from perception_nodes.evaluation.yolo import load_keys
 
 ROUNDING_PX = 1.0
 """How far a box may extend beyond the image."""
@@ -33,7 +34,7 @@ def read_coco(
         DataError: the file has another format, a label is out of range, an image is missing, or two
             have one file.
     """
-    content = _load(annotations)
+    content = load_keys(annotations, json.loads)
     try:
         categories = {
             int(key): str(entry["name"])
@@ -90,16 +91,6 @@ def read_coco(
     repeated = sum(count - 1 for found in rows.values() for count in found.values())
     note = f"{repeated} annotations repeat another one and count once: {annotations}"
     return tuple(categories.values()), labelled, [note] * (repeated > 0)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is not a COCO file: it holds no keys")
-    return content
 
 
 def _by_id(path: Path, content: dict[str, Any], part: str) -> dict[Any, Any]:

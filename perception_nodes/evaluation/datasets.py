@@ -2,10 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from perception_nodes.core.errors import listed
 from perception_nodes.drives.image_storage import IMAGE_SUFFIXES
 from perception_nodes.evaluation.coco import read_coco
-from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
+from perception_nodes.evaluation.labels import DataError, LabelledSet
 from perception_nodes.evaluation.yolo import (
     class_names,
     files_below,
-    load_yaml,
+    load_keys,
     read_split,
     read_yolo,
 )
@@ -29,7 +28,7 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
 class Description(BaseModel):
-    """A description of a set in YAML; paths are relative to the folder of all sets.
+    """A description of a set in YAML, whose paths are relative to the folder of all sets.
 
     Attributes:
         name: name of the set.
@@ -38,34 +37,20 @@ class Description(BaseModel):
             beside `images/`.
         classes: class names by index, for YOLO labels without a `classes.txt` or `data.yaml`,
             or to rename them; several indices may have the same name.
-        counts_as: see `LabelledSet`.
-        ignored: see `LabelledSet`.
-        min_height_px: see `LabelledSet`.
-        max_aspect: see `LabelledSet`.
+        counts_as, ignored, min_height_px, max_aspect: see `LabelledSet`.
         notes: what a reader of figures should know about the labels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
-    images: str
-    annotations: str | None = None
-    classes: list[str] = []
-    counts_as: dict[str, list[str]] = {}
-    ignored: list[str] = []
-    min_height_px: float = Field(default=0.0, ge=0)
-    max_aspect: float = Field(default=np.inf, gt=0)
-    notes: str = ""
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the images and labels of a set are, and how the labels are to be understood."""
-
-    name: str
     images: Path
     annotations: Path | None = None
     classes: tuple[str, ...] = ()
-    rules: Mapping[str, Any] = field(default_factory=dict)
+    counts_as: dict[str, tuple[str, ...]] = {}
+    ignored: tuple[str, ...] = ()
+    min_height_px: float = Field(default=0.0, ge=0)
+    max_aspect: float = Field(default=np.inf, gt=0)
+    notes: str = ""
 
 
 def read_set(
@@ -88,37 +73,37 @@ def read_set(
     Raises:
         DataError: the set cannot be used.
     """
-    place = _place(Path(path), root, split)
-    files = list_images(place.images)
-    if place.annotations is not None:
-        classes, images, notes = read_coco(place.annotations, place.images)
+    found = _found(Path(path), root, split)
+    files = list_images(found.images)
+    if found.annotations is not None:
+        classes, images, notes = read_coco(found.annotations, found.images)
         files = [image.path for image in images]
     else:
-        classes = place.classes or class_names(place.images)
-        images, notes = read_yolo(place.images, files, classes)
-        classes, images = _one_a_name(classes, images)
+        names = found.classes or class_names(found.images)
+        images, notes = read_yolo(found.images, files, names)
+        classes = tuple(dict.fromkeys(names))  # indices of one name are one class
+        index = np.array([classes.index(name) for name in names], np.int64)
+        images = [replace(image, classes=index[image.classes]) for image in images]
     check_images(files)
-    mapped = dict(classes_map or {})
-    rules = dict(place.rules)
-    counts_as = {
-        **rules.pop("counts_as", {}),
-        **{name: names for name, names in mapped.items() if names},
-    }
-    ignored = {name for name in rules.pop("ignored", ()) if name not in mapped}
+    mapped = classes_map or {}
+    counts_as = found.counts_as | {name: names for name, names in mapped.items() if names}
+    ignored = {name for name in found.ignored if name not in mapped}
     ignored |= {name for name, names in mapped.items() if not names}
     for name in (*counts_as, *ignored):
         if name not in classes:
             raise DataError(
-                f"{place.name} has no class {name!r} to map; it has {', '.join(classes)}"
+                f"{found.name} has no class {name!r} to map; it has {', '.join(classes)}"
             )
+    said = [" ".join(found.notes.split())] if found.notes else []
     return LabelledSet(
-        place.name,
-        tuple(classes),
+        found.name,
+        classes,
         tuple(images),
         counts_as,
         frozenset(ignored),
-        notes=(*rules.pop("notes", ()), *notes),
-        **rules,
+        found.min_height_px,
+        found.max_aspect,
+        (*said, *notes),
     )
 
 
@@ -145,10 +130,10 @@ def images_of(path: str | Path, root: str | Path | None = None) -> tuple[str, li
     Raises:
         DataError: there is no image, or an image cannot be read.
     """
-    place = _place(Path(path), root)
-    files = list_images(place.images)
+    found = _found(Path(path), root)
+    files = list_images(found.images)
     check_images(files)
-    return place.name, files
+    return found.name, files
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -157,13 +142,17 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         DataError: there is no image, or a folder cannot be read.
     """
-    files = sorted(p for p in files_below(folder) if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = _images_below(folder)
     if not files:
         problem = "holds no image" if folder.is_dir() else "is not a folder"
         raise DataError(
             f"{folder} {problem}; name a folder of images ({', '.join(IMAGE_SUFFIXES)})"
         )
     return files
+
+
+def _images_below(folder: Path) -> list[Path]:
+    return sorted(p for p in files_below(folder) if p.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def check_images(files: list[Path]) -> None:
@@ -187,7 +176,7 @@ def parse_classes_map(text: str) -> dict[str, tuple[str, ...]]:
         DataError: the text has neither form.
     """
     if os.path.isfile(text):  # pathlib raises where a map is too long for a name
-        values = load_yaml(Path(text))
+        values = load_keys(Path(text))
         entries = {str(name): value for name, value in values.items()}
     else:
         pairs = [part.partition("=") for part in text.split(",")]
@@ -206,7 +195,8 @@ def parse_classes_map(text: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _place(path: Path, root: str | Path | None, split: str = "val") -> _Place:
+def _found(path: Path, root: str | Path | None, split: str = "val") -> Description:
+    """Where the images and labels of a set are, and how the labels are to be understood."""
     if not path.exists():
         raise DataError(
             f"{path} does not exist; name a folder, data.yaml, a COCO .json or a description .yaml"
@@ -215,37 +205,25 @@ def _place(path: Path, root: str | Path | None, split: str = "val") -> _Place:
         return _described(path, root, split)
     if path.suffix == ".json":
         candidates = [path.parent / "images", path.parent.parent / "images", path.parent]
-        folder = next((c for c in candidates if c.is_dir() and _has_images(c)), None)
+        folder = next(filter(_images_below, candidates), None)
         if folder is None:
             raise DataError(
                 f"{path}: no images in {', '.join(map(str, candidates))}; write a description "
                 "with the keys name, images and annotations"
             )
-        return _Place(path.stem, folder, path)
+        return Description(name=path.stem, images=folder, annotations=path)
     if not path.is_dir():
         raise DataError(f"{path} is no folder, COCO .json or description .yaml")
     folder = path / "images" if (path / "images").is_dir() else path
-    return _Place(path.absolute().name, folder)  # that of `.` is empty
+    return Description(name=path.absolute().name, images=folder)  # that of `.` is empty
 
 
-def _one_a_name(
-    names: Sequence[str], images: list[LabelledImage]
-) -> tuple[tuple[str, ...], list[LabelledImage]]:
-    """Let indices of the same name be one class."""
-    classes = tuple(dict.fromkeys(names))
-    index = np.array([classes.index(name) for name in names], np.int64)
-    return classes, [replace(image, classes=index[image.classes]) for image in images]
-
-
-def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in files_below(folder))
-
-
-def _described(path: Path, root: str | Path | None, split: str) -> _Place:
-    values = load_yaml(path)
+def _described(path: Path, root: str | Path | None, split: str) -> Description:
+    values = load_keys(path)
     if "names" in values:
         images, names = read_split(path, split)
-        return _Place(f"{path.resolve().parent.name}/{split}", images, classes=names)
+        name = f"{path.resolve().parent.name}/{split}"
+        return Description(name=name, images=images, classes=names)
     try:
         described = Description.model_validate(values)
     except ValidationError as error:
@@ -253,25 +231,14 @@ def _described(path: Path, root: str | Path | None, split: str) -> _Place:
         key = ".".join(map(str, first["loc"]))
         raise DataError(f"{path}: {key}: {first['msg']}") from error
     base = Path(root or os.environ.get(ROOT_VARIABLE) or path.parent)
-    images = base / described.images
+    images, annotations = base / described.images, described.annotations
     if not images.is_dir():
         raise DataError(
             f"{path}: {images} is not there; name the folder of the sets with --root or "
             f"${ROOT_VARIABLE}"
         )
-    return _Place(
-        described.name,
-        images,
-        base / described.annotations if described.annotations else None,
-        tuple(described.classes),
-        {
-            "counts_as": {name: tuple(names) for name, names in described.counts_as.items()},
-            "ignored": described.ignored,
-            "min_height_px": described.min_height_px,
-            "max_aspect": described.max_aspect,
-            "notes": (" ".join(described.notes.split()),) if described.notes else (),
-        },
-    )
+    places = {"images": images, "annotations": annotations and base / annotations}
+    return described.model_copy(update=places)
 
 
 def _looks_whole(path: Path) -> bool:

@@ -9,7 +9,8 @@ model need not detect all that its parent does.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -45,10 +46,7 @@ REMEDIES = {
     "runtime": "the runtime does not compute what the file says: take another version of it, or "
     "another --backend",
 }
-
-
 Fault = Literal["", "model", "runtime", "frames"]
-_NO_FAULT: Fault = ""
 
 
 @dataclass(frozen=True)
@@ -162,13 +160,8 @@ class Gate:
     def _losses(self, folder: str) -> list[GateCheck]:
         """Compare accuracy with the parent's; the compiled model is in the folder."""
         runtime = _references(self.parent, self.backend)[0]
-        before, now = (
-            [self._evaluation(model, backend, data, cache_dir) for data in self.sets]
-            for model, backend, cache_dir in (
-                (self.parent, runtime, ""),
-                (self.model, self.backend, folder),
-            )
-        )
+        before = [self._evaluation(self.parent, runtime, data) for data in self.sets]
+        now = [self._evaluation(self.model, self.backend, data, folder) for data in self.sets]
         reference = f"{self.parent.name} on {runtime}"
         checks, losses = check_accuracy(reference, self.model, before, now, self.margins)
         if unproven := without_evidence(self.model.classes, losses):
@@ -176,7 +169,7 @@ class Gate:
         return checks
 
     def _evaluation(
-        self, model: Model, backend: str, data: LabelledSet, cache_dir: str
+        self, model: Model, backend: str, data: LabelledSet, cache_dir: str = ""
     ) -> Evaluation:
         with self.bar(f"{model.name} on {backend}, {data.name}") as progress:
             return evaluate(model, data, backend, self.threads, progress, cache_dir)
@@ -217,23 +210,24 @@ def parent_of(model: Model) -> Model:
     Raises:
         ModelError: an 8-bit model names no parent, or its parent is missing or no FP32 model.
     """
-    if model.parent:
-        beside = model.folder.parent / model.parent
-        parent = load_model(str(beside) if beside.is_dir() else model.parent)
-        if parent.folder == model.folder or parent.precision != "fp32":
-            what = "itself" if parent.folder == model.folder else parent.precision
-            raise ModelError(
-                f"{model.folder / 'model.yaml'} names the parent {model.parent}, and "
-                f"{parent.folder} is {what}: nothing would tell what {model.precision} cost; name "
-                "the FP32 model that it was made from, and give each model a name of its own"
-            )
-        return parent
-    if model.precision == "fp32":
+    file = model.folder / "model.yaml"
+    if not model.parent and model.precision == "fp32":
         return model
-    raise ModelError(
-        f"{model.folder / 'model.yaml'} names no parent, so nothing tells what {model.precision} "
-        "cost; add `parent: NAME`, the FP32 model that it was made from"
-    )
+    if not model.parent:
+        raise ModelError(
+            f"{file} names no parent, so nothing tells what {model.precision} cost; add "
+            "`parent: NAME`, the FP32 model that it was made from"
+        )
+    beside = model.folder.parent / model.parent
+    parent = load_model(str(beside) if beside.is_dir() else model.parent)
+    if parent.folder == model.folder or parent.precision != "fp32":
+        what = "itself" if parent.folder == model.folder else parent.precision
+        raise ModelError(
+            f"{file} names the parent {model.parent}, and {parent.folder} is {what}: nothing would "
+            f"tell what {model.precision} cost; name the FP32 model that it was made from, and "
+            "give each model a name of its own"
+        )
+    return parent
 
 
 def comparable_parent(model: Model, sets: Sequence[LabelledSet]) -> Model:
@@ -270,25 +264,23 @@ def check_agreement(
         found: agreement of the two.
         least: least share of the sure objects that both must detect.
     """
-    objects, refusal, at_fault = found.reference + found.other, "", _NO_FAULT
+    objects = found.reference + found.other
+    measure = f"share seen by both of {objects} objects on {frames} frames"
+    check = partial(GateCheck, reference, measure, round(found.share, 4), least)
     said = (
         f"on {frames} frames {model} is sure of {found.other} objects, {reference} of "
         f"{found.reference}"
     )
     if objects < MIN_OBJECTS:
-        at_fault = "frames"
-        refusal = (
+        return check(
             f"too few objects to compare: {said}, so it cannot be judged; {MIN_OBJECTS} "
-            "are needed in all: give more --frames, or frames of traffic with --bag or --images"
+            "are needed in all: give more --frames, or frames of traffic with --bag or --images",
+            "frames",
         )
-    elif found.share < least:
-        at_fault = judged
-        refusal = (
-            f"{said}; of all these both see {found.share:.0%}, {least:.0%} are wanted; "
-            + REMEDIES[judged]
-        )
-    measure = f"share seen by both of {objects} objects on {frames} frames"
-    return GateCheck(reference, measure, round(found.share, 4), least, refusal, at_fault)
+    if found.share < least:
+        seen = f"of all these both see {found.share:.0%}, {least:.0%} are wanted"
+        return check(f"{said}; {seen}; {REMEDIES[judged]}", judged)
+    return check()
 
 
 def check_accuracy(
@@ -333,21 +325,21 @@ def check_loss(
         most: largest loss allowed, as a mean over the sets.
     """
     old, new = (float(np.mean(values)) for values in (before, now))
-    loss, refusal, at_fault = round(old - new, 5), "", _NO_FAULT
-    found = min(map(max, zip(before, now, strict=True)))
+    loss, found = round(old - new, 5), min(map(max, zip(before, now, strict=True)))
+    check = partial(GateCheck, reference, f"mAP50-95 lost on {data}", loss, most)
     if found < MIN_MAP50_95:
-        at_fault = "frames"
-        refusal = (
+        return check(
             f"{reference} and {model} have mAP50-95 of {found:.4f} at most on a set of "
-            f"{data}, so nothing tells what is lost there; give sets of what they detect"
+            f"{data}, so nothing tells what is lost there; give sets of what they detect",
+            "frames",
         )
-    elif not loss <= most:  # refuses NaN too
-        at_fault = "model"
-        refusal = (
+    if not loss <= most:  # refuses NaN too
+        return check(
             f"{model} has mAP50-95 {new:.4f} on {data}, {loss:.4f} below {reference}; {most:g} "
-            f"may be lost; {REMEDIES['model']}"
+            f"may be lost; {REMEDIES['model']}",
+            "model",
         )
-    return GateCheck(reference, f"mAP50-95 lost on {data}", loss, most, refusal, at_fault)
+    return check()
 
 
 def check_classes(
@@ -365,7 +357,9 @@ def check_classes(
     for one in losses:
         if one.objects < MIN_CLASS_OBJECTS:
             continue
-        data, refusal = ", ".join(one.data), ""
+        data = ", ".join(one.data)
+        measure = f"AP50 or recall of {one.name} lost, {one.objects} objects on {data}"
+        check = GateCheck(reference, measure, round(one.loss, 5), most)
         if one.loss > most:
             refusal = (
                 f"{model} loses {one.name}: of {one.objects} objects on {data} it reports "
@@ -373,10 +367,8 @@ def check_classes(
                 f"after {one.map50[0]:.3f}, and {most:g} may be lost of either; train on more "
                 "images of that class, or prune less"
             )
-        measure = f"AP50 or recall of {one.name} lost, {one.objects} objects on {data}"
-        at_fault: Fault = "model" if refusal else ""
-        loss = round(one.loss, 5)
-        checks.append(GateCheck(reference, measure, loss, most, refusal, at_fault))
+            check = replace(check, refusal=refusal, at_fault="model")
+        checks.append(check)
     return checks
 
 

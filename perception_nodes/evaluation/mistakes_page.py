@@ -39,23 +39,18 @@ def render(model: Model, score_threshold: float, sets: Sequence[Examined], frame
             f"{wrong + total[BoxKind.RIGHT.value]:,} boxes that count {wrong:,} are wrong."
         ),
         score=score_threshold,
+        columns=["labelled", BoxKind.RIGHT.value, "missed", *(kind.value for kind in MISTAKES)],
         sets=[_section(one, max(1, frames // len(sets))) for one in sets],
     )
 
 
 def _section(examined: Examined, frames: int) -> dict[str, Any]:
-    counts = examined.counts()
-    columns = ["labelled", BoxKind.RIGHT.value, "missed", *(kind.value for kind in MISTAKES)]
     worst = sorted(examined.images, key=lambda one: -one.mistakes)[:frames]
     return {
         "name": examined.data,
         "images": len(examined.images),
-        "columns": ["class", *columns],
-        "rows": [[name, *(row[column] for column in columns)] for name, row in counts.items()],
-        "confusions": [
-            f"{true} reported as {reported}: {count}"
-            for (reported, true), count in list(examined.confusions().items())[:CONFUSIONS]
-        ],
+        "counts": examined.counts(),
+        "confusions": list(examined.confusions().items())[:CONFUSIONS],
         "notes": examined.notes,
         "frames": [_frame(examined, one) for one in worst],
     }

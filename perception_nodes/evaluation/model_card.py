@@ -8,12 +8,12 @@ import yaml
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation.classes import MIN_CLASS_OBJECTS
 from perception_nodes.evaluation.matching import HEIGHT_BANDS_PX
-from perception_nodes.evaluation.models import PACES, is_busy
+from perception_nodes.evaluation.models import is_busy
 from perception_nodes.networks.class_names import name_in
 from perception_nodes.networks.model import Model
 from perception_nodes.networks.terms import MEANING, UNSTATED, Terms, materials, terms_of
 from perception_nodes.report import page
-from perception_nodes.report.page import NO_VALUE, shown
+from perception_nodes.report.page import NO_VALUE
 
 SELDOM = 0.5
 """A recall or precision below this share is a weakness."""
@@ -45,6 +45,7 @@ def render(model: Model, accuracy: Accuracy, timed: Mapping[str, Any] | None) ->
     description = yaml.safe_load((model.folder / "model.yaml").read_text(encoding="utf-8"))
     tone, sentence = _verdict(model, description)
     parts = {part: _over_sets(model, accuracy, part) for part in ("classes", "heights", "light")}
+    machine = timed and timed["machine"]
     return page.render(
         "card.html.j2",
         heading=f"Model {model.name}",
@@ -52,24 +53,10 @@ def render(model: Model, accuracy: Accuracy, timed: Mapping[str, Any] | None) ->
         verdict=sentence,
         weaknesses=weaknesses(model, accuracy, parts) if accuracy else [],
         score=DecodeSettings.score_threshold,
-        parts=[
-            ("Class by class", "class", _rows(parts["classes"])),
-            ("By height in the network's input", "pixels", _rows(parts["heights"])),
-            ("By light", "images", _rows(parts["light"])),
-        ],
-        sets=[
-            [
-                name,
-                str(facts["images"]),
-                f"{facts['map50_95']:.3f}",
-                "{:.3f} to {:.3f}".format(*facts["confidence"]),
-                f"{facts['map50']:.3f}",
-                shown(facts.get("precision"), "{:.2f}"),
-            ]
-            for name, facts in accuracy.items()
-        ],
-        latency=_latency(timed),
-        machine=_machine(timed),
+        parts=parts,
+        sets=accuracy,
+        timed=timed,
+        is_busy=machine and is_busy(machine),
         origin=_origin(model, description),
         facts=_facts(model, description),
     )
@@ -147,20 +134,6 @@ def _over_sets(model: Model, accuracy: Accuracy, part: str) -> dict[str, dict[st
     }
 
 
-def _rows(parts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the page says of each part; its bar is the share that is reported, or AP50."""
-    return [
-        {
-            "name": name,
-            "objects": one["objects"],
-            "map50": f"{one['map50']:.2f}",
-            "recall": f"{one['recall']:.0%}" if "recall" in one else None,
-            "percent": round(100 * one.get("recall", one["map50"])),
-        }
-        for name, one in sorted(parts.items(), key=lambda part: part[1].get("recall", 0))
-    ]
-
-
 def _scale(model: Model) -> float:
     """Height of an object in the network's input, as a share of that in a camera's frame."""
     scale = model.input.height / FRAME_HEIGHT
@@ -176,32 +149,6 @@ def _height(band: str, scale: float = 1.0) -> str:
         return f"less than {high / scale:.0f} px"
     largest = high == max(limit for _, limit in HEIGHT_BANDS_PX.values())
     return f"{low / scale:.0f} px {'and more' if largest else f'to {high / scale:.0f} px'}"
-
-
-def _latency(timed: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if timed is None:
-        return None
-    (model,) = timed["models"]
-    rows = [
-        [
-            str(run["threads"]),
-            *(f"{run[rank]:.1f}" for rank in ("p50", "p99")),
-            f"{run['in_time']:.0%}",
-        ]
-        for run in model["runs"]
-        if run["pace"] == PACES[1]
-    ]
-    return {"rows": rows, "budget_ms": timed["inference_budget_ms"], "rate_hz": timed["rate_hz"]}
-
-
-def _machine(timed: Mapping[str, Any] | None) -> str:
-    if timed is None:
-        return ""
-    machine = timed["machine"]
-    instructions = ", ".join(machine["int8_instructions"]) or "none known"
-    said = f"{machine['cpu']}, {machine['cores']} cores, 8-bit instructions: {instructions}"
-    busy = is_busy(machine)
-    return f"{said}. The machine was busy: these times are too long." if busy else said
 
 
 def _origin(model: Model, description: Mapping[str, Any]) -> list[list[str]]:

@@ -35,7 +35,7 @@ from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.processes import cpu_flags, cpu_name
 
 PACES = ("tight", "paced")
-ROOF_BACKEND = "openvino"
+ROOFLINE = "roofline"
 RANKS = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
 WARM_UP_ROUNDS = 3
 MIN_COSINE = 0.98
@@ -52,11 +52,11 @@ class Disagreement(RuntimeError):
 
 @dataclass
 class _Contender:
-    """A model or a roofline that is timed with a number of threads.
+    """A model, or the roofline of a precision, that is timed with a number of threads.
 
     Attributes:
-        name: name of the model, or of the roofline.
-        backend: the runtime.
+        name: name of the model, or the precision.
+        backend: the runtime, or `roofline`.
         threads: number of threads.
         run: runs the network once.
         times_ms: one duration for each round, by pace.
@@ -113,7 +113,8 @@ class ModelsBench:
         cosines = {}
         for model in self.models:
             say(f"{model.name}: the same outputs from all runtimes?")
-            cosines[model.name] = smallest_cosine(model, list(self._runtimes(model)))
+            cosine = smallest_cosine(model, list(self._runtimes(model)))
+            cosines[model.name] = None if cosine is None else round(cosine, 5)
         load_before = os.getloadavg()[0]
         contenders = self._contenders()
         seconds = len(contenders) * self.frames / RATE_HZ
@@ -121,17 +122,26 @@ class ModelsBench:
         self._tight(contenders)
         say(f"the same at {RATE_HZ:g} Hz, {seconds:.0f} s")
         self._paced(contenders)
+        times_ms = {(one.name, one.backend, one.threads): one.times_ms for one in contenders}
         roofs = {
-            (precision, contender.threads): Roof.gmac / np.median(contender.times_ms["tight"]) * 1e3
-            for precision in ("int8", "fp32")
-            for contender in contenders
-            if contender.name == _roof_name(precision)
+            (precision, threads): float(Roof.gmac / np.median(times["tight"]) * 1e3)
+            for (precision, backend, threads), times in times_ms.items()
+            if backend == ROOFLINE
         }
-        accuracy = {}
+        entries = []
         for model in self.models:
+            accuracy = model.map50_95
             if self.data:
                 say(f"{model.name}: accuracy")
-            accuracy[model.name] = self._accuracy(model)
+                accuracy = {one.name: evaluate(model, one).map50_95 for one in self.data}
+            entries.append(
+                {
+                    **self._entry(model, times_ms, roofs, wanted),
+                    "map50_95": accuracy,
+                    "accuracy_from": "measured in this run" if self.data else "model.yaml",
+                    "runtimes_agree_cosine": cosines[model.name],
+                }
+            )
         return {
             "machine": {
                 "cpu": cpu_name(),
@@ -148,15 +158,10 @@ class ModelsBench:
             "inference_budget_ms": Budget().inference,
             "headline": {"backend": self.backends[0], "threads": self.threads[0], "pace": "tight"},
             "roofline_gmac_per_s": [
-                {"precision": precision, "threads": threads, "value": round(float(value), 1)}
+                {"precision": precision, "threads": threads, "value": round(value, 1)}
                 for (precision, threads), value in roofs.items()
             ],
-            "models": [
-                self._entry(
-                    model, contenders, roofs, accuracy[model.name], cosines[model.name], wanted
-                )
-                for model in self.models
-            ],
+            "models": entries,
         }
 
     def _runtimes(self, model: Model) -> dict[str, str]:
@@ -184,17 +189,16 @@ class ModelsBench:
         return wanted
 
     def _contenders(self) -> list[_Contender]:
-        contenders = []
-        for threads in self.threads:
-            for precision in ("int8", "fp32"):
-                run = Roof(precision, threads).run
-                contenders.append(_Contender(_roof_name(precision), ROOF_BACKEND, threads, run))
-            for model in self.models:
-                for name in self._runtimes(model):
-                    backend = open_backend(name, BackendSettings(threads))
-                    backend.load(model)
-                    infer = partial(backend.infer, smooth_image(model))
-                    contenders.append(_Contender(model.name, name, threads, infer))
+        contenders = [
+            _Contender(precision, ROOFLINE, threads, Roof(precision, threads).run)
+            for precision, threads in product(("int8", "fp32"), self.threads)
+        ]
+        for threads, model in product(self.threads, self.models):
+            for name in self._runtimes(model):
+                backend = open_backend(name, BackendSettings(threads))
+                backend.load(model)
+                infer = partial(backend.infer, smooth_image(model))
+                contenders.append(_Contender(model.name, name, threads, infer))
         return contenders
 
     def _tight(self, contenders: list[_Contender]) -> None:
@@ -219,39 +223,39 @@ class ModelsBench:
         rounds = self.frames + WARM_UP_ROUNDS
         return [contenders[i] for _ in range(rounds) for i in random.permutation(len(contenders))]
 
-    def _accuracy(self, model: Model) -> dict[str, float]:
-        if not self.data:
-            return model.map50_95
-        return {one.name: evaluate(model, one).map50_95 for one in self.data}
-
     def _entry(
         self,
         model: Model,
-        contenders: list[_Contender],
+        times_ms: Mapping[tuple[str, str, int], Mapping[str, list[float]]],
         roofs: Mapping[tuple[str, int], float],
-        accuracy: dict[str, float],
-        cosine: float | None,
         wanted: Mapping[tuple[str, int], str],
     ) -> dict[str, Any]:
+        """What was timed of a model, and what its graph says."""
         facts = network_facts(model)
         parent = next((m for m in self.models if m.name == model.parent), None)
         rival = parent if parent and parent.input == model.input else None
-        found = {(c.name, c.backend, c.threads): c for c in contenders}
         runs = []
         runtimes = self._runtimes(model)
         for backend, threads, pace in product(runtimes, self.threads, PACES):
-            times = found[model.name, backend, threads].times_ms[pace]
-            run = {"backend": backend, "threads": threads, "pace": pace}
+            times = times_ms[model.name, backend, threads][pace]
+            run: dict[str, Any] = {"backend": backend, "threads": threads, "pace": pace}
             run |= percentiles(times, RANKS)
             run["in_time"] = round(float(np.mean(np.array(times) <= Budget().inference)), 4)
-            speedup = None
+            run |= {"speedup_vs_parent": None, "speedup_interval": None}
             if rival:
                 rivals = runtime_for(runtimes[backend], rival)
-                speedup = _speedup(found[rival.name, rivals, threads].times_ms[pace], times)
-            runs.append({**run, **(speedup or _NO_SPEEDUP)})
+                run |= _speedup(times_ms[rival.name, rivals, threads][pace], times)
+            runs.append(run)
         headline = runs[0]
         gmac_per_s = facts.gmac / headline["p50"] * 1e3
-        roof = roofs[model.precision if model.precision == "int8" else "fp32", self.threads[0]]
+
+        def roof_of(one: Model) -> float:
+            return roofs["int8" if one.precision == "int8" else "fp32", self.threads[0]]
+
+        predicted = None  # if both ran at the roofline, by number and cost of multiplications
+        if rival:
+            rivals_s = network_facts(rival).gmac / roof_of(rival)
+            predicted = round(rivals_s / (facts.gmac / roof_of(model)), 3)
         ours = os.environ[VARIABLE]
         notes = [
             f"with threads:={threads} a detector has {VARIABLE}={theirs}, which is faster; this "
@@ -275,12 +279,9 @@ class ModelsBench:
             "latency_ms": {rank: headline[rank] for rank in RANKS},
             "speedup_vs_parent": headline["speedup_vs_parent"],
             "speedup_interval": headline["speedup_interval"],
-            "predicted_speedup": _predicted(model, facts.gmac, rival, roofs, self.threads[0]),
+            "predicted_speedup": predicted,
             "gmac_per_s": round(gmac_per_s, 1),
-            "roofline_share": round(gmac_per_s / roof, 4),
-            "map50_95": accuracy,
-            "accuracy_from": "measured in this run" if self.data else "model.yaml",
-            "runtimes_agree_cosine": None if cosine is None else round(cosine, 5),
+            "roofline_share": round(gmac_per_s / roof_of(model), 4),
             "runs": runs,
             "notes": notes,
         }
@@ -296,9 +297,6 @@ def int8_instructions() -> list[str]:
     known = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
     flags = cpu_flags()
     return [name for name in known if name in flags]
-
-
-_NO_SPEEDUP: dict[str, Any] = {"speedup_vs_parent": None, "speedup_interval": None}
 
 
 def smallest_cosine(model: Model, backends: Sequence[str] = ()) -> float | None:
@@ -360,27 +358,6 @@ def _speedup(parent_ms: Sequence[float], child_ms: Sequence[float]) -> dict[str,
         "speedup_vs_parent": round(float(np.median(parent) / np.median(child)), 3),
         "speedup_interval": [round(float(low), 3), round(float(high), 3)],
     }
-
-
-def _predicted(
-    model: Model,
-    gmac: float,
-    parent: Model | None,
-    roofs: Mapping[tuple[str, int], float],
-    threads: int,
-) -> float | None:
-    """The speed-up if both ran at the roofline, by the number and the cost of multiplications."""
-    if parent is None:
-        return None
-    times = [
-        cost / roofs["int8" if one.precision == "int8" else "fp32", threads]
-        for one, cost in ((parent, network_facts(parent).gmac), (model, gmac))
-    ]
-    return round(times[0] / times[1], 3)
-
-
-def _roof_name(precision: str) -> str:
-    return f"roofline {precision}"
 
 
 def result_table(result: dict[str, Any]) -> Table:

@@ -7,7 +7,6 @@ from markupsafe import Markup
 from perception_nodes.evaluation.models import is_busy
 from perception_nodes.evaluation.pareto import common_set, front_of, points_of
 from perception_nodes.report import page
-from perception_nodes.report.page import NO_VALUE, shown
 
 
 def render(result: dict[str, Any]) -> str:
@@ -17,7 +16,7 @@ def render(result: dict[str, Any]) -> str:
         result: of `ModelsBench.run`.
     """
     models, machine = result["models"], result["machine"]
-    datasets = list(dict.fromkeys(name for model in models for name in model["map50_95"]))
+    data = common_set(models)
     return page.render(
         "models.html.j2",
         heading=f"{machine['cpu']}, {machine['cores']} cores, {_setting(result)}",
@@ -25,46 +24,10 @@ def render(result: dict[str, Any]) -> str:
         verdict=verdict(result),
         remarks=_remarks(result),
         picture=Markup(pareto_picture(result)),
-        models=_models(models),
-        predictions=[
-            [
-                model["name"],
-                model["parent"],
-                f"{model['predicted_speedup']:.2f} ×",
-                f"{model['speedup_vs_parent']:.2f} ×",
-                "{:.2f} to {:.2f}".format(*model["speedup_interval"]),
-            ]
-            for model in models
-            if model["speedup_vs_parent"] is not None
-        ],
-        runs=[
-            [
-                model["name"],
-                run["backend"],
-                run["pace"],
-                run["threads"],
-                *(f"{run[rank]:.2f}" for rank in ("p50", "p90", "p99")),
-                f"{run['in_time']:.0%}",
-                shown(run["speedup_vs_parent"], "{:.2f} ×"),
-            ]
-            for model in models
-            for run in model["runs"]
-        ],
-        datasets=datasets,
-        accuracy=[
-            [
-                model["name"],
-                model["accuracy_from"],
-                *(shown(model["map50_95"].get(name), "{:.4f}") for name in datasets),
-            ]
-            for model in models
-        ],
-        machine=_machine(result),
+        best=[point.name for point in front_of(points_of(models, data))] if data else [],
+        datasets=list(dict.fromkeys(name for model in models for name in model["map50_95"])),
         in_time=f"within {result['inference_budget_ms']:g} ms",
-        rooflines=[
-            [f"large {roof['precision']} convolution", roof["threads"], f"{roof['value']:.0f}"]
-            for roof in result["roofline_gmac_per_s"]
-        ],
+        **result,
     )
 
 
@@ -119,28 +82,3 @@ def _remarks(result: dict[str, Any]) -> list[str]:
     if left_out:
         remarks.append(f"Not in the picture, not measured on {data}: {', '.join(left_out)}.")
     return remarks
-
-
-def _models(models: list[dict[str, Any]]) -> list[list[str]]:
-    data = common_set(models)
-    best = {point.name for point in front_of(points_of(models, data))} if data else set()
-    return [
-        [
-            model["name"] + (" ●" if model["name"] in best else ""),
-            model["precision"],
-            model["activation"] or NO_VALUE,
-            f"{model['input']['width']}×{model['input']['height']}",
-            f"{model['gmac']:.3f}",
-            f"{model['size_bytes'] / 1e6:.1f}",
-            f"{model['latency_ms']['p50']:.2f}",
-            f"{model['gmac_per_s']:.0f}",
-            f"{model['roofline_share']:.0%}",
-        ]
-        for model in models
-    ]
-
-
-def _machine(result: dict[str, Any]) -> list[tuple[str, str]]:
-    facts = {**result["machine"], "frames": result["frames"]}
-    facts["int8_instructions"] = ", ".join(facts["int8_instructions"]) or "none known"
-    return [(name.replace("_", " "), str(value)) for name, value in facts.items()]

@@ -5,7 +5,7 @@ Coordinates are fractions of the image's width and height.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def read_split(path: Path, split: str) -> tuple[Path, tuple[str, ...]]:
     Raises:
         DataError: it cannot be read, has no names, or does not say one folder for the split.
     """
-    values, names = load_yaml(path), _names_in(path)
+    values, names = load_keys(path), _names_in(path)
     given = values.get(split)
     if not names or not isinstance(given, str) or given.endswith(".txt"):
         raise DataError(
@@ -188,15 +188,15 @@ def _images_root(images: Path) -> Path:
     )
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """The keys of a YAML file.
+def load_keys(path: Path, parse: Callable[[str], Any] = parse_yaml) -> dict[str, Any]:
+    """The keys of a file, YAML unless another parser is given.
 
     Raises:
         DataError: it cannot be read, or holds none.
     """
     try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        values = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} holds no keys")
@@ -204,7 +204,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def _names_in(path: Path) -> list[str]:
-    names = load_yaml(path).get("names")
+    names = load_keys(path).get("names")
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):
             raise DataError(f"{path}: names must be numbered 0, 1, ...; they are {list(names)}")

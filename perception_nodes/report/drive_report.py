@@ -8,7 +8,7 @@ from perception_nodes.report import charts, page
 from perception_nodes.report.accelerator import engine_sentence
 from perception_nodes.report.annotate import STATUS_COLOURS
 from perception_nodes.report.chosen_frames import ChosenFrames
-from perception_nodes.report.page import NO_RESULT, NO_VALUE, counted, shown
+from perception_nodes.report.page import counted
 from perception_nodes.report.recording import Recording
 
 _STATUS_WORDS = {
@@ -17,7 +17,6 @@ _STATUS_WORDS = {
     FrameStatus.SUPERSEDED: "superseded by a newer one",
     FrameStatus.FAILED: "failed",
 }
-_IN_TILES = ("frames_in", "detections", "miss_rate", "over_deadline")
 
 
 def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) -> str:
@@ -33,18 +32,20 @@ def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) 
     engine = summary.get("engine")
     problems = [f"{count} failed: {reason}" for reason, count in summary["failures"].items()]
     if crowded := summary.get("crowded"):
-        problems.append(f"{page.counted(crowded, 'frame')} had {CROWDED.decode()}")
+        problems.append(f"{counted(crowded, 'frame')} had {CROWDED.decode()}")
     return page.render(
         "drive.html.j2",
         heading=str(summary.get("bag", "drive")),
         tone=tone,
         verdict=sentence,
-        tiles=_tiles(summary, deadline_ms),
-        statuses=_statuses(summary),
+        summary=summary,
+        is_simulated=is_simulated(summary),
+        deadline_ms=deadline_ms,
+        budget=Budget.for_deadline(deadline_ms),
+        colours={status.name: colour for status, colour in STATUS_COLOURS.items()},
         warnings=problems + summary.get("warnings", []),
         golden=summary.get("golden"),
         changed_frames=chosen.changed(),
-        measured="Work of a frame, as measured here" if is_simulated(summary) else "Latency",
         timeline=charts.timeline(recording.reports, deadline_ms),
         histogram=charts.histogram(recording.reports, deadline_ms),
         classes=charts.classes(recording),
@@ -55,8 +56,6 @@ def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) 
         film=chosen.film.frames(),
         film_taken=chosen.film.taken,
         health=charts.health(recording) if recording.health else "",
-        facts=_facts(summary),
-        stages=_stages(summary, deadline_ms),
     )
 
 
@@ -146,65 +145,3 @@ def _objects(summary: dict[str, Any]) -> str:
 def is_simulated(summary: dict[str, Any]) -> bool:
     """Whether the run was in simulated time, in which no deadline is missed."""
     return "over_deadline" in summary
-
-
-def _tiles(summary: dict[str, Any], deadline_ms: float) -> list[dict[str, Any]]:
-    """The figures that matter most: name, value, unit, and whether it is over the deadline."""
-    kind = "work" if is_simulated(summary) else "latency"
-    tiles = []
-    for rank, value in summary["latency_ms"].items():
-        over = value is None or value > deadline_ms
-        unit = "" if value is None else "ms"
-        text = shown(value, "{:.1f}", NO_RESULT if summary["frames_in"] else NO_VALUE)
-        name = f"{kind} {rank.replace('_', '.')}"
-        tiles.append({"name": name, "value": text, "unit": unit, "over": over})
-
-    def add(name: str, value: str, over: bool = False) -> None:
-        tiles.append({"name": name, "value": value, "unit": "", "over": over})
-
-    if is_simulated(summary):
-        over_deadline = summary["over_deadline"]
-        add("work over deadline", str(over_deadline), over_deadline > 0)
-    else:
-        add("missed", shown(summary["miss_rate"], "{:.1%}"))
-    if "accuracy" in summary:
-        add("mAP50-95", f"{summary['accuracy']['map50_95']:.3f}")
-    add("frames", str(summary["frames_in"]))
-    add("objects", str(summary["detections"]))
-    return tiles
-
-
-def _statuses(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    total = max(summary["frames_in"], 1)
-    return [
-        {
-            "name": status.name,
-            "count": summary["status"][status.name],
-            "percent": round(100 * summary["status"][status.name] / total, 3),
-            "colour": STATUS_COLOURS[status],
-        }
-        for status in FrameStatus
-    ]
-
-
-def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        (name.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value))
-        for name, value in summary.items()
-        if isinstance(value, str | int | float) and name not in _IN_TILES
-    ]
-
-
-def _stages(summary: dict[str, Any], deadline_ms: float) -> list[list[str]]:
-    """Each stage with its budget, p50 and p99."""
-    budget = Budget.for_deadline(deadline_ms)
-    return [
-        [
-            stage,
-            *(
-                shown(value, "{:.2f} ms")
-                for value in (getattr(budget, stage), values["p50"], values["p99"])
-            ),
-        ]
-        for stage, values in summary["stages_ms"].items()
-    ]

@@ -53,4 +53,6 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters.update(shown=shown, counted=counted, jpeg_url=jpeg_url)
-_ENVIRONMENT.globals.update(MAX_LINES=MAX_LINES, asset=_asset)
+_ENVIRONMENT.globals.update(
+    MAX_LINES=MAX_LINES, NO_VALUE=NO_VALUE, NO_RESULT=NO_RESULT, asset=_asset
+)

@@ -7,7 +7,7 @@ import yaml
 
 from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.evaluation import DataError
-from perception_nodes.evaluation.yolo import load_yaml
+from perception_nodes.evaluation.yolo import load_keys
 from perception_nodes.networks.model import ModelError, load_model
 
 IMPOSSIBLE = {
@@ -36,6 +36,6 @@ def test_the_file_is_named_by_its_readers(name: str, tmp_path: Path) -> None:
     file = tmp_path / "model.yaml"
     file.write_text(f"names: [car]\nmade: {IMPOSSIBLE[name]}\n")
     with pytest.raises(DataError, match=r"model\.yaml cannot be read"):
-        load_yaml(file)
+        load_keys(file)
     with pytest.raises(ModelError, match=r"model\.yaml cannot be read"):
         load_model(str(tmp_path))
