@@ -1,22 +1,24 @@
-"""A GPU in Python, to which a fake of cuda-bindings leads.
+"""A GPU in Python, behind the functions of the CUDA driver that `FUNCTIONS` lists.
 
 Work on a stream runs when the stream is waited for; copies and kernels read memory only then, as on
-a real GPU.
+a real GPU. Both bindings lead to these functions: test_cuda_stub.py tests them over a libcuda in C.
 """
 
 import ctypes
-import importlib.machinery
-import importlib.metadata
-import sys
-import types
+import itertools
 from collections import Counter
 from enum import IntEnum
 
 import numpy as np
 
+from perception_nodes.gpu.cuda.driver import Driver, plain_name
+
 DEVICE_BASE = 0x7F00_0000_0000
 MAPPED_OFFSET = 0x10_0000_0000
 """Difference of the device address and the host address of the same host memory."""
+ANY_CONTEXT = ("cuInit", "cuD", "cuGetError", "cuCtxSetCurrent")
+"""Functions that need no current context begin like this."""
+CONTEXT = 7
 
 
 class Verdict(IntEnum):
@@ -26,42 +28,20 @@ class Verdict(IntEnum):
     CUDA_ERROR_NO_DEVICE = 100
     CUDA_ERROR_INVALID_DEVICE = 101
     CUDA_ERROR_INVALID_IMAGE = 200
-    CUDA_ERROR_NO_BINARY_FOR_GPU = 209
+    CUDA_ERROR_INVALID_CONTEXT = 201
     CUDA_ERROR_NOT_FOUND = 500
     CUDA_ERROR_ILLEGAL_ADDRESS = 700
-    CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900
     CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
 
 
-TEXTS = {
-    Verdict.CUDA_ERROR_INVALID_VALUE: "invalid argument",
-    Verdict.CUDA_ERROR_OUT_OF_MEMORY: "out of memory",
-    Verdict.CUDA_ERROR_NO_DEVICE: "no CUDA-capable device is detected",
-    Verdict.CUDA_ERROR_INVALID_DEVICE: "invalid device ordinal",
-    Verdict.CUDA_ERROR_INVALID_IMAGE: "device kernel image is invalid",
-    Verdict.CUDA_ERROR_NO_BINARY_FOR_GPU: (
-        "no kernel image is available for execution on the device"
-    ),
-    Verdict.CUDA_ERROR_NOT_FOUND: "named symbol not found",
-    Verdict.CUDA_ERROR_ILLEGAL_ADDRESS: "an illegal memory access was encountered",
-    Verdict.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: (
-        "operation not permitted when stream is capturing"
-    ),
-    Verdict.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED: (
-        "operation failed due to a previous error during capture"
-    ),
-}
-
-
 class Refused(Exception):
-    def __init__(self, call, verdict):
-        super().__init__(f"{call} failed: {TEXTS[verdict]}")
+    def __init__(self, verdict):
+        super().__init__(verdict.name)
         self.verdict = verdict
 
 
 class Stream:
-    def __init__(self, address):
-        self.address = address
+    def __init__(self):
         self.waiting = []
         self.captured = None
 
@@ -77,104 +57,239 @@ class FakeGpu:
         self.integrated, self.memory_bytes = integrated, memory_bytes
         self.kernels = {}
         self.costs = {}  # device time by kernel, and of a "copy", in ms
-        self.failures = {}
+        self.failures = {}  # verdicts by function, and of a "capture"
         self.calls = Counter()
         self.memory = {}
         self.open = Counter()
         self.current_context = None
-        self.waits_blocking = False
-        self.uploaded = []
         self._next = DEVICE_BASE
-        self._streams = {}
+        self._things = {}  # what handles stand for
+        self._handles = itertools.count(0x5000, 16)
         self._clock_ms = 0.0
 
-    def call(self, name):
-        """Record a call, and let it fail if the test wants that."""
-        self.calls[name] += 1
-        if name in self.failures:
-            raise Refused(name, self.failures[name])
+    def find(self, symbol, _parameters):
+        """A function of the driver, as `Driver` wants it."""
+        name = plain_name(symbol)
+        function = getattr(self, name)
+
+        def call(*arguments):
+            self.calls[name] += 1
+            try:
+                if name in self.failures:
+                    raise Refused(self.failures[name])
+                if not name.startswith(ANY_CONTEXT) and self.current_context != CONTEXT:
+                    raise Refused(Verdict.CUDA_ERROR_INVALID_CONTEXT)
+                answer = function(*arguments)
+            except Refused as refused:
+                return (refused.verdict,)
+            answers = answer if isinstance(answer, tuple) else (answer,)
+            return 0, *(one for one in answers if one is not None)
+
+        return call
 
     def view(self, address, nbytes):
         """Memory as the device sees it."""
         for start, array in self.memory.items():
             if start <= address and address + nbytes <= start + array.nbytes:
                 return array[address - start : address - start + nbytes]
-        raise Refused("kernel", Verdict.CUDA_ERROR_ILLEGAL_ADDRESS)
+        raise Refused(Verdict.CUDA_ERROR_ILLEGAL_ADDRESS)
 
-    def allocate(self, nbytes):
-        if nbytes > self.free_bytes():
-            raise Refused("cuMemAlloc", Verdict.CUDA_ERROR_OUT_OF_MEMORY)
+    def stream_at(self, handle):
+        return self._things[handle]
+
+    def pass_ms(self, duration):
+        self._clock_ms += duration
+
+    def _opened(self, kind, thing=None):
+        self.open[kind] += 1
+        handle = next(self._handles)
+        self._things[handle] = thing
+        return handle
+
+    def _free_bytes(self):
+        used = sum(a.nbytes for start, a in self.memory.items() if start >= DEVICE_BASE)
+        return self.memory_bytes - used
+
+    def _map(self, array):
+        address = array.ctypes.data + MAPPED_OFFSET
+        if address in self.memory:
+            raise Refused(Verdict.CUDA_ERROR_INVALID_VALUE)
+        self.memory[address] = array
+        self.open["mapped"] += 1
+
+    def cuInit(self, flags):
+        if not self.devices:
+            raise Refused(Verdict.CUDA_ERROR_NO_DEVICE)
+
+    def cuGetErrorName(self, verdict):
+        return Verdict(verdict).name.encode()
+
+    def cuGetErrorString(self, verdict):
+        return Verdict(verdict).name.removeprefix("CUDA_ERROR_").replace("_", " ").lower().encode()
+
+    def cuDriverGetVersion(self):
+        return self.driver
+
+    def cuDeviceGetCount(self):
+        return self.devices
+
+    def cuDeviceGet(self, index):
+        if index >= self.devices:
+            raise Refused(Verdict.CUDA_ERROR_INVALID_DEVICE)
+        return index
+
+    def cuDeviceGetName(self, size, device):
+        return b"Fake GPU".ljust(size, b"\0")
+
+    def cuDeviceGetAttribute(self, attribute, device):
+        return {75: self.sm[0], 76: self.sm[1], 18: self.integrated}[attribute]
+
+    def cuDeviceTotalMem(self, device):
+        return self.memory_bytes
+
+    def cuDevicePrimaryCtxSetFlags(self, device, flags):
+        assert flags == 4, "a thread that waits must leave its processor"
+
+    def cuDevicePrimaryCtxRetain(self, device):
+        self.open["context"] += 1
+        return CONTEXT
+
+    def cuDevicePrimaryCtxRelease(self, device):
+        self.open["context"] -= 1
+
+    def cuCtxSetCurrent(self, context):
+        self.current_context = context
+
+    def cuCtxGetStreamPriorityRange(self):
+        return 0, -5
+
+    def cuMemGetInfo(self):
+        return self._free_bytes(), self.memory_bytes
+
+    def cuStreamCreateWithPriority(self, flags, priority):
+        assert priority == -5, "our work goes first"
+        return self._opened("stream", Stream())
+
+    def cuStreamDestroy(self, stream):
+        self.open["stream"] -= 1
+
+    def cuStreamSynchronize(self, stream):
+        stream = self.stream_at(stream)
+        waiting, stream.waiting = stream.waiting, []
+        for operation in waiting:
+            operation()
+
+    def cuEventCreate(self, flags):
+        return self._opened("event", [])
+
+    def cuEventDestroy(self, event):
+        self.open["event"] -= 1
+
+    def cuEventRecord(self, event, stream):
+        def tick():
+            self.pass_ms(0.25)
+            self._things[event].append(self._clock_ms)
+
+        self._things[event][:] = [stream]
+        self.stream_at(stream).put(tick)
+
+    def cuEventSynchronize(self, event):
+        self.cuStreamSynchronize(self._things[event][0])
+
+    def cuEventElapsedTime(self, first, last):
+        return self._things[last][-1] - self._things[first][-1]
+
+    def cuMemAlloc(self, nbytes):
+        if nbytes > self._free_bytes():
+            raise Refused(Verdict.CUDA_ERROR_OUT_OF_MEMORY)
         address, self._next = self._next, self._next + (nbytes + 511) // 256 * 256
         self.memory[address] = np.full(nbytes, 0xCD, np.uint8)
         self.open["memory"] += 1
         return address
 
-    def free(self, address):
+    def cuMemFree(self, address):
         del self.memory[address]
         self.open["memory"] -= 1
 
-    def free_bytes(self):
-        used = sum(a.nbytes for start, a in self.memory.items() if start >= DEVICE_BASE)
-        return self.memory_bytes - used
+    def cuMemHostAlloc(self, nbytes, flags):
+        array = np.full(nbytes, 0xCD, np.uint8)
+        self._map(array)
+        return array.ctypes.data
 
-    def map(self, array):
-        address = array.ctypes.data + MAPPED_OFFSET
-        if address in self.memory:
-            raise Refused("cuMemHostRegister", Verdict.CUDA_ERROR_INVALID_VALUE)
-        self.memory[address] = array
-        self.open["mapped"] += 1
-        return address
+    def cuMemHostRegister(self, memory, nbytes, flags):
+        self.calls["read only"] += bool(flags & 8)
+        self._map(bytes_at(memory, nbytes))
 
-    def unmap(self, array):
-        del self.memory[array.ctypes.data + MAPPED_OFFSET]
+    def cuMemHostUnregister(self, memory):
+        del self.memory[memory + MAPPED_OFFSET]
         self.open["mapped"] -= 1
 
-    def stream(self):
-        stream = Stream(0x5000 + 16 * (len(self._streams) + 1))
-        self._streams[stream.address] = stream
-        self.open["stream"] += 1
-        return stream
+    cuMemFreeHost = cuMemHostUnregister
 
-    def stream_at(self, address):
-        return self._streams[address]
+    def cuMemHostGetDevicePointer(self, memory, flags):
+        return memory + MAPPED_OFFSET
 
-    def pass_ms(self, duration):
-        self._clock_ms += duration
-
-    def tick(self):
-        self.pass_ms(0.25)
-        return self._clock_ms
-
-    def wait(self, stream):
-        waiting, stream.waiting = stream.waiting, []
-        for operation in waiting:
-            operation()
-
-    def copy(self, stream, read, write):
-        def run():
+    def cuMemcpyAsync(self, to, source, nbytes, stream):
+        def copy():
             self.pass_ms(self.costs.get("copy", 0))
-            np.copyto(write(), read())
+            np.copyto(self.view(to, nbytes), self.view(source, nbytes))
 
-        stream.put(run)
+        self.stream_at(stream).put(copy)
 
-    def launch(self, stream, name, grid, block, arguments):
-        def run():
+    def cuMemsetD8Async(self, to, value, nbytes, stream):
+        self.stream_at(stream).put(lambda: self.view(to, nbytes).fill(value))
+
+    def cuModuleLoadData(self, image):
+        return self._opened("module")
+
+    def cuModuleUnload(self, module):
+        self.open["module"] -= 1
+
+    def cuModuleGetFunction(self, module, name):
+        if name.decode() not in self.kernels:
+            raise Refused(Verdict.CUDA_ERROR_NOT_FOUND)
+        handle = next(self._handles)
+        self._things[handle] = name.decode()
+        return handle
+
+    def cuLaunchKernel(self, function, gx, gy, gz, bx, by, bz, shared, stream, parameters, extra):
+        fields = (ctypes.c_void_p * 5).from_address(extra)
+        size = ctypes.c_size_t.from_address(fields[3]).value
+        name, arguments = self._things[function], ctypes.string_at(fields[1], size)
+
+        def launch():
             self.pass_ms(self.costs.get(name, 0))
-            self.kernels[name](self, grid, block, arguments)
+            self.kernels[name](self, (gx, gy, gz), (bx, by, bz), arguments)
 
-        stream.put(run)
+        self.stream_at(stream).put(launch)
 
-    def begin_capture(self, stream):
-        stream.captured = []
+    def cuStreamBeginCapture(self, stream, mode):
+        self.stream_at(stream).captured = []
 
-    def end_capture(self, stream):
+    def cuStreamEndCapture(self, stream):
+        stream = self.stream_at(stream)
         captured, stream.captured = stream.captured, None
-        self.open["template"] += 1
-        return captured
+        if "capture" in self.failures:
+            raise Refused(self.failures["capture"])
+        return self._opened("template", captured)
 
-    def replay(self, stream, graph):
-        for operation in graph:
-            stream.put(operation)
+    def cuGraphInstantiate(self, graph, flags):
+        return self._opened("graph", [self._things[graph], False])
+
+    def cuGraphDestroy(self, graph):
+        self.open["template"] -= 1
+
+    def cuGraphUpload(self, graph, stream):
+        self._things[graph][1] = True
+
+    def cuGraphLaunch(self, graph, stream):
+        operations, is_uploaded = self._things[graph]
+        assert is_uploaded, "it would be late"
+        for operation in operations:
+            self.stream_at(stream).put(operation)
+
+    def cuGraphExecDestroy(self, graph):
+        self.open["graph"] -= 1
 
 
 def bytes_at(address, nbytes):
@@ -182,40 +297,12 @@ def bytes_at(address, nbytes):
     return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
 
 
-def module_of(name, **content):
-    module = types.ModuleType(name)
-    module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
-    module.__path__ = []
-    vars(module).update(content)
-    return module
-
-
-THEIRS = ("pycuda", "pycuda.driver", "cuda", "cuda.bindings", "cuda.bindings.driver")
-
-
 def install(monkeypatch, gpu):
-    """Let the fake of cuda-bindings be the only installed driver module; without a GPU, none."""
-    from fake_bindings import bindings_of
+    """Let the driver have this GPU."""
 
-    for name in THEIRS:
-        # None makes an import fail as if the module were not installed.
-        monkeypatch.setitem(sys.modules, name, None)
-    versions = {}
-    if gpu is not None:
-        monkeypatch.setitem(sys.modules, "cuda", module_of("cuda"))
-        monkeypatch.setitem(sys.modules, "cuda.bindings", module_of("cuda.bindings"))
-        monkeypatch.setitem(sys.modules, "cuda.bindings.driver", bindings_of(gpu))
-        sys.modules["cuda.bindings"].driver = sys.modules["cuda.bindings.driver"]
-        versions["cuda-bindings"] = "13.5.0"
-    set_versions(monkeypatch, versions)
+    def load_driver():
+        driver = Driver("a fake", gpu.find)
+        driver.cuInit(0)
+        return driver
 
-
-def set_versions(monkeypatch, versions):
-    """Let only these packages be installed."""
-
-    def version(name):
-        if name not in versions:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return versions[name]
-
-    monkeypatch.setattr("importlib.metadata.version", version)
+    monkeypatch.setattr("perception_nodes.gpu.cuda.device.load_driver", load_driver)

@@ -20,11 +20,8 @@ import gpu_whole
 import kernels_on_host
 import numpy as np
 import pytest
-from fake_gpu import FakeGpu, install
-from fake_gpu_kernels import install_kernels, run_preprocess
 
 from perception_nodes.core.inference import BackendError
-from perception_nodes.gpu import frame_transfer, nvrtc
 from perception_nodes.gpu.preprocess_job import PreprocessJob
 
 
@@ -52,15 +49,11 @@ def small(monkeypatch, pictures, heads):
 
 
 @pytest.fixture
-def gpu(monkeypatch, small):
-    gpu = FakeGpu(memory_bytes=1 << 30)
-    install_kernels(gpu)
-    install(monkeypatch, gpu)
-    monkeypatch.setattr(nvrtc, "cubin", lambda *names: b"cubin")
+def gpu(gpu, monkeypatch, small):
+    gpu.memory_bytes = 1 << 30
     monkeypatch.setattr(gpu_stages, "SOURCE", (64, 48))
     monkeypatch.setattr(gpu_stages, "COLD_BYTES", 1 << 16)
     monkeypatch.setattr(gpu_whole, "LOAD_BYTES", 1 << 12)
-    monkeypatch.setattr(frame_transfer, "MOST_FRAMES", 2)
     for name in ("LAUNCHES", "SAMPLES", "WARM_UP"):
         monkeypatch.setattr(gpu_stages, name, 2)
     return gpu
@@ -240,9 +233,10 @@ def test_the_sanitizer_runs_a_few_of_the_checks(bad, status, gpu, monkeypatch, t
 
 def test_a_device_with_other_bits_is_not_measured(gpu, capsys, tmp_path):
     def other(gpu, grid, block, packed):
-        run_preprocess(gpu, grid, block, packed)
+        preprocess(gpu, grid, block, packed)
         gpu.view(PreprocessJob.from_buffer_copy(packed).out, 1)[0] ^= 1
 
+    preprocess = gpu.kernels["preprocess"]
     gpu.kernels["preprocess"] = other
     assert command.main(["--out", str(tmp_path)]) == 1
     assert "values differ" in capsys.readouterr().out

@@ -3,14 +3,14 @@
 The GPU is `fake_gpu.py` with kernels compiled for the host, TensorRT is ONNX Runtime.
 """
 
+from types import SimpleNamespace
+
 import decode_oracle
-import fake_gpu
 import fake_tensorrt
 import numpy as np
 import preprocess_oracle
 import pytest
-from fake_gpu import FakeGpu, Verdict
-from fake_gpu_kernels import install_kernels
+from fake_gpu import Verdict
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import frame, noise, view
@@ -22,10 +22,9 @@ from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import CameraInfo, FrameHeader, FrameRejected, FrameStatus
 from perception_nodes.core.geometry import Lens
-from perception_nodes.core.inference import BackendLost
+from perception_nodes.core.inference import BackendLost, Candidate
 from perception_nodes.core.pipeline import Pipeline, detect_together
 from perception_nodes.drives.bag import open_drive
-from perception_nodes.gpu import frame_transfer, nvrtc
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.preprocess_job import plan_frame
 from perception_nodes.networks.model import load_model
@@ -64,31 +63,31 @@ def street(root):
 
 
 @pytest.fixture
-def gpu(monkeypatch, model, runtime):
+def gpu(gpu, monkeypatch, model, runtime):
     def network(memory):
         heads = runtime.infer(memory.reshape(model.input.height, model.input.width, 3))
         names = [*model.outputs.box, *model.outputs.classes]
         return dict(zip(names, [*heads.boxes, *heads.classes], strict=True))
 
-    gpu = FakeGpu(memory_bytes=64 << 20)
-    install_kernels(gpu)
-    monkeypatch.setattr(frame_transfer, "MOST_FRAMES", 2)
-    fake_gpu.install(monkeypatch, gpu)
     fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu, network=network))
-    monkeypatch.setattr(nvrtc, "cubin", lambda *names: repr(names).encode())
     return gpu
 
 
 @pytest.fixture
-def pipeline(gpu, model, tmp_path):
+def candidate(gpu, model, tmp_path):
     """A model that reads in place on the GPU."""
     settings = BackendSettings(cache_dir=str(tmp_path), max_batch=len(CAMERAS))
     loaded = LoadedModels("tensorrt", [model], settings, SETTINGS, CAMERAS)
-    assert isinstance(loaded.candidates[0].in_place, InPlaceOnGpu)
-    yield Pipeline(loaded.candidates, SystemClock(), skip_late=False)
+    (candidate,) = loaded.candidates
+    assert isinstance(candidate.in_place, InPlaceOnGpu)
+    yield candidate
     loaded.close()
-    gpu.open["memory"] -= 1 + len(CAMERAS)  # what TensorRT itself allocates
     assert not +gpu.open
+
+
+@pytest.fixture
+def pipeline(candidate):
+    return Pipeline([candidate], SystemClock(), skip_late=False)
 
 
 def slot_of(image, placer, camera="front"):
@@ -144,18 +143,14 @@ def test_they_are_nearly_those_found_with_preprocessing_on_the_cpu(
     pipeline, street, model, runtime
 ):
     """OpenCV rounds differently from the kernel, which affects only few objects."""
-    placer = placer_of(model)
-    preprocessor = Preprocessor(model.input.width, model.input.height, undistort=True)
-    slot = np.empty((model.input.height, model.input.width, 3), np.uint8)
-    on_cpu = InPlaceOnCpu(runtime, model, CAMERAS)
-    pairs = alone = 0
+    placer, pairs, alone = placer_of(model), 0, 0
+    reader = InPlaceOnCpu(runtime, model, CAMERAS)
+    candidate = Candidate("cpu", runtime, model.decoder(SETTINGS), 1, in_place=reader)
+    on_cpu = Pipeline([candidate], SystemClock(), skip_late=False)
     for image in street:
         header = slot_of(image, placer)
-        preprocessor.write(image, slot, FrameHeader())
-        ((heads, copies),) = on_cpu.infer([(header, image)])
-        np.testing.assert_array_equal(on_cpu._image, slot)
-        assert copies == 0
-        theirs = pipeline._decode(header, heads)
+        record, theirs = on_cpu.detect(header, image)
+        assert record.copies == image.copies
         _, ours = pipeline.detect(header, image)
         for one, others in ((theirs, ours), (ours, theirs)):
             for box in one.boxes[one.scores > 0.45]:
@@ -164,41 +159,31 @@ def test_they_are_nearly_those_found_with_preprocessing_on_the_cpu(
     assert pairs > 20 and alone <= pairs // 10
 
 
-def test_each_camera_keeps_its_graph(pipeline, gpu, model, runtime):
+def test_each_camera_keeps_its_graph(candidate, pipeline, gpu, model, runtime):
     placers = {"front": placer_of(model, BARREL), "rear": placer_of(model)}
     images = {"front": frame(noise(640, 480), "bgr8"), "rear": frame(noise(320, 240), "nv12")}
+    slots, expected = {}, {}
     for camera, image in images.items():
-        pipeline._models[0].in_place.prepare(slot_of(image, placers[camera], camera), image)
-    before = gpu.calls.copy()
-    slots = {name: slot_of(image, placers[name], name) for name, image in images.items()}
-    expected = {
-        name: specified(
-            image, placers[name].place(image.width, image.height), model, runtime
-        ).detections()
-        for name, image in images.items()
-    }
+        slots[camera] = slot_of(image, placers[camera], camera)
+        candidate.in_place.prepare(slots[camera], image)
+        placement = placers[camera].place(image.width, image.height)
+        expected[camera] = specified(image, placement, model, runtime).detections()
+    graphs = gpu.calls["cuGraphInstantiate"]
     for camera in ("front", "rear", "rear", "front"):
         _, found = pipeline.detect(slots[camera], images[camera])
         same(found, expected[camera])
-    assert gpu.calls["cuGraphInstantiate"] == before["cuGraphInstantiate"]
-    assert gpu.calls["cuGraphLaunch"] == before["cuGraphLaunch"] + 4
     both = detect_together([(pipeline, slots[name], images[name]) for name in CAMERAS])
     for camera, (_, found) in zip(CAMERAS, both, strict=True):
         same(found, expected[camera])
-    assert gpu.calls["cuGraphInstantiate"] == before["cuGraphInstantiate"]
+    assert gpu.calls["cuGraphInstantiate"] == graphs
 
 
-def test_the_context_is_set_whatever_another_library_has_set(pipeline, gpu, street, model):
-    header = slot_of(street[0], placer_of(model))
-    in_place = pipeline._models[0].in_place
-    for enter in (
-        lambda: in_place.prepare(header, street[0]),
-        lambda: pipeline.detect(header, street[0]),
-        in_place.close,
-    ):
+def test_the_context_is_set_whatever_another_library_has_set(candidate, gpu, street, model):
+    frames = [(slot_of(street[0], placer_of(model)), street[0])]
+    reader = candidate.in_place
+    for enter in (lambda: reader.prepare(*frames[0]), lambda: reader.infer(frames), reader.close):
         gpu.current_context = "another library's"
         enter()
-        assert gpu.current_context == 7
 
 
 def test_a_frame_that_cannot_be_read_fails_and_the_next_one_is_ok(pipeline, street, model):
@@ -222,28 +207,24 @@ def test_a_device_that_fails_is_lost(pipeline, gpu, street, model):
 
 def test_what_fails_at_the_start_is_told_and_all_is_closed(gpu, model, tmp_path):
     settings = BackendSettings(cache_dir=str(tmp_path))
-    launch = gpu.replay
+    suppress = gpu.kernels["suppress"]
 
-    def second_fails(stream, graph):
-        if gpu.calls["cuGraphLaunch"] > 12:  # the backend's own graph has been timed
-            gpu.failures |= dict.fromkeys(
-                ("cuGraphLaunch", "cuGraphExecDestroy", "cuMemHostUnregister"),
-                Verdict.CUDA_ERROR_ILLEGAL_ADDRESS,
-            )
-        launch(stream, graph)
+    def last_that_works(*arguments):
+        suppress(*arguments)
+        calls = ("cuGraphLaunch", "cuGraphExecDestroy", "cuMemHostUnregister")
+        gpu.failures |= dict.fromkeys(calls, Verdict.CUDA_ERROR_ILLEGAL_ADDRESS)
 
-    gpu.replay = second_fails
+    gpu.kernels["suppress"] = last_that_works
     with pytest.raises(BackendLost, match="cuGraphLaunch"):
-        for _ in range(20):
-            LoadedModels("tensorrt", [model], settings, SETTINGS, CAMERAS).close()
+        LoadedModels("tensorrt", [model], settings, SETTINGS, CAMERAS)
     assert gpu.open["context"] == 0
 
 
-def test_a_camera_without_room_fails_alone(pipeline, gpu, street, model, monkeypatch):
+def test_a_camera_without_room_fails_alone(candidate, pipeline, gpu, street, model):
     slots = {name: slot_of(street[0], placer_of(model), name) for name in CAMERAS}
     larger = frame(noise(640, 480), "bgr8")
     for name in CAMERAS:
-        pipeline._models[0].in_place.prepare(slots[name], street[0])
+        candidate.in_place.prepare(slots[name], street[0])
     gpu.failures["cuMemAlloc"] = Verdict.CUDA_ERROR_OUT_OF_MEMORY
     rear = slot_of(larger, placer_of(model), "rear")
     frames = [(pipeline, slots["front"], street[0]), (pipeline, rear, larger)]
@@ -256,18 +237,18 @@ def test_a_camera_without_room_fails_alone(pipeline, gpu, street, model, monkeyp
     assert again[1] is not None
 
 
-def test_on_the_cpu_each_camera_keeps_its_maps(model, runtime):
+def test_on_the_cpu_each_camera_keeps_its_lens(model):
     placers = {"front": placer_of(model, BARREL), "rear": placer_of(model)}
     image, shape = frame(noise(640, 480), "bgr8"), (model.input.height, model.input.width, 3)
-    on_cpu, seen = InPlaceOnCpu(runtime, model, CAMERAS), np.empty(shape, np.uint8)
+    expected, seen = np.empty(shape, np.uint8), []
+    backend = SimpleNamespace(infer=lambda image: seen.append(image.copy()))
+    on_cpu = InPlaceOnCpu(backend, model, CAMERAS)
     for camera in ("front", "rear", "front"):
-        on_cpu.prepare(slot_of(image, placers[camera], camera), image)
-        expected = Preprocessor(shape[1], shape[0], undistort=camera == "front")
-        expected.calibrate(BARREL)
-        expected.write(image, seen, FrameHeader())
-        np.testing.assert_array_equal(on_cpu._image, seen)
-    preprocessor, _ = on_cpu._cameras[b"front"]
-    assert len(preprocessor._maps) == 1
+        on_cpu.infer([(slot_of(image, placers[camera], camera), image)])
+        processor = Preprocessor(shape[1], shape[0], undistort=camera == "front")
+        processor.calibrate(BARREL)
+        processor.write(image, expected, FrameHeader())
+        np.testing.assert_array_equal(seen[-1], expected)
 
 
 @given(

@@ -12,14 +12,13 @@ import decode_oracle
 import numpy as np
 import preprocess_oracle
 import pytest
-from fake_gpu import DEVICE_BASE, FakeGpu, Verdict, install
-from fake_gpu_kernels import install_kernels, run_preprocess
+from fake_gpu import DEVICE_BASE, Verdict
 from pictures import frame, noise, view
 
 from perception_nodes.cameras.channel import camera_reader, camera_writer
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import CameraInfo, FrameRejected
-from perception_nodes.gpu import frame_transfer, nvrtc, stages
+from perception_nodes.gpu import frame_transfer, stages
 from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.frame_memory import FrameMemory
@@ -35,16 +34,6 @@ SETTINGS = DecodeSettings(0.35, 0.6)
 MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
 BARREL = CameraInfo(640, 480, "plumb_bob", (-0.3, 0.08, 0.001, -0.0005, 0.0), MATRIX)
 PLACEMENT = Placement.fit((320, 240), (96, 64), None)
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    gpu = FakeGpu(memory_bytes=64 << 20)
-    install_kernels(gpu)
-    install(monkeypatch, gpu)
-    monkeypatch.setattr(frame_transfer, "MOST_FRAMES", 2)
-    monkeypatch.setattr(nvrtc, "cubin", lambda *names: repr(names).encode())
-    return gpu
 
 
 @pytest.fixture
@@ -149,19 +138,12 @@ class TestDetector:
     def test_a_frame_becomes_what_the_specifications_say(self, camera, encoding):
         camera.check(frame(noise(320, 240), encoding, padding=8))
 
-    def test_every_frame_is_its_own(self, camera, gpu):
-        camera.check(frame(noise(320, 240, 0), "nv12"))
-        graphs = gpu.calls["cuGraphInstantiate"]
-        for seed in range(1, 4):
-            camera.check(frame(noise(320, 240, seed), "nv12"))
-        assert gpu.calls["cuGraphInstantiate"] == graphs == 1
-
     def test_another_size_encoding_or_calibration_is_fitted_at_that_frame(self, camera, gpu):
         camera.check(frame(noise(640, 480), "bgr8"))
         camera.check(frame(noise(320, 480), "bgr8"))
         camera.check(frame(noise(320, 480), "rgb8"))
         camera.check(frame(noise(640, 480), "rgb8"), BARREL)
-        assert gpu.open["graph"] == 1
+        assert gpu.open["graph"] == 1, "the others are given back"
 
     def test_once_the_graph_is_there_nothing_allocates(self, camera, gpu, shared):
         image = frame(noise(320, 240), "nv12")
@@ -204,18 +186,11 @@ class TestDetector:
         with pytest.raises(CudaError, match="result is of frame 1, not of 2"):
             camera.detect(image, PLACEMENT)
 
-    def test_it_can_be_prepared_before_its_first_frame(self, camera, gpu):
-        image = frame(noise(320, 240), "nv12")
-        camera.detector.prepare(image, PLACEMENT)
-        before = gpu.calls.copy()
-        camera.check(image)
-        assert sorted(gpu.calls - before) == ["cuGraphLaunch", "cuStreamSynchronize"]
-
     def test_a_network_that_cannot_be_captured_runs_without_a_graph(self, camera, gpu):
         camera.capturable = False
-        for seed in range(3):
+        for seed in range(2):
             camera.check(frame(noise(320, 240, seed), "nv12"))
-        assert gpu.calls["cuStreamBeginCapture"] == gpu.calls["cuGraphLaunch"] == 0
+        assert gpu.open["graph"] == 0
 
     def test_a_capture_that_failed_is_tried_again(self, camera, gpu):
         image = frame(noise(320, 240), "nv12")
@@ -242,22 +217,21 @@ class TestHowFramesCome:
         slower = max(costs, default=None)
         if slower:
             assert transfer.took_us[slower] == pytest.approx(transfer.took_us[way] + 300)
-        before = gpu.calls.copy()
         for number in range(1, 4):
             image = frame(noise(320, 240, number), "nv12")
             assert camera.check(slot(memory, image, 999 * number)) == 0
-        made = {"cuGraphLaunch": 3, "cuStreamSynchronize": 3}
-        assert dict(gpu.calls - before) == made | ({"cuMemcpyAsync": 3} if way == "copy" else {})
 
     @pytest.mark.parametrize("way", ["in place", "fetch"])
     def test_without_a_copy_on_a_gpu_that_shares_the_hosts_memory(self, gpu, shared, way):
         """It may read that memory as fast as any other, or uncached."""
 
+        preprocess = gpu.kernels["preprocess"]
+
         def uncached(gpu, grid, block, packed):
             address = PreprocessJob.from_buffer_copy(packed).frame
             cell = FrameCell.from_buffer_copy(gpu.view(address, ctypes.sizeof(FrameCell)))
             gpu.pass_ms(0.0 if cell.pixels >= DEVICE_BASE else 0.3)
-            run_preprocess(gpu, grid, block, packed)
+            preprocess(gpu, grid, block, packed)
 
         gpu.integrated = 1
         if way == "in place":
@@ -267,11 +241,9 @@ class TestHowFramesCome:
         device = open_device()
         camera = Camera(device, gpu)
         image = frame(noise(320, 240), "nv12")
-        begun = gpu.calls["cuMemcpyAsync"]
         assert camera.check(slot(shared(len(image.data)), image, 0)) == 0
         transfer = camera.detector.preprocessing.transfer
         assert transfer.way == way and set(transfer.took_us) == {"in place", "fetch"}
-        assert gpu.calls["cuMemcpyAsync"] == begun + 1  # the positions
         device.close()
 
     def test_they_are_timed_in_turn_so_that_no_cache_holds_them(self, camera, gpu, monkeypatch):
@@ -308,7 +280,6 @@ class TestWhereFramesLie:
             image = frame(noise(320, 240, number), "bgr8")
             assert camera.check(slot(memory, image, 312 + number * len(image.data))) == 0
         assert gpu.calls["cuMemHostRegister"] == 1
-        assert gpu.calls["read only"] == 0
 
     def test_so_is_what_we_may_only_read(self, camera, shared, gpu, monkeypatch):
         def refuse(*arguments):
@@ -320,7 +291,7 @@ class TestWhereFramesLie:
         assert camera.check(there) == 0
         assert gpu.calls["read only"] == 1
 
-    def test_so_is_a_cameras_frame_also_after_the_camera_was_started_again(self, camera, gpu):
+    def test_so_is_a_cameras_frame_also_after_the_camera_was_started_again(self, camera):
         reader_side = Endpoint("test_gpu_reader")
         reader = camera_reader(reader_side, "test_gpu")
         for seed in range(2):
@@ -337,7 +308,6 @@ class TestWhereFramesLie:
                 assert camera.check(view(320, 240, "bgr8", 960, data)) == 0
                 received.release()
             writer_side.close()
-        assert (gpu.calls["cuMemHostRegister"], gpu.calls["read only"]) == (2, 0)
         camera.detector.close()
         reader_side.close()
         sweep()
@@ -355,10 +325,6 @@ class TestWhereFramesLie:
             np.testing.assert_array_equal(gpu.view(address, 4096), inside)
         assert gpu.calls["cuMemHostRegister"] == 2
         assert gpu.open["mapped"] == 1
-
-    def test_other_memory_is_copied_and_counted(self, camera, gpu):
-        assert camera.check(frame(noise(320, 240), "bgr8")) == 1
-        assert gpu.calls["cuMemHostRegister"] == 0
 
     def test_what_the_driver_refuses_is_copied_and_not_asked_again(self, camera, shared, gpu):
         gpu.failures["cuMemHostRegister"] = Verdict.CUDA_ERROR_INVALID_VALUE
@@ -384,16 +350,6 @@ class TestWhereFramesLie:
             image = frame(noise(320, 240, number), "bgr8")
             assert elsewhere.check(slot(memory, image, number * len(image.data))) == 1
         assert elsewhere.detector.preprocessing.frames.registrations == 0
-        assert gpu.calls["cuMemHostRegister"] == 0
-
-    def test_registrations_are_counted(self, camera, shared, gpu):
-        image = frame(noise(320, 240), "bgr8")
-        for count in (1, 2):
-            memory = shared(len(image.data))
-            for _ in range(3):
-                assert camera.check(slot(memory, image, 0)) == 0
-            registrations = camera.detector.preprocessing.frames.registrations
-            assert registrations == gpu.calls["cuMemHostRegister"] == count
 
     def test_the_memory_of_a_camera_that_has_gone_is_given_back(self, device, gpu):
         frames, size = FrameMemory(device), 1 << 16

@@ -3,7 +3,6 @@
 test_tensorrt_rtx.py builds the shipped models with a real TensorRT.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -72,51 +71,22 @@ def test_infers(runtime, gpu, tmp_path, model, version, integrated):
         for place, tensor in enumerate([*heads.boxes, *heads.classes], 1):
             assert tensor.dtype == np.float32 and (tensor == value + place).all()
     backend.close()
-    assert gpu.open["memory"] - 1 == gpu.open["mapped"] == gpu.open["graph"] == 0  # less TensorRT's
-
-
-def test_a_frame_allocates_nothing_and_waits_once(runtime, gpu, tmp_path, model):
-    runtime()
-    backend = opened(tmp_path, model)
-    image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
-    first = backend.infer(image)
-    before = gpu.calls.copy()
-    second = backend.infer(image)
-    made = dict.fromkeys(("cuCtxSetCurrent", "cuGraphLaunch", "cuStreamSynchronize", "run"), 1)
-    assert dict(gpu.calls - before) == made
-    assert all(a is b for a, b in zip(first.boxes, second.boxes, strict=True))
-    backend.close()
-
-
-def test_copies_to_and_from_the_device_are_one_each(runtime, gpu, tmp_path, model):
-    runtime()
-    backend = opened(tmp_path, model)
-    # Once to warm up and once into the graph.
-    assert gpu.calls["cuMemcpyAsync"] == 4
-    gpu.integrated = 1
-    opened(tmp_path, model).close()
-    assert gpu.calls["cuMemcpyAsync"] == 4
-    backend.close()
+    assert not +gpu.open
 
 
 @pytest.mark.parametrize(
     "size, kind",
     [
-        pytest.param((8, 8, 3), np.uint8, id="smaller"),
         pytest.param((1, 1, 3), np.uint8, id="a size that NumPy would repeat"),
         pytest.param((256, 416, 3), bool, id="a type that NumPy would convert"),
     ],
 )
-def test_an_image_that_is_not_the_networks_input_is_refused(
-    runtime, gpu, tmp_path, model, size, kind
-):
+def test_an_image_that_is_not_the_networks_input_is_refused(runtime, tmp_path, model, size, kind):
     runtime()
     backend = opened(tmp_path, model)
-    before = gpu.calls.copy()
     text = rf"tensorrt: the image is {np.dtype(kind)} .*, not uint8 \(256, 416, 3\)"
     with pytest.raises(BackendError, match=text):
         backend.infer(np.zeros(size, kind))
-    assert gpu.calls == before
     backend.close()
 
 
@@ -124,16 +94,10 @@ def test_its_context_is_set_whatever_another_library_has_set(runtime, gpu, tmp_p
     runtime()
     backend = opened(tmp_path, model)
     image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
-    for _ in range(2):
+    for enter in (lambda: backend.infer(image), backend.another_network, backend.close):
         gpu.current_context = "another library's"
-        backend.infer(image)
-        assert gpu.current_context == 7
-    gpu.current_context = "another library's"
-    backend.another_network()
-    assert gpu.current_context == 7
-    gpu.current_context = "another library's"
-    backend.close()
-    assert gpu.current_context == 7
+        enter()
+    assert not +gpu.open
 
 
 def test_engine_is_kept(runtime, gpu, tmp_path, model):
@@ -164,16 +128,13 @@ def test_measurements_that_do_not_fit_are_left(runtime, tmp_path, model, content
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_network_is_one_graph(runtime, gpu, tmp_path, model, version):
+def test_the_network_is_one_graph(runtime, tmp_path, model, version):
     """TensorRT-RTX allows this if the engine's memory is ours: it is built and run so."""
     runtime(version)
     backend = opened(tmp_path, model)
     assert "without a CUDA graph" not in backend.info.runtime
-    assert gpu.open["graph"] == 1
-    network, stream = backend.another_network(), backend._device.stream()
-    assert network.capturable(stream)
-    network.enqueue(stream)
-    stream.wait()
+    network = backend.another_network()
+    assert network.capturable(network.device.stream())
     backend.close()
 
 
@@ -181,10 +142,11 @@ def test_what_cannot_be_captured_runs_without_a_graph_and_says_so(runtime, gpu, 
     runtime("rtx")
     gpu.failures["capturable"] = True
     backend = opened(tmp_path, model)
-    assert backend.info.runtime.endswith("without a CUDA graph") and gpu.open["graph"] == 0
+    assert backend.info.runtime.endswith("without a CUDA graph")
     heads = backend.infer(np.full((model.input.height, model.input.width, 3), 9, np.uint8))
     assert (heads.boxes[0] == 10).all()
-    assert not backend.another_network().capturable(backend._device.stream())
+    network = backend.another_network()
+    assert not network.capturable(network.device.stream())
     backend.close()
 
 
@@ -210,50 +172,28 @@ def test_rtx_keeps_what_it_compiled(runtime, gpu, tmp_path, model):
     assert gpu.calls["kernels kept"] == 1
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param(lambda file: file.write_bytes(b""), id="empty"),
-        pytest.param(lambda file: file.write_bytes(file.read_bytes()[:-1]), id="truncated"),
-        pytest.param(lambda file: file.write_bytes(file.read_bytes() + b"x"), id="longer"),
-        pytest.param(lambda file: file.unlink(), id="gone"),
-        pytest.param(lambda file: (file.unlink(), file.mkdir()), id="a folder"),
-    ],
-)
-def test_damaged_engine_is_built_again(runtime, gpu, tmp_path, model, damage):
+def test_damaged_engine_is_built_again(runtime, gpu, tmp_path, model):
     runtime()
     opened(tmp_path, model).close()
     (file,) = tmp_path.glob("*.engine")
-    damage(file)
-    if file.is_dir():
-        with pytest.raises(BackendError, match="cannot be written"):
-            opened(tmp_path, model)
-        return
+    file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(NotBuilt):
         opened(tmp_path, model, may_build=False)
-    opened(tmp_path, model).close()
-    assert gpu.calls["build"] == 2
-    opened(tmp_path, model).close()
-    assert gpu.calls["build"] == 2
+    for _ in range(2):
+        opened(tmp_path, model).close()
+        assert gpu.calls["build"] == 2
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(BackendError, match="cannot be written"):
+        opened(tmp_path, model)
 
 
-def test_engine_that_the_runtime_refuses_is_built_again(runtime, gpu, tmp_path, model, monkeypatch):
+def test_engine_that_the_runtime_refuses_is_built_again(runtime, gpu, tmp_path, model):
     runtime()
     opened(tmp_path, model).close()
-    refusals = iter([True, True, False])
-    gpu.failures = OneByOne("deserialize", refusals)
+    gpu.failures["deserialize"] = 2
     opened(tmp_path, model).close()
     assert gpu.calls["build"] == 2
-
-
-class OneByOne(dict):
-    """Failures that are temporary."""
-
-    def __init__(self, name, fails):
-        self.name, self.fails = name, fails
-
-    def __contains__(self, name):
-        return name == self.name and next(self.fails)
 
 
 @pytest.mark.parametrize(
@@ -312,30 +252,21 @@ def test_errors_name_what_is_wrong(runtime, gpu, tmp_path, model):
     gpu.failures = {"execute": True}
     with pytest.raises(BackendError, match="TensorRT 10.13.3.9 failed"):
         opened(tmp_path, model)
-    gpu.failures = {"deserialize": True}
+    gpu.failures = {"deserialize": 9}
     with pytest.raises(BackendError, match="refuses the engine: Serialization assertion failed"):
         opened(tmp_path, model)
     assert gpu.open["context"] == 0
 
 
-def test_out_of_memory(runtime, gpu, tmp_path, model):
-    gpu.memory_bytes = 1000
-    runtime()
-    with pytest.raises(BackendError, match="out of memory; the GPU's memory is full"):
-        opened(tmp_path, model)
-    assert gpu.open["context"] == 0
-
-
 @pytest.mark.parametrize("fails", ["context", "weights"])
-@pytest.mark.parametrize("may_build", [False, True])
 def test_an_engine_without_memory_to_run_in_is_not_built_again(
-    runtime, gpu, tmp_path, model, may_build, fails
+    runtime, gpu, tmp_path, model, fails
 ):
     runtime()
     opened(tmp_path, model).close()
     gpu.failures[fails] = True
     with pytest.raises(BackendError, match="cannot run the engine: .* memory is full") as told:
-        opened(tmp_path, model, may_build=may_build)
+        opened(tmp_path, model)
     assert not isinstance(told.value, NotBuilt)
     assert gpu.calls["build"] == 1 and gpu.open["context"] == 0
 
@@ -369,7 +300,7 @@ def test_failed_frame_is_told(runtime, gpu, tmp_path, model):
     runtime()
     backend = opened(tmp_path, model)
     gpu.failures["cuStreamSynchronize"] = Verdict.CUDA_ERROR_ILLEGAL_ADDRESS
-    with pytest.raises(BackendLost, match="illegal memory access"):
+    with pytest.raises(BackendLost, match="illegal address"):
         backend.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
     backend.close()
     with pytest.raises(BackendError, match="no model is loaded"):
@@ -379,8 +310,7 @@ def test_failed_frame_is_told(runtime, gpu, tmp_path, model):
 def test_driver_older_than_the_wheel(runtime, gpu, tmp_path, model, monkeypatch):
     gpu.driver = 12080
     runtime("rtx")
-    versions = {"cuda-bindings": "13.5.0", "tensorrt_rtx-cu13": "1.7.1.116"}
-    fake_gpu.set_versions(monkeypatch, versions)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.7.1.116")
     with pytest.raises(BackendError, match="TensorRT-RTX 1.7.1.116 is made for 13.0; install"):
         opened(tmp_path, model)
 
@@ -448,12 +378,6 @@ def test_file_of_another_key_is_not_taken(tmp_path):
     assert cache.read(other) is None
 
 
-def test_file_says_what_it_is(tmp_path):
-    EngineCache(str(tmp_path)).write(KEY, CachedEngine(b"plan", 74, 74))
-    _, said, plan = (tmp_path / f"{KEY.name}.engine").read_bytes().split(b"\n", 2)
-    assert json.loads(said)["key"]["gpu"] == "GPU" and plan == b"plan"
-
-
 def start(folder):
     return subprocess.Popen(
         [sys.executable, fake_tensorrt.__file__, str(folder)],
@@ -464,29 +388,30 @@ def start(folder):
     )
 
 
+def go(process):
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
 def test_two_processes_that_start_at_once_build_once(tmp_path):
     processes = [start(tmp_path) for _ in range(2)]
     for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
+        go(process)
     for process in processes:
         process.communicate()
         assert process.returncode == 0
-    log = (tmp_path / "log").read_text().split()
-    assert sorted(log) == ["build", "loaded", "loaded"]
+    assert sorted((tmp_path / "log").read_text().split()) == ["build", "loaded", "loaded"]
     assert len(list(tmp_path.glob("*.engine"))) == 1
 
 
 def test_process_killed_while_it_builds_leaves_nothing_in_the_way(tmp_path):
     (tmp_path / "stop here").touch()
     first = start(tmp_path)
-    first.stdin.write("go\n")
-    first.stdin.flush()
+    go(first)
     assert first.stdout.readline() == "building\n"
     (tmp_path / "stop here").unlink()
     second = start(tmp_path)
-    second.stdin.write("go\n")
-    second.stdin.flush()
+    go(second)
     first.kill()
     first.communicate()
     second.communicate()

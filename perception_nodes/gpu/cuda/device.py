@@ -1,5 +1,6 @@
 """A GPU, and the owner of all that is opened on it."""
 
+import ctypes
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -8,21 +9,16 @@ from numpy.typing import NDArray
 
 from perception_nodes.gpu.cuda.driver import (
     CONTEXT_BLOCKING_SYNC,
+    MAPPED,
     NAME_BYTES,
+    READ_ONLY,
     Attribute,
     Driver,
     load_driver,
 )
 from perception_nodes.gpu.cuda.errors import CudaError, driver_too_old
 from perception_nodes.gpu.cuda.kernel import Module
-from perception_nodes.gpu.cuda.memory import (
-    DeviceMemory,
-    HostMemory,
-    Resource,
-    ResourceT,
-    pinned,
-    registered,
-)
+from perception_nodes.gpu.cuda.memory import DeviceMemory, HostMemory, Resource, ResourceT
 from perception_nodes.gpu.cuda.stream import Event, Stream
 
 
@@ -126,7 +122,10 @@ class Device:
         Raises:
             CudaError: there is not enough.
         """
-        return self.own(pinned(self._driver, nbytes))
+        start = self._driver.cuMemHostAlloc(nbytes, MAPPED)
+        array = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(start))
+        array[:] = 0
+        return self.own(HostMemory(self._driver, self._driver.cuMemFreeHost, array))
 
     def register(self, array: NDArray[np.uint8], read_only: bool = False) -> HostMemory:
         """Let the device use existing host memory, such as a slot, in place.
@@ -144,7 +143,10 @@ class Device:
         """
         if not array.flags.c_contiguous:
             raise CudaError("memory to be registered must be contiguous")
-        return self.own(registered(self._driver, array.reshape(-1), read_only))
+        flags = MAPPED | (READ_ONLY if read_only else 0)
+        self._driver.cuMemHostRegister(array.ctypes.data, array.nbytes, flags)
+        unregister = self._driver.cuMemHostUnregister
+        return self.own(HostMemory(self._driver, unregister, array.reshape(-1)))
 
     def module(self, image: bytes) -> Module:
         """Load compiled kernels: a cubin, a fatbin, or PTX text.

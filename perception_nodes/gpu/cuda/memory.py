@@ -1,6 +1,5 @@
 """Resources of a device that must be closed, and memory as one kind of them."""
 
-import ctypes
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import TypeVar
@@ -8,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.gpu.cuda.driver import MAPPED, READ_ONLY, Driver
+from perception_nodes.gpu.cuda.driver import Driver
 
 ALIGNMENT = 256
 
@@ -65,21 +64,6 @@ class HostMemory(Resource):
         self.nbytes = array.nbytes
         super().__init__(close, array.ctypes.data)
         self.address: int = driver.cuMemHostGetDevicePointer(self.handle, 0)
-
-
-def pinned(driver: Driver, nbytes: int) -> HostMemory:
-    """Allocate page-locked memory, zeroed; see `Device.pinned`."""
-    start = driver.cuMemHostAlloc(nbytes, MAPPED)
-    array = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(start))
-    array[:] = 0
-    return HostMemory(driver, driver.cuMemFreeHost, array)
-
-
-def registered(driver: Driver, array: NDArray[np.uint8], read_only: bool) -> HostMemory:
-    """Page-lock existing memory, a flat array; see `Device.register`."""
-    flags = MAPPED | (READ_ONLY if read_only else 0)
-    driver.cuMemHostRegister(array.ctypes.data, array.nbytes, flags)
-    return HostMemory(driver, driver.cuMemHostUnregister, array)
 
 
 def packed(sizes: Sequence[int]) -> tuple[list[int], int]:

@@ -4,7 +4,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from perception_nodes.core.inference import BackendError
-from perception_nodes.gpu.cuda.driver import EVENT_BLOCKING_SYNC, NON_BLOCKING, CaptureMode, Driver
+from perception_nodes.gpu.cuda.driver import (
+    CAPTURE_THREAD_LOCAL,
+    EVENT_BLOCKING_SYNC,
+    NON_BLOCKING,
+    Driver,
+)
 from perception_nodes.gpu.cuda.errors import STREAM_CAPTURE, CudaError
 from perception_nodes.gpu.cuda.memory import DeviceMemory, Resource
 
@@ -79,7 +84,7 @@ class Stream(Resource):
         Raises:
             CudaError: something that it does cannot be captured.
         """
-        self._driver.cuStreamBeginCapture(self.handle, CaptureMode.THREAD_LOCAL)
+        self._driver.cuStreamBeginCapture(self.handle, CAPTURE_THREAD_LOCAL)
         try:
             work(self)
         except BaseException:
