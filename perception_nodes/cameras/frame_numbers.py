@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 WAITING = 16
-"""More frames than this never wait in a queue for whoever takes over."""
+"""At most so many frames wait in a queue when another process takes over."""
 
 
 class FrameNumbers:
-    """Keeps the last number of each source, also that of a predecessor."""
+    """Keeps the last number of each source, including those that a predecessor took."""
 
     def __init__(self) -> None:
         self._next: dict[int, int] = {}
@@ -17,7 +17,7 @@ class FrameNumbers:
     def take_over(self, taken: Mapping[int, int]) -> None:
         """Go on behind the last number that a predecessor took from each source.
 
-        Also behind those of a camera before the present one: its last frames may still be waiting.
+        A camera that has ended is one of them: its last frames may still be waiting.
         """
         self._taken, self._refused = dict(taken), 0
         self._next |= {source: number + 1 for source, number in taken.items()}
@@ -40,8 +40,8 @@ class FrameNumbers:
             return None
         # After its first new frame a source's numbers may start again.
         self._taken.pop(source, None)
-        # A source may have been running before us: its first frame that we see is our first, but
-        # for what it says that it has lost.
+        # A source may have been running before us: then only the frames that it reports as lost are
+        # missing before the first one that we see.
         expected = self._next.get(source, max(0, number - lost))
         self._next[source] = number + 1
         return range(expected, number)

@@ -20,8 +20,6 @@ from perception_nodes.transport.shm import Sample, Writer
 from perception_nodes.video.packet_decoder import VideoDecoder
 
 LOST_ON_THE_WAY = "lost or pushed out by newer frames on the way here"
-LOST_BY_CAMERA = "lost by the camera or its driver"
-NEWER_IS_WAITING = "a newer frame was waiting before preprocessing"
 
 
 class Intake:
@@ -43,8 +41,8 @@ class Intake:
             slots: channel to the detector.
             shape: of a slot's pixels; None where slots name frames that a GPU reads in place.
             video: decodes frames that are packets of video.
-            records: report to the watchdog.
-            lease: notes how far this process got, for its successor.
+            records: take the reports for the watchdog.
+            lease: notes for a successor how far this process got.
         """
         self._ingest, self._slots, self._shape, self._video = ingest, slots, shape, video
         self._records, self._lease = records, lease
@@ -53,7 +51,7 @@ class Intake:
     def take_over(self, died: bool) -> None:
         """Go on behind the last frame of a predecessor, which may have died before reporting it."""
         note = self._lease.note
-        self._sender = 0  # what the predecessor has taken, our decoder does not know
+        self._sender = 0  # our decoder does not know what the predecessor has taken
         self._numbers.take_over(self._lease.taken())
         if died and note.source:
             if note.entered_number == note.number:
@@ -64,7 +62,7 @@ class Intake:
     def take_sample(self, sample: Sample[CameraHeader], received_ns: int, superseded: bool) -> None:
         """Take a frame from the camera's channel in shared memory; see `take`."""
         header = sample.header
-        # A camera that was restarted is another source: its numbers say nothing of the first's.
+        # A camera that was restarted is another source, with numbers of its own.
         name = sample.source, header.number
         if self.is_new(*name, received_ns, header.lost):
             try:
@@ -76,9 +74,9 @@ class Intake:
                 self.take(image, received_ns, waited_ns, superseded, name=name)
 
     def is_new(self, source: int, number: int, received_ns: int, lost: int = 0) -> bool:
-        """Whether the predecessor has not taken a frame; reports the lost ones before it.
+        """Whether the predecessor has not taken a frame; reports the missing ones before it.
 
-        A frame that was sent, but lost or pushed out before we could read it, is superseded; one
+        A frame is superseded if it was sent, but lost or pushed out before we could read it. One
         that the camera itself lost has failed.
 
         Args:
@@ -101,9 +99,10 @@ class Intake:
         for one in missing:
             self._lease.take(source, one)
             if one >= number - lost:
-                self.reject(LOST_BY_CAMERA, received_ns)
+                self.reject("lost by the camera or its driver", received_ns)
             else:
-                self._end(self._enter(0, "", received_ns), FrameStatus.SUPERSEDED, LOST_ON_THE_WAY)
+                record = self._enter(0, "", received_ns)
+                self._end(record, FrameStatus.SUPERSEDED, LOST_ON_THE_WAY)
         self._lease.take(source, number)
         return True
 
@@ -122,25 +121,24 @@ class Intake:
             image: the frame.
             received_ns: CLOCK_MONOTONIC of its receipt.
             waited_ns: how long it had waited for that.
-            superseded: a newer frame is waiting, so that this one is only reported.
+            superseded: whether a newer frame is waiting, so that this one is only reported.
             copies: how often its pixels were copied on the way here.
             name: its source and number in the camera's channel.
         """
         record = self._enter(image.stamp_ns, image.frame_id, received_ns, waited_ns)
+        status, reason = FrameStatus.SUPERSEDED, "a newer frame was waiting before preprocessing"
         try:
             if self._video is not None:
-                # Also where a newer frame is waiting, which is drawn on top of this one.
+                # A newer frame that is waiting is drawn on top of this one.
                 image = self._video.decode(image)
             if not superseded:
-                self._send(record, image, copies, name)
+                return self._send(record, image, copies, name)
         except (FrameRejected, TransportError) as error:
-            self._end(record, FrameStatus.FAILED, str(error))
-        else:
-            if superseded:
-                self._end(record, FrameStatus.SUPERSEDED, NEWER_IS_WAITING)
+            status, reason = FrameStatus.FAILED, str(error)
+        self._end(record, status, reason)
 
     def reject(self, reason: str, received_ns: int, stamp_ns: int = 0, frame_id: str = "") -> None:
-        """Account for a frame that cannot be read."""
+        """Report a frame that cannot be read as FAILED."""
         self._end(self._enter(stamp_ns, frame_id, received_ns), FrameStatus.FAILED, reason)
 
     def _send(

@@ -9,15 +9,6 @@ from perception_nodes.cameras.v4l2_devices import V4l2Settings
 FORMS = "v4l2:/dev/video0, gst:PIPELINE, lib:LIBRARY.so, rtsp://HOST/PATH, or a video file"
 OWN_CHOICE = V4l2Settings()
 """A device chooses its mode itself."""
-OPTIONS = {
-    "width": "size",
-    "height": "size",
-    "rate_hz": "rate",
-    "pixel_format": "format",
-    "exposure_us": "exposure",
-    "gain": "gain",
-}
-"""What users call the settings of V4L2."""
 
 
 def source_for(text: str, wanted: V4l2Settings = OWN_CHOICE, *, loop: bool = False) -> CameraSource:
@@ -37,9 +28,10 @@ def source_for(text: str, wanted: V4l2Settings = OWN_CHOICE, *, loop: bool = Fal
         from perception_nodes.cameras.v4l2_source import V4l2Source
 
         return V4l2Source(replace(wanted, device=rest if kind == "v4l2" else text))
-    for name, option in OPTIONS.items():
-        if getattr(wanted, name) != getattr(OWN_CHOICE, name):
-            raise CameraError(f"{text}: {option} can only be set for v4l2: sources")
+    if wanted != OWN_CHOICE:
+        raise CameraError(
+            f"{text}: size, rate, format, exposure and gain can only be set for v4l2: sources"
+        )
     if kind == "gst":
         from perception_nodes.cameras.gstreamer_source import GStreamerSource
 

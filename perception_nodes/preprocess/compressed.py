@@ -1,12 +1,11 @@
 """Frames that are JPEG or PNG files, as `sensor_msgs/CompressedImage` holds them.
 
-image_transport compresses the mosaic of a Bayer camera as a grey picture, and the colours are only
-in the message's `format`.
+image_transport compresses the mosaic of a Bayer camera as a grey picture; only the message's
+`format` states the colours.
 """
 
 import struct
 import zlib
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -19,28 +18,17 @@ MAX_PIXELS = 1 << 26
 """Limit for a compressed frame: a forged header must not cost gigabytes and seconds."""
 PNG_GREY = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 PNG_COLOUR = PNG_GREY | cv2.IMREAD_COLOR
-"""Samples as they are stored, also with 16 bits, and the picture as the camera has taken it."""
+"""Flags of OpenCV: samples keep their 8 or 16 bits, and the picture is not turned."""
 
 
-@dataclass(frozen=True)
-class FileHeader:
-    """What a file says of its picture.
-
-    Attributes:
-        width, height: pixels.
-        is_grey: whether it has a single channel.
-    """
-
-    width: int
-    height: int
-    is_grey: bool
-
-
-def read_header(image: ImageView) -> FileHeader:
+def read_header(image: ImageView) -> tuple[int, int, bool]:
     """Read the header of a compressed frame.
 
+    Returns:
+        Width and height in pixels, and whether the picture has a single channel.
+
     Raises:
-        FrameRejected: it is not that of a JPEG or PNG file, or no camera has this size.
+        FrameRejected: it is no header of a JPEG or PNG file, or no camera has this size.
     """
     try:
         if image.file_type == "jpeg":
@@ -51,26 +39,26 @@ def read_header(image: ImageView) -> FileHeader:
             # allocates the picture before it verifies the checksum.
             width, height, colours, crc = struct.unpack_from(">IIxB3xI", image.data, 16)
             is_grey = colours == 0
-        check_size(width, height)
-        if image.file_type == "png" and zlib.crc32(image.data[12:29]) != crc:
-            raise ValueError("its header is damaged")
     except (ValueError, struct.error) as error:
         raise FrameRejected(f"{image.encoding}: {error}") from error
-    return FileHeader(width, height, is_grey)
+    _check_size(image, width, height)
+    if image.file_type == "png" and zlib.crc32(image.data[12:29]) != crc:
+        raise FrameRejected(f"{image.encoding}: its header is damaged")
+    return width, height, is_grey
 
 
-def decompressed(image: ImageView, header: FileHeader, least_px: tuple[int, int]) -> ImageView:
+def decompressed(image: ImageView, is_grey: bool, least_px: tuple[int, int]) -> ImageView:
     """Decode a compressed frame, a JPEG at the smallest of its scales that is large enough.
 
     Args:
         image: the frame.
-        header: that of its file.
+        is_grey: whether its file has a single channel.
         least_px: width and height. A mosaic is decoded in full, or its colours would mix.
 
     Raises:
         FrameRejected: the file is cut off or damaged.
     """
-    is_mosaic = bool(image.mosaic) and header.is_grey
+    is_mosaic = bool(image.mosaic) and is_grey
     try:
         if image.file_type == "png":
             flags = PNG_GREY if is_mosaic else PNG_COLOUR
@@ -97,16 +85,13 @@ def source_size(image: ImageView) -> tuple[int, int]:
         FrameRejected: see `read_header`.
     """
     if image.file_type:
-        header = read_header(image)
-        return header.width, header.height
-    try:
-        check_size(image.width, image.height)
-    except ValueError as error:
-        raise FrameRejected(f"{image.encoding}: {error}") from error
+        return read_header(image)[:2]
+    _check_size(image, image.width, image.height)
     return image.width, image.height
 
 
-def check_size(width: int, height: int) -> None:
-    """Refuse the size of a frame before memory is taken for it, with a `ValueError`."""
+def _check_size(image: ImageView, width: int, height: int) -> None:
+    """Reject a frame of an absurd size before memory is taken for it."""
     if not 0 < width * height <= MAX_PIXELS:
-        raise ValueError(f"size {width}x{height} is not plausible for a camera")
+        size = f"{width}x{height}"
+        raise FrameRejected(f"{image.encoding}: size {size} is not plausible for a camera")

@@ -19,19 +19,20 @@ from perception_nodes.preprocess.encodings import (
     significant_bits,
     to_8_bits,
 )
+from perception_nodes.preprocess.formats import check_frame
 from perception_nodes.preprocess.placement import Placement, Placer
 
 BRIGHTER_FRAMES = 5
-"""So many that need more bits are the scene; fewer may be disturbed."""
+"""So many frames that need more bits show a brighter scene; fewer may be disturbed."""
 RECENT_FRAMES = 30
-"""Among which they are counted: lamps and exposures alternate."""
+"""They are counted among so many frames, since lamps and exposures alternate."""
 
 
 class Preprocessor:
     """Undistorts and letterboxes frames to a network input of width x height pixels.
 
-    Maps are computed when a calibration comes, and at a frame whose size or encoding is not the one
-    before; after that a frame costs one scaling pass.
+    Maps are computed when a calibration comes, and at a frame of another size or encoding than the
+    one before. After that a frame costs one scaling pass.
 
     Attributes:
         placer: places the camera's frames in the input.
@@ -68,10 +69,10 @@ class Preprocessor:
         self._maps: dict[tuple[int, int], tuple[NDArray[np.int16], NDArray[np.uint16]]] = {}
 
     def calibrate(self, info: CameraInfo) -> None:
-        """Use a calibration from the next frame on, which does not wait for the maps if it can be.
+        """Use a calibration from the next frame on.
 
-        A packed frame of the calibration's size needs no others; for any other one they are
-        computed as it comes.
+        The maps for frames of the calibration's size are computed now, so that no frame has to wait
+        for them. Those for other sizes and for subsampled planes are computed as a frame comes.
 
         Raises:
             UnknownLens: as `Placer.calibrate`.
@@ -96,17 +97,16 @@ class Preprocessor:
         Raises:
             FrameRejected: the frame cannot be read.
         """
-        source_width, source_height = image.width, image.height
+        width, height = image.width, image.height
         if image.file_type:
-            file = read_header(image)
-            source_width, source_height = file.width, file.height
-            box = self.placer.letterbox(source_width, source_height)
-            image = decompressed(image, file, (box.inner_width, box.inner_height))
-        planes = planes_of(image)
-        placement = self.placer.place(source_width, source_height)
+            width, height, is_grey = read_header(image)
+            box = self.placer.letterbox(width, height)
+            image = decompressed(image, is_grey, (box.inner_width, box.inner_height))
+        check_frame(image)  # a bad frame must not change the placement
+        placement = self.placer.place(width, height)
         has_maps = placement is self._placement or placement.lens is None
         with nullcontext() if has_maps else self.placer.preparing():
-            placement.describe(header, self._fill(planes, image, placement, out))
+            placement.describe(header, self.scale(image, placement, out))
 
     def scale(self, image: ImageView, placement: Placement, out: NDArray[np.uint8]) -> int:
         """Write an uncompressed frame with a given placement.
@@ -122,11 +122,7 @@ class Preprocessor:
         Raises:
             FrameRejected: the frame cannot be read.
         """
-        return self._fill(planes_of(image), image, placement, out)
-
-    def _fill(
-        self, planes: list[Plane], image: ImageView, placement: Placement, out: NDArray[np.uint8]
-    ) -> int:
+        planes = planes_of(image)
         if placement is not self._placement:
             self._adopt(placement)
         if not self._given_bits:
@@ -168,16 +164,13 @@ class Preprocessor:
         if image.encoding in ("bgr8", "8uc3"):
             self._scale(planes[0], image, inner)
         else:
-            planes_to_bgr(image.encoding, [self._scale(p, image, None) for p in planes], inner)
+            scaled = [self._scale(plane, image) for plane in planes]
+            planes_to_bgr(image.encoding, [to_8_bits(p, self.sample_bits) for p in scaled], inner)
 
     def _scale(
-        self, plane: Plane, image: ImageView, out: NDArray[np.uint8] | None
-    ) -> NDArray[np.uint8]:
-        """A plane in the size of the picture, with 8 bits a sample; in `out` if it has 8 bits."""
-        scaled = self._scaled(plane, image, out)
-        return to_8_bits(scaled, self.sample_bits) if scaled.dtype == np.uint16 else scaled
-
-    def _scaled(self, plane: Plane, image: ImageView, out: NDArray[np.uint8] | None) -> Samples:
+        self, plane: Plane, image: ImageView, out: NDArray[np.uint8] | None = None
+    ) -> Samples:
+        """A plane in the size of the picture, written into `out` if that is given."""
         size = (self._placement.letterbox.inner_width, self._placement.letterbox.inner_height)
         if self._grid is None:
             scaled = cv2.resize(plane.pixels, size, dst=out, interpolation=cv2.INTER_LINEAR)
@@ -201,8 +194,7 @@ class Preprocessor:
         self, plane_width: int, plane_height: int
     ) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
         """Fixed-point maps for a plane of this size that covers the whole source."""
-        if self._grid is None:
-            raise RuntimeError("maps are made for rectified frames only")
+        assert self._grid is not None
         source = np.array([self._placement.source_width, self._placement.source_height], np.float64)
         plane = np.array([plane_width, plane_height], np.float64)
         grid = ((self._grid + 0.5) * (plane / source) - 0.5).astype(np.float32)

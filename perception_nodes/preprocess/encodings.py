@@ -24,13 +24,13 @@ Pixels = NDArray[np.uint8]
 Samples = NDArray[Any]
 """uint8 or uint16."""
 OUTLIERS = 1e-3
-"""Share of a frame's samples that may be brighter than its significant bits can say."""
+"""Share of a frame's samples that may be brighter than its significant bits can express."""
 
 DEMOSAIC = {
-    "bayer_rggb": cv2.COLOR_BayerBG2BGR,
-    "bayer_bggr": cv2.COLOR_BayerRG2BGR,
-    "bayer_gbrg": cv2.COLOR_BayerGR2BGR,
-    "bayer_grbg": cv2.COLOR_BayerGB2BGR,
+    "bayer_rggb8": cv2.COLOR_BayerBG2BGR,
+    "bayer_bggr8": cv2.COLOR_BayerRG2BGR,
+    "bayer_gbrg8": cv2.COLOR_BayerGR2BGR,
+    "bayer_grbg8": cv2.COLOR_BayerGB2BGR,
 }
 """OpenCV names a Bayer pattern by the second and third pixel of its second row."""
 
@@ -99,13 +99,8 @@ def planes_of(image: ImageView) -> list[Plane]:
     Raises:
         FrameRejected: see `check_frame`.
     """
-    encoding, rows = check_frame(image)
-    layout, _ = DEEP.get(encoding, (encoding, 8))
-    channels, height, step = BYTES_PER_PIXEL[layout], image.height, image.step
-    row_bytes = image.width * channels * (1 if layout == encoding else 2)
-    lines = np.frombuffer(image.data, np.uint8, rows * step).reshape(rows, step)[:, :row_bytes]
-    if layout != encoding:
-        lines = lines.view("<u2")
+    layout, lines = _lines(image)
+    channels, height = BYTES_PER_PIXEL[layout], image.height
     if layout in ROWS_OF_CHROMA:
         chroma = lines[height:].reshape(height // 2, image.width // 2, 2)
         return [Plane(lines[:height]), Plane(chroma, 2, 2)]
@@ -119,9 +114,9 @@ def planes_of(image: ImageView) -> list[Plane]:
 def significant_bits(encoding: str, planes: list[Plane]) -> int:
     """How many bits of a frame's samples are significant, as far as its pixels show.
 
-    No ROS message tells it where 10, 12 or 14 bits come in 16. A sixteenth of the pixels is looked
-    at, and what little of that is brighter than all the rest is shown as white: an outlier, such as
-    a disturbed pixel, must not darken the picture.
+    No ROS message states it where 10, 12 or 14 bits come in 16. A sixteenth of the pixels is
+    examined. A few pixels may be brighter than these bits can express, and become white: an
+    outlier, such as a disturbed pixel, must not darken the picture.
 
     Args:
         encoding: of the frame.
@@ -134,7 +129,7 @@ def significant_bits(encoding: str, planes: list[Plane]) -> int:
     encoding = ALIASES.get(encoding, encoding)
     if encoding not in DEEP:
         return 8
-    samples = [_colours(plane.pixels)[::4, ::4] for plane in planes]
+    samples = [np.atleast_3d(plane.pixels)[::4, ::4, :3] for plane in planes]  # without alpha
     outliers = OUTLIERS * sum(one.size for one in samples)
     most = DEEP[encoding][1]
     for bits in range(10, most, 2):
@@ -143,13 +138,10 @@ def significant_bits(encoding: str, planes: list[Plane]) -> int:
     return most
 
 
-def _colours(pixels: Samples) -> Samples:
-    """The pixels without an alpha channel."""
-    return pixels[:, :, :3] if pixels.ndim == 3 else pixels
-
-
 def to_8_bits(pixels: Samples, bits: int) -> Pixels:
-    """Samples of which `bits` bits are significant, scaled to 8 bits and rounded."""
+    """Samples of which `bits` bits are significant, scaled to 8 bits; those of uint8 stay."""
+    if pixels.dtype == np.uint8:
+        return pixels
     return np.asarray(cv2.convertScaleAbs(pixels, alpha=255 / ((1 << bits) - 1)), np.uint8)
 
 
@@ -176,13 +168,8 @@ def planes_to_bgr(encoding: str, planes: list[Pixels], out: Pixels) -> None:
 
 def demosaic(image: ImageView) -> ImageView:
     """Convert a Bayer frame to BGR at full size: a pass over all pixels, counted as a copy."""
-    lines = np.frombuffer(image.data, np.uint8, image.height * image.step)
-    mosaic: Samples = lines.reshape(image.height, image.step)
-    family = image.encoding[: len("bayer_rggb")]
-    if image.encoding in DEEP:
-        mosaic = mosaic[:, : 2 * image.width].view("<u2")
-    bgr = cv2.cvtColor(mosaic[:, : image.width], DEMOSAIC[family])
-    return converted(image, np.asarray(bgr))
+    layout, mosaic = _lines(image)
+    return converted(image, np.asarray(cv2.cvtColor(mosaic, DEMOSAIC[layout])))
 
 
 def converted(image: ImageView, pixels: Samples, family: str = "bgr") -> ImageView:
@@ -197,6 +184,21 @@ def converted(image: ImageView, pixels: Samples, family: str = "bgr") -> ImageVi
     encoding, data = f"{family}{8 * pixels.itemsize}", memoryview(pixels.reshape(-1)).cast("B")
     facts = image.stamp_ns, image.frame_id, width, height, encoding, pixels.strides[0], data
     return ImageView(*facts, image.copies + 1)
+
+
+def _lines(image: ImageView) -> tuple[str, Samples]:
+    """The 8-bit encoding of a frame's layout, and a view of its rows of samples.
+
+    Raises:
+        FrameRejected: see `check_frame`.
+    """
+    encoding, rows = check_frame(image)
+    layout, _ = DEEP.get(encoding, (encoding, 8))
+    lines = np.frombuffer(image.data, np.uint8, rows * image.step).reshape(rows, image.step)
+    row_samples = image.width * BYTES_PER_PIXEL[layout]
+    if layout == encoding:
+        return layout, lines[:, :row_samples]
+    return layout, lines.view("<u2")[:, :row_samples]
 
 
 def _split(lines: Samples, channels: int) -> Samples:

@@ -8,6 +8,8 @@ from perception_nodes.core.frame import CameraInfo, FrameFlag, FrameHeader
 from perception_nodes.core.geometry import Lens, Letterbox, Points, lens_of, remap_grid
 from perception_nodes.preprocess.lens import UnknownLens, WideLens, lens_from, lens_of_images
 
+NOT_RECTIFIED = 0.0, 0.0, 0.0, 0.0
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -17,14 +19,14 @@ class Placement:
         letterbox: place of the image in the input.
         source_width, source_height: size of the camera's image in pixels.
         lens: lens that the image is rectified from, None if it is not rectified.
-        rectified: fx, fy, cx, cy of the rectified image.
+        rectified: fx, fy, cx, cy of the rectified image, pixels; 0 if it is not rectified.
     """
 
     letterbox: Letterbox
     source_width: int
     source_height: int
     lens: Lens | None = None
-    rectified: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    rectified: tuple[float, float, float, float] = NOT_RECTIFIED
 
     @classmethod
     def fit(
@@ -43,9 +45,8 @@ class Placement:
             stretch: whether they fill the input whatever their shape.
         """
         letterbox = Letterbox.fit(*source, *size, stretch)
-        if lens is None:
-            return cls(letterbox, *source)
-        return cls(letterbox, *source, lens, lens.rectified_matrix(*source))
+        rectified = lens.rectified_matrix(*source) if lens else NOT_RECTIFIED
+        return cls(letterbox, *source, lens, rectified)
 
     @classmethod
     def of(cls, header: FrameHeader) -> "Placement":
@@ -56,9 +57,7 @@ class Placement:
         scales = header.scale_x, header.scale_y
         letterbox = Letterbox(header.width, header.height, *inner, *pads, *scales)
         lens = lens_of(header)
-        if lens is None:
-            return cls(letterbox, *source)
-        fx, fy, cx, cy = header.rectified_matrix
+        fx, fy, cx, cy = header.rectified_matrix if lens else NOT_RECTIFIED
         return cls(letterbox, *source, lens, (fx, fy, cx, cy))
 
     def grid(self) -> Points | None:
@@ -86,8 +85,8 @@ class Placer:
     """Places one camera's frames by their size and its calibration.
 
     Attributes:
-        preparing: the context in which a lens is looked into, and maps for it are computed, which
-            takes tens of milliseconds.
+        preparing: context in which a lens is examined and its maps are computed, for tens of
+            milliseconds.
         unfit: why frames are not rectified although a calibration is known; empty if they are.
         is_fault: whether that is a fault.
     """
@@ -108,6 +107,7 @@ class Placer:
         self.unfit, self.is_fault = "", False
         self._info: CameraInfo | None = None
         self._placement: Placement | None = None
+        self._source = (0, 0)
 
     def calibrate(self, info: CameraInfo) -> None:
         """Use a calibration from the next frame on.
@@ -128,12 +128,8 @@ class Placer:
 
     def place(self, width: int, height: int) -> Placement:
         """The placement of a frame of this size; the same object until something changes."""
-        placement = self._placement
-        if placement is None or (placement.source_width, placement.source_height) != (
-            width,
-            height,
-        ):
-            lens, self.unfit, self.is_fault = None, "", False
+        if self._placement is None or self._source != (width, height):
+            self._source, lens, self.unfit, self.is_fault = (width, height), None, "", False
             if self._info is not None and self._undistort:
                 with self.preparing():
                     try:
@@ -141,7 +137,5 @@ class Placer:
                     except UnknownLens as error:
                         self.unfit = f"frames are not rectified: {error}"
                         self.is_fault = not isinstance(error, WideLens)
-            placement = self._placement = Placement.fit(
-                (width, height), self._size, lens, self._stretch
-            )
-        return placement
+            self._placement = Placement.fit(self._source, self._size, lens, self._stretch)
+        return self._placement

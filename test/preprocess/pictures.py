@@ -4,33 +4,11 @@ import cv2
 import numpy as np
 
 from perception_nodes.core.frame import ImageView
+from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL, DEEP
 
-ENCODINGS = (
-    "bgr8",
-    "rgb8",
-    "8uc3",
-    "bgra8",
-    "rgba8",
-    "8uc4",
-    "mono8",
-    "8uc1",
-    "uyvy",
-    "yuyv",
-    "yuv422",
-    "yuv422_yuy2",
-    "nv12",
-    "nv21",
-    "bayer_rggb8",
-    "bayer_bggr8",
-    "bayer_gbrg8",
-    "bayer_grbg8",
-)
-BAYER = ("bayer_rggb", "bayer_bggr", "bayer_gbrg", "bayer_grbg")
-DEEP_ENCODINGS = (
-    *(f"{name}{bits}" for name in ("mono", *BAYER) for bits in (10, 12, 14, 16)),
-    *("bgr16", "rgb16", "bgra16", "rgba16", "16uc1", "16uc3", "16uc4"),
-)
-"""With 16 bits a sample; the number in the name says how many are significant at most."""
+ENCODINGS = *BYTES_PER_PIXEL, *(name for name, one in ALIASES.items() if one in BYTES_PER_PIXEL)
+DEEP_ENCODINGS = *DEEP, *(name for name, one in ALIASES.items() if one in DEEP)
+"""Those with 16 bits a sample; at most as many are significant as the name states."""
 
 
 def scene(width, height, seed=0):

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import DEEP_ENCODINGS, ENCODINGS, compressed, frame, scene, view
+from pictures import DEEP_ENCODINGS, ENCODINGS, frame, scene, view
 
 from perception_nodes.core.frame import FrameHeader, FrameRecord, FrameRejected
 from perception_nodes.core.geometry import Letterbox
 from perception_nodes.preprocess.cpu import BRIGHTER_FRAMES, RECENT_FRAMES, Preprocessor
 from perception_nodes.preprocess.encodings import planes_of
-from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL, DEEP, check_in_place
+from perception_nodes.preprocess.formats import ALIASES
 
 WIDTH, HEIGHT = 416, 256
 EXACT = {"bgr8", "rgb8", "8uc3", "bgra8", "8uc4", "rgba8", "mono8", "8uc1"}
@@ -58,10 +58,6 @@ def processed(image):
     header = FrameHeader()
     Preprocessor(WIDTH, HEIGHT, undistort=False).write(image, out, header)
     return out, header
-
-
-def test_every_encoding_is_tested():
-    assert {*ENCODINGS, *DEEP_ENCODINGS} == {*BYTES_PER_PIXEL, *ALIASES, *DEEP}
 
 
 @pytest.mark.parametrize("padding", [0, 24], ids=["packed", "padded"])
@@ -161,28 +157,6 @@ def test_an_opaque_alpha_channel_does_not_darken_the_picture():
     assert processed(image)[0][128, 208].tolist() == [128] * 3
 
 
-@pytest.mark.parametrize("bits", [12, 16])
-def test_a_png_of_16_bits_is_shown_like_its_pixels(bits):
-    bgr = scene(640, 480)
-    pixels = np.round(bgr / 255 * (2**bits - 1)).astype(np.uint16)
-    png = cv2.imencode(".png", pixels)[1].tobytes()
-    difference = processed(compressed("png", png))[0].astype(int) - processed(frame(bgr, "bgr8"))[0]
-    assert np.abs(difference).max() <= 1
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        *(frame(scene(64, 48), name, bits=10) for name in ("mono16", "16uc1", "bayer_grbg12")),
-        compressed("bayer_rggb8; jpeg", b"\xff\xd8\xff"),
-    ],
-    ids=lambda image: image.encoding,
-)
-def test_a_gpu_refuses_deep_and_compressed_frames_and_says_what_to_set(image):
-    with pytest.raises(FrameRejected, match="preprocess_on:=cpu"):
-        check_in_place(image)
-
-
 @pytest.mark.parametrize("colour", [(0, 0, 255), (0, 255, 0), (255, 0, 0), (255, 255, 255)])
 @pytest.mark.parametrize("encoding", sorted(set(ENCODINGS) - {"mono8", "8uc1"}))
 def test_pure_colours_keep_their_names(encoding, colour):
@@ -207,20 +181,14 @@ def test_a_small_bayer_frame_is_copied_for_its_resolution():
     ("image", "reason"),
     [
         (view(4, 4, "32fc1", 16, bytes(64)), "'32fc1' is not supported"),
-        (view(4, 4, "mono16", 7, bytes(32)), "step 7 is less than the 8"),
         (view(4, 4, "mono16", 9, bytes(36)), "step 9 splits a sample of two bytes"),
-        (view(4, 4, "bayer_rggb12", 9, bytes(36)), "step 9 splits a sample of two bytes"),
         (view(4, 3, "bayer_rggb12", 8, bytes(99)), "4x3 is not even"),
-        (view(4, 4, "", 8, bytes(32)), "'' is not supported"),
         (view(0, 4, "bgr8", 12, bytes(48)), "0x4 holds no pixels"),
-        (view(4, 0, "bgr8", 12, bytes(48)), "4x0 holds no pixels"),
         (view(4, 4, "bgr8", 11, bytes(48)), "step 11 is less than the 12"),
         (view(4, 4, "bgr8", 12, bytes(47)), "47 bytes are fewer than 4 rows of 12"),
         (view(4, 4, "nv12", 4, bytes(23)), "23 bytes are fewer than 6 rows of 4"),
         (view(3, 4, "nv12", 3, bytes(99)), "3x4 is not even"),
-        (view(4, 3, "nv21", 4, bytes(99)), "4x3 is not even"),
         (view(3, 4, "uyvy", 6, bytes(99)), "3x4 is not even"),
-        (view(4, 3, "bayer_grbg8", 4, bytes(99)), "4x3 is not even"),
         (view(65535, 65535, "bgr8", 196605, bytes(99)), "99 bytes are fewer"),
     ],
 )
@@ -240,32 +208,22 @@ def test_a_yuv_frame_of_odd_height_and_a_mono_one_of_odd_size_are_fine():
     planes_of(view(3, 3, "mono8", 3, bytes(9)))
 
 
+SIZES = st.integers(0, 40) | st.sampled_from([40_000, 70_000, 2**31, 2**32 - 1])
+
+
 @given(
     st.sampled_from([*ENCODINGS, *DEEP_ENCODINGS, "jpeg", "png", "BGR8", "x"]),
-    st.integers(0, 40),
-    st.integers(0, 40),
-    st.integers(0, 200),
-    st.binary(max_size=3000),
+    SIZES,
+    SIZES,
+    st.none() | st.integers(0, 200),
+    st.none() | st.binary(max_size=3000),
 )
-@settings(max_examples=400)
+@settings(max_examples=500)
 def test_nothing_but_a_rejection_escapes(encoding, width, height, step, data):
+    step = 4 * width if step is None else step
+    if data is None:
+        data = bytes(2 * step * height if step * height < 1_500_000 else 100)
     try:
         processed(view(width, height, encoding, step, data))
-    except FrameRejected as error:
-        assert "\n" not in str(error)
-
-
-@given(
-    st.sampled_from([*ENCODINGS, "mono16", "rgb16", "bayer_rggb12"]),
-    *[st.sampled_from([1, 2, 3, 4, 6, 40_000, 70_000, 2**31, 2**32 - 1])] * 2,
-    st.booleans(),
-)
-@settings(max_examples=200)
-def test_nothing_but_a_rejection_escapes_from_exotic_shapes(encoding, width, height, undistort):
-    step = width * 4
-    size = step * height * 2
-    image = view(width, height, encoding, step, bytes(size if size < 3_000_000 else 100))
-    try:
-        processed(image)
     except FrameRejected as error:
         assert "\n" not in str(error)
