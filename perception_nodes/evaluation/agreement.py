@@ -16,6 +16,7 @@ from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.geometry import intersections_and_unions
 from perception_nodes.core.inference import BackendError
+from perception_nodes.evaluation.detector import renumbered
 from perception_nodes.networks.class_names import indices_of
 from perception_nodes.networks.model import Model
 
@@ -80,12 +81,7 @@ def in_classes_of(model: Model, other: Model, found: Sequence[Detections]) -> li
         return list(found)
     indices = [indices_of([name], model.classes) for name in other.classes]
     table = np.array([index[0] if index else -1 for index in indices], np.int64)
-    renamed = []
-    for one in found:
-        classes = table[one.classes]
-        known = classes >= 0
-        renamed.append(Detections(one.boxes[known], one.scores[known], classes[known]))
-    return renamed
+    return [renumbered(one, table) for one in found]
 
 
 def agreement(reference: Sequence[Detections], other: Sequence[Detections]) -> Agreement:

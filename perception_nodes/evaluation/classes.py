@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from perception_nodes.evaluation.accuracy import Evaluation
 from perception_nodes.networks.class_names import name_in
 
@@ -56,20 +58,12 @@ def class_losses(
             found.setdefault(name_in(classes, name), []).append((old.data, score.objects, figures))
     losses = []
     for name, parts in found.items():
-        objects = sum(count for _, count, _ in parts)
-        ap_before, ap_now, recall_before, recall_now = (
-            round(sum(count * figures[i] for _, count, figures in parts) / objects, 5)
-            for i in range(4)
-        )
-        losses.append(
-            ClassLoss(
-                name,
-                tuple(dict.fromkeys(data for data, _, _ in parts)),
-                objects,
-                (ap_before, ap_now),
-                (recall_before, recall_now),
-            )
-        )
+        counts = [count for _, count, _ in parts]
+        means = np.average([figures for *_, figures in parts], axis=0, weights=counts)
+        ap_before, ap_now, recall_before, recall_now = means.round(5).tolist()
+        data = tuple(dict.fromkeys(data for data, _, _ in parts))
+        map50, recall = (ap_before, ap_now), (recall_before, recall_now)
+        losses.append(ClassLoss(name, data, sum(counts), map50, recall))
     return losses
 
 

@@ -77,9 +77,7 @@ class Detector:
         group_of = np.full(len(self._model.classes), -1, np.int64)
         for group, indices in enumerate(groups):
             group_of[list(indices)] = group
-        classes = group_of[found.classes]
-        judged = classes >= 0
-        return Detections(found.boxes[judged], found.scores[judged], classes[judged])
+        return renumbered(found, group_of)
 
     def ranked(self, seen: Seen, groups: Sequence[tuple[int, ...]]) -> Detections:
         """All possible objects, as average precision needs them.
@@ -129,6 +127,13 @@ class Detector:
         except AbsurdOutput as error:
             raise BackendError(f"{self._model.path}: {error}") from error
         return replace(found, boxes=BoxesToSource(seen.header, None)(found.boxes))
+
+
+def renumbered(found: Detections, numbers: NDArray[np.int64]) -> Detections:
+    """Detections by other numbers of their classes; those of a class with -1 are left out."""
+    classes = numbers[found.classes]
+    known = classes >= 0
+    return Detections(found.boxes[known], found.scores[known], classes[known])
 
 
 def _by_group(

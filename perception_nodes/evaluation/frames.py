@@ -60,16 +60,18 @@ class FrameSource:
         pixels = np.empty((self.image.height, self.image.width, 3), np.uint8)
         for bag in self.bags:
             yield from self._of_drive(bag, pixels)
-        for folder in self.folders:
-            preprocessor = self.image.preprocessor()
-            for path in list_images(folder):
-                view = ImageView.of_pixels(LabelledImage.without_objects(path).pixels())
-                preprocessor.write(view, pixels, FrameHeader())
-                yield f"{_set_name(folder)}/{path.relative_to(folder)}", pixels
         preprocessor = self.image.preprocessor()
-        for image in self.images:
+        for name, image in self._images():
             preprocessor.write(ImageView.of_pixels(image.pixels()), pixels, FrameHeader())
-            yield str(image.path), pixels
+            yield name, pixels
+
+    def _images(self) -> Iterator[tuple[str, LabelledImage]]:
+        for folder in self.folders:
+            for path in list_images(folder):
+                name = f"{_set_name(folder)}/{path.relative_to(folder)}"
+                yield name, LabelledImage.without_objects(path)
+        for image in self.images:
+            yield str(image.path), image
 
     def _of_drive(
         self, bag: Path, pixels: NDArray[np.uint8]

@@ -4,6 +4,7 @@ The kinds are those of TIDE (Bolya et al., A General Toolbox for Identifying Obj
 Errors, ECCV 2020), with its overlaps: from 0.5 a box is on an object, from 0.1 it touches one.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -98,13 +99,12 @@ class Examined:
 
     def confusions(self) -> dict[tuple[str, str], int]:
         """How often an object labelled as the second class was reported as the first."""
-        found: dict[tuple[str, str], int] = {}
+        found: Counter[tuple[str, str]] = Counter()
         for one in self.images:
             for kind, label, row in zip(one.kinds, one.found.classes, one.objects, strict=True):
                 if kind is BoxKind.OTHER_CLASS:
-                    pair = self.classes[label], self.classes[one.truth.classes[row]]
-                    found[pair] = found.get(pair, 0) + 1
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+                    found[self.classes[label], self.classes[one.truth.classes[row]]] += 1
+        return dict(found.most_common())
 
 
 def examine(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.errors import InputError
 from perception_nodes.core.frame import Detections
+from perception_nodes.core.geometry import intersections_and_unions
 
 Boxes = NDArray[np.float64]
 WIDTH, HEIGHT = 1920, 1080
@@ -142,9 +143,7 @@ def generated(name: str, objects: int, seconds: float = 60.0) -> TrackedDrive:
 
 def _hidden(boxes: Boxes, nearness: NDArray[np.int64]) -> NDArray[np.float64]:
     """The largest share of each box that one nearer object covers."""
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    covered = np.clip(high - low, 0, None).prod(axis=2)
+    covered, _ = intersections_and_unions(boxes, boxes)
     covered *= nearness[None, :] > nearness[:, None]
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     shares: NDArray[np.float64] = covered.max(axis=1, initial=0) / area

@@ -4,15 +4,16 @@ import contextlib
 import importlib.util
 import io
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.geometry import pairwise_iou
 from perception_nodes.core.statistics import MEDIAN_AND_P99, percentiles
+from perception_nodes.evaluation.matching import EvaluationNotInstalled
 from perception_nodes.evaluation.tracked_drives import Boxes, TrackedDrive
 from perception_nodes.tracking import motion
 from perception_nodes.tracking.tracker import Tracker
@@ -21,18 +22,14 @@ from perception_nodes.tracking.tracks import Tracks, TrackState
 SAME_IOU = 0.5
 
 
-class TrackEvalNotInstalled(PerceptionError):
-    """TrackEval is missing; the text says how to install it."""
-
-
 def require_trackeval() -> None:
     """Check that TrackEval is installed, and what it needs.
 
     Raises:
-        TrackEvalNotInstalled: it is missing.
+        EvaluationNotInstalled: it is missing.
     """
     if any(importlib.util.find_spec(name) is None for name in ("trackeval", "scipy")):
-        raise TrackEvalNotInstalled(
+        raise EvaluationNotInstalled(
             "the evaluation of tracks needs trackeval, which is not installed; install it with: "
             "make dev (or pip install scipy, and pip install --no-deps trackeval)"
         )
@@ -53,11 +50,7 @@ def evaluate_tracks(drive: TrackedDrive) -> dict[str, Any]:
     ids: list[NDArray[np.int64]] = []
     similar: list[NDArray[np.float64]] = []
     spent_ms: list[float] = []
-    errors: dict[str, list[NDArray[np.float64]]] = {
-        "predicted": [],
-        "capture": [],
-        "detections": [],
-    }
+    errors: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
     within: list[NDArray[np.bool_]] = []
     for frame in drive.frames:
         begin_ns = time.thread_time_ns()
@@ -127,13 +120,13 @@ def _scores(
 ) -> dict[str, Any]:
     from trackeval.metrics import CLEAR, HOTA, Identity
 
-    truth, tracks = _numbered(truth_ids), _numbered(track_ids)
+    (truth, objects), (tracks, identities) = _numbered(truth_ids), _numbered(track_ids)
     data = {
         "gt_ids": truth,
         "tracker_ids": tracks,
         "similarity_scores": similar,
-        "num_gt_ids": 1 + max((int(one.max(initial=-1)) for one in truth), default=-1),
-        "num_tracker_ids": 1 + max((int(one.max(initial=-1)) for one in tracks), default=-1),
+        "num_gt_ids": objects,
+        "num_tracker_ids": identities,
         "num_gt_dets": sum(map(len, truth)),
         "num_tracker_dets": sum(map(len, tracks)),
         "num_timesteps": len(truth),
@@ -148,10 +141,11 @@ def _scores(
     }
 
 
-def _numbered(ids: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-    """The ids as numbers from 0 without gaps."""
+def _numbered(ids: Sequence[NDArray[np.int64]]) -> tuple[list[NDArray[np.int64]], int]:
+    """The ids as numbers from 0 without gaps, and how many there are."""
     numbers: dict[int, int] = {}
-    return [
+    numbered = [
         np.array([numbers.setdefault(one, len(numbers)) for one in frame.tolist()], np.int64)
         for frame in ids
     ]
+    return numbered, len(numbers)

@@ -171,21 +171,26 @@ def label_file(image: Path) -> Path:
 
     Trainers of YOLO replace the last one, too. Without any the labels are beside the image.
     """
-    for folder in image.parents:
-        if folder.name == "images":
-            return folder.parent / "labels" / image.relative_to(folder).with_suffix(".txt")
-    return image.with_suffix(".txt")
+    folder = _folder_of_images(image.parent)
+    if folder is None:
+        return image.with_suffix(".txt")
+    return folder.parent / "labels" / image.relative_to(folder).with_suffix(".txt")
 
 
 def _images_root(images: Path) -> Path:
-    """The folder named `images` that this folder is, or is below."""
-    for folder in (images, *images.parents):
-        if folder.name == "images":
-            return folder
-    raise DataError(
-        f"{images} is not in a folder named images with labels beside it; name the folder that "
-        "holds both, or compare with a stronger model instead (--teacher)"
-    )
+    """The folder of images, with labels beside it."""
+    folder = _folder_of_images(images)
+    if folder is None:
+        raise DataError(
+            f"{images} is not in a folder named images with labels beside it; name the folder that "
+            "holds both, or compare with a stronger model instead (--teacher)"
+        )
+    return folder
+
+
+def _folder_of_images(place: Path) -> Path | None:
+    """The folder named `images` that a folder is, or is below."""
+    return next((folder for folder in (place, *place.parents) if folder.name == "images"), None)
 
 
 def load_keys(path: Path, parse: Callable[[str], Any] = parse_yaml) -> dict[str, Any]:

@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.core.budget import STAGES
-from perception_nodes.core.frame import stage_durations_ms
-from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
+from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles, summarize
 from perception_nodes.faults.children import end, start
 from perception_nodes.graph.graph import Graph
 from perception_nodes.graph.settings import SettingsError
@@ -73,21 +70,19 @@ class LatencyBench:
         with tempfile.TemporaryDirectory(prefix="perception_bench_") as name:
             folder = Path(name)
             for number in range(1, self.rounds + 1):
-                say(f"round {number} of {self.rounds}: pipeline, {frames} frames")
+                begin = f"round {number} of {self.rounds}: "
+                say(f"{begin}pipeline, {frames} frames")
                 self._pipeline_round(ours, folder, frames)
                 if self.recorder:
-                    say(f"round {number} of {self.rounds}: pipeline beside a recorder")
-                    counted = folder / "images.json"
-                    file = {"images_file": str(counted)}
-                    self._pipeline_round(recorded, folder, frames, BESIDE_RECORDER, file)
-                    images += json.loads(counted.read_text())
+                    say(f"{begin}pipeline beside a recorder")
+                    images += self._recorded_round(recorded, folder, frames)
                 if self.browsers:
-                    say(f"round {number} of {self.rounds}: pipeline with {self.browsers} browsers")
+                    say(f"{begin}pipeline with {self.browsers} browsers")
                     updates += self._watched_round(watched, folder, frames)
-                say(f"round {number} of {self.rounds}: bare inference")
+                say(f"{begin}bare inference")
                 bare_ms += self._bare_round(folder, frames)
                 if self.baseline_weights is not None:
-                    say(f"round {number} of {self.rounds}: baseline")
+                    say(f"{begin}baseline")
                     baseline_ms += self._baseline_round(folder, frames)
         result = self.result(ours, bare_ms, baseline_ms)
         if self.recorder:
@@ -119,6 +114,13 @@ class LatencyBench:
         }
         play(run, graph, values, folder)
 
+    def _recorded_round(self, run: Run, folder: Path, frames: int) -> int:
+        """A round beside a recorder; returns how many images that got."""
+        counted = folder / "images.json"
+        file = {"images_file": str(counted)}
+        self._pipeline_round(run, folder, frames, BESIDE_RECORDER, file)
+        return int(json.loads(counted.read_text()))
+
     def _watched_round(self, run: Run, folder: Path, frames: int) -> int:
         """A round with browsers; returns how many updates they got."""
         from perception_nodes.lab.browsers import browsers, free_port
@@ -146,14 +148,9 @@ class LatencyBench:
         latencies = folder / "baseline.json"
         latencies.unlink(missing_ok=True)
         size = load_model(self.setup.model).input
-        options = {
-            "--weights": self.baseline_weights,
-            "--width": size.width,
-            "--height": size.height,
-            "--out": latencies,
-        }
-        arguments = [str(part) for option in options.items() for part in option]
-        process = start([sys.executable, str(script), *arguments], ros_environment(images=True))
+        place = ["--width", str(size.width), "--height", str(size.height), "--out", str(latencies)]
+        command = [sys.executable, str(script), "--weights", str(self.baseline_weights), *place]
+        process = start(command, ros_environment(images=True))
         try:
             values = {**self._camera_values(frames), "listeners": 0, "accounted": False}
             execute(Run(), CAMERA.nodes(values))
@@ -175,8 +172,7 @@ class LatencyBench:
         found = account(run)
         latency_ms = found.latency_ms()
         bare = latency_percentiles(bare_ms, MEDIAN_AND_P99)
-        reports = [frame.report for frame in found.frames if frame.report is not None]
-        stages = [stage_durations_ms(report) for report in reports]
+        told = summarize(frame.report for frame in found.frames if frame.report is not None)
         result: dict[str, Any] = {
             **self.setup.facts(),
             "path": self.path,
@@ -184,17 +180,14 @@ class LatencyBench:
             "rounds": self.rounds,
             "warm_up_frames_per_round": WARM_UP_FRAMES,
             "latency_ms": latency_ms,
-            "stages_ms": {
-                stage: latency_percentiles([s[stage] for s in stages if stage in s], MEDIAN_AND_P99)
-                for stage in STAGES
-            },
+            "stages_ms": told["stages_ms"],
             "status": dict(found.statuses),
             "miss_rate": found.miss_rate,
             "frames_sent": len(run.sent or ()),
             "lost_in_transport": len(run.sent or ()) - len(run.reports),
             "bare_inference_ms": bare,
             "overhead_ms": {"p50": difference(latency_ms["p50"], bare["p50"])},
-            "copies_per_frame": float(np.mean([r.copies for r in reports])) if reports else None,
+            "copies_per_frame": told["copies_per_frame"],
         }
         if self.baseline_weights is not None:
             baseline = latency_percentiles(baseline_ms)

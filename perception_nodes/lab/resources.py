@@ -149,20 +149,12 @@ def constancy(samples: Sequence[Sample]) -> dict[str, Any]:
         settled samples minus that of the first quarter.
     """
     settled = _settled(samples)
-    quarter = max(1, len(settled) // 4)
-
-    def growth(read: Callable[[Sample], float]) -> float:
-        first, last = ([read(s) for s in part] for part in (settled[:quarter], settled[-quarter:]))
-        return float(np.median(last) - np.median(first)) if settled else 0.0
-
     names = settled[0].memory_mb if settled else {}
-    memory = {name: growth(lambda s, n=name: s.memory_mb.get(n, 0)) for name in names}  # type: ignore[misc]
-    descriptors = {name: growth(lambda s, n=name: s.descriptors.get(n, 0)) for name in names}  # type: ignore[misc]
-    shared_mb = growth(lambda sample: sample.shared_mb)
-    limits = (
-        (memory.values(), GROWTH_LIMIT_MB), (descriptors.values(), 1e-9), ([shared_mb], 1e-9)
-    )  # fmt: skip
-    grows = any(max(values, default=0.0) >= limit for values, limit in limits)
+    memory = {name: _growth([s.memory_mb.get(name, 0) for s in settled]) for name in names}
+    descriptors = {name: _growth([s.descriptors.get(name, 0) for s in settled]) for name in names}
+    shared_mb = _growth([sample.shared_mb for sample in settled])
+    grows = max(memory.values(), default=0.0) >= GROWTH_LIMIT_MB
+    grows |= max([shared_mb, *descriptors.values()]) >= 1e-9
     state = "growing" if grows else "constant"
     # What a process that died had taken is not in the memory of the one that came after it.
     died = sorted(replaced(settled) | missing(settled))
@@ -174,7 +166,7 @@ def constancy(samples: Sequence[Sample]) -> dict[str, Any]:
         "memory_growth_mb": memory,
         "descriptor_growth": descriptors,
         "shared_memory_growth_mb": shared_mb,
-        "over_s": growth(lambda sample: sample.at_s),
+        "over_s": _growth([sample.at_s for sample in settled]),
         "state": state,
         "constant": state == "constant",
     }
@@ -191,6 +183,12 @@ def missing(samples: Sequence[Sample], wanted: Iterable[str] = ()) -> set[str]:
     """Names, of those wanted and those seen, that are not in all samples."""
     names = {*wanted, *(name for sample in samples for name in sample.pids)}
     return {name for name in names if any(name not in sample.pids for sample in samples)}
+
+
+def _growth(values: Sequence[float]) -> float:
+    """The median of the last quarter minus that of the first."""
+    quarter = max(1, len(values) // 4)
+    return float(np.median(values[-quarter:]) - np.median(values[:quarter])) if values else 0.0
 
 
 def _settled(samples: Sequence[Sample]) -> Sequence[Sample]:

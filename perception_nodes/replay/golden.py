@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from perception_nodes.core.errors import InputError
-from perception_nodes.report.changes import DetectedObject, ObjectsByFrame, numbered
+from perception_nodes.report.changes import ObjectsByFrame, numbered
+from perception_nodes.report.recording import DetectedObject
 
 FORMAT = "perception golden 1"
 

@@ -1,12 +1,12 @@
 """Counters of an accelerator over a run: for each frame, and in total."""
 
-import csv
-import io
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.statistics import percentiles
+from perception_nodes.report.timing import csv_text
 
 ENGINE_FILE = "engine.csv"
 RANKS = {"p50": 50.0, "p99": 99.0, "max": 100.0}
@@ -18,16 +18,14 @@ def engine_csv(calls: Mapping[int, EngineCounters]) -> str:
     Args:
         calls: by the frame's index in its drive.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     stalls = [cause for cause, _ in next(iter(calls.values())).stalls]
     counts = ["cycles", "latency_ms", "simulated", *(f"stalled_{cause}" for cause in stalls)]
-    writer.writerow(["frame", *counts, "bytes_read", "bytes_written"])
+    rows: list[list[object]] = [["frame", *counts, "bytes_read", "bytes_written"]]
     for index, call in sorted(calls.items()):
         waited = [cycles for _, cycles in call.stalls]
         figures = [call.cycles, f"{call.latency_ms:.4f}", int(call.simulated), *waited]
-        writer.writerow([index, *figures, call.bytes_read, call.bytes_written])
-    return text.getvalue()
+        rows.append([index, *figures, call.bytes_read, call.bytes_written])
+    return csv_text(rows)
 
 
 def engine_summary(calls: Mapping[int, EngineCounters]) -> dict[str, Any]:
@@ -39,10 +37,9 @@ def engine_summary(calls: Mapping[int, EngineCounters]) -> dict[str, Any]:
     found = list(calls.values())
     cycles = percentiles([call.cycles for call in found], RANKS)
     total = max(sum(call.cycles for call in found), 1)
-    stalls = {cause: 0 for cause, _ in found[0].stalls}
+    stalls: Counter[str] = Counter()
     for call in found:
-        for cause, waited in call.stalls:
-            stalls[cause] += waited
+        stalls.update(dict(call.stalls))
     return {
         "simulated": found[0].simulated,
         "frames": len(found),

@@ -1,7 +1,7 @@
 """Pictures for people: a camera frame, scaled, with its boxes, status and latency."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ from perception_nodes.drives.schemas import IMAGE
 from perception_nodes.preprocess.compressed import source_size
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.report.changes import Change
-from perception_nodes.report.recording import FrameDetections, ReportedFrame
+from perception_nodes.report.recording import DetectedObject, FrameDetections, ReportedFrame
 from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 
 Picture = NDArray[np.uint8]
@@ -117,17 +117,11 @@ def draw(
     """
     if found is not None:
         # The best object comes first; it is drawn last, so that its label is not covered.
-        for label, score, box in reversed(
-            list(zip(found.labels, found.scores.tolist(), found.boxes * scale, strict=True))
-        ):
+        for label, score, box in reversed(found.objects(scale)):
             _draw_box(picture, f"{label} {score:.2f}", class_colour(label), box)
-    colour, caption = NO_REPORT_COLOUR, "NO REPORT"
-    if report is not None:
-        status = FrameStatus(report.status)
-        colour, caption = STATUS_COLOURS[status], status.name.replace("_", " ")
-        # Under simulated time the latency is 0.
-        latency = latency_ms(report)
-        caption += f"  {latency:.1f} ms" if latency else ""
+    caption, colour = status_of(report)
+    if report is not None and (latency := latency_ms(report)):
+        caption += f"  {latency:.1f} ms"  # under simulated time it is 0
     if report is None or report.status not in IN_TIME:
         height, width = picture.shape[:2]
         cv2.rectangle(picture, (2, 2), (width - 3, height - 3), bgr(colour), 5)
@@ -136,15 +130,29 @@ def draw(
 
 def draw_changes(picture: Picture, scale: float, changes: Sequence[Change]) -> None:
     """Draw the changes against a golden, in place: the object before, and the object now."""
-    for change in changes:
-        for item, colour in ((change.before, BEFORE_COLOUR), (change.after, AFTER_COLOUR)):
-            if item is not None:
-                text = change.kind.value if item is (change.after or change.before) else "before"
-                box = np.array(item.box, np.float32) * scale
-                _draw_box(picture, f"{item.label} {item.score:.2f} {text}", colour, box)
+    for item, colour, text in changed_objects(changes):
+        box = (np.array(item.box, np.float32) * scale).tolist()
+        _draw_box(picture, f"{item.label} {item.score:.2f} {text}", colour, box)
     texts = [change.kind.value for change in changes if not (change.before or change.after)]
     for text in texts[:1]:
         _draw_label(picture, text, (8, 8), bgr(BEFORE_COLOUR), 0.55)
+
+
+def changed_objects(changes: Iterable[Change]) -> Iterator[tuple[DetectedObject, str, str]]:
+    """The objects of changes, each with its colour, and with what a picture says of it."""
+    for change in changes:
+        for item, colour in ((change.before, BEFORE_COLOUR), (change.after, AFTER_COLOUR)):
+            if item is not None:
+                is_last = item is (change.after or change.before)
+                yield item, colour, change.kind.value if is_last else "before"
+
+
+def status_of(report: ReportedFrame | None) -> tuple[str, str]:
+    """The status of a frame in words, and its colour."""
+    if report is None:
+        return "NO REPORT", NO_REPORT_COLOUR
+    status = FrameStatus(report.status)
+    return status.name.replace("_", " "), STATUS_COLOURS[status]
 
 
 def class_colour(label: str) -> str:
@@ -158,9 +166,9 @@ def bgr(colour: str) -> tuple[int, int, int]:
     return int(colour[5:7], 16), int(colour[3:5], 16), int(colour[1:3], 16)
 
 
-def _draw_box(picture: Picture, text: str, colour_name: str, box: NDArray[np.float32]) -> None:
+def _draw_box(picture: Picture, text: str, colour_name: str, box: Sequence[float]) -> None:
     colour = bgr(colour_name)
-    x1, y1, x2, y2 = (round(float(value)) for value in box)
+    x1, y1, x2, y2 = map(round, box)
     cv2.rectangle(picture, (x1, y1), (x2, y2), (20, 20, 20), 4)
     cv2.rectangle(picture, (x1, y1), (x2, y2), colour, 2)
     _draw_label(picture, text, (x1 - 1, y1 - 17), colour, 0.4)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.geometry import pairwise_iou
-from perception_nodes.report.recording import FrameDetections, Recording
+from perception_nodes.report.recording import DetectedObject, FrameDetections, Recording
 
 SAME_OBJECT_IOU = 0.3
 """Two boxes of one class with a smaller IoU are different objects."""
@@ -47,19 +47,6 @@ class ChangeKind(str, Enum):
     RECOVERED = "frame gave no detections before"
     FRAME_MISSING = "frame is missing"
     FRAME_NEW = "frame is new"
-
-
-class DetectedObject(NamedTuple):
-    """An object of a frame: class, score, and x1 y1 x2 y2 in source pixels."""
-
-    label: str
-    score: float
-    box: tuple[float, float, float, float]
-
-    def __str__(self) -> str:
-        """Class, score, corner and size as text."""
-        x1, y1, x2, y2 = self.box
-        return f"{self.label} {self.score:.2f} at {x1:.0f},{y1:.0f} ({x2 - x1:.0f}x{y2 - y1:.0f})"
 
 
 class Change(NamedTuple):
@@ -102,10 +89,7 @@ ObjectsByFrame = dict[FrameTime, list[DetectedObject] | None]
 
 def objects_of(found: FrameDetections | None) -> list[DetectedObject] | None:
     """The objects of a frame; None where no detections were published."""
-    if found is None:
-        return None
-    rows = zip(found.labels, found.scores.tolist(), found.boxes.tolist(), strict=True)
-    return [DetectedObject(label, score, tuple(box)) for label, score, box in rows]
+    return None if found is None else found.objects()
 
 
 def frames_of(recording: Recording) -> ObjectsByFrame:
@@ -207,21 +191,19 @@ class Comparison:
 
     def _between(
         self, before: list[DetectedObject] | None, after: list[DetectedObject] | None
-    ) -> list[_Difference]:
+    ) -> Iterator[_Difference]:
         if before is None or after is None:
-            if before is after:
-                return []
-            return [(ChangeKind.FAILED if after is None else ChangeKind.RECOVERED, None, None)]
-        changes: list[_Difference] = []
+            if before is not after:
+                yield ChangeKind.FAILED if after is None else ChangeKind.RECOVERED, None, None
+            return
         pairs, gone, new = match_objects(before, after)
         for old, now, overlap in pairs:
             if overlap < self._tolerance.box_iou:
-                changes.append((ChangeKind.MOVED, old, now))
+                yield ChangeKind.MOVED, old, now
             elif abs(old.score - now.score) > self._tolerance.score:
-                changes.append((ChangeKind.SCORE, old, now))
-        changes += [(ChangeKind.VANISHED, item, None) for item in gone]
-        changes += [(ChangeKind.APPEARED, None, item) for item in new]
-        return changes
+                yield ChangeKind.SCORE, old, now
+        yield from ((ChangeKind.VANISHED, item, None) for item in gone)
+        yield from ((ChangeKind.APPEARED, None, item) for item in new)
 
     def _is_doubtful(self, change: Change) -> bool:
         """Whether rounding may have moved the object over the score threshold."""

@@ -6,18 +6,11 @@ from typing import Any
 import cv2
 import simplejpeg
 
-from perception_nodes.core.frame import IN_TIME, FrameStatus, latency_ms
-from perception_nodes.report.annotate import (
-    AFTER_COLOUR,
-    BEFORE_COLOUR,
-    NO_REPORT_COLOUR,
-    STATUS_COLOURS,
-    Picture,
-    class_colour,
-)
+from perception_nodes.core.frame import IN_TIME, latency_ms
+from perception_nodes.report.annotate import Picture, changed_objects, class_colour, status_of
 from perception_nodes.report.changes import Change
 from perception_nodes.report.page import jpeg_url
-from perception_nodes.report.recording import FrameDetections, ReportedFrame
+from perception_nodes.report.recording import DetectedObject, FrameDetections, ReportedFrame
 
 MAX_FRAMES = 300
 """Of a longer drive every second, fourth, ... frame is kept, and all marked frames.
@@ -72,35 +65,23 @@ class Film:
         height, width = picture.shape[:2]
         size = (min(WIDTH_PX, width), round(height * min(WIDTH_PX, width) / width))
 
-        def drawn(label: str, score: float, box: Sequence[float], colour: str, kind: str) -> Any:
-            sides = (width / scale, height / scale) * 2
-            place = [round(value / side, 4) for value, side in zip(box, sides, strict=True)]
-            return [*place, f"{label} {score:.2f} {kind}".strip(), colour]
+        sides = (width / scale, height / scale) * 2
 
-        objects = [] if found is None else [
-            drawn(label, score, box, class_colour(label), "")
-            for label, score, box in zip(
-                found.labels, found.scores.tolist(), found.boxes.tolist(), strict=True
-            )
-        ]  # fmt: skip
-        changed = [
-            drawn(one.label, one.score, one.box, colour, change.kind.value if last else "before")
-            for change in changes
-            for one, colour, last in (
-                (change.before, BEFORE_COLOUR, change.after is None),
-                (change.after, AFTER_COLOUR, True),
-            )
-            if one is not None
-        ]
+        def drawn(one: DetectedObject, colour: str, text: str = "") -> list[Any]:
+            place = [round(value / side, 4) for value, side in zip(one.box, sides, strict=True)]
+            return [*place, f"{one.label} {one.score:.2f} {text}".strip(), colour]
+
+        objects = [] if found is None else found.objects()
+        status, colour = status_of(report)
         latency = latency_ms(report) if report else None
         self._frames[index] = {
             "index": index,
-            "status": FrameStatus(report.status).name.replace("_", " ") if report else "NO REPORT",
-            "colour": STATUS_COLOURS[FrameStatus(report.status)] if report else NO_REPORT_COLOUR,
+            "status": status,
+            "colour": colour,
             "missed": missed,
             "ms": round(latency, 1) if latency else None,  # 0 under simulated time
-            "objects": objects,
-            "changed": changed,
+            "objects": [drawn(one, class_colour(one.label)) for one in objects],
+            "changed": [drawn(*changed) for changed in changed_objects(changes)],
             "changes": [str(change).partition(": ")[2] for change in changes],
             "picture": jpeg_url(
                 simplejpeg.encode_jpeg(

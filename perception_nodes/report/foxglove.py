@@ -45,10 +45,7 @@ def image_annotations(stamp_ns: int, found: FrameDetections, scale: float) -> by
     types = typestore().types
     stamp = _time(stamp_ns)
     points, texts = [], []
-    for label, score, box in zip(
-        found.labels, found.scores.tolist(), (found.boxes * scale).tolist(), strict=True
-    ):
-        x1, y1, x2, y2 = box
+    for label, score, (x1, y1, x2, y2) in found.objects(scale):
         colour = _colour(label, 1.0)
         points.append(
             types["foxglove_msgs/msg/PointsAnnotation"](

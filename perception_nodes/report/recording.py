@@ -146,6 +146,19 @@ class ReportedFrame(_ReportFields):  # type: ignore[misc]
         return cls(log_time_ns, nanoseconds(header.stamp), header.frame_id, *values)
 
 
+class DetectedObject(NamedTuple):
+    """An object of a frame: class, score, and x1 y1 x2 y2 in source pixels."""
+
+    label: str
+    score: float
+    box: tuple[float, float, float, float]
+
+    def __str__(self) -> str:
+        """Class, score, corner and size as text."""
+        x1, y1, x2, y2 = self.box
+        return f"{self.label} {self.score:.2f} at {x1:.0f},{y1:.0f} ({x2 - x1:.0f}x{y2 - y1:.0f})"
+
+
 @dataclass(frozen=True, slots=True)
 class FrameDetections:
     """Objects of a frame, in the order in which they were published.
@@ -162,6 +175,11 @@ class FrameDetections:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def objects(self, scale: float = 1.0) -> list[DetectedObject]:
+        """The objects one by one; their boxes in pixels of a picture of this scale."""
+        rows = zip(self.labels, self.scores.tolist(), (self.boxes * scale).tolist(), strict=True)
+        return [DetectedObject(label, score, tuple(box)) for label, score, box in rows]
 
     @classmethod
     def none(cls) -> "FrameDetections":

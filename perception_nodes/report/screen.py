@@ -6,7 +6,6 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,9 +13,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from perception_nodes.core.budget import DEADLINE_MS, STAGES, Budget
-from perception_nodes.core.frame import STAMPS, FrameStatus
-from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
+from perception_nodes.core.budget import DEADLINE_MS, Budget
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.statistics import summarize
 from perception_nodes.report.page import NO_RESULT, NO_VALUE, shown
 
 WINDOW_FRAMES = 300
@@ -67,7 +66,7 @@ class LiveView:
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._interval_s = REFRESH_INTERVAL_S if self._console.is_terminal else PLAIN_INTERVAL_S
         self._statuses = dict.fromkeys(FrameStatus, 0)
-        self._stamps_ns: deque[tuple[int, ...]] = deque(maxlen=WINDOW_FRAMES)
+        self._reports: deque[Any] = deque(maxlen=WINDOW_FRAMES)
         self._arrivals_s: deque[float] = deque(maxlen=WINDOW_FRAMES)
         self._health = ("", "waiting for the graph")
         self._objects: Counter[str] = Counter()
@@ -95,7 +94,7 @@ class LiveView:
             report: an object with the attributes of `perception_interfaces/FrameReport`.
         """
         self._statuses[FrameStatus(report.status)] += 1
-        self._stamps_ns.append(tuple(getattr(report, name) for name in STAMPS))
+        self._reports.append(report)
         self._arrivals_s.append(time.monotonic())
         self.render()
 
@@ -138,11 +137,12 @@ class LiveView:
             self._console.print(self._plain_line(), soft_wrap=True)
 
     def _plain_line(self) -> Text:
-        p50, p99 = self._percentiles(0, -1)
+        latency_ms = summarize(self._reports)["latency_ms"]
+        p50, p99 = (_ms(latency_ms[rank]) for rank in ("p50", "p99"))
         counts = " ".join(f"{kind.name} {n}" for kind, n in self._statuses.items() if n)
         text = (
             f"{time.monotonic() - self._start_s:6.1f} s  {self._frame_rate():5.1f} frames/s  "
-            f"latency p50 {_ms(p50)} p99 {_ms(p99)} ms  {counts or 'no frames yet'}  "
+            f"latency p50 {p50} p99 {p99} ms  {counts or 'no frames yet'}  "
             f"{self._health[0] or self._health[1]}  {self._counts()}"
         )
         return Text(text)
@@ -171,31 +171,20 @@ class LiveView:
         for name in ("p50 ms", "p99 ms", "budget"):
             table.add_column(name, justify="right")
         table.add_column("p99 against the budget")
-        rows = [(stage, i, i + 1, getattr(self._budget, stage)) for i, stage in enumerate(STAGES)]
-        for name, start, end, budget_ms in [*rows, ("total", 0, -1, self._budget.deadline_ms)]:
-            p50, p99 = self._percentiles(start, end)
+        facts = summarize(self._reports)
+        for name, took_ms in {**facts["stages_ms"], "total": facts["latency_ms"]}.items():
+            budget_ms = getattr(self._budget, "deadline_ms" if name == "total" else name)
+            p99 = took_ms["p99"]
             share = 0.0 if p99 is None else p99 / budget_ms
             style = "green" if share <= 1 else "dark_orange"
             table.add_row(
                 Text(name, "bold" if name == "total" else ""),
-                _ms(p50),
+                _ms(took_ms["p50"]),
                 Text(_ms(p99), style if share > 1 else ""),
                 f"{budget_ms:.1f}",
                 _bar(min(share, 1.0), style),
             )
         return table
-
-    def _percentiles(self, start: int, end: int) -> tuple[float | None, float | None]:
-        """p50 and p99 of the milliseconds between two stamps, over the last frames.
-
-        Of the whole way they are over all frames: see `summarize`.
-        """
-        times_ns = np.array(self._stamps_ns, np.int64).reshape(-1, len(STAMPS))
-        both = (times_ns[:, start] != 0) & (times_ns[:, end] != 0)
-        durations_ms = (times_ns[both, end] - times_ns[both, start]) / 1e6
-        without = int((~both).sum()) if end == -1 else 0
-        found = latency_percentiles(durations_ms, MEDIAN_AND_P99, without)
-        return found["p50"], found["p99"]
 
     def _frame_rate(self) -> float:
         """Frames a second, over the last two seconds."""

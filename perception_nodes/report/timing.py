@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from perception_nodes.core.budget import STAGES
@@ -15,20 +15,20 @@ COLUMNS = ("frame", "log_time_ns", "status", *(f"{stage}_ms" for stage in STAGES
 
 def timing_csv(reports: Iterable[ReportedFrame]) -> str:
     """One row for each frame; a stage that it did not reach is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows: list[Sequence[object]] = [COLUMNS]
     for report in reports:
         stages = stage_durations_ms(report)
         durations = [*(stages.get(stage) for stage in STAGES), latency_ms(report)]
-        writer.writerow(
-            [
-                report.sequence,
-                report.log_time_ns,
-                FrameStatus(report.status).name,
-                *("" if value is None else f"{value:.4f}" for value in durations),
-            ]
-        )
+        shown = ("" if value is None else f"{value:.4f}" for value in durations)
+        status = FrameStatus(report.status).name
+        rows.append([report.sequence, report.log_time_ns, status, *shown])
+    return csv_text(rows)
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 

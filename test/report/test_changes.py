@@ -2,7 +2,8 @@
 
 import pytest
 
-from perception_nodes.report.changes import Comparison, DetectedObject, Tolerance
+from perception_nodes.report.changes import Comparison, Tolerance
+from perception_nodes.report.recording import DetectedObject
 
 THRESHOLD = 0.25
 SURE, NEAR = 0.9, 0.3

@@ -7,9 +7,10 @@ import pytest
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus
 from perception_nodes.report import film
-from perception_nodes.report.changes import Change, ChangeKind, DetectedObject
+from perception_nodes.report.annotate import AFTER_COLOUR, BEFORE_COLOUR
+from perception_nodes.report.changes import Change, ChangeKind
 from perception_nodes.report.film import Film
-from perception_nodes.report.recording import FrameDetections, ReportedFrame
+from perception_nodes.report.recording import DetectedObject, FrameDetections, ReportedFrame
 
 PICTURE = np.full((90, 160, 3), 120, np.uint8)
 FOUND = FrameDetections(
@@ -44,8 +45,8 @@ def test_a_frame_has_its_objects_and_changes_in_shares_of_the_picture() -> None:
     assert (frame["index"], frame["status"], frame["missed"]) == (3, "NO REPORT", True)
     assert frame["objects"] == [[0.5, 0.4, 1.0, 0.8, "car 0.75", "#3a9dff"]]
     assert frame["changed"] == [
-        [0.0, 0.0, 0.5, 0.8, "car 0.50 before", film.BEFORE_COLOUR],
-        [0.5, 0.4, 1.0, 0.8, "car 0.75 moved", film.AFTER_COLOUR],
+        [0.0, 0.0, 0.5, 0.8, "car 0.50 before", BEFORE_COLOUR],
+        [0.5, 0.4, 1.0, 0.8, "car 0.75 moved", AFTER_COLOUR],
     ]
     assert frame["picture"].startswith("data:image/jpeg;base64,")
 

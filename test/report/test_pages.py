@@ -16,12 +16,13 @@ from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.replay.compare import compare_runs
 from perception_nodes.replay.outputs import write_summary
 from perception_nodes.report import drive_report, page
-from perception_nodes.report.changes import Change, ChangeKind, DetectedObject
+from perception_nodes.report.changes import Change, ChangeKind
 from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.overview import overview
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
+    DetectedObject,
     Recorder,
     Recording,
     read_recording,
