@@ -1,13 +1,16 @@
 """A network on an NVIDIA GPU that runs on images of the host, as one captured graph."""
 
+from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.contract import check_image
-from perception_nodes.core.inference import BackendLost, HeadTensors
-from perception_nodes.gpu.cuda import CudaError, CudaGraph, Device, Stream, Uncaptured
+from perception_nodes.backends.contract import BackendInfo, check_image
+from perception_nodes.core.inference import BackendError, BackendLost, HeadTensors
+from perception_nodes.gpu.cuda import CudaError, CudaGraph, Device, Stream, Uncaptured, open_device
+from perception_nodes.networks.model import Model
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,58 @@ class CapturedNetwork:
         except CudaError as error:
             raise BackendLost(str(error)) from error
         return self.heads
+
+
+class GpuBackend(ABC):
+    """A backend on an NVIDIA GPU, which owns the device while a model is loaded."""
+
+    name: str
+
+    def __init__(self) -> None:
+        self._device: Device | None = None
+        self._network: CapturedNetwork | None = None
+
+    def load(self, model: Model) -> BackendInfo:
+        """Load a model, and run it once.
+
+        Raises:
+            NotBuilt: it must be built first, and the settings do not allow that.
+            BackendError: there is no GPU, or the model is refused.
+        """
+        self.close()
+        self._device = device = open_device()
+        try:
+            runtime = self._load(model, device)
+            self.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
+        except BaseException:
+            self.close()
+            raise
+        return BackendInfo(self.name, runtime, f"{device.facts.name} (SM{device.facts.sm})", 1)
+
+    @abstractmethod
+    def _load(self, model: Model, device: Device) -> str:
+        """Make `_network`; says what the runtime is."""
+
+    def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
+        """Run the network on a copy of the image; see `CapturedNetwork`."""
+        if self._network is None:
+            raise BackendError(f"{self.name}: no model is loaded")
+        return self._network.infer(image)
+
+    def _current_device(self) -> Device:
+        """The device, for this thread."""
+        if self._device is None:
+            raise BackendError(f"{self.name}: no model is loaded")
+        self._device.make_current()
+        return self._device
+
+    def close(self) -> None:
+        """Free everything on the device."""
+        self._network = None
+        if self._device is not None:
+            # After a kernel has failed, every call fails, including these.
+            with suppress(CudaError):
+                self._device.make_current()
+            with suppress(CudaError):
+                self._device.close()
+            self._device = None

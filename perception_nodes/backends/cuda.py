@@ -5,57 +5,40 @@ runs them. An image is copied once on the host, into page-locked memory, and onc
 `backends.in_place` makes the network a stage of a larger graph, which copies nothing.
 """
 
-from contextlib import suppress
-
 import numpy as np
-from numpy.typing import NDArray
 
-from perception_nodes.backends.captured import CapturedNetwork
-from perception_nodes.backends.contract import BackendInfo, BackendSettings, heads_of
+from perception_nodes.backends.captured import CapturedNetwork, GpuBackend
+from perception_nodes.backends.contract import BackendSettings, heads_of
 from perception_nodes.backends.qdq import read_network
-from perception_nodes.core.inference import BackendError, HeadTensors
-from perception_nodes.gpu.cuda import CudaError, Device, Stream, capture, open_device
+from perception_nodes.core.inference import BackendError
+from perception_nodes.gpu.cuda import Device, Stream, capture
 from perception_nodes.gpu.network_job import NetworkPlan, plan_network
 from perception_nodes.gpu.network_stage import NetworkKernels
 from perception_nodes.gpu.stages import NetworkStage
 from perception_nodes.networks.model import Model
 
 
-class Backend:
+class Backend(GpuBackend):
     """One network, and the graph that runs it on images of the host; no setting has an effect."""
+
+    name = "cuda"
 
     def __init__(self, settings: BackendSettings) -> None:
         """Wait for `load`."""
-        self._device: Device | None = None
+        super().__init__()
         self._model: Model
         self._kernels: NetworkKernels
-        self._network: CapturedNetwork | None = None
 
-    def load(self, model: Model) -> BackendInfo:
-        """Plan the network, copy its weights to the GPU, and run it once."""
-        self.close()
+    def _load(self, model: Model, device: Device) -> str:
+        """Plan the network, and copy its weights to the GPU."""
         try:
             plan = plan_network(read_network(model.path))
         except BackendError as error:
             raise BackendError(f"{model.path} cannot run on our kernels: {error}") from error
-        self._device = device = open_device()
-        try:
-            stream = device.stream()
-            self._model, self._kernels = model, NetworkKernels(device, plan, stream)
-            self._network = self._capture(device, stream, plan)
-            self.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
-        except BaseException:
-            self.close()
-            raise
-        layers = sum(len(wave) for wave in plan.waves)
-        runtime = f"{layers} convolutions in {len(plan.waves)} launches"
-        return BackendInfo("cuda", runtime, f"{device.facts.name} (SM{device.facts.sm})", 1)
-
-    def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Run the network on a copy of the image; see `CapturedNetwork`."""
-        if self._network is None:
-            raise BackendError("cuda: no model is loaded")
-        return self._network.infer(image)
+        stream = device.stream()
+        self._model, self._kernels = model, NetworkKernels(device, plan, stream)
+        self._network = self._capture(device, stream, plan)
+        return f"{sum(map(len, plan.waves))} convolutions in {len(plan.waves)} launches"
 
     def another_network(self) -> NetworkStage:
         """Another instance of the model, as a stage of a graph; see `backends.in_place`.
@@ -63,27 +46,14 @@ class Backend:
         Raises:
             BackendError: no model is loaded, or the GPU has no room.
         """
-        if self._device is None:
-            raise BackendError("cuda: no model is loaded")
-        self._device.make_current()
+        device = self._current_device()
         instance, outputs = self._kernels.instance(), self._model.outputs
         address = instance.memory.address
         heads = [
             (address + instance.outputs[box], address + instance.outputs[classes])
             for box, classes in zip(outputs.box, outputs.classes, strict=True)
         ]
-        return NetworkStage(self._device, address, heads, instance.enqueue)
-
-    def close(self) -> None:
-        """Free everything on the device."""
-        self._network = None
-        if self._device is not None:
-            with suppress(CudaError):
-                # After a kernel has failed, every call fails, including this.
-                self._device.make_current()
-            with suppress(CudaError):
-                self._device.close()
-            self._device = None
+        return NetworkStage(device, address, heads, instance.enqueue)
 
     def _capture(self, device: Device, stream: Stream, plan: NetworkPlan) -> CapturedNetwork:
         """Allocate memory, and capture the graph with the copies from and to the host."""

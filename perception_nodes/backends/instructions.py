@@ -6,8 +6,6 @@ wide layers is twice as fast: so both are timed, once for each network on a mach
 
 import json
 import logging
-import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,29 +21,7 @@ from perception_nodes.system.processes import cpu_flags, speed_facts
 FRAMES = 40
 
 
-def choose_instructions(
-    model: Model,
-    threads: int,
-    version: str,
-    cache_dir: str,
-    timed: Callable[..., list[float]] = apart_ms,
-) -> None:
-    """Set the instructions of this process to those that its first network is faster with.
-
-    Nothing happens where the environment names them already. For the arguments see
-    `faster_instructions`.
-    """
-    if VARIABLE not in os.environ:
-        os.environ[VARIABLE] = faster_instructions(model, threads, version, cache_dir, timed)
-
-
-def faster_instructions(
-    model: Model,
-    threads: int,
-    version: str,
-    cache_dir: str,
-    timed: Callable[..., list[float]] = apart_ms,
-) -> str:
+def faster_instructions(model: Model, threads: int, version: str, cache_dir: str) -> str:
     """The instructions that a network is faster with, as measured now or before.
 
     Without tiles where the processor has none, where there is no folder to keep the choice in, or
@@ -56,7 +32,6 @@ def faster_instructions(
         threads: of inference.
         version: of OpenVINO.
         cache_dir: folder for what is measured; empty for none.
-        timed: for tests.
     """
     if not cache_dir or not has_tiles():
         return WITHOUT_TILES
@@ -68,7 +43,7 @@ def faster_instructions(
 
         def median_ms(instructions: str) -> float:
             own = {VARIABLE: instructions}
-            times_ms = timed(str(model.folder), "openvino", threads, FRAMES, environment=own)
+            times_ms = apart_ms(str(model.folder), "openvino", threads, FRAMES, environment=own)
             return float(np.median(times_ms))
 
         try:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from openvino.preprocess import PrePostProcessor
 
 from perception_nodes.backends.contract import BackendInfo, BackendSettings, heads_of
-from perception_nodes.backends.instructions import choose_instructions
+from perception_nodes.backends.instructions import faster_instructions
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.networks.model import LevelsSpec, Model
 from perception_nodes.networks.openvino_core import VARIABLE, core
@@ -159,8 +159,10 @@ class Backend:
     def load(self, model: Model) -> BackendInfo:
         """Compile the model for lowest latency, or read it from the cache, and run it once."""
         settings = self._settings
-        timings = settings.timing_dir or settings.cache_dir
-        choose_instructions(model, settings.threads, ov.__version__, timings)
+        if VARIABLE not in os.environ:  # of this process, whose first network this is
+            kept = settings.timing_dir or settings.cache_dir
+            chosen = faster_instructions(model, settings.threads, ov.__version__, kept)
+            os.environ[VARIABLE] = chosen
         try:
             compiled = compile_model(model, settings.threads, settings.cache_dir)
             self._request = Request(compiled, model)

@@ -8,6 +8,7 @@ import numpy as np
 
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import MAX_DETECTIONS, Detections
+from perception_nodes.gpu.structures import addresses, integers
 from perception_nodes.preprocess.placement import Placement
 
 MAX_LEVELS = 5
@@ -51,12 +52,8 @@ class LevelJob(ctypes.Structure):
     """`Level` of `decode.cu`."""
 
     _fields_ = [
-        ("boxes", ctypes.c_uint64),
-        ("classes", ctypes.c_uint64),
-        ("rows", ctypes.c_int32),
-        ("columns", ctypes.c_int32),
-        ("stride", ctypes.c_int32),
-        ("first_cell", ctypes.c_int32),
+        *addresses("boxes", "classes"),
+        *integers("rows", "columns", "stride", "first_cell"),
     ]
 
 
@@ -64,15 +61,11 @@ class PlacementJob(ctypes.Structure):
     """`Placement` of `decode.cu`."""
 
     _fields_ = [
-        ("pad", ctypes.c_double * 2),
-        ("scale", ctypes.c_double * 2),
-        ("size", ctypes.c_double * 2),
-        ("matrix", ctypes.c_double * 4),
-        ("rectified", ctypes.c_double * 4),
+        *((name, ctypes.c_double * 2) for name in ("pad", "scale", "size")),
+        *((name, ctypes.c_double * 4) for name in ("matrix", "rectified")),
         ("distortion", ctypes.c_double * 8),
         ("fold_radius", ctypes.c_double),
-        ("lens", ctypes.c_int32),
-        ("fisheye", ctypes.c_int32),
+        *integers("lens", "fisheye"),
     ]
 
 
@@ -109,12 +102,8 @@ class DecodeResult(ctypes.Structure):
 
     _fields_ = [
         ("ticket", ctypes.c_uint64),
-        ("count", ctypes.c_uint32),
-        ("found", ctypes.c_uint32),
-        ("entered", ctypes.c_uint32),
-        ("kept", ctypes.c_uint32),
-        ("absurd", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        *integers("count", "found", "entered", "kept"),
+        *((name, ctypes.c_uint32) for name in ("absurd", "reserved")),
         ("boxes", ctypes.c_float * (4 * MAX_DETECTIONS)),
         ("scores", ctypes.c_float * MAX_DETECTIONS),
         ("classes", ctypes.c_uint32 * MAX_DETECTIONS),
@@ -149,19 +138,13 @@ class DecodeResult(ctypes.Structure):
 
 
 class DecodeJob(ctypes.Structure):
-    """`Job` of `decode.cu`; addresses are the device's, or the host's if the kernel runs there."""
+    """`Job` of `decode.cu`."""
 
     _fields_ = [
         ("levels", LevelJob * MAX_LEVELS),
         ("placement", PlacementJob),
-        ("state", ctypes.c_uint64),
-        ("keys", ctypes.c_uint64),
-        ("labels", ctypes.c_uint64),
-        ("result", ctypes.c_uint64),
-        ("level_count", ctypes.c_int32),
-        ("cells", ctypes.c_int32),
-        ("classes", ctypes.c_int32),
-        ("reg_max", ctypes.c_int32),
+        *addresses("state", "keys", "labels", "result"),
+        *integers("level_count", "cells", "classes", "reg_max"),
         ("logit_threshold", ctypes.c_float),
         ("iou_threshold", ctypes.c_float),
     ]

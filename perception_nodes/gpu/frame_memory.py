@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,20 +17,24 @@ SLOTS = 10
 
 
 @dataclass
-class _Segment:
+class _Mapping:
     """A mapping of shared memory, whose front part is registered with the driver.
 
     Attributes:
-        first: first address of the mapping.
-        last: first address behind the mapping.
-        path: path of the mapped file.
+        first, last: its first address, and the first one behind it.
+        read_only: whether this process may only read it.
+        offset: offset of its first byte in the file.
+        inode, path: of the mapped file.
         memory: the registered part; None if the driver refused to register it.
     """
 
     first: int
     last: int
+    read_only: bool
+    offset: int
+    inode: int
     path: str
-    memory: HostMemory | None
+    memory: HostMemory | None = None
 
     @property
     def end(self) -> int:
@@ -65,7 +70,7 @@ class FrameMemory:
         self._device = device
         self._mappings_known = _mappings_known()
         self.registrations = 0
-        self._segments: list[_Segment] = []
+        self._mappings: list[_Mapping] = []
         self._copy: HostMemory | None = None
 
     def reserve(self, nbytes: int) -> None:
@@ -97,56 +102,33 @@ class FrameMemory:
 
     def close(self) -> None:
         """Unregister all memory, so that it can be registered again."""
-        for segment in self._segments:
-            segment.close()
-        self._segments.clear()
+        for known in self._mappings:
+            known.close()
+        self._mappings.clear()
 
     def _find(self, address: int, nbytes: int) -> tuple[HostMemory | None, int]:
         """The registered memory that holds a frame or None, and its first address."""
         if not self._mappings_known:
             return None, 0
-        for segment in self._segments:
-            if segment.first <= address < segment.last:
-                if address + nbytes <= segment.end and segment.is_current():
-                    return segment.memory, segment.first
-                segment.close()
-                self._segments.remove(segment)
-                break
+        for known in self._mappings:
+            if known.first <= address and address + nbytes <= known.end and known.is_current():
+                return known.memory, known.first
         # What a camera that has gone has left stays in memory for as long as it is registered.
-        for segment in [one for one in self._segments if not one.is_current()]:
-            segment.close()
-            self._segments.remove(segment)
-        found = self._register(address, nbytes)
-        if found is None:
+        for known in [*self._mappings]:
+            if known.first <= address < known.last or not known.is_current():
+                known.close()
+                self._mappings.remove(known)
+        found = _mapping_of(address)
+        if found is None or address + nbytes > found.last:
             return None, 0
-        self._segments.append(found)
-        return found.memory, found.first
-
-    def _register(self, address: int, nbytes: int) -> _Segment | None:
-        mapping = _mapping_of(address)
-        if mapping is None or address + nbytes > mapping.last:
-            return None
         # iceoryx2 maps more slots than are ever used; registering would lock them all in memory.
-        size = min(mapping.last - mapping.first, address - mapping.first + SLOTS * nbytes)
+        size = min(found.last - found.first, address - found.first + SLOTS * nbytes)
         self.registrations += 1
-        try:
-            memory = self._device.register(*_writable_front(mapping, size))
-        except CudaError:
-            # Remember the refusal, so that it is not repeated for each frame: these are copied.
-            return _Segment(mapping.first, mapping.last, mapping.path, None)
-        return _Segment(mapping.first, mapping.last, mapping.path, memory)
-
-
-@dataclass(frozen=True)
-class _Mapping:
-    """A line of /proc/self/maps."""
-
-    first: int
-    last: int
-    read_only: bool
-    offset: int
-    inode: int
-    path: str
+        # A refusal is remembered, too, so that it is not repeated for each frame: these are copied.
+        with suppress(CudaError):
+            found.memory = self._device.register(*_writable_front(found, size))
+        self._mappings.append(found)
+        return found.memory, found.first
 
 
 def _mapped_file(first: int, last: int) -> str:

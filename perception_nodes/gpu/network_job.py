@@ -23,6 +23,7 @@ from perception_nodes.core.tensor_graph import (
     TensorGraph,
     build_graph,
 )
+from perception_nodes.gpu.structures import addresses, integers
 
 TILE = (32, 32)
 """Pixels and channels that a block computes."""
@@ -152,30 +153,19 @@ def pack_weights(weight: NDArray[np.int8]) -> NDArray[np.int8]:
 class SegmentJob(ctypes.Structure):
     """`Segment` of `network.cu`."""
 
-    _fields_ = [
-        ("codes", ctypes.c_uint64),
-        ("row_bytes", ctypes.c_int32),
-        ("pixel_bytes", ctypes.c_int32),
-        ("groups", ctypes.c_int32),
-        ("upsampled", ctypes.c_int32),
-    ]
+    _fields_ = [*addresses("codes"), *integers("row_bytes", "pixel_bytes", "groups", "upsampled")]
 
 
 class LayerJob(ctypes.Structure):
-    """`Layer` of `network.cu`; addresses are the device's, or the host's if it runs there."""
+    """`Layer` of `network.cu`."""
 
     _fields_ = [
         ("segments", SegmentJob * 2),
-        *((name, ctypes.c_uint64) for name in ("weights", "parameters")),
-        *((name, ctypes.c_uint64) for name in ("target", "output", "residual")),
-        *((name, ctypes.c_int32) for name in ("target_bytes", "residual_bytes", "image")),
-        *((name, ctypes.c_int32) for name in ("height", "width")),
-        *((name, ctypes.c_int32) for name in ("kernel_height", "kernel_width", "stride")),
-        *((name, ctypes.c_int32) for name in ("top", "left", "outside")),
-        *((name, ctypes.c_int32) for name in ("out_width", "pixels", "groups", "channels")),
-        *((name, ctypes.c_int32) for name in ("activation", "shift", "fraction")),
-        *((name, ctypes.c_int32) for name in ("store_multiplier", "store_shift")),
-        ("residual_multiplier", ctypes.c_int32),
+        *addresses("weights", "parameters", "target", "output", "residual"),
+        *integers("target_bytes", "residual_bytes", "image", "height", "width"),
+        *integers("kernel_height", "kernel_width", "stride", "top", "left", "outside"),
+        *integers("out_width", "pixels", "groups", "channels", "activation", "shift", "fraction"),
+        *integers("store_multiplier", "store_shift", "residual_multiplier"),
         ("step", ctypes.c_float),
         ("first_block", ctypes.c_int32),
     ]
@@ -198,11 +188,11 @@ def build_launches(
         constants: addresses of the plan's constants.
         outputs: addresses of the outputs, by name.
     """
-    addresses, launches = iter(constants), []
+    left, launches = iter(constants), []
     for wave in plan.waves:
         launch, blocks = LaunchJob(count=len(wave)), 0
         for job, node in zip(launch.layers, wave, strict=False):
-            _fill(job, node, plan, buffers, addresses, outputs)
+            _fill(job, node, plan, buffers, left, outputs)
             job.first_block = blocks
             blocks += -(-job.pixels // TILE[0]) * -(-job.groups * GROUP // TILE[1])
         launches.append((launch, blocks))

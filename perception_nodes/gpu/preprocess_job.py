@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.core.geometry import PADDING_VALUE, Letterbox, Points
+from perception_nodes.gpu.structures import addresses, integers
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL, check_in_place
 
 BITS = 11
@@ -199,15 +200,8 @@ class PlaneJob(ctypes.Structure):
     """`Plane` of `preprocess.cu`."""
 
     _fields_ = [
-        ("columns", ctypes.c_uint64),
-        ("rows", ctypes.c_uint64),
-        ("xy", ctypes.c_uint64),
-        ("fraction", ctypes.c_uint64),
-        ("offset", ctypes.c_int32),
-        ("row_bytes", ctypes.c_int32),
-        ("sample_bytes", ctypes.c_int32),
-        ("width", ctypes.c_int32),
-        ("height", ctypes.c_int32),
+        *addresses("columns", "rows", "xy", "fraction"),
+        *integers("offset", "row_bytes", "sample_bytes", "width", "height"),
         ("channels", ctypes.c_int32 * 4),
         ("outside", ctypes.c_int32),
     ]
@@ -216,42 +210,23 @@ class PlaneJob(ctypes.Structure):
 class FrameCell(ctypes.Structure):
     """`Frame` of `frame.cuh`: the part of the input that changes from frame to frame."""
 
-    _fields_ = [
-        ("pixels", ctypes.c_uint64),
-        ("source", ctypes.c_uint64),
-        ("ticket", ctypes.c_uint64),
-    ]
+    _fields_ = [*addresses("pixels", "source"), ("ticket", ctypes.c_uint64)]
 
 
 class FetchJob(ctypes.Structure):
-    """`Job` of `fetch.cu`; addresses are the device's, or the host's if it runs there."""
+    """`Job` of `fetch.cu`."""
 
-    _fields_ = [
-        ("frame", ctypes.c_uint64),
-        ("rows", ctypes.c_uint64),
-        ("row_count", ctypes.c_int32),
-        ("row_bytes", ctypes.c_int32),
-        ("pieces", ctypes.c_int32),
-    ]
+    _fields_ = [*addresses("frame", "rows"), *integers("row_count", "row_bytes", "pieces")]
 
 
 class PreprocessJob(ctypes.Structure):
-    """`Job` of `preprocess.cu`; addresses are the device's, or the host's if it runs there."""
+    """`Job` of `preprocess.cu`."""
 
     _fields_ = [
         ("planes", PlaneJob * 2),
-        ("frame", ctypes.c_uint64),
-        ("ticket", ctypes.c_uint64),
-        ("out", ctypes.c_uint64),
-        ("kind", ctypes.c_int32),
-        ("red_x", ctypes.c_int32),
-        ("red_y", ctypes.c_int32),
-        ("inner_width", ctypes.c_int32),
-        ("inner_height", ctypes.c_int32),
-        ("pad_x", ctypes.c_int32),
-        ("pad_y", ctypes.c_int32),
-        ("width", ctypes.c_int32),
-        ("height", ctypes.c_int32),
+        *addresses("frame", "ticket", "out"),
+        *integers("kind", "red_x", "red_y", "inner_width", "inner_height"),
+        *integers("pad_x", "pad_y", "width", "height"),
     ]
 
 
