@@ -1,7 +1,7 @@
 """What the page shows of a running graph: figures of the last minute, health, faults, misses.
 
-The node fills a feed; the server takes from it what a browser has not seen yet. Everything in it is
-bounded, and nothing in it belongs to one browser: each has a cursor, the serial number of the last
+The node fills a feed, and the server takes from it what a browser has not got yet. Everything in
+it is bounded and shared by all browsers. Each browser has a cursor: the serial number of the last
 entry that it got.
 """
 
@@ -11,13 +11,14 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from perception_nodes.core.budget import STAGES, Budget
 from perception_nodes.core.frame import IN_TIME, STAMPS, stage_durations_ms
 from perception_nodes.core.health import HealthMode
 from perception_nodes.core.statistics import summarize
 from perception_nodes.report.annotate import STATUS_COLOURS
+from perception_nodes.report.chart import LatencyAxis
 
 WINDOW_NS = 60_000_000_000
 MAX_FRAMES = 8000
@@ -26,39 +27,31 @@ MAX_MISSES = 60
 MAX_LOG = 200
 SUMMARY_PERIOD_NS = 500_000_000
 MISS_PERIOD_NS = 250_000_000
-"""In an overload nearly every frame is missed: the facts of all are kept, pictures of some."""
+"""In an overload nearly every frame is missed: then only some of them are kept with a picture."""
 NUMBER = re.compile(r"[\d.]+")
+Entries: TypeAlias = deque[tuple[int, Any]]
+"""Entries with their serial numbers; those of reports are times instead."""
 
 
 class ShownPicture(NamedTuple):
-    """A frame as people see it.
+    """A frame as the page shows it.
 
     Attributes:
         jpeg: the file.
-        objects: what was found in it, each `[x1, y1, x2, y2, class, score, colour, id]`; the box
-            in shares of the picture's width and height, the id of the object's track or None;
-            None if nothing was published, or it is not known what.
+        objects: its detections, each `[x1, y1, x2, y2, class, score, colour, id]`. The box is in
+            shares of the picture's width and height, and the id is that of the track or None. None
+            if nothing was published, or the detections are not known.
     """
 
     jpeg: bytes
     objects: list[list[Any]] | None
 
 
-class Update(NamedTuple):
-    """What a browser has not seen yet: facts for JSON, and the pictures that they refer to."""
-
-    facts: dict[str, Any]
-    pictures: list[bytes]
-    cursor: int
-
-
 @dataclass
 class _Camera:
-    reports: deque[tuple[int, Any]] = field(default_factory=lambda: deque(maxlen=MAX_FRAMES))
-    frames: deque[tuple[int, list[Any]]] = field(default_factory=lambda: deque(maxlen=MAX_FRAMES))
-    misses: deque[tuple[int, dict[str, Any]]] = field(
-        default_factory=lambda: deque(maxlen=MAX_MISSES)
-    )
+    reports: Entries = field(default_factory=lambda: deque(maxlen=MAX_FRAMES))
+    frames: Entries = field(default_factory=lambda: deque(maxlen=MAX_FRAMES))
+    misses: Entries = field(default_factory=lambda: deque(maxlen=MAX_MISSES))
     kept: dict[int, bytes] = field(default_factory=dict)
     picture: tuple[int, dict[str, Any], ShownPicture] | None = None
     pictured_ns: int = 0
@@ -91,23 +84,24 @@ class Feed:
         self._period_ns = round(1e9 / rate_hz)
         self._budget = Budget.for_deadline(deadline_ms)
         self._cameras = {name: _Camera() for name in cameras}
-        self._log: deque[tuple[int, dict[str, Any]]] = deque(maxlen=MAX_LOG)
-        self._stops: deque[tuple[int, dict[str, Any]]] = deque(maxlen=MAX_LOG)
+        self._log: Entries = deque(maxlen=MAX_LOG)
+        self._stops: Entries = deque(maxlen=MAX_LOG)
         self._stop_requested: bool | None = None
         self._serial = 0
 
     @property
     def setup(self) -> dict[str, Any]:
-        """What the page needs to know once."""
+        """What a page needs at its start."""
         return {
             "cameras": list(self._cameras),
             "deadline_ms": self._budget.deadline_ms,
             "stages": {stage: getattr(self._budget, stage) for stage in STAGES},
             "statuses": [[s.name, colour, s in IN_TIME] for s, colour in STATUS_COLOURS.items()],
+            "places": vars(LatencyAxis(1.0)),
         }
 
     def wants_picture(self, camera: str, status: int) -> bool:
-        """Whether the next picture is due, or a picture of this missed frame would be kept."""
+        """Whether the next picture is due, or one of this missed frame would be kept."""
         found, now_ns = self._cameras[camera], time.monotonic_ns()
         if status not in IN_TIME and now_ns - found.miss_pictured_ns > MISS_PERIOD_NS:
             return True
@@ -140,22 +134,21 @@ class Feed:
             found.reports.append((now_ns, report))
             latency = facts["ms"] if report.published_ns else None
             point = [round(begun_ns / 1e9, 4), latency, facts["status"]]
-            found.frames.append((self._next(), point))
+            self._add(found.frames, point)
             if picture is not None:
-                found.picture, found.pictured_ns = (self._next(), facts, picture), now_ns
+                self._serial += 1
+                found.picture, found.pictured_ns = (self._serial, facts, picture), now_ns
             if report.status not in IN_TIME:
-                serial = self._next()
-                if picture is not None:
-                    found.miss_pictured_ns, found.kept[serial] = now_ns, picture.jpeg
                 miss = facts | {
-                    "n": serial,
                     "at": _now(now_ns - begun_ns),
                     "reason": report.reason,
                     "stages": {k: round(v, 3) for k, v in stage_durations_ms(report).items()},
                     "pictured": picture is not None,
                     "objects": picture.objects if picture else None,
                 }
-                found.misses.append((serial, miss))
+                miss["n"] = self._add(found.misses, miss)
+                if picture is not None:
+                    found.miss_pictured_ns, found.kept[miss["n"]] = now_ns, picture.jpeg
                 for number in [n for n in found.kept if n < found.misses[0][0]]:
                     del found.kept[number]
 
@@ -168,7 +161,7 @@ class Feed:
             camera: whose.
             mode: a `HealthMode`.
             cause: why it is that.
-            faults: all that is wrong; a text that differs only in its numbers is the same fault.
+            faults: texts; those that differ only in their numbers are the same fault.
             counts: frames since the start, by status.
         """
         name = HealthMode(mode).name
@@ -177,14 +170,14 @@ class Feed:
             found = self._cameras[camera]
             before = found.health["mode"] if found.health else ""
             if name != before:
-                self._say(camera, name, f"{before or 'start'} → {name}: {cause}")
+                self._write(camera, name, f"{before or 'start'} → {name}: {cause}")
             for key in now.keys() - found.faults.keys():
-                self._say(camera, "fault", now[key])
+                self._write(camera, "fault", now[key])
             for key in found.faults.keys() - now.keys():
-                self._say(camera, "over", f"over: {found.faults[key]}")
+                self._write(camera, "over", f"over: {found.faults[key]}")
             found.faults = now
-            found.health = {"mode": name, "cause": cause, "faults": [*now.values()]}
-            found.health["counts"] = counts
+            texts = [*now.values()]
+            found.health = {"mode": name, "cause": cause, "faults": texts, "counts": counts}
             found.health_ns = time.monotonic_ns()
 
     def safe_stop(self, requested: bool) -> None:
@@ -200,10 +193,14 @@ class Feed:
                     if one.health and one.health["mode"] == HealthMode.UNSAFE.name
                 ]
                 entry = {"at": _now(), "on": requested, "text": "; ".join(unsafe)}
-                self._stops.append((self._next(), entry))
+                self._add(self._stops, entry)
 
-    def update(self, cursor: int) -> Update:
-        """What is new since a cursor, 0 for the beginning."""
+    def update(self, cursor: int) -> tuple[dict[str, Any], list[bytes], int]:
+        """What is new since a cursor, 0 for the beginning.
+
+        Returns:
+            Facts for JSON, the pictures that they refer to, and the next cursor.
+        """
         now_ns = time.monotonic_ns()
         with self._lock:
             cameras, pictures = {}, []
@@ -226,14 +223,13 @@ class Feed:
                 "stops": _since(self._stops, cursor),
                 "log": _since(self._log, cursor),
             }
-            return Update(facts, pictures, self._serial)
+            return facts, pictures, self._serial
 
     def missed_picture(self, serial: int) -> bytes | None:
         """JPEG of a missed frame, None if none is kept."""
         with self._lock:
-            return next(
-                (one.kept[serial] for one in self._cameras.values() if serial in one.kept), None
-            )
+            kept = (one.kept.get(serial) for one in self._cameras.values())
+            return next(filter(None, kept), None)
 
     def _facts(self, one: _Camera, cursor: int, now_ns: int) -> dict[str, Any]:
         if now_ns - one.summary_ns > SUMMARY_PERIOD_NS:
@@ -250,16 +246,17 @@ class Feed:
             "model": one.model,
         }
 
-    def _say(self, camera: str, kind: str, text: str) -> None:
-        entry = {"at": _now(), "camera": camera, "kind": kind, "text": text}
-        self._log.append((self._next(), entry))
+    def _write(self, camera: str, kind: str, text: str) -> None:
+        self._add(self._log, {"at": _now(), "camera": camera, "kind": kind, "text": text})
 
-    def _next(self) -> int:
+    def _add(self, entries: Entries, entry: Any) -> int:
+        """Append an entry; returns its serial number."""
         self._serial += 1
+        entries.append((self._serial, entry))
         return self._serial
 
 
-def _since(entries: deque[tuple[int, Any]], cursor: int) -> list[Any]:
+def _since(entries: Entries, cursor: int) -> list[Any]:
     """Entries behind a cursor, oldest first."""
     found = []
     for serial, entry in reversed(entries):

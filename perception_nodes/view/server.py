@@ -245,10 +245,9 @@ class PageServer:
                     break
                 await asyncio.sleep(sent_s + self._interval_s - time.monotonic())
                 self._asked_s = sent_s = time.monotonic()
-                update = self._feed.update(cursor)
-                cursor = update.cursor
-                facts = json.dumps(update.facts, separators=(",", ":")).encode()
-                answer = b"".join((struct.pack("<I", len(facts)), facts, *update.pictures))
+                update, pictures, cursor = self._feed.update(cursor)
+                facts = json.dumps(update, separators=(",", ":")).encode()
+                answer = b"".join((struct.pack("<I", len(facts)), facts, *pictures))
                 await asyncio.wait_for(stream.send_bytes(answer), HEARTBEAT_S)
         except ConnectionError:
             pass  # it has closed while we sent

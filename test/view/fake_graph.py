@@ -8,12 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import simplejpeg
 
 from perception_nodes.core.frame import STAMPS, FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.lab.browsers import free_port
 from perception_nodes.report.annotate import class_colour
+from perception_nodes.view import feed as feed_module
 from perception_nodes.view.feed import Feed, ShownPicture
 from perception_nodes.view.server import PageServer
 
@@ -57,6 +59,16 @@ def picture(grey: int = 90, name: str = "car") -> ShownPicture:
     )
 
 
+def pass_s(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """Let time pass for feeds."""
+
+    def monotonic_ns() -> int:
+        return time.monotonic_ns() + seconds * 10**9
+
+    clock = SimpleNamespace(monotonic_ns=monotonic_ns, time_ns=time.time_ns)
+    monkeypatch.setattr(feed_module, "time", clock)
+
+
 def nominal(feed: Feed, camera: str = "front") -> None:
     feed.health(camera, HealthMode.NOMINAL, "detections arrive in time", [], COUNTS)
 
@@ -64,10 +76,9 @@ def nominal(feed: Feed, camera: str = "front") -> None:
 @contextmanager
 def served(*cameras: str, **options: Any) -> Iterator[tuple[Feed, PageServer, int]]:
     """A feed, its server and the port."""
-    port, rate_hz = free_port(), options.pop("rate_hz", 30.0)
-    feed = Feed(cameras or ("front",), 10.0, rate_hz)
-    values = {"address": "localhost", "token": "", **options}
-    server = PageServer(feed, values["address"], port, values["token"], rate_hz)
+    port, values = free_port(), {"address": "localhost", "token": "", "rate_hz": 30.0, **options}
+    feed = Feed(cameras or ("front",), 10.0, values["rate_hz"])
+    server = PageServer(feed, port=port, **values)
     server.start()
     try:
         yield feed, server, port
@@ -84,10 +95,9 @@ def fed(feed: Feed, *cameras: str) -> Iterator[None]:
         number = 0
         while not stop.wait(1 / 30):
             number += 1
+            late = FrameStatus.LATE, 13.0, "late by 3.0 ms"
             for camera in cameras or ("front",):
-                late = number % 20 == 0
-                status = FrameStatus.LATE if late else FrameStatus.OK
-                one = report(status, 13.0 if late else 6.4, "late by 3.0 ms" if late else "")
+                one = report() if number % 20 else report(*late)
                 feed.frame(camera, one, picture(number % 200))
                 if number % 3 == 1:
                     nominal(feed, camera)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_graph import COUNTS, fed, nominal, picture, report, served
+from fake_graph import COUNTS, fed, nominal, pass_s, picture, report, served
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.health import HealthMode
@@ -187,13 +187,15 @@ def test_silence_is_told_and_a_graph_that_comes_back_is_shown(browser: Browser) 
             again.close()
 
 
-def test_an_old_picture_is_old_to_a_page_that_is_opened_later(browser: Browser) -> None:
+def test_an_old_picture_is_old_to_a_page_that_is_opened_later(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with served() as (feed, _, port):
         feed.frame("front", report(), picture())
-        feed._cameras["front"].pictured_ns -= 60_000_000_000
+        pass_s(monkeypatch, 60)
         browser.open(port)
-        # The first thing that is told of it, so that a picture that ages on the page does not pass.
-        first = "return document.querySelector('.told').innerText"
+        # The first text, so that a picture that ages on the page does not pass.
+        first = "return document.querySelector('.outcome').innerText"
         browser.until(lambda: browser.run(first) not in ("waiting for a frame", "…"))
         assert browser.run(first).startswith("no picture for 6")
         assert browser.run("return document.querySelector('.camera').className").endswith("old")

@@ -1,10 +1,12 @@
-// Draws the charts of a page with uPlot; report/chart.py describes what is in their data.
+// Draws the charts of a page with uPlot; report/chart.py describes what is in their data. A page may
+// also call drawChart(box, chart), and show(chart) of what it returns when the data have changed.
 "use strict";
 (() => {
 const FONT_PX = 12, FONT = `${FONT_PX}px system-ui, sans-serif`;
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-function ticks({ top, rails, log, percent, title }, isX) {
+function ticks(read, isX) {
+  const { rails, log, percent, title } = read();
   const shown = (value) => percent ? `${+(100 * value).toPrecision(3)}%` : `${value}`;
   const axis = {
     label: title, labelSize: title ? 20 : 0, labelFont: FONT, font: FONT,
@@ -16,12 +18,13 @@ function ticks({ top, rails, log, percent, title }, isX) {
   if (log || percent) axis.values = (_, values) => values.map((value) => value === null ? "" : shown(value));
   if (rails.length) {
     axis.splits = (_, __, low, high, step) => {
+      const { top, rails } = read();
       const end = Math.min(top, high), first = Math.ceil(Math.max(low, 0) / step - 1e-9), found = [];
       for (let one = first; one * step <= end; one++) found.push(+(one * step).toPrecision(12));
       return [...found, ...rails.map(([at]) => at).filter((at) => at >= low && at <= high)];
     };
     axis.values = (_, values) =>
-      values.map((value) => rails.find(([at]) => at === value)?.[1].replace("no ", isX ? "no\n" : "no ") ?? shown(value));
+      values.map((value) => read().rails.find(([at]) => at === value)?.[1].replace("no ", isX ? "no\n" : "no ") ?? shown(value));
   }
   return axis;
 }
@@ -50,11 +53,10 @@ function write(pen, text, x, y, area, right) {
   pen.fillText(text, x + (fits ? 1 : -1) * 5 * devicePixelRatio, y);
 }
 
-function make(box) {
-  const chart = JSON.parse(box.querySelector("script").textContent);
-  const data = chart.tables.length ? uPlot.join(chart.tables) : [[]];  // a chart without a series
-  const given = data.map((values) => [...values]), bands = [];
-  const labels = chart.series.map(({ labels = [] }) => labels), dense = devicePixelRatio;
+const join = ({ tables }) => tables.length ? uPlot.join(tables) : [[]];  // a chart without a series
+
+function make(box, chart) {
+  const data = join(chart), given = data.map((values) => [...values]), bands = [], dense = devicePixelRatio;
   const highest = chart.y.top ?? Infinity;  // rails are not for stacks
   let below = 0;
   chart.series.forEach(({ kind, colour }, place) => {
@@ -99,13 +101,13 @@ function make(box) {
     pen.textAlign = "center";
     pen.fillStyle = css("--ink");
     const taken = [];
-    const written = labels.flatMap((some, one) => some.map(([x, text]) => [x, text, one + 1]));
+    const written = chart.series.flatMap(({ labels = [] }, one) => labels.map(([x, text]) => [x, text, one + 1]));
     for (const [x, text, series] of written.sort((a, b) => b[1] - a[1])) {  // the slowest first
       const at = plot.valToPos(x, "x", true), wide = pen.measureText(text).width / 2 + 2 * dense;
       if (at < area.left || at > area.left + area.width) continue;
       if (taken.some(([from, to]) => at - wide < to && at + wide > from)) continue;
       taken.push([at - wide, at + wide]);
-      const value = data[series][data[0].indexOf(x)];
+      const value = plot.data[series][plot.data[0].indexOf(x)];
       pen.fillText(text, at, plot.valToPos(value, "y", true) - 5 * dense);
     }
     pen.restore();
@@ -115,17 +117,26 @@ function make(box) {
   const scale = ({ range, log }) => ({ time: false, distr: log ? 3 : 1, ...(range && { range: [...range] }) });
   const plot = new uPlot({
     ...size(), bands, padding: [8, 14, 0, 4],
-    legend: { markers: { width: 0, fill: (_, series) => chart.series[series - 1]?.colour } },
+    legend: { show: chart.legend ?? true, markers: { width: 0, fill: (_, series) => chart.series[series - 1]?.colour } },
     cursor: { y: false, points: { show: false } },
     scales: { x: scale(chart.x), y: scale(chart.y) },
-    axes: [ticks(chart.x, true), ticks(chart.y, false)],
+    axes: [ticks(() => chart.x, true), ticks(() => chart.y, false)],
     series: [{ label: chart.x.title, value: (_, value) => value === null ? "" : +value.toPrecision(6) },
       ...chart.series.map((one) => look(one, new Map(one.texts), given))],
     hooks: { drawAxes: [shade], draw: [mark] },
   }, data, box);
   new ResizeObserver(() => plot.setSize(size())).observe(box);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => plot.redraw());
+  plot.show = (changed) => {
+    chart = changed;
+    plot.batch(() => {
+      plot.setData(join(chart), false);
+      for (const axis of ["x", "y"]) plot.setScale(axis, { min: chart[axis].range[0], max: chart[axis].range[1] });
+    });
+  };
+  return plot;
 }
 
-document.querySelectorAll(".chart").forEach(make);
+window.drawChart = make;
+for (const box of document.querySelectorAll(".chart")) make(box, JSON.parse(box.querySelector("script").textContent));
 })();

@@ -4,13 +4,12 @@
 "use strict";
 
 const MISSES = 60, LOG = 200, STALE_S = 1, LOST_MS = 2500, AGAIN_MS = 1000, WINDOW_S = 60;
-const CHART_MS = 500, TRACK_BUDGETS = 1.5;
-const SLOWER = 1.09, WITHOUT = 1.19, END = 1.26;  // rails beyond the top of the chart, as in the reports
+const CHART_MS = 500, CHART_PX = 230, TRACK_BUDGETS = 1.5;
 const STAGE_COLOURS = ["#a5b4fc", "#67c7e8", "#7b93ff", "#b197fc", "#ced4da"];
 
 const $ = (id) => document.getElementById(id);
 const decoder = new TextDecoder();
-let socket, setup, chosen, chart, highestMs = 0, slower = [], heardMs = 0, chartMs = 0, now = 0, opened = null;
+let socket, setup, chosen, chart, heardMs = 0, chartMs = 0, now = 0, opened = null;
 let cameras = {};  // by name: {figure, canvas, frames, facts, picture, seenMs}
 let misses = [];
 
@@ -54,8 +53,8 @@ setInterval(() => {
   const lost = silentMs > LOST_MS;
   document.body.classList.toggle("lost-link", lost);
   $("link").className = lost ? "lost" : "live";
-  const said = lost ? heardMs ? `no word for ${Math.round(silentMs / 1000)} s` : "connecting" : "live";
-  if ($("link").textContent !== said) $("link").textContent = said;
+  const state = lost ? heardMs ? `no word for ${Math.round(silentMs / 1000)} s` : "connecting" : "live";
+  if ($("link").textContent !== state) $("link").textContent = state;
 }, 250);
 
 function begin(given) {
@@ -69,8 +68,8 @@ function begin(given) {
   for (const name of setup.cameras) {
     const figure = element("figure", "camera"), canvas = element("canvas");
     const caption = element("figcaption"), title = element("b", "", name);
-    const objects = element("span", "objects"), told = element("span", "told", "waiting for a frame");
-    caption.append(title, objects, told);
+    const objects = element("span", "objects"), outcome = element("span", "outcome", "waiting for a frame");
+    caption.append(title, objects, outcome);
     figure.append(canvas, caption);
     figure.onclick = () => choose(name);
     $("cameras").append(figure);
@@ -78,7 +77,7 @@ function begin(given) {
     const cause = element("div", "cause", "waiting for the watchdog");
     health.append(mode, cause);
     $("health").append(health);
-    cameras[name] = { figure, canvas, objects, told, mode, cause, frames: [], facts: null,
+    cameras[name] = { figure, canvas, objects, outcome, mode, cause, frames: [], facts: null,
       picture: null, seenMs: performance.now() };
   }
   choose(setup.cameras.includes(chosen) ? chosen : setup.cameras[0]);
@@ -183,9 +182,9 @@ function showCamera(one) {
   one.figure.classList.toggle("old", old);
   const shown = one.picture;
   one.objects.textContent = shown ? counted(shown) : "";
-  one.told.textContent = old ? `no picture for ${Math.round(oldS)} s`
+  one.outcome.textContent = old ? `no picture for ${Math.round(oldS)} s`
     : shown ? `${word(shown)} ${spent(shown)}` : "…";
-  one.told.title = shown ? `frame_id ${shown.frame_id}, stamp ${shown.stamp}` : "";
+  one.outcome.title = shown ? `frame_id ${shown.frame_id}, stamp ${shown.stamp}` : "";
 }
 
 // --- state --------------------------------------------------------------------------------------
@@ -196,9 +195,9 @@ function showHealth(name, one, { health, health_age: age }) {
   const cause = !health ? "for the watchdog"
     : silent ? `no word from the watchdog for ${age.toFixed(1)} s; before: ${health.mode}` : health.cause;
   const faults = health && !silent ? health.faults.filter((text) => text !== cause) : [];
-  const said = JSON.stringify([mode, cause, faults]);
-  if (one.said === said) return;
-  one.said = said;
+  const shownHealth = JSON.stringify([mode, cause, faults]);
+  if (one.shownHealth === shownHealth) return;
+  one.shownHealth = shownHealth;
   one.mode.className = `mode ${mode}`;
   one.mode.textContent = setup.cameras.length > 1 ? `${name}: ${mode}` : mode;
   one.cause.replaceChildren(cause);
@@ -282,64 +281,29 @@ function showFigures() {
   showChart(frames);
 }
 
+// Each frame at its latency; charts.js draws it. A stall does not flatten all else: the chart ends at four
+// deadlines, and slower frames are on a rail, as those without a result are.
 function showChart(frames) {
-  const series = setup.statuses.map(() => []), seconds = [];
-  const known = frames.map(([, ms]) => ms ?? 0), deadline = setup.deadline_ms;
-  highestMs = Math.max(1.25 * deadline, Math.min(Math.max(...known) * 1.08, 4 * deadline));  // a stall would flatten all else
+  const deadline = setup.deadline_ms, slowest = Math.max(...frames.map(([, ms]) => ms ?? 0));
+  const top = Math.max(1.25 * deadline, Math.min(1.08 * slowest, 4 * deadline));
+  const [slower, without, end] = ["slower", "without", "end"].map((name) => top * setup.places[name]);
+  const seconds = [], values = setup.statuses.map(() => []), labels = setup.statuses.map(() => []);
   for (const [at, ms, status] of frames) {
     seconds.push(at - now);
-    const place = ms === null ? WITHOUT * highestMs : ms > highestMs ? SLOWER * highestMs : ms;
-    series.forEach((values, one) => values.push(one === status ? place : null));
+    values.forEach((one) => one.push(null));
+    values[status][seconds.length - 1] = ms === null ? without : ms > top ? slower : ms;
+    if (ms > top) labels[status].push([at - now, ms.toFixed(0)]);
   }
-  slower = frames.filter(([, ms]) => ms > highestMs).map(([at, ms]) => [at - now, ms]);
-  const data = [seconds, ...series];
-  if (!chart) chart = makeChart(data);
-  else chart.setData(data);
-}
-
-function makeChart(data) {
-  const axis = { stroke: () => colour("--soft"), grid: { stroke: () => colour("--line"), width: 1 },
-    ticks: { show: false }, font: "12px system-ui, sans-serif" };
-  const box = $("chart");
-  const line = (plot) => {
-    const y = plot.valToPos(setup.deadline_ms, "y", true), { ctx: pen, bbox } = plot;
-    pen.save();
-    pen.strokeStyle = colour("--deadline");
-    pen.lineWidth = 1.5 * devicePixelRatio;
-    pen.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
-    pen.beginPath();
-    pen.moveTo(bbox.left, y);
-    pen.lineTo(bbox.left + bbox.width, y);
-    pen.stroke();
-    pen.font = `${12 * devicePixelRatio}px system-ui, sans-serif`;
-    pen.fillStyle = colour("--ink");
-    pen.textAlign = "center";
-    let free = bbox.left;
-    for (const [at, ms] of slower) {
-      const x = plot.valToPos(at, "x", true), text = ms.toFixed(0), half = pen.measureText(text).width / 2;
-      if (x - half < free) continue;
-      pen.fillText(text, x, plot.valToPos(SLOWER * highestMs, "y", true) - 6 * devicePixelRatio);
-      free = x + half + 4;
-    }
-    pen.restore();
+  const described = {
+    x: { title: "seconds from now", range: [-WINDOW_S, 0], rails: [] },
+    y: { title: "ms", range: [0, end], top, rails: [[slower, `> ${top.toFixed(0)}`], [without, "no result"]] },
+    tables: [[seconds, ...values]], spans: [], height_px: CHART_PX, legend: false,
+    lines: [{ text: `deadline ${deadline} ms`, colour: colour("--deadline"), y: deadline }],
+    series: setup.statuses.map(([name, tint, inTime], one) => (
+      { name, colour: tint, kind: "points", size: inTime ? 3 : 8, labels: labels[one] })),
   };
-  const splits = (plot, axis, low, high, step) =>
-    [...Array(Math.floor(highestMs / step) + 1).keys()].map((place) => place * step).concat(SLOWER * highestMs, WITHOUT * highestMs);
-  const names = (ticks) => ticks.map((ms) => ms === SLOWER * highestMs ? `> ${highestMs.toFixed(0)} ms`
-    : ms === WITHOUT * highestMs ? "no result" : `${ms} ms`);
-  const made = new uPlot({
-    width: box.clientWidth, height: box.clientHeight, legend: { show: false },
-    cursor: { drag: { x: false, y: false }, points: { show: false }, y: false },
-    scales: { x: { time: false, range: [-WINDOW_S, 0] }, y: { range: () => [0, END * highestMs] } },
-    axes: [{ ...axis, incrs: [5, 10, 20], space: 60, values: (_, ticks) => ticks.map((at) => at ? `${at} s` : "now"), size: 30 },
-      { ...axis, splits, values: (_, ticks) => names(ticks), size: 68 }],
-    series: [{}, ...setup.statuses.map(([name, tint, inTime]) => ({
-      label: name, stroke: tint, paths: () => null,
-      points: { show: true, fill: tint, stroke: tint, size: inTime ? 3 : 8, width: 0 } }))],
-    hooks: { draw: [line] },
-  }, data, box);
-  new ResizeObserver(() => made.setSize({ width: box.clientWidth, height: box.clientHeight })).observe(box);
-  return made;
+  if (chart) chart.show(described);
+  else chart = drawChart($("chart"), described);
 }
 
 // --- missed frames ------------------------------------------------------------------------------
