@@ -43,7 +43,6 @@ def test_yolo_labels(yolo: Path) -> None:
     ("line", "text"),
     [
         ("2 0.5 0.5 0.5 0.5", "class '2' is not one of 0 to 1"),
-        ("-1 0.5 0.5 0.5 0.5", "class '-1' is not one of 0 to 1"),
         ("0 1.5 0.5 0.5 0.5", "centre_x 1.5 is not within 0 and 1"),
         ("0 0.5 0.5 nan 0.5", "width nan is not within 0 and 1"),
         ("0 0.5 0.5 0.5 0", "has no area"),
@@ -76,31 +75,15 @@ def test_an_object_that_is_labelled_twice_is_one(yolo: Path) -> None:
     assert found.notes == (f"3 label lines repeat another one and count once: {yolo}/labels/a.txt",)
 
 
-def test_an_object_without_a_box_is_left_out(yolo: Path) -> None:
-    (yolo / "labels/a.txt").write_text("1 0 0 0 0\n0 0.5 0.5 0.5 0.5\n")
-    assert read_set(yolo).images[0].classes.tolist() == [0]
-
-
 def test_a_box_ends_at_the_border_of_its_image(yolo: Path) -> None:
-    (yolo / "labels/a.txt").write_text("0 0.05 0.5 0.3 0.4\n0 0.50001 0.5 1 0.4\n")
+    # The line of zeros is an object without a box.
+    (yolo / "labels/a.txt").write_text("0 0.05 0.5 0.3 0.4\n1 0 0 0 0\n0 0.50001 0.5 1 0.4\n")
     found = read_set(yolo)
     np.testing.assert_allclose(found.images[0].boxes[0], [0, 0.3, 0.2, 0.7])
-    assert found.images[0].boxes.max() <= 1
+    assert len(found.images[0].boxes) == 2 and found.images[0].boxes.max() <= 1
     assert found.notes == (
         f"1 boxes leave their image and are cut at its border: {yolo}/labels/a.txt",
     )
-
-
-def test_broken_and_missing_images(yolo: Path) -> None:
-    whole = (yolo / "images/a.jpg").read_bytes()
-    (yolo / "images/a.jpg").write_bytes(whole[: len(whole) // 2])
-    (yolo / "images/b.png").write_bytes(b"")
-    with pytest.raises(DataError, match="2 of 2 images are cut off, empty or no images"):
-        read_set(yolo)
-    (yolo / "images/a.jpg").unlink()
-    (yolo / "images/b.png").unlink()
-    with pytest.raises(DataError, match="holds no image"):
-        read_set(yolo)
 
 
 def test_a_name_of_another_kind_and_what_follows_a_picture_are_no_damage(yolo: Path) -> None:
@@ -126,7 +109,7 @@ def test_class_names_of_another_editor_are_read_and_gaps_refused(yolo: Path) -> 
         read_set(yolo)
 
 
-@pytest.mark.parametrize("ending", ["jpg", "png", "bmp", "webp", "tif"])
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
 def test_an_image_that_is_cut_off_is_named(tmp_path: Path, ending: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
     whole, cut = tmp_path / f"whole.{ending}", tmp_path / f"cut.{ending}"
@@ -194,11 +177,12 @@ def test_sets_of_one_name_are_told_apart(
     assert read_set(".").name == "val"
 
 
-def test_no_labels_at_all(yolo: Path) -> None:
-    for path in (yolo / "labels").iterdir():
-        path.unlink()
-    with pytest.raises(DataError, match="none of the 2 images .*--teacher"):
-        read_set(yolo)
+def test_no_labels_or_images_at_all(yolo: Path) -> None:
+    for name, reason in (("labels", "none of the 2 images .*--teacher"), ("images", "no image")):
+        for path in (yolo / name).iterdir():
+            path.unlink()
+        with pytest.raises(DataError, match=reason):
+            read_set(yolo)
 
 
 @pytest.mark.parametrize(
@@ -227,16 +211,13 @@ def test_the_data_yaml_of_ultralytics(yolo: Path, images: str, lines: str) -> No
     ("lines", "text"),
     [
         ("names: [car, person]", "val is None; write class names, and a folder of images"),
-        ("names: [car, person]\nval: [images, more]", r"val is \['images', 'more'\]; write"),
         ("names: [car, person]\nval: val.txt", "val is 'val.txt'; write"),
         ("names: []\nval: images", r"names is \[\]; write class names"),
         ("names: [car, person]\nval: elsewhere", "elsewhere is not a folder"),
-        ("names: [car]\nval: images", "class '1' is not one of 0 to 0"),
     ],
 )
 def test_an_unusable_data_yaml(yolo: Path, lines: str, text: str) -> None:
     (yolo / "data.yaml").write_text(lines)
-    (yolo / "labels/a.txt").write_text("1 0.5 0.5 0.1 0.1\n")
     with pytest.raises(DataError, match=text):
         read_set(yolo / "data.yaml")
 
@@ -264,28 +245,23 @@ def coco(width: int, height: int) -> dict[str, list[dict[str, object]]]:
 
 
 def test_coco_labels(yolo: Path) -> None:
-    content = {
-        "categories": [{"id": 7, "name": "pedestrian"}],
-        "images": [{"id": 1, "file_name": "a.jpg", "width": 80, "height": 40}],
-        "annotations": [
-            {"id": 1, "image_id": 1, "category_id": 7, "bbox": [8, 4, 40, 20], "iscrowd": 1}
-        ],
-    }
-    path = yolo / "instances.json"
+    path, content = yolo / "instances.json", coco(80, 40)
+    box = content["annotations"][0]
+    box.update(id=1, bbox=[8, 4, 40, 20], iscrowd=1)
     path.write_text(json.dumps(content))
     found = read_set(path)
-    assert found.classes == ("pedestrian",)
+    assert found.classes == ("car",)
     np.testing.assert_allclose(found.images[0].boxes, [[0.1, 0.1, 0.6, 0.6]])
     assert found.images[0].crowd.tolist() == [True]
 
-    content["annotations"] = [{**content["annotations"][0], "id": id} for id in (1, 2)]
-    content["annotations"][0]["bbox"] = content["annotations"][1]["bbox"] = [-0.5, 4, 40, 20]
+    box["bbox"] = [-0.5, 4, 40, 20]
+    content["annotations"].append({**box, "id": 2})
     path.write_text(json.dumps(content))
     found = read_set(path)
     np.testing.assert_allclose(found.images[0].boxes, [[0, 0.1, 39.5 / 80, 0.6]])
     assert found.notes == (f"1 annotations repeat another one and count once: {path}",)
 
-    content["annotations"][0]["bbox"] = [8, 4, 400, 20]
+    box["bbox"] = [8, 4, 400, 20]
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"annotations\[0\] \(id 1\): bbox .* leaves its 80 x 40"):
         read_set(path)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from made_runs import MS, in_time, report
 
-from perception_nodes.backends.contract import open_backend
 from perception_nodes.cameras.channel import CameraHeader
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.graph.settings import SettingsError
@@ -99,13 +98,6 @@ def test_a_rate_that_the_bench_did_not_keep_is_shown(filmed_hz, shown):
     assert ("did not fill its frames at 30 Hz" in found.caption) == (filmed_hz < 30)
 
 
-def test_who_is_stopped_films_no_more():
-    over = threading.Event()
-    over.set()
-    writer = SimpleNamespace(loan=lambda: pytest.fail("it films"))
-    assert film([writer], (4, 6, 3), 50, 20, over, lambda: None) == ([], [])
-
-
 def test_a_run_that_others_have_ended_is_not_ended_in_good_order(monkeypatch):
     over = threading.Event()
     over.set()
@@ -132,17 +124,8 @@ def test_numbers_that_cannot_be_are_refused(numbers):
         CamerasBench(SETUP, numbers).run(print)
 
 
-def test_calls_use_the_instructions_that_a_detector_has_chosen(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    given = []
-
-    def opened(name, settings):
-        given.append((settings.timing_dir, settings.cache_dir))
-        return open_backend(name, settings)
-
-    monkeypatch.setattr(cameras, "open_backend", opened)
+def test_calls_for_several_frames_are_timed_beside_single_ones():
     calls = CamerasBench(SETUP, [2]).calls_ms(2)
-    assert given == [(str(tmp_path / "perception_nodes"), "")]
     assert [call["frames"] for call in calls] == [1, 2]
     assert calls[0]["at_once"]["p50"] is None
     assert calls[1]["at_once"]["p50"] > 0

@@ -130,11 +130,6 @@ def test_a_run_that_did_not_happen_has_not_passed(run, problem):
 
 def test_frames_are_accounted_for():
     run = good()
-    del run.reports[20]
-    verdict = judge(SCENARIO, run)
-    assert verdict.lost_silently == 1
-    assert "frames without a report: 1, expected: at most 0" in verdict.problems
-    run = good()
     del run.detections[20]
     verdict = judge(SCENARIO, protected(run))
     assert verdict.lost_silently == 1
@@ -146,21 +141,12 @@ def test_frames_are_accounted_for():
     assert found(run) == ["frames by health: 5"]
 
 
-def test_accounts_go_on_over_a_restart_of_the_watchdog():
-    run = good()
-    at = next(i for i, told in enumerate(run.health) if told.at_ns > BEGIN + 350 * MS)
-    gone = HealthMessage(BEGIN + 350 * MS, UNSAFE, "the watchdog is gone", by_watchdog=False)
-    run.health.insert(at, gone)
-    assert found(run) == []
-
-
 UNTIL = "time until"
 
 
 @pytest.mark.parametrize(
     ("expect", "problems"),
     [
-        ({"detected_within_ms": 200.0}, [f"{UNTIL} 'no frame' was reported: 300 ms"]),
         ({"cause": "the lens is dirty"}, [f"{UNTIL} 'the lens is dirty' was reported: never"]),
         ({"cause": "in time"}, ["'in time': reported before the fault"]),
         (
@@ -168,7 +154,6 @@ UNTIL = "time until"
             [f"worst mode: UNSAFE ({SILENT})", "a planner's worst mode: UNSAFE"],
         ),
         ({"told": "DEGRADED", "at_worst": "UNSAFE"}, []),
-        ({"told_within_ms": 350.0}, []),
         (
             {"told_within_ms": 200.0},
             [f"{UNTIL} {who} was in mode UNSAFE: 300 ms" for who in ("the graph", "a planner")],
@@ -264,12 +249,9 @@ def test_a_unit_that_is_cut_off_cannot_publish_a_mode_but_a_planner_must_notice(
     ]
 
 
-def test_a_run_that_was_not_well_before_the_fault_cannot_be_judged():
+def test_what_was_not_well_before_or_does_not_recover():
     run = told(good(), lambda m: replace(m, mode=DEGRADED) if m.at_ns < BEGIN else m)
     assert found(run) == ["mode before the fault: DEGRADED"]
-
-
-def test_recovery():
     run = told(good(), lambda m: replace(m, mode=UNSAFE) if m.at_ns > END else m)
     assert found(run) == ["time until the mode was NOMINAL again: never"]
     run = good()
@@ -282,11 +264,8 @@ def test_recovery():
     [
         (FrameStatus.SUPERSEDED, (5, -5), [], 1),  # from the fault on
         (FrameStatus.SKIPPED_LATE, (-5,), [], 0),  # one by the machine's own tail
-        (FrameStatus.SKIPPED_LATE, (-5, -6), [], 2),
         # Those that give way to one that the camera had late.
-        (FrameStatus.SUPERSEDED, (-5, -6), [(-6, 82)], 2),
         (FrameStatus.SUPERSEDED, (-5, -6), [(-6, 82), (-5, 49), (-4, 16)], 0),
-        (FrameStatus.SUPERSEDED, (-5,), [(n, 0.1) for n in range(-9, 0)], 1),
         (FrameStatus.SUPERSEDED, (-5,), [(9, 82)], 1),  # late before the fault
     ],
 )
@@ -305,8 +284,6 @@ def test_without_a_fault_all_that_is_lost_once_the_graph_works_counts():
         HealthMessage(at, NOMINAL if at > 200 * MS else UNSAFE, "-")
         for at in range(-100 * MS, STAMPS[-1], 100 * MS)
     ]
-    assert run.working_ns(BEGIN) == 300 * MS + 1
-    assert run.working_ns(250 * MS) == 250 * MS
     run.begin_ns = run.end_ns = run.working_ns(BEGIN)
     early = [i for i, stamp in enumerate(STAMPS) if stamp <= 200 * MS]
     lose(run, FrameStatus.SUPERSEDED, *early)
@@ -325,25 +302,17 @@ def test_without_a_fault_all_that_is_lost_once_the_graph_works_counts():
 
 def test_frames_behind_the_end_are_accounted_for_and_judged_by_nothing_else():
     run = good()
-    lost, closing = run.sent[-3:], run.sent[-1] + 1000 * MS
-    run.detections = [one for one in run.detections if one[1] not in lost]
-    gone = [report(0, FrameStatus.SUPERSEDED, at_ns=closing)] * 3
-    run.reports = run.reports[:-3] + gone
-    missed = judge(SCENARIO, protected(run)).miss_rate
+    closing, count = run.sent[-1] + 1000 * MS, len(run.sent) + 1
     run.closing = [closing]
     run.reports.append(report(closing, FrameStatus.LATE))
     run.detections.append((closing + 9 * MS, closing))
-    count = len(run.sent) + 1
     run.health += [
         HealthMessage(closing - 600 * MS, UNSAFE, "no frame from the camera"),
         HealthMessage(closing + 50 * MS, UNSAFE, "-", (), count, count),
     ]
-    verdict = judge(expecting(lost_at_most=3), protected(run))
-    assert verdict.problems == []
-    assert (verdict.sent, verdict.miss_rate) == (count, missed)
+    verdict = judge(SCENARIO, protected(run))
+    assert (verdict.problems, verdict.sent, verdict.miss_rate) == ([], count, 0)
     assert "1 frames were sent after the end of the drive" in verdict.notes[0]
-    run.reports.pop(3)
-    assert judge(expecting(lost_at_most=3), run).lost_silently == 1
 
 
 def test_a_planner_without_health_knows_by_the_silence_of_detections():
@@ -369,21 +338,6 @@ def test_a_planner_must_not_refuse_what_is_right():
     topic, at_ns, data = run.protected[-1]
     run.protected[-1] = (topic, at_ns, data[:-1] + bytes([data[-1] ^ 1]))
     assert [text for text in found(run) if f"messages of {topic}: " in text]
-
-
-def test_a_planner_to_which_everything_comes_too_late_was_never_well():
-    run = protected(good(), late_ns=200 * MS)
-    assert judge(SCENARIO, run).planner_states == {"LATE": len(run.detections)}
-    assert found(run) == [
-        "a planner's mode before the fault: UNSAFE",
-        "time until a planner was DEGRADED again: never",
-    ]
-
-
-def test_a_planner_whose_health_stops_with_the_fault_does_not_recover():
-    run = good()
-    heard = [message for message in run.health if message.at_ns < BEGIN + 1000 * MS]
-    assert found(protected(run, health=heard)) == ["time until a planner was DEGRADED again: never"]
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,9 @@ from perception_nodes.faults.scenario import CpuFault, NetworkFault, Scenario, S
 from perception_nodes.faults.unit import UnitError
 from perception_nodes.lab import hil
 from perception_nodes.lab.judge import ScenarioVerdict
-from perception_nodes.lab.page import scenarios_page
 from perception_nodes.lab.scenario_run import ScenarioRun
 from perception_nodes.lab.undisturbed import agreement_share
 from perception_nodes.report.recording import FrameDetections
-from perception_nodes.transport.memory import TransportError
 
 MS = 1_000_000
 
@@ -41,17 +39,6 @@ def test_agreement_is_of_frames_that_both_have():
     assert agreement_share({0: found()}, {0: found()}) is None
 
 
-def test_the_page_tells_of_what_was_not_run_too(tmp_path: Path):
-    verdicts = [
-        ScenarioVerdict(scenario="a", title="All <well>", statuses={"OK": 3}, sent=3),
-        ScenarioVerdict(scenario="b", title="b", problems=["not run: no network"]),
-    ]
-    page = scenarios_page("a machine", verdicts, tmp_path)
-    assert "1 of 2 scenarios are as expected" in page
-    assert "All &lt;well&gt;" in page
-    assert "not run: no network" in page
-
-
 def test_what_cannot_be_simulated_is_not_run_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -63,12 +50,7 @@ def test_what_cannot_be_simulated_is_not_run_and_says_why(
 
 
 @pytest.mark.parametrize(
-    ("error", "logs"),
-    [
-        (UnitError("the unit\nis gone"), 0),
-        (TransportError("no shared memory"), 0),
-        (ValueError("a defect of ours"), 1),
-    ],
+    ("error", "logs"), [(UnitError("the unit\nis gone"), 0), (ValueError("a defect of ours"), 1)]
 )
 def test_what_ends_a_run_is_its_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error, logs
