@@ -58,7 +58,7 @@ class Backend:
             delegates = [load_delegate(library, options)] if library else []
         except (AttributeError, ValueError, OSError) as error:
             raise BackendError(
-                f"litert: the delegate {library} of ${DELEGATE} cannot be loaded: {_line(error)}"
+                f"litert: the delegate {library} of ${DELEGATE} cannot be loaded: {error}"
             ) from error
         try:
             self._interpreter = interpreter = Interpreter(
@@ -69,7 +69,7 @@ class Backend:
                 device = f"{library}, {share(operators)}"
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise BackendError(f"LiteRT cannot load {name}: {_line(error)}") from error
+            raise BackendError(f"LiteRT cannot load {name}: {error}") from error
         self._input = interpreter.get_input_details()[0]["index"]
         self._size = (model.input.width, model.input.height)
         found = {output["name"]: output for output in interpreter.get_output_details()}
@@ -95,8 +95,8 @@ class Backend:
             interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             if self._library:  # a device that has gone answers no later call either
-                raise BackendLost(f"LiteRT failed with {self._library}: {_line(error)}") from error
-            raise BackendError(f"LiteRT failed: {_line(error)}") from error
+                raise BackendLost(f"LiteRT failed with {self._library}: {error}") from error
+            raise BackendError(f"LiteRT failed: {error}") from error
         for index, step, head in self._outputs:
             codes = interpreter.tensor(index)()
             np.multiply(codes.transpose(0, 3, 1, 2), np.float32(step), out=head)
@@ -171,7 +171,3 @@ def _delegate(text: str) -> tuple[str, dict[str, str]]:
     if any("=" not in pair for pair in pairs) or (pairs and not library):
         raise BackendError(f"litert: ${DELEGATE} is {text!r}, not library,name=value,...")
     return library, dict(pair.split("=", 1) for pair in pairs)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

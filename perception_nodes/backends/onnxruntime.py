@@ -48,14 +48,10 @@ class Backend:
             self._session = session
             blank = np.zeros((model.input.height, model.input.width, 3), np.uint8)
             self.infer_batch([blank] * self._max_batch)
-        except KeyError as error:
-            raise BackendError(f"{model.path} has no output {error}") from error
         except BackendError:
             raise
         except Exception as error:
-            raise BackendError(
-                f"ONNX Runtime cannot load {model.path}: {_one_line(error)}"
-            ) from error
+            raise BackendError(f"ONNX Runtime cannot load {model.path}: {error}") from error
         runtime = f"ONNX Runtime {ort.__version__}"
         return BackendInfo("onnxruntime", runtime, "CPU", self._threads, self._max_batch)
 
@@ -91,13 +87,11 @@ class Backend:
     @staticmethod
     def _bind(session: ort.InferenceSession, model: Model) -> tuple[ort.IOBinding, HeadTensors]:
         """Make a binding with output memory of its own."""
-        shapes = {output.name: output.shape for output in session.get_outputs()}
         binding = session.io_binding()
         tensors = {}
-        for name in (*model.outputs.box, *model.outputs.classes):
-            tensor = np.zeros(shapes[name], np.float32)
-            binding.bind_output(name, "cpu", 0, np.float32, tensor.shape, tensor.ctypes.data)
-            tensors[name] = tensor
+        for output in session.get_outputs():
+            tensors[output.name] = tensor = np.zeros(output.shape, np.float32)
+            binding.bind_output(output.name, "cpu", 0, np.float32, tensor.shape, tensor.ctypes.data)
         return binding, heads_of(model, tensors)
 
     def _run(self, number: int, image: NDArray[np.uint8]) -> HeadTensors:
@@ -113,9 +107,5 @@ class Backend:
             )
             self._session.run_with_iobinding(binding)
         except Exception as error:
-            raise BackendError(f"ONNX Runtime failed: {_one_line(error)}") from error
+            raise BackendError(f"ONNX Runtime failed: {error}") from error
         return heads
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from perception_nodes.backends.contract import BackendInfo, BackendSettings, hea
 from perception_nodes.backends.instructions import faster_instructions
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.networks.model import LevelsSpec, Model
-from perception_nodes.networks.openvino_core import VARIABLE, core
+from perception_nodes.networks.openvino_core import VARIABLE, core, last_line
 from perception_nodes.system.environment import cache_unusable
 from perception_nodes.system.files import write_whole
 
@@ -137,7 +137,7 @@ class Request:
             self.begin(image)
             self.end()
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed: {_last_line(error)}") from error
+            raise BackendError(f"OpenVINO failed: {last_line(error)}") from error
         return self.heads
 
 
@@ -179,7 +179,7 @@ class Backend:
                 self._batch_requests = [Request(shared, model) for _ in range(size)]
                 self.infer_batch([blank] * size)
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO cannot load {model.path}: {_last_line(error)}") from error
+            raise BackendError(f"OpenVINO cannot load {model.path}: {last_line(error)}") from error
         device = str(core().get_property("CPU", "FULL_DEVICE_NAME"))
         return BackendInfo("openvino", f"OpenVINO {ov.__version__}", device, threads, size)
 
@@ -202,28 +202,18 @@ class Backend:
                 f"openvino: {len(images)} images at once; it was loaded for "
                 f"{max(1, len(self._batch_requests))}"
             )
-        chosen, begun = self._batch_requests[: len(images)], []
-        failure: RuntimeError | None = None
+        chosen = self._batch_requests[: len(images)]
         try:
-            for request, image in zip(chosen, images, strict=True):
-                request.begin(image)
-                begun.append(request)
+            # Waits for all that have begun, in any case: the caller releases the images after this.
+            with ExitStack() as begun:
+                for request, image in zip(chosen, images, strict=True):
+                    request.begin(image)
+                    begun.callback(request.end)
         except RuntimeError as error:
-            failure = error
-        for request in begun:  # in any case: the caller releases the images after this
-            try:
-                request.end()
-            except RuntimeError as error:
-                failure = error
-        if failure is not None:
-            raise BackendError(f"OpenVINO failed: {_last_line(failure)}") from failure
+            raise BackendError(f"OpenVINO failed: {last_line(error)}") from error
         return [request.heads for request in chosen]
 
     def close(self) -> None:
         """Free the compiled models."""
         self._compiled = self._request = None
         self._batch_requests = []
-
-
-def _last_line(error: RuntimeError) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -17,7 +18,7 @@ from perception_nodes.backends.contract import (
     NotBuilt,
     open_backend,
 )
-from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, in_place
+from perception_nodes.backends.in_place import in_place
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameHeader, ImageView
 from perception_nodes.core.inference import BackendError, BatchBackend, Candidate, InPlaceBackend
@@ -61,49 +62,34 @@ class LoadedModels:
             BackendError: the backend is not installed, or refuses a model.
         """
         self.backend = runtime_for(backend, models[0])
-        self._backends: list[Backend] = []
-        self._in_place: list[InPlaceOnGpu | InPlaceOnCpu] = []
         self.candidates: list[Candidate] = []
         self.descriptions: list[str] = []
-        try:
+        with ExitStack() as closing:
             for model in models:
                 # Only the best model runs on several images at once.
                 own = settings if model is models[0] else replace(settings, max_batch=1)
                 opened = open_backend(runtime_for(backend, model), own)
-                self._backends.append(opened)
-                info = opened.load(model)
-                reader = None
+                closing.callback(opened.close)
+                info, reader = opened.load(model), None
                 if in_place_cameras:
                     reader = in_place(opened, model, decode, in_place_cameras)
-                    self._in_place.append(reader)
+                    closing.callback(reader.close)
                     together = in_place_cameras[: min(own.max_batch, reader.max_batch)]
                     calls_ns = _shortest_in_place_ns(reader, model, together)
                 else:
                     calls_ns = _shortest_calls_ns(opened, model, info.max_batch)
+                decoder, several = model.decoder(decode), cast(BatchBackend, opened)
                 self.candidates.append(
                     Candidate(
-                        model.name,
-                        opened,
-                        model.decoder(decode),
-                        calls_ns[0],
-                        cast(BatchBackend, opened),
-                        calls_ns[1:],
-                        reader,
+                        model.name, opened, decoder, calls_ns[0], several, calls_ns[1:], reader
                     )
                 )
                 self.descriptions.append(_description(model, info, calls_ns))
-        except BaseException:
-            self.close()
-            raise
+            self._closing = closing.pop_all()
 
     def close(self) -> None:
         """Free the runtimes' memory."""
-        for reader in self._in_place:
-            reader.close()
-        self._in_place.clear()
-        for backend in self._backends:
-            backend.close()
-        self._backends.clear()
+        self._closing.close()
 
 
 class Serving:

@@ -162,14 +162,21 @@ def check_task(path: Path, facts: dict[str, str]) -> None:
         raise ModelError(f"{path} is a network for {task!r}, which finds no boxes; take a detector")
 
 
-def chosen_size(path: Path, facts: dict[str, str], size: tuple[int, int] | None) -> tuple[int, int]:
-    """Width and height for a network with dynamic axes: the user's, or those of its metadata.
+def chosen_size(
+    path: Path, facts: dict[str, str], fixed: tuple[int, int] | None, size: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Width and height: the network's own, the user's, or those of its metadata.
 
     Raises:
-        ModelError: neither is known.
+        ModelError: none is known, or the user's is not the network's.
     """
-    if size is not None:
-        return size
+    if fixed and size and fixed != size:
+        raise ModelError(
+            f"{path} takes {fixed[0]}x{fixed[1]} only, not {size[0]}x{size[1]}; leave --size out, "
+            "or export it again with that size or with dynamic axes"
+        )
+    if known := fixed or size:
+        return known
     try:
         height, width = python_value(facts["imgsz"])
         return int(width), int(height)

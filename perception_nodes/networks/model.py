@@ -8,16 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from perception_nodes.core.decode import CellsDecoder, Decoder, DecodeSettings, LevelsDecoder
 from perception_nodes.core.errors import PerceptionError
@@ -139,19 +130,7 @@ class CellsSpec(_Part):
 
 
 _HEAD_KINDS = ("levels", "cells")
-
-
-def _head_of(outputs: Any) -> str:
-    """The kind of head; the first models did not say it."""
-    if isinstance(outputs, dict):
-        return str(outputs.get("head", "levels"))
-    return str(getattr(outputs, "head", "levels"))
-
-
-OutputSpec = Annotated[
-    Annotated[LevelsSpec, Tag("levels")] | Annotated[CellsSpec, Tag("cells")],
-    Discriminator(_head_of),
-]
+OutputSpec = Annotated[LevelsSpec | CellsSpec, Field(discriminator="head")]
 
 
 class HashedFile(_Part):
@@ -210,6 +189,11 @@ class Model(BaseModel):
     parameters: int | None = Field(default=None, gt=0)
     license: str = UNSTATED[-1]
     accuracy: dict[str, Any] = {}
+
+    @field_validator("outputs", mode="before")
+    @classmethod
+    def _first_models_did_not_name_it(cls, outputs: Any) -> Any:
+        return {"head": "levels", **outputs} if isinstance(outputs, dict) else outputs
 
     @field_validator("classes")
     @classmethod
@@ -278,13 +262,9 @@ class Model(BaseModel):
     @property
     def map50_95(self) -> dict[str, float]:
         """Mean average precision by dataset, measured when the model was made."""
-        measured = {}
-        for name, facts in self.accuracy.items():
-            if isinstance(facts, dict):
-                value = facts.get("map50_95")
-                if isinstance(value, int | float):
-                    measured[name] = float(value)
-        return measured
+        known = {name: one for name, one in self.accuracy.items() if isinstance(one, dict)}
+        measured = {name: facts.get("map50_95") for name, facts in known.items()}
+        return {name: float(one) for name, one in measured.items() if isinstance(one, int | float)}
 
 
 def model_folders() -> list[Path]:

@@ -183,12 +183,7 @@ def _fix_inputs(
             "does, for one image at a time"
         )
     fixed = (width, height) if width and height else None
-    if fixed and size and fixed != size:
-        raise ModelError(
-            f"{path} takes {fixed[0]}x{fixed[1]} only, not {size[0]}x{size[1]}; leave --size out, "
-            "or export it again with that size or with dynamic axes"
-        )
-    chosen = fixed or chosen_size(path, facts, size)
+    chosen = chosen_size(path, facts, fixed, size)
     for dim, value in zip(image.type.tensor_type.shape.dim, (1, 3, *chosen[::-1]), strict=True):
         dim.Clear()
         dim.dim_value = value

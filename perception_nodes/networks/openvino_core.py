@@ -21,3 +21,8 @@ def core() -> Any:
 
     os.environ.setdefault(VARIABLE, WITHOUT_TILES)
     return ov.Core()
+
+
+def last_line(error: RuntimeError) -> str:
+    """What OpenVINO says of an error, without the places in its source."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

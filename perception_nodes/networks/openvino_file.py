@@ -29,7 +29,7 @@ from perception_nodes.networks.exported import (
 )
 from perception_nodes.networks.graph_writer import Writer
 from perception_nodes.networks.model import ModelError
-from perception_nodes.networks.openvino_core import core
+from perception_nodes.networks.openvino_core import core, last_line
 
 SLICES = ("Slice", "StridedSlice")
 CONVOLUTIONS = ("Convolution", "GroupConvolution")
@@ -50,7 +50,7 @@ class OpenvinoNetwork(ExportedNetwork):
         try:
             found = core().compile_model(self.network, "CPU")(image)
         except RuntimeError as error:
-            raise ModelError(f"{self.path} does not run ({_last_line(error)})") from error
+            raise ModelError(f"{self.path} does not run ({last_line(error)})") from error
         return {name: found[place] for place, name in enumerate(self.outputs)}
 
 
@@ -72,7 +72,7 @@ def read_openvino(path: Path, size: tuple[int, int] | None) -> OpenvinoNetwork:
         network = core().read_model(str(path), str(weights))
     except RuntimeError as error:
         raise ModelError(
-            f"{path} and {weights.name} are no whole OpenVINO model ({_last_line(error)}); convert "
+            f"{path} and {weights.name} are no whole OpenVINO model ({last_line(error)}); convert "
             "it again"
         ) from error
     facts = _facts_beside(path)
@@ -88,14 +88,12 @@ def read_openvino(path: Path, size: tuple[int, int] | None) -> OpenvinoNetwork:
         )
     _check_weights(path, network)
     fixed = (shape[3], shape[2]) if shape[2] and shape[3] else None
-    if fixed and size and size != fixed:
-        raise ModelError(f"{path} takes {fixed[0]}x{fixed[1]} only; leave --size out")
-    width, height = fixed or chosen_size(path, facts, size)
+    width, height = chosen_size(path, facts, fixed, size)
     try:
         network.reshape({image: [1, 3, height, width]})
     except RuntimeError as error:
         raise ModelError(
-            f"{path} does not run at {width}x{height} ({_last_line(error)}); {OTHER_SIZE}"
+            f"{path} does not run at {width}x{height} ({last_line(error)}); {OTHER_SIZE}"
         ) from error
     answers = [
         result
@@ -139,9 +137,11 @@ def rewrite_openvino(
     to.nodes += [
         helper.make_node("Identity", [old], [new]) for old, new in zip(made, names, strict=True)
     ]
+    types = {ov.Type.i64: TensorProto.INT64, ov.Type.i32: TensorProto.INT32}
+    kinds = [output.get_element_type() for output in network.outputs]
     values = [
-        helper.make_tensor_value_info(name, _onnx_type(output), exported.outputs[name])
-        for name, output in zip(exported.outputs, network.outputs, strict=True)
+        helper.make_tensor_value_info(name, types.get(kind, TensorProto.FLOAT), shape)
+        for (name, shape), kind in zip(exported.outputs.items(), kinds, strict=True)
     ]
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
     graph = helper.make_graph(to.nodes, "head", values, outputs, to.constants)
@@ -174,10 +174,8 @@ def rewrite_openvino(
 def _taking_bytes(network: Any, wanted: Normalisation) -> Any:
     processor = PrePostProcessor(network)
     entry = processor.input(0)
-    color = ColorFormat.BGR
-    entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC")).set_color_format(
-        color
-    )
+    given = entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    given.set_color_format(ColorFormat.BGR)
     entry.model().set_layout(ov.Layout("NCHW"))
     steps = entry.preprocess().convert_element_type(ov.Type.f32)
     if wanted.color == "RGB":
@@ -199,15 +197,6 @@ def _dead(network: Any) -> tuple[str, ...]:
         for name, one in weights.items()
         if one.get_type_name() == "Constant" and not one.data.any()
     )
-
-
-def _onnx_type(output: Any) -> int:
-    whole = output.get_element_type() in (ov.Type.i64, ov.Type.i32)
-    if whole:
-        return int(
-            TensorProto.INT64 if output.get_element_type() == ov.Type.i64 else TensorProto.INT32
-        )
-    return int(TensorProto.FLOAT)
 
 
 def _check_weights(path: Path, network: Any) -> None:
@@ -233,7 +222,3 @@ def _facts_beside(path: Path) -> dict[str, str]:
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise ModelError(f"{file} cannot be read: {error}; move it away") from error
     return {str(k): str(v) for k, v in values.items()} if isinstance(values, dict) else {}
-
-
-def _last_line(error: RuntimeError) -> str:
-    return str(error).strip().splitlines()[-1].strip()
