@@ -1,7 +1,7 @@
 """What a camera can do wrong: functions from the frames of a drive to the frames that are sent."""
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -75,7 +75,6 @@ def _with_fault(
     frames: Iterator[SentFrame], fault: CameraFault, number: int, hits: list[int]
 ) -> Iterator[SentFrame]:
     window = _Window(fault)
-    change = _CHANGES[fault.kind]
     meanwhile: list[SentFrame] = []
     for sent in frames:
         if fault.kind == "size_change":
@@ -83,12 +82,12 @@ def _with_fault(
             _scaled(sent.data, fault.scale)
         if window.holds(sent):
             meanwhile.append(sent)
-            instead = list(change(meanwhile, fault))
+            instead = list(_changed(meanwhile, fault))
             hits[number] += instead != [sent]
             yield from instead
             continue
         if meanwhile:
-            released = list(_RELEASES.get(fault.kind, _nothing)(meanwhile, sent))
+            released = list(_released(meanwhile, fault, sent))
             # One that was held back, and is sent as it was and in its place, was not changed.
             hits[number] -= sum(frame in meanwhile for frame in released)
             yield from released
@@ -115,71 +114,63 @@ class _Window:
         return int(self._seen * self._share) > int((self._seen - 1) * self._share)
 
 
-_Change = Callable[[list[SentFrame], CameraFault], Iterable[SentFrame]]
-"""Takes the frames hit so far, newest last; gives what is sent in place of the newest."""
+def _changed(hit: list[SentFrame], fault: CameraFault) -> Iterator[SentFrame]:
+    """What is sent in place of the newest frame; `hit` are those hit so far, newest last.
+
+    A camera that stops or stalls sends nothing.
+    """
+    newest = hit[-1]
+    data = newest.data
+    match fault.kind:
+        case "camera_freeze":
+            yield replace(newest, data=hit[0].data)
+        case "camera_drop":
+            yield replace(newest, lost=True)
+        case "camera_out_of_order":
+            if len(hit) % 2 == 0:
+                early_ns = hit[-2].log_time_ns
+                sent_ns = newest.log_time_ns + LATE_BY_NS
+                yield newest
+                yield replace(hit[-2], log_time_ns=sent_ns, stamp_shift_ns=early_ns - sent_ns)
+        case "stamp_duplicate":
+            pair = hit[-1 - (len(hit) + 1) % 2]
+            yield replace(newest, stamp_shift_ns=pair.log_time_ns - newest.log_time_ns)
+        case "stamp_backward":
+            passed_ns = newest.log_time_ns - hit[0].log_time_ns
+            yield replace(newest, stamp_shift_ns=-2 * passed_ns - 1)
+        case "clock_step":
+            yield replace(newest, stamp_shift_ns=round(fault.step_s * 1e9))
+        case "cdr_length":
+            at = len(data) - len(read_image(data).data) - 4
+            wrong = struct.pack("<I", IMPOSSIBLE_LENGTH)
+            yield replace(newest, data=data[:at] + wrong + data[at + 4 :])
+        case "jpeg_truncated":
+            payload = bytes(read_compressed_image(data).data)
+            at = data.index(payload) - 4
+            kept = payload[: round(KEPT_OF_JPEG * len(payload))]
+            yield replace(newest, data=data[:at] + struct.pack("<I", len(kept)) + kept)
+        case "encoding_unknown":
+            if b"bgr8\0" not in data[:HEADER_BYTES]:
+                encoding = read_image(data).encoding
+                raise FrameRejected(f"encoding_unknown needs bgr8 images, and these are {encoding}")
+            yield replace(newest, data=data.replace(b"bgr8\0", b"lab8\0", 1))
+        case "size_change":
+            yield replace(newest, data=_scaled(data, fault.scale))
+        case "calibration_wrong":
+            yield replace(newest, distortion=fault.distortion)
 
 
-def _stop(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
-    return ()
-
-
-def _freeze(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
-    yield replace(hit[-1], data=hit[0].data)
-
-
-def _drop(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
-    yield replace(hit[-1], lost=True)
-
-
-def _out_of_order(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
-    if len(hit) % 2:
-        return
-    early, late = hit[-2:]
-    sent_ns = late.log_time_ns + LATE_BY_NS
-    yield late
-    yield replace(early, log_time_ns=sent_ns, stamp_shift_ns=early.log_time_ns - sent_ns)
-
-
-def _duplicate(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
-    pair = hit[-1 - (len(hit) + 1) % 2]
-    yield replace(hit[-1], stamp_shift_ns=pair.log_time_ns - hit[-1].log_time_ns)
-
-
-def _backward(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
-    yield replace(hit[-1], stamp_shift_ns=-2 * (hit[-1].log_time_ns - hit[0].log_time_ns) - 1)
-
-
-def _step(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
-    yield replace(hit[-1], stamp_shift_ns=round(fault.step_s * 1e9))
-
-
-def _cdr_length(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
-    data = hit[-1].data
-    at = len(data) - len(read_image(data).data) - 4
-    yield replace(hit[-1], data=data[:at] + struct.pack("<I", IMPOSSIBLE_LENGTH) + data[at + 4 :])
-
-
-def _jpeg(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
-    data = hit[-1].data
-    payload = bytes(read_compressed_image(data).data)
-    at = data.index(payload) - 4
-    kept = payload[: round(KEPT_OF_JPEG * len(payload))]
-    yield replace(hit[-1], data=data[:at] + struct.pack("<I", len(kept)) + kept)
-
-
-def _encoding(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
-    if b"bgr8\0" not in hit[-1].data[:HEADER_BYTES]:
-        encoding = read_image(hit[-1].data).encoding
-        raise FrameRejected(f"encoding_unknown needs bgr8 images, and these are {encoding}")
-    yield replace(hit[-1], data=hit[-1].data.replace(b"bgr8\0", b"lab8\0", 1))
-
-
-def _size(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
-    yield replace(hit[-1], data=_scaled(hit[-1].data, fault.scale))
-
-
-def _calibration(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
-    yield replace(hit[-1], distortion=fault.distortion)
+def _released(
+    hit: list[SentFrame], fault: CameraFault, following: SentFrame
+) -> Iterator[SentFrame]:
+    """What is sent when the fault is over, before the next frame."""
+    if fault.kind == "camera_out_of_order" and len(hit) % 2:
+        yield hit[-1]
+    if fault.kind == "camera_stall_burst":
+        # Those that stalled come with their own stamps, all at once.
+        for frame in hit:
+            shift_ns = frame.log_time_ns - following.log_time_ns
+            yield replace(frame, log_time_ns=following.log_time_ns, stamp_shift_ns=shift_ns)
 
 
 @lru_cache(maxsize=8)
@@ -194,40 +185,3 @@ def _scaled(data: bytes, scale: float) -> bytes:
         image, height=height, width=width, step=channels * width, data=np.ravel(scaled)
     )
     return bytes(store.serialize_cdr(changed, "sensor_msgs/msg/Image"))
-
-
-def _nothing(hit: list[SentFrame], following: SentFrame) -> Iterable[SentFrame]:
-    return ()
-
-
-def _burst(hit: list[SentFrame], following: SentFrame) -> Iterable[SentFrame]:
-    """Send the stalled frames with their own stamps, all at once before the next frame."""
-    for frame in hit:
-        shift_ns = frame.log_time_ns - following.log_time_ns
-        yield replace(frame, log_time_ns=following.log_time_ns, stamp_shift_ns=shift_ns)
-
-
-def _left_over(hit: list[SentFrame], following: SentFrame) -> Iterable[SentFrame]:
-    return hit[-1:] if len(hit) % 2 else ()
-
-
-_CHANGES: dict[str, _Change] = {
-    "camera_stop": _stop,
-    "camera_freeze": _freeze,
-    "camera_drop": _drop,
-    "camera_stall_burst": _stop,
-    "camera_out_of_order": _out_of_order,
-    "stamp_duplicate": _duplicate,
-    "stamp_backward": _backward,
-    "clock_step": _step,
-    "cdr_length": _cdr_length,
-    "jpeg_truncated": _jpeg,
-    "encoding_unknown": _encoding,
-    "size_change": _size,
-    "calibration_wrong": _calibration,
-}
-_RELEASES: dict[str, Callable[[list[SentFrame], SentFrame], Iterable[SentFrame]]] = {
-    "camera_stall_burst": _burst,
-    "camera_out_of_order": _left_over,
-}
-"""What is sent when the fault is over, before the next frame."""

@@ -15,25 +15,21 @@ PACKAGE = "perception_nodes.faults.nodes"
 class FaultCameraSettings(PlayerSettings):
     """Parameters of fault_camera_node."""
 
-    faults: str = Field(default="[]", description="the camera's faults, a JSON list")
-    started_file: str = Field(
-        default="",
-        description="file that receives the time of the first frame, ns since the Unix epoch",
-    )
-    played_file: str = Field(
-        default="",
-        description="JSON file that receives how many frames each fault has changed, and how many "
-        "were sent after the end of the drive",
-    )
+    faults: str = "[]"
+    """the camera's faults, a JSON list"""
+    started_file: str = ""
+    """file that receives the time of the first frame, ns since the Unix epoch"""
+    played_file: str = ""
+    """JSON file that receives how many frames each fault has changed, and how many were sent after
+    the end of the drive"""
 
 
 class SlowSubscriberSettings(Settings):
     """Parameters of slow_subscriber_node."""
 
     detections_topic: Topic = same(DetectorSettings, "detections_topic")
-    delay_ms: float = Field(
-        default=200.0, ge=0, le=60_000, description="time that it takes for each message"
-    )
+    delay_ms: float = Field(default=200.0, ge=0, le=60_000)
+    """time that it takes for each message"""
 
 
 class FaultyDetectorSettings(DetectorSettings):

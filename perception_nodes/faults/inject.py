@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.faults.children import start
 from perception_nodes.faults.faulty_backend import VARIABLE, Orders, hit_file
 from perception_nodes.faults.graphs import (
     FAULTY_DETECTOR_MODULE,
@@ -31,6 +30,7 @@ from perception_nodes.faults.scenario import (
 )
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.system.children import start
 from perception_nodes.system.load import busy
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.memory import SHM_FOLDER

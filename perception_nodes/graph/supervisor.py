@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
@@ -15,8 +15,8 @@ from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.restarts import Restarts
 from perception_nodes.graph.ros_packages import require_ros_packages
-from perception_nodes.system.awake import AwakeProcessors
-from perception_nodes.system.environment import die_with_parent
+from perception_nodes.system.awake import kept_awake
+from perception_nodes.system.children import start
 from perception_nodes.system.life import new_life
 from perception_nodes.system.processes import Process, is_stopped
 from perception_nodes.system.signals import STOPPING, handled_stopping
@@ -77,12 +77,9 @@ class Supervisor:
         self._looked_s = 0.0
         self._shut_down: set[str] = set()
         self.processes: list[tuple[NodeSpec, subprocess.Popen[bytes]]] = []
-        self._claims: list[Claim] = []
-        self._cameras: list[str] = []
+        self._held = ExitStack()
         self._life = new_life()
-        self._awake: AwakeProcessors | None = None
         self._stop_requested = False
-        self._signals = handled_stopping(lambda *_: self.stop())
 
     def __enter__(self) -> "Supervisor":
         """Claim the cameras, remove what a killed graph left, start all but the standbys.
@@ -93,69 +90,51 @@ class Supervisor:
                 names of nodes; or shared memory is another user's.
         """
         require_ros_packages()
-        self._signals.__enter__()
-        try:
-            # Only the nodes that are restarted make a graph: a player alone is a camera.
-            cameras = {name for spec in self._specs if spec.restarted for name in spec.cameras}
-            for camera in sorted(cameras):
-                self._claims.append(Claim(camera, f"a graph of camera {camera!r}"))
-                self._cameras.append(camera)
-            # Cameras that share a detector have nodes of the names that the default camera has.
-            graph = next((spec.full_name for spec in self._specs if spec.restarted), "")
-            if graph:
-                self._claims.append(Claim(graph, f"a graph with a node {graph}"))
-            self._sweep()
+        # Only the nodes that are restarted make a graph: a player alone is a camera.
+        restarted = [spec for spec in self._specs if spec.restarted]
+        cameras = sorted({name for spec in restarted for name in spec.cameras})
+        claims = {camera: f"a graph of camera {camera!r}" for camera in cameras}
+        # Cameras that share a detector have nodes of the names that the default camera has.
+        claims |= {one.full_name: f"a graph with a node {one.full_name}" for one in restarted[:1]}
+        with ExitStack() as held:
+            held.enter_context(handled_stopping(lambda *_: self.stop()))
+            for name, meaning in claims.items():
+                held.callback(Claim(name, meaning).release)
+            _sweep(cameras)
+            held.callback(_sweep, cameras)
             processors = set().union(*(spec.awake_processors for spec in self._specs))
             if processors:
-                self._awake = AwakeProcessors(processors)
-                self._say(self._awake.how)
-            self._start_all(spec for spec in self._specs if not spec.stands_by)
+                self._say(held.enter_context(kept_awake(processors)))
+            held.callback(self._stop_all)
+            for spec in self._specs:
+                if not spec.stands_by:
+                    self.processes.append((spec, self._start(spec)))
             self._standbys_at_s = time.monotonic() + STANDBYS_AFTER_S
-        except BaseException:
-            # Python does not leave a context that it has not entered.
-            self.__exit__()
-            raise
+            self._held = held.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop the processes, and leave nothing behind."""
+        self._held.close()
+
+    def _stop_all(self) -> None:
         """Stop the processes in reverse order, and the watchdog when the others have ended."""
         for last in (False, True):
-            self._stop([p for spec, p in reversed(self.processes) if spec.stops_last == last])
-        if self._awake is not None:
-            self._awake.release()
-        try:
-            self._sweep()
-        finally:
-            for claim in self._claims:
-                claim.release()
-            self._signals.__exit__(None, None, None)
-
-    def _stop(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-        deadline_s = time.monotonic() + self._stop_timeout_s
-        for process in processes:
-            try:
-                process.wait(max(0.0, deadline_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            processes = [p for spec, p in reversed(self.processes) if spec.stops_last == last]
+            for process in processes:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGINT)
+            deadline_s = time.monotonic() + self._stop_timeout_s
+            for process in processes:
+                try:
+                    process.wait(max(0.0, deadline_s - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
     def stop(self) -> None:
         """End `wait`; may be called from any thread."""
         self._stop_requested = True
-
-    def _sweep(self) -> None:
-        """Remove what killed processes have left in shared memory, and what ours have told."""
-        sweep()
-        sweep_segments()
-        for camera in self._cameras:
-            forget(camera)
-
-    def _start_all(self, specs: Iterable[NodeSpec]) -> None:
-        for spec in specs:
-            self.processes.append((spec, self._start(spec)))
 
     def _start_if_possible(self, spec: NodeSpec) -> subprocess.Popen[bytes] | None:
         """Start it, unless the machine has no room for a process: the others must go on then."""
@@ -168,16 +147,14 @@ class Supervisor:
             return None
 
     def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
-        us = os.getpid()
-        # In a session of its own: Ctrl-C reaches us alone, and we stop the processes in order.
-        return subprocess.Popen(
+        return start(
             [sys.executable, "-m", spec.module, *spec.arguments()],
-            env={**os.environ, **self._life, **spec.environment},
-            stdin=subprocess.DEVNULL,
+            {**self._life, **spec.environment},
+            # Blocked until the node can stop in good order, see `run_node`: before, the signals
+            # would end Python in the middle of an import.
+            begin=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING),
             stdout=None if spec.executable == "monitor_node" else self._log,
             stderr=self._log,
-            start_new_session=True,
-            preexec_fn=lambda: _begin(us),
         )
 
     def wait(self) -> bool:
@@ -275,12 +252,12 @@ class Supervisor:
             os.write(descriptor, f"{line}\n".encode())
 
 
-def _begin(supervisor: int) -> None:
-    """What a new process does before it becomes a node."""
-    die_with_parent(supervisor)
-    # Blocked until the node can stop in good order, see `run_node`: before, the signals would end
-    # Python in the middle of an import.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+def _sweep(cameras: Sequence[str]) -> None:
+    """Remove what killed processes have left in shared memory, and what ours have told."""
+    sweep()
+    sweep_segments()
+    for camera in cameras:
+        forget(camera)
 
 
 def _how(status: int) -> str:

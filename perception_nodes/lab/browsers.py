@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import aiohttp
 
-from perception_nodes.faults.children import end, start
+from perception_nodes.system.children import end, start
 from perception_nodes.system.realtime import give_way
 
 AGAIN_S = 0.1

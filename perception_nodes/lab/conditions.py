@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perception_nodes.faults.children import end, start
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, last_error
+from perception_nodes.system.children import end, start
 from perception_nodes.system.load import busy, compilations, disk_writes, memory_streams
 
 SECOND_CAMERA = "second"

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.faults.address import PORT, is_loopback, joined_address, split_address
-from perception_nodes.faults.children import NOTHING, end, start
 from perception_nodes.faults.inject import has_small_shm
 from perception_nodes.faults.lossy_network import (
     OWN_NETWORK,
@@ -37,6 +36,7 @@ from perception_nodes.faults.unit import TOKEN_VARIABLE, RemoteUnit
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.lab.results import Results
 from perception_nodes.lab.scenario_run import run_here
+from perception_nodes.system.children import NOTHING, end, start
 from perception_nodes.system.environment import RANGE, SUBNET, die_with_parent, open_to_network
 
 PRIVATE_SHM = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'

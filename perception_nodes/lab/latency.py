@@ -13,7 +13,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles, summarize
-from perception_nodes.faults.children import end, start
 from perception_nodes.graph.graph import Graph
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
@@ -30,6 +29,7 @@ from perception_nodes.lab.run import Run, execute
 from perception_nodes.networks.model import load_model
 from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import shown
+from perception_nodes.system.children import end, start
 from perception_nodes.system.environment import ros_environment, share_folder
 
 

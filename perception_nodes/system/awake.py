@@ -7,11 +7,11 @@ sleeps runs on each of them, of a policy (SCHED_IDLE) that gives way to every ot
 
 import os
 import struct
-import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from perception_nodes.system.environment import die_with_parent
+from perception_nodes.system.children import start
 from perception_nodes.system.processes import cpu_flags
 from perception_nodes.system.realtime import give_way
 
@@ -19,48 +19,38 @@ LATENCY_DEVICE = Path("/dev/cpu_dma_latency")
 SPIN = ["/bin/sh", "-c", "while :; do :; done"]
 
 
-class AwakeProcessors:
-    """Processors that stay awake until they are released."""
+@contextmanager
+def kept_awake(processors: Collection[int], device: Path = LATENCY_DEVICE) -> Iterator[str]:
+    """A context in which processors stay awake; gives a line that says by what.
 
-    def __init__(self, processors: Collection[int], device: Path = LATENCY_DEVICE) -> None:
-        """Keep them awake.
+    Args:
+        processors: those on which processes run, if the kernel cannot keep all awake.
+        device: the kernel's.
+    """
+    how = str(device)
+    with ExitStack() as held:
+        if not _does_kernel(device, held):
+            how = f"{len(processors)} idle processes"
+            for processor in sorted(processors):
+                spinner = start(SPIN)
+                held.callback(spinner.wait)
+                held.callback(spinner.kill)
+                os.sched_setaffinity(spinner.pid, {processor})
+                give_way(spinner.pid)
+        yield f"processors stay awake by {how}"
 
-        Args:
-            processors: those on which processes run, if the kernel cannot keep all awake.
-            device: the kernel's.
-        """
-        self._descriptor: int | None = None
-        self._spinners: list[subprocess.Popen[bytes]] = []
-        if not is_virtual_machine():
-            try:
-                self._descriptor = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
-                os.write(self._descriptor, struct.pack("i", 0))
-                self.how = f"processors stay awake by {device}"
-                return
-            except OSError:
-                self._close_device()
-        us = os.getpid()
-        for processor in sorted(processors):
-            spinner = subprocess.Popen(
-                SPIN, start_new_session=True, preexec_fn=lambda: die_with_parent(us)
-            )
-            self._spinners.append(spinner)
-            os.sched_setaffinity(spinner.pid, {processor})
-            give_way(spinner.pid)
-        self.how = f"processors stay awake by {len(self._spinners)} idle processes"
 
-    def release(self) -> None:
-        """Let them sleep again."""
-        self._close_device()
-        for spinner in self._spinners:
-            spinner.kill()
-            spinner.wait()
-        self._spinners.clear()
-
-    def _close_device(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+def _does_kernel(device: Path, held: ExitStack) -> bool:
+    """Whether the kernel keeps all processors awake until `held` is closed."""
+    if is_virtual_machine():
+        return False
+    try:
+        descriptor = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
+        held.callback(os.close, descriptor)
+        os.write(descriptor, struct.pack("i", 0))
+    except OSError:
+        return False
+    return True
 
 
 def is_virtual_machine() -> bool:

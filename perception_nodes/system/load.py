@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.system.environment import die_with_parent
+from perception_nodes.system.children import start
 
 STREAM_BYTES = 256 << 20
 """Larger than any cache of a processor."""
@@ -91,17 +91,11 @@ def _running(
     what: str, commands: Sequence[Sequence[str]], cores: Sequence[int] = (), nice: int = 0
 ) -> Iterator[None]:
     """A context in which commands run, the nth pinned to the nth of `cores` if these are given."""
-    us = os.getpid()
     processes: list[subprocess.Popen[bytes]] = []
-
-    def begin() -> None:
-        die_with_parent(us)
-        os.nice(nice)
-
     try:
         for number, command in enumerate(commands):
             # A shell's children are ended with it.
-            processes.append(subprocess.Popen(command, preexec_fn=begin, start_new_session=True))
+            processes.append(start(command, begin=lambda: os.nice(nice)))
             if cores:
                 os.sched_setaffinity(processes[-1].pid, {cores[number]})
         yield

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import suppress
 
 
 class Systemd:
@@ -20,12 +21,10 @@ class Systemd:
         Not `STOPPING=1`: systemd would kill the whole graph where one node alone is restarted.
         """
         if self._socket is not None:
-            try:
+            # systemd misses a message then, as where it does not read for a while; to wait or to
+            # stop for that reason would be worse.
+            with suppress(OSError):
                 self._socket.sendto(state.encode(), socket.MSG_DONTWAIT, self._address)
-            except OSError:
-                # systemd misses a message then, as where it does not read for a while; to wait or
-                # to stop for that reason would be worse.
-                return
 
     def close(self) -> None:
         """Close the socket."""

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from observe import children, is_alive
 
 from perception_nodes.system import threads as threads_module
-from perception_nodes.system.awake import AwakeProcessors
+from perception_nodes.system.awake import kept_awake
 from perception_nodes.system.realtime import AUTO_PRIORITY, RANKS, allowed_priority, parse_cpus
 from perception_nodes.system.threads import nodes, threads
 
@@ -160,28 +161,32 @@ def test_no_more_is_taken_than_the_system_allows(root):
 
 def test_processors_are_kept_awake_by_processes_that_give_way(monkeypatch):
     monkeypatch.setattr("perception_nodes.system.awake.is_virtual_machine", lambda: True)
-    first = min(os.sched_getaffinity(0))
-    awake = AwakeProcessors([first])
-    (spinner,) = awake._spinners
-    assert os.sched_getscheduler(spinner.pid) == os.SCHED_IDLE
-    assert os.sched_getaffinity(spinner.pid) == {first}
-    group = Path(f"/proc/{spinner.pid}/autogroup")
-    if group.exists():
-        assert os.getsid(spinner.pid) == spinner.pid, "its session holds nobody who works"
-        assert group.read_text().endswith("nice 19\n")
-    awake.release()
-    assert spinner.poll() is not None
+    first, before = min(os.sched_getaffinity(0)), set(children(os.getpid()))
+    with kept_awake([first]):
+        (spinner,) = set(children(os.getpid())) - before
+        assert os.sched_getscheduler(spinner) == os.SCHED_IDLE
+        assert os.sched_getaffinity(spinner) == {first}
+        group = Path(f"/proc/{spinner}/autogroup")
+        if group.exists():
+            assert os.getsid(spinner) == spinner, "its session holds nobody who works"
+            assert group.read_text().endswith("nice 19\n")
+    assert not is_alive(spinner)
 
 
 def test_the_kernel_keeps_processors_awake_while_its_device_is_open(monkeypatch, tmp_path):
     monkeypatch.setattr("perception_nodes.system.awake.is_virtual_machine", lambda: False)
     device = tmp_path / "cpu_dma_latency"
     device.touch()
-    awake = AwakeProcessors([0], device)
-    assert device.read_bytes() == bytes(4), "no latency is allowed"
-    assert os.readlink(f"/proc/self/fd/{awake._descriptor}") == str(device)
-    awake.release()
-    assert (awake._descriptor, awake._spinners) == (None, [])
+
+    def is_open():
+        files = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
+        return str(device) in {os.readlink(file) for file in files if os.path.lexists(file)}
+
+    with kept_awake([0], device) as how:
+        assert how == f"processors stay awake by {device}"
+        assert device.read_bytes() == bytes(4), "no latency is allowed"
+        assert is_open()
+    assert not is_open()
 
 
 def test_the_threads_of_a_process_are_listed(root):

@@ -1,9 +1,9 @@
-"""Processes that are started beside a run, and that do not outlive this one."""
+"""Processes that do not outlive the one that starts them."""
 
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from perception_nodes.system.environment import die_with_parent
@@ -14,7 +14,10 @@ NOTHING: Mapping[str, str] = {}
 
 
 def start(
-    command: Sequence[str], environment: Mapping[str, str] = NOTHING, **streams: Any
+    command: Sequence[str],
+    environment: Mapping[str, str] = NOTHING,
+    begin: Callable[[], object] = lambda: None,
+    **streams: Any,
 ) -> "subprocess.Popen[bytes]":
     """Start a process that the kernel kills when this one ends.
 
@@ -23,15 +26,21 @@ def start(
     Args:
         command: what to run.
         environment: further environment variables.
+        begin: called in the new process before it becomes the command.
         streams: `stdout` and `stderr`, as for `subprocess.Popen`.
     """
     us = os.getpid()
+
+    def prepare() -> None:
+        die_with_parent(us)
+        begin()
+
     return subprocess.Popen(
         command,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=lambda: die_with_parent(us),
+        preexec_fn=prepare,
         **streams,
     )
 
