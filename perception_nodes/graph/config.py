@@ -84,8 +84,8 @@ class Settings(Described):
 
     @property
     def topics_named(self) -> bool:
-        """Whether the camera's name is part of its topics."""
-        return self.camera != DEFAULT_CAMERA
+        """Whether each camera's name is part of its topics."""
+        return bool(getattr(self, "cameras", "")) or self.camera != DEFAULT_CAMERA
 
     def topic_of(self, topic: str, camera: str = "") -> str:
         """The topic of a camera, by default of `camera`; see `camera_topic`."""
@@ -128,14 +128,9 @@ class CamerasSettings(RedundantSettings):
         return tuple(self.cameras.split(",")) if self.cameras else super().served
 
     @property
-    def topics_named(self) -> bool:
-        """Whether each camera's name is part of its topics."""
-        return bool(self.cameras) or super().topics_named
-
-    @property
     def safe_stop_topic(self) -> str:
         """Topic of the safe-stop request, one for all cameras of the graph."""
-        return camera_topic(SAFE_STOP, self.camera, super().topics_named and not self.cameras)
+        return camera_topic(SAFE_STOP, self.camera, self.topics_named and not self.cameras)
 
 
 class PreprocessSettings(RedundantSettings):
@@ -221,11 +216,6 @@ class CameraSettings(Settings):
     """begin a video file anew at its end"""
     wait_for_camera: bool = False
     """wait for a camera that is not there at the start, instead of ending the graph"""
-
-    @property
-    def topics_named(self) -> bool:
-        """Whether each camera's name is part of its topics."""
-        return bool(self.cameras) or super().topics_named
 
     @property
     def plays_file_once(self) -> bool:

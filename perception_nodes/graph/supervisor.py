@@ -70,16 +70,19 @@ class Supervisor:
         self._log = log
         self._while_alive = while_alive
         self._restarts = Restarts()
-        self._restart_at_s: dict[str, float] = {}
-        self._standbys = [spec for spec in specs if spec.stands_by]
-        self._standbys_at_s = 0.0
+        self._started: dict[str, tuple[NodeSpec, subprocess.Popen[bytes]]] = {}
+        self._start_at_s: dict[str, float] = {}
         self._running_s: dict[str, float] = {}
         self._looked_s = 0.0
         self._shut_down: set[str] = set()
-        self.processes: list[tuple[NodeSpec, subprocess.Popen[bytes]]] = []
         self._held = ExitStack()
         self._life = new_life()
         self._stop_requested = False
+
+    @property
+    def processes(self) -> list[tuple[NodeSpec, subprocess.Popen[bytes]]]:
+        """Those that were started, in that order; of a process, the last one."""
+        return list(self._started.values())
 
     def __enter__(self) -> "Supervisor":
         """Claim the cameras, remove what a killed graph left, start all but the standbys.
@@ -107,9 +110,10 @@ class Supervisor:
                 self._say(held.enter_context(kept_awake(processors)))
             held.callback(self._stop_all)
             for spec in self._specs:
-                if not spec.stands_by:
-                    self.processes.append((spec, self._start(spec)))
-            self._standbys_at_s = time.monotonic() + STANDBYS_AFTER_S
+                if spec.stands_by:
+                    self._start_at_s[spec.name] = time.monotonic() + STANDBYS_AFTER_S
+                else:
+                    self._started[spec.name] = spec, self._start(spec)
             self._held = held.pop_all()
         return self
 
@@ -136,15 +140,16 @@ class Supervisor:
         """End `wait`; may be called from any thread."""
         self._stop_requested = True
 
-    def _start_if_possible(self, spec: NodeSpec) -> subprocess.Popen[bytes] | None:
+    def _start_if_possible(self, spec: NodeSpec) -> None:
         """Start it, unless the machine has no room for a process: the others must go on then."""
         try:
-            return self._start(spec)
+            self._started[spec.name] = spec, self._start(spec)
+            del self._start_at_s[spec.name]
         except (OSError, subprocess.SubprocessError) as error:
+            self._start_at_s[spec.name] = time.monotonic() + failover.DELAY_S
             self._say(
                 f"{spec.name} cannot be started: {error}; tried again in {failover.DELAY_S:g} s"
             )
-            return None
 
     def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
         return start(
@@ -170,43 +175,33 @@ class Supervisor:
             GraphFailure: a process that should run on has ended, or could not start.
         """
         while not self._is_to_stop():
-            while self._standbys and time.monotonic() >= self._standbys_at_s:
-                standby = self._start_if_possible(self._standbys[0])
-                if standby is None:
-                    self._standbys_at_s = time.monotonic() + failover.DELAY_S
-                else:
-                    self.processes.append((self._standbys.pop(0), standby))
-            for index, (spec, process) in enumerate(self.processes):
+            for spec in self._specs:
                 if spec.name in self._shut_down:
                     continue
-                status = process.poll()
-                if status is None:
-                    self._kill_stopped(spec, process)
-                    continue
-                if spec.ends_graph and status == 0:
-                    self._shut_down.add(spec.name)
-                    if all(s.name in self._shut_down for s in self._specs if s.ends_graph):
-                        return True
-                    self._say(f"{spec.name} has come to its end; others go on")
-                    continue
-                if self._stop_requested:
-                    return False
-                if spec.restarted and (status == 0 or self._is_done_without(spec, status)):
-                    self._shut_down.add(spec.name)
-                    how = f"ended {_how(status)}" if status else "was shut down"
-                    self._say(f"{spec.name} {how} and is not started again")
-                    if all(s.name in self._shut_down for s in self._specs if s.restarted):
-                        return True
-                    continue
-                if spec.name not in self._restart_at_s:
-                    self._restart_at_s[spec.name] = self._note_death(spec, status)
-                if time.monotonic() >= self._restart_at_s[spec.name]:
-                    again = self._start_if_possible(spec)
-                    if again is None:
-                        self._restart_at_s[spec.name] = time.monotonic() + failover.DELAY_S
-                    else:
-                        del self._restart_at_s[spec.name]
-                        self.processes[index] = (spec, again)
+                if spec.name not in self._start_at_s:
+                    _, process = self._started[spec.name]
+                    status = process.poll()
+                    if status is None:
+                        self._kill_stopped(spec, process)
+                        continue
+                    if spec.ends_graph and status == 0:
+                        self._shut_down.add(spec.name)
+                        if all(s.name in self._shut_down for s in self._specs if s.ends_graph):
+                            return True
+                        self._say(f"{spec.name} has come to its end; others go on")
+                        continue
+                    if self._stop_requested:
+                        return False
+                    if spec.restarted and (status == 0 or self._is_done_without(spec, status)):
+                        self._shut_down.add(spec.name)
+                        how = f"ended {_how(status)}" if status else "was shut down"
+                        self._say(f"{spec.name} {how} and is not started again")
+                        if all(s.name in self._shut_down for s in self._specs if s.restarted):
+                            return True
+                        continue
+                    self._start_at_s[spec.name] = self._note_death(spec, status)
+                if time.monotonic() >= self._start_at_s[spec.name]:
+                    self._start_if_possible(spec)
             time.sleep(failover.SUPERVISOR_LOOK_S)
         return False
 
