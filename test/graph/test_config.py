@@ -2,7 +2,6 @@
 
 import pytest
 
-from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.graph.config import DetectorSettings, PreprocessSettings, WatchdogSettings
 from perception_nodes.graph.graph import RECORDED
 from perception_nodes.graph.settings import SettingsError, allowed_range, check, numeric_range
@@ -68,27 +67,22 @@ def test_a_number_is_a_finite_one(settings, name, value):
     ("settings", "name", "value", "allowed"),
     [
         (DetectorSettings, "backend", "magic", "one of auto, openvino, onnxruntime"),
-        (DetectorSettings, "backend", "OpenVINO", "one of auto, openvino, onnxruntime"),
         (DetectorSettings, "threads", "2.5", "a whole number from -1 to 256"),
         (DetectorSettings, "skip_late", "maybe", "true or false"),
         (DetectorSettings, "score_threshold", 1.5, "a number from 0.01 to 0.99"),
         (DetectorSettings, "detections_topic", "two words", "a text such as /camera/image_raw"),
         (PreprocessSettings, "camera", "Front Left", "a text that matches"),
-        (PreprocessSettings, "camera", "x" * 32, "a text that matches"),
         (PreprocessSettings, "image_topic", "/camera/\nimage", "a text such as /camera/image_raw"),
         (PreprocessSettings, "source", "usb", "a text such as dds, shm, v4l2:/dev/video0"),
+        *(
+            (PreprocessSettings, "image_topic", topic, "a text such as /camera/image_raw")
+            for topic in ("/cam//x", "/cam/1x", "/cam/", "//x", "/", "~", "~x", "a/~/b", "/{name}")
+        ),
     ],
 )
 def test_the_line_tells_what_is_allowed(settings, name, value, allowed):
     text = refusal(settings, **{name: value})
     assert text.startswith(f"parameter {name}: {value!r} is not allowed, it must be {allowed}")
-
-
-@pytest.mark.parametrize(
-    "topic", ["/cam//x", "/cam/1x", "/cam/", "//x", "/", "~", "~x", "a/~/b", "1"]
-)
-def test_a_topic_that_ros_would_refuse_is_refused(topic):
-    assert "image_topic" in refusal(PreprocessSettings, image_topic=topic)
 
 
 @pytest.mark.parametrize("topic", ["a", "/a/b_1", "~/a", "/{camera}", "cam_{camera}1/x", "/a__b/_"])
@@ -137,14 +131,3 @@ def test_a_gpu_preprocesses_only_what_it_can(settings, values, needed):
 def test_texts_of_a_command_line_are_converted(text, value):
     assert check(PreprocessSettings, {"undistort": text}).undistort is value
     assert check(PreprocessSettings, {"deadline_ms": "20"}).deadline_ms == 20.0
-
-
-def test_the_deadline_is_the_budgets():
-    for settings in NODES.values():
-        if "deadline_ms" in settings.model_fields:
-            assert settings.model_fields["deadline_ms"].default == DEADLINE_MS
-
-
-def test_settings_do_not_change_any_more():
-    with pytest.raises(ValueError, match="frozen"):
-        DetectorSettings().model = "other"
