@@ -9,23 +9,15 @@ from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import (
     STAMPS,
     DetectionRecord,
-    Detections,
     FrameFacts,
     FrameHeader,
     FrameRecord,
     FrameRejected,
-    FrameStatus,
     check_slot,
     latency_ms,
     record_of_header,
     stage_durations_ms,
 )
-
-
-@pytest.mark.parametrize("structure", [FrameFacts, FrameHeader, FrameRecord, DetectionRecord])
-def test_a_structure_survives_as_bytes(structure):
-    raw = bytes(i % 251 for i in range(ctypes.sizeof(structure)))
-    assert bytes(structure.from_buffer_copy(raw)) == raw
 
 
 @pytest.mark.parametrize("structure", [FrameFacts, FrameHeader, FrameRecord, DetectionRecord])
@@ -36,10 +28,6 @@ def test_a_structure_has_no_hidden_padding_before_its_last_field(structure):
         field = getattr(structure, name)
         assert field.offset == end, name
         end += field.size
-
-
-def test_every_status_has_a_number_of_its_own():
-    assert [status.value for status in FrameStatus] == list(range(6))
 
 
 @pytest.mark.parametrize(
@@ -65,11 +53,8 @@ def test_stages_lie_between_the_stamps():
     for number, name in enumerate(STAMPS):
         setattr(record, name, 1_000_000 * (1 + number * number))
     assert stage_durations_ms(record) == dict(zip(STAGES, [1.0, 3.0, 5.0, 7.0, 9.0], strict=True))
-
-
-def test_a_stage_that_was_not_reached_has_no_duration():
-    record = FrameRecord(capture_ns=1_000_000, ingested_ns=2_000_000)
-    assert stage_durations_ms(record) == {"ingest": 1.0}
+    not_reached = FrameRecord(capture_ns=1_000_000, ingested_ns=2_000_000)
+    assert stage_durations_ms(not_reached) == {"ingest": 1.0}
 
 
 def test_latency_is_capture_to_publish_of_published_frames():
@@ -85,13 +70,3 @@ def test_a_header_and_its_record_agree_on_every_field_they_share():
     assert bytes(record.facts) == bytes(header.facts)
     for name, _ in FrameFacts._fields_:
         assert getattr(record, name) == getattr(header, name) == getattr(header.facts, name)
-
-
-def test_no_detections_have_the_shapes_of_some():
-    nothing = Detections.none()
-    assert len(nothing) == 0
-    assert (nothing.boxes.shape, nothing.scores.shape, nothing.classes.shape) == (
-        (0, 4),
-        (0,),
-        (0,),
-    )

@@ -63,15 +63,6 @@ def test_an_unpublished_frame_is_slower_than_all_others_and_has_the_stages_that_
     assert summary["detections"] == 5
 
 
-def test_unpublished_frames_alone_leave_latency_unknown():
-    summary = summarize([report(FrameStatus.FAILED, reached=2, reason="cut off")])
-    assert summary["latency_ms"]["p50"] is None
-    assert summary["stages_ms"]["ingest"]["p50"] == pytest.approx(1)
-    assert summary["copies_per_frame"] is None
-    assert summary["failures"] == {"cut off": 1}
-    json.dumps(summary, allow_nan=False)
-
-
 def test_copies_are_averaged_over_preprocessed_frames():
     reports = [report(FrameStatus.OK, copies=1), report(FrameStatus.OK, copies=0)]
     reports.append(report(FrameStatus.FAILED, reached=2, copies=0, reason="x"))
@@ -80,7 +71,10 @@ def test_copies_are_averaged_over_preprocessed_frames():
 
 def test_shared_memory_records_are_reports_too():
     record = FrameRecord(status=FrameStatus.FAILED, reason=b"backend error")
-    assert summarize([record])["failures"] == {"backend error": 1}
+    summary = summarize([record])
+    assert summary["failures"] == {"backend error": 1}
+    assert (summary["latency_ms"]["p50"], summary["copies_per_frame"]) == (None, None)
+    json.dumps(summary, allow_nan=False)
 
 
 def plain_percentile(values, rank):
@@ -106,19 +100,6 @@ def test_percentiles_are_those_of_their_definition(values, rank):
     assert found == {"name": pytest.approx(plain_percentile(values, rank), rel=1e-9, abs=1e-5)}
 
 
-def test_the_percentiles_of_a_run_are_those_of_its_latencies():
-    inference_ms = np.random.default_rng(0).gamma(4, 2, 2000).round(3).tolist()
-    reports = [report(FrameStatus.OK, stages_ms=(0.1, 0.1, ms, 0.1, 0.1)) for ms in inference_ms]
-    summary = summarize(reports)
-    for name, rank in {"p50": 50, "p99": 99, "p99_9": 99.9, "max": 100}.items():
-        expected = plain_percentile(inference_ms, rank)
-        assert summary["latency_ms"][name] == pytest.approx(expected + 0.4, abs=1e-4)
-    assert summary["stages_ms"]["inference"] == {
-        "p50": pytest.approx(plain_percentile(inference_ms, 50), abs=1e-4),
-        "p99": pytest.approx(plain_percentile(inference_ms, 99), abs=1e-4),
-    }
-
-
 @given(
     came=st.lists(st.floats(0, 1e4), max_size=60),
     without=st.integers(0, 5),
@@ -137,7 +118,6 @@ def test_frames_that_never_came_are_slower_than_all_others(came, without, rank):
 
 
 def test_there_is_no_percentile_of_nothing():
-    assert latency_percentiles([]) == {"p50": None, "p99": None, "p99_9": None, "max": None}
     assert latency_percentiles([], {"p50": 50}) == {"p50": None}
     with pytest.raises(IndexError):
         percentiles([], {"p50": 50})

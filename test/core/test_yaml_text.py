@@ -31,10 +31,9 @@ def test_depth_is_bounded_and_what_is_sound_is_read() -> None:
     assert parse_yaml("{a: [1, 2.5, yes], <<: {b: null}}") == {"a": [1, 2.5, True], "b": None}
 
 
-@pytest.mark.parametrize("name", IMPOSSIBLE)
-def test_the_file_is_named_by_its_readers(name: str, tmp_path: Path) -> None:
+def test_the_file_is_named_by_its_readers(tmp_path: Path) -> None:
     file = tmp_path / "model.yaml"
-    file.write_text(f"names: [car]\nmade: {IMPOSSIBLE[name]}\n")
+    file.write_text(f"names: [car]\nmade: {IMPOSSIBLE['date']}\n")
     with pytest.raises(DataError, match=r"model\.yaml cannot be read"):
         load_keys(file)
     with pytest.raises(ModelError, match=r"model\.yaml cannot be read"):
