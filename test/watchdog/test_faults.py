@@ -66,21 +66,33 @@ def test_a_wall_clock_that_is_set_is_seen_once(jump_ms, found):
     assert clock.update(30 * MS, 10**18 + (30 + jump_ms) * MS) is None
 
 
-def test_a_lower_frame_rate_than_at_first_is_a_loss():
-    rate, now_ns, faults = FrameRateLoss(LIMITS), HOUR_NS, []
-    for period_ms in [20] * 20 + [40] * 10 + [20] * 10:
-        now_ns += period_ms * MS
-        faults.append(rate.update(now_ns))
-    assert not any(faults[:20])
-    assert faults[29].text == "25.0 frames a second instead of 50.0"
-    assert faults[-1] is None
+HALF = "25.0 frames a second instead of 50.0"
 
 
-def test_a_camera_that_was_gone_is_not_slow():
-    rate, now_ns = FrameRateLoss(LIMITS), HOUR_NS
-    for period_ms in [20] * 20 + [2000] + [20] * 20:
-        now_ns += period_ms * MS
-        assert rate.update(now_ns) is None
+@pytest.mark.parametrize(
+    ("periods_ms", "found"),
+    [
+        ([20] * 20 + [40] * 10 + [20] * 10, {19: None, 29: HALF, -1: None}),
+        ([20] * 20 + [2000] + [20] * 20, {}),
+        ([0.02] * 4 + [20] * 40, {}),
+        ([40, 20, 20] * 20, {-1: "37.5 frames a second instead of 50.0"}),
+        ([20] * 20 + [120_000] + [40] * 20, {-1: HALF}),
+        (
+            [20] * 20 + [40] * 1600 + [80] * 10,
+            {40: HALF, 1530: None, 1619: None, -1: "12.5 frames a second instead of 25.0"},
+        ),
+    ],
+    ids=["lower than at first", "gone", "waited at the start", "dropped", "back", "lasts"],
+)
+def test_a_frame_rate_is_compared_with_the_usual_one(periods_ms, found):
+    """`found` has texts of faults by the frame; without any there is none for any frame."""
+    rate, now_ns, texts = FrameRateLoss(LIMITS), HOUR_NS, []
+    for period_ms in periods_ms:
+        now_ns += round(period_ms * MS)
+        fault = rate.update(now_ns)
+        texts.append(fault and fault.text)
+    assert {frame: texts[frame] for frame in found} == found
+    assert found or not any(texts)
 
 
 def test_frames_that_were_lost_before_one_are_no_frame_rate():
@@ -90,39 +102,6 @@ def test_frames_that_were_lost_before_one_are_no_frame_rate():
         now_ns += 20 * MS
         for _ in range(1000 if frame == 3 else 1):
             assert rate.update(now_ns) is None
-
-
-def test_frames_that_had_waited_at_the_start_are_not_the_usual_rate():
-    rate, now_ns = FrameRateLoss(LIMITS), HOUR_NS
-    for period_ms in [0.02] * 4 + [20] * 40:
-        now_ns += round(period_ms * MS)
-        assert rate.update(now_ns) is None
-
-
-def test_frames_that_are_dropped_from_the_start_on_are_a_loss():
-    rate, now_ns, faults = FrameRateLoss(LIMITS), HOUR_NS, []
-    for frame in range(60):
-        now_ns += (20 + 20 * (frame % 3 == 0)) * MS
-        faults.append(rate.update(now_ns))
-    assert faults[-1].text == "37.5 frames a second instead of 50.0"
-
-
-def test_a_camera_that_was_gone_for_long_and_comes_back_at_half_its_rate_has_lost_frames():
-    rate, now_ns, faults = FrameRateLoss(LIMITS), HOUR_NS, []
-    for period_ms in [20] * 20 + [120_000] + [40] * 20:
-        now_ns += period_ms * MS
-        faults.append(rate.update(now_ns))
-    assert faults[-1].text == "25.0 frames a second instead of 50.0"
-
-
-def test_another_frame_rate_that_lasts_is_the_usual_one():
-    rate, now_ns, faults = FrameRateLoss(LIMITS), HOUR_NS, []
-    for period_ms in [20] * 20 + [40] * 1600 + [80] * 10:
-        now_ns += period_ms * MS
-        faults.append(rate.update(now_ns))
-    assert faults[40], "at first it is a loss"
-    assert not any(faults[1530:1620]), "after a minute it is not"
-    assert faults[-1].text == "12.5 frames a second instead of 25.0"
 
 
 def test_a_stage_may_overrun_now_and_then():

@@ -25,10 +25,16 @@ class Watched:
 
     def __init__(self):
         self.now_ns = time.monotonic_ns()
-        self.guard = WatchdogGuard("front", self.now_ns)
+        self.guards = []
+        self.guard = self.later_guard()
         self.lease = Lease("front", ROLE)
         command = [sys.executable, "-c", "input()"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
+
+    def later_guard(self):
+        """Another guard, which starts now."""
+        self.guards.append(WatchdogGuard("front", self.now_ns))
+        return self.guards[-1]
 
     def work(self, process=None):
         self.lease.acquire(PATIENCE_NS)
@@ -47,7 +53,8 @@ class Watched:
 
     def close(self):
         self.kill()
-        self.guard.close()
+        for guard in self.guards:
+            guard.close()
         self.lease.close()
 
 
@@ -66,9 +73,8 @@ def test_one_of_an_earlier_graph_is_not_missed(watched, monkeypatch):
     watched.work()
     watched.kill()
     monkeypatch.setenv(life.VARIABLE, "another")
-    later = WatchdogGuard("front", watched.now_ns)
+    later = watched.later_guard()
     assert watched.update(later) == ""
-    later.close()
 
 
 def test_one_that_is_silent_within_its_patience_is_there(watched):
@@ -76,18 +82,16 @@ def test_one_that_is_silent_within_its_patience_is_there(watched):
     watched.work()
     watched.lease.note.patience_ns = PATIENCE_NS
     watched.now_ns += LOOK_NS
-    later = WatchdogGuard("front", watched.now_ns)
+    later = watched.later_guard()
     assert watched.update(later) == ""
-    later.close()
 
 
 def test_one_that_was_silent_for_longer_is_missed(watched):
     watched.work()
     watched.lease.note.patience_ns = LOOK_NS // 2
     watched.now_ns += LOOK_NS
-    later = WatchdogGuard("front", watched.now_ns)
+    later = watched.later_guard()
     assert watched.update(later)
-    later.close()
 
 
 def test_one_that_dies_is_missed_until_another_one_works(watched):
@@ -107,14 +111,13 @@ def test_one_that_dies_is_missed_until_another_one_works(watched):
 def test_one_that_was_gone_before_we_came_is_missed_and_nobody_killed_for_it(watched):
     watched.work()  # for whoever has its number by now
     watched.now_ns += 10 * PATIENCE_NS
-    later = WatchdogGuard("front", watched.now_ns)
+    later = watched.later_guard()
     for _ in range(3):
         assert watched.update(later) == "no watchdog is running: none has been heard of"
     assert watched.process.poll() is None
     watched.now_ns += 1
     watched.work()
     assert watched.update(later) == ""
-    later.close()
 
 
 def test_one_that_hangs_already_when_we_come_is_killed(watched):
@@ -126,12 +129,11 @@ def test_one_that_hangs_already_when_we_come_is_killed(watched):
     watched.work()
     watched.lease.note.patience_ns = 2 * LOOK_NS
     watched.now_ns += PATIENCE_NS
-    later = WatchdogGuard("front", watched.now_ns)
+    later = watched.later_guard()
     assert watched.update(later) == "", "it has its patience from now on"
     found = [watched.update(later) for _ in range(2 * KILLED_AFTER_NS // LOOK_NS)]
     assert any("hangs: no sign of life" in gone for gone in found)
     assert watched.process.wait(TIMEOUT_S) == -signal.SIGKILL
-    later.close()
 
 
 def test_one_that_stops_in_good_order_is_missed_as_well_but_not_where_the_graph_ends(watched):

@@ -1,10 +1,9 @@
 """The accounting: each frame that enters is reported once, whatever becomes of the processes."""
 
 import pytest
-from records import DETECTOR, FAILED, FIRST_NS, LATE, OK, TIMEOUT_NS, entry, outcome, takeover
+from records import FAILED, FIRST_NS, LATE, TIMEOUT_NS, entry, outcome, takeover
 
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.core.records import Left
 from perception_nodes.watchdog.detectors import REMEMBERED_DETECTORS
 from perception_nodes.watchdog.ledger import RECORDS_LOST, REMEMBERED_OUTCOMES, Ledger, LedgerBook
 
@@ -25,56 +24,10 @@ def ledger():
 
 
 class TestLedger:
-    def test_a_frame_is_in_flight_until_its_outcome(self):
-        ledger = Ledger(TIMEOUT_NS)
-        assert ledger.take([entry(0)]) == []
-        assert (ledger.frames_in, ledger.in_flight) == (1, 1)
-        assert names(ledger.take([outcome(0)])) == [(0, "OK")]
-        assert (ledger.frames_in, ledger.in_flight) == (1, 0)
-        assert ledger.counts[OK] == 1
-
     def test_frames_that_the_detector_passed_over_were_superseded(self, ledger):
         reports = ledger.take([*map(entry, range(3)), outcome(2)])
         assert names(reports) == [(0, "SUPERSEDED"), (1, "SUPERSEDED"), (2, "OK")]
         assert reports[0].reason == b"a newer frame took its place"
-
-    def test_the_frame_that_preprocessing_died_of_failed_though_only_the_successor_enters_it(
-        self, ledger
-    ):
-        ledger.take([takeover((1, 0), b"preprocess 1 died", detector=2), entry(0)])
-        reports = ledger.take([entry(0, 2, FIRST_NS + 1), outcome(0, 2, ingested_ns=FIRST_NS + 1)])
-        assert names(reports) == [(0, "FAILED"), (0, "OK")]
-        assert reports[0].reason == b"preprocess 1 died"
-
-    def test_frames_that_came_before_the_first_detector_failed(self):
-        ledger = Ledger(TIMEOUT_NS)
-        ledger.take([*map(entry, range(4)), takeover(joined_ns=FIRST_NS + 2)])
-        reports = ledger.take([outcome(3)])
-        assert names(reports) == [(0, "FAILED"), (1, "FAILED"), (2, "SUPERSEDED"), (3, "OK")]
-        assert reports[0].reason == reports[1].reason == NO_DETECTOR
-
-    def test_a_frame_that_came_after_the_last_detector_was_seen_dead_met_none(self, ledger):
-        ledger.died(DETECTOR, FIRST_NS)
-        ledger.take([entry(0), entry(1, ingested_ns=FIRST_NS - 1)])
-        second, first = ledger.expire(TIMEOUT_NS + 20)
-        assert second.reason == NO_DETECTOR
-        assert first.reason == b"detector 7 stopped working and no outcome came"
-
-    def test_a_frame_that_waited_at_a_detector_that_was_deactivated_failed_with_that_reason(
-        self, ledger
-    ):
-        left = Left(process=DETECTOR, sent_ns=FIRST_NS + 5)
-        ledger.take([entry(0), left, entry(1, ingested_ns=FIRST_NS + 9)])
-        first, second = ledger.expire(TIMEOUT_NS + 50)
-        assert first.reason == b"detector 7 stopped working and no outcome came"
-        assert second.reason == NO_DETECTOR
-
-    def test_a_frame_that_the_detector_may_still_take_is_not_closed_by_anothers(self):
-        ledger = Ledger(TIMEOUT_NS)
-        ledger.take([entry(0), takeover(joined_ns=FIRST_NS + 1)])
-        ledger.take([takeover(joined_ns=5, sent_ns=6, detector=8)])
-        assert names(ledger.take([outcome(1, sent_ns=3)])) == [(1, "OK")]
-        assert names(ledger.take([outcome(0, detector=8, sent_ns=9)])) == [(0, "OK")]
 
     def test_of_a_detector_that_nobody_has_told_of_its_first_outcome_tells(self):
         ledger = Ledger(TIMEOUT_NS)
@@ -218,11 +171,3 @@ class TestLedger:
         successor = Ledger(TIMEOUT_NS, book)
         assert successor.frames_in == REMEMBERED_OUTCOMES + 100
         assert successor.take([entry(100), outcome(100)]) == []
-
-    def test_memory_is_bounded(self):
-        ledger = Ledger(TIMEOUT_NS)
-        for sequence in range(REMEMBERED_OUTCOMES + 100):
-            ledger.take([entry(sequence), outcome(sequence)])
-        ledger.take([entry(10**9), outcome(10**9)])
-        assert len(ledger._closed) == len(ledger._closed_order) == REMEMBERED_OUTCOMES
-        assert not ledger._reasons

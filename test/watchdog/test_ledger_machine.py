@@ -379,24 +379,3 @@ for machine in (GraphMachine, LossyGraphMachine):
     machine.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
 TestAnyInterleaving = GraphMachine.TestCase
 TestAnyInterleavingWithLosses = LossyGraphMachine.TestCase
-
-
-def test_a_frame_that_a_detector_passed_over_before_it_died_was_superseded():
-    """Its successor was not there when the frame came; but a detector was, and it went on."""
-    graph = GraphMachine()
-    passed = (graph.preprocess, 0)
-    graph.a_frame_goes_through_preprocessing()
-    graph.a_frame_goes_through_preprocessing()
-    graph.a_standby_starts()
-    graph.the_detector_begins_the_newest()
-    graph.the_detector_dies()
-    graph.a_frame_enters(lost=False)
-    graph.another_detector_takes_over()
-    graph.a_standby_starts()
-    graph.it_goes_to_the_detectors(dies=False)
-    graph.the_detector_begins_the_newest()
-    graph.the_detector_ends_it(status=OK, lost=False, dies=False)
-    graph.time_passes(1)
-    report = graph.reported[passed]
-    assert (report.status, report.reason) == (SUPERSEDED, PASSED_OVER)
-    graph.teardown()

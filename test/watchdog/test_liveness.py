@@ -72,14 +72,6 @@ def test_nobody_has_been_heard_of_at_first():
     assert fault.text == "no detector is running: none has been heard of"
 
 
-def test_processes_that_speak_are_there(run):
-    for _ in range(10):
-        assert run.wait(15) == []
-        run.hear(1, 2)
-    assert run.roster.missing() == []
-    assert run.texts == []
-
-
 def test_a_crash_is_known_at_once(run):
     run.processes[1].alive = False
     assert run.wait(1) == [1]
@@ -104,6 +96,7 @@ def test_silence_is_a_hang_within_50_ms(run):
     run.wait(40)
     run.hear(2)
     assert run.roster.present("detector") == 2
+    assert run.texts == []
     run.wait(1)
     run.wait(9)
     assert run.ms == 50
@@ -138,16 +131,6 @@ def test_one_that_is_kept_from_running_does_not_hang_however_long_that_lasts_but
     run.hear(1, 2)
     run.wait(1)
     assert run.texts == []
-
-
-def test_one_that_runs_and_says_nothing_hangs(run):
-    process = run.processes[1]
-    process.ready, process.computed_ns = True, 50 * MS
-    run.wait(50)
-    run.hear(2)
-    process.computed_ns += 10 * MS
-    run.wait(10)
-    assert "detector 1 hangs" in run.texts[0]
 
 
 def test_a_hang_that_lasts_is_ended(run):
