@@ -57,17 +57,13 @@ class Silent:
         return None
 
 
-def test_one_that_sleeps_for_ever_hangs_after_its_patience_and_one_look_more():
-    assert Silent().hangs_after() == PATIENCE_MS + 2 * TICK_MS
-
-
-def test_one_that_computes_without_end_hangs_as_soon():
-    assert Silent().hangs_after(computes=TICK_MS) == PATIENCE_MS + 2 * TICK_MS
-
-
-def test_a_thread_that_computes_while_the_main_one_waits_for_it_hangs_too():
-    found_ms = Silent().hangs_after(computes=TICK_MS, by_main=False)
-    assert found_ms <= 2 * PATIENCE_MS + 2 * TICK_MS
+@pytest.mark.parametrize(
+    ("ways", "patiences"),
+    [({}, 1), ({"computes": TICK_MS}, 1), ({"computes": TICK_MS, "by_main": False}, 2)],
+    ids=["sleeps for ever", "computes without end", "waits for a thread that computes"],
+)
+def test_one_that_could_go_on_hangs_after_its_patience_and_one_look_more(ways, patiences):
+    assert Silent().hangs_after(**ways) <= patiences * PATIENCE_MS + 2 * TICK_MS
 
 
 @pytest.mark.parametrize(

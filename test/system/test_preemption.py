@@ -29,14 +29,17 @@ def test_it_is_the_one_the_kernel_was_built_with(
     assert kernel_preemption(machine(tmp_path, f"{option}=y", packed=packed)) == model
 
 
-def test_the_command_line_chooses_another(tmp_path: Path) -> None:
-    root = machine(tmp_path, "CONFIG_PREEMPT_NONE=y", "quiet preempt=full ro")
-    assert kernel_preemption(root) == "full"
-
-
-def test_a_real_time_kernel_stays_one(tmp_path: Path) -> None:
-    root = machine(tmp_path, "CONFIG_PREEMPT_LAZY=y\nCONFIG_PREEMPT_RT=y", "preempt=none")
-    assert kernel_preemption(root) == "rt"
+@pytest.mark.parametrize(
+    ("config", "command_line", "model"),
+    [
+        ("CONFIG_PREEMPT_NONE=y", "quiet preempt=full ro", "full"),
+        ("CONFIG_PREEMPT_LAZY=y\nCONFIG_PREEMPT_RT=y", "preempt=none", "rt"),
+    ],
+)
+def test_the_command_line_chooses_another_unless_it_is_a_real_time_kernel(
+    tmp_path: Path, config: str, command_line: str, model: str
+) -> None:
+    assert kernel_preemption(machine(tmp_path, config, command_line)) == model
 
 
 def test_a_kernel_that_does_not_tell_is_unknown(tmp_path: Path) -> None:

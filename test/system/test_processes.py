@@ -11,7 +11,6 @@ from observe import until
 
 from perception_nodes.system import processes
 from perception_nodes.system.processes import (
-    available_memory_bytes,
     cpu_flags,
     cpu_name,
     open_process,
@@ -50,13 +49,6 @@ def test_an_end_is_known_also_where_nobody_has_waited_for_it(start):
     process.close()
     child.wait()
     assert open_process(child.pid) is None
-
-
-def test_one_that_sleeps_or_is_stopped_wants_no_processor(start):
-    child = start("import time; time.sleep(100)")
-    process = open_process(child.pid)
-    until(lambda: not process.look().is_ready)
-    process.close()
 
 
 def test_one_that_computes_wants_it_until_it_is_stopped_and_its_time_is_counted(start):
@@ -119,13 +111,7 @@ def test_a_process_was_not_alive_before_it_started_nor_after_its_end(start):
     assert not was_alive(process.pid, time.monotonic_ns())
 
 
-def test_there_is_memory():
-    assert 10**7 < available_memory_bytes() < 10**14
-
-
-@pytest.mark.parametrize(
-    ("allowed", "cores"), [({0, 1, 2, 3}, 2), ({0, 2}, 1), ({0, 1}, 2), ({3}, 1), ({1, 8, 9}, 3)]
-)
+@pytest.mark.parametrize(("allowed", "cores"), [({0, 1, 2, 3}, 2), ({0, 2}, 1), ({1, 8, 9}, 3)])
 def test_threads_of_one_core_count_once_where_we_may_run(allowed, cores, tmp_path, monkeypatch):
     """Processors 0 and 2, and 1 and 3, share cores; of 8 and 9 nothing is known."""
     for processor in range(4):
@@ -145,7 +131,6 @@ def test_threads_of_one_core_count_once_where_we_may_run(allowed, cores, tmp_pat
             "Fast CPU @ 3: GHz",
         ),
         ("Features : fp avx2\nCPU implementer : 0x41\nCPU part : 0xd42\n", "aarch64 0x41 0xd42"),
-        ("Features : fp avx2\nCPU implementer : 0x41\nCPU part : 0xd08\n", "aarch64 0x41 0xd08"),
         (None, "aarch64"),
     ],
 )

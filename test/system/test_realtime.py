@@ -208,9 +208,7 @@ def test_the_threads_of_a_process_are_listed(root):
     assert process.pid not in nodes()
 
 
-@pytest.mark.parametrize(
-    ("text", "cpus"), [("0", {0}), ("2-4", {2, 3, 4}), ("0,2-3,7", {0, 2, 3, 7})]
-)
+@pytest.mark.parametrize(("text", "cpus"), [("0", {0}), ("0,2-3,7", {0, 2, 3, 7})])
 def test_lists_of_processors(text, cpus):
     assert parse_cpus(text) == cpus
 

@@ -51,14 +51,6 @@ def test_a_frame_id_that_detections_could_not_repeat_is_refused():
         read_image(serialize(image(0, 30 * "äx", 4, 4), True))
 
 
-@pytest.mark.parametrize(("encoding", "is_read"), [("nv12", True), ("mono12", False)])
-def test_the_order_of_bytes_matters_where_a_sample_has_several(encoding, is_read):
-    message = image(0, "", 4, 4)
-    message.encoding, message.is_bigendian = encoding, 1
-    with nullcontext() if is_read else pytest.raises(FrameRejected, match="big-endian mono12"):
-        assert read_image(serialize(message, True)).encoding == encoding
-
-
 @fast
 @given(stamps, frame_ids, names, st.binary(max_size=64), st.booleans())
 def test_compressed_image(stamp_ns, frame_id, name, data, little_endian):
@@ -122,16 +114,6 @@ def test_every_truncation_is_rejected_or_needs_no_more(message, little_endian):
             assert message.__msgtype__.rpartition("/")[2] in str(error)
 
 
-@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-@given(st.binary(max_size=200), st.sampled_from([b"", b"\0\0\0\0", b"\0\1\0\0"]))
-@settings(max_examples=300)
-def test_random_bytes_raise_nothing_else(read, data, head):
-    try:
-        read(head + data)
-    except FrameRejected:
-        return
-
-
 @pytest.mark.parametrize(
     "message", [image(), compressed(), camera_info()], ids=lambda m: m.__msgtype__
 )
@@ -155,12 +137,13 @@ def test_a_stamp_that_no_message_can_have_is_rejected():
             read(data)
 
 
-@pytest.mark.parametrize("encoding", ["mono16", "bayer_rggb12", "16UC1"])
+@pytest.mark.parametrize("encoding", ["mono16", "bayer_rggb12", "16UC1", "mono12", "nv12"])
 def test_deep_samples_with_the_most_significant_byte_first_are_rejected(encoding):
     message = image(encoding=encoding)
     message.is_bigendian = 1
-    with pytest.raises(FrameRejected, match="set is_bigendian to 0"):
-        read_image(serialize(message))
+    is_read = encoding == "nv12"
+    with nullcontext() if is_read else pytest.raises(FrameRejected, match="is_bigendian to 0"):
+        assert read_image(serialize(message)).encoding == encoding
 
 
 @pytest.mark.parametrize(
@@ -189,15 +172,10 @@ def test_of_a_header_that_cannot_be_read_there_is_what_can():
     assert read_header(serialize(image(7, "x" * 64))) == (7, "")
 
 
-def test_a_frame_that_says_why_it_has_no_picture_is_rejected_with_that():
+def test_an_image_without_a_picture_is_rejected_with_its_reason():
     with pytest.raises(FrameRejected, match=r"^lost\.$"):
         read_image(write_no_image(7, "cam", "lost."))
     with pytest.raises(FrameRejected, match="^Image: size 0x0 is outside"):
         read_image(serialize(image(width=0, height=0, data=b"")))
-
-
-def test_sizes_out_of_range_are_rejected():
-    with pytest.raises(FrameRejected, match="0x3 is outside"):
-        read_image(serialize(image(width=0)))
     with pytest.raises(FrameRejected, match="neither JPEG nor PNG"):
         read_compressed_image(serialize(compressed(data=b"GIF89a")))

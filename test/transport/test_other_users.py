@@ -4,6 +4,7 @@ import ctypes
 import os
 from pathlib import Path
 
+import iceoryx2 as iox2
 import pytest
 from other_user import NOBODY, needs_root, opened_by
 
@@ -90,24 +91,15 @@ def test_journals_of_another_user_are_not_read(domain):
     assert set(found) == {os.getpid()}
 
 
-@pytest.mark.parametrize(("user", "mode"), [(NOBODY, 0o700), (0, 0o777)])
+@pytest.mark.parametrize(("user", "mode"), [(NOBODY, 0o700), (0, 0o777), (0, "link")])
 def test_a_folder_of_another_user_is_not_used(tmp_path, domain, user, mode):
-    import iceoryx2 as iox2
-
     folder, config = tmp_path / "iceoryx2", config_of(domain)
-    folder.mkdir()
-    folder.chmod(mode)
-    os.chown(folder, user, user)
-    config.global_cfg.root_path = iox2.Path.new(str(folder))
-    with pytest.raises(TransportError, match=f"{folder} is another user's"):
-        keep_folder(config)
-
-
-def test_a_link_to_a_folder_is_not_followed(tmp_path, domain):
-    import iceoryx2 as iox2
-
-    folder, config = tmp_path / "iceoryx2", config_of(domain)
-    folder.symlink_to(tmp_path)
+    if mode == "link":
+        folder.symlink_to(tmp_path)
+    else:
+        folder.mkdir()
+        folder.chmod(mode)
+        os.chown(folder, user, user)
     config.global_cfg.root_path = iox2.Path.new(str(folder))
     with pytest.raises(TransportError, match=f"{folder} is another user's"):
         keep_folder(config)

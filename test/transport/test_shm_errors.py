@@ -68,24 +68,18 @@ class TestErrors:
             endpoint.writer("c", Number, 8, 2)
         assert len(kept) == MAX_PROCESSES
 
-    def test_domains_do_not_hear_each_other(self, join):
+    def test_domains_are_those_of_ros_and_do_not_hear_each_other(self, join, monkeypatch, domain):
         other = next(DOMAINS)
         stranger = Endpoint("stranger", other)
-        reader = stranger.reader("c", Number, 2)
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        same = Endpoint("same")
+        readers = [one.reader("c", Number, 2) for one in (stranger, same)]
         send(join().writer("c", Number, 8, 2), 1)
-        assert numbers(reader) == []
+        assert [numbers(reader) for reader in readers] == [[], [1]]
         stranger.close()
+        same.close()
         sweep(other)
         assert remains(other) == []
-
-    def test_the_domain_is_that_of_ros(self, monkeypatch, domain):
-        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-        endpoint, same = Endpoint("a"), Endpoint("b", domain)
-        reader = same.reader("c", Number, 2)
-        send(endpoint.writer("c", Number, 8, 2), 1)
-        assert numbers(reader) == [1]
-        endpoint.close()
-        same.close()
 
     @pytest.mark.parametrize("value", ["front", "-1", "1.5", "²"])
     def test_a_domain_that_is_no_number_is_told(self, monkeypatch, value):

@@ -28,6 +28,12 @@ while (line := told()):
     say("sent")
 """
 
+    def kill_a_writer(self, start):
+        other = start(self.WRITER)
+        heard(other)
+        other.send_signal(signal.SIGKILL)
+        other.wait(TIMEOUT_S)
+
     def test_samples_travel_in_order(self, join, start):
         reader = join().reader("c", Number, 2)
         other = start(self.WRITER)
@@ -41,24 +47,16 @@ while (line := told()):
             sample.release()
             assert heard(other) == "sent"
 
-    def test_a_wait_is_ended_by_the_other_process(self, join, start):
+    @pytest.mark.parametrize("names", [["c"], ["quiet", "c"]])
+    def test_a_wait_is_ended_by_the_other_process(self, join, start, names):
         """It would end by its timeout only after the test's own."""
-        reader = join().reader("c", Number, 2)
-        other = start(self.WRITER)
-        heard(other)
-        tell(other, "5")
-        reader.wait(10 * TIMEOUT_S * 1e3)
-        assert numbers(reader) == [5]
-
-    def test_a_wait_for_several_is_ended_by_the_other_process(self, join, start):
         endpoint = join()
-        readers = [endpoint.reader(name, Number, 2) for name in ("quiet", "c")]
-        waiter = endpoint.waiter(readers)
+        readers = [endpoint.reader(name, Number, 2) for name in names]
         other = start(self.WRITER)
         heard(other)
         tell(other, "5")
-        waiter.wait(10 * TIMEOUT_S * 1e3)
-        assert numbers(readers[1]) == [5]
+        endpoint.waiter(readers).wait(10 * TIMEOUT_S * 1e3)
+        assert numbers(readers[-1]) == [5]
 
     def test_a_writer_that_leaves_in_order_leaves_nothing(self, domain, start):
         other = start(self.WRITER)
@@ -69,33 +67,14 @@ while (line := told()):
         other.wait(TIMEOUT_S)
         assert held(domain) == []
 
-    def test_a_killed_writers_memory_is_reclaimed_by_the_next_process(self, domain, start):
-        other = start(self.WRITER)
-        heard(other)
-        other.send_signal(signal.SIGKILL)
-        other.wait(TIMEOUT_S)
-        assert held(domain)
-        Endpoint("next", domain).close()
-        assert held(domain) == []
-
-    def test_sweep_leaves_nothing_of_a_killed_writer(self, domain, start):
-        other = start(self.WRITER)
-        heard(other)
-        other.send_signal(signal.SIGKILL)
-        other.wait(TIMEOUT_S)
-        sweep(domain)
-        assert remains(domain) == []
-
+    @pytest.mark.parametrize("is_listed_alone", [False, True])
     @pytest.mark.parametrize("by", ["sweep", "next process"])
-    def test_a_process_of_which_only_its_entry_in_a_list_is_left_is_forgotten(
-        self, domain, start, by
-    ):
-        other = start(self.WRITER)
-        heard(other)
-        other.send_signal(signal.SIGKILL)
-        other.wait(TIMEOUT_S)
+    def test_a_killed_writer_is_forgotten(self, domain, start, by, is_listed_alone):
+        """Also where only its entry in a list is left."""
+        self.kill_a_writer(start)
+        assert held(domain)
         folder, prefix = Path("/tmp/iceoryx2/nodes"), f"perception{domain}_"
-        for path in list(folder.glob(f"{prefix}*.node_monitor*")):
+        for path in list(folder.glob(f"{prefix}*.node_monitor*")) if is_listed_alone else []:
             number = int(path.name.removeprefix(prefix).split(".")[0])
             shutil.copy(path, folder / path.name.replace(str(number), str(number + 1)))
         if by == "sweep":
