@@ -80,9 +80,6 @@ def test_what_is_given_goes_before_the_file_and_is_checked(tmp_path: Path):
     ):
         with pytest.raises(SettingsError, match=reason):
             load_scenario(str(file), wrong)
-
-
-def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ScenarioError, match="'nonesuch' is unknown; known are backend_absurd, "):
         load_scenario("nonesuch")
 

@@ -102,16 +102,12 @@ LENGTH = b"an order needs a Content-Length of at most 6 digits"
     ("sent", "reason"),
     [
         (b"\x16\x03\x01\x02\x00\x01\xfc\x03\x03 \r\n\r\n", b"Bad "),
-        (b'{"order": "clock", "arguments": []}\n', b"Bad "),
         (b"GET / HTTP/1.1\r\n\r\n", b"Unsupported method ('GET')"),
-        (b"\x80\x04K\x01.\n", b"Bad "),
         (b"A" * 70_000, b"URI Too Long"),
         (post("Content-Length: 2") + b"[]", b"the bench 'nothing known'"),
         (post("User-Agent: perception_hil/0"), b"perception_hil/2, the bench 'perception_hil/0'"),
         (post(AGENT, order="stop"), NO_TOKEN),
-        (post(AGENT, "Authorization: Bearer ", order="stop"), NO_TOKEN),
         (post(AGENT, f"{WITH_TOKEN}0", order="stop"), NO_TOKEN),
-        (post(AGENT, "Authorization: \xff", order="stop"), NO_TOKEN),
         (post(AGENT, WITH_TOKEN), LENGTH),
         (post(AGENT, WITH_TOKEN, "Content-Length: -1"), LENGTH),
         (post(AGENT, WITH_TOKEN, "Content-Length: 1000000"), LENGTH),
@@ -129,9 +125,7 @@ def test_foreign_bytes_are_refused_in_one_line(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "arguments", [b"[1]", b"{", b"\xff", b"[" * 100_000, b"null", b'{"a": 1}'], ids=repr
-)
+@pytest.mark.parametrize("arguments", [b"[1]", b"{", b"[" * 100_000, b"null"], ids=repr)
 def test_an_order_with_wrong_arguments_is_refused_and_the_next_one_is_not(
     served: UnitServer, arguments: bytes
 ):
@@ -191,24 +185,6 @@ def test_a_graph_ends_with_a_bench_that_falls_silent_while_it_runs_and_not_befor
             remote.failure()
 
 
-@pytest.mark.parametrize(
-    "said", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 404 No\r\nServer: x\r\nContent-Length: 0\r\n\r\n"]
-)
-def test_what_is_no_unit_is_named(said: bytes):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with RemoteUnit(joined_address("127.0.0.1", server.getsockname()[1])) as unit:
-            peer = server.accept()[0]
-            peer.sendall(said)
-            with pytest.raises(UnitError, match="SSH-2.0|it speaks 'x', the bench perception_hil"):
-                unit.clock()
-            peer.close()
-
-
-def test_a_unit_that_is_not_there_says_how_it_is_started():
-    with pytest.raises(UnitError, match="start it there with: perception hil unit"):
-        RemoteUnit("127.0.0.1:1", within_s=0)
-
-
 def test_addresses():
     for text, address in {
         "bench": ("bench", PORT),
@@ -228,16 +204,34 @@ def test_addresses():
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_unit_that_hangs_or_dies_says_so_at_every_question(host: str):
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"", ""),
+        (b"SSH-2.0-OpenSSH_9\r\n", ".*SSH-2.0"),
+        (
+            b"HTTP/1.1 404 No\r\nServer: x\r\nContent-Length: 0\r\n\r\n",
+            ".*it speaks 'x', the bench perception_hil",
+        ),
+    ],
+    ids=["silence", "ssh", "http"],
+)
+def test_what_is_no_unit_or_has_ended_is_named_at_every_question(host: str, said: bytes, reason):
     try:
         server = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else 2)
     except OSError as error:
         pytest.skip(f"no {host} here: {error}")
     with server, RemoteUnit(joined_address(host, server.getsockname()[1])) as unit:
-        server.accept()[0].close()
-        for _ in range(2):
-            with pytest.raises(UnitError, match=r"the unit at .* does not answer"):
+        with server.accept()[0] as peer:
+            peer.sendall(said)
+            peer.shutdown(socket.SHUT_WR)
+            with pytest.raises(UnitError, match=f"the unit at .* does not answer{reason}"):
                 unit.clock()
+        with pytest.raises(UnitError, match="the unit at .* does not answer"):
+            unit.clock()
+    server.close()
+    with pytest.raises(UnitError, match="start it there with: perception hil unit"):
+        RemoteUnit(unit._address, within_s=0)
 
 
 @pytest.mark.parametrize("given", ["", "short"])
@@ -245,12 +239,3 @@ def test_a_unit_without_a_token_does_not_listen(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv(TOKEN_VARIABLE, given)
     with pytest.raises(UnitError, match="at least 16 characters"):
         UnitServer("127.0.0.1", 0, {})
-
-
-def test_a_unit_listens_on_ipv6():
-    try:
-        server = UnitServer("::1", 0, {})
-    except UnitError as error:
-        pytest.skip(f"no IPv6 here: {error}")
-    assert server.address.startswith("[::1]:")
-    server._server.server_close()
