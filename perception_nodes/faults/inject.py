@@ -193,10 +193,15 @@ def _write_until_full(write: Callable[[bytes], int]) -> None:
 def _slow_subscriber(
     fault: SubscriberFault, target: UnderTest, wait_s: Callable[[float], bool]
 ) -> Iterator[None]:
-    spec = slow_subscriber(fault, target)
-    command = [sys.executable, "-m", spec.module, *spec.arguments()]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    process = start(command, spec.environment, **streams)
+    detector = next(s for s, _ in target.supervisor.processes if s.executable == "detector_node")
+    of_graph = {name: detector.parameters[name] for name in ("camera", "detections_topic")}
+    (spec,) = SLOW_SUBSCRIBER.nodes({**of_graph, "delay_ms": fault.delay_ms})
+    process = start(
+        [sys.executable, "-m", spec.module, *spec.arguments()],
+        spec.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     said = process.stdout
     assert said is not None
     try:
@@ -213,10 +218,3 @@ def _slow_subscriber(
     finally:
         process.kill()
         process.communicate()
-
-
-def slow_subscriber(fault: SubscriberFault, target: UnderTest) -> NodeSpec:
-    """The subscriber, to the topics of the graph."""
-    detector = next(s for s, _ in target.supervisor.processes if s.executable == "detector_node")
-    of_graph = {name: detector.parameters[name] for name in ("camera", "detections_topic")}
-    return SLOW_SUBSCRIBER.nodes({**of_graph, "delay_ms": fault.delay_ms})[0]
