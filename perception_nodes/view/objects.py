@@ -1,21 +1,47 @@
-"""What was found in the frames of one camera: names, identities and places, for the page."""
+"""The objects in the frames of one camera, with names, identities and places, for the page."""
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from perception_nodes.core.frame import DetectionRecord
 from perception_nodes.report.annotate import class_colour
 from perception_nodes.report.recording import FrameDetections, nanoseconds
 from perception_nodes.view.feed import ShownPicture
-from perception_nodes.view.identities import Ids, Place, identified, place_of
 from perception_nodes.view.pictures import Shot, keep
+
+Place: TypeAlias = tuple[float, ...]
+"""Corners of a frame's boxes, one box behind the other.
+
+A message without a frame number belongs to the frame with the same stamp and the same corners;
+some cameras give no stamps.
+"""
+Ids: TypeAlias = tuple[str | None, ...]
+"""The id of each box's track, None for a box without one."""
+
+
+def place_of(boxes: NDArray[np.float32]) -> Place:
+    """The corners of boxes float32 [n, 4], x1 y1 x2 y2 in source pixels."""
+    return tuple(boxes.ravel().tolist())
+
+
+def identified(message: Any) -> tuple[Place, Ids]:
+    """Read a `vision_msgs/Detection2DArray` of the tracker."""
+    boxes = [detection.bbox for detection in message.detections]
+    # Centre and size are doubles, from which the exact corners can be restored.
+    centres = np.array([(b.center.position.x, b.center.position.y) for b in boxes]).reshape(-1, 2)
+    halves = np.array([(b.size_x, b.size_y) for b in boxes]).reshape(-1, 2) / 2
+    corners = np.hstack([centres - halves, centres + halves]).astype(np.float32)
+    return place_of(corners), tuple(detection.id or None for detection in message.detections)
 
 
 class Objects:
-    """Joins the detections of shared memory with what topics tell about them.
+    """Joins the detections in shared memory with the names and identities in messages.
 
     Attributes:
-        names: of the classes, by number.
+        names: names of the classes, by number.
     """
 
     def __init__(self) -> None:
@@ -31,8 +57,8 @@ class Objects:
         """The objects of a frame; None if nothing was published, or it did not reach us.
 
         Args:
-            report: the frame's, an object with the attributes of `FrameReport`.
-            record: its detections; None if there are none.
+            report: an object with the attributes of `FrameReport`.
+            record: the frame's detections; None if there are none.
         """
         if record is None or not report.published_ns or record.count != report.detections:
             return None

@@ -1,7 +1,7 @@
 """Pictures of a camera's last frames, read from shared memory as one more reader.
 
-A frame is taken up only when its deadline has passed, one at a time, and whoever takes it runs when
-nothing else wants the processor. Frames that nobody has time for are pushed out of the channel.
+A frame is taken up only when its deadline has passed, one at a time, by a process that runs when
+nothing else wants the processor. Frames for which there is no time are pushed out of the channel.
 """
 
 import time
@@ -19,8 +19,9 @@ from perception_nodes.cameras.channel import (
     view_camera_frame,
 )
 from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRejected, check_slot
-from perception_nodes.core.geometry import lens_of, rectified_boxes
+from perception_nodes.core.geometry import rectified_boxes
 from perception_nodes.preprocess.compressed import source_size
+from perception_nodes.preprocess.placement import Placement
 from perception_nodes.report.annotate import Picture, PictureMaker
 from perception_nodes.report.recording import nanoseconds
 from perception_nodes.transport.channels import detection_reader, slot_reader
@@ -31,25 +32,25 @@ KEPT = 12
 STAMPS_KEPT = 1000
 """Half a minute at 30 Hz, which is longer than frames are kept."""
 WAITING = 1
-"""Frames that wait for us; each one occupies a slot of the camera."""
+"""Number of frames that wait for us; each one occupies a slot of the camera."""
 MAX_PAUSE_NS = 20_000_000
 SILENT_NS = 2_000_000_000
-"""After this long without a frame, we look again for the channel that has frames."""
+"""After this time without a frame, we look again for the channel that has frames."""
 JPEG_QUALITY = 80
 
 
 class Shot(NamedTuple):
-    """A frame's pixels and how its boxes lie on them.
+    """A frame's pixels, and where its boxes are on them.
 
     Attributes:
         picture: uint8 [h, w, 3] BGR.
         size: width and height of the source, pixels.
-        header: of the frame's slot; None if the picture is the source itself, scaled.
+        placement: of the frame in its slot; None if the picture is the source itself, scaled.
     """
 
     picture: Picture
     size: tuple[int, int]
-    header: FrameHeader | None
+    placement: Placement | None
 
     def jpeg(self) -> bytes:
         """The picture as a file."""
@@ -58,18 +59,17 @@ class Shot(NamedTuple):
     def place(self, boxes: NDArray[np.float32]) -> NDArray[np.float64]:
         """Boxes [n, 4] in source pixels as shares of the picture's width and height."""
         placed = boxes.astype(np.float64)
-        lens = lens_of(self.header) if self.header is not None else None
-        if self.header is not None and lens is not None and len(placed):
-            rectified = tuple(self.header.rectified_matrix)
-            placed = rectified_boxes(placed, lens, rectified, self.size)
+        where = self.placement
+        if where is not None and where.lens is not None and len(placed):
+            placed = rectified_boxes(placed, where.lens, where.rectified, self.size)
         return np.clip(placed / (self.size * 2), 0, 1)
 
 
 class Pictures:
     """The last frames of one camera, and what was found in them.
 
-    They come from the camera's own channel if somebody fills it; else, for a camera on a ROS topic,
-    from the slots of the detector, as the network sees them.
+    The frames come from the camera's own channel if a process fills it. Those of a camera on a ROS
+    topic come from the slots of the detector, as the network sees them.
     """
 
     def __init__(
@@ -79,13 +79,10 @@ class Pictures:
         self._wait_ns = min(round(deadline_ms * 1e6), MAX_PAUSE_NS)
         self._maker = PictureMaker(sample_bits=sample_bits)
         self._found = detection_reader(endpoint, camera)
-        frames: Reader[CameraHeader] | Reader[FrameHeader] = camera_reader(
-            endpoint, camera, WAITING
-        )
+        self._frames: Reader[Any] = camera_reader(endpoint, camera, WAITING)
         self._is_camera = camera_senders(endpoint, camera) > 0
         if not self._is_camera:
-            frames = slot_reader(endpoint, camera, WAITING)
-        self._frames: Reader[Any] = frames
+            self._frames = slot_reader(endpoint, camera, WAITING)
         self._held: tuple[int, Sample[Any]] | None = None
         self._shots: OrderedDict[object, Shot] = OrderedDict()
         self._records: OrderedDict[object, DetectionRecord] = OrderedDict()
@@ -118,7 +115,7 @@ class Pictures:
             self.release()
 
     def hear(self, report: Any) -> None:
-        """Note a report, an object with the attributes of `FrameReport`."""
+        """Count a report, an object with the attributes of `FrameReport`, by its stamp."""
         stamp_ns = nanoseconds(report.header.stamp)
         keep(self._stamps, stamp_ns, self._stamps.get(stamp_ns, 0) + 1, STAMPS_KEPT)
 
@@ -154,15 +151,13 @@ class Pictures:
     def _slot_shot(self, sample: Sample[FrameHeader]) -> Shot:
         slot = sample.header
         check_slot(slot, sample.payload.size, slot.width, slot.height)
-        header = FrameHeader.from_buffer_copy(slot)
-        image = sample.payload.reshape(header.height, header.width, 3)
-        left, top = round(header.pad_x), round(header.pad_y)
-        right = left + round(header.scale_x * header.source_width)
-        bottom = top + round(header.scale_y * header.source_height)
-        picture = image[max(top, 0) : bottom, max(left, 0) : right].copy()
+        image, placement = sample.payload.reshape(slot.height, slot.width, 3), Placement.of(slot)
+        box = placement.letterbox
+        rows = slice(max(box.pad_y, 0), box.pad_y + box.inner_height)
+        picture = image[rows, max(box.pad_x, 0) : box.pad_x + box.inner_width].copy()
         if not picture.size:
             raise FrameRejected("slot whose image lies outside it")
-        return Shot(picture, (header.source_width, header.source_height), header)
+        return Shot(picture, (slot.source_width, slot.source_height), placement)
 
 
 def frame_key(frame: Any) -> tuple[int, int]:

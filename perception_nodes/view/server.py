@@ -1,7 +1,7 @@
 """Serves the page on one port: its files, a stream of updates, the pictures of missed frames.
 
-A browser asks for the next update when it has drawn the last one, so that at most one is on its way
-to it: who is slow gets fewer, and nothing queues up. A page that is not visible does not ask.
+A browser asks for the next update when it has drawn the last one. So at most one is on its way: a
+slow browser gets fewer, and nothing queues up. A page that is not visible does not ask.
 """
 
 import asyncio
@@ -37,17 +37,14 @@ MAX_BROWSERS = 16
 MAX_CONNECTIONS = 64
 """Connections of all kinds; a browser that loads the page has up to six beside its stream."""
 SILENCE_S = 5.0
-"""A connection that sends no whole request for this long is closed."""
+"""A connection is closed if it sends no whole request for so long."""
 HEARTBEAT_S = 10.0
-"""A browser is gone if it has not taken an update after this time.
-
-It is also gone if it does not answer a ping for half of this time.
-"""
+"""A browser is gone if it does not take an update in this time, or answer a ping in half of it."""
 LOOKING_S = 3.0
-"""A browser that has not asked for an update for this long is not looked at."""
+"""Nobody looks at a browser that has not asked for an update for so long."""
 MAX_QUESTION_BYTES = 64
 CLOSING_S = 1.0
-"""Browsers get this long for each step of closing the page."""
+"""How long to wait for browsers in each step of closing the page."""
 MAX_CLOSING_S = 4 * CLOSING_S
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

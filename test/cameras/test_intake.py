@@ -14,30 +14,18 @@ from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.transport.memory import TransportError
 
 
-def test_the_first_frame_of_a_source_misses_nothing():
-    assert list(FrameNumbers().missing_before(1, 100)) == []
-
-
-def test_what_a_camera_has_lost_before_its_first_frame_is_missing():
+@pytest.mark.parametrize(
+    ("sent", "missing"),
+    [
+        ([(1, 100)], [[]]),  # the camera was running before us
+        ([(1, 3, 3), (2, 100, 2), (2, 102, 1), (3, 1, 5)], [[0, 1, 2], [98, 99], [101], [0]]),
+        ([(1, 5), (2, 50), (1, 8), (2, 51)], [[], [], [6, 7], []]),
+        ([(1, 5), (1, 0)], [[], []]),  # the numbers begin anew
+    ],
+)
+def test_numbers_that_a_source_leaves_out_or_lost_itself_are_missing(sent, missing):
     numbers = FrameNumbers()
-    assert list(numbers.missing_before(1, 3, lost=3)) == [0, 1, 2]
-    assert list(numbers.missing_before(2, 100, lost=2)) == [98, 99]
-    assert list(numbers.missing_before(2, 102, lost=1)) == [101]
-    assert list(numbers.missing_before(3, 1, lost=5)) == [0]
-
-
-def test_gaps_are_missing_in_each_source_by_itself():
-    numbers = FrameNumbers()
-    numbers.missing_before(1, 5)
-    numbers.missing_before(2, 50)
-    assert list(numbers.missing_before(1, 8)) == [6, 7]
-    assert list(numbers.missing_before(2, 51)) == []
-
-
-def test_numbers_that_begin_anew_miss_nothing():
-    numbers = FrameNumbers()
-    numbers.missing_before(1, 5)
-    assert list(numbers.missing_before(1, 0)) == []
+    assert [[*numbers.missing_before(*one)] for one in sent] == missing
 
 
 def test_what_a_predecessor_took_is_not_new_and_what_it_missed_is_missing():
@@ -53,8 +41,7 @@ def test_what_a_predecessor_took_is_not_new_and_what_it_missed_is_missing():
 def test_numbers_that_begin_anew_or_stand_still_are_new_after_a_takeover():
     numbers = FrameNumbers()
     numbers.take_over({1: 10_000, 2: 0})
-    assert list(numbers.missing_before(1, 0)) == []
-    assert list(numbers.missing_before(1, 1)) == []
+    assert [[*numbers.missing_before(1, number)] for number in (0, 1)] == [[], []]
     standing = [numbers.missing_before(2, 0) for _ in range(100)]
     assert 0 < standing.count(None) < 20
 
@@ -66,13 +53,8 @@ def intake(reasons, video=None):
         if record.kind == RecordKind.OUTCOME:
             reasons.append(record.reason.decode())
 
-    lease = SimpleNamespace(
-        take=lambda source, number: None,
-        taken=dict,
-        enter=lambda record: None,
-        end=lambda: None,
-        note=SimpleNamespace(source=0),
-    )
+    calls = dict.fromkeys(("take", "enter", "end"), lambda *_: None)
+    lease = SimpleNamespace(**calls, taken=dict, note=SimpleNamespace(source=0))
     ingest = Ingest(Preprocessor(64, 64, undistort=False), "front", Budget(), SystemClock())
     return Intake(ingest, None, None, video, SimpleNamespace(send=send), lease)
 

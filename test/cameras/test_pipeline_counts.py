@@ -12,11 +12,8 @@ from perception_nodes.cameras.gstreamer_source import UNSET, GStreamerSource
     [
         ([(7, 8), (8, 9), (11, 12), (12, 13)], 0, [0, 0, 2, 0]),
         ([(7, 8), (11, 12)], 3, [3, 3]),  # the source has counted those that we skipped
-        ([(UNSET, UNSET)] * 3, 1, [1, 1, 1]),
         ([(7, UNSET), (8, UNSET), (11, UNSET)], 0, [0, 0, 2]),  # sources of industrial cameras
-        ([(7, 7), (8, 8), (11, 11)], 0, [0, 0, 2]),
         ([(0, UNSET)] * 3, 3, [3, 3, 3]),
-        ([(50, UNSET), (0, UNSET)], 3, [3, 3]),
         ([(0, UNSET), (3072, UNSET), (6144, UNSET)], 0, [0, 0, 0]),  # rawvideoparse
         ([(0, 3072), (3072, 6144), (6144, 9216)], 1, [1, 1, 1]),  # filesrc
         ([(7, 8), (9000, UNSET), (9, 10), (11, 12)], 0, [0, 0, 0, 1]),

@@ -13,7 +13,7 @@ from videos import KEY_EVERY, TURNS, bright_edge, hurt, packets, write_turned, w
 from viewer import Viewer
 
 from perception_nodes.cameras import camera_feed, video_source
-from perception_nodes.cameras.camera_source import CameraEnded, CameraError, CameraGone
+from perception_nodes.cameras.camera_source import CameraEnded
 from perception_nodes.cameras.video_source import VideoSource
 from perception_nodes.video import demux
 
@@ -105,20 +105,6 @@ def test_a_file_whose_pictures_change_their_size_begins_anew_only_in_a_loop(join
     else:
         with pytest.raises(CameraEnded, match="another size"):
             viewer.take(6)
-
-
-@pytest.mark.parametrize(
-    ("url", "kind", "said"),
-    [
-        ("{}/text.mp4", CameraError, r"text\.mp4 cannot be opened"),
-        ("rtsp://127.0.0.1:1/none", CameraGone, "rtsp://127.0.0.1:1/none cannot be opened"),
-    ],
-)
-def test_what_cannot_be_opened_is_refused_or_gone(tmp_path, url, kind, said):
-    (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(kind, match=said) as raised:
-        VideoSource(url.format(tmp_path)).open()
-    assert type(raised.value) is kind
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from perception_nodes.core.frame import Detections
 from perception_nodes.drives.schemas import DETECTIONS, typestore
 from perception_nodes.transport.cdr_writer import write_detection_array
-from perception_nodes.view.identities import identified, place_of
+from perception_nodes.view.objects import identified, place_of
 
 PIXELS = st.integers(0, 65_535 * 256).map(lambda n: n / 256)
 BOXES = st.lists(st.tuples(PIXELS, PIXELS, PIXELS, PIXELS, st.integers(0, 1 << 63)), max_size=5)
