@@ -24,7 +24,6 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.core.geometry import BoxesToSource, lens_of
 from perception_nodes.core.inference import (
-    BEST_TRIED_EVERY,
     Answer,
     BackendError,
     BackendLost,
@@ -33,10 +32,13 @@ from perception_nodes.core.inference import (
     HeadTensors,
 )
 from perception_nodes.core.prediction import CostPrediction
+from perception_nodes.core.step_up import StepUp
 
 TRIED_EVERY = 10
 """While frames are abandoned because every model is too slow, every tenth one is run all the same:
 an overloaded vehicle still sees something, marked late, and the predictions stay up to date."""
+SPARED_SHARE = 0.9
+"""Share of the time left that a better model may take so that it runs again."""
 
 
 class Pipeline:
@@ -79,7 +81,9 @@ class Pipeline:
         """
         self._models = models
         self._chosen = models[0]
-        self._without_best = 0
+        self._level = 0
+        self._step_up = StepUp()
+        self._abandoned = 0
         self._on_trial = False
         self._standing_in = fitting(standing_in)
 
@@ -111,6 +115,9 @@ class Pipeline:
             model = self._in_time_by(finish_by_ns - started_ns, model)
         self._chosen, record.model = model, model.name
         record.reason = self._standing_in
+        if model is not self._models[0]:
+            reasons = filter(None, (self._standing_in, self._why_smaller(left_ns)))
+            record.reason = b"; ".join(reasons)[: REASON_BYTES - 1]
         try:
             (answer,) = model.infer([(header, frame)])
         except BackendError as error:
@@ -167,33 +174,103 @@ class Pipeline:
     def _choose(self, left_ns: int, shared: bool) -> Candidate | None:
         """Choose the model to run in the time left; None if none fits.
 
-        The choice is the best model whose 99th percentile fits; failing that the smallest model, if
-        its median fits or frames are not skipped; failing that none. If cameras share the models,
-        time may be short because of another camera, which says nothing about the models' costs: a
-        frame past its deadline may still be tried, and if no model is chosen, the predictions stay
-        as they are.
+        The choice is the best model whose 99th percentile fits and that does not rest (`StepUp`);
+        failing that the smallest model, if its median fits or frames are not skipped; failing that
+        none. If cameras share the models, time may be short because of another camera, which says
+        nothing about the models' costs: a frame past its deadline may still be tried, and if no
+        model is chosen, the predictions stay as they are.
         """
         if left_ns <= 0 and not shared and self._skip_late:
             return None
-        best, smallest = self._models[0], self._models[-1]
-        chosen = None
-        for model in self._models:
-            if self._p99_ns(model) <= left_ns:
-                chosen = model
-                break
+        self._step_up.count()
+        if self._level > 0:
+            self._step_up_if_fast_again(left_ns)
+        smallest = self._models[-1]
+        fits = (
+            n for n, m in enumerate(self._models) if n >= self._level and self._p99_ns(m) <= left_ns
+        )
+        level = next(fits, None)
         # Up to here caution costs only accuracy; from here on it would cost the frame.
-        if chosen is None and (not self._skip_late or self._median_ns(smallest) <= left_ns):
-            chosen = smallest
-        self._without_best = 0 if chosen is best else self._without_best + 1
-        tried, every = (smallest, TRIED_EVERY) if chosen is None else (best, BEST_TRIED_EVERY)
-        self._on_trial = self._without_best > 0 and self._without_best % every == 0
-        chosen = tried if self._on_trial else chosen
-        for model in self._models:
-            if model is chosen or (chosen is None and shared):
-                break
-            model.inference.passed_over()
-            model.postprocess.passed_over()
-        return chosen
+        if level is None and (not self._skip_late or self._median_ns(smallest) <= left_ns):
+            level = len(self._models) - 1
+        if level is None:
+            return self._tried(smallest, shared)
+        if level > self._level:
+            self._level = level
+            self._step_up.fell()
+        self._abandoned, self._on_trial = 0, False
+        return self._models[level]
+
+    def _tried(self, smallest: Candidate, shared: bool) -> Candidate | None:
+        """The smallest model for every `TRIED_EVERY`th frame that no model fits, else None."""
+        self._abandoned += 1
+        self._on_trial = self._abandoned % TRIED_EVERY == 0
+        if not (self._on_trial or shared):
+            smallest.inference.passed_over()
+            smallest.postprocess.passed_over()
+        return smallest if self._on_trial else None
+
+    def _step_up_if_fast_again(self, left_ns: int) -> None:
+        """End the better model's hold if all of its rehearsals would have been in time."""
+        better = self._models[self._level - 1]
+        if self._step_up.is_unknown:
+            better.inference.expect(0)
+            better.postprocess.expect(0)
+        elif not self._step_up.is_over:
+            return
+        if self._p99_ns(better) <= left_ns * SPARED_SHARE:
+            self._level -= 1
+        self._step_up.begin()
+
+    @property
+    def rehearsal_due(self) -> bool:
+        """Whether `rehearse` is to be called after the last frame."""
+        return self._level > 0 and self._step_up.rehearsal_due and self.lost is None
+
+    def rehearse(self, header: FrameHeader, frame: Frame, free_until_ns: int) -> None:
+        """Time the next better model on a frame that is reported already; drop its answer.
+
+        So it is known when the model is fast enough again, and no frame is late for it.
+
+        Args:
+            header: header of the frame that `detect` was called for last.
+            frame: its pixels.
+            free_until_ns: when the next frame is due; a rehearsal that would last longer is left
+                out.
+        """
+        better = self._models[self._level - 1]
+        started_ns = self._clock.monotonic_ns()
+        if started_ns + better.inference.median_ns + better.postprocess.median_ns > free_until_ns:
+            return
+        try:
+            (answer,) = better.infer([(header, frame)])
+            inferred_ns = self._clock.monotonic_ns()
+            if isinstance(answer, tuple) and isinstance(answer[0], HeadTensors):
+                better.decoder.decode(answer[0].boxes, answer[0].classes)
+        except (BackendError, AbsurdOutput) as error:
+            self.lost = error if isinstance(error, BackendLost) else None
+            return
+        inference_ns, decoding_ns = (
+            inferred_ns - started_ns,
+            self._clock.monotonic_ns() - inferred_ns,
+        )
+        if self._step_up.rehearsed():
+            better.inference.add(inference_ns)
+            better.postprocess.add(decoding_ns)
+        else:  # what was too slow is forgotten
+            better.inference.expect(inference_ns)
+            better.postprocess.expect(decoding_ns)
+
+    def _why_smaller(self, left_ns: int) -> bytes:
+        """Why a smaller model runs than the best one."""
+        if self._level == 0:
+            return b"frames of other cameras wait"
+        needed_ms, name = self._p99_ns(self._models[0]) / 1e6, self._models[0].name
+        return b"%.1f ms left; %s was too slow lately, needs %.1f" % (
+            left_ns / 1e6,
+            name,
+            needed_ms,
+        )
 
     def _why_not(self, left_ns: int, record: FrameRecord) -> bytes:
         """Why no model was chosen in the time left."""
@@ -309,7 +386,7 @@ def detect_together(
     for pipeline, record in zip(pipelines, records, strict=True):
         pipeline._chosen, record.model = model, model.name
         record.reason = pipeline._standing_in
-        pipeline._without_best, pipeline._on_trial = 0, False
+        pipeline._abandoned, pipeline._on_trial = 0, False
     try:
         answers = model.infer([(header, frame) for _, header, frame in frames])
     except BackendError as error:

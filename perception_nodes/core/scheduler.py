@@ -19,6 +19,7 @@ MIN_ARRIVALS = 4
 CREDIT = 8
 """Number of turns that a camera may be owed. With more, a camera that comes back after a long
 absence would keep the others waiting."""
+FOREVER_NS = 1 << 62
 TOLERANCE = 0.1
 """A frame that is overdue by more than this share of the interval is not waited for."""
 
@@ -91,6 +92,11 @@ class Scheduler:
     def waiting(self) -> int:
         """Number of frames that wait."""
         return len(self._waiting)
+
+    def free_until_ns(self, now_ns: int) -> int:
+        """When the next frame is due, as far as that is known; `now_ns` if one waits already."""
+        found = (self._frame(camera, now_ns) for camera in range(len(self._turns)))
+        return min((frame.release_ns for frame in found if frame is not None), default=FOREVER_NS)
 
     def turn(self, now_ns: int, levels: Sequence[Sequence[int]]) -> Turn:
         """Decide what to infer now.

@@ -9,7 +9,7 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.failover import LONG_NS, PATIENCE_FACTOR
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.pipeline import detect_together
-from perception_nodes.core.scheduler import Scheduler, Turn
+from perception_nodes.core.scheduler import FOREVER_NS, Scheduler, Turn
 from perception_nodes.graph.config import DetectorSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import VISION_INFO
@@ -21,8 +21,6 @@ from perception_nodes.nodes.vision_info import VisionInfoTopic
 from perception_nodes.nodes.watchdog_substitute import WatchdogSubstitute
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.realtime import RANKS
-
-FOREVER_NS = 1 << 62
 
 
 class DetectorNode(RedundantNode):
@@ -67,7 +65,7 @@ class DetectorNode(RedundantNode):
             VisionInfoTopic(self, settings.topic_of(VISION_INFO, camera)) for camera in cameras
         ]
         self._waiter = self.endpoint.waiter([lane.slots for lane in self._lanes])
-        self._scheduler = Scheduler(len(cameras)) if len(cameras) > 1 else None
+        self._scheduler = Scheduler(len(cameras))
         self._look_again_ns = 0
         slowest_ns = max(call.median_ns for one in serving.candidates for call in one.calls)
         patience_ns = max(round(settings.hang_after_ms * 1e6), PATIENCE_FACTOR * slowest_ns)
@@ -105,8 +103,7 @@ class DetectorNode(RedundantNode):
         self._substitute.fall_silent()
         for number, lane in enumerate(self._lanes):
             lane.rest()
-            if self._scheduler is not None:
-                self._scheduler.done(number, served=False)
+            self._scheduler.done(number, served=False)
 
     def step(self) -> None:
         """Switch to an engine that has been built meanwhile, also as a standby; work."""
@@ -129,14 +126,17 @@ class DetectorNode(RedundantNode):
 
     def work(self) -> None:
         """Detect on the newest frame; with several cameras, on those whose turn it is."""
-        if self._scheduler is None:
+        if len(self._lanes) == 1:
             self._waiter.wait(IDLE_WAIT_MS)
             (lane,) = self._lanes
             if lane.receive():
+                header = lane.header
+                self._scheduler.arrived(0, header.preprocessed_ns, header.deadline_ns)
                 lane.begin()
                 lane.prepare()
-                lane.finish(*lane.pipeline.detect(lane.header, lane.frame))
-                self._end_if_lost(lane)
+                lane.finish(*lane.pipeline.detect(header, lane.frame))
+                self._scheduler.done(0, served=True)
+                self._rehearse_and_drop(lane)
             return
         until_look_ms = (self._look_again_ns - time.monotonic_ns()) / 1e6
         self._waiter.wait(min(IDLE_WAIT_MS, max(0.0, until_look_ms)))
@@ -151,9 +151,10 @@ class DetectorNode(RedundantNode):
         # Frames that wait behind those of this turn are looked at again right after it.
         self._look_again_ns = 0 if turn.cameras else turn.wait_until_ns or FOREVER_NS
         if turn.cameras:
-            self._detect(turn, self._scheduler)
+            self._detect(turn)
 
-    def _detect(self, turn: Turn, scheduler: Scheduler) -> None:
+    def _detect(self, turn: Turn) -> None:
+        scheduler = self._scheduler
         lanes = [self._lanes[number] for number in turn.cameras]
         for lane in lanes:
             lane.begin()
@@ -170,10 +171,17 @@ class DetectorNode(RedundantNode):
             scheduler.done(number, served)
         # After all frames are reported: a batch that loses the backend loses it for all of them.
         for lane in lanes:
-            self._end_if_lost(lane)
+            self._rehearse_and_drop(lane)
 
-    def _end_if_lost(self, lane: Lane) -> None:
-        """End the process if the backend will never work again in it."""
+    def _rehearse_and_drop(self, lane: Lane) -> None:
+        """Use the time until the next frame, then release the slot of one that is finished.
+
+        Ends the process if the backend will never work again in it.
+        """
+        if lane.pipeline.rehearsal_due:
+            free_until_ns = self._scheduler.free_until_ns(time.monotonic_ns())
+            lane.pipeline.rehearse(lane.header, lane.frame, free_until_ns)
+        lane.drop()
         if lane.pipeline.lost is not None:
             self.get_logger().fatal(f"{lane.pipeline.lost}; another process is to work")
             # At once, as in a crash: to close a lost backend may hang.

@@ -95,6 +95,7 @@ class Lane:
             record.kind, record.status = RecordKind.OUTCOME, FrameStatus.FAILED
             record.reason = str(error).encode()
             self.end(record)
+            self.drop()
             return False
         return True
 
@@ -161,7 +162,7 @@ class Lane:
                     candidate.in_place.prepare(self.header, image)
 
     def finish(self, record: FrameRecord, detections: Detections | None) -> None:
-        """Publish the objects found in the waiting frame, and finish it."""
+        """Publish the objects found in the waiting frame, and report its outcome."""
         if detections is not None:
             if not self._settings.publish_late and self.pipeline.withholds(record):
                 record = self.pipeline.withheld(record)
@@ -171,10 +172,9 @@ class Lane:
         self.end(record)
 
     def end(self, record: FrameRecord) -> None:
-        """Report the outcome of the waiting frame, and release its slot."""
+        """Report the outcome of the waiting frame."""
         self._seat.records.send(record)
         self._seat.lease.end()
-        self.drop()
         self._node.frame_ns = time.monotonic_ns()
 
     def _publish(self, record: FrameRecord, detections: Detections) -> None:
