@@ -129,9 +129,11 @@ def run(
     if found := measured(settings, say):
         settings = started.settings({**values, **found}, ros)
     detector = settings.of(DetectorSettings)
-    for name in filter(None, (detector.model, detector.fallback_model)):
-        # Here, or several processes would report an error.
-        model = load_model(name, detector.model_key)
+    # Here, or several processes would report an error.
+    models = [load_model(detector.model, detector.model_key)]
+    if faster := detector.faster_model(models[0].fallback):
+        models.append(load_model(faster, detector.model_key))
+    for model in models:
         if model.terms > Terms.PERMISSIVE:
             say(f"{model.name} {MEANING[model.terms]} ({model.license})")
     specs = started.processes(settings, ros)

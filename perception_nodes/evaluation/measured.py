@@ -14,7 +14,7 @@ from perception_nodes.backends.contract import INSTALL
 from perception_nodes.backends.delegate import DELEGATE
 from perception_nodes.backends.pace import RATE_HZ, apart_ms
 from perception_nodes.core.budget import Budget
-from perception_nodes.graph.config import AUTO_THREADS, DetectorSettings, WatchdogSettings
+from perception_nodes.graph.config import AUTO_THREADS, ON_CPU, DetectorSettings, WatchdogSettings
 from perception_nodes.graph.resolve import GraphSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import load_model
@@ -29,8 +29,6 @@ FAMILY = (("road-s", AUTO), ("road-s", "openvino"), ("road-n", AUTO))
 keeps its budget. LiteRT has fewer slow frames; OpenVINO is the faster one on some processors."""
 FRAMES = 150
 """Timed frames, five seconds: the p99 is about the second longest time."""
-MEASURED = ("auto", "openvino", "onnxruntime", "litert")
-"""Backends whose times depend on the processor and their version alone, and on a delegate."""
 Say = Callable[[str], None]
 
 
@@ -54,9 +52,9 @@ def measured(settings: GraphSettings, say: Say) -> dict[str, Any]:
     if not (is_any_model or is_any_number):
         return {}
     for name, is_allowed in (
-        ("fallback_model", not given.fallback_model or not is_any_model),
+        ("fallback_model", given.fallback_model in ("auto", "none") or not is_any_model),
         ("cameras", not given.cameras),
-        ("backend", given.backend in MEASURED),
+        ("backend", given.backend in ON_CPU),
     ):
         if not is_allowed:
             wanted = ["model:=auto"] * is_any_model + ["threads:=auto"] * is_any_number

@@ -28,6 +28,8 @@ Runtime = Literal[
 OF_ONE_CAMERA = ("image_topic", "calibration_file", "source")
 """Parameters in which `{camera}` is the camera of the node itself."""
 MAX_CAMERAS = 8
+ON_CPU = ("auto", "openvino", "onnxruntime", "litert")
+"""Runtimes whose times depend on the processor, on their version and on a delegate alone."""
 AUTO_THREADS = -1
 
 
@@ -282,9 +284,10 @@ class DetectorSettings(CamerasSettings):
     with the higher score is reported"""
     across_classes: bool = Field(default=False, json_schema_extra=CHANGEABLE)
     """do so with two boxes of any classes: what is a bus is then not reported as a car too"""
-    fallback_model: str = ""
+    fallback_model: str = "auto"
     """name or folder of a faster model with the same input and classes, used for frames that would
-    miss the deadline with the main model; empty: none"""
+    miss the deadline with the main model; auto: on the CPU, the one that model.yaml names; none: no
+    such model"""
     skip_late: bool = True
     """skip inference for a frame that would miss its deadline with every model; if not, the fastest
     model runs on it"""
@@ -294,6 +297,12 @@ class DetectorSettings(CamerasSettings):
     detections_topic: Topic = "perception/detections"
     """topic of the detections (vision_msgs/Detection2DArray); {camera} stands for the camera's
     name"""
+
+    def faster_model(self, named: str | None) -> str:
+        """The model to load beside one whose model.yaml names a fallback; empty for none."""
+        if self.fallback_model == "auto":
+            return named or "" if self.backend in ON_CPU else ""
+        return "" if self.fallback_model == "none" else self.fallback_model
 
     @model_validator(mode="after")
     def _backend_preprocesses(self) -> "DetectorSettings":

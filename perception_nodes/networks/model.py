@@ -164,6 +164,7 @@ class Model(BaseModel):
         classes: class names by index.
         precision: `int8`, `fp32`, ...
         activation: activation function of the network, if known.
+        fallback: name of a faster model with the same input and classes, if there is one.
         parent: name of the dense FP32 model that this one was compressed from, if any.
         gmac: 10^9 multiply-accumulate operations per frame.
         parameters: number of parameters.
@@ -184,6 +185,7 @@ class Model(BaseModel):
     classes: list[str] = Field(min_length=1)
     precision: str
     activation: str | None = None
+    fallback: str | None = None
     parent: str | None = None
     gmac: float | None = Field(default=None, gt=0)
     parameters: int | None = Field(default=None, gt=0)

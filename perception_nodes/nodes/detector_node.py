@@ -38,8 +38,8 @@ class DetectorNode(RedundantNode):
         cameras = settings.served
         model = load_model(settings.model, settings.model_key)
         models = [model]
-        if settings.fallback_model:
-            fallback = load_model(settings.fallback_model, settings.model_key)
+        if faster := settings.faster_model(model.fallback):
+            fallback = load_model(faster, settings.model_key)
             if (fallback.input, fallback.classes) != (model.input, model.classes):
                 raise SettingsError(
                     f"parameter fallback_model: {fallback.name} has another input or other classes "

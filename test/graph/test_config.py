@@ -131,3 +131,18 @@ def test_a_gpu_preprocesses_only_what_it_can(settings, values, needed):
 def test_texts_of_a_command_line_are_converted(text, value):
     assert check(PreprocessSettings, {"undistort": text}).undistort is value
     assert check(PreprocessSettings, {"deadline_ms": "20"}).deadline_ms == 20.0
+
+
+@pytest.mark.parametrize(
+    ("given", "backend", "found"),
+    [
+        ("auto", "auto", "small"),
+        ("auto", "tensorrt", ""),
+        ("none", "auto", ""),
+        ("mine", "golden", "mine"),
+    ],
+)
+def test_the_faster_model(given: str, backend: str, found: str) -> None:
+    settings = DetectorSettings(fallback_model=given, backend=backend)
+    assert settings.faster_model("small") == found
+    assert settings.faster_model(None) == (found if given == "mine" else "")

@@ -96,6 +96,14 @@ def test_a_name_is_not_that_of_a_folder_that_happens_to_be_here(folder, tmp_path
     assert load_model("./road-n").folder == own
 
 
+@pytest.mark.parametrize("name", available_models())
+def test_a_shipped_fallback_takes_the_same_frames(name):
+    model = load_model(name)
+    if model.fallback is not None:
+        fallback = load_model(model.fallback)
+        assert (fallback.input, fallback.classes) == (model.input, model.classes)
+
+
 def test_the_shipped_model_is_there(monkeypatch):
     monkeypatch.delenv("PERCEPTION_MODELS", raising=False)
     assert "road-n" in available_models()
