@@ -1,19 +1,11 @@
 """A class that is gone is seen, however little it changes the mean."""
 
-import os
-from pathlib import Path
-
-import onnx
 import pytest
 
-from perception_nodes.evaluation import Evaluation, Score, evaluate, read_set
+from perception_nodes.evaluation import Evaluation, Score
 from perception_nodes.evaluation.accuracy import OperatingPoint
 from perception_nodes.evaluation.classes import class_losses, without_evidence
-from perception_nodes.evaluation.datasets import ROOT_VARIABLE
 from perception_nodes.evaluation.gate import check_classes
-from perception_nodes.networks.model import Model, load_model
-
-ROADSIGN = Path("model_compression/datasets/roadsign-valid.yaml")
 
 
 def evaluation(data: str, **found: tuple[int, float | None, float | None]) -> Evaluation:
@@ -74,36 +66,3 @@ def test_few_objects_are_no_evidence() -> None:
     losses = class_losses(classes, [before], [now])
     assert without_evidence(classes, losses) == ["car", "truck", "bicycle"]
     assert [check.at_fault for check in check_classes("parent", "m", losses, 0.1)] == [""]
-
-
-def scaled(model: Model, folder: Path, label: str, factor: float) -> Model:
-    """A copy of a float model in whose head one class has so much smaller weights."""
-    graph = onnx.load(model.path)
-    tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
-    index = model.classes.index(label)
-    for node in graph.graph.node:
-        if node.op_type == "Conv" and node.output[0] in model.outputs.classes:
-            weight = tensors[node.input[1]]
-            values = onnx.numpy_helper.to_array(weight).copy()
-            values[index] *= factor
-            weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
-    folder.mkdir()
-    onnx.save(graph, folder / model.file)
-    return model.model_copy(update={"name": "smaller", "folder": folder})
-
-
-@pytest.mark.skipif(
-    ROOT_VARIABLE not in os.environ, reason=f"needs the labelled sets: ${ROOT_VARIABLE}"
-)
-def test_a_model_is_made_smaller_until_it_loses_a_class(tmp_path: Path) -> None:
-    data = read_set(ROADSIGN)
-    parent = load_model("dense-416x256")
-    before = [evaluate(parent, data)]
-    refused = []
-    for step, factor in enumerate((1.0, 0.9, 0.0)):
-        smaller = scaled(parent, tmp_path / str(step), "stop sign", factor)
-        losses = class_losses(parent.classes, before, [evaluate(smaller, data)])
-        checks = check_classes(parent.name, smaller.name, losses, 0.1)
-        refused.append([one.refusal.partition(":")[0] for one in checks if one.refusal])
-    assert refused[0] == []
-    assert refused[-1] == ["smaller loses stop sign"]

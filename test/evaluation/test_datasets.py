@@ -141,12 +141,11 @@ def test_labels_are_beside_the_last_folder_named_images(yolo: Path) -> None:
 
 
 def test_folders_that_are_linked_belong_to_a_set(yolo: Path, tmp_path: Path) -> None:
-    for name in ("images", "labels"):
-        elsewhere = tmp_path / "elsewhere" / name
+    for file in (yolo / "images/a.jpg", yolo / "labels/a.txt"):
+        elsewhere = tmp_path / "elsewhere" / file.parent.name
         elsewhere.mkdir(parents=True)
-        file = next((yolo / name).glob("a.*"))
-        (elsewhere / f"c{file.suffix}").write_bytes(file.read_bytes())
-        (yolo / name / "night").symlink_to(elsewhere)
+        shutil.copy(file, elsewhere / f"c{file.suffix}")
+        (file.parent / "night").symlink_to(elsewhere)
     (yolo / "images/round").symlink_to(yolo / "images")
     found = read_set(yolo)
     assert [image.path.name for image in found.images] == ["a.jpg", "b.png", "c.jpg"]
@@ -169,9 +168,7 @@ def test_sets_of_one_name_are_told_apart(
 ) -> None:
     copies = [tmp_path / city / "val" for city in ("ulm", "bonn")]
     for copy in copies:
-        shutil.copytree(yolo / "images", copy / "images")
-        shutil.copytree(yolo / "labels", copy / "labels")
-        shutil.copy(yolo / "classes.txt", copy)
+        shutil.copytree(yolo, copy, ignore=lambda *_: {"ulm", "bonn"})
     assert [one.name for one in read_sets([yolo, *copies])] == [yolo.name, *map(str, copies)]
     monkeypatch.chdir(copies[0])
     assert read_set(".").name == "val"
@@ -228,7 +225,6 @@ def test_an_unusable_data_yaml(yolo: Path, lines: str, text: str) -> None:
         ("classes.txt", b"\xff\xfe", "classes.txt cannot be read"),
         ("data.yaml", b"names: 5", "names is 5; write a list"),
         ("data.yaml", b"names: {0: car, a: bus}", r"they are \[0, 'a'\]"),
-        ("data.yaml", b"", "data.yaml holds no keys"),
     ],
 )
 def test_unusable_class_names(yolo: Path, file: str, content: bytes, text: str) -> None:
@@ -271,7 +267,6 @@ def test_coco_labels(yolo: Path) -> None:
     ("part", "changes", "text"),
     [
         ("images", {"file_name": "b.png"}, "two of its images have the id 7; renumber"),
-        ("categories", {"name": "truck"}, "two of its categories have the id 7; renumber"),
         ("images", {"id": 8, "file_name": "./a.jpg"}, "1 files have two of its images, .*a.jpg"),
         ("categories", {"id": float("inf")}, "is not a COCO file of boxes: OverflowError"),
     ],
@@ -322,8 +317,7 @@ def test_a_class_map_takes_precedence_over_a_description(yolo: Path) -> None:
     text = "name: two\nimages: images\nignored: [motorbike]\ncounts_as: {vehicle: [car]}\n"
     (yolo / "two.yaml").write_text(text)
     found = read_set(yolo / "two.yaml", classes_map={"motorbike": ("motorcycle",), "vehicle": ()})
-    assert found.ignored == {"vehicle"}
-    assert found.counts_as["motorbike"] == ("motorcycle",)
+    assert (found.ignored, found.counts_as["motorbike"]) == ({"vehicle"}, ("motorcycle",))
 
 
 def test_the_shipped_descriptions_can_be_read(root: Path) -> None:

@@ -1,6 +1,5 @@
 """How the results of an acceptance reach their folder, and what is refused before it."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -33,25 +32,6 @@ def test_results_take_the_place_of_earlier_ones(tmp_path: Path, results: Path) -
     for _ in range(2):
         _deliver(results, out)
         assert content(out) == content(results)
-
-
-def test_where_they_cannot_be_written_nothing_of_them_is_left(
-    tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out"
-    copy = shutil.copy2
-
-    def fill(source: str, target: str, **_: object) -> None:
-        if source.endswith("drive.mcap"):
-            raise OSError(28, "No space left on device")
-        copy(source, target)
-
-    monkeypatch.setattr(shutil.copytree, "__defaults__", (False, None, fill, False, False))
-    with pytest.raises(
-        SettingsError, match=r"to .*/out: \[Errno 28\] No space left on device; name"
-    ):
-        _deliver(results, out)
-    assert not out.exists()
 
 
 def test_an_earlier_verdict_is_not_left_beside_another_recording(

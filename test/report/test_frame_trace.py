@@ -160,13 +160,6 @@ def record_frames(path, frames):
     return path
 
 
-def test_a_recording_is_read(tmp_path):
-    path = record_frames(tmp_path / "r.mcap", [frame(n) for n in range(3)])
-    frames, tracked = read_traced(path)
-    assert [one.sequence for one in frames] == [0, 1, 2] and tracked == []
-    assert len(Read(trace_of(frames)).slices) == 15
-
-
 @pytest.mark.parametrize(
     ("frames", "words"), [([], "no frame reports"), ([frame(0, stamps_ms=(5,) * 6)], "lockstep")]
 )
