@@ -38,12 +38,10 @@ class Diversity:
     Attributes:
         radius: largest distance of a frame from the nearest chosen one; smaller is better.
         spread: smallest distance of two chosen frames; larger is better.
-        near_duplicates: number of chosen frames that show the same picture as an earlier one.
     """
 
     radius: float
     spread: float
-    near_duplicates: int
 
 
 Frames = Sequence[tuple[str, NDArray[np.uint8]]]
@@ -59,7 +57,6 @@ class CalibrationFrames:
         frames: uint8 [h, w, 3] BGR each, letterboxed.
         candidates: number of frames that they were chosen from.
         achieved: diversity of the chosen frames.
-        every_nth: diversity of the same number of frames at equal steps.
         notes: what a user should know, one line each.
     """
 
@@ -67,7 +64,6 @@ class CalibrationFrames:
     frames: list[NDArray[np.uint8]]
     candidates: int
     achieved: Diversity
-    every_nth: Diversity
     notes: list[str]
 
     @property
@@ -81,7 +77,6 @@ class CalibrationFrames:
             "frames": self.names,
             "candidates": self.candidates,
             "diversity": self.achieved.__dict__,
-            "diversity_of_every_nth": self.every_nth.__dict__,
             "notes": self.notes,
         }
 
@@ -129,13 +124,10 @@ def choose_frames(
             f"{total} frames, {blank} of them blank or dark, only {len(chosen)} that differ: at "
             f"least {min(count, MIN_FRAMES)} are needed; add drives at other places and times"
         )
-    nth = np.linspace(0, len(rows) - 1, len(chosen)).round().astype(int).tolist()
-    achieved, plain = diversity(rows, chosen), diversity(rows, nth)
+    achieved = diversity(rows, chosen)
     notes = [
         f"{len(chosen)} of {len(rows)} frames: every frame is within {achieved.radius:.3f} of a "
-        f"chosen one (every nth frame: {plain.radius:.3f}), the two most alike are "
-        f"{achieved.spread:.3f} apart (every nth: {plain.spread:.3f}, with "
-        f"{plain.near_duplicates} near duplicates)",
+        f"chosen one, the two most alike are {achieved.spread:.3f} apart",
         *source.notes,
     ]
     if blank:
@@ -147,9 +139,7 @@ def choose_frames(
     read = enumerate(source.frames(), start=1)
     kept = {place: pixels.copy() for place, (_, pixels) in read if place in wanted}
     order = [names[index] for index in chosen]
-    return CalibrationFrames(
-        order, [kept[place] for place in wanted], len(rows), achieved, plain, notes
-    )
+    return CalibrationFrames(order, [kept[at] for at in wanted], len(rows), achieved, notes)
 
 
 def describe(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -213,12 +203,8 @@ def diversity(rows: NDArray[np.float32], chosen: Sequence[int]) -> Diversity:
     picked = rows[list(chosen)]
     nearest = np.min([_distances(rows, row) for row in picked], axis=0)
     # Distance of each row but the first from the nearest row chosen before it.
-    before = [float(_distances(picked[:i], picked[i]).min()) for i in range(1, len(picked))]
-    return Diversity(
-        round(float(nearest.max()), 4),
-        round(min(before, default=0.0), 4),
-        sum(distance < NEAR_DUPLICATE for distance in before),
-    )
+    before = (float(_distances(picked[:i], picked[i]).min()) for i in range(1, len(picked)))
+    return Diversity(round(float(nearest.max()), 4), round(min(before, default=0.0), 4))
 
 
 def contact_sheet(chosen: CalibrationFrames) -> bytes:

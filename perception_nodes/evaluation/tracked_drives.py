@@ -26,33 +26,21 @@ class TracksError(InputError):
 
 
 @dataclass(frozen=True)
-class Truth:
-    """The objects that are seen at one time.
-
-    Attributes:
-        ids: int64 [n].
-        boxes: [n, 4], x1 y1 x2 y2.
-    """
-
-    ids: NDArray[np.int64]
-    boxes: Boxes
-
-
-@dataclass(frozen=True)
 class TrackedFrame:
     """A frame with detections.
 
     Attributes:
         stamp_ns, published_ns: when it was captured, and when its detections were published.
         frames_without: frames before it that gave no detections.
-        truth: the objects in it.
+        ids, boxes: of the objects that are seen in it: int64 [n]; [n, 4], x1 y1 x2 y2.
     """
 
     stamp_ns: int
     published_ns: int
     frames_without: int
     detections: Detections
-    truth: Truth
+    ids: NDArray[np.int64]
+    boxes: Boxes
 
 
 @dataclass(frozen=True)
@@ -134,7 +122,8 @@ def generated(name: str, objects: int, seconds: float = 60.0) -> TrackedDrive:
                 stamp_ns + round(max(delay_ms, 4) * 1e6),
                 without,
                 _detected(boxes, ids, trouble, random),
-                Truth(ids, boxes),
+                ids,
+                boxes,
             )
         )
         without = 0
@@ -197,6 +186,6 @@ def read_mot(folder: Path) -> TrackedDrive:
             own[:, 6].astype(np.float32),
             np.zeros(len(own), np.int64),
         )
-        objects = Truth(there[:, 1].astype(np.int64), there[:, 2:6])
-        frames.append(TrackedFrame(stamp_ns, stamp_ns, 0, detections, objects))
+        ids = there[:, 1].astype(np.int64)
+        frames.append(TrackedFrame(stamp_ns, stamp_ns, 0, detections, ids, there[:, 2:6]))
     return TrackedDrive(folder.name, frames)

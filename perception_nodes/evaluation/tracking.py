@@ -60,18 +60,18 @@ def evaluate_tracks(drive: TrackedDrive) -> dict[str, Any]:
         then = tracker.at(frame.stamp_ns)
         sure = then.states == TrackState.TRACKED
         ids.append(then.ids[sure].astype(np.int64))
-        similar.append(pairwise_iou(frame.truth.boxes, then.boxes[sure]))
+        similar.append(pairwise_iou(frame.boxes, then.boxes[sure]))
         if drive.truth_at is None:
             continue
-        true = drive.truth_at(frame.truth.ids, frame.published_ns)
+        true = drive.truth_at(frame.ids, frame.published_ns)
         rows, columns = _pairs(similar[-1])
         for name, boxes in (("predicted", published.boxes[sure]), ("capture", then.boxes[sure])):
             errors[name].append(_distances(true[rows], boxes[columns]))
         within.append(_within(published, sure, true[rows], columns))
         found = frame.detections.boxes.astype(np.float64)
-        rows, columns = _pairs(pairwise_iou(frame.truth.boxes, found))
+        rows, columns = _pairs(pairwise_iou(frame.boxes, found))
         errors["detections"].append(_distances(true[rows], found[columns]))
-    result = _scores([frame.truth.ids for frame in drive.frames], ids, similar)
+    result = _scores([frame.ids for frame in drive.frames], ids, similar)
     result["ms"] = percentiles(spent_ms, MEDIAN_AND_P99)
     if within:
         result["error_px"] = {

@@ -28,7 +28,7 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.lab.account import Account, account
 from perception_nodes.lab.bench import WARM_UP_FRAMES, WITHOUT_DETECTIONS, BenchSetup, latency_cells
-from perception_nodes.lab.resources import held, role_of
+from perception_nodes.lab.resources import held
 from perception_nodes.lab.run import Run, execute
 from perception_nodes.networks.model import load_model
 from perception_nodes.report.figures import figure_table
@@ -170,8 +170,8 @@ class Filmed:
             for run in self.runs.values():
                 run.sent, run.warm_up = stamps, set(stamps[:WARM_UP_FRAMES])
             period_ns = float(np.diff(sent_ns[WARM_UP_FRAMES:]).mean())
-            numbers = [(role_of(spec), process.pid) for spec, process in graph.processes]
-            memory_mb = sum(sum(held([one], 0.0).memory_mb.values()) for one in numbers)
+            numbers = [(str(process.pid), process.pid) for _, process in graph.processes]
+            memory_mb = sum(held(numbers, 0.0).memory_mb.values())
             self.costs = {"memory_mb": round(memory_mb), "filmed_hz": round(1e9 / period_ns, 2)}
             return True
         finally:

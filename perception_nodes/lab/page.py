@@ -86,19 +86,9 @@ class Part:
     anchor: str = ""
 
 
-def _render(
-    title: str, heading: str, verdict: tuple[str, str], parts: Sequence[Part], footer: str
-) -> str:
+def _render(verdict: tuple[str, str], parts: Sequence[Part], **texts: str) -> str:
     tone, sentence = verdict
-    return page.render(
-        "lab.html.j2",
-        title=title,
-        heading=heading,
-        tone=tone,
-        verdict=sentence,
-        parts=parts,
-        footer=footer,
-    )
+    return page.render("lab.html.j2", tone=tone, verdict=sentence, parts=parts, **texts)
 
 
 def deadline_page(result: Mapping[str, Any]) -> str:
@@ -123,9 +113,8 @@ def deadline_page(result: Mapping[str, Any]) -> str:
         title = f"{soak['minutes']:g} minutes: {soak['state']}"
         parts.append(Part(title, tables=[(["process", "memory", "descriptors"], grown, 1)]))
     heading = f"{result['machine']}; {result['model']} on {result['backend']}"
-    return _render(
-        "The tail of the latency", heading, deadline_verdict(result), parts, DEADLINE_FOOTER
-    )
+    texts = {"title": "The tail of the latency", "heading": heading, "footer": DEADLINE_FOOTER}
+    return _render(deadline_verdict(result), parts, **texts)
 
 
 def deadline_verdict(result: Mapping[str, Any]) -> tuple[str, str]:
@@ -230,7 +219,8 @@ def acceptance_page(verdict: Mapping[str, Any]) -> str:
     parts.append(Part("What was accepted", text=text, tables=[table]))
     heading = f"{verdict['machine']}; perception_nodes {verdict['version']}; {verdict['made']}"
     how = "good" if verdict["fit"] else "bad", acceptance_sentence(verdict)
-    return _render("Is this computer fit?", heading, how, parts, ACCEPTANCE_FOOTER)
+    texts = {"title": "Is this computer fit?", "heading": heading, "footer": ACCEPTANCE_FOOTER}
+    return _render(how, parts, **texts)
 
 
 def acceptance_sentence(verdict: Mapping[str, Any]) -> str:
@@ -274,7 +264,8 @@ def scenarios_page(
         for mode, colour in HEALTH_COLOURS.items()
     )
     how = "bad" if failed or not_begun else "good", sentence
-    return _render("Hardware in the loop", machine, how, parts, SCENARIOS_FOOTER + colours)
+    footer = SCENARIOS_FOOTER + colours
+    return _render(how, parts, title="Hardware in the loop", heading=machine, footer=footer)
 
 
 def _word(passed: bool) -> Markup:

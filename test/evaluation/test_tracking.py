@@ -33,8 +33,8 @@ def test_a_generated_drive_is_the_same_each_time_and_has_its_trouble(name):
     late = [f for f in first.frames if f.published_ns - f.stamp_ns > 12_000_000]
     assert bool(late) == (GENERATED[name].late > 0)
     for frame in first.frames:
-        at_capture = first.truth_at(frame.truth.ids, frame.stamp_ns)
-        np.testing.assert_array_equal(frame.truth.boxes, at_capture)
+        at_capture = first.truth_at(frame.ids, frame.stamp_ns)
+        np.testing.assert_array_equal(frame.boxes, at_capture)
 
 
 @pytest.mark.parametrize("name", GENERATED)
@@ -50,8 +50,8 @@ def test_a_sequence_of_motchallenge(tmp_path):
     drive = read_mot(write_sequence(tmp_path / "s"))
     assert (drive.name, len(drive.frames)) == ("s", 20)
     assert drive.frames[1].stamp_ns - drive.frames[0].stamp_ns == 100_000_000
-    assert drive.frames[0].truth.ids.tolist() == [1, 2]
-    assert drive.frames[0].truth.boxes[0].tolist() == [100, 50, 140, 130]
+    assert drive.frames[0].ids.tolist() == [1, 2]
+    assert drive.frames[0].boxes[0].tolist() == [100, 50, 140, 130]
     result = evaluate_tracks(drive)
     assert result["switches"] == 0 and "error_px" not in result
     assert result["idf1"] == pytest.approx(

@@ -128,22 +128,11 @@ def test_a_disk_that_is_too_full_is_known_before_anything_runs(
     assert "full has only 1.0 MB free, and 17 are needed; make room" in str(result.exception)
 
 
-def test_two_scenarios_of_one_name_are_refused(run, tmp_path: Path):
-    out = tmp_path / "out2"
-    folder = str(tmp_path / "in")
-    result = CliRunner().invoke(app, ["hil", "run", folder, folder, "--out", str(out)])
-    assert "two scenarios are named a" in str(result.exception)
-    assert not out.exists()
-
-
-def test_the_shipped_scenarios_are_listed():
-    assert len(json.loads(CliRunner().invoke(app, ["hil", "list", "--json"]).stdout)) >= 24
-
-
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["nonesuch"], "scenario 'nonesuch' is unknown"),
+        (["cdr_length", "cdr_length"], "two scenarios are named cdr_length"),
         (["cdr_length", "--unit", ":1"], "':1' is not of the form HOST:PORT"),
     ],
 )
