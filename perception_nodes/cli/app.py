@@ -131,8 +131,8 @@ def _outcome() -> tuple[int, str, str]:
     except ImportError as error:  # of a package that is missing, or built for another Python
         return 2, "error", f"{printable(str(error))}; perception doctor says what is missing"
     except OSError as error:  # what no check before the work can know: a disk that fills up
-        said = [str(part) for part in (error.filename, error.strerror) if part]
-        return 2, "error", ": ".join(said) or str(error)
+        parts = [str(part) for part in (error.filename, error.strerror) if part]
+        return 2, "error", ": ".join(parts) or str(error)
     return 0, "", ""
 
 

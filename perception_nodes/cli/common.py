@@ -128,21 +128,21 @@ def progress_bars(unit: str = "") -> Iterator[Callable[[str, int, int], None]]:
         transient=True,
     )
     tasks: dict[str, TaskID] = {}
-    begin_s = said_s = time.monotonic()
+    begin_s = logged_s = time.monotonic()
 
     def show(title: str, done: int, total: int) -> None:
-        nonlocal begin_s, said_s
+        nonlocal begin_s, logged_s
         if title not in tasks:
             for task in tasks.values():
                 bar.update(task, visible=False)
             tasks[title] = bar.add_task(title, total=total)
-            begin_s = said_s = time.monotonic()
+            begin_s = logged_s = time.monotonic()
             if screen.is_terminal:
                 bar.start()
         if screen.is_terminal:
             bar.update(tasks[title], completed=done, total=total)
-        elif done and (now_s := time.monotonic()) - said_s > LINE_INTERVAL_S:
-            said_s = now_s
+        elif done and (now_s := time.monotonic()) - logged_s > LINE_INTERVAL_S:
+            logged_s = now_s
             rate = done / (now_s - begin_s)
             speed = f" {unit}, {rate:.0f} {unit}/s" if unit else ""
             say(f"{title}: {done} of {total}{speed}, {(total - done) / rate:.0f} s left")

@@ -64,7 +64,7 @@ def import_command(
 ) -> None:
     """Make a model of a detector that was trained and exported elsewhere.
 
-    Its kind of output is recognised by metadata and shapes, and said; the conversion of our frames
+    Its kind of output is recognised by metadata and shapes, and shown; the conversion of our frames
     (bytes, BGR) is written into the network. Heads: ultralytics (YOLOv5u to 12, and 26),
     ultralytics-nms (NMS inside, or one-to-one), ultralytics-rtdetr, ultralytics-rtdetr-rows, yolov5
     (and v7), yolov6, yolox, yolox-raw, nanodet-plus, detr (labels, boxes, scores), detr-queries

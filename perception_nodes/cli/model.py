@@ -212,9 +212,9 @@ def evaluation_table(result: Evaluation) -> Group:
             row(escape(name) + title, score.objects, score.map50_95, score.map50)
     point = result.operating_point
     rates = {"precision": point.precision, "recall": point.recall, "F1": point.f1}
-    said = ", ".join(f"{k} {shown(v, '{:.3f}')}" for k, v in rates.items())
+    figures = ", ".join(f"{k} {shown(v, '{:.3f}')}" for k, v in rates.items())
     thresholds = f"at score {point.score_threshold:g} and IoU 0.5"
-    return Group(table, f"{thresholds}: {said}", *map(escape, result.notes), "")
+    return Group(table, f"{thresholds}: {figures}", *map(escape, result.notes), "")
 
 
 def _taught(

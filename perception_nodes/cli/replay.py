@@ -16,6 +16,7 @@ from perception_nodes.cli.common import (
     ThreadsOption,
     check_folder,
     check_writable,
+    explained,
     progress_bars,
     say,
     screen,
@@ -146,12 +147,13 @@ def replay_command(
         calibration_file=calibration,
     )
     drives = Drives(request, model_read, settings, options)
-    if request.is_sharded:
-        with corpus_bar(len(drives.sources)) as bar:
-            replayed = drives.replay_by_workers(bar.said, bar.ended)
-    else:
-        with progress_bars("frames") as progress:
-            replayed = drives.replay(progress)
+    with explained(out, "--out", "folder"):
+        if request.is_sharded:
+            with corpus_bar(len(drives.sources)) as bar:
+                replayed = drives.replay_by_workers(bar.update, bar.end)
+        else:
+            with progress_bars("frames") as progress:
+                replayed = drives.replay(progress)
     if as_json:
         print(json.dumps(replayed.whole, indent=2))
     show_replayed(replayed, request, as_json)

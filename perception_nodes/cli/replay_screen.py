@@ -87,16 +87,16 @@ class CorpusBar:
         self._running: dict[str, tuple[int, int]] = {}
         self._ended: set[str] = set()
         self._frames = 0
-        self._begin_s = self._said_s = time.monotonic()
+        self._begin_s = self._logged_s = time.monotonic()
 
-    def said(self, name: str, done: int, total: int) -> None:
+    def update(self, name: str, done: int, total: int) -> None:
         """Note how far a drive is."""
         with self._lock:
             if name not in self._ended:
                 self._running[name] = (done, total)
                 self._show()
 
-    def ended(self, name: str, frames: int) -> None:
+    def end(self, name: str, frames: int) -> None:
         """Note that a drive has ended."""
         with self._lock:
             self._running.pop(name, None)
@@ -113,8 +113,8 @@ class CorpusBar:
         if screen.is_terminal:
             completed = len(self._ended) + parts
             self._bar.update(self._task, description=text, completed=completed)
-        elif now_s - self._said_s > LINE_INTERVAL_S:
-            self._said_s = now_s
+        elif now_s - self._logged_s > LINE_INTERVAL_S:
+            self._logged_s = now_s
             say(text)
 
 

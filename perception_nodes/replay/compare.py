@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from filecmp import cmp
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,8 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     changed: dict[FrameTime, list[str]] = {}
     for change in comparison.changes or comparison.doubtful:
         if change.kind not in (ChangeKind.FRAME_NEW, ChangeKind.FRAME_MISSING):
-            said = changed.setdefault(times[change.frame], [])
-            said.append(str(change).partition(": ")[2] if said else str(change))
+            lines = changed.setdefault(times[change.frame], [])
+            lines.append(str(change).partition(": ")[2] if lines else str(change))
     result: dict[str, Any] = {
         "runs": [str(folder) for folder in folders],
         "figures": {
@@ -106,13 +107,14 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
         "identical_messages": cmp(*files, shallow=False),
         "objects": comparison.as_json(),
     }
+    verdict, is_same = _verdict(result)
     work_ms = [read_work_ms(folder) for folder in folders]
     worst = sorted(changed, key=lambda time: -len(changed[time]))[:MAX_PICTURES]
     text = page.render(
         "comparison.html.j2",
         heading=f"{first} and {second}",
-        verdict=_verdict(result),
-        tone="good" if _is_same(result) else "fair",
+        verdict=verdict,
+        tone="good" if is_same else "fair",
         runs=result["runs"],
         figures=_figures(result),
         latency=_latency(
@@ -133,7 +135,7 @@ def comparison_table(result: dict[str, Any]) -> Table:
     for name, values in result["figures"].items():
         if any(value is not None for value in values):
             table.add_row(name, *(markup.escape(_shown(value)) for value in values))
-    table.add_row("", markup.escape(_verdict(result)), "")
+    table.add_row("", markup.escape(_verdict(result)[0]), "")
     return table
 
 
@@ -166,43 +168,27 @@ def _figure_of(summary: dict[str, Any], keys: tuple[str, ...]) -> Any:
     return value
 
 
-def _differing(result: dict[str, Any]) -> list[str]:
-    """A sentence for each of the `SETTINGS` that is not the same."""
-    figures = result["figures"]
-    return [
-        f"The runs differ in {name}: {figures[name][0]} and {figures[name][1]}."
+def _verdict(result: dict[str, Any]) -> tuple[str, bool]:
+    """What the comparison shows, and whether the runs are the same."""
+    figures, objects = result["figures"], result["objects"]
+    figures = {**figures, "bag": [Path(str(bag)).name for bag in figures["bag"]]}
+    sentences = [
+        f"The runs differ in {name}: {' and '.join(map(str, result['figures'][name]))}."
         for name in SETTINGS
-        if _plain(name, figures[name][0]) != _plain(name, figures[name][1])
+        if figures[name][0] != figures[name][1]
     ]
-
-
-def _plain(name: str, figure: Any) -> Any:
-    """The part of a setting that counts; the folder of a drive differs between machines."""
-    return Path(str(figure)).name if name == "bag" else figure
-
-
-def _is_same(result: dict[str, Any]) -> bool:
-    objects = result["objects"]
-    return not (objects["changes"] or objects["doubtful"] or _differing(result))
-
-
-def _verdict(result: dict[str, Any]) -> str:
-    return " ".join([*_differing(result), _verdict_of_objects(result)])
-
-
-def _verdict_of_objects(result: dict[str, Any]) -> str:
-    objects = result["objects"]
+    is_same = not (objects["changes"] or objects["doubtful"] or sentences)
     if result["identical_messages"]:
-        return "Both runs wrote the same messages, byte by byte."
-    said = "Both runs found the same objects"
+        return " ".join([*sentences, "Both runs wrote the same messages, byte by byte."]), is_same
+    sentence = "Both runs found the same objects"
     if objects["changes"]:
         kinds = ", ".join(f"{kind}: {count}" for kind, count in objects["kinds"].items())
         frames = f"{objects['frames_changed']} of {objects['frames']} frames"
-        said = f"Objects differ in {frames}. {kinds}"
+        sentence = f"Objects differ in {frames}. {kinds}"
     if objects["doubtful"]:
         near = page.counted(objects["doubtful"], "object")
-        said += f", apart from {near} near the score threshold that one run has only"
-    return f"{said}."
+        sentence += f", apart from {near} near the score threshold that one run has only"
+    return " ".join([*sentences, f"{sentence}."]), is_same
 
 
 def _figures(result: dict[str, Any]) -> list[list[str]]:
@@ -272,12 +258,10 @@ def _pairs(
     """For each frame one picture with both runs side by side."""
     found: list[dict[FrameTime, bytes]] = [{}, {}]
     for pictures, folder in zip(found, folders, strict=True) if times else ():
-        seen: Counter[int] = Counter()
-        for message in read_messages(folder / RECORDING_FILE):
-            if message.topic != ANNOTATED_TOPIC:
-                continue
-            time = (message.log_time_ns, seen[message.log_time_ns])
-            seen[message.log_time_ns] += 1
+        recorded = read_messages(folder / RECORDING_FILE)
+        messages, again = tee(one for one in recorded if one.topic == ANNOTATED_TOPIC)
+        each = numbered(message.log_time_ns for message in again)
+        for message, time in zip(messages, each, strict=True):
             if time in times:
                 image: Any = typestore().deserialize_cdr(message.data, COMPRESSED_IMAGE)
                 pictures[time] = bytes(image.data)

@@ -14,15 +14,15 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from perception_nodes.backends.contract import INSTALL
 from perception_nodes.core.errors import InputError
@@ -76,12 +76,8 @@ class WorkerDied(RuntimeError):
     """A worker ended without a result; the text gives the cause, as far as it is known."""
 
 
-class Workers(Protocol):
-    """Processes, on this machine or others, that do jobs with `run_job`."""
-
-    def submit(self, job: Job) -> "Future[Result]":
-        """Start a job; the future raises `WorkerDied` if its worker dies."""
-        ...
+Submit = Callable[[Job], "Future[Result]"]
+"""Starts a job in a worker, which does it with `run_job`; the future raises `WorkerDied`."""
 
 
 def read_corpus(file: Path) -> list[Path]:
@@ -121,17 +117,13 @@ def jobs_of(
         options: how the drives are replayed.
         inputs: other files that determine the results: golden, calibration.
     """
-    plain: dict[str, Any] = asdict(options.tolerance)
-    for name, value in vars(options).items():
-        if isinstance(value, bool | int | float | str | None):
-            plain[name] = value
     shared = {
         "code": _code(),
         "runtimes": _versions(settings.backend),
         "model": model.digest,
         "made_with": made_with(model, settings),
         "settings": asdict(settings),
-        "options": plain,
+        "options": asdict(replace(options, golden=None, labels=None)),
         "inputs": [_fingerprint(file) for file in inputs],
         "labels": None if options.labels is None else _digest(options.labels),
     }
@@ -162,8 +154,8 @@ def run_job(job: Job, progress: Progress) -> Result:
     return Result(name, summary)
 
 
-def replay_corpus(jobs: Sequence[Job], workers: Workers) -> Iterator[Result]:
-    """Do all jobs; yields results as they become available, those of an earlier run first.
+def replay_corpus(jobs: Sequence[Job], submit: Submit) -> Iterator[Result]:
+    """Do all jobs in workers; yields results as they come, those of an earlier run first.
 
     A job whose worker dies is started again, up to `ATTEMPTS` times in total.
 
@@ -176,7 +168,7 @@ def replay_corpus(jobs: Sequence[Job], workers: Workers) -> Iterator[Result]:
         if done is not None:
             yield done
         else:
-            waiting[workers.submit(job)] = (job, 1)
+            waiting[submit(job)] = (job, 1)
     while waiting:
         for future in wait(waiting, return_when=FIRST_COMPLETED).done:
             job, attempt = waiting.pop(future)
@@ -184,7 +176,7 @@ def replay_corpus(jobs: Sequence[Job], workers: Workers) -> Iterator[Result]:
                 yield future.result()
             except WorkerDied as error:
                 if attempt < ATTEMPTS:
-                    waiting[workers.submit(job)] = (job, attempt + 1)
+                    waiting[submit(job)] = (job, attempt + 1)
                 else:
                     reason = f"its worker died {ATTEMPTS} times, the last time: {error}"
                     yield Result(job.source.name, None, reason)
@@ -238,17 +230,12 @@ def alone_in(out: Path) -> Iterator[None]:
     """Lock a folder against a second run; it is removed at the end if it is new and empty.
 
     Raises:
-        SettingsError: another run has locked it, or it cannot be written to.
+        SettingsError: another run has locked it.
+        OSError: it cannot be written to.
     """
     there, path = out.exists(), out / ".lock"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
-    except OSError as error:
-        raise SettingsError(
-            f"outputs cannot be written to {out}: {error.strerror}; name another folder with --out"
-        ) from error
-    with lock:
+    out.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # A lock file that another run has removed since we opened it locks nobody out.

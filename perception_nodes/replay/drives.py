@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
 from perception_nodes.replay.corpus import (
     Result,
-    Workers,
     alone_in,
     jobs_of,
     merged,
@@ -234,13 +233,9 @@ class Drives:
         )
         results: dict[str, Result] = {}
         with alone_in(request.out):
-            workers: AbstractContextManager[Workers] = (
-                ray_workers(request.ray, request.workers, progress)
-                if request.ray
-                else local_workers(request.workers, progress)
-            )
-            with workers as pool:
-                for result in replay_corpus(jobs, pool):
+            workers = partial(ray_workers, request.ray) if request.ray else local_workers
+            with workers(request.workers, progress) as submit:
+                for result in replay_corpus(jobs, submit):
                     results[result.name] = result
                     ended(result.name, (result.summary or {}).get("frames_in", 0))
         ordered = [results[job.source.name] for job in jobs]

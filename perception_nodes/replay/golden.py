@@ -6,11 +6,12 @@ where there are many of them as a change.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from perception_nodes.core.errors import InputError
 from perception_nodes.report.changes import ObjectsByFrame, numbered
@@ -33,7 +34,24 @@ class Golden:
     """
 
     made_with: dict[str, Any]
-    drives: dict[str, ObjectsByFrame] = field(default_factory=dict)
+    drives: dict[str, ObjectsByFrame]
+
+
+class _MadeWith(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    score_threshold: float = Field(gt=0, lt=1)
+
+
+_Object = tuple[str, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+"""Label, score and box."""
+_Frame = tuple[Annotated[int, Field(ge=0, lt=2**64)], list[_Object] | None]
+"""Log time in nanoseconds, and objects."""
+
+
+class _File(BaseModel):
+    format: Literal["perception golden 1"]
+    made_with: _MadeWith
+    drives: dict[str, list[_Frame]]
 
 
 def read_golden(path: Path) -> Golden:
@@ -43,35 +61,24 @@ def read_golden(path: Path) -> Golden:
         GoldenError: the file is missing or malformed.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = _File.model_validate_json(path.read_bytes(), strict=True)
     except OSError as error:
         raise GoldenError(
             f"golden {path} cannot be read: {error.strerror}; --update writes it"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise GoldenError(f"golden {path} is no JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise GoldenError(f"golden {path} is not of the format {FORMAT!r}; --update rewrites it")
-    try:
-        drives = {
-            name: dict(
-                zip(
-                    numbered(_time_ns(time_ns) for time_ns, _ in frames),
-                    (_objects(rows) for _, rows in frames),
-                    strict=True,
-                )
-            )
-            for name, frames in content["drives"].items()
-        }
-        made_with = dict(content["made_with"])
-        threshold = made_with["score_threshold"]
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float):
-            raise ValueError(f"score_threshold {threshold!r} is no number")
-        if not 0 < threshold < 1:
-            raise ValueError(f"score_threshold {threshold:g} is not between 0 and 1")
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise GoldenError(f"golden {path} is damaged ({error}); --update rewrites it") from error
-    return Golden(made_with, drives)
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
+        raise GoldenError(f"golden {path} is damaged ({problem}); --update rewrites it") from error
+    drives = {}
+    for name, frames in content.drives.items():
+        times = numbered(time_ns for time_ns, _ in frames)
+        drives[name] = dict(zip(times, (_objects(rows) for _, rows in frames), strict=True))
+    return Golden(content.made_with.model_dump(), drives)
+
+
+def _objects(rows: Sequence[_Object] | None) -> list[DetectedObject] | None:
+    return None if rows is None else [DetectedObject(row[0], row[1], row[2:]) for row in rows]
 
 
 def golden_text(golden: Golden) -> str:
@@ -102,24 +109,6 @@ def as_kept(objects: Sequence[DetectedObject] | None) -> list[DetectedObject] | 
 
 def _rows(objects: Sequence[DetectedObject] | None) -> list[list[Any]] | None:
     return None if objects is None else [[one.label, one.score, *one.box] for one in objects]
-
-
-def _time_ns(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
-        raise ValueError(f"{str(value)[:40]} is no log time in nanoseconds")
-    return value
-
-
-def _objects(rows: Sequence[Sequence[Any]] | None) -> list[DetectedObject] | None:
-    if rows is None:
-        return None
-    objects = []
-    for label, score, *box in rows:
-        x1, y1, x2, y2 = map(float, box)
-        if not all(map(math.isfinite, (score, x1, y1, x2, y2))):
-            raise ValueError(f"{label}: numbers are not finite")
-        objects.append(DetectedObject(str(label), float(score), (x1, y1, x2, y2)))
-    return objects
 
 
 def made_with_another_model(golden: Golden, made_with: Mapping[str, Any]) -> str:

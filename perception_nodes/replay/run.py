@@ -2,8 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,6 @@ from perception_nodes.drives.schemas import (
     schema_text,
 )
 from perception_nodes.evaluation import LabelledSet
-from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
 from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.background import Behind, quick_switches
@@ -128,9 +127,9 @@ def replay(
 
     Raises:
         BagError, UnknownLens, GoldenError, DataError: unusable input.
-        SettingsError: the folder cannot be written to.
+        OSError: the folder cannot be written to.
     """
-    with open_drive(source.path, source.topic) as drive, _staged(out) as folder:
+    with open_drive(source.path, source.topic) as drive, staged(out) as folder:
         run = _Run(source, folder, drive, loaded, options, progress)
         summary, chosen = run.in_real_time() if options.mode == REALTIME else run.in_lockstep()
         recording = run.recording
@@ -147,6 +146,8 @@ def replay(
                 loaded.model, drive, recording, options.labels, options.labels_topic
             )
         write_summary(folder, summary, recording, chosen)
+        for name in OF_SOME_RUNS:  # those of an earlier run would not belong to the new files
+            (out / name).unlink(missing_ok=True)
         return summary
 
 
@@ -216,7 +217,8 @@ class _Run:
                 played = {
                     one.sequence: Played.of(one, self.recording) for one in self.recording.reports
                 }
-                pictures.add_drive(self._drive, played, self._said(": pictures"))
+                progress = self._progress_of(f"{self._source.name}: pictures")
+                pictures.add_drive(self._drive, played, progress)
             messages.unlink()
         else:
             messages.rename(file)
@@ -247,7 +249,8 @@ class _Run:
         if self._options.tracks:
             self.tracks = Followed(recorder, self._loaded.model.classes)
         every = islice(self._drive.frames(), 0, None, self._options.every)
-        outcomes, said = clock.outcomes(islice(every, self._options.frames)), self._said()
+        outcomes = clock.outcomes(islice(every, self._options.frames))
+        progress = self._progress_of(self._source.name)
         begin_s = time.monotonic()
         with quick_switches(), Behind(BEHIND) as behind, closing(outcomes):
             for done, outcome in enumerate(outcomes, 1):
@@ -258,7 +261,7 @@ class _Run:
                 if outcome.engine is not None:
                     self.engine_calls[index] = outcome.engine
                 behind.call(self._write, outcome, recorder, pictures)
-                said(done, self._total)
+                progress(done, self._total)
         return time.monotonic() - begin_s
 
     def _write(self, outcome: Outcome, recorder: Recorder, pictures: PictureWriter | None) -> None:
@@ -282,8 +285,7 @@ class _Run:
         video = self._folder / VIDEO_FILE if options.video else None
         return PictureWriter(recorder, self._drive, video, options.picture_format, bits)
 
-    def _said(self, work: str = "") -> Callable[[int, int], None]:
-        name = f"{self._source.name}{work}"
+    def _progress_of(self, name: str) -> Callable[[int, int], None]:
         return lambda done, _: self._progress(name, min(done, self._total), self._total)
 
     def _bare(self, inputs: list[Any]) -> list[int]:
@@ -334,19 +336,3 @@ def _sha256(file: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """See `staged`; what cannot be written is an error of the settings."""
-    try:
-        with staged(out) as folder:
-            yield folder
-            # Files of an earlier run would not belong to the new ones.
-            for name in OF_SOME_RUNS:
-                (out / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise SettingsError(
-            f"outputs cannot be written to {out}: {error.strerror or error}; name another folder "
-            "with --out, or make room"
-        ) from error

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout
 from multiprocessing import get_context, resource_tracker
@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.replay.corpus import Job, Result, WorkerDied, Workers, run_job
+from perception_nodes.replay.corpus import Job, Result, Submit, WorkerDied, run_job
 from perception_nodes.replay.run import Progress
 from perception_nodes.system.environment import die_with_parent
 from perception_nodes.system.signals import FROM_TERMINAL, leave_to_parent
@@ -30,7 +30,7 @@ class Interrupted(RuntimeError):
 
 
 @contextmanager
-def local_workers(count: int, progress: Progress) -> Iterator[Workers]:
+def local_workers(count: int, progress: Progress) -> Iterator[Submit]:
     """Use processes of this machine.
 
     Args:
@@ -38,18 +38,32 @@ def local_workers(count: int, progress: Progress) -> Iterator[Workers]:
         progress: called with their progress, from a thread.
     """
     lanes = [_Lane() for _ in range(count)]
+    free: SimpleQueue[_Lane] = SimpleQueue()
+    for lane in lanes:
+        free.put(lane)
+
+    def do(job: Job) -> Result:
+        lane = free.get()
+        try:
+            return lane.do(job)
+        finally:
+            free.put(lane)
 
     def forward() -> None:
         for lane in lanes:
             if lane.name and lane.board[0]:
                 progress(lane.name, lane.board[0], lane.board[1])
 
-    pool = _Local(lanes)
+    threads = ThreadPoolExecutor(count, initializer=_block_interrupts)
     with _repeated(forward):
         try:
-            yield pool
+            yield lambda job: threads.submit(do, job)
         finally:
-            pool.close()
+            for lane in lanes:
+                lane.board[2] = 1  # interrupts a job, which removes its temporary files
+            threads.shutdown(cancel_futures=True)
+            for lane in lanes:
+                lane.close()
 
 
 class _Lane:
@@ -91,36 +105,6 @@ class _Lane:
             self._pool = None
 
 
-class _Local:
-    """Distributes jobs over lanes; a thread waits for each lane's process."""
-
-    def __init__(self, lanes: list[_Lane]) -> None:
-        self._lanes = lanes
-        self._free: SimpleQueue[_Lane] = SimpleQueue()
-        for lane in lanes:
-            self._free.put(lane)
-        self._threads = ThreadPoolExecutor(len(lanes), initializer=_block_interrupts)
-
-    def submit(self, job: Job) -> Future[Result]:
-        """See `Workers`."""
-        return self._threads.submit(self._do, job)
-
-    def close(self) -> None:
-        """Interrupt the running jobs, which remove their temporary files."""
-        for lane in self._lanes:
-            lane.board[2] = 1
-        self._threads.shutdown(cancel_futures=True)
-        for lane in self._lanes:
-            lane.close()
-
-    def _do(self, job: Job) -> Result:
-        lane = self._free.get()
-        try:
-            return lane.do(job)
-        finally:
-            self._free.put(lane)
-
-
 def _block_interrupts() -> None:
     """Keep signals of a terminal from this thread and from the processes that it starts.
 
@@ -154,7 +138,7 @@ def _work(job: Job) -> Result:
 
 
 @contextmanager
-def ray_workers(address: str, count: int, progress: Progress) -> Iterator[Workers]:
+def ray_workers(address: str, count: int, progress: Progress) -> Iterator[Submit]:
     """Use tasks of a Ray cluster, whose machines see bags and outputs under the same paths.
 
     Args:
@@ -176,17 +160,35 @@ def ray_workers(address: str, count: int, progress: Progress) -> Iterator[Worker
     # Ray prints messages about dead workers to standard output, where only results belong.
     with redirect_stdout(sys.stderr), _cluster(ray, address, count):
         updates: Any = Queue(actor_options={"num_cpus": 0})
+        task = ray.remote(max_retries=0)(_ray_task)  # the corpus retries a job, not Ray
+        running: set[Any] = set()
+
+        def do(job: Job) -> Result:
+            reference = task.remote(job, updates)
+            running.add(reference)
+            try:
+                result: Result = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.RayError as error:
+                raise WorkerDied(str(error).strip().splitlines()[0]) from error
+            finally:
+                running.discard(reference)
+            return result
 
         def forward() -> None:
             for item in updates.get_nowait_batch(updates.qsize()):
                 progress(*item)
 
-        pool = _Ray(updates, count)
+        threads = ThreadPoolExecutor(count)
         with _repeated(forward):
             try:
-                yield pool
+                yield lambda job: threads.submit(do, job)
             finally:
-                pool.close()
+                threads.shutdown(wait=False, cancel_futures=True)
+                for reference in tuple(running):
+                    ray.cancel(reference)
+                threads.shutdown()
 
 
 @contextmanager
@@ -214,42 +216,6 @@ def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-class _Ray:
-    """Runs jobs as Ray tasks, each awaited in a thread; the corpus retries them, not Ray."""
-
-    def __init__(self, updates: Any, count: int) -> None:
-        import ray
-
-        self._ray, self._updates = ray, updates
-        self._task = ray.remote(max_retries=0)(_ray_task)
-        self._threads = ThreadPoolExecutor(count)
-        self._running: set[Any] = set()
-
-    def submit(self, job: Job) -> Future[Result]:
-        """See `Workers`."""
-        return self._threads.submit(self._do, job)
-
-    def close(self) -> None:
-        """Interrupt what still runs: it cleans up after itself."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for reference in tuple(self._running):
-            self._ray.cancel(reference)
-        self._threads.shutdown()
-
-    def _do(self, job: Job) -> Result:
-        reference = self._task.remote(job, self._updates)
-        self._running.add(reference)
-        try:
-            result: Result = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
-            raise error.cause from error
-        except self._ray.exceptions.RayError as error:
-            raise WorkerDied(str(error).strip().splitlines()[0]) from error
-        finally:
-            self._running.discard(reference)
-        return result
 
 
 def _ray_task(job: Job, updates: Any) -> Result:
