@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -23,6 +24,7 @@ from perception_nodes.system.signals import STOPPING
 from perception_nodes.system.threads import POLICIES
 
 PERCEPTION = [sys.executable, "-m", "perception_nodes"]
+Refused = Callable[..., str]
 
 
 def perception(
@@ -38,6 +40,12 @@ def perception(
         timeout=110,
         check=False,
     )
+
+
+def run_code(code: str, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
 def test_both_runtimes_find_the_same_objects(root: Path, tmp_path: Path) -> None:
@@ -59,6 +67,18 @@ def test_both_runtimes_find_the_same_objects(root: Path, tmp_path: Path) -> None
     # The comparison sees what another network sees otherwise.
     status, of_another = replay("--model", "road-xs")
     assert status == 1 and of_another["golden"]["lines"]
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run a command that ends with status 2; returns what it prints on stderr."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["perception", *arguments])
+        assert cli_app.main() == 2
+        return capsys.readouterr().err
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -86,18 +106,12 @@ def test_both_runtimes_find_the_same_objects(root: Path, tmp_path: Path) -> None
     ],
 )
 def test_unusable_input_is_one_line_and_status_2(
-    root: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    text: str,
+    monkeypatch: pytest.MonkeyPatch, refused: Refused, root: Path, arguments: list[str], text: str
 ) -> None:
     monkeypatch.chdir(root)
-    monkeypatch.setattr(sys, "argv", ["perception", *arguments])
-    assert cli_app.main() == 2
-    said = capsys.readouterr().err
-    assert text in said
-    assert len(said.strip().splitlines()) == 1
+    error = refused(*arguments)
+    assert text in error
+    assert len(error.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -113,24 +127,15 @@ def test_unusable_input_is_one_line_and_status_2(
         (["run", "deadline_ms:=nan"], "parameter deadline_ms: 'nan' is not allowed"),
     ],
 )
-def test_options_that_cannot_be_are_told_before_anything_runs(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    text: str,
+def test_options_that_cannot_be_are_refused_before_anything_runs(
+    refused: Refused, arguments: list[str], text: str
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["perception", *arguments])
-    assert cli_app.main() == 2
-    assert text in capsys.readouterr().err
+    assert text in refused(*arguments)
 
 
-def test_shapes_need_the_build_tools(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shapes_need_the_build_tools(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     monkeypatch.setitem(sys.modules, "model_compression.shape_bench", None)
-    monkeypatch.setattr(sys, "argv", ["perception", "bench", "shapes"])
-    assert cli_app.main() == 2
-    assert "make compression installs what it needs" in capsys.readouterr().err
+    assert "make compression installs what it needs" in refused("bench", "shapes")
 
 
 def test_the_version_is_that_of_the_package(root: Path) -> None:
@@ -158,20 +163,14 @@ def test_the_doctor_imports_what_it_says_is_there(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(REMEDIES, "stale_msgs", "build them")
     native = "No module named 'stale_msgs.stale_msgs_s__rosidl_typesupport_c'"
-    for finding, problem, remedy in (
-        (findings.package("it", "absent.part", "get it"), "not installed", "get it"),
-        (
-            findings.package("it", "broken", "get it"),
-            "cannot be imported: OSError: no libbroken.so",
-            "get it",
-        ),
-        (
-            findings.messages("stale_msgs"),
-            f"cannot be imported: ModuleNotFoundError: {native}",
-            "build them",
-        ),
-    ):
-        assert (finding.ok, finding.found, finding.remedy) == (False, problem, remedy)
+    absent = findings.package("it", "absent.part", "get it")
+    broken = findings.package("it", "broken", "get it")
+    stale = findings.messages("stale_msgs")
+    assert [(one.ok, one.found, one.remedy) for one in (absent, broken, stale)] == [
+        (False, "not installed", "get it"),
+        (False, "cannot be imported: OSError: no libbroken.so", "get it"),
+        (False, f"cannot be imported: ModuleNotFoundError: {native}", "build them"),
+    ]
     assert findings.package("it", "json.decoder", "get it").ok
 
 
@@ -224,9 +223,7 @@ def test_an_end_while_it_loads_leaves_no_traceback(root: Path, number: signal.Si
         "sys.meta_path.insert(0, Interrupt())\n"
         "__main__.main()\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
-    )
+    result = run_code(code, root)
     assert (result.returncode, result.stderr) == (128 + number, "")
 
 
@@ -246,9 +243,7 @@ def test_an_end_while_native_code_is_loaded_aborts_nothing(
         "sys.argv = ['perception', 'bench', 'models', 'road-n', '--frames', '100000']\n"
         "sys.exit(__main__.main())\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
-    )
+    result = run_code(code, root)
     assert (result.returncode, result.stderr) == (128 + number, "")
 
 
@@ -290,13 +285,7 @@ def test_a_disk_that_fills_up_is_one_line(root: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.jpg"
     bag = str(root / "bags/sample_sqlite3")
     arguments = ["model", "calibrate", "road-n", "--bag", bag, "--frames", "8"]
-    result = subprocess.run(
-        [sys.executable, "-c", code, *arguments, "--sheet", str(sheet)],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = run_code(code, root, *arguments, "--sheet", str(sheet))
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == "error: File too large"
     assert "Traceback" not in result.stderr

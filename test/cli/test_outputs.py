@@ -52,20 +52,20 @@ def test_the_output_is_what_is_refused_first(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(("arguments", "option"), FILES, ids=str)
-def test_a_folder_is_no_file(arguments: list[str], option: str, tmp_path: Path) -> None:
-    error = CliRunner().invoke(app, [*arguments, option, str(tmp_path)]).exception
-    assert isinstance(error, SettingsError)
-    assert str(error) == f"{option} {tmp_path} is a folder; name a file"
-
-
-@pytest.mark.parametrize(("arguments", "option"), FOLDERS, ids=str)
-def test_a_file_is_no_folder(arguments: list[str], option: str, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.touch()
+@pytest.mark.parametrize(("arguments", "option"), FILES + FOLDERS, ids=str)
+def test_a_folder_is_no_file_and_a_file_no_folder(
+    arguments: list[str], option: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    is_file = (arguments, option) in FILES
+    path, problem = (
+        (tmp_path, "is a folder; name a file")
+        if is_file
+        else (tmp_path / "file", "is a file; name a folder")
+    )
     error = CliRunner().invoke(app, [*arguments, option, str(path)]).exception
     assert isinstance(error, SettingsError)
-    assert str(error) == f"{option} {path} is a file; name a folder"
+    assert str(error) == f"{option} {path} {problem}"
 
 
 def test_a_device_is_not_replaced_by_a_file() -> None:

@@ -56,12 +56,6 @@ def test_the_address_of_a_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"unit at {Unit.address}" in result.output
 
 
-def test_the_name_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = CaptureDevice("/dev/video0", NAME, "uvcvideo")
-    monkeypatch.setattr(cli_camera, "list_devices", lambda: [device])
-    assert NAME in CliRunner().invoke(app, ["camera", "--list"]).output
-
-
 def test_the_names_of_two_runs() -> None:
     console = Console(record=True)
     figures = {name: [1, 1] for name in SETTINGS} | {"frames": [1, 2]}
@@ -107,21 +101,20 @@ def test_long_names_of_sequences_leave_room_for_the_figures(
     monkeypatch.setattr(tracking, "require_trackeval", lambda: None)
     monkeypatch.setattr(tracked_drives, "read_mot", lambda _: SimpleNamespace(name=name))
     monkeypatch.setattr(tracking, "evaluate_tracks", lambda _: found)
-    output = (
-        CliRunner(env={"COLUMNS": "80"})
-        .invoke(app, ["bench", "tracking", str(tmp_path)], catch_exceptions=False)
-        .output
-    )
+    runner = CliRunner(env={"COLUMNS": "80"})
+    output = runner.invoke(app, ["bench", "tracking", str(tmp_path)]).output
     (row,) = (row.split() for row in output.splitlines() if "0.8123" in row)
     assert row[1:] == "0.8123 0.9123 1234 12.34 23.45 34.57 0.9512 0.1234 0.2346".split()
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_the_formats_of_a_device(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
-    """Big-endian ones have a bit set that no letter has."""
+def test_the_name_and_formats_of_a_device(
+    monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """Big-endian formats have a bit set that no letter has."""
     modes = [Mode(code, 640, 480, 30.0) for code in (b"NV12", b"Y16\xa0")]
     device = CaptureDevice("/dev/video0", NAME, "uvcvideo", modes)
     monkeypatch.setattr(cli_camera, "list_devices", lambda: [device])
     result = CliRunner().invoke(app, ["camera", "--list", *options])
     assert result.exit_code == 0
-    assert "NV12" in result.output and "Y16 -BE" in result.output
+    assert all(text in result.output for text in (NAME, "NV12", "Y16 -BE"))

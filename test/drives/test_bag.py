@@ -2,7 +2,6 @@
 
 import shutil
 import sqlite3
-from contextlib import suppress
 
 import cv2
 import lz4.frame
@@ -125,33 +124,6 @@ def test_ros1_with_a_damaged_chunk_is_refused(tmp_path, compression):
     refused(bag)
 
 
-def test_ros1_without_messages(tmp_path):
-    with pytest.raises(BagError, match=r"old\.bag: it is empty"):
-        open_drive(write_ros1(tmp_path / "old.bag", frames=0))
-
-
-def test_damage_anywhere_is_met_with_frames_or_one_line(tmp_path):
-    """Lengths that are no lengths, text that is no text, ends that come early."""
-    whole = [
-        write_ros1(tmp_path / "ros1.bag", frames=4),
-        write_ros1(tmp_path / "lz4.bag", frames=4, compression="lz4"),
-        next(write_ros2(tmp_path / "mcap", frames=4).glob("*.mcap")),
-        next(write_ros2(tmp_path / "sqlite3", frames=4, storage="sqlite3").glob("*.db3")),
-    ]
-    random = np.random.default_rng(0)
-    for number in range(120):
-        file = whole[number % len(whole)]
-        data = bytearray(file.read_bytes())
-        for _ in range(random.integers(1, 20)):
-            start, length = random.integers(len(data)), int(random.choice([1, 4, 40]))
-            data[start : start + length] = bytes([random.choice([0, 114, 255])]) * length
-        damaged = tmp_path / f"damaged{number}{file.suffix}"
-        damaged.write_bytes(data[: random.integers(len(data) // 2, len(data) + 1)])
-        with suppress(BagError), open_drive(damaged) as drive:
-            assert len(list(drive.frames())) <= drive.frame_count
-            drive.camera_info()
-
-
 @pytest.mark.parametrize("mode", ["file", "message"])
 def test_lz4_as_of_a_plugin_of_rosbag2(bags, tmp_path, mode):
     """rosbag2 itself brings zstd; lz4 comes with plugins."""
@@ -196,7 +168,8 @@ def test_mcap_whose_summary_does_not_repeat_the_schemas(tmp_path, named):
         content = {"topics_with_message_count": [{**topic, "message_count": FRAMES}]}
         metadata = {"rosbag2_bagfile_information": {**content, "relative_file_paths": [file.name]}}
         (tmp_path / "metadata.yaml").write_text(yaml.safe_dump(metadata))
-    check_whole_frames(file if named else tmp_path)
+    with open_drive(file if named else tmp_path) as drive:
+        assert [f.data for f in drive.frames()] == [serialized(IMAGE, i) for i in range(FRAMES)]
 
 
 def test_split(tmp_path):
@@ -212,11 +185,6 @@ def test_split(tmp_path):
     with open_drive(folder) as drive:
         assert len(list(drive.frames())) == 20
         assert "split_4.mcap" in " ".join(drive.warnings)
-
-
-def check_whole_frames(path):
-    with open_drive(path) as drive:
-        assert [f.data for f in drive.frames()] == [serialized(IMAGE, i) for i in range(FRAMES)]
 
 
 def test_compressed_images_and_their_calibration(tmp_path):
@@ -244,44 +212,31 @@ def test_the_longest_image_topic_is_chosen_and_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("topic", "said"),
+    ("topics", "frames", "topic", "problem"),
     [
-        ("/camera/camera_info", "is a sensor_msgs/msg/CameraInfo, not an image"),
-        ("/nope", "is not in it; image topics: /camera/image_raw"),
+        (CAMERA, 2, "/camera/camera_info", "is a sensor_msgs/msg/CameraInfo, not an image"),
+        (CAMERA, 2, "/nope", "is not in it; image topics: /camera/image_raw"),
+        ({"/info": CAMERA_INFO}, 3, "", r"no image topic .*/info \(sensor_msgs"),
+        (CAMERA, {"/camera/image_raw": 0, "/camera/camera_info": 1}, "", "no frame of /camera/im"),
     ],
 )
-def test_wrong_topic(bags, topic, said):
-    with pytest.raises(BagError, match=said):
-        open_drive(bags["mcap"], topic)
-
-
-def test_no_images_lists_what_there_is(tmp_path):
-    bag = write_ros2(tmp_path / "bag", {"/camera/camera_info": CAMERA_INFO}, 3)
-    with pytest.raises(BagError, match=r"no image topic .*/camera/camera_info \(sensor_msgs"):
-        open_drive(bag)
-
-
-def test_empty_topic(tmp_path):
-    bag = write_ros2(tmp_path / "bag", CAMERA, {"/camera/image_raw": 0, "/camera/camera_info": 1})
-    with pytest.raises(BagError, match="no frame of /camera/image_raw"):
-        open_drive(bag)
+def test_a_topic_without_frames_is_named(tmp_path, topics, frames, topic, problem):
+    bag = write_ros2(tmp_path / "bag", topics, frames)
+    with pytest.raises(BagError, match=problem):
+        open_drive(bag, topic)
 
 
 def test_not_bags(tmp_path):
-    with pytest.raises(BagError, match="does not exist"):
-        open_drive(tmp_path / "nope")
-    with pytest.raises(BagError, match=r"no \.mcap or \.db3 file is in it"):
-        open_drive(tmp_path)
-    text = tmp_path / "notes.txt"
-    text.write_text("no bag")
-    with pytest.raises(BagError, match="is not a bag, a video or a folder of images"):
-        open_drive(text)
-
-
-@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".mp4", "x" * 300 + ".mcap"])
-def test_a_path_that_is_too_long_is_named(tmp_path, name):
-    with pytest.raises(BagError, match="x{300}.* cannot be read: File name too long"):
-        open_drive(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no bag")
+    write_ros1(tmp_path / "old.bag", frames=0)
+    for name, problem in (
+        ("nope", "does not exist"),
+        (".", r"no \.mcap or \.db3 file is in it"),
+        ("notes.txt", "is not a bag, a video or a folder of images"),
+        ("old.bag", r"old\.bag: it is empty"),
+    ):
+        with pytest.raises(BagError, match=problem):
+            open_drive(tmp_path / name)
 
 
 def test_a_video_without_frames_is_named(tmp_path, capfd):
@@ -293,12 +248,3 @@ def test_a_video_without_frames_is_named(tmp_path, capfd):
         with pytest.raises(BagError, match=f"{video.name}{said}"):
             open_drive(video)
     assert capfd.readouterr().err == ""
-
-
-@pytest.mark.parametrize("suffix", ["mcap", "db3", "bag"])
-@pytest.mark.parametrize("content", [b"", b"not what the name says" * 20])
-def test_files_with_other_content(tmp_path, suffix, content):
-    file = tmp_path / f"fake.{suffix}"
-    file.write_bytes(content)
-    with pytest.raises(BagError, match="fake"):
-        open_drive(file)

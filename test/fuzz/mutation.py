@@ -22,9 +22,13 @@ def mutated(seed: bytes, source: random.Random) -> bytes:
     return bytes(data)
 
 
-def _word(data: bytearray, source: random.Random) -> None:
-    """A 32-bit field: a length, a size, seconds."""
-    _put(data, source, struct.pack(source.choice("<>") + "I", source.choice(WORDS)), 4)
+def _value(data: bytearray, source: random.Random) -> None:
+    """A field: a length, a size, seconds, a double, or a text, in either byte order."""
+    code, values = source.choice((("I", WORDS), ("Q", LONG_WORDS), ("d", DOUBLES), ("", TEXTS)))
+    chosen = source.choice(values)
+    value = struct.pack(source.choice("<>") + code, chosen) if code else chosen
+    at = source.randrange(0, max(1, len(data)), 4 if code else 1)
+    data[at : at + len(value)] = value[: len(data) - at]
 
 
 def _word_near(data: bytearray, source: random.Random) -> None:
@@ -34,18 +38,6 @@ def _word_near(data: bytearray, source: random.Random) -> None:
         order = "<" if len(data) > 1 and data[1] else ">"
         value = struct.unpack_from(order + "I", data, at)[0] + source.randint(-16, 16)
         struct.pack_into(order + "I", data, at, value % 2**32)
-
-
-def _long_word(data: bytearray, source: random.Random) -> None:
-    _put(data, source, struct.pack("<Q", source.choice(LONG_WORDS)), 8)
-
-
-def _double(data: bytearray, source: random.Random) -> None:
-    _put(data, source, struct.pack(source.choice("<>") + "d", source.choice(DOUBLES)), 4)
-
-
-def _text(data: bytearray, source: random.Random) -> None:
-    _put(data, source, source.choice(TEXTS), 1)
 
 
 def _byte(data: bytearray, source: random.Random) -> None:
@@ -82,23 +74,7 @@ def _turn(data: bytearray, source: random.Random) -> None:
         data[1] = source.choice((0, 1, 2, 7))
 
 
-def _put(data: bytearray, source: random.Random, value: bytes, alignment: int) -> None:
-    at = source.randrange(0, max(1, len(data)), alignment)
-    data[at : at + len(value)] = value[: len(data) - at]
-
-
 _MUTATIONS = (
-    _word,
-    _word_near,
-    _word_near,
-    _long_word,
-    _double,
-    _text,
-    _byte,
-    _bit,
-    _cut,
-    _remove,
-    _insert,
-    _nest,
-    _turn,
+    *(_value, _value, _value, _value, _word_near, _word_near, _byte, _bit),
+    *(_cut, _remove, _insert, _nest, _turn),
 )

@@ -4,6 +4,7 @@ import ctypes
 import struct
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,31 +103,33 @@ def stamp(guarded: Guarded) -> None:
     write_detection_array(read_stamp(guarded.view), b"", Detections.none(), ())
 
 
-def camera_frame(guarded: Guarded) -> None:
-    """A frame in shared memory: its header, followed by the slot."""
-    size = ctypes.sizeof(CameraHeader)
+H = TypeVar("H", bound=ctypes.Structure)
+
+
+def split(kind: type[H], guarded: Guarded) -> tuple[H, memoryview]:
+    """The header of a sample in shared memory, and what follows it."""
+    size = ctypes.sizeof(kind)
     if len(guarded.view) < size:
         raise FrameRejected("no complete header: shared memory does not lend such a sample")
-    header = CameraHeader.from_buffer_copy(guarded.view[:size])
-    payload = np.frombuffer(guarded.view[size:], np.uint8)
-    check_image(view_camera_frame(header, payload), guarded)
+    return kind.from_buffer_copy(guarded.view[:size]), guarded.view[size:]
+
+
+def camera_frame(guarded: Guarded) -> None:
+    """A frame in shared memory: its header, followed by the slot."""
+    header, payload = split(CameraHeader, guarded)
+    check_image(view_camera_frame(header, np.frombuffer(payload, np.uint8)), guarded)
 
 
 def slot(guarded: Guarded) -> None:
     """A frame on its way to the detector: its header, followed by the pixels."""
-    size = ctypes.sizeof(FrameHeader)
-    if len(guarded.view) < size:
-        raise FrameRejected("no complete header: shared memory does not lend such a sample")
-    header = FrameHeader.from_buffer_copy(guarded.view[:size])
+    header, pixels = split(FrameHeader, guarded)
     record = record_of_header(header)
     write_frame_report(record)
     write_detection_array(record.stamp_ns, record.frame_id, Detections.none(), ())
-    check_slot(header, len(guarded.view) - size, *SLOT_SIZE)
+    check_slot(header, len(pixels), *SLOT_SIZE)
     found = BoxesToSource(header, lens_of(header))(BOXES)
     limits = [header.source_width, header.source_height] * 2
-    assert np.isfinite(found).all()
-    assert (found >= 0).all()
-    assert (found <= limits).all()
+    assert ((found >= 0) & (found <= limits)).all()
     grid = Placement.of(header).grid()
     assert grid is None or np.isfinite(grid).all()
 
@@ -179,28 +182,13 @@ def _ffmpeg_packet(packet: NDArray[np.uint8], little_endian: bool) -> bytes:
 def _infos(little_endian: bool) -> list[bytes]:
     region = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     matrix = np.array([400.0, 0, 320, 0, 400, 240, 0, 0, 1])
-    return [
-        _serialized(
-            STORE.types["sensor_msgs/msg/CameraInfo"](
-                _header(),
-                480,
-                640,
-                model,
-                np.array(distortion, np.float64),
-                matrix,
-                np.eye(3).ravel(),
-                np.zeros(12),
-                0,
-                0,
-                region,
-            ),
-            little_endian,
-        )
-        for model, distortion in (
-            ("plumb_bob", (-0.3, 0.1, 0.001, 0.0, 0.0)),
-            ("equidistant", (0.1, 0.01, 0.0, 0.0)),
-        )
-    ]
+    rest = (matrix, np.eye(3).ravel(), np.zeros(12), 0, 0, region)
+    lenses = {"plumb_bob": [-0.3, 0.1, 0.001, 0, 0], "equidistant": [0.1, 0.01, 0, 0]}
+    kind, made = STORE.types["sensor_msgs/msg/CameraInfo"], []
+    for model, distortion in lenses.items():
+        info = kind(_header(), 480, 640, model, np.array(distortion, np.float64), *rest)
+        made.append(_serialized(info, little_endian))
+    return made
 
 
 def _camera_frames() -> list[bytes]:

@@ -17,14 +17,7 @@ def test_valid_messages_are_read(read, seeds):
 
 
 @every_reader
-@given(st.randoms(use_true_random=False), st.data())
-@settings(max_examples=400)
-def test_mutated_messages_are_read_or_refused(read, seeds, source, data):
-    accepts(read, mutated(data.draw(st.sampled_from(seeds)), source))
-
-
-@every_reader
-def test_many_mutated_messages_are_read_or_refused(read, seeds):
+def test_mutated_messages_are_read_or_refused(read, seeds):
     source = random.Random(1)
     accepted = sum(accepts(read, mutated(source.choice(seeds), source)) for _ in range(3000))
     assert 0 < accepted < 3000, "mutations reach both outcomes"

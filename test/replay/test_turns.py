@@ -18,54 +18,45 @@ IMAGE = np.zeros((8, 8, 3), np.uint8)
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Moves on only when it is told to."""
+    """A clock that tests set."""
     clock = SimpleNamespace(now_ns=0)
     monkeypatch.setattr(replay_turns.time, "monotonic_ns", lambda: clock.now_ns)
     return clock
 
 
 class Caller:
-    """Its call ends at an instant; before that another one ends, and its thread may go on later."""
+    """Its call ends at one instant, and its thread goes on at another; meanwhile others call."""
 
-    def __init__(self, clock, ends_ns, between=lambda: None, goes_on_ns=None):
-        self.clock, self.ended_ns, self.between = clock, ends_ns, between
-        self.goes_on_ns = goes_on_ns or ends_ns
+    def __init__(self, clock, ended_ns, goes_on_ns, others=()):
+        self.clock, self.ended_ns, self.goes_on_ns, self.others = (
+            clock,
+            ended_ns,
+            goes_on_ns,
+            others,
+        )
 
     def infer(self, image):
-        self.between()
+        for other in self.others:
+            other.infer(image)
         self.clock.now_ns = self.goes_on_ns
         return HeadTensors([], [])
 
 
-def test_a_call_that_others_run_before_has_waited_for_them(clock):
+@pytest.mark.parametrize(
+    ("before", "own"),
+    [
+        ([(10, 10)], (25, 25)),
+        ([(10, 24)], (20, 25)),  # a thread goes on late: that takes nothing from the next call
+        ([(10, 10), (30, 30)], (20, 31)),  # one has ended after ours, whose thread goes on late
+    ],
+)
+def test_a_call_has_waited_for_those_that_ended_before_it(clock, before, own):
     ends = Ends()
-    first = CameraTurn(Caller(clock, 10), ends)
-    second = CameraTurn(Caller(clock, 25, lambda: first.infer(IMAGE)), ends)
+    others = [CameraTurn(Caller(clock, *times), ends) for times in before]
+    turn = CameraTurn(Caller(clock, *own, others), ends)
     clock.now_ns = 3
-    second.infer(IMAGE)
-    assert (first.waited_ns, second.waited_ns, ends.before(26)) == (0, 7, 25)
-    clock.now_ns = 30
-    second.infer(IMAGE)
-    assert second.waited_ns == 0
-
-
-def test_a_thread_that_goes_on_late_takes_nothing_from_the_next_call(clock):
-    ends = Ends()
-    first = CameraTurn(Caller(clock, 10, goes_on_ns=24), ends)
-    second = CameraTurn(Caller(clock, 20, lambda: first.infer(IMAGE), goes_on_ns=25), ends)
-    clock.now_ns = 3
-    second.infer(IMAGE)
-    assert second.waited_ns == 7
-
-
-def test_a_call_has_not_waited_for_one_that_ended_after_it(clock):
-    """Its thread goes on only when the other one has called once more."""
-    ends = Ends()
-    others = [CameraTurn(Caller(clock, ended_ns), ends) for ended_ns in (10, 30)]
-    late = CameraTurn(Caller(clock, 20, lambda: [o.infer(IMAGE) for o in others], 31), ends)
-    clock.now_ns = 3
-    late.infer(IMAGE)
-    assert late.waited_ns == 7
+    turn.infer(IMAGE)
+    assert (others[0].waited_ns, turn.waited_ns) == (0, 7)
 
 
 def test_openvino_knows_when_a_call_ended_however_late_its_thread_goes_on(monkeypatch):
