@@ -36,7 +36,7 @@ from perception_nodes.core.integer import (
     Upsample,
 )
 
-VERSION = 1
+VERSION = 2
 """Of what this page writes; files of another one in a cache are not read."""
 IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
@@ -161,7 +161,10 @@ class _Writer:
         bias = layer.bias + source.zero * sums
         height, width = _size(layer, source.shape)
         shape = (height, width, len(layer.weight))
-        options = tflite.Conv2DOptionsT()
+        kind, options = "CONV_2D", tflite.Conv2DOptionsT()
+        if layer.depthwise:
+            kind, options = "DEPTHWISE_CONV_2D", tflite.DepthwiseConv2DOptionsT()
+            options.depthMultiplier = 1
         options.padding = tflite.Padding.SAME
         options.strideH = options.strideW = layer.stride
         options.dilationHFactor = options.dilationWFactor = 1
@@ -169,24 +172,24 @@ class _Writer:
         if not _is_same(layer, source.shape):
             options.padding = tflite.Padding.VALID
             source = self._padded(layer, source)
-        weight = layer.weight.transpose(0, 2, 3, 1).astype(np.int8)
+        axes = (1, 2, 3, 0) if layer.depthwise else (0, 2, 3, 1)
+        weight = layer.weight.transpose(axes).astype(np.int8)
         inputs = [
             source.number,
-            self._constant(f"{layer.name}/weight", weight, products / source.step),
+            self._constant(f"{layer.name}/weight", weight, products / source.step, axes.index(0)),
             self._constant(f"{layer.name}/bias", bias, products),
         ]
         name = layer.target
         if layer.store is None:
             step = self.network.output_steps[name]
             step = min(step, self.limits.get(name, np.inf) / 127)
-            self._operator("CONV_2D", inputs, self._codes(name, shape, step), options)
+            self._operator(kind, inputs, self._codes(name, shape, step), options)
             return
         gain = GAIN[layer.activation] * 2.0**layer.fraction
         step = self.unit * 2.0**layer.store.shift / (layer.store.multiplier * gain)
         residual = self.stored[layer.store.residual] if layer.store.residual else None
         largest = 128 * (step + (residual.step if residual else 0.0))
         lowest = LOWEST.get(layer.activation, -largest)
-        kind = "CONV_2D"
         if layer.activation == "hardswish":
             before = self._between(f"{name}/convolved", shape, -3.0, max(largest / self.unit, 3.0))
             self._operator(kind, inputs, before, options)
@@ -231,14 +234,16 @@ class _Writer:
         self.stored[name] = Codes(len(self.tensors) - 1, shape, step, zero)
         return self.stored[name]
 
-    def _constant(self, name: str, values: Any, steps: NDArray[np.float64] | None = None) -> int:
-        """A constant: int8 as given, anything else int32; with a step for each first index."""
+    def _constant(
+        self, name: str, values: Any, steps: NDArray[np.float64] | None = None, axis: int = 0
+    ) -> int:
+        """A constant: int8 as given, anything else int32; with a step for each index of an axis."""
         array = np.asarray(values)
         kind = tflite.TensorType.INT8
         if array.dtype != np.int8:
             array, kind = array.astype(np.int32), tflite.TensorType.INT32
         scales = [] if steps is None else steps.tolist()
-        tensor = _tensor(name, array.shape, kind, scales, [0] * len(scales))
+        tensor = _tensor(name, array.shape, kind, scales, [0] * len(scales), axis)
         tensor.buffer = len(self.buffers)
         self.buffers.append(tflite.BufferT())
         self.buffers[-1].data = np.frombuffer(array.tobytes(), np.uint8)
@@ -279,19 +284,25 @@ def _is_same(layer: Convolution, shape: tuple[int, int, int]) -> bool:
 
 
 def _tensor(
-    name: str, shape: tuple[int, ...], kind: int, steps: list[float], zeros: list[int]
+    name: str,
+    shape: tuple[int, ...],
+    kind: int,
+    steps: list[float],
+    zeros: list[int],
+    axis: int = 0,
 ) -> Any:
     tensor = tflite.TensorT()
     tensor.name, tensor.shape, tensor.type = name, list(shape), kind
     if steps:
         tensor.quantization = tflite.QuantizationParametersT()
         tensor.quantization.scale, tensor.quantization.zeroPoint = steps, zeros
+        tensor.quantization.quantizedDimension = axis
     return tensor
 
 
 def _operator_code(kind: int) -> Any:
     code = tflite.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = kind
-    convolves = kind == tflite.BuiltinOperator.CONV_2D
-    code.version = CONVOLUTION_VERSION if convolves else INT8_VERSION
+    convolves = (tflite.BuiltinOperator.CONV_2D, tflite.BuiltinOperator.DEPTHWISE_CONV_2D)
+    code.version = CONVOLUTION_VERSION if kind in convolves else INT8_VERSION
     return code

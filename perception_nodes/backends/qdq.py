@@ -219,11 +219,12 @@ class _NetworkReader:
         node = pending.node
         source, facts = self._codes(node, node.input[0]), _attributes(node)
         stride = facts.get("strides", [1, 1])
-        if facts.get("group", 1) != 1 or set(facts.get("dilations", [1])) != {1}:
-            raise self._refusal(node, "has groups or dilation; the integer network has neither")
+        weight, scale = self._weight(node.input[1])
+        groups = facts.get("group", 1)
+        if groups not in (1, len(weight)) or set(facts.get("dilations", [1])) != {1}:
+            raise self._refusal(node, "has dilation or groups of several channels")
         if stride[0] != stride[1]:
             raise self._refusal(node, f"has strides {stride}, which differ")
-        weight, scale = self._weight(node.input[1])
         bias_real = self._values[node.input[2]].astype(np.float64)
         bias = np.rint(bias_real / (source.step * scale))
         # The code of a byte b of the image is b - 128, and b w = (b - 128) w + 128 w.
@@ -247,6 +248,7 @@ class _NetworkReader:
             fraction=fraction,
             activation=pending.activation,
             store=None,
+            depthwise=groups > 1,
         )
 
     def _weight(self, name: str) -> tuple[NDArray[np.int16], NDArray[np.float64]]:

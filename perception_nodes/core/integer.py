@@ -30,13 +30,15 @@ stands for fixed x 2^-F.
 
 A convolution that the file keeps in float has weights of 12 bits here; acc still fits 32.
 
+A depthwise convolution sums over the one channel that its output channel belongs to.
+
 Concat, Slice, Upsample and MaxPool move codes.
 
 In NumPy the sums are computed in float64, which is exact: |acc| < 2^31 < 2^53.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -75,7 +77,7 @@ class Convolution:
     Attributes:
         name: of the convolution.
         source, target: names of the tensors read and written.
-        weight: int16 [out, in, height, width], of 8 or 12 bits.
+        weight: int16 [out, in, height, width], of 8 or 12 bits; in is 1 where it is depthwise.
         bias: int32 [out].
         stride: in both directions.
         pads: rows above, columns left, rows below, columns right.
@@ -85,6 +87,7 @@ class Convolution:
         fraction: F, the fraction bits of the pre-activation.
         activation: what follows.
         store: how codes are made; None for an output of the network.
+        depthwise: whether each channel is convolved alone.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Convolution:
     fraction: int
     activation: Activation
     store: Store | None
+    depthwise: bool = False
 
     @property
     def has_8_bits(self) -> bool:
@@ -114,9 +118,20 @@ class Convolution:
         patches = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(1, 2))
         patches = patches[:, :: self.stride, :: self.stride]
         height, width = patches.shape[1:3]
-        columns = patches.transpose(0, 3, 4, 1, 2).reshape(-1, height * width).astype(np.float64)
-        sums = self.weight.reshape(channels, -1).astype(np.float64) @ columns
+        groups = channels if self.depthwise else 1
+        columns = patches.transpose(0, 3, 4, 1, 2).reshape(groups, -1, height * width)
+        rows = self.weight.reshape(groups, channels // groups, -1)
+        sums = (rows.astype(np.float64) @ columns.astype(np.float64)).reshape(channels, -1)
         return (sums + self.bias[:, None]).reshape(channels, height, width).astype(np.int64)
+
+    def dense(self) -> "Convolution":
+        """The same without `depthwise`, with weights of 0 for all other channels."""
+        if not self.depthwise:
+            return self
+        channels = np.arange(len(self.weight))
+        weight = np.zeros((len(channels), len(channels), *self.weight.shape[2:]), np.int16)
+        weight[channels, channels] = self.weight[:, 0]
+        return replace(self, weight=weight, depthwise=False)
 
     def preactivate(self, codes: Codes) -> Integers:
         """`fixed` of the specification, int64 [out, height, width] within 18 bits."""

@@ -5,7 +5,7 @@ Upsample only determine the order and enlargement in which a later convolution r
 channels. A convolution reads at most two *segments*, each of consecutive channel groups in one
 buffer, so tensors that are joined must be stored side by side. If that is impossible, because a
 tensor would have to be in two places, the tensor is copied by a convolution with the identity,
-which is exact.
+which is exact. A depthwise convolution becomes a dense one with weights of 0.
 """
 
 from collections.abc import Sequence
@@ -100,7 +100,7 @@ def build_graph(network: Network) -> TensorGraph:
     builder = _Builder(network)
     for layer in network.layers:
         if isinstance(layer, Convolution):
-            builder.convolution(layer, products=layer.weight[0].size)
+            builder.convolution(layer.dense(), products=layer.weight[0].size)
         elif isinstance(layer, Concat):
             builder.views[layer.target] = _joined([builder.views[s] for s in layer.sources])
         elif isinstance(layer, Slice):

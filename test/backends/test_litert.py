@@ -27,6 +27,7 @@ EDGE_TPU = {
     "ADD",
     "CONCATENATION",
     "CONV_2D",
+    "DEPTHWISE_CONV_2D",
     "MAX_POOL_2D",
     "MUL",
     "PAD",
@@ -128,9 +129,11 @@ def test_another_reader_of_the_schema_sees_the_same_file(toy_network):
     for layer in convolutions:
         tensor = graph.Tensors(names.index(f"{layer.name}/weight"))
         stored = model.Buffers(tensor.Buffer()).DataAsNumpy().view(np.int8)
-        weight = stored.reshape(tensor.ShapeAsNumpy()).transpose(0, 3, 1, 2)
+        axes = (3, 0, 1, 2) if layer.depthwise else (0, 3, 1, 2)
+        weight = stored.reshape(tensor.ShapeAsNumpy()).transpose(axes)
         np.testing.assert_array_equal(weight, layer.weight)
         assert tensor.Quantization().ScaleLength() == len(layer.weight)
+        assert tensor.Quantization().QuantizedDimension() == (3 if layer.depthwise else 0)
 
 
 @pytest.mark.parametrize("name", ["road-n", "road-s", "road-xs", "plain-s", "road-m"])

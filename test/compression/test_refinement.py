@@ -68,7 +68,7 @@ class TestSensitivity:
 
     def test_lists_every_convolution_the_costliest_first(self, model, table):
         costs = sensitivity(model, table, toy_frames(1))
-        assert len(costs) == 10
+        assert len(costs) == 11
         assert [layer.weights for layer in costs] == sorted(
             (layer.weights for layer in costs), reverse=True
         )

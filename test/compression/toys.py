@@ -21,7 +21,7 @@ def toy(activation="HardSwish", seed=0):
         nodes.append(helper.make_node(kind, inputs, outputs, name=name, **attributes))
         return outputs[0]
 
-    def convolution(source, name, channels, size=1, stride=1, output=None):
+    def convolution(source, name, channels, size=1, stride=1, output=None, groups=1):
         out, into = channels
         weight = rng.normal(0, 1.5 / np.sqrt(into * size**2), (out, into, size, size))
         return add(
@@ -37,11 +37,11 @@ def toy(activation="HardSwish", seed=0):
             strides=[stride, stride],
             pads=[size // 2] * 4,
             dilations=[1, 1],
-            group=1,
+            group=groups,
         )
 
-    def block(source, name, *args):
-        x = convolution(source, name, *args)
+    def block(source, name, *args, **options):
+        x = convolution(source, name, *args, **options)
         if activation == "SiLU":
             gate = add("Sigmoid", [x], f"{name}.gate")
             return add("Mul", [x, gate], f"{name}.act")
@@ -69,7 +69,8 @@ def toy(activation="HardSwish", seed=0):
     )  # fmt: skip
     f = add("Concat", [f, a], "skip", axis=1)
     convolution(block(f, "box", (8, 16)), "box.last", (8, 8), output="box_8")
-    convolution(block(f, "class", (8, 16), 3), "class.last", (3, 8), output="class_8")
+    g = block(block(f, "class", (8, 16), 3), "depthwise", (8, 1), 3, groups=8)
+    convolution(g, "class.last", (3, 8), output="class_8")
     outputs = {"box_8": (1, 8, 8, 16), "class_8": (1, 3, 8, 16)}
     graph = helper.make_graph(
         nodes,

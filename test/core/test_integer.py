@@ -46,7 +46,11 @@ def oracle(layer, codes, residual):
     for c, y, x in np.ndindex(result.shape):
         acc = int(layer.bias[c])
         for k, i, j in product(range(channels), range(height), range(width)):
-            at = (k, y * layer.stride - top + i, x * layer.stride - left + j)
+            at = (
+                c if layer.depthwise else k,
+                y * layer.stride - top + i,
+                x * layer.stride - left + j,
+            )
             acc += code(*at) * int(layer.weight[c, k, i, j])
         assert -(2**31) <= acc < 2**31
         fixed = sat(rhe(acc * int(layer.multiplier[c]), layer.shift), 18)
@@ -72,6 +76,8 @@ def layers(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     out, channels = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     size, stride = draw(st.sampled_from([1, 3])), draw(st.sampled_from([1, 2]))
+    depthwise = draw(st.booleans())
+    out = channels if depthwise else out
     largest = draw(st.sampled_from([1, 63, 127, 2047]))
     fraction = draw(st.integers(0, 15))
     stored, summed = draw(st.booleans()), draw(st.booleans())
@@ -81,11 +87,12 @@ def layers(draw):
         "residual" if summed else "",
         draw(st.integers(0, 2**13)) if summed else 0,
     )
+    shape = (out, 1 if depthwise else channels, size, size)
     layer = Convolution(
         name="layer",
         source="source",
         target="target",
-        weight=rng.integers(-largest, largest + 1, (out, channels, size, size)).astype(np.int16),
+        weight=rng.integers(-largest, largest + 1, shape).astype(np.int16),
         bias=rng.integers(-(2**16), 2**16, out).astype(np.int32),
         stride=stride,
         pads=(size // 2,) * 4,
@@ -95,6 +102,7 @@ def layers(draw):
         fraction=fraction,
         activation=draw(st.sampled_from(["none", "relu", "hardswish"])),
         store=store if stored else None,
+        depthwise=depthwise,
     )
     height, width = draw(st.integers(1, 4)), draw(st.integers(1, 5))
     codes = rng.integers(-128, 128, (channels, height, width)).astype(np.int8)
@@ -109,6 +117,7 @@ def test_a_convolution_is_what_the_specification_says(case):
     found = layer.run({"source": codes, "residual": residual})
     assert found.dtype == (np.int32 if layer.store is None else np.int8)
     np.testing.assert_array_equal(found, oracle(layer, codes, residual))
+    np.testing.assert_array_equal(layer.dense().accumulate(codes), layer.accumulate(codes))
 
 
 @given(st.integers(-(2**50), 2**50), st.integers(0, 47))

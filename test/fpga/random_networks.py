@@ -33,8 +33,9 @@ class Builder:
         columns = (width + pads[1] + pads[3] - kernel[1]) // stride + 1
         if height + pads[0] + pads[2] < kernel[0] or width + pads[1] + pads[3] < kernel[1]:
             kernel, stride, pads, rows, columns = (1, 1), 1, (0, 0, 0, 0), height, width
-        out = out or draw(self.channels)
-        shape = (out, channels, *kernel)
+        depthwise = out is None and draw(st.booleans())
+        out = channels if depthwise else out or draw(self.channels)
+        shape = (out, 1 if depthwise else channels, *kernel)
         largest = draw(st.sampled_from([1, 63, 127]))
         weight = rng.integers(-largest, largest + 1, shape)
         if draw(st.booleans()):
@@ -72,6 +73,7 @@ class Builder:
                 fraction=(fraction := min(level, draw(st.integers(0, 15)))),
                 activation=draw(st.sampled_from(["none", "relu", "hardswish"])),
                 store=store,
+                depthwise=depthwise,
             )
         )
         if output:
