@@ -10,6 +10,7 @@ Debian: qemu-system-x86 busybox-static cpio xz-utils kmod, and `apt-get download
 import gzip
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 CACHE = ROOT / "build/camera-vm"
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "vivid")
-PROGRAMS = ("qemu-system-x86_64", "busybox", "cpio", "xz", "depmod")
+PROGRAMS = ("qemu-system-x86_64", "busybox", "cpio", "xz", "modprobe")
 LIMIT_S = int(os.environ.get("LIMIT_S", "900"))
 INIT = """#!/bin/busybox sh
 B=/bin/busybox
@@ -77,19 +78,12 @@ def kernel() -> Path:
     return unpacked
 
 
-def needed_modules(modules: Path) -> list[Path]:
+def needed_modules() -> list[Path]:
     """The modules, each behind those that it needs."""
-    needs = {}
-    for line in (modules / "modules.dep").read_text().splitlines():
-        path, _, rest = line.partition(":")
-        needs[Path(path).name.split(".")[0]] = (path, rest.split())
-    ordered: list[str] = []
-    for name in MODULES:
-        if name not in needs:  # built into the kernel
-            continue
-        path, rest = needs[name]
-        ordered += [one for one in (*reversed(rest), path) if one not in ordered]
-    return [modules / path for path in ordered]
+    (modules,) = (kernel() / "usr/lib/modules").iterdir()
+    command = ["modprobe", "-aD", "-d", kernel() / "usr", "-S", modules.name, *MODULES]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [*map(Path, dict.fromkeys(re.findall(r"^insmod (\S+)", shown, re.MULTILINE)))]
 
 
 def initial_files(folder: Path, command: str) -> Path:
@@ -98,13 +92,11 @@ def initial_files(folder: Path, command: str) -> Path:
     for name in ("bin", "modules", "host"):
         (root / name).mkdir(parents=True)
     shutil.copy(shutil.which("busybox") or "", root / "bin/busybox")
-    (modules,) = (kernel() / "usr/lib/modules").iterdir()
-    for number, path in enumerate(needed_modules(modules)):
+    for number, path in enumerate(needed_modules()):
         target = root / "modules" / f"{number:02}-{path.name.removesuffix('.xz')}"
         target.write_bytes(subprocess.run(["xz", "-dc", path], capture_output=True).stdout)
     init = root / "init"
-    quoted = "'" + command.replace("'", "'\\''") + "'"
-    init.write_text(INIT.replace("{command}", quoted).replace("{root}", str(ROOT)))
+    init.write_text(INIT.replace("{command}", shlex.quote(command)).replace("{root}", str(ROOT)))
     init.chmod(0o755)
     names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
     archive = subprocess.run(
@@ -144,8 +136,8 @@ def main(arguments: list[str]) -> int:
         status = 3
         for line in process.stdout:
             print(line.rstrip("\r\n"), flush=True)
-            if said := re.match(r"exit status (\d+)", line):
-                status = int(said[1])
+            if found := re.match(r"exit status (\d+)", line):
+                status = int(found[1])
         process.wait()
     return status
 
