@@ -7,12 +7,15 @@ GStreamer is the system's, and PyGObject binds it; both are optional and importe
     videotestsrc is-live=true ! video/x-raw,format=NV12,width=640,height=480
 """
 
+import re
 import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perception_nodes.cameras.camera_source import (
+    CameraEnded,
     CameraError,
     CameraFormat,
     CameraGone,
@@ -24,10 +27,12 @@ from perception_nodes.cameras.credentials import with_passwords
 from perception_nodes.cameras.mailbox import Arrived, Mailbox
 from perception_nodes.core.frame import MAX_GAP
 from perception_nodes.transport.shm import Writer
+from perception_nodes.video.ffmpeg import write_planes
 
 ENCODINGS = {
     "NV12": "nv12",
     "NV21": "nv21",
+    "I420": "nv12",  # converted by the copy
     "YUY2": "yuyv",
     "UYVY": "uyvy",
     "BGR": "bgr8",
@@ -41,7 +46,7 @@ ENCODINGS = {
 """ROS encodings by GStreamer's format, preferred first."""
 MATRICES = {2: "FCC", 3: "BT.709", 4: "BT.601", 5: "SMPTE 240M", 6: "BT.2020"}
 """Names of colour matrices by GStreamer's GstVideoColorMatrix."""
-OPEN_TIMEOUT_S = 10.0
+OPEN_TIMEOUT_S, ERROR_TIMEOUT_S = 10.0, 1.0
 QUEUED = 16
 """Frames that wait in the sink for our thread."""
 PULL_MS = 50.0
@@ -58,9 +63,16 @@ REMEDY = (
 class GStreamerSource:
     """A pipeline, see `CameraSource`."""
 
-    def __init__(self, pipeline: str) -> None:
-        """Take the pipeline's description; nothing is opened."""
+    def __init__(self, pipeline: str, loop: bool = False) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            pipeline: its description, as gst-launch takes it.
+            loop: whether a clip begins anew at its end.
+        """
         self._description, self._name = pipeline, f"gst:{pipeline}"
+        self._loop = loop
+        self._end: type[CameraError] = CameraGone
         self._pipeline: Any = None
         self._pulled = Mailbox()
         self._slots: Writer[CameraHeader] | None = None
@@ -77,29 +89,43 @@ class GStreamerSource:
                 f"caps=video/x-raw,format={{{formats}}}"
             )
         except Exception as error:  # GLib.Error, whose class comes with PyGObject
-            raise CameraError(f"{self._name} is no pipeline: {error}") from error
+            unfit = re.search(r"could not link (\S+)", str(error))
+            mend = _mend(unfit[1]) if unfit else ""
+            raise CameraError(f"{self._name} is no pipeline: {error}{mend}") from error
         self._gst, self._complaint = gst, ""
         self._sink = self._pipeline.get_by_name(SINK)
         self._pipeline.set_state(gst.State.PAUSED)
         state = self._pipeline.get_state(round(OPEN_TIMEOUT_S * gst.SECOND))[0]
         if state == gst.StateChangeReturn.FAILURE:
-            raise CameraGone(f"{self._name} does not start: {self._error()}")
+            raise CameraGone(f"{self._name} does not start: {self._error(ERROR_TIMEOUT_S)}")
         # A live source keeps its own pace; a file would be read as fast as it can be.
-        self._sink.set_property("sync", state != gst.StateChangeReturn.NO_PREROLL)
+        is_live = state == gst.StateChangeReturn.NO_PREROLL
+        self._sink.set_property("sync", not is_live)
         self._pipeline.set_state(gst.State.PLAYING)
         first = self._pull(OPEN_TIMEOUT_S * 1e3)
         if first is None:
-            raise CameraGone(f"{self._name} gives no frame: {self._error()}")
-        self._first = first
-        self._caps = first.get_caps()
-        facts = gst_video.VideoInfo.new_from_caps(self._caps)
-        name = facts.finfo.name
-        encoding, width, height = ENCODINGS[name], facts.width, facts.height
-        rate_hz = facts.fps_n / facts.fps_d if facts.fps_d else 0.0
-        colours = facts.colorimetry
+            raise CameraGone(f"{self._name} gives no frame: {self._error(ERROR_TIMEOUT_S)}")
+        # Only a clip has a duration; it comes before its pipeline plays.
+        is_clip = not is_live and self._pipeline.query_duration(gst.Format.TIME)[0]
+        self._end = CameraEnded if is_clip and not self._loop else CameraGone
+        self._first, self._caps = first, first.get_caps()
+        self._read_info = gst_video.VideoInfo.new_from_caps
+        self._info = info = self._read_info(self._caps)
+        name = info.finfo.name
+        encoding, width, height, step, size = (
+            ENCODINGS[name],
+            info.width,
+            info.height,
+            info.stride[0],
+            info.size,
+        )
+        if name == "I420":
+            width, height = width & ~1, height & ~1
+            step, size = width, width * height * 3 // 2
+        rate_hz = info.fps_n / info.fps_d if info.fps_d else 0.0
+        colours = info.colorimetry
         matrix = MATRICES.get(int(colours.matrix), "")
-        self._size_bytes = facts.size
-        self._frame = encoding, width, height, facts.stride[0], facts.size
+        self._frame = encoding, width, height, step, size
         self._sequence: int | None = None
         note = colour_note(encoding, matrix, colours.range == gst_video.VideoColorRange(1))
         description = f"{self._name}, {name} {width}x{height} at {rate_hz:g} Hz, one copy{note}"
@@ -117,19 +143,37 @@ class GStreamerSource:
         if found is None:
             return None
         buffer = found.frame.get_buffer()
-        if buffer.get_size() != self._size_bytes or not found.frame.get_caps().is_equal(self._caps):
+        if buffer.get_size() != self._info.size or not self._fits(found.frame.get_caps()):
             self._unfit += found.lost + 1
-            raise CameraGone(f"{self._name} now gives frames of another size")
+            raise CameraGone(f"{self._name} now gives frames of another size or format")
         mapped, view = buffer.map(self._gst.MapFlags.READ)
         if not mapped:
             raise CameraError(f"{self._name}: its frames cannot be read by the processor")
         try:
-            slot = self._slots.loan(self._size_bytes)
-            slot.payload[:] = np.frombuffer(view.data, np.uint8)
+            slot = self._slots.loan(self._frame[-1])
+            self._copy(np.frombuffer(view.data, np.uint8), slot.payload)
         finally:
             buffer.unmap(view)
         slot.header.describe(found.stamp_ns, *self._frame)
         return CapturedFrame(slot, self._gap(buffer, found.lost), found.cause)
+
+    def _fits(self, caps: Any) -> bool:
+        """Whether frames are as the first one, perhaps at another rate."""
+        if not caps.is_equal(self._caps):
+            if _layout(self._read_info(caps)) != _layout(self._info):
+                return False
+            self._caps = caps
+        return True
+
+    def _copy(self, pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        info, (_, width, height, *_) = self._info, self._frame
+        if info.finfo.name != "I420":
+            out[:] = pixels
+            return
+        rows = height, height // 2, height // 2
+        places = zip(info.offset, info.stride, rows, strict=False)
+        planes = [pixels[at : at + step * n].reshape(n, step) for at, step, n in places]
+        write_planes(planes, out.reshape(height * 3 // 2, width))
 
     def close(self) -> None:
         """Stop the pipeline, see `CameraSource`."""
@@ -149,7 +193,10 @@ class GStreamerSource:
             if sample is not None:
                 self._pulled.put(Arrived(sample, self._stamp_ns(sample)))
             elif self._sink.get_property("eos"):
-                self._pulled.put(CameraGone(f"{self._name} has ended: {self._error()}"))
+                kind, why = (
+                    (CameraGone, f": {self._error()}") if self._complaint else (self._end, "")
+                )
+                self._pulled.put(kind(f"{self._name} has ended{why}"))
                 return
 
     def _pull(self, timeout_ms: float) -> Any:
@@ -179,14 +226,38 @@ class GStreamerSource:
             return skipped
         return gap
 
-    def _error(self) -> str:
+    def _error(self, timeout_s: float = 0.0) -> str:
         """The first error on the pipeline's bus, which causes the others; empties the bus."""
-        bus = self._pipeline.get_bus()
-        while (message := bus.pop_filtered(self._gst.MessageType.ERROR)) is not None:
+        bus, timeout_ns = self._pipeline.get_bus(), round(timeout_s * 1e9)
+        while (
+            message := bus.timed_pop_filtered(timeout_ns, self._gst.MessageType.ERROR)
+        ) is not None:
             error, detail = message.parse_error()
             text = " ".join([error.message, *(detail or "").splitlines()[-1:]])
-            self._complaint = self._complaint or text
+            if "not-negotiated" in text:
+                text += _mend(self._unfit_element())
+            self._complaint, timeout_ns = self._complaint or text, 0
         return self._complaint or "it does not say why"
+
+    def _unfit_element(self) -> str:
+        """The element whose output has a format that the next one does not take."""
+        for element in self._pipeline.children:
+            has_format = any(pad.get_current_caps() for pad in element.pads)
+            peers = [pad.get_peer() for pad in element.srcpads]
+            if has_format and any(one is not None and not one.get_current_caps() for one in peers):
+                return str(element.get_name())
+        return "the element before the caps"
+
+
+def _layout(info: Any) -> tuple[Any, ...]:
+    """What a frame's pixels are read by, of GstVideo's VideoInfo."""
+    colours = info.colorimetry.to_string()
+    return info.finfo.name, info.width, info.height, colours, *info.stride, *info.offset
+
+
+def _mend(element: str) -> str:
+    coded = "`! decodebin ! videoconvert` if its video is coded"
+    return f"; put `! videoconvert` behind {element}, or {coded}"
 
 
 def _gstreamer() -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ def source_for(text: str, wanted: V4l2Settings = OWN_CHOICE, *, loop: bool = Fal
     Args:
         text: one of `FORMS`.
         wanted: mode and controls of a V4L2 device; for others, `OWN_CHOICE`.
-        loop: begin a file anew at its end.
+        loop: begin a file or clip anew at its end.
 
     Raises:
         CameraError: it is of no known form, or an option is not for it.
@@ -35,7 +35,7 @@ def source_for(text: str, wanted: V4l2Settings = OWN_CHOICE, *, loop: bool = Fal
     if kind == "gst":
         from perception_nodes.cameras.gstreamer_source import GStreamerSource
 
-        return GStreamerSource(rest)
+        return GStreamerSource(rest, loop)
     if kind == "lib":
         from perception_nodes.cameras.library_source import LibrarySource
 

@@ -85,11 +85,24 @@ def write_nv12(frame: Any, out: NDArray[np.uint8], turns: int = 0) -> None:
         target |= {"src_colorspace": MATRICES[frame.colorspace], "dst_colorspace": "ITU601"}
     if target or frame.format.name != "yuv420p":
         frame = frame.reformat(format="yuv420p", **target)
+    write_planes(
+        [np.frombuffer(one, np.uint8).reshape(-1, one.line_size) for one in frame.planes],
+        out,
+        turns,
+    )
+
+
+def write_planes(planes: list[NDArray[np.uint8]], out: NDArray[np.uint8], turns: int = 0) -> None:
+    """Write a planar 4:2:0 frame as NV12.
+
+    Args:
+        planes: Y, U and V, uint8 with at least the rows and columns of the frame.
+        out: uint8 [height * 3 / 2, width].
+        turns: number of turns by 90 degrees, counterclockwise.
+    """
     height, width = out.shape[0] * 2 // 3, out.shape[1]
     rows, columns = (width, height) if turns % 2 else (height, width)
-    luma, *chroma = (
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes
-    )
+    luma, *chroma = planes
     out[:height] = np.rot90(luma[:rows, :columns], turns)
     pairs = out[height:].reshape(height // 2, width // 2, 2)
     for channel, plane in enumerate(chroma):

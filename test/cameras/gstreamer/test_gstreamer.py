@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from perception_nodes.cameras.camera_source import CameraError, CameraGone
+from perception_nodes.cameras.camera_source import CameraEnded, CameraError, CameraGone
 from perception_nodes.cameras.channel import camera_reader, camera_writer, view_camera_frame
 from perception_nodes.cameras.gstreamer_source import ENCODINGS, REMEDY, GStreamerSource
 from perception_nodes.core.frame import FrameHeader
@@ -33,8 +33,8 @@ def shot(join):
     """Opens a pipeline and takes frames: what it said, number of lost ones and view of each."""
     sources = []
 
-    def take(pipeline, frames, patience_s=20.0, stall_s=0.0):
-        source = GStreamerSource(pipeline)
+    def take(pipeline, frames, patience_s=20.0, stall_s=0.0, loop=False):
+        source = GStreamerSource(pipeline, loop)
         sources.append(source)
         found, opened = [], source.open()
         endpoint = join(f"camera{len(sources)}")
@@ -184,9 +184,27 @@ def test_messages_do_not_pile_up_and_the_first_error_is_the_cause_of_the_end(joi
 
 
 @needs_gstreamer
-def test_an_end_is_told(shot):
-    with pytest.raises(CameraGone, match="has ended"):
-        shot("videotestsrc num-buffers=3 ! video/x-raw,framerate=100/1", 5)
+@pytest.mark.parametrize(
+    ("options", "loop", "kind"),
+    [("", False, CameraEnded), ("", True, CameraGone), ("is-live=true", False, CameraGone)],
+)
+def test_a_clip_has_an_end_and_all_else_may_come_back(shot, options, loop, kind):
+    pipeline = f"videotestsrc num-buffers=3 {options} ! video/x-raw,framerate=100/1"
+    with pytest.raises(CameraError, match="has ended") as raised:
+        shot(pipeline, 5, loop=loop)
+    assert type(raised.value) is kind
+
+
+@needs_gstreamer
+@pytest.mark.parametrize("caps", ["framerate=50/1,width=64", "framerate=100/1,width=48"])
+def test_a_change_of_rate_is_none_of_size(shot, caps):
+    first = (
+        "videotestsrc num-buffers=5 ! video/x-raw,format=I420,height=48,framerate=100/1,width=64"
+    )
+    second = f"videotestsrc num-buffers=10 ! video/x-raw,format=I420,height=48,{caps}"
+    end = CameraEnded if "width=64" in caps else CameraGone
+    with pytest.raises(end, match="has ended" if end is CameraEnded else "another size or format"):
+        shot(f"{first} ! c. {second} ! c. concat name=c", 16)
 
 
 @needs_gstreamer
@@ -196,6 +214,16 @@ def test_an_end_is_told(shot):
         ("nosuchelement", CameraError, 'is no pipeline: .*"nosuchelement"'),
         ("filesrc location=/none ! decodebin", CameraGone, "does not start: .*none"),
         ("audiotestsrc", CameraError, "is no pipeline: .*could not link"),
+        (
+            "videotestsrc ! jpegenc ! jpegdec ! video/x-raw,format=NV12",
+            CameraError,
+            "could not link .*; put `! videoconvert` behind jpegdec",
+        ),
+        (
+            "fakesrc sizetype=2 sizemax=9216 ! rawvideoparse format=y444 width=64 height=48",
+            CameraGone,
+            "not-negotiated .*; put `! videoconvert` behind rawvideoparse., or `! decodebin",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_pipeline_is_named(pipeline, kind, text):
