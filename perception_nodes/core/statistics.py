@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perception_nodes.core.budget import STAGES
-from perception_nodes.core.frame import CROWDED, IN_TIME, STAMPS, FrameStatus
+from perception_nodes.core.frame import CROWDED, IN_TIME, PUBLISHED, STAMPS, FrameStatus
 
 MEDIAN_AND_P99: Mapping[str, float] = {"p50": 50, "p99": 99}
 LATENCY_RANKS: Mapping[str, float] = {**MEDIAN_AND_P99, "p99_9": 99.9, "max": 100}
@@ -26,17 +26,20 @@ def summarize(reports: Iterable[Any]) -> dict[str, Any]:
 
     Returns:
         Facts that JSON can hold: `frames_in`, `status` (count by name, they add up to
-        `frames_in`), `detections`, `crowded` (frames some of whose objects are missing),
-        `latency_ms`, `stages_ms`, `miss_rate`, `copies_per_frame` and `failures` (count by reason).
-        A figure that no frame contributes to is None, and so is a percentile of the latency that
-        falls on a frame that was not published.
+        `frames_in`), `models` (published frames by model), `detections`, `crowded` (frames some of
+        whose objects are missing), `latency_ms`, `stages_ms`, `miss_rate`, `copies_per_frame`
+        and `failures` (count by reason). A figure that no frame contributes to is None, and so is a
+        percentile of the latency that falls on a frame that was not published.
     """
     statuses: Counter[FrameStatus] = Counter()
+    models: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     stamps, copies, detections, crowded = [], [], 0, 0
     for report in reports:
         status = FrameStatus(report.status)
         statuses[status] += 1
+        if status in PUBLISHED:
+            models[_text(report.model)] += 1
         if status == FrameStatus.FAILED:
             failures[_text(report.reason)] += 1
         stamps.append([getattr(report, name) for name in STAMPS])
@@ -52,6 +55,7 @@ def summarize(reports: Iterable[Any]) -> dict[str, Any]:
     return {
         "frames_in": frames_in,
         "status": {status.name: statuses[status] for status in FrameStatus},
+        "models": dict(models.most_common()),
         "detections": int(detections),
         "crowded": crowded,
         "latency_ms": latency_percentiles(latencies_ms, without=frames_in - len(latencies_ms)),

@@ -38,6 +38,7 @@ ENDLESS_FRAMES = 100_000_000
 SOAK = "soak"
 START_S = 8.0
 """About the time that a graph takes to start, for the progress bar."""
+SMALLER = "smaller: frames in time with the faster network, DEGRADED"
 BY_HOST = "by host: missed frames during which a virtual machine's host had a processor"
 ARRIVED_LATE = "arrived late: published in time, and with the receiver after the deadline"
 
@@ -158,7 +159,8 @@ def figures(run: Run, deadline_ms: float, host_took: HostTook) -> dict[str, Any]
     }
 
 
-HEAD = ("frames", "p50", "p99", "p99.9", "max", "missed", "by host", "silently", "arrived late")
+RANKS = ("p50", "p99", "p99.9", "max")
+HEAD = ("frames", *RANKS, "missed", "smaller", "by host", "silently", "arrived late")
 """Names of the columns of `condition_rows`, behind that of the condition."""
 
 
@@ -170,6 +172,7 @@ def condition_rows(result: Mapping[str, Any]) -> list[list[str]]:
             str(found["frames"]),
             *latency_cells(found["latency_ms"], ("p50", "p99", "p99_9", "max")),
             shown(found["miss_rate"], "{:.2%}"),
+            f"{found['status'].get('DEGRADED', 0) / max(found['frames'], 1):.1%}",
             str(found["missed_by_host"]),
             str(found["silent_misses"]),
             str(found["in_time_and_arrived_late"]),
@@ -191,7 +194,13 @@ def result_table(result: dict[str, Any]) -> Table:
         table.add_row(*row[:-2], f"[red]{row[-2]}" if is_silent else row[-2], row[-1])
     first = next(iter(result["conditions"].values()))
     shares = (f"{name} {share:.1%}" for name, share in first["processor_shares"].items())
-    captions = [WITHOUT_DETECTIONS, BY_HOST, ARRIVED_LATE, f"of one processor: {', '.join(shares)}"]
+    captions = [
+        WITHOUT_DETECTIONS,
+        SMALLER,
+        BY_HOST,
+        ARRIVED_LATE,
+        f"of one processor: {', '.join(shares)}",
+    ]
     if "soak" in result:
         soak = result["soak"]
         state = soak["state"] if soak["constant"] else f"[red]{soak['state']}[/]"

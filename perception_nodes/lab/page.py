@@ -14,6 +14,7 @@ from perception_nodes.lab.deadline import (
     BY_HOST,
     HEAD,
     REAL_TIME,
+    SMALLER,
     SOAK,
     condition_rows,
 )
@@ -47,8 +48,8 @@ MAX_POINTS = 2000
 TAIL = "Share of frames that take longer"
 DEADLINE_FOOTER = (
     "Latency is from the shutter to the arrival of the detections in another process. "
-    f"{WITHOUT_DETECTIONS}; silently: no report says that the frame was missed; {BY_HOST}; "
-    f"{ARRIVED_LATE}."
+    f"{WITHOUT_DETECTIONS}; silently: no report says that the frame was missed; {SMALLER}; "
+    f"{BY_HOST}; {ARRIVED_LATE}."
 )
 ACCEPTANCE_FOOTER = (
     "Latency is from capture to publish, by the frame reports; a frame without detections counts "

@@ -211,6 +211,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
         count = summary["status"][kind.name]
         if count or kind == FrameStatus.OK:
             table.add_row(f"  {kind.name}", Text(f"{count}", STATUS_STYLES[kind]))
+    if len(summary["models"]) > 1:
+        table.add_row("by model", Text(", ".join(f"{m} {n}" for m, n in summary["models"].items())))
     if summary.get("lost_before_ingest"):
         lost = f"{summary['lost_before_ingest']} of {summary['frames_sent']} sent"
         table.add_row("lost before ingest", Text(lost, "bold red"))

@@ -26,6 +26,7 @@ SUMMARY: dict[str, Any] = {
     "frames_in": 3,
     "lost_before_ingest": 0,
     "status": {"OK": 3, "LATE": 0, "SKIPPED_LATE": 0, "SUPERSEDED": 0, "DEGRADED": 0, "FAILED": 0},
+    "models": {"road-n": 2, "road-xs": 1},
     "detections": 4,
     "latency_ms": {},
     "stages_ms": {},

@@ -238,7 +238,9 @@ function showFigures() {
   if (performance.now() - chartMs < CHART_MS || document.hidden) return;
   chartMs = performance.now();
   const { facts, frames } = cameras[chosen], { summary, health, model } = facts;
-  $("model").textContent = model;
+  const looks = Object.entries(summary.models), total = looks.reduce((sum, [, count]) => sum + count, 0);
+  $("model").textContent = looks.length < 2 ? model
+    : looks.map(([name, count]) => `${name} ${(100 * count / total).toFixed(1)} %`).join(", ");
   const deadline = setup.deadline_ms, rows = [];
   const rate = frames.filter(([at]) => at > now - 2).length / 2;
   for (const [name, key] of [["p50", "p50"], ["p99", "p99"], ["p99.9", "p99_9"]]) {
