@@ -38,9 +38,13 @@ ENDLESS_FRAMES = 100_000_000
 SOAK = "soak"
 START_S = 8.0
 """About the time that a graph takes to start, for the progress bar."""
-SMALLER = "smaller: frames in time with the faster network, DEGRADED"
-BY_HOST = "by host: missed frames during which a virtual machine's host had a processor"
-ARRIVED_LATE = "arrived late: published in time, and with the receiver after the deadline"
+MEANINGS = (
+    WITHOUT_DETECTIONS,
+    "smaller: frames in time with the faster network, DEGRADED",
+    "by host: missed frames during which a virtual machine's host had a processor",
+    "arrived late: published in time, and with the receiver after the deadline",
+)
+"""What figures of the conditions mean."""
 
 
 @dataclass
@@ -194,13 +198,7 @@ def result_table(result: dict[str, Any]) -> Table:
         table.add_row(*row[:-2], f"[red]{row[-2]}" if is_silent else row[-2], row[-1])
     first = next(iter(result["conditions"].values()))
     shares = (f"{name} {share:.1%}" for name, share in first["processor_shares"].items())
-    captions = [
-        WITHOUT_DETECTIONS,
-        SMALLER,
-        BY_HOST,
-        ARRIVED_LATE,
-        f"of one processor: {', '.join(shares)}",
-    ]
+    captions = [*MEANINGS, f"of one processor: {', '.join(shares)}"]
     if "soak" in result:
         soak = result["soak"]
         state = soak["state"] if soak["constant"] else f"[red]{soak['state']}[/]"

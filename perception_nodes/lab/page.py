@@ -1,23 +1,12 @@
-"""The pages of the lab: one template, filled with parts."""
+"""The pages of the lab: what its templates are filled with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
-from perception_nodes.lab.bench import WITHOUT_DETECTIONS
-from perception_nodes.lab.deadline import (
-    ARRIVED_LATE,
-    BY_HOST,
-    HEAD,
-    REAL_TIME,
-    SMALLER,
-    SOAK,
-    condition_rows,
-)
+from perception_nodes.lab.deadline import HEAD, MEANINGS, REAL_TIME, SOAK, condition_rows
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.report import page
 from perception_nodes.report.chart import (
@@ -28,8 +17,7 @@ from perception_nodes.report.chart import (
     add_health,
     seconds_of,
 )
-from perception_nodes.report.page import NO_VALUE, shown
-from perception_nodes.report.recording import Recording, RecordingError, read_recording
+from perception_nodes.report.recording import RecordingError, read_recording
 
 CHART_DEADLINES = 3
 """The axis of a scenario's latencies ends at this multiple of the deadline."""
@@ -45,51 +33,6 @@ COLOURS = {
 }
 """By condition; dashed without real-time priority where both were measured."""
 MAX_POINTS = 2000
-TAIL = "Share of frames that take longer"
-DEADLINE_FOOTER = (
-    "Latency is from the shutter to the arrival of the detections in another process. "
-    f"{WITHOUT_DETECTIONS}; silently: no report says that the frame was missed; {SMALLER}; "
-    f"{BY_HOST}; {ARRIVED_LATE}."
-)
-ACCEPTANCE_FOOTER = (
-    "Latency is from capture to publish, by the frame reports; a frame without detections counts "
-    "as slower than all others. The verdict is about this computer, this version, this model and "
-    "these parameters. failover/report.html shows each failover on a time line."
-)
-SCENARIOS_FOOTER = (
-    "Latency is from the frame's stamp to the publishing of its detections, by the unit's frame "
-    "reports. Grey: while a fault lasts. The line at the bottom of a chart is the health mode: "
-)
-
-
-@dataclass
-class Part:
-    """A section of a page.
-
-    Attributes:
-        title: heading.
-        verdict: `pass` or `fail` behind the heading.
-        text: paragraph below it.
-        problems: lines above the chart.
-        chart: chart.
-        tables: head, rows, and the first column of numbers of each.
-        notes: lines below.
-        anchor: name for links.
-    """
-
-    title: str = ""
-    verdict: str = ""
-    text: str = ""
-    problems: Sequence[str] = ()
-    chart: Chart | str = ""
-    tables: Sequence[tuple[Sequence[str], Sequence[Sequence[Any]], int]] = ()
-    notes: Sequence[str] = ()
-    anchor: str = ""
-
-
-def _render(verdict: tuple[str, str], parts: Sequence[Part], **texts: str) -> str:
-    tone, sentence = verdict
-    return page.render("lab.html.j2", tone=tone, verdict=sentence, parts=parts, **texts)
 
 
 def deadline_page(result: Mapping[str, Any]) -> str:
@@ -98,24 +41,18 @@ def deadline_page(result: Mapping[str, Any]) -> str:
     Args:
         result: of `DeadlineBench.run`.
     """
-    statuses = [
-        [name, ", ".join(f"{status} {n}" for status, n in found["status"].items() if n)]
-        for name, found in result["conditions"].items()
-    ]
-    parts = [Part(TAIL, chart=tail(result["conditions"], result["deadline_ms"]))]
-    tables = [(["in ms", *HEAD], condition_rows(result), 1), (["", "statuses"], statuses, 2)]
-    parts.append(Part("By condition", tables=tables))
-    if soak := result.get("soak"):
-        grown = [
-            [name, f"{mb:+.1f} MB", f"{soak['descriptor_growth'][name]:+.0f}"]
-            for name, mb in soak["memory_growth_mb"].items()
-        ]
-        grown.append(["shared memory", f"{soak['shared_memory_growth_mb']:+.1f} MB", ""])
-        title = f"{soak['minutes']:g} minutes: {soak['state']}"
-        parts.append(Part(title, tables=[(["process", "memory", "descriptors"], grown, 1)]))
-    heading = f"{result['machine']}; {result['model']} on {result['backend']}"
-    texts = {"title": "The tail of the latency", "heading": heading, "footer": DEADLINE_FOOTER}
-    return _render(deadline_verdict(result), parts, **texts)
+    tone, sentence = deadline_verdict(result)
+    return page.render(
+        "deadline.html.j2",
+        heading=f"{result['machine']}; {result['model']} on {result['backend']}",
+        tone=tone,
+        verdict=sentence,
+        chart=tail(result["conditions"], result["deadline_ms"]),
+        head=[*HEAD],
+        rows=condition_rows(result),
+        meanings=MEANINGS,
+        **result,
+    )
 
 
 def deadline_verdict(result: Mapping[str, Any]) -> tuple[str, str]:
@@ -197,31 +134,16 @@ def acceptance_page(verdict: Mapping[str, Any]) -> str:
     Args:
         verdict: of `Acceptance.run`.
     """
-    latencies_ms, frames, model = verdict["latencies_ms"], verdict["frames"], verdict["model"]
-    rows = []
-    for check in verdict["checks"]:
-        found = "; ".join((check["found"], *check["notes"]))
-        rows.append([check["name"], _word(check["passed"]), found, check["limit"]])
-    parts = [Part("Checks", tables=[(["check", "", "found", "limit"], rows, 4)])]
-    if latencies_ms:
-        measured = {SOAK: {"latencies_ms": latencies_ms, "frames": frames["frames_in"]}}
-        parts.append(Part(TAIL, chart=tail(measured, verdict["deadline_ms"])))
-    stages = [
-        [stage, *(shown(took[rank], "{:.2f}") for rank in ("p50", "p99"))]
-        for stage, took in frames["stages_ms"].items()
-    ]
-    tables = [(["stage", "p50 ms", "p99 ms"], stages, 1)]
-    tables.append((["status", "frames"], [*frames["status"].items()], 1))
-    if frames["failures"]:
-        tables.append((["reason of FAILED", "frames"], [*frames["failures"].items()], 1))
-    parts.append(Part("Frames", tables=tables))
-    text = f"Model {model['name']}, sha256 {model['sha256']}; licence: {model['license']}"
-    table = (["parameter", "value"], [*verdict["parameters"].items()], 2)
-    parts.append(Part("What was accepted", text=text, tables=[table]))
-    heading = f"{verdict['machine']}; perception_nodes {verdict['version']}; {verdict['made']}"
-    how = "good" if verdict["fit"] else "bad", acceptance_sentence(verdict)
-    texts = {"title": "Is this computer fit?", "heading": heading, "footer": ACCEPTANCE_FOOTER}
-    return _render(how, parts, **texts)
+    latencies_ms, count = verdict["latencies_ms"], verdict["frames"]["frames_in"]
+    measured = {SOAK: {"latencies_ms": latencies_ms, "frames": count}}
+    return page.render(
+        "acceptance.html.j2",
+        heading=f"{verdict['machine']}; perception_nodes {verdict['version']}; {verdict['made']}",
+        tone="good" if verdict["fit"] else "bad",
+        verdict=acceptance_sentence(verdict),
+        chart=tail(measured, verdict["deadline_ms"]) if latencies_ms else "",
+        **verdict,
+    )
 
 
 def acceptance_sentence(verdict: Mapping[str, Any]) -> str:
@@ -249,73 +171,30 @@ def scenarios_page(
     sentence = f"{len(verdicts) - failed} of {count} scenarios are as expected"
     if not_begun:
         sentence += f"; not begun: {', '.join(not_begun)}"
-    rows = []
-    for one in verdicts:
-        link = Markup('<a href="#{0}">{0}</a>').format(one.scenario)
-        worst = NO_VALUE if one.worst is None else one.worst.name
-        in_time = None if one.miss_rate is None else 1 - one.miss_rate
-        times = (shown(ms, "{:.0f} ms") for ms in (one.detections_ms, one.recovered_ms))
-        row = [link, _word(one.passed), worst, shown(one.detected_ms, "{:.0f} ms")]
-        rows.append([*row, shown(in_time, "{:.1%}"), shown(one.agreement, "{:.0%}"), *times])
-    head = ["scenario", "verdict", "worst mode", "detected in", "in time", "agreement"]
-    table = ([*head, "detections in", "recovered in"], rows, 3)
-    parts = [Part(tables=[table]), *(_scenario(verdict, folder) for verdict in verdicts)]
-    colours = Markup("").join(
-        Markup('<i class="mode" style="background:{}"></i>{}').format(colour, mode.name)
-        for mode, colour in HEALTH_COLOURS.items()
+    return page.render(
+        "scenarios.html.j2",
+        heading=machine,
+        tone="bad" if failed or not_begun else "good",
+        verdict=sentence,
+        verdicts=verdicts,
+        charts={one.scenario: _chart(one, folder) for one in verdicts},
+        modes={mode.name: colour for mode, colour in HEALTH_COLOURS.items()},
     )
-    how = "bad" if failed or not_begun else "good", sentence
-    footer = SCENARIOS_FOOTER + colours
-    return _render(how, parts, title="Hardware in the loop", heading=machine, footer=footer)
 
 
-def _word(passed: bool) -> Markup:
-    return Markup('<b class="{0}">{0}</b>').format("pass" if passed else "fail")
-
-
-def _scenario(verdict: ScenarioVerdict, folder: Path) -> Part:
-    """What the page says of a scenario."""
+def _chart(verdict: ScenarioVerdict, folder: Path) -> Chart | str:
+    """Latency of every frame, coloured by its status, over the health mode; nothing of no run."""
     try:
         recording = read_recording(folder / f"{verdict.scenario}.mcap")
     except RecordingError:
-        recording = Recording()  # it was not run
-    facts = []
-    if verdict.sent:
-        counts = ", ".join(f"{count} {name}" for name, count in sorted(verdict.statuses.items()))
-        facts.append(f"{verdict.sent} frames sent: {counts}; {verdict.lost_silently} silently lost")
-    if verdict.while_down:
-        facts.append(f"{verdict.while_down} frames while the unit was down")
-    if verdict.detected_as:
-        facts.append(f"it said: {verdict.detected_as}")
-    if verdict.round_trip_ms is not None:
-        median_ms, tail_ms = verdict.round_trip_ms
-        facts.append(
-            f"from the frame's stamp to its detections, both by the bench's clock: "
-            f"p50 {median_ms:.1f} ms, p99 {tail_ms:.1f} ms"
-        )
-    if verdict.clock is not None:
-        facts.append(
-            f"the unit's clock is {verdict.clock.offset_ms:+.3f} ms from the bench's, "
-            f"to {verdict.clock.error_ms:.3f} ms"
-        )
-    return Part(
-        f"{verdict.scenario}: ",
-        verdict="pass" if verdict.passed else "fail",
-        text=verdict.title,
-        problems=verdict.problems,
-        chart=_chart(verdict, recording) if recording.reports and verdict.sent else "",
-        notes=facts + verdict.notes,
-        anchor=verdict.scenario,
-    )
-
-
-def _chart(verdict: ScenarioVerdict, recording: Recording) -> Chart:
-    """Latency of every frame, coloured by its status, over the health mode."""
+        return ""
+    reports, first_ns = recording.reports, verdict.first_ns
+    if not (reports and verdict.sent):
+        return ""
     axis = LatencyAxis(CHART_DEADLINES * verdict.deadline_ms)
     chart = Chart(
         Axis("seconds since the first frame"), axis.axis("latency, ms", -0.1 * axis.top), 260
     )
-    reports, first_ns = recording.reports, verdict.first_ns
     seconds = seconds_of([report.log_time_ns for report in reports], first_ns)
     axis.add_frames(chart, seconds, reports, 5)
     chart.deadline(verdict.deadline_ms, y=verdict.deadline_ms)

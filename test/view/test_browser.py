@@ -11,7 +11,7 @@ from fake_graph import COUNTS, fed, nominal, pass_s, picture, report, served
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.health import HealthMode
-from perception_nodes.lab.page import Part
+from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.report import page
 from perception_nodes.report.chart import Axis, Chart
 
@@ -225,10 +225,11 @@ def test_a_report_without_objects_shows_all_of_its_charts(browser: Browser, tmp_
     axis = Axis("x", (0, 1))
     charts = [Chart(axis, axis, 100) for _ in range(2)]
     charts[1].add([0.0, 1.0], [0.0, 1.0], "latency", "#000000", "line")
-    parts = [Part(chart=chart) for chart in charts]
-    values = dict.fromkeys(("title", "heading", "tone", "verdict", "footer"), "")
+    values: dict[str, Any] = dict.fromkeys(("heading", "tone", "verdict"), "")
+    values["verdicts"] = [ScenarioVerdict(scenario=name, title="") for name in "ab"]
+    values |= {"charts": dict(zip("ab", charts, strict=True)), "modes": {}}
     file = tmp_path / "page.html"
-    file.write_text(page.render("lab.html.j2", parts=parts, **values))
+    file.write_text(page.render("scenarios.html.j2", **values))
     browser.driver.get(file.as_uri())
     assert browser.run("return document.querySelectorAll('.chart .uplot').length") == 2
     assert browser.complaints() == []
