@@ -20,7 +20,7 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.in_place import InPlaceOnGpu
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameHeader
-from perception_nodes.core.inference import BackendError, BackendLost
+from perception_nodes.core.inference import BackendError
 from perception_nodes.gpu import nvrtc
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.preprocess_job import plan_frame
@@ -89,13 +89,6 @@ def test_frames_of_two_cameras_give_the_boxes_of_the_specifications(backend, mod
     in_place.close()
 
 
-def test_it_is_closed_in_its_own_context(backend, gpu, model):
-    backend.load(model)
-    gpu.current_context = "another library's"
-    backend.close()
-    assert not +gpu.open
-
-
 PROGRAM = """
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.networks.model import load_model
@@ -138,14 +131,6 @@ def test_before_a_model_is_loaded_it_says_so(backend):
     for call in (backend.another_network, lambda: backend.infer(np.zeros((1, 1, 3), np.uint8))):
         with pytest.raises(BackendError, match="no model is loaded"):
             call()
-
-
-def test_a_device_that_fails_is_lost(backend, gpu, model):
-    backend.load(model)
-    gpu.failures["cuGraphLaunch"] = Verdict.CUDA_ERROR_ILLEGAL_ADDRESS
-    image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
-    with pytest.raises(BackendLost, match="illegal address"):
-        backend.infer(image)
 
 
 def test_what_fails_at_the_start_is_closed(backend, gpu, model):

@@ -18,11 +18,11 @@ from pictures import frame, noise, view
 from perception_nodes.cameras.channel import camera_reader, camera_writer
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import CameraInfo, FrameRejected
-from perception_nodes.gpu import frame_transfer, stages
+from perception_nodes.gpu import stages
 from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.frame_memory import FrameMemory
-from perception_nodes.gpu.preprocess_job import FetchJob, FrameCell, PreprocessJob, plan_frame
+from perception_nodes.gpu.preprocess_job import FrameCell, PreprocessJob, plan_frame
 from perception_nodes.preprocess.lens import lens_from
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.transport.remains import sweep
@@ -245,24 +245,6 @@ class TestHowFramesCome:
         transfer = camera.detector.preprocessing.transfer
         assert transfer.way == way and set(transfer.took_us) == {"in place", "fetch"}
         device.close()
-
-    def test_they_are_timed_in_turn_so_that_no_cache_holds_them(self, camera, gpu, monkeypatch):
-        monkeypatch.setattr(frame_transfer, "MOST_FRAMES", 6)
-        seen = []
-        run = gpu.kernels["fetch"]
-
-        def fetch(gpu, grid, block, packed):
-            address = FetchJob.from_buffer_copy(packed).frame
-            cell = gpu.view(address, ctypes.sizeof(FrameCell))
-            seen.append(FrameCell.from_buffer_copy(cell).source)
-            run(gpu, grid, block, packed)
-
-        gpu.kernels["fetch"] = fetch
-        image = frame(noise(640, 480), "bgr8")
-        camera.check(image)
-        timed = seen[:6]
-        assert len(set(timed)) == 6
-        assert min(np.diff(sorted(timed))) >= len(image.data)
 
     def test_a_frame_that_is_placed_for_another_network_is_rejected(self, camera):
         """The kernel would write beyond the network's input."""
