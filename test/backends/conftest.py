@@ -1,7 +1,14 @@
-"""Street frames for all tests here."""
+"""A model, and street frames for all tests here."""
 
 import pytest
 from street_frames import every, street_frames
+
+from perception_nodes.networks.model import load_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("road-n")
 
 
 @pytest.fixture(scope="module")

@@ -37,3 +37,14 @@ def partners(decoder, ours, theirs):
             iou = np.append(ious(box, others.boxes) * (others.classes == label), 0)
             best = int(iou.argmax())
             yield iou[best], abs(score - np.append(others.scores, 0)[best])
+
+
+def mutual_partners(decoder, ours, theirs):
+    """`partners` of the objects of several images in both directions: IoUs, differences."""
+    pairs = [
+        pair
+        for a, b in zip(ours, theirs, strict=True)
+        for pair in (*partners(decoder, a, b), *partners(decoder, b, a))
+    ]
+    assert pairs, "the sample frames show no object"
+    return np.array(pairs).T

@@ -21,11 +21,6 @@ OPEN_TO_ALL = (*RUNTIMES, "null")
 SETTINGS = BackendSettings(threads=1)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return load_model("road-n")
-
-
 @pytest.fixture(scope="module", params=OPEN_TO_ALL)
 def backend(request, model):
     opened = open_backend(request.param, SETTINGS)
@@ -131,17 +126,6 @@ class TestContract:
             backend.infer(empty(model))
         backend.close()
 
-    def test_a_fresh_memory_each_time_is_fine(self, runtime, model):
-        """Slots of shared memory alternate."""
-        answers = []
-        for value in (0, 90, 0):
-            image = empty(model)
-            image[:] = value
-            answers.append(copied(runtime.infer(image)))
-        for a, b, c in zip(*answers, strict=True):
-            np.testing.assert_array_equal(a, c)
-            assert not np.array_equal(a, b)
-
 
 class TestInPlace:
     def test_the_buffer_of_the_call_is_what_is_read(self, runtime, model):
@@ -213,10 +197,9 @@ class TestErrors:
             open_backend(name, SETTINGS)
 
     @pytest.mark.parametrize("name", RUNTIMES)
-    @pytest.mark.parametrize("content", [b"", b"no network", "half"], ids=["empty", "text", "half"])
-    def test_a_file_that_is_no_network_is_refused(self, name, content, model, tmp_path):
-        if content == "half":
-            content = model.path.read_bytes()[: model.path.stat().st_size // 2]
+    @pytest.mark.parametrize("share", [0, 0.5])
+    def test_a_file_that_is_no_network_is_refused(self, name, share, model, tmp_path):
+        content = model.path.read_bytes()[: round(share * model.path.stat().st_size)]
         broken = repackaged(model, tmp_path / "broken", content)
         assert str(broken.path) in refused_load(name, broken)
 
@@ -270,6 +253,60 @@ class TestErrors:
         description["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
         (folder / "model.yaml").write_text(yaml.safe_dump(description))
         assert not np.array_equal(answer(load_model(str(folder)), settings), before)
+
+
+class TestBatches:
+    """Several images in one call: the same bits as with single calls."""
+
+    settings = BackendSettings(threads=2, max_batch=4)
+
+    @pytest.fixture(scope="class", params=RUNTIMES)
+    def runtime(self, request, model):
+        opened = open_backend(request.param, self.settings)
+        assert opened.load(model).max_batch == 4
+        yield opened
+        opened.close()
+
+    @pytest.mark.parametrize("name", RUNTIMES)
+    def test_takes_one_where_others_would_gain_nothing(self, name, model):
+        for settings in (BackendSettings(threads=2), BackendSettings(threads=1, max_batch=4)):
+            backend = open_backend(name, settings)
+            assert backend.load(model).max_batch == 1
+            backend.close()
+
+    @pytest.mark.parametrize("size", [2, 4])
+    def test_each_image_gives_what_it_gives_alone(self, runtime, streets, size):
+        alone = [copied(runtime.infer(image)) for image in streets]
+        for start in range(0, len(streets) - size + 1, size):
+            together = runtime.infer_batch(streets[start : start + size])
+            for found, expected in zip(together, alone[start : start + size], strict=True):
+                for a, b in zip(copied(found), expected, strict=True):
+                    np.testing.assert_array_equal(a, b)
+
+    @pytest.mark.parametrize("bad", [0, 1])
+    def test_one_that_is_refused_fails_the_call_and_no_other(self, runtime, model, bad):
+        images = [empty(model), empty(model)]
+        expected = [copied(heads) for heads in runtime.infer_batch(images)]
+        refused = [*images]
+        refused[bad] = np.zeros((8, 8, 3), np.uint8)
+        with pytest.raises(BackendError) as caught:
+            runtime.infer_batch(refused)
+        assert "\n" not in str(caught.value)
+        for found, kept in zip(runtime.infer_batch(images), expected, strict=True):
+            for a, b in zip(copied(found), kept, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+    def test_more_than_it_was_loaded_for_are_refused(self, runtime, model):
+        with pytest.raises(BackendError, match="5 images at once; it was loaded for 4"):
+            runtime.infer_batch([empty(model)] * 5)
+
+    @pytest.mark.parametrize("name", RUNTIMES)
+    def test_infers_nothing_after_it_is_closed(self, name, model):
+        backend = open_backend(name, self.settings)
+        backend.load(model)
+        backend.close()
+        with pytest.raises(BackendError):
+            backend.infer_batch([empty(model)] * 2)
 
 
 def test_a_runtime_that_fails_without_a_word_is_told(model, monkeypatch):

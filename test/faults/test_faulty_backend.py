@@ -41,7 +41,7 @@ def registered(monkeypatch):
 
 @pytest.fixture
 def backend(orders, registered):
-    opened = open_backend("faulty", BackendSettings())
+    opened = open_backend("faulty", BackendSettings(threads=2, max_batch=2))
     opened.load(load_model("road-n"))
     yield opened
     opened.close()
@@ -72,6 +72,13 @@ def test_nonsense(backend, orders, fault, finite):
     heads = backend.infer(IMAGE)
     assert all(np.isfinite(tensor).all() == finite for tensor in heads.classes)
     assert not any((abs(tensor) < 1e20).any() for tensor in heads.boxes)
+
+
+def test_a_fault_is_that_of_all_images_of_a_call(backend, orders):
+    assert len(backend.infer_batch([IMAGE] * 2)) == 2
+    orders(fault="nan")
+    for heads in backend.infer_batch([IMAGE] * 2):
+        assert all(np.isnan(tensor).all() for tensor in (*heads.boxes, *heads.classes))
 
 
 def test_a_call_that_is_hit_is_noted_beside_the_orders(backend, orders):

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import openvino
 import pytest
 import yaml
@@ -69,18 +68,9 @@ def channels_last(network):
     dims[1].dim_value, dims[3].dim_value = 64, 3
 
 
-def of_bytes(network):
-    network.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
-
-
 def short(network):
     tensor = network.graph.initializer[0]
     tensor.raw_data = tensor.raw_data[:-4]
-
-
-def impossible(network):
-    tensor = network.graph.initializer[0]
-    tensor.CopyFrom(numpy_helper.from_array(np.zeros((1, 5, 1, 1), np.float32), tensor.name))
 
 
 def unfit(network):
@@ -99,11 +89,9 @@ FAULTS = {
     outside: "keeps its weights in another file (weights.data)",
     two_images: "a detector has one image",
     channels_last: "is not float32 [1, 3, height, width]",
-    of_bytes: "is not float32 [1, 3, height, width]",
     unfit: "ONNX Runtime refuses it",
     open_batch_and_rows: "leaves the size of its input open",
     short: "are not whole",
-    impossible: "does not run at 96x64",
 }
 
 
@@ -123,7 +111,6 @@ def test_a_file_that_cannot_be_used_is_told_in_one_line(fault, tmp_path):
         ({"opset": 9}, "has opset 9; 11 to"),
         ({"facts": {"task": "segment"}}, "is a network for 'segment'"),
         ({"size": ("w", "h")}, "leaves the size of its input open; give --size"),
-        ({"size": ("w", "h"), "facts": {"imgsz": "[1e999, 96]"}}, "leaves the size of"),
         ({"size": ("w", "h"), "facts": {"imgsz": 5000 * "-" + "1"}}, "leaves the size of"),
     ],
 )
@@ -142,20 +129,17 @@ def test_a_dynamic_network_takes_the_size_that_is_given(tmp_path):
         understand(fixed, ImportOptions(classes=NAMES, size=(64, 64)))
 
 
-@pytest.mark.parametrize("content", [b"", b"not a network", bytes(1000)])
-def test_what_is_no_network_is_refused(content, tmp_path):
-    path = tmp_path / "it.onnx"
-    path.write_bytes(content)
-    with pytest.raises(ModelError, match="it.onnx (is not a whole|has no network)"):
-        understand(path, ImportOptions())
-
-
-@pytest.mark.parametrize("name", ["it.tflite", "it.ncnn.param"])
-def test_a_file_of_another_kind_is_told_those_that_are_read(name, tmp_path):
-    (tmp_path / name).write_bytes(b"7767517\n1 1\n")
-    with pytest.raises(
-        ModelError, match=r"\.xml with its \.bin.*python -m model_compression\.ncnn"
-    ):
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("it.onnx", b"", "it.onnx has no network"),
+        ("it.onnx", b"not a network", "it.onnx is not a whole ONNX file; export or copy it again"),
+        ("it.tflite", b"7767517\n1 1\n", r"\.xml with its \.bin.*model_compression\.ncnn"),
+    ],
+)
+def test_what_is_no_network_is_refused(name, content, text, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=text):
         understand(tmp_path / name, ImportOptions())
 
 
@@ -206,20 +190,11 @@ def test_the_command_writes_a_model_once(tmp_path: Path) -> None:
     "arguments, text",
     [
         (["--size", "big"], "--size 'big' is not of the form"),
-        (["--size", "00x00"], "--size '00x00' is not of the form"),
         (["--color", "HSV"], "--color 'HSV' is unknown"),
         (["--std", "0"], "--std '0' is not"),
-        (["--std", "inf"], "--std 'inf' is not"),
         (["--mean", "1,nan,1"], "--mean '1,nan,1' is not"),
-        (["--mean", "1,2"], "--mean '1,2' is not"),
         (["--classes", "missing.txt"], "--classes 'missing.txt' is neither"),
-        (["--classes", "coco.names"], "--classes 'coco.names' is neither"),
-        (["--classes", "lists/own"], "--classes 'lists/own' is neither"),
         (["--classes", "pyproject.toml,a,README.yaml"], "README.yaml' is neither"),
-        (
-            ["--classes", str(Path(__file__).parents[2] / "colcon_defaults.yaml")],
-            "yaml' is neither",
-        ),
         (["--classes", "car"], "has 3 classes by its outputs"),
         (["--name", "a/b"], "'a/b' cannot name a model"),
     ],
@@ -234,17 +209,6 @@ def test_a_missing_package_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "perception_nodes.evaluation.model_import", None)
     said = command(tmp_path / "it.onnx", "--out", tmp_path / "models", status=2)
     assert "pip install onnx" in said
-
-
-def test_a_network_that_a_runtime_refuses_leaves_nothing(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise ModelError("no")
-
-    monkeypatch.setattr("perception_nodes.networks.importer.check_runs", refuse)
-    path = written(detector(grid()), tmp_path / "it.onnx")
-    command(path, "--out", tmp_path / "models", "--classes", "a,b,c", status=2)
-    assert not (tmp_path / "models").exists()
-    assert onnx.load(path).graph.node
 
 
 def test_a_damaged_network_is_not_taken_on_trust(tmp_path, root):

@@ -64,24 +64,15 @@ def refusal(name):
     return str(caught.value)
 
 
-def test_is_found_by_name(folder):
+def test_is_found_by_name_and_by_folder_wherever_it_is_used(folder, monkeypatch):
     model = load_model("toy")
     assert (model.name, model.classes) == ("toy", ["car", "bus"])
     assert model.outputs.classes == ["c8", "c16"]
-    assert model.path.read_bytes() == CONTENT
-
-
-def test_is_found_by_an_absolute_and_a_relative_folder(folder, monkeypatch):
     assert load_model(str(folder)).path == folder / "toy.onnx"
-    monkeypatch.chdir(folder.parent.parent)
-    assert load_model("models/toy").path == folder / "toy.onnx"
-
-
-def test_its_path_holds_in_another_working_folder(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(folder.parent)
     model = load_model("./toy")
     monkeypatch.chdir("/")
-    assert model.path.is_file()
+    assert model.path.read_bytes() == CONTENT
 
 
 def test_the_users_folder_comes_before_the_shipped_one(folder):
@@ -104,20 +95,10 @@ def test_a_shipped_fallback_takes_the_same_frames(name):
         assert (fallback.input, fallback.classes) == (model.input, model.classes)
 
 
-def test_the_shipped_model_is_there(monkeypatch):
-    monkeypatch.delenv("PERCEPTION_MODELS", raising=False)
-    assert "road-n" in available_models()
-    assert (load_model("road-n").input.width, load_model("road-n").input.height) == (416, 256)
-
-
-def test_an_unknown_name_is_told_the_known_ones(folder):
-    assert "known are" in refusal("nonesuch")
-    assert "toy" in refusal("nonesuch")
-
-
-@pytest.mark.parametrize("name", ["", "x" * 5000, "a\0b", "../..", "/", "bad\udcff"])
-def test_a_name_that_no_folder_can_have_is_unknown(folder, name):
-    assert "is not there" in refusal(name)
+@pytest.mark.parametrize("name", ["nonesuch", "", "x" * 5000, "a\0b", "../..", "/", "bad\udcff"])
+def test_a_name_that_no_folder_has_is_told_the_known_ones(folder, name):
+    said = refusal(name)
+    assert "is not there; known are" in said and "toy" in said
 
 
 def test_a_file_with_another_hash_is_refused(folder):
@@ -132,9 +113,7 @@ def test_a_missing_file_is_refused_by_its_path(folder):
     assert f"{folder / 'toy.onnx'} cannot be read: No such file" in refusal("toy")
 
 
-@pytest.mark.parametrize(
-    "key", ["name", "file", "sha256", "input", "input__width", "outputs__class", "classes"]
-)
+@pytest.mark.parametrize("key", ["name", "sha256", "input", "input__width", "outputs__class"])
 def test_a_missing_key_is_named(folder, key):
     make_model(folder, **{key: None})
     assert f"{key.replace('__', '.')}: Field required" in refusal("toy")
@@ -144,25 +123,17 @@ def test_a_missing_key_is_named(folder, key):
     ("key", "value"),
     [
         ("file", "../toy/toy.onnx"),
-        ("file", "/etc/passwd"),
-        ("file", ".."),
         ("file", ""),
         ("sha256", "abc"),
         ("name", "größer"),
         ("name", "x" * 32),
-        ("input__width", 0),
         ("input__width", 60),
         ("input__layout", "NCHW"),
-        ("input__color", "RGB"),
         ("outputs__strides", []),
-        ("outputs__strides", [8, 0]),
         ("outputs__strides", [8]),
         ("outputs__reg_max", 1),
-        ("outputs__box", ["b8"]),
         ("classes", []),
-        ("input__width", True),
         ("input__width", "64"),
-        ("outputs__strides", [8.0, 16]),
         ("version", True),
     ],
 )
@@ -186,10 +157,7 @@ CELLS = {"head": "cells", "cells": 40, "suppressed": True, "box": ["boxes"], "cl
         ({"outputs": {**CELLS, "head": "grid"}}, "outputs: Input tag 'grid'"),
         ({"outputs": {**CELLS, "cells": 0}}, "outputs.cells: "),
         ({"input__resize": "crop"}, "input.resize: "),
-        ({"input__padding": 256}, "input.padding: "),
-        ({"version": 2}, "version: "),
         ({"file": "toy.xml"}, "name it under weights"),
-        ({"file": "toy.xml", "weights": BESIDE}, "weights.file must be toy.bin"),
         ({"file": "toy.XML", "weights": BESIDE}, "weights.file must be toy.bin"),
     ],
 )
@@ -198,10 +166,7 @@ def test_what_is_wrong_in_a_description_is_named(folder, changes, text):
     assert text in refusal("toy")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"[1, 2]", b"name: [unclosed", b"name: \xff\xfe", b"1: 2", b"a: b: c\nd", b"\x00"],
-)
+@pytest.mark.parametrize("content", [b"", b"[1, 2]", b"name: [unclosed", b"name: \xff\xfe"])
 def test_a_description_that_cannot_be_read_is_refused(folder, content):
     (folder / "model.yaml").write_bytes(content)
     assert str(folder / "model.yaml") in refusal("toy")

@@ -45,11 +45,8 @@ def refusal(folder, key):
     return str(caught.value)
 
 
-def test_a_signed_model_is_loaded(folder, keys):
-    assert load_model(str(folder), str(keys[1])).name == "toy"
-
-
 def test_an_unsigned_model_is_refused_only_where_a_key_is_given(folder, keys):
+    assert load_model(str(folder), str(keys[1])).name == "toy"
     signature_of(folder / "model.yaml").unlink()
     assert load_model(str(folder)).name == "toy"
     assert "is not signed" in refusal(folder, keys[1])
@@ -77,7 +74,7 @@ def test_a_changed_network_is_refused_by_its_hash(folder, keys):
         load_model(str(folder), str(keys[1]))
 
 
-@pytest.mark.parametrize("content", [b"", b"?", b"\xff", b"A" * 87, b"\0" * 64], ids=repr)
+@pytest.mark.parametrize("content", [b"", b"?", b"A" * 87], ids=repr)
 def test_what_is_no_signature_is_refused(folder, keys, content):
     signature_of(folder / "model.yaml").write_bytes(content)
     assert "is no signature of model.yaml" in refusal(folder, keys[1])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from perception_nodes.networks.terms import MEANING, Terms, materials, says_more, terms_of
+from perception_nodes.networks.terms import Terms, materials, says_more, terms_of
 
 
 @pytest.mark.parametrize(
@@ -16,8 +16,6 @@ from perception_nodes.networks.terms import MEANING, Terms, materials, says_more
         ("ODbL v1.0", Terms.SHARE_ALIKE),
         ("MIT; BSD-3-Clause", Terms.PERMISSIVE),
         ("our own", Terms.PERMISSIVE),
-        ("The MIT License (https://opensource.org/license/mit)", Terms.PERMISSIVE),
-        ("Apache License, Version 2.0", Terms.PERMISSIVE),
         ("MIT/Apache-2.0", Terms.PERMISSIVE),
         ("Apache-2.0; the file says AGPL-3.0 License", Terms.COPYLEFT),
         ("AGPL-3.0 (evaluation only)", Terms.OTHER),
@@ -27,19 +25,13 @@ from perception_nodes.networks.terms import MEANING, Terms, materials, says_more
         ("images of Flickr under their own terms", Terms.OTHER),
         ("AGPL-3.0 (started from Ultralytics weights)", Terms.COPYLEFT),
         ("AGPL-3.0 License (https://ultralytics.com/license)", Terms.COPYLEFT),
-        ("GPL-2.0-or-later", Terms.COPYLEFT),
         ("MIT and CC BY-SA 4.0", Terms.SHARE_ALIKE),
-        ("CC BY-ND 4.0", Terms.OTHER),
         ("CC BY-NC 4.0", Terms.OTHER),
         ("CC BY-NC-SA 3.0", Terms.OTHER),
         ("MIT, for personal use only", Terms.OTHER),
-        ("Apache-2.0 (research purposes)", Terms.OTHER),
         ("BDD100K terms", Terms.OTHER),
-        ("nuScenes terms", Terms.OTHER),
         ("AGPL-3.0 and CC BY-NC 4.0", Terms.OTHER),
         ("", Terms.UNSTATED),
-        (" ;", Terms.UNSTATED),
-        ("unknown", Terms.UNSTATED),
         ("not stated", Terms.UNSTATED),
         ("MIT and unknown", Terms.UNSTATED),
         ("unknown in part; else MIT", Terms.UNSTATED),
@@ -47,10 +39,6 @@ from perception_nodes.networks.terms import MEANING, Terms, materials, says_more
 )
 def test_what_is_on_no_list_is_not_permissive(license, terms):
     assert terms_of(license) == terms
-
-
-def test_each_has_a_meaning():
-    assert MEANING.keys() == set(Terms)
 
 
 @pytest.mark.parametrize(
