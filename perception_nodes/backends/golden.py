@@ -19,15 +19,12 @@ class Backend:
 
     def __init__(self, settings: BackendSettings) -> None:
         self.network: Network | None = None
-        self._names: tuple[str, ...] = ()
-        self._heads = HeadTensors([], [])
+        self._model: Model
 
     def load(self, model: Model) -> BackendInfo:
         """Read the network and run it once."""
-        network = read_network(model.path)
-        blank = np.zeros((model.input.height, model.input.width, 3), np.uint8)
-        self._heads = heads_of(model, network.run(blank))
-        self.network, self._names = network, (*model.outputs.box, *model.outputs.classes)
+        self.network, self._model = read_network(model.path), model
+        self.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
         return BackendInfo("golden", f"NumPy {np.__version__}", "CPU", 1)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
@@ -35,13 +32,8 @@ class Backend:
         if self.network is None:
             raise BackendError("golden: no model is loaded")
         check_image("golden", image, self.network.width, self.network.height)
-        found = self.network.run(image)
-        kept = (*self._heads.boxes, *self._heads.classes)
-        for name, tensor in zip(self._names, kept, strict=True):
-            tensor[:] = found[name]
-        return self._heads
+        return heads_of(self._model, self.network.run(image))
 
     def close(self) -> None:
         """Drop the network."""
         self.network = None
-        self._heads = HeadTensors([], [])

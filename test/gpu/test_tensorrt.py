@@ -35,14 +35,15 @@ def gpu():
     return FakeGpu(memory_bytes=1 << 24)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def runtime(monkeypatch, gpu):
-    """Installs a fake runtime, `10` by default."""
+    """Installs a fake runtime: `10`, unless the test names another."""
 
-    def install(version="10", **how):
-        fake_gpu.install(monkeypatch, gpu)
-        fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu, *VERSIONS[version], **how))
+    def install(version):
+        fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu, *VERSIONS[version]))
 
+    fake_gpu.install(monkeypatch, gpu)
+    install("10")
     return install
 
 
@@ -81,8 +82,7 @@ def test_infers(runtime, gpu, tmp_path, model, version, integrated):
         pytest.param((256, 416, 3), bool, id="a type that NumPy would convert"),
     ],
 )
-def test_an_image_that_is_not_the_networks_input_is_refused(runtime, tmp_path, model, size, kind):
-    runtime()
+def test_an_image_that_is_not_the_networks_input_is_refused(tmp_path, model, size, kind):
     backend = opened(tmp_path, model)
     text = rf"tensorrt: the image is {np.dtype(kind)} .*, not uint8 \(256, 416, 3\)"
     with pytest.raises(BackendError, match=text):
@@ -90,8 +90,7 @@ def test_an_image_that_is_not_the_networks_input_is_refused(runtime, tmp_path, m
     backend.close()
 
 
-def test_its_context_is_set_whatever_another_library_has_set(runtime, gpu, tmp_path, model):
-    runtime()
+def test_its_context_is_set_whatever_another_library_has_set(gpu, tmp_path, model):
     backend = opened(tmp_path, model)
     image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
     for enter in (lambda: backend.infer(image), backend.another_network, backend.close):
@@ -100,16 +99,15 @@ def test_its_context_is_set_whatever_another_library_has_set(runtime, gpu, tmp_p
     assert not +gpu.open
 
 
-def test_engine_is_kept(runtime, gpu, tmp_path, model):
-    runtime()
-    opened(tmp_path, model).close()
-    opened(tmp_path, model).close()
-    assert gpu.calls["build"] == 1
-    assert not list(tmp_path.glob("*.part")), "something half-written is left"
+@pytest.mark.parametrize(("folder", "builds"), [("cache", 1), ("", 2)])
+def test_engine_is_kept_in_a_cache(gpu, tmp_path, model, folder, builds):
+    for _ in range(2):
+        opened(folder and tmp_path / folder, model).close()
+    assert gpu.calls["build"] == builds
+    assert not list(tmp_path.rglob("*.part")), "something half-written is left"
 
 
-def test_measurements_are_kept_for_other_models(runtime, gpu, tmp_path, model):
-    runtime()
+def test_measurements_are_kept_for_other_models(tmp_path, model):
     opened(tmp_path, model).close()
     opened(tmp_path, load_model("road-xs")).close()
     (timing,) = tmp_path.glob("*.timing")
@@ -117,8 +115,7 @@ def test_measurements_are_kept_for_other_models(runtime, gpu, tmp_path, model):
 
 
 @pytest.mark.parametrize("content", [b"damaged", b"of another GPU"])
-def test_measurements_that_do_not_fit_are_left(runtime, tmp_path, model, content):
-    runtime()
+def test_measurements_that_do_not_fit_are_left(tmp_path, model, content):
     opened(tmp_path, model).close()
     (timing,) = tmp_path.glob("*.timing")
     timing.write_bytes(content)
@@ -150,9 +147,8 @@ def test_what_cannot_be_captured_runs_without_a_graph_and_says_so(runtime, gpu, 
     backend.close()
 
 
-def test_an_engine_that_does_not_run_is_not_kept(runtime, gpu, tmp_path, model):
+def test_an_engine_that_does_not_run_is_not_kept(gpu, tmp_path, model):
     """It would keep the next start from building another one."""
-    runtime()
     gpu.failures["execute"] = True
     with pytest.raises(BackendError, match="failed"):
         opened(tmp_path, model)
@@ -172,8 +168,7 @@ def test_rtx_keeps_what_it_compiled(runtime, gpu, tmp_path, model):
     assert gpu.calls["kernels kept"] == 1
 
 
-def test_damaged_engine_is_built_again(runtime, gpu, tmp_path, model):
-    runtime()
+def test_damaged_engine_is_built_again(gpu, tmp_path, model):
     opened(tmp_path, model).close()
     (file,) = tmp_path.glob("*.engine")
     file.write_bytes(file.read_bytes()[:-1])
@@ -188,8 +183,7 @@ def test_damaged_engine_is_built_again(runtime, gpu, tmp_path, model):
         opened(tmp_path, model)
 
 
-def test_engine_that_the_runtime_refuses_is_built_again(runtime, gpu, tmp_path, model):
-    runtime()
+def test_engine_that_the_runtime_refuses_is_built_again(gpu, tmp_path, model):
     opened(tmp_path, model).close()
     gpu.failures["deserialize"] = 2
     opened(tmp_path, model).close()
@@ -197,72 +191,48 @@ def test_engine_that_the_runtime_refuses_is_built_again(runtime, gpu, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(lambda gpu: setattr(gpu, "driver", 13010), id="driver"),
-        pytest.param(lambda gpu: setattr(gpu, "sm", (8, 6)), id="gpu"),
-    ],
+    ("what", "value"), [("driver", 13010), ("sm", (8, 6)), ("version", "11"), ("version", "rtx")]
 )
-def test_stale_engine_is_left_and_another_built(runtime, gpu, tmp_path, model, change):
-    runtime()
+def test_stale_engine_is_left_and_another_built(runtime, gpu, tmp_path, model, what, value):
     opened(tmp_path, model).close()
-    change(gpu)
+    if what == "version":
+        runtime(value)
+    else:
+        setattr(gpu, what, value)
     opened(tmp_path, model).close()
-    assert gpu.calls["build"] == 2
-    assert len(list(tmp_path.glob("*.engine"))) == 2
+    assert gpu.calls["build"] == len(list(tmp_path.glob("*.engine"))) == 2
 
 
-def test_another_version_builds_its_own(runtime, gpu, tmp_path, model):
-    for version in VERSIONS:
-        runtime(version)
-        opened(tmp_path, model).close()
-    assert gpu.calls["build"] == 3
-
-
-def test_without_a_cache_nothing_is_kept(runtime, gpu, model):
-    runtime()
-    opened("", model).close()
-    opened("", model).close()
-    assert gpu.calls["build"] == 2
-
-
-def test_not_built(runtime, gpu, tmp_path, model):
-    runtime()
+def test_not_built(gpu, tmp_path, model):
     with pytest.raises(NotBuilt, match="perception model compile road-n --backend tensorrt"):
         opened(tmp_path, model, may_build=False)
     assert gpu.open["context"] == 0 and gpu.calls["build"] == 0
 
 
-def test_progress_of_a_build(runtime, tmp_path, model):
-    runtime()
+def test_progress_of_a_build(tmp_path, model):
     told = []
     opened(tmp_path, model, progress=lambda done, total: told.append(done / total)).close()
     assert told == [0.5, 0.625, 0.75, 0.875, 1.0, 1.0, 1.0]
 
 
-def test_errors_name_what_is_wrong(runtime, gpu, tmp_path, model):
-    runtime()
-    gpu.failures["build"] = True
-    text = r"cannot build .*road-n.s8.onnx: \[x.cpp::1\] no kernel fits"
+@pytest.mark.parametrize(
+    ("fails", "text"),
+    [
+        ("build", r"cannot build .*road-n.s8.onnx: \[x.cpp::1\] no kernel fits"),
+        ("start", "13.3.9 cannot start: CUDA initialization failure"),
+        ("execute", "TensorRT 10.13.3.9 failed"),
+        ("deserialize", "refuses the engine: Serialization assertion failed"),
+    ],
+)
+def test_errors_name_what_is_wrong(gpu, tmp_path, model, fails, text):
+    gpu.failures[fails] = 9
     with pytest.raises(BackendError, match=text):
-        opened(tmp_path, model)
-    gpu.failures = {"start": True}
-    with pytest.raises(BackendError, match="13.3.9 cannot start: CUDA initialization failure"):
-        opened(tmp_path, model)
-    gpu.failures = {"execute": True}
-    with pytest.raises(BackendError, match="TensorRT 10.13.3.9 failed"):
-        opened(tmp_path, model)
-    gpu.failures = {"deserialize": 9}
-    with pytest.raises(BackendError, match="refuses the engine: Serialization assertion failed"):
         opened(tmp_path, model)
     assert gpu.open["context"] == 0
 
 
 @pytest.mark.parametrize("fails", ["context", "weights"])
-def test_an_engine_without_memory_to_run_in_is_not_built_again(
-    runtime, gpu, tmp_path, model, fails
-):
-    runtime()
+def test_an_engine_without_memory_to_run_in_is_not_built_again(gpu, tmp_path, model, fails):
     opened(tmp_path, model).close()
     gpu.failures[fails] = True
     with pytest.raises(BackendError, match="cannot run the engine: .* memory is full") as told:
@@ -296,8 +266,7 @@ def test_a_refused_run_says_whether_the_device_itself_has_failed(device_fails):
     assert isinstance(caught.value, BackendLost) == device_fails
 
 
-def test_failed_frame_is_told(runtime, gpu, tmp_path, model):
-    runtime()
+def test_failed_frame_is_told(gpu, tmp_path, model):
     backend = opened(tmp_path, model)
     gpu.failures["cuStreamSynchronize"] = Verdict.CUDA_ERROR_ILLEGAL_ADDRESS
     with pytest.raises(BackendLost, match="illegal address"):
@@ -315,8 +284,7 @@ def test_driver_older_than_the_wheel(runtime, gpu, tmp_path, model, monkeypatch)
         opened(tmp_path, model)
 
 
-def test_model_without_a_file_for_it(runtime, tmp_path, model):
-    runtime()
+def test_model_without_a_file_for_it(tmp_path, model):
     text = "dense-416x256/model.yaml names no s8 file, .* make an 8-bit model"
     with pytest.raises(ModelError, match=text):
         opened(tmp_path, load_model("dense-416x256"))
@@ -327,8 +295,7 @@ def test_model_without_a_file_for_it(runtime, tmp_path, model):
         opened(tmp_path, model.model_copy(update={"s8": other}))
 
 
-def test_description_that_differs_from_the_network(runtime, tmp_path, model):
-    runtime()
+def test_description_that_differs_from_the_network(tmp_path, model):
     wide = model.input.model_copy(update={"width": 448})
     with pytest.raises(BackendError, match=r"uint8 \(1, 256, 448, 3\)"):
         opened(tmp_path, model.model_copy(update={"input": wide}))

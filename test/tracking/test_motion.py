@@ -71,14 +71,6 @@ def test_two_predictions_are_one(box, first_s, second_s):
     np.testing.assert_allclose(twice, motion.predicted(filters, first_s + second_s), rtol=1e-6)
 
 
-@given(box=boxes, passed_s=st.floats(0.001, 5.0))
-def test_the_uncertainty_grows(box, passed_s):
-    filters = motion.born(box)
-    later = motion.predicted(filters, passed_s)
-    assert (later[:, motion.BOX_VARIANCE] > filters[:, motion.BOX_VARIANCE]).all()
-    assert (later[:, motion.VELOCITY_VARIANCE] > filters[:, motion.VELOCITY_VARIANCE]).all()
-
-
 def test_a_shrinking_box_keeps_a_side():
     filters = motion.born(BOX)
     filters[:, motion.VELOCITY] = -1000
