@@ -26,7 +26,6 @@ class Verdict(IntEnum):
     CUDA_ERROR_INVALID_VALUE = 1
     CUDA_ERROR_OUT_OF_MEMORY = 2
     CUDA_ERROR_NO_DEVICE = 100
-    CUDA_ERROR_INVALID_DEVICE = 101
     CUDA_ERROR_INVALID_IMAGE = 200
     CUDA_ERROR_INVALID_CONTEXT = 201
     CUDA_ERROR_NOT_FOUND = 500
@@ -130,12 +129,7 @@ class FakeGpu:
     def cuDriverGetVersion(self):
         return self.driver
 
-    def cuDeviceGetCount(self):
-        return self.devices
-
     def cuDeviceGet(self, index):
-        if index >= self.devices:
-            raise Refused(Verdict.CUDA_ERROR_INVALID_DEVICE)
         return index
 
     def cuDeviceGetName(self, size, device):
@@ -162,9 +156,6 @@ class FakeGpu:
 
     def cuCtxGetStreamPriorityRange(self):
         return 0, -5
-
-    def cuMemGetInfo(self):
-        return self._free_bytes(), self.memory_bytes
 
     def cuStreamCreateWithPriority(self, flags, priority):
         assert priority == -5, "our work goes first"

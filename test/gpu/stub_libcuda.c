@@ -79,7 +79,6 @@ static int put(Stream *s, Operation o) {
 
 int cuInit(unsigned flags) { return flags ? INVALID_VALUE : OK; }
 int cuDriverGetVersion(int *v) { return *v = 13000, OK; }
-int cuDeviceGetCount(int *n) { return *n = 1, OK; }
 int cuDeviceGet(int *device, int index) { return *device = index, index ? INVALID_DEVICE : OK; }
 int cuDeviceGetName(char *name, int size, int device) {
     return snprintf(name, size, "Stub GPU %d", device), OK;
@@ -109,9 +108,6 @@ int cuCtxSetCurrent(void *context) {
     return context ? cuCtxPushCurrent_v2(context) : OK;
 }
 int cuCtxGetCurrent(void **context) { return *context = depth ? contexts[depth - 1] : NULL, OK; }
-int cuMemGetInfo_v2(size_t *unused, size_t *total) {
-    return *unused = MEMORY_BYTES - used, *total = MEMORY_BYTES, OK;
-}
 
 int cuMemAlloc_v2(uint64_t *address, size_t size) {
     if (size > MEMORY_BYTES - used) return OUT_OF_MEMORY;
@@ -186,8 +182,7 @@ int cuModuleGetFunction(Function **function, void *module, const char *name) {
 }
 int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                    unsigned bz, unsigned shared, Stream *s, void **parameters, void **extra) {
-    int add = function && !((Function *)function)->code;
-    if (!function || parameters || gx * bx < 64 || gz * by * bz != 1 || shared != (add ? 16 : 0))
+    if (!function || parameters || gx * bx < 64 || gz * by * bz != 1 || shared)
         return INVALID_VALUE;
     Operation o = {LAUNCH, .function = function, .grid = {gx, gy}};
     size_t size = 0;

@@ -121,8 +121,7 @@ def test_a_stage_that_fails_is_no_failed_capture(device, gpu):
     [
         ("cuModuleLoadData", Verdict.CUDA_ERROR_INVALID_IMAGE, "nvidia-cuda-nvrtc-cu12 for CUDA 1"),
         ("cuMemAlloc", Verdict.CUDA_ERROR_OUT_OF_MEMORY, "out of memory; .* is full.*nvidia-smi"),
-        ("cuDeviceGet", Verdict.CUDA_ERROR_NO_DEVICE, "CUDA_VISIBLE_DEVICES"),
-        ("cuDeviceGet", Verdict.CUDA_ERROR_INVALID_DEVICE, "CUDA_VISIBLE_DEVICES"),
+        ("cuInit", Verdict.CUDA_ERROR_NO_DEVICE, "CUDA_VISIBLE_DEVICES"),
     ],
 )
 def test_an_error_has_its_remedy(gpu, call, verdict, remedy):

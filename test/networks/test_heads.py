@@ -104,14 +104,15 @@ def plain_detr(found):
     ]
 
 
+def in_pixels(shares):
+    x, y, width, height = shares
+    return of_middle(x * WIDTH, y * HEIGHT, width * WIDTH, height * HEIGHT)
+
+
 def plain_queries(found):
     boxes, logits = (found[name][0].tolist() for name in ("pred_boxes", "logits"))
-    scale = [WIDTH, HEIGHT, WIDTH, HEIGHT]
     return [
-        (
-            of_middle(*(value * size for value, size in zip(box, scale, strict=True))),
-            [1 / (1 + math.exp(-value)) for value in row],
-        )
+        (in_pixels(box), [1 / (1 + math.exp(-value)) for value in row])
         for box, row in zip(boxes, logits, strict=True)
     ]
 
@@ -125,12 +126,8 @@ def plain_ultralytics_detr(found):
 
 def plain_detr_rows(found):
     (rows,) = found.values()
-    scale = [WIDTH, HEIGHT, WIDTH, HEIGHT]
     return [
-        (
-            of_middle(*(value * size for value, size in zip(row[:4], scale, strict=True))),
-            [row[4] * (int(row[5]) == label) for label in range(CLASSES)],
-        )
+        (in_pixels(row[:4]), [row[4] * (int(row[5]) == label) for label in range(CLASSES)])
         for row in rows[0].tolist()
     ]
 
@@ -282,9 +279,8 @@ NO_QUERIES = {
 
 @pytest.mark.parametrize("case", NO_QUERIES)
 def test_boxes_and_scores_of_another_kind_are_refused(case, tmp_path):
-    path = written(detector(NO_QUERIES[case]()), tmp_path / "it.onnx")
-    with pytest.raises(ModelError, match="no head of a detector that is known here"):
-        understand(path, ImportOptions(classes=NAMES))
+    said = refusal(detector(NO_QUERIES[case]()), tmp_path, classes=NAMES)
+    assert "no head of a detector that is known here" in said
 
 
 @pytest.mark.parametrize("make", [grid, detr])
@@ -307,9 +303,13 @@ def test_only_some_classes_are_kept_in_the_order_given(make, tmp_path):
         understand(path, ImportOptions(classes=NAMES, keep=["van"]))
 
 
+def understood(network, folder, **options):
+    return understand(written(network, folder / "it.onnx"), ImportOptions(**options))
+
+
 def refusal(network, folder, **options):
     with pytest.raises(ModelError) as caught:
-        understand(written(network, folder / "it.onnx"), ImportOptions(**options))
+        understood(network, folder, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -324,15 +324,12 @@ def test_the_author_in_the_metadata_decides(strides, tmp_path):
     rows = np.concatenate([middles(1, cells(*strides)), random(1, cells(*strides), 40)], -1)
     outputs = {"output0": rows.transpose(0, 2, 1).copy()}
     facts = {"author": "Ultralytics", "names": str([f"class {n}" for n in range(40)])}
-    path = written(detector(outputs, facts=facts), tmp_path / "it.onnx")
-    assert understand(path, ImportOptions()).head.name == "ultralytics"
+    said_by_author = detector(outputs, facts=facts)
+    assert understood(said_by_author, tmp_path).head.name == "ultralytics"
     anyone = detector(outputs, facts={"task": "detect"})
     assert "which may be" in refusal(anyone, tmp_path)
-    path = written(anyone, tmp_path / "it.onnx")
-    assert (
-        understand(path, ImportOptions(classes=[str(n) for n in range(40)])).head.name
-        == "ultralytics"
-    )
+    named = understood(anyone, tmp_path, classes=[str(n) for n in range(40)])
+    assert named.head.name == "ultralytics"
 
 
 def rows_of_six(numbered, largest):
@@ -358,8 +355,8 @@ def test_rows_of_six_columns_are_told_apart_by_what_is_in_them(
     outputs = rows_of_six(numbered, largest)
     if not largest:
         outputs["output0"] *= 0
-    path = written(detector(outputs, facts=facts), tmp_path / "it.onnx")
-    assert understand(path, ImportOptions(classes=NAMES[:classes])).head.name == head
+    network = detector(outputs, facts=facts)
+    assert understood(network, tmp_path, classes=NAMES[:classes]).head.name == head
 
 
 def test_a_head_that_does_not_fit_is_refused_with_those_that_do(tmp_path):
@@ -395,17 +392,15 @@ def test_a_head_of_numbers_has_as_many_classes_as_its_metadata_names(head, given
     "names", ['{"2": "truck", "0": "car", "1": "bus"}', '["car", "bus", "truck"]']
 )
 def test_names_in_json_are_read(names, tmp_path):
-    path = written(detector(grid(), facts={"names": names}), tmp_path / "it.onnx")
-    assert understand(path, ImportOptions()).classes == NAMES
+    assert understood(detector(grid(), facts={"names": names}), tmp_path).classes == NAMES
 
 
-@pytest.mark.parametrize("names", ["car bus truck", "{1: 'a', 2: 'b'}", "{'a': 0, 'b': 1}", "[]"])
+@pytest.mark.parametrize("names", ["car bus truck", "{1: 'a', 2: 'b'}", "[]"])
 def test_names_that_are_not_understood_are_not_taken_for_coco(names, tmp_path):
     network = detector(objects(), facts={"names": names})
     said = refusal(network, tmp_path)
     assert names in said and "in a form that is not known" in said and "--classes" in said
-    path = written(network, tmp_path / "it.onnx")
-    assert understand(path, ImportOptions(classes=NAMES)).classes == NAMES
+    assert understood(network, tmp_path, classes=NAMES).classes == NAMES
 
 
 def test_suppression_inside_is_told_with_its_threshold(tmp_path, monkeypatch):
@@ -427,9 +422,9 @@ def test_an_object_whose_class_has_no_name_does_not_vanish(
     labels = rows if head == "detr" else rows[..., 5]
     scores = outputs["scores"] if head == "detr" else rows[..., 4]
     labels[:], labels[0, 4], scores[0, 4] = 0, 2, score
-    path = written(detector(outputs), tmp_path / "it.onnx")
     monkeypatch.setattr(importer, "_check_numbers", lambda *_: None)
-    imported = understand(path, ImportOptions(classes=NAMES[:2], keep=NAMES[:1], head=head))
+    options = {"classes": NAMES[:2], "keep": NAMES[:1], "head": head}
+    imported = understood(detector(outputs), tmp_path, **options)
     if absurd:
         with pytest.raises(ModelError, match="whose class the model does not name"):
             write_model(imported, tmp_path / "toy", open_model)
@@ -453,8 +448,7 @@ def test_a_class_without_a_name_is_refused(head, ending, tmp_path):
 
 def test_names_and_licence_are_those_of_the_metadata(tmp_path):
     facts = {"names": "{0: 'a', 1: 'b', 2: 'c'}", "license": "AGPL-3.0", "author": "Ultralytics"}
-    path = written(detector(grid(), facts=facts), tmp_path / "it.onnx")
-    imported = understand(path, ImportOptions())
+    imported = understood(detector(grid(), facts=facts), tmp_path)
     assert (imported.classes, imported.license, imported.notes) == (["a", "b", "c"], "AGPL-3.0", [])
 
 
@@ -462,8 +456,8 @@ def test_names_and_licence_are_those_of_the_metadata(tmp_path):
     ("given", "kept"), [("MIT", "MIT; the file says AGPL-3.0"), ("AGPL-3.0", None)]
 )
 def test_a_licence_of_the_file_is_kept_beside_another_one(tmp_path, given, kept):
-    path = written(detector(grid(), facts={"license": "AGPL-3.0"}), tmp_path / "it.onnx")
-    imported = understand(path, ImportOptions(classes=NAMES, license=given))
+    network = detector(grid(), facts={"license": "AGPL-3.0"})
+    imported = understood(network, tmp_path, classes=NAMES, license=given)
     assert imported.license == (kept or given)
     assert any("model.yaml has both" in note for note in imported.notes) == bool(kept)
 

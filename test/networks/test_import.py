@@ -82,6 +82,11 @@ def open_batch_and_rows(network):
     dims[0].dim_value = dims[2].dim_value = -1
 
 
+def understood(network, folder, **options):
+    path = written(network, folder / "it.onnx")
+    return understand(path, ImportOptions(classes=NAMES, **options))
+
+
 FAULTS = {
     half: "is in half precision; export it again in float32",
     custom: "has custom operators (com.example.Add)",
@@ -100,7 +105,7 @@ def test_a_file_that_cannot_be_used_is_told_in_one_line(fault, tmp_path):
     network = detector(grid())
     fault(network)
     with pytest.raises(ModelError) as caught:
-        understand(written(network, tmp_path / "it.onnx"), ImportOptions(classes=NAMES))
+        understood(network, tmp_path)
     assert FAULTS[fault] in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -115,18 +120,16 @@ def test_a_file_that_cannot_be_used_is_told_in_one_line(fault, tmp_path):
     ],
 )
 def test_other_exports_that_cannot_be_used(changes, text, tmp_path):
-    path = written(detector(grid(), **changes), tmp_path / "it.onnx")
     with pytest.raises(ModelError, match=text):
-        understand(path, ImportOptions(classes=NAMES))
+        understood(detector(grid(), **changes), tmp_path)
 
 
 def test_a_dynamic_network_takes_the_size_that_is_given(tmp_path):
-    path = written(detector(grid(), size=("w", "h")), tmp_path / "it.onnx")
-    source = understand(path, ImportOptions(classes=NAMES, size=(96, 64))).exported
+    network = detector(grid(), size=("w", "h"))
+    source = understood(network, tmp_path, size=(96, 64)).exported
     assert (source.width, source.height) == (96, 64)
-    fixed = written(detector(grid()), tmp_path / "fixed.onnx")
     with pytest.raises(ModelError, match="takes 96x64 only, not 64x64"):
-        understand(fixed, ImportOptions(classes=NAMES, size=(64, 64)))
+        understood(detector(grid()), tmp_path, size=(64, 64))
 
 
 @pytest.mark.parametrize(
@@ -258,16 +261,14 @@ def test_a_tensor_of_our_name_is_told(tmp_path):
     for node in network.graph.node:
         for names in (node.input, node.output):
             names[:] = ["image" if name == "t1" else name for name in names]
-    path = written(network, tmp_path / "it.onnx")
     with pytest.raises(ModelError, match=r"'image' has been used .* has their name, rename it"):
-        understand(path, ImportOptions(classes=NAMES))
+        understood(network, tmp_path)
 
 
 def test_boxes_of_torchvision_are_not_those_of_detr(tmp_path):
     outputs = {name: array[0] for name, array in of_detr([10, 20, 40, 60]).items()}
-    path = written(detector(outputs), tmp_path / "it.onnx")
     with pytest.raises(ModelError, match="no head of a detector that is known here"):
-        understand(path, ImportOptions(classes=NAMES))
+        understood(detector(outputs), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -280,8 +281,7 @@ def test_boxes_of_torchvision_are_not_those_of_detr(tmp_path):
     ],
 )
 def test_what_is_assumed_of_the_pixels_is_told(facts, padding, said, tmp_path):
-    path = written(detector(grid(), facts=facts), tmp_path / "it.onnx")
-    notes = understand(path, ImportOptions(classes=NAMES, padding=padding)).notes
+    notes = understood(detector(grid(), facts=facts), tmp_path, padding=padding).notes
     assert len(notes) == bool(said) and said in "".join(notes)
 
 

@@ -50,10 +50,10 @@ class Device:
     elsewhere calls `make_current` first.
     """
 
-    def __init__(self, driver: Driver, index: int) -> None:
-        """Open the GPU of this number; see `open_device`."""
+    def __init__(self, driver: Driver) -> None:
+        """Open the first GPU; see `open_device`."""
         self._driver = driver
-        self._ordinal = ordinal = driver.cuDeviceGet(index)
+        self._ordinal = ordinal = driver.cuDeviceGet(0)
         major, minor, integrated = (
             driver.cuDeviceGetAttribute(attribute, ordinal)
             for attribute in (
@@ -95,10 +95,6 @@ class Device:
     def make_current(self) -> None:
         """Let this thread use the device."""
         self._driver.cuCtxSetCurrent(self._context)
-
-    def free_bytes(self) -> int:
-        """Free memory of the device, in bytes."""
-        return int(self._driver.cuMemGetInfo()[0])
 
     def stream(self) -> Stream:
         """Open a stream, a queue of work."""
@@ -175,14 +171,11 @@ class Device:
         return resource
 
 
-def open_device(index: int = 0) -> Device:
-    """Open a GPU through PyCUDA, or through cuda-bindings if PyCUDA is not installed.
-
-    Args:
-        index: number of the GPU, as CUDA counts (CUDA_VISIBLE_DEVICES).
+def open_device() -> Device:
+    """Open the first GPU that CUDA_VISIBLE_DEVICES leaves, through PyCUDA or else cuda-bindings.
 
     Raises:
         CudaError: neither module is installed, the driver is missing or too old, or there is no
             such GPU.
     """
-    return Device(load_driver(), index)
+    return Device(load_driver())

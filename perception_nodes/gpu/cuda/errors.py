@@ -16,9 +16,6 @@ REMEDIES = {
         "check that nvidia-smi lists a GPU and that CUDA_VISIBLE_DEVICES does not hide it; start a "
         "container with --gpus all; without a GPU use backend:=openvino"
     ),
-    "CUDA_ERROR_INVALID_DEVICE": (
-        "there are fewer GPUs than that: see nvidia-smi and CUDA_VISIBLE_DEVICES"
-    ),
     OUT_OF_MEMORY: (
         "the GPU's memory is full: end other processes on it (nvidia-smi), or use a smaller model"
     ),

@@ -29,7 +29,7 @@ class Launch:
     def enqueue(self, stream: Stream) -> None:
         """Put the kernel on a stream, with the current values of the arguments."""
         extra = ctypes.addressof(self._extra)
-        self._driver.cuLaunchKernel(self._function, *self._shape, stream.handle, 0, extra)
+        self._driver.cuLaunchKernel(self._function, *self._shape, 0, stream.handle, 0, extra)
 
 
 class Kernel:
@@ -38,9 +38,7 @@ class Kernel:
     def __init__(self, driver: Driver, function: int) -> None:
         self._driver, self._function = driver, function
 
-    def prepare(
-        self, grid: Size3, block: Size3, arguments: ctypes.Structure, shared_bytes: int = 0
-    ) -> Launch:
+    def prepare(self, grid: Size3, block: Size3, arguments: ctypes.Structure) -> Launch:
         """Prepare a launch that can be repeated.
 
         Args:
@@ -48,9 +46,8 @@ class Kernel:
             block: number of threads per block in x, y, z.
             arguments: one field for each parameter of the kernel, in the same order and of the same
                 type (pointers as c_uint64). It is kept, and read at each launch.
-            shared_bytes: dynamic shared memory per block.
         """
-        return Launch(self._driver, self._function, (*grid, *block, shared_bytes), arguments)
+        return Launch(self._driver, self._function, (*grid, *block), arguments)
 
 
 class Module(Resource):
