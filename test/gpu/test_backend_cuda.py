@@ -6,11 +6,10 @@ The GPU is `fake_gpu.py` with kernels compiled for the host.
 import subprocess
 import sys
 
-import decode_oracle
 import fake_gpu
 import numpy as np
-import preprocess_oracle
 import pytest
+import specification
 import stub_gpu
 from fake_gpu import FakeGpu, Verdict
 from pictures import frame, noise
@@ -22,13 +21,9 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameHeader
 from perception_nodes.core.inference import BackendError
 from perception_nodes.gpu import nvrtc
-from perception_nodes.gpu.decode_job import Head
-from perception_nodes.gpu.preprocess_job import plan_frame
 from perception_nodes.graph import findings
 from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.placement import Placer
-
-SETTINGS = DecodeSettings()
 
 
 @pytest.fixture(scope="module")
@@ -68,24 +63,18 @@ def test_images_give_the_golden_models_tensors(backend, model, golden):
 
 def test_frames_of_two_cameras_give_the_boxes_of_the_specifications(backend, model, golden):
     backend.load(model)
-    in_place = InPlaceOnGpu(backend, model, SETTINGS, ("front", "rear"))
-    size = model.input.width, model.input.height
-    head = Head(*size, tuple(model.outputs.strides), model.outputs.reg_max, len(model.classes))
-    placer, frames, wanted = Placer(*size, undistort=True), [], []
+    in_place = InPlaceOnGpu(backend, model, DecodeSettings(), ("front", "rear"))
+    placer = Placer(model.input.width, model.input.height, undistort=True)
+    frames, wanted = [], []
     for camera, picture in (("front", noise(640, 480)), ("rear", noise(320, 240, 7))):
         image = frame(picture, "bgr8")
         placement = placer.place(image.width, image.height)
         header = FrameHeader(camera=camera.encode(), deadline_ns=1 << 62)
         placement.describe(header, image.copies)
         frames.append((header, image))
-        plan = plan_frame(image, placement.letterbox, placement.grid())
-        pixels = np.frombuffer(image.data, np.uint8)
-        heads = golden.infer(preprocess_oracle.preprocess(pixels, plan))
-        found = decode_oracle.decode(heads.boxes, heads.classes, head, SETTINGS, placement)
-        wanted.append(found.detections())
+        wanted.append(specification.specified(image, placement, model, golden))
     for (found, _), expected in zip(in_place.infer(frames), wanted, strict=True):
-        np.testing.assert_array_equal(found.boxes, expected.boxes)
-        np.testing.assert_array_equal(found.scores, expected.scores)
+        specification.same(found, expected)
     in_place.close()
 
 

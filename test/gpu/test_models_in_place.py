@@ -5,15 +5,14 @@ The GPU is `fake_gpu.py` with kernels compiled for the host, TensorRT is ONNX Ru
 
 from types import SimpleNamespace
 
-import decode_oracle
 import fake_tensorrt
 import numpy as np
-import preprocess_oracle
 import pytest
 from fake_gpu import Verdict
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import frame, noise, view
+from specification import same, specified
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, PlacementCache
@@ -25,8 +24,6 @@ from perception_nodes.core.geometry import Lens
 from perception_nodes.core.inference import BackendLost, Candidate
 from perception_nodes.core.pipeline import Pipeline, detect_together
 from perception_nodes.drives.bag import open_drive
-from perception_nodes.gpu.decode_job import Head
-from perception_nodes.gpu.preprocess_job import plan_frame
 from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.placement import Placement, Placer
@@ -104,16 +101,6 @@ def placer_of(model, info=None):
     return placer
 
 
-def specified(image, placement, model, runtime):
-    """The result for a frame according to the specifications."""
-    size = model.input.width, model.input.height
-    plan = plan_frame(image, placement.letterbox, placement.grid())
-    picture = preprocess_oracle.preprocess(np.frombuffer(image.data, np.uint8), plan)
-    heads = runtime.infer(picture)
-    head = Head(*size, tuple(model.outputs.strides), model.outputs.reg_max, len(model.classes))
-    return decode_oracle.decode(heads.boxes, heads.classes, head, SETTINGS, placement)
-
-
 def overlaps(box, boxes):
     """Intersection over union of a box with others."""
     low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
@@ -121,17 +108,12 @@ def overlaps(box, boxes):
     return common / ((box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - common)
 
 
-def same(ours, theirs):
-    for one, other in zip(vars(ours).values(), vars(theirs).values(), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
 def test_objects_of_the_street_are_those_of_the_specifications(pipeline, street, model, runtime):
     placer, objects = placer_of(model), 0
     for image in street:
         record, found = pipeline.detect(slot_of(image, placer), image)
         placement = placer.place(image.width, image.height)
-        same(found, specified(image, placement, model, runtime).detections())
+        same(found, specified(image, placement, model, runtime))
         assert (pipeline.published(record).status, record.model) == (FrameStatus.OK, b"road-xs")
         # A frame in our own memory, not in a camera's channel, has to be copied.
         assert record.copies == image.copies + 1
@@ -167,7 +149,7 @@ def test_each_camera_keeps_its_graph(candidate, pipeline, gpu, model, runtime):
         slots[camera] = slot_of(image, placers[camera], camera)
         candidate.in_place.prepare(slots[camera], image)
         placement = placers[camera].place(image.width, image.height)
-        expected[camera] = specified(image, placement, model, runtime).detections()
+        expected[camera] = specified(image, placement, model, runtime)
     graphs = gpu.calls["cuGraphInstantiate"]
     for camera in ("front", "rear", "rear", "front"):
         _, found = pipeline.detect(slots[camera], images[camera])
