@@ -32,13 +32,9 @@ PIECE_BYTES = 16
 
 INTERLEAVED, YUV, BAYER_CELLS, BAYER_MOSAIC = range(4)
 _CHANNELS = {
-    "bgr8": (0, 1, 2),
-    "8uc3": (0, 1, 2),
-    "rgb8": (2, 1, 0),
-    "bgra8": (0, 1, 2),
-    "rgba8": (2, 1, 0),
-    "mono8": (0, 0, 0),
-    "8uc1": (0, 0, 0),
+    **dict.fromkeys(("bgr8", "8uc3", "bgra8"), (0, 1, 2)),
+    **dict.fromkeys(("rgb8", "rgba8"), (2, 1, 0)),
+    **dict.fromkeys(("mono8", "8uc1"), (0, 0, 0)),
 }
 """Offsets of blue, green and red in a pixel, bytes."""
 _YUV = {

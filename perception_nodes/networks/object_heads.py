@@ -163,14 +163,11 @@ class UltralyticsDetr(_Detr):
         return _in_pixels(exported, boxes, to), scores
 
 
-class UltralyticsDetrObjects(ObjectRows):
+class UltralyticsDetrObjects(_Detr, ObjectRows):
     """The same of newer versions: rows of centre, size, score and class, box from 0 to 1."""
 
     name = "ultralytics-rtdetr-rows"
     title = "RT-DETR of Ultralytics, rows of centre, size, score and class"
-
-    pixels = Normalisation(resize="stretch")
-    """RGB from 0 to 1, stretched."""
 
     def classes(self, exported: ExportedNetwork) -> int | None:
         """See `Head`."""

@@ -142,17 +142,18 @@ def _check(path: Path, network: onnx.ModelProto) -> None:
             "it here (--int8)"
         )
     for one in tensors:
-        if one.data_type == TensorProto.FLOAT:
-            try:
-                sound = np.isfinite(numpy_helper.to_array(one)).all()
-            except ValueError as error:
-                raise ModelError(
-                    f"{path}: weights {one.name!r} are not whole; export or copy it again"
-                ) from error
-            if not sound:
-                raise ModelError(
-                    f"{path}: weights {one.name!r} are not finite; train or export it again"
-                )
+        if one.data_type == TensorProto.FLOAT and not _is_sound(one):
+            raise ModelError(
+                f"{path}: weights {one.name!r} are not whole, or not finite; train, export or copy "
+                "it again"
+            )
+
+
+def _is_sound(tensor: onnx.TensorProto) -> bool:
+    try:
+        return bool(np.isfinite(numpy_helper.to_array(tensor)).all())
+    except ValueError:  # values are missing
+        return False
 
 
 def _dims(value: onnx.ValueInfoProto) -> tuple[int, ...]:

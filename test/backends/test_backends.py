@@ -19,6 +19,7 @@ RUNTIMES = ("openvino", "onnxruntime")
 OPEN_TO_ALL = (*RUNTIMES, "null")
 """The golden backend only takes models of the symmetric scheme, and has tests of its own."""
 SETTINGS = BackendSettings(threads=1)
+BATCHES = BackendSettings(threads=2, max_batch=4)
 
 
 @pytest.fixture(scope="module", params=OPEN_TO_ALL)
@@ -255,17 +256,16 @@ class TestErrors:
         assert not np.array_equal(answer(load_model(str(folder)), settings), before)
 
 
+@pytest.fixture(scope="module", params=RUNTIMES)
+def batching(request, model):
+    opened = open_backend(request.param, BATCHES)
+    assert opened.load(model).max_batch == 4
+    yield opened
+    opened.close()
+
+
 class TestBatches:
     """Several images in one call: the same bits as with single calls."""
-
-    settings = BackendSettings(threads=2, max_batch=4)
-
-    @pytest.fixture(scope="class", params=RUNTIMES)
-    def runtime(self, request, model):
-        opened = open_backend(request.param, self.settings)
-        assert opened.load(model).max_batch == 4
-        yield opened
-        opened.close()
 
     @pytest.mark.parametrize("name", RUNTIMES)
     def test_takes_one_where_others_would_gain_nothing(self, name, model):
@@ -275,34 +275,34 @@ class TestBatches:
             backend.close()
 
     @pytest.mark.parametrize("size", [2, 4])
-    def test_each_image_gives_what_it_gives_alone(self, runtime, streets, size):
-        alone = [copied(runtime.infer(image)) for image in streets]
+    def test_each_image_gives_what_it_gives_alone(self, batching, streets, size):
+        alone = [copied(batching.infer(image)) for image in streets]
         for start in range(0, len(streets) - size + 1, size):
-            together = runtime.infer_batch(streets[start : start + size])
+            together = batching.infer_batch(streets[start : start + size])
             for found, expected in zip(together, alone[start : start + size], strict=True):
                 for a, b in zip(copied(found), expected, strict=True):
                     np.testing.assert_array_equal(a, b)
 
     @pytest.mark.parametrize("bad", [0, 1])
-    def test_one_that_is_refused_fails_the_call_and_no_other(self, runtime, model, bad):
+    def test_one_that_is_refused_fails_the_call_and_no_other(self, batching, model, bad):
         images = [empty(model), empty(model)]
-        expected = [copied(heads) for heads in runtime.infer_batch(images)]
+        expected = [copied(heads) for heads in batching.infer_batch(images)]
         refused = [*images]
         refused[bad] = np.zeros((8, 8, 3), np.uint8)
         with pytest.raises(BackendError) as caught:
-            runtime.infer_batch(refused)
+            batching.infer_batch(refused)
         assert "\n" not in str(caught.value)
-        for found, kept in zip(runtime.infer_batch(images), expected, strict=True):
+        for found, kept in zip(batching.infer_batch(images), expected, strict=True):
             for a, b in zip(copied(found), kept, strict=True):
                 np.testing.assert_array_equal(a, b)
 
-    def test_more_than_it_was_loaded_for_are_refused(self, runtime, model):
+    def test_more_than_it_was_loaded_for_are_refused(self, batching, model):
         with pytest.raises(BackendError, match="5 images at once; it was loaded for 4"):
-            runtime.infer_batch([empty(model)] * 5)
+            batching.infer_batch([empty(model)] * 5)
 
     @pytest.mark.parametrize("name", RUNTIMES)
     def test_infers_nothing_after_it_is_closed(self, name, model):
-        backend = open_backend(name, self.settings)
+        backend = open_backend(name, BATCHES)
         backend.load(model)
         backend.close()
         with pytest.raises(BackendError):

@@ -90,13 +90,13 @@ def understood(network, folder, **options):
 FAULTS = {
     half: "is in half precision; export it again in float32",
     custom: "has custom operators (com.example.Add)",
-    broken: "are not finite",
+    broken: "are not whole, or not finite",
     outside: "keeps its weights in another file (weights.data)",
     two_images: "a detector has one image",
     channels_last: "is not float32 [1, 3, height, width]",
     unfit: "ONNX Runtime refuses it",
     open_batch_and_rows: "leaves the size of its input open",
-    short: "are not whole",
+    short: "are not whole, or not finite",
 }
 
 
