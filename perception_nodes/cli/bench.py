@@ -117,7 +117,8 @@ def bench_deadline(
         frames: Frames to measure in each condition.
         conditions: What else runs: quiet, nothing; one_core, all_cores: processors are busy;
             memory: copies larger than the cache on each; disk: 64 MB written and synced again and
-            again; build: compilers at nice 19; second_graph: another camera's. Several with commas.
+            again; build: compilers at nice 19; second_graph: another camera's; slow_1.5, slow_2,
+            slow_3: everything takes so many times as long. Several with commas.
         real_time: Measure each condition with or without real-time priority, or both in turn.
         fifo: fifo_priority of the graph where it has real time; -1: what the system allows.
         stay_awake: stay_awake of the graph where it has real time.

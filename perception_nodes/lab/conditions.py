@@ -14,13 +14,16 @@ from typing import Any
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, last_error
 from perception_nodes.system.children import end, start
-from perception_nodes.system.load import busy, compilations, disk_writes, memory_streams
+from perception_nodes.system.load import busy, compilations, disk_writes, memory_streams, slowed
+from perception_nodes.system.realtime import may_have
 
 SECOND_CAMERA = "second"
 ON_DISK = Path("/var/tmp")
 """By convention not in memory, as /tmp may be."""
 STOP_TIMEOUT_S = 15
 START_TIMEOUT_S = 60
+HIGHEST = 99
+"""SCHED_FIFO priority of what slows the graph down."""
 POLL_S = 0.1
 STARTED = "-> NOMINAL"
 """What its watchdog logs when a graph works."""
@@ -83,6 +86,10 @@ def _check_alive(process: "subprocess.Popen[bytes]", log: Path) -> None:
         raise GraphFailure(f"the second graph has ended by itself: {last_error(log)}")
 
 
+def _slowed(factor: float) -> Load:
+    return lambda around: slowed(_processors(), factor, HIGHEST)
+
+
 CONDITIONS: dict[str, Load] = {
     "quiet": lambda around: nullcontext(),
     "one_core": lambda around: busy(_processors()[:1]),
@@ -91,6 +98,7 @@ CONDITIONS: dict[str, Load] = {
     "disk": lambda around: disk_writes(ON_DISK if os.access(ON_DISK, os.W_OK) else around.folder),
     "build": lambda around: compilations(len(_processors()), _compiler(), around.folder),
     "second_graph": _second_graph,
+    **{f"slow_{factor:g}": _slowed(factor) for factor in (1.5, 2, 3)},
 }
 """Each with a context manager that keeps the machine busy."""
 
@@ -107,3 +115,8 @@ def check_conditions(names: Iterable[str]) -> None:
             raise SettingsError(f"condition {name!r} is unknown; known are {known}")
         if name == "build":
             _compiler()
+        if name.startswith("slow_") and not may_have(HIGHEST):
+            raise SettingsError(
+                f"condition {name!r} needs real-time priority {HIGHEST}; allow it with "
+                "LimitRTPRIO=, `ulimit -r` or CAP_SYS_NICE, or leave it out"
+            )

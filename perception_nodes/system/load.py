@@ -31,6 +31,16 @@ with open(sys.argv[1], "wb", buffering=0) as file:
         os.fsync(file.fileno())
 """
 COMPILE = 'while :; do TMPDIR="$2" "$0" -O2 -c -o /dev/null "$1" || exit; done'
+SLOW = """
+import os, sys, time
+share, priority, period_s = 1 - 1 / float(sys.argv[1]), int(sys.argv[2]), 5e-4
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+while True:
+    # All processors stop at the same times: a thread waits for no other one that is stopped.
+    time.sleep(period_s - time.monotonic() % period_s)
+    until_s = time.monotonic() + share * period_s
+    while time.monotonic() < until_s: pass
+"""
 NICEST = 19
 FUNCTIONS = 400
 
@@ -43,6 +53,23 @@ class LoadEnded(PerceptionError):
 def busy(cores: Sequence[int]) -> Iterator[None]:
     """A context in which processors are busy: a process that never sleeps is pinned to each."""
     with _running("a busy loop", [_python(BUSY)] * len(cores), cores):
+        yield
+
+
+@contextmanager
+def slowed(cores: Sequence[int], factor: float, priority: int) -> Iterator[None]:
+    """A context in which processors are slower by a factor, in slices of less than a millisecond.
+
+    A process on each takes its share of the time before all others, as another machine on the
+    same host does.
+
+    Args:
+        cores: the processors.
+        factor: how many times as long everything takes, more than 1.
+        priority: SCHED_FIFO, above that of all that is slowed.
+    """
+    command = [*_python(SLOW), f"{factor:g}", str(priority)]
+    with _running("what slows a processor", [command] * len(cores), cores):
         yield
 
 

@@ -148,7 +148,7 @@ def allowed_priority() -> int:
     highest = max(RANKS.values())
     limit = _limit()
     for base in (AUTO_PRIORITY, min(AUTO_PRIORITY, limit - highest)):
-        if base > 0 and _may(base + highest):
+        if base > 0 and may_have(base + highest):
             return base
     return 0
 
@@ -194,7 +194,7 @@ def _limit() -> int:
     return int(resource.getrlimit(resource.RLIMIT_RTPRIO)[0])
 
 
-def _may(priority: int) -> bool:
+def may_have(priority: int) -> bool:
     """Whether the calling thread may have a priority: what allows it is only known by trying."""
     before = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
