@@ -22,7 +22,7 @@ from perception_nodes.cameras.mailbox import Arrived, Mailbox
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.transport.shm import Writer
 from perception_nodes.video.demux import VideoInput, VideoPicture
-from perception_nodes.video.ffmpeg import pyav, quarter_turns, write_nv12
+from perception_nodes.video.ffmpeg import AS_STORED, Orientation, orientation, pyav, write_nv12
 from perception_nodes.video.times import JUMP_NS, FileTimes, LossCounter, StreamClock
 
 TIMEOUTS_S = (10.0, JUMP_NS / 1e9)
@@ -60,14 +60,14 @@ class VideoSource:
         self._broken = CameraGone if self._is_live or self._loop else CameraEnded
         self._video: VideoInput | None = None
         self._decoded, self._losses = Mailbox(), LossCounter()
-        self._turns = 0
+        self._orientation = AS_STORED
         self._slots: Writer[CameraHeader] | None = None
 
     def open(self) -> CameraFormat:
         """Open the stream, see `CameraSource`."""
         self.close()
         # Only the pictures of a file state how they have to be turned.
-        self._turns = 0 if self._is_live else self._turns_of_first()
+        self._orientation = AS_STORED if self._is_live else self._orientation_of_first()
         self._video = video = self._opened()
         context = video.stream.codec_context
         self._has_times = not video.container.format.flags & NO_TIMES
@@ -84,15 +84,15 @@ class VideoSource:
         return CameraFormat(*self._frame, rate_hz, 1, 2, description, may_pause=not self._is_live)
 
     def _upright(self, width: int, height: int) -> tuple[int, int]:
-        return (height, width) if self._turns % 2 else (width, height)
+        return (width, height) if self._orientation[0] else (height, width)
 
-    def _turns_of_first(self) -> int:
+    def _orientation_of_first(self) -> Orientation:
         with closing(self._opened()) as video:
             try:
                 frames = (one.frame for one in video.pictures() if one.frame is not None)
-                return next(map(quarter_turns, frames), 0)
+                return next(map(orientation, frames), AS_STORED)
             except pyav().FFmpegError:
-                return 0  # playing the file reports the error
+                return AS_STORED  # playing the file reports the error
 
     def _opened(self) -> VideoInput:
         options = {"options": {**LOW_DELAY}} if self._is_live else {}
@@ -125,7 +125,7 @@ class VideoSource:
             self._losses.add(found.lost + 1, found.cause or OTHER_SIZE)
             raise self._broken(f"{self._url} now gives frames of another size")
         sample = self._slots.loan(size_bytes)
-        write_nv12(found.frame, sample.payload.reshape(height * 3 // 2, width), self._turns)
+        write_nv12(found.frame, sample.payload.reshape(height * 3 // 2, width), self._orientation)
         sample.header.describe(found.stamp_ns, *self._frame)
         return CapturedFrame(sample, found.lost, found.cause)
 

@@ -14,7 +14,7 @@ from perception_nodes.drives.schemas import IMAGE
 from perception_nodes.drives.storage import Storage, Topic
 from perception_nodes.transport.cdr_writer import write_no_image
 from perception_nodes.video.demux import VideoInput, VideoPicture
-from perception_nodes.video.ffmpeg import pyav, quarter_turns
+from perception_nodes.video.ffmpeg import orientation, pyav, upright
 from perception_nodes.video.times import FileTimes
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -115,5 +115,5 @@ def _message(stamp_ns: int, picture: VideoPicture) -> bytes:
     if picture.frame is None:
         return write_no_image(stamp_ns, FRAME_ID, picture.cause)
     pixels = picture.frame.reformat(format="bgr24", interpolation="BICUBIC").to_ndarray()
-    turned = np.rot90(pixels, quarter_turns(picture.frame))
-    return image_message(stamp_ns, np.ascontiguousarray(turned))
+    shown = upright(pixels, orientation(picture.frame))
+    return image_message(stamp_ns, np.ascontiguousarray(shown))

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ FULL_RANGE = 2
 """FFmpeg's AVCOL_RANGE_JPEG: black is 0 and white 255, not 16 and 235."""
 MATRICES = {1: "ITU709", 7: "SMPTE240M", 9: "BT2020"}
 """Matrices other than BT.601's: the names of FFmpeg's scaler by AVCOL_SPC number."""
+Orientation: TypeAlias = tuple[int, int, int, int]
+"""a, b, c and d, each -1, 0 or 1: a pixel at (x, y) is shown at (a x + c y, b x + d y)."""
+AS_STORED = 1, 0, 0, 1
 PATCHED = "concealing"
 HARMLESS = ("mmco: unref short", "unable to decode APP fields")
 """Beginnings of FFmpeg's errors behind which a picture may be whole: the picture that the stream
@@ -64,19 +67,35 @@ def whole_pictures(decode: Callable[[], list[Any]]) -> list[Any]:
     return frames
 
 
-def quarter_turns(frame: Any) -> int:
-    """How often a frame has to be turned by 90 degrees, counterclockwise, to be upright."""
-    return int(round(frame.rotation / 90) % 4)
+def orientation(frame: Any) -> Orientation:
+    """How a frame is to be shown, by its display matrix."""
+    from av.sidedata.sidedata import Type
+
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return AS_STORED
+    shares = np.rint(np.frombuffer(matrix, np.int32)[:5] / 65536).clip(-1, 1)
+    a, b, _, c, d = shares.astype(int).tolist()
+    if a and d:
+        return a, 0, 0, d
+    return (0, b, c, 0) if b and c else AS_STORED
 
 
-def write_nv12(frame: Any, out: NDArray[np.uint8], turns: int = 0) -> None:
+def upright(pixels: NDArray[np.uint8], orientation: Orientation) -> NDArray[np.uint8]:
+    """A view of pixels [h, w, ...] as they are to be shown."""
+    a, b, c, d = orientation
+    shown = pixels if a else pixels.swapaxes(0, 1)
+    return shown[:: b + d, :: a + c]
+
+
+def write_nv12(frame: Any, out: NDArray[np.uint8], orientation: Orientation = AS_STORED) -> None:
     """Write a decoded frame as NV12, BT.601 in limited range.
 
     Args:
         frame: PyAV's. FFmpeg converts it first if it is not planar 4:2:0 in this range, or is
             marked as of one of `MATRICES`. A frame without a mark is taken for BT.601.
         out: uint8 [height * 3 / 2, width].
-        turns: number of turns by 90 degrees, counterclockwise.
+        orientation: how the frame is to be shown.
     """
     target = {}
     if frame.color_range == FULL_RANGE:
@@ -88,22 +107,24 @@ def write_nv12(frame: Any, out: NDArray[np.uint8], turns: int = 0) -> None:
     write_planes(
         [np.frombuffer(one, np.uint8).reshape(-1, one.line_size) for one in frame.planes],
         out,
-        turns,
+        orientation,
     )
 
 
-def write_planes(planes: list[NDArray[np.uint8]], out: NDArray[np.uint8], turns: int = 0) -> None:
+def write_planes(
+    planes: list[NDArray[np.uint8]], out: NDArray[np.uint8], orientation: Orientation = AS_STORED
+) -> None:
     """Write a planar 4:2:0 frame as NV12.
 
     Args:
         planes: Y, U and V, uint8 with at least the rows and columns of the frame.
         out: uint8 [height * 3 / 2, width].
-        turns: number of turns by 90 degrees, counterclockwise.
+        orientation: how the frame is to be shown.
     """
     height, width = out.shape[0] * 2 // 3, out.shape[1]
-    rows, columns = (width, height) if turns % 2 else (height, width)
+    rows, columns = (height, width) if orientation[0] else (width, height)
     luma, *chroma = planes
-    out[:height] = np.rot90(luma[:rows, :columns], turns)
+    out[:height] = upright(luma[:rows, :columns], orientation)
     pairs = out[height:].reshape(height // 2, width // 2, 2)
     for channel, plane in enumerate(chroma):
-        pairs[:, :, channel] = np.rot90(plane[: rows // 2, : columns // 2], turns)
+        pairs[:, :, channel] = upright(plane[: rows // 2, : columns // 2], orientation)

@@ -9,7 +9,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from videos import KEY_EVERY, TURNS, bright_edge, hurt, packets, write_turned, write_video
+from videos import (
+    KEY_EVERY,
+    ORIENTATIONS,
+    bright_corner,
+    hurt,
+    packets,
+    write_oriented,
+    write_video,
+)
 from viewer import Viewer
 
 from perception_nodes.cameras import camera_feed, video_source
@@ -196,8 +204,8 @@ def test_what_was_lost_before_a_stream_broke_off_is_reported_when_it_is_back(
     assert any(line.endswith(f"lost 2 frames: {demux.MISSING}") for line in viewer.told)
 
 
-@pytest.mark.parametrize(("degrees", "bright"), TURNS.items())
-def test_a_video_that_says_how_it_was_held_is_upright(join, tmp_path, degrees, bright):
-    seen = film(join, write_turned(tmp_path / "video.mp4", degrees)).take(1)[0]
-    assert seen.luma.shape == ((64, 48) if degrees % 180 else (48, 64))
-    assert bright_edge(seen.luma) == bright
+@pytest.mark.parametrize(("matrix", "corner"), ORIENTATIONS.items())
+def test_a_video_that_states_how_it_was_held_is_upright(join, tmp_path, matrix, corner):
+    seen = film(join, write_oriented(tmp_path / "video.mp4", matrix)).take(1)[0]
+    assert seen.luma.shape == ((48, 64) if matrix[0] else (64, 48))
+    assert bright_corner(seen.luma) == corner

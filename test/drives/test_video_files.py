@@ -7,12 +7,12 @@ import pytest
 from videos import (
     FRAMES,
     OPEN_GROUPS,
+    ORIENTATIONS,
     PERIOD_MS,
-    TURNS,
-    bright_edge,
+    bright_corner,
     hurt,
     place,
-    write_turned,
+    write_oriented,
     write_video,
 )
 
@@ -209,11 +209,10 @@ def test_frames_that_a_file_is_not_to_show_are_not_lost(tmp_path, group, first):
     assert drive.frame_count == pytest.approx(FRAMES - first, abs=1)
 
 
-@pytest.mark.parametrize(("degrees", "bright"), TURNS.items())
-def test_a_video_that_says_how_it_was_held_is_upright(tmp_path, degrees, bright):
-    write_turned(tmp_path / "video.mp4", degrees)
-    _, _, found = pictures(tmp_path / "video.mp4")
+@pytest.mark.parametrize(("matrix", "corner"), ORIENTATIONS.items())
+def test_a_video_that_states_how_it_was_held_is_upright(tmp_path, matrix, corner):
+    _, _, found = pictures(write_oriented(tmp_path / "video.mp4", matrix))
     assert len(found) == 3
     for picture in found:
-        assert picture.shape == ((64, 48, 3) if degrees % 180 else (48, 64, 3))
-        assert bright_edge(picture.mean(2)) == bright
+        assert picture.shape == ((48, 64, 3) if matrix[0] else (64, 48, 3))
+        assert bright_corner(picture.mean(2)) == corner

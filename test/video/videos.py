@@ -90,18 +90,27 @@ def hurt(path, number, share=0.5):
     return path
 
 
-TURNS = {0: "left", 90: "top", 180: "right", 270: "bottom"}
-"""Clockwise degrees that turn it upright, and the edge at which it is bright then."""
-MATRICES = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
-"""Of the track, ISO/IEC 14496-12, 8.3.2."""
+ORIENTATIONS = {
+    (1, 0, 0, 1): "top left",
+    (0, 1, -1, 0): "top right",
+    (-1, 0, 0, -1): "bottom right",
+    (0, -1, 1, 0): "bottom left",
+    # The others are mirrored.
+    (-1, 0, 0, 1): "top right",
+    (1, 0, 0, -1): "bottom left",
+    (0, 1, 1, 0): "top left",
+    (0, -1, -1, 0): "bottom right",
+}
+"""Where the upper left corner of a stored picture is shown, by a, b, c and d of the track's matrix
+(ISO/IEC 14496-12, 8.3.2)."""
 MATRIX_AT = 4 + 4 + 20 + 8 + 8
 """From the type of the track's header, in version 0."""
 
 
-def write_turned(path, degrees):
-    """A video, bright at the left edge of its stored pictures, that is to be turned clockwise."""
+def write_oriented(path, matrix):
+    """A video that is to be shown by a matrix, bright in the upper left of its stored pictures."""
     picture = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
-    picture[:, : SIZE[0] // 4] = 255
+    picture[: SIZE[1] // 2, : SIZE[0] // 2] = 255
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=50)
         (stream.width, stream.height), stream.pix_fmt = SIZE, "yuv420p"
@@ -110,19 +119,16 @@ def write_turned(path, degrees):
         container.mux(stream.encode())
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + MATRIX_AT
-    a, b, c, d = (65536 * value for value in MATRICES[degrees])
+    a, b, c, d = (65536 * value for value in matrix)
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
 
 
-def bright_edge(luma):
-    """The edge at which a picture is bright."""
+def bright_corner(luma):
+    """The corner in which a picture is bright."""
     height, width = luma.shape
-    edges = {
-        "left": luma[:, : width // 8],
-        "top": luma[: height // 8],
-        "right": luma[:, -width // 8 :],
-        "bottom": luma[-height // 8 :],
-    }
-    return max(edges, key=lambda name: edges[name].mean())
+    row, column = np.unravel_index(
+        luma.reshape(2, height // 2, 2, width // 2).mean((1, 3)).argmax(), (2, 2)
+    )
+    return f"{('top', 'bottom')[row]} {('left', 'right')[column]}"
