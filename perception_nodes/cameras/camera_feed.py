@@ -62,6 +62,11 @@ class CameraFeed:
             size = found.size_bytes, found.loaned
             self._slots = camera_writer(self._endpoint, self._camera, *size)
 
+    @property
+    def is_file(self) -> bool:
+        """Whether the opened source is a file, which begins when it is started."""
+        return self._format.is_file
+
     def start(self) -> None:
         """Have the source give frames from now on.
 
@@ -86,7 +91,7 @@ class CameraFeed:
         try:
             frame = self._source.capture(timeout_ms)
             is_silent = frame is None and time.monotonic() > self._frame_s + SILENT_S
-            if is_silent and not self._format.may_pause:
+            if is_silent and not self._format.is_file:
                 raise CameraGone(f"no frame for {SILENT_S:g} s")
         except CameraGone as error:
             self._is_open = False

@@ -41,7 +41,8 @@ class CameraFormat:
         copies: full-frame copies on the way into shared memory.
         loaned: slots that the source fills at once.
         description: the above and the device, for people.
-        may_pause: whether it may give no frame for any time, as a file with a gap in its times.
+        is_file: whether it is a file, which begins when it is started, and pauses where its times
+            have a gap.
     """
 
     encoding: str
@@ -53,11 +54,11 @@ class CameraFormat:
     copies: int
     loaned: int
     description: str
-    may_pause: bool = False
+    is_file: bool = False
 
 
 def colour_note(encoding: str, matrix: str, is_full_range: bool) -> str:
-    """What to tell of a format whose YUV is not what all YUV is taken for; else an empty text.
+    """A note on a format whose YUV is not what all YUV is taken for; else an empty text.
 
     Args:
         encoding: ROS name.

@@ -23,7 +23,7 @@ from perception_nodes.core.errors import PerceptionError
 from perception_nodes.transport.shm import Writer
 from perception_nodes.video.demux import VideoInput, VideoPicture
 from perception_nodes.video.ffmpeg import AS_STORED, Orientation, orientation, pyav, write_nv12
-from perception_nodes.video.times import JUMP_NS, FileTimes, LossCounter, StreamClock
+from perception_nodes.video.times import JUMP_NS, FileTimes, LossCounter, StatedEnd, StreamClock
 
 TIMEOUTS_S = (10.0, JUMP_NS / 1e9)
 """How long to wait until a stream is open, and for its next packet."""
@@ -41,6 +41,8 @@ NO_TIMES = 1 << 7
 """FFmpeg's AVFMT_NOTIMESTAMPS: the format has no times; packets have invented ones, or none."""
 PLAIN_RATE_HZ = 25.0
 """The rate of a file without times that states no rate; FFmpeg assumes the same."""
+CUT_OFF = "the file is cut off"
+HTTP = "http://", "https://"
 OTHER_SIZE = "the size of the frames changed"
 
 
@@ -55,9 +57,6 @@ class VideoSource:
             loop: whether a file begins anew at its end.
         """
         self._url, self._loop = url, loop
-        self._is_live = "://" in url
-        # A stream comes back, and a loop begins anew; a file is not played twice.
-        self._broken = CameraGone if self._is_live or self._loop else CameraEnded
         self._video: VideoInput | None = None
         self._decoded, self._losses = Mailbox(), LossCounter()
         self._orientation = AS_STORED
@@ -66,9 +65,17 @@ class VideoSource:
     def open(self) -> CameraFormat:
         """Open the stream, see `CameraSource`."""
         self.close()
-        # Only the pictures of a file state how they have to be turned.
-        self._orientation = AS_STORED if self._is_live else self._orientation_of_first()
-        self._video = video = self._opened()
+        self._is_live = "://" in self._url
+        video = self._opened()
+        if self._url.startswith(HTTP) and video.container.duration:
+            self._is_live = False  # a file, which its server sends as fast as it can
+        # A stream comes back, and a loop begins anew; a file is not played twice.
+        self._broken = CameraGone if self._is_live or self._loop else CameraEnded
+        self._orientation = AS_STORED
+        if not self._is_live:
+            self._orientation = self._orientation_of_first(video)
+            video = self._opened()
+        self._video = video
         context = video.stream.codec_context
         self._has_times = not video.container.format.flags & NO_TIMES
         width, height = self._upright(context.width & ~1, context.height & ~1)
@@ -81,13 +88,14 @@ class VideoSource:
             f"{self._url}, {context.name} {width}x{height} at {rate_hz:g} Hz, decoded, one copy; "
             f"stamps are {stamps}"
         )
-        return CameraFormat(*self._frame, rate_hz, 1, 2, description, may_pause=not self._is_live)
+        return CameraFormat(*self._frame, rate_hz, 1, 2, description, is_file=not self._is_live)
 
     def _upright(self, width: int, height: int) -> tuple[int, int]:
         return (width, height) if self._orientation[0] else (height, width)
 
-    def _orientation_of_first(self) -> Orientation:
-        with closing(self._opened()) as video:
+    def _orientation_of_first(self, video: VideoInput) -> Orientation:
+        """How the pictures of a file, which is closed, are to be shown: only they state it."""
+        with closing(video):
             try:
                 frames = (one.frame for one in video.pictures() if one.frame is not None)
                 return next(map(orientation, frames), AS_STORED)
@@ -97,13 +105,17 @@ class VideoSource:
     def _opened(self) -> VideoInput:
         options = {"options": {**LOW_DELAY}} if self._is_live else {}
         try:
-            url = with_passwords(self._url) if self._is_live else self._url
-            return VideoInput(url, self._is_live, timeout=TIMEOUTS_S, **options)
+            url = with_passwords(self._url) if "://" in self._url else self._url
+            video = VideoInput(url, self._is_live, timeout=TIMEOUTS_S, **options)
         except PerceptionError as error:
             raise CameraError(f"{self._url}: {error}") from error
         except pyav().FFmpegError as error:
             kind = CameraGone if self._is_live else CameraError
             raise kind(f"{self._url} cannot be opened: {error.strerror}") from error
+        if video.container.format.name == "hls":
+            video.close()
+            raise CameraError(f"{self._url}: HLS delays pictures by seconds; use the camera's RTSP")
+        return video
 
     def start(self, slots: Writer[CameraHeader]) -> None:
         """Start to decode, see `CameraSource`."""
@@ -180,7 +192,7 @@ class VideoSource:
 
     def _played(self, video: VideoInput) -> Iterator[Arrived]:
         """The frames of a file, each when it is due."""
-        start_ns = 0
+        start_ns, stated_end = 0, StatedEnd.of(video)
         while True:
             times = FileTimes(video.stream, video.rate_hz(PLAIN_RATE_HZ))
             due_ns = 0
@@ -195,6 +207,10 @@ class VideoSource:
                     # The wall clock may have been set; only the stamps follow it.
                     stamp_ns = time.time_ns() - (time.monotonic_ns() - due_ns)
                     yield Arrived(frame, stamp_ns, *self._losses.take())
+            if missing_s := stated_end.missing_s(times):
+                stated = video.frame_count() if video.stream.frames else 0
+                by_time = round(missing_s * video.rate_hz(PLAIN_RATE_HZ)) - 1
+                self._losses.add(max(stated - times.count if stated else by_time, 0), CUT_OFF)
             if not self._loop or not due_ns:
                 return
             start_ns += times.next_ns(None)

@@ -1,6 +1,5 @@
 """A video file, read as if a camera had been recorded."""
 
-import re
 from collections.abc import Collection, Generator
 from contextlib import closing
 from pathlib import Path
@@ -15,17 +14,11 @@ from perception_nodes.drives.storage import Storage, Topic
 from perception_nodes.transport.cdr_writer import write_no_image
 from perception_nodes.video.demux import VideoInput, VideoPicture
 from perception_nodes.video.ffmpeg import orientation, pyav, upright
-from perception_nodes.video.times import FileTimes
+from perception_nodes.video.times import FileTimes, StatedEnd
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
 PLAIN_RATE_HZ = 10.0
 """Of a file that states no rate."""
-MISSING_S = 1.0
-"""A video that ends so long before the end that it states may have been cut off. That may be the
-end of its sound, which may be longer."""
-MISSING_INTERVALS = 1.5
-"""The same where it states the end of its pictures, in the longest interval between two of them:
-one is the last picture's own."""
 START_NS = 1_000_000_000
 """Stamp of the first frame; 0 would mean that it has none."""
 TOPIC = "/camera/image_raw"
@@ -52,16 +45,11 @@ class VideoStorage(Storage):
                 )
             stream = video.stream
             self._rate_hz = video.rate_hz(PLAIN_RATE_HZ)
-            duration_s = (stream.duration or 0) * stream.time_base
-            self._duration_s = float(duration_s or (video.container.duration or 0) / 1e6)
-            tagged_s = _tagged_duration_s(stream.metadata)
-            self._is_tagged = tagged_s > 0
-            if self._is_tagged:
-                self._duration_s = tagged_s - float((stream.start_time or 0) * stream.time_base)
+            self._end = StatedEnd.of(video)
             is_stated = stream.frames > 0
-            about = video.frame_count() if is_stated else self._duration_s * self._rate_hz
+            about = video.frame_count() if is_stated else self._end.at_s * self._rate_hz
         count = max(round(about), 1)
-        self.duration_ns = round(self._duration_s * 1e9 * (count - 1) / count)
+        self.duration_ns = round(self._end.at_s * 1e9 * (count - 1) / count)
         topic = Topic(TOPIC, IMAGE, count, counted=is_stated, estimated=not is_stated)
         self.topics = {TOPIC: topic}
 
@@ -72,16 +60,13 @@ class VideoStorage(Storage):
 
     def messages(self, topics: Collection[str]) -> Messages:
         """The frames, with the video's own times; of a lost one an image that states the cause."""
-        times, at_ns, longest_ns = None, 0, round(1e9 / self._rate_hz)
+        times = None
         for video, picture in self._decoded():
             times = times or FileTimes(video.stream, self._rate_hz)
-            before_ns, at_ns = at_ns, times.next_ns(picture.pts)
-            longest_ns = max(longest_ns, at_ns - before_ns)
-            yield START_NS + at_ns, TOPIC, _message(START_NS + at_ns, picture)
-        missing_s, limit_s = self._duration_s - at_ns / 1e9, MISSING_S
-        if self._is_tagged:
-            limit_s = min(limit_s, MISSING_INTERVALS * longest_ns / 1e9)
-        if self.topics[TOPIC].estimated and missing_s > limit_s:
+            at_ns = START_NS + times.next_ns(picture.pts)
+            yield at_ns, TOPIC, _message(at_ns, picture)
+        missing_s = self._end.missing_s(times) if times else 0.0
+        if self.topics[TOPIC].estimated and missing_s:
             end = f"its last frame is {missing_s:.2f} s before the end that it states"
             self._note(f"{self._path}: {end}")
 
@@ -99,15 +84,6 @@ class VideoStorage(Storage):
             if isinstance(error, OSError):
                 raise
             self._note(f"{self._path}: it cannot be read any further: {error.strerror}")
-
-
-def _tagged_duration_s(tags: dict[str, str]) -> float:
-    """Where the pictures end by Matroska's tag `DURATION`, hours:minutes:seconds; 0 without it."""
-    found = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", tags.get("DURATION", ""))
-    if found is None:
-        return 0.0
-    hours, minutes, seconds = map(float, found.groups())
-    return 3600 * hours + 60 * minutes + seconds
 
 
 def _message(stamp_ns: int, picture: VideoPicture) -> bytes:

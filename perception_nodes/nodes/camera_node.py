@@ -4,7 +4,6 @@ import time
 
 from perception_nodes.cameras.camera_feed import CameraFeed
 from perception_nodes.cameras.camera_source import CameraEnded, CameraError, CameraGone
-from perception_nodes.cameras.source_for import is_file
 from perception_nodes.graph.config import CameraSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.graph_health import GraphHealth
@@ -25,9 +24,7 @@ class CameraNode(PerceptionNode):
         if settings.source.startswith("v4l2:"):
             # Others decode a video here, which takes long: it must not come before the inference.
             self.rank = RANKS["camera"]
-        self._plays_file = is_file(settings.source)
-        self._is_started = not self._plays_file
-        self._ended_s = 0.0
+        self._is_started, self._ended_s = True, 0.0
         self._graph = GraphHealth(self)
         self._feed = self.own(
             CameraFeed(
@@ -40,6 +37,7 @@ class CameraNode(PerceptionNode):
         )
         try:
             self._feed.open()
+            self._is_started = not self._feed.is_file
             if self._is_started:
                 self._feed.start()
         except CameraGone as error:

@@ -1,22 +1,34 @@
-"""When the pictures of a video are shown: times of a file, and stamps and gaps of a stream."""
+"""When the pictures of a video are shown: times and end of a file, stamps and gaps of a stream."""
 
+import re
 from collections import deque
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-from perception_nodes.video.demux import MISSING
+from perception_nodes.video.demux import MISSING, VideoInput
 
 JUMP_NS = 5_000_000_000
 """A stream whose times go on from further away has set its clock: else reading had timed out."""
 INTERVALS, ENOUGH = 30, 5
 """Times between frames by which a missing one is noticed: how many are kept, and needed."""
 OFFSET_WINDOW_NS = 30_000_000_000
+MISSING_S = 1.0
+"""A file whose pictures end so long before its stated end may be cut off. A shorter time may be
+that of its sound."""
+MISSING_INTERVALS = 1.5
+"""The same for the stated end of the pictures, in the longest interval between two of them: one
+interval is that of the last picture."""
 
 
 class FileTimes:
     """Times of a file's pictures, from 0 on, that always go on.
 
     A picture without a time, or with one that goes back, follows the one before by the file's rate.
+
+    Attributes:
+        count: number of pictures so far.
+        last_ns: time of the last one, nanoseconds.
+        longest_ns: longest time between two, at least that of the rate.
     """
 
     def __init__(self, stream: Any, rate_hz: float) -> None:
@@ -28,19 +40,53 @@ class FileTimes:
         """
         self._tick_ns, self._period_ns = stream.time_base * 1_000_000_000, round(1e9 / rate_hz)
         self._origin_ns: int | None = None
-        self._last_ns = -self._period_ns
+        self.count, self.last_ns, self.longest_ns = 0, -self._period_ns, self._period_ns
 
     def next_ns(self, pts: int | None) -> int:
         """The time of the next picture, nanoseconds."""
-        at_ns = self._last_ns + self._period_ns
+        at_ns = self.last_ns + self._period_ns
         if pts is not None:
             presented_ns = round(pts * self._tick_ns)
             if self._origin_ns is None:
                 self._origin_ns = presented_ns - at_ns
-            if presented_ns - self._origin_ns > self._last_ns:
+            if presented_ns - self._origin_ns > self.last_ns:
                 at_ns = presented_ns - self._origin_ns
-        self._last_ns = at_ns
+        self.longest_ns = max(self.longest_ns, at_ns - self.last_ns)
+        self.count, self.last_ns = self.count + 1, at_ns
         return at_ns
+
+
+class StatedEnd(NamedTuple):
+    """Where a file ends by what it states.
+
+    Attributes:
+        at_s: seconds since its first picture; 0 if it states no end.
+        is_of_pictures: whether this is the end of its pictures; else it may be that of its sound.
+    """
+
+    at_s: float
+    is_of_pictures: bool
+
+    @classmethod
+    def of(cls, video: VideoInput) -> "StatedEnd":
+        """Read it from an opened file."""
+        stream = video.stream
+        # Matroska has a tag for it, hours:minutes:seconds.
+        tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+        if tag is not None:
+            hours, minutes, seconds = map(float, tag.groups())
+            start_s = float((stream.start_time or 0) * stream.time_base)
+            return cls(3600 * hours + 60 * minutes + seconds - start_s, True)
+        duration_s = (stream.duration or 0) * stream.time_base
+        at_s = float(duration_s or (video.container.duration or 0) / 1e6)
+        return cls(at_s, duration_s > 0 and stream.frames > 0)
+
+    def missing_s(self, times: FileTimes) -> float:
+        """How long before it the pictures of these times end; 0 if none is missing."""
+        limit_s, missing_s = MISSING_S, self.at_s - times.last_ns / 1e9
+        if self.is_of_pictures:
+            limit_s = min(limit_s, MISSING_INTERVALS * times.longest_ns / 1e9)
+        return missing_s if missing_s > limit_s else 0.0
 
 
 class StreamClock:

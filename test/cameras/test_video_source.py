@@ -4,6 +4,8 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from types import SimpleNamespace
 
@@ -15,13 +17,14 @@ from videos import (
     bright_corner,
     hurt,
     packets,
+    place,
     write_oriented,
     write_video,
 )
 from viewer import Viewer
 
 from perception_nodes.cameras import camera_feed, video_source
-from perception_nodes.cameras.camera_source import CameraEnded
+from perception_nodes.cameras.camera_source import CameraEnded, CameraError
 from perception_nodes.cameras.video_source import VideoSource
 from perception_nodes.video import demux
 
@@ -113,6 +116,45 @@ def test_a_file_whose_pictures_change_their_size_begins_anew_only_in_a_loop(join
     else:
         with pytest.raises(CameraEnded, match="another size"):
             viewer.take(6)
+
+
+@pytest.mark.parametrize("name", ["video.mp4", "video.mkv"])
+@pytest.mark.parametrize("frames", [20, 40])
+def test_what_a_truncated_file_lacks_at_its_end_is_counted(join, tmp_path, name, frames):
+    options = {"movflags": "faststart"} if name.endswith("mp4") else {}
+    path = write_video(tmp_path / name, 40, period_ms=20, muxer=options, g="5", bf="0")
+    data = path.read_bytes()
+    path.write_bytes(data[: place(path, frames)[0]] if frames < 40 else data)
+    viewer = film(join, path)
+    end = "the last 20 frames are lost: the file is cut off" if frames < 40 else "has ended"
+    with pytest.raises(CameraEnded, match=f"{end}$"):
+        viewer.take(41)
+    assert len(viewer.found) == frames
+
+
+@pytest.fixture
+def site(tmp_path):
+    """The URL of a web server for the test's folder."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_file_behind_http_is_played_at_its_pace_to_its_end(join, tmp_path, site):
+    write_video(tmp_path / "video.mp4", 20, muxer={"movflags": "faststart"})
+    viewer = film(join, f"{site}/video.mp4")
+    with pytest.raises(CameraEnded, match=r"video\.mp4 has ended$"):
+        viewer.take(21)
+    assert [seen.number for seen in viewer.found] == list(range(20))
+    assert np.abs(steps_ms(viewer.found) - 40).max() <= 1
+
+
+def test_hls_is_refused_since_it_delays_pictures(tmp_path, site):
+    write_video(tmp_path / "video.m3u8", 20, g="10")
+    with pytest.raises(CameraError, match=r"m3u8: HLS delays pictures by seconds"):
+        VideoSource(f"{site}/video.m3u8").open()
 
 
 @pytest.fixture
