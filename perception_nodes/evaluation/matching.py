@@ -179,26 +179,13 @@ def _as_coco(images: Sequence[Objects], classes: int) -> Any:
 
     annotations: list[dict[str, Any]] = []
     for image, objects in enumerate(images):
-        for box, label, height_px, score, crowd in zip(
-            objects.boxes.tolist(),
-            objects.classes.tolist(),
-            objects.heights_px.tolist(),
-            objects.scores.tolist(),
-            objects.crowd.tolist(),
-            strict=True,
-        ):
-            left, top, right, bottom = box
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image,
-                    "category_id": label,
-                    "bbox": [left, top, right - left, bottom - top],
-                    "area": height_px,
-                    "score": score,
-                    "iscrowd": int(crowd),
-                }
-            )
+        corners, sizes = objects.boxes[:, :2], objects.boxes[:, 2:] - objects.boxes[:, :2]
+        boxes, crowd = np.hstack([corners, sizes]), objects.crowd.astype(int)
+        columns = (boxes, objects.classes, objects.heights_px, objects.scores, crowd)
+        for values in zip(*(column.tolist() for column in columns), strict=True):
+            names = ("bbox", "category_id", "area", "score", "iscrowd")
+            one = dict(zip(names, values, strict=True))
+            annotations.append({"id": len(annotations) + 1, "image_id": image, **one})
     coco = COCO()
     coco.dataset = {
         "images": [{"id": image} for image in range(len(images))],

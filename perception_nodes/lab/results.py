@@ -5,9 +5,9 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from rich.table import Table
 
@@ -15,6 +15,7 @@ from perception_nodes.faults.scenario import Scenario
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.lab.page import scenarios_page
+from perception_nodes.report import page
 from perception_nodes.report.page import NO_VALUE, shown
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.processes import machine
@@ -92,26 +93,12 @@ class Results:
 
     def as_junit(self) -> str:
         """The verdicts as JUnit XML; scenarios that were not begun count as skipped."""
-        suite = ElementTree.Element(
-            "testsuite",
-            name="perception hil",
-            tests=str(len(self._names)),
-            failures=str(sum(not verdict.passed for verdict in self.verdicts)),
-            skipped=str(len(self._not_begun)),
-            time=f"{sum(self._seconds):.1f}",
+        problems = [[_UNPRINTABLE.sub("?", line) for line in one.problems] for one in self.verdicts]
+        cases = zip_longest(self._names, self._seconds, problems)
+        failed = sum(map(bool, problems))
+        return page.render(
+            "junit.xml.j2", cases=list(cases), failed=failed, skipped=len(self._not_begun)
         )
-        seconds = [*self._seconds, *(0.0 for _ in self._not_begun)]
-        for place, (name, took_s) in enumerate(zip(self._names, seconds, strict=True)):
-            case = ElementTree.SubElement(
-                suite, "testcase", classname="hil", name=name, time=f"{took_s:.1f}"
-            )
-            if place >= len(self.verdicts):
-                ElementTree.SubElement(case, "skipped", message="the run ended before its turn")
-            elif lines := [_UNPRINTABLE.sub("?", one) for one in self.verdicts[place].problems]:
-                failure = ElementTree.SubElement(case, "failure", message=lines[0])
-                failure.text = "\n".join(lines)
-        ElementTree.indent(suite)
-        return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
     def __enter__(self) -> "Results":
         return self
@@ -119,8 +106,8 @@ class Results:
     def __exit__(self, *_: object) -> None:
         """Write the page."""
         with _undisturbed():
-            page = scenarios_page(machine(), self.verdicts, self._out, self._not_begun)
-            write_whole(self._out / "report.html", page)
+            report = scenarios_page(machine(), self.verdicts, self._out, self._not_begun)
+            write_whole(self._out / "report.html", report)
 
     def _write(self) -> None:
         with _undisturbed():
