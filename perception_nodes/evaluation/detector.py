@@ -139,7 +139,7 @@ def renumbered(found: Detections, numbers: NDArray[np.int64]) -> Detections:
 def _by_group(
     levels: Sequence[NDArray[np.float32]], groups: Sequence[tuple[int, ...]]
 ) -> list[list[NDArray[np.float32]]]:
-    """For each level, the class logits of each group, the best of its classes': [1, 1, ...]."""
+    """The class logits of each group at each level: the best of its classes, [1, 1, ...]."""
     return [
         [level[:, list(group)].max(axis=1, keepdims=True) for group in groups] for level in levels
     ]

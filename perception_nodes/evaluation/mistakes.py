@@ -84,7 +84,7 @@ class Examined:
     notes: Sequence[str] = ()
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """By class: objects `labelled` and `missed`, then boxes of it by the value of `BoxKind`."""
+        """Counts by class: objects `labelled` and `missed`, then its boxes by `BoxKind`'s value."""
         table = {}
         for index, name in enumerate(self.classes):
             row = {"labelled": 0, "missed": 0, **{kind.value: 0 for kind in BoxKind}}

@@ -152,7 +152,7 @@ def _answer(process: ProcessPoolExecutor, function: Callable[..., T], *arguments
 
 
 def _begin(instructions: str) -> None:
-    """In a process of its own, as what follows."""
+    """Prepare a process that measures; the functions below run in it, too."""
     leave_to_parent()
     os.environ[VARIABLE] = instructions or WITHOUT_TILES  # whatever the caller's environment says
 

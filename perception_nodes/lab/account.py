@@ -39,7 +39,7 @@ class Frame:
 
     @property
     def latency_ms(self) -> float | None:
-        """From its stamp to the arrival of its detections."""
+        """Time from its stamp to the arrival of its detections; None if none arrived."""
         return None if self.arrived_ns is None else (self.arrived_ns - self.stamp_ns) / 1e6
 
 
@@ -93,7 +93,7 @@ class Account:
 
     @property
     def latencies_ms(self) -> list[float]:
-        """From the stamp to the arrival of the detections, of those frames that have any."""
+        """The latencies of the frames whose detections arrived."""
         return [took for frame in self.frames if (took := frame.latency_ms) is not None]
 
     def latency_ms(self) -> dict[str, float | None]:
@@ -178,7 +178,7 @@ def _taken(found: dict[int, list[Any]], stamp_ns: int) -> Any:
 
 
 def _reboots(run: Run) -> list[range]:
-    """For each reboot the stamps of frames that nobody can account for because of it."""
+    """The stamps of frames that nobody can account for: a range for each reboot."""
     after_ns = max([*(run.sent or ()), *run.closing], default=0) + 1
     return [
         range(

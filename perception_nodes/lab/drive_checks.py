@@ -102,7 +102,7 @@ def latencies_ms(frames: Sequence[ReportedFrame]) -> list[float]:
 
 
 def _rate_hz(frames: Sequence[ReportedFrame]) -> float:
-    """Of the camera, by the time between two captures in the middle."""
+    """The camera's rate, by the median time between two captures."""
     captures_ns = np.unique([frame.capture_ns for frame in frames if frame.capture_ns])
     return 1e9 / float(np.median(np.diff(captures_ns)))
 

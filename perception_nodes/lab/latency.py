@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,29 +96,23 @@ class LatencyBench:
         return {"bag": self.setup.drive(frames), "listeners": 1}
 
     def _pipeline_round(
-        self,
-        run: Run,
-        folder: Path,
-        frames: int,
-        graph: Graph = MEASURED,
-        more: Mapping[str, Any] | None = None,
+        self, run: Run, folder: Path, frames: int, graph: Graph = MEASURED, **more: Any
     ) -> None:
         values = {
-            **self._camera_values(frames),
+            "bag": self.setup.drive(frames),
             # The receiver on the shm path takes detections from shared memory.
             "listeners": 1 if self.path == "dds" else 0,
             **self.setup.inference(),
             "deadline_ms": self.setup.deadline_ms,
             "source": self.path,
-            **(more or {}),
+            **more,
         }
         play(run, graph, values, folder)
 
     def _recorded_round(self, run: Run, folder: Path, frames: int) -> int:
         """A round beside a recorder; returns how many images that got."""
         counted = folder / "images.json"
-        file = {"images_file": str(counted)}
-        self._pipeline_round(run, folder, frames, BESIDE_RECORDER, file)
+        self._pipeline_round(run, folder, frames, BESIDE_RECORDER, images_file=str(counted))
         return int(json.loads(counted.read_text()))
 
     def _watched_round(self, run: Run, folder: Path, frames: int) -> int:
@@ -127,8 +121,7 @@ class LatencyBench:
 
         port = free_port()
         with browsers(self.browsers, port) as updates:
-            page = {"view": True, "view_port": port}
-            self._pipeline_round(run, folder, frames, more=page)
+            self._pipeline_round(run, folder, frames, view=True, view_port=port)
         return sum(updates)
 
     def _bare_round(self, folder: Path, frames: int) -> list[float]:

@@ -50,7 +50,7 @@ def detect_undisturbed(
 
 
 def agreement_share(expected: DetectionsByFrame, found: DetectionsByFrame) -> float | None:
-    """Of all confident objects, the share that both contain; None if there is no such object."""
+    """The share of all confident objects that both contain; None if there is no such object."""
     frames = sorted(expected.keys() & found.keys())
     labels = sorted({label for one in (expected, found) for i in frames for label in one[i].labels})
     numbers = {label: number for number, label in enumerate(labels)}

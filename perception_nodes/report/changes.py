@@ -77,7 +77,7 @@ class Change(NamedTuple):
         return f"{where}{item} {self.kind.value}" if item else where + self.kind.value
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """The change as JSON holds it."""
         return {**self._asdict(), "kind": self.kind.value}
 
 
@@ -169,7 +169,7 @@ class Comparison:
             self.doubtful = []
 
     def as_json(self) -> dict[str, Any]:
-        """For the summary."""
+        """The comparison as the summary holds it."""
         kinds = Counter(change.kind.value for change in self.changes)
         return {
             "frames": self.frames,
