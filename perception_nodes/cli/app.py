@@ -38,7 +38,7 @@ COMMANDS = {
 }
 """Panel of the help, module, and function or group of each command."""
 TAKE_ROS_ARGUMENTS = ("run", "view", "security", "accept")
-"""Which begin with dashes."""
+"""Commands that take ROS arguments, which begin with dashes."""
 
 
 class LazyCommands(TyperGroup):
@@ -100,7 +100,7 @@ def main() -> int:
             with handled_stopping(_interrupt):
                 status, word, problem = _outcome()
         except (Exception, KeyboardInterrupt):
-            # An interrupted import can raise an ImportError in the place of the interrupt.
+            # An interrupted import can raise ImportError instead of KeyboardInterrupt.
             if not first_signal():
                 raise
         if number := first_signal():
@@ -112,23 +112,25 @@ def main() -> int:
 
 def _ended_by(number: int) -> int:
     """The exit status of a command that a signal has ended."""
-    # If the interrupt hit code that is run from a string, as when a dataclass is made, Python takes
-    # it for unhandled and would end the process by the signal; running other such code resets this.
+    # An interrupt in code that runs from a string, such as that of a dataclass, counts as
+    # unhandled. Python would then end the process by the signal. Running other such code resets
+    # this.
     exec("")
     return 128 + number
 
 
 def _outcome() -> tuple[int, str, str]:
-    """Run the command; its exit status, and what kept it from its work."""
-    if "" in sys.argv[1:]:  # a variable that is not set; as a path it would be the current folder
+    """Run the command; return its exit status, and the error that stopped it."""
+    # An empty argument comes from an unset variable, and would be the current folder.
+    if "" in sys.argv[1:]:
         return 2, "error", f"argument {sys.argv.index('')} is empty; give a value, or leave it out"
     try:
         app()
-    except SystemExit as end:  # every command that typer has run ends so
+    except SystemExit as end:  # typer ends every command by this
         return (end.code if isinstance(end.code, int) else 1), "", ""
     except PerceptionError as error:
         return 2, error.word, str(error)
-    except ImportError as error:  # of a package that is missing, or built for another Python
+    except ImportError as error:  # a package is missing, or is built for another Python
         return 2, "error", f"{printable(str(error))}; perception doctor says what is missing"
     except OSError as error:  # what no check before the work can know: a disk that fills up
         parts = [str(part) for part in (error.filename, error.strerror) if part]
@@ -140,8 +142,8 @@ def _outcome() -> tuple[int, str, str]:
 def _noted_signals() -> Iterator[Callable[[], int]]:
     """Give a function that returns the first signal to end the command, 0 for none.
 
-    They are noted as they arrive: the supervisor of a graph handles them itself while the graph
-    runs, and the command returns as if the graph had ended on its own.
+    While a graph runs, its supervisor handles the signals, and the command returns as if the graph
+    had ended on its own. So each signal is noted as it arrives.
     """
     received, noted = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(noted, warn_on_full_buffer=False)
@@ -162,7 +164,7 @@ def _noted_signals() -> Iterator[Callable[[], int]]:
 
 
 NATIVE_LOADING_S = 0.05
-"""After so long a signal that came while native code was loaded is sent again."""
+"""A signal that came while native code was loaded is sent again after this time."""
 
 
 def _loads_native(frame: FrameType | None) -> bool:
@@ -175,14 +177,14 @@ def _loads_native(frame: FrameType | None) -> bool:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    # Some native modules call Python as they are loaded, and an exception there aborts the process.
+    # Some native modules call Python while they are loaded. An exception there aborts the process.
     if _loads_native(frame):
         again = Timer(NATIVE_LOADING_S, os.kill, (os.getpid(), number))
         again.daemon = True
         again.start()
         return
-    # The command cleans up now, and a second Ctrl-C shall not cut that short, nor the SIGHUP that
-    # systemd sends after SIGTERM where a session ends.
+    # The command cleans up now. A second Ctrl-C does not cut that short, nor does the SIGHUP that
+    # systemd sends after SIGTERM at the end of a session.
     for one in STOPPING:
         signal.signal(one, lambda *_: None)
     raise KeyboardInterrupt

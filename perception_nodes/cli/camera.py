@@ -1,4 +1,4 @@
-"""`perception camera`: a camera, stream or file into shared memory; or what cameras there are."""
+"""`perception camera`: copy a camera, stream or file into shared memory, or list the cameras."""
 
 import json
 import time
@@ -90,7 +90,7 @@ def camera_command(
     try:
         feed.open()
         feed.start()
-        # A video is decoded here, which takes long: it must not come before the inference.
+        # Decoding a video takes long, and must not get the processor before the inference does.
         rank = RANKS["camera"] if source.startswith("v4l2:") else None
         for line in realtime.begin("", fifo, rank, False, LONGEST_S):
             say(line)

@@ -72,7 +72,7 @@ DataRoot = Annotated[
 
 
 def say(text: str) -> None:
-    """Print a line for people on stderr; it may have texts of foreign files in it."""
+    """Print a line for people on stderr; texts from foreign files in it are made harmless."""
     screen.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
@@ -111,9 +111,9 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_bars(unit: str = "") -> Iterator[Callable[[str, int, int], None]]:
-    """Show on stderr how far one work after the other is: a bar, or a line now and then in a log.
+    """Show on stderr how far each of several tasks is: by a bar, or by lines in a log.
 
-    Gives a function of the work's name, the steps done and their total.
+    The context gives a function that takes the task's name, the steps done and their total.
 
     Args:
         unit: name of the steps whose rate is to be shown; empty for no rate.
@@ -155,13 +155,13 @@ def progress_bars(unit: str = "") -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """`progress_bars` for a single work."""
+    """Show how far a single task is; see `progress_bars`."""
     with progress_bars() as show:
         yield partial(show, title)
 
 
 def check_writable(path: Path | None, option: str) -> None:
-    """Check that a file can be written, before the work whose result it is to hold.
+    """Check that a file can be written, before the work for it begins.
 
     Args:
         path: the file; None where the option was not given.
@@ -200,13 +200,13 @@ def check_folder(path: Path | None, option: str) -> None:
 
 @contextmanager
 def explained(path: Path, option: str, kind: str) -> Iterator[None]:
-    """What cannot be written into a file or folder is an error of the option that names it."""
+    """Turn an error of writing a file or folder into one of the option that names it."""
     try:
         yield
     except OSError as error:
         named = Path(error.filename or path)
         if not (named.is_relative_to(path) or path.is_relative_to(named.parent)):
-            raise  # of something that was read meanwhile
+            raise  # the error is about a file that was read
         raise SettingsError(
             f"{option} {path} cannot be written: {error.strerror or error}; name another {kind}"
         ) from error

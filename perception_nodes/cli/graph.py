@@ -168,7 +168,7 @@ def view(assignments: RunAssignments = None, parameters: ListParameters = False)
     others, ros = split_ros_arguments(assignments or [])
     values = parse_assignments(others)
     refuse(values, ("view",))
-    # It belongs to no graph: one that runs already has claimed the camera.
+    # The page claims no camera: the running graph has claimed it.
     specs = [replace(s, restarted=False) for s in VIEW_ALONE.nodes({**values, "view": "true"}, ros)]
     say_page(specs)
     with Supervisor(specs) as graph:

@@ -104,7 +104,7 @@ def run_command(
             for problem in verdict.problems:
                 say(f"{verdict.scenario}: {problem}")
     if results.interrupted:
-        raise KeyboardInterrupt  # the status of it is the same for all commands
+        raise KeyboardInterrupt  # Ctrl-C has the same exit status for all commands
     if not results.passed:
         raise typer.Exit(1)
 
@@ -128,7 +128,7 @@ def unit_command(
     Example: perception hil unit --listen 192.168.7.2:7737
     """
     values = parse_assignments(assignments)
-    LIVE.nodes(values)  # an unusable parameter is reported before a bench connects
+    LIVE.nodes(values)  # report an unusable parameter before a bench connects
     host, port = split_address(listen)
     if not is_loopback(host):
         open_to_network()

@@ -154,7 +154,7 @@ def import_command(
 
 
 def _import_tool() -> Any:
-    """The module that imports; not every installation has the packages that it needs."""
+    """Import the module that imports models; some installations lack the packages that it needs."""
     try:
         return importlib.import_module("perception_nodes.evaluation.model_import")
     except ImportError as error:
@@ -178,7 +178,7 @@ def _names(option: str, text: str) -> list[str] | None:
         return None
     suffix, names = Path(text).suffix.lower(), []
     try:
-        # pathlib raises where a list is too long for a name.
+        # pathlib raises an error if the list is too long for a file name.
         if os.path.isfile(text) and suffix not in STRUCTURED:
             lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
             names = [line.strip() for line in lines if line.strip()]

@@ -23,6 +23,6 @@ def messages(wheel: Path | None = None) -> None:
     check_folder(wheel, "--wheel")
     options = [] if wheel is None else ["--wheel", str(wheel)]
     script = str(share_folder() / "interfaces/build.py")
-    # Parts of it are beside it.
+    # The script imports modules from its own folder.
     environment = {name: value for name, value in os.environ.items() if name != SAFE_PATH}
     os.execve(sys.executable, [sys.executable, script, *options], environment)

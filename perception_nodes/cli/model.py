@@ -55,7 +55,7 @@ def list_command(as_json: JsonFlag = False) -> None:
     if as_json:
         print(json.dumps([json.loads(model.model_dump_json()) for model in models], indent=2))
         return
-    # A narrow terminal breaks the licence alone; `model card` tells the rest.
+    # Only the licence is wrapped on a narrow terminal; `model card` shows the rest.
     whole = [
         Column(name, no_wrap=True) for name in ("model", "input", "precision", "GMAC", "mAP50-95")
     ]

@@ -155,7 +155,7 @@ def _show_all(replayed: Replayed, out: Path) -> None:
 
 
 def _doubtful(summary: dict[str, Any]) -> str:
-    """A sentence on objects that are too near to the score threshold to be changes, if any."""
+    """A sentence about objects too near to the threshold to count as changes, or nothing."""
     count = summary.get("golden", {}).get("doubtful", 0)
     return (
         f"{counted(count, 'object')} near the score threshold came or went; not counted as changed"

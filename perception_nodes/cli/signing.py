@@ -54,7 +54,7 @@ def verify_command(model: ModelName, key: Path) -> None:
 
 
 def _checked(name: str, key: str = "") -> Model:
-    """Load a model and check all of its files: a node checks those that it uses."""
+    """Load a model and check all of its files; a node would check only those that it uses."""
     model = load_model(name, key)
     if model.s8 is not None:
         model.signed_file()

@@ -46,7 +46,7 @@ def trace_command(
 
 
 def _of_running_graph(camera: str) -> list[Any]:
-    """The outcomes in the journals of its processes: those of the last half minute or so."""
+    """The outcomes in the journals of the graph's processes, of about the last half minute."""
     records = [
         record
         for role in ROLES

@@ -19,9 +19,9 @@ __all__ = ["BagError", "Drive", "RawFrame", "image_topics", "open_drive"]
 
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE, *VIDEO_TYPES)
 TRANSPORTS = ("compressed", "foxglove", "ffmpeg")
-"""Names of image transports, which end the topics of what is not a raw image."""
+"""Names of image transports; the topics of images that are not raw end with them."""
 LATE_INFO_S = 0.2
-"""If the first calibration is logged later than this behind the first frame, a warning says so."""
+"""A warning is given if the first calibration is logged later than this after the first frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class RawFrame:
     Attributes:
         index: position among the frames of the drive, from 0.
         log_time_ns: when it was recorded, nanoseconds since the Unix epoch.
-        data: the serialized message, CDR; of video an `Image` in its place, see `Packets`.
-        camera_info: the last calibration logged before it, a serialized `CameraInfo`; the first
-            one for frames before that; None if the drive has none.
+        data: the serialized message, CDR; for a video packet, its picture as an `Image`.
+        camera_info: the last calibration logged before it, a serialized `CameraInfo`; for frames
+            before the first calibration, that one; None if the drive has none.
     """
 
     index: int
@@ -49,9 +49,9 @@ class Drive:
         path: the bag.
         topic: of the camera's images.
         message_type: of the frames, `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
-        frame_count: frames that the bag says it holds; if reading finds damage, fewer come. Of a
-            video that does not say it, about how many there are.
-        lost: frames that were recorded, by the bag's index or metadata, and cannot be read. It is
+        frame_count: number of frames that the bag states; if reading finds damage, fewer come. For
+            a video that states none, an estimate.
+        lost: number of frames that the bag's index or metadata names and that cannot be read. It is
             final once all frames have been read.
         recorded_count: frames that were recorded, those that are lost included.
         duration_ns: from the first to the last message of the bag.
@@ -70,7 +70,7 @@ class Drive:
 
     @property
     def warnings(self) -> list[str]:
-        """What a user should know, one line each: damage, lost frames, the choice of a topic.
+        """Lines for the user about damage, lost frames and the choice of a topic.
 
         Reading may add to it.
         """
@@ -119,7 +119,7 @@ class Drive:
             raise BagError(f"{reasons}: no frame of {self.topic} can be read")
 
     def messages(self, topic: str, message_type: str) -> Iterator[tuple[int, bytes]]:
-        """Log time in nanoseconds and serialized message of another topic, oldest first.
+        """The messages of another topic, oldest first: log time in nanoseconds, serialized message.
 
         Raises:
             BagError: the topic does not exist or is of another type.
@@ -136,7 +136,7 @@ class Drive:
     def _read(self, topics: Collection[str]) -> Messages:
         try:
             yield from self._storage.messages(topics)
-        except OSError as error:  # of a disk or a network that is gone
+        except OSError as error:  # the disk or the network is gone
             raise BagError(f"{self.path} cannot be read: {error.strerror or error}") from error
 
     def camera_infos(self) -> Iterator[tuple[int, bytes]]:
@@ -149,7 +149,7 @@ class Drive:
         return next((data for _, data in self.camera_infos()), None)
 
     def _info_topics(self) -> list[str]:
-        """The topic of the calibrations, or nothing: also for images that are rectified already."""
+        """The topic of the calibrations, if there is one and the images are not rectified."""
         if is_rectified(self.topic):
             return []
         topic = camera_info_topic(self.topic)
@@ -215,7 +215,8 @@ def _open(name: str | Path) -> Storage:
     path = Path(name)
     try:
         try:
-            path.stat()  # tells the reason; from Python 3.14 on Path.exists never does
+            # Raises an error with the reason, which Path.exists does not from Python 3.14 on.
+            path.stat()
         except FileNotFoundError:
             raise BagError(f"{path} does not exist") from None
         if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:

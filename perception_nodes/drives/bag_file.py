@@ -19,7 +19,7 @@ class Segment(NamedTuple):
     """A part of a file that can be read on its own, with its messages in log-time order.
 
     Attributes:
-        start_ns: no message of it was logged earlier.
+        start_ns: log time of its first message, or an earlier time.
         size: bytes that it takes in memory while it is read.
         read: returns its messages.
     """
@@ -30,7 +30,7 @@ class Segment(NamedTuple):
 
 
 class Damage:
-    """What is wrong with a file, one line for each finding; a repeated finding is kept once."""
+    """What is wrong with a file, one line for each finding; a repeated finding counts once."""
 
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
@@ -40,7 +40,7 @@ class Damage:
         self._lines[line] = None
 
     def lines(self) -> list[str]:
-        """The first findings, and how many more there are."""
+        """Lines with the first findings and the number of the others."""
         lines = list(self._lines)
         more = len(lines) - MAX_DAMAGE_LINES
         if more <= 0:

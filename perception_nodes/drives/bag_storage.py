@@ -127,7 +127,7 @@ class BagStorage(Storage):
         return list(dict.fromkeys(named))
 
     def _once(self, files: list[Path]) -> list[Path]:
-        """The files, without a compressed one that rosbag2 was writing when it was ended."""
+        """Leave out a compressed file that rosbag2 was still writing when it was ended."""
         names = {file.name for file in files}
         found = []
         for file in files:
@@ -148,7 +148,7 @@ class BagStorage(Storage):
         return plain
 
     def _topics(self, metadata: dict[str, Any]) -> dict[str, Topic]:
-        """What there is of each topic, and how much more the metadata or an index says there was.
+        """The topics, with how many of their messages are lost by the metadata or an index.
 
         Raises:
             BagError: not one message can be read.
@@ -156,7 +156,7 @@ class BagStorage(Storage):
         recorded = _recorded(metadata)
         types = {name: message_type for name, (message_type, _) in recorded.items()}
         for file in self._files.values():
-            # Of a topic whose schema is not in the file, the metadata may know the type.
+            # The metadata may name the type of a topic whose schema is not in the file.
             types |= {
                 name: type_ for name, type_ in file.types.items() if type_ or name not in types
             }
@@ -181,7 +181,7 @@ def _format(file: Path) -> str:
 
 
 def _metadata(folder: Path, notes: list[str]) -> dict[str, Any]:
-    """A bag's metadata; empty, with a note if there is a file that cannot be read."""
+    """A bag's metadata; empty if there is none, or with a note if it cannot be read."""
     file = folder / METADATA
     if not file.exists():
         return {}
@@ -197,7 +197,7 @@ def _metadata(folder: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _recorded(metadata: dict[str, Any]) -> dict[str, tuple[str, int]]:
-    """Message type and count of each topic by a bag's metadata; malformed entries are left out."""
+    """Message type and count of each topic in a bag's metadata, without malformed entries."""
     found = {}
     listed = metadata.get("topics_with_message_count")
     for topic in listed if isinstance(listed, list) else ():

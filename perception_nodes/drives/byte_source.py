@@ -28,7 +28,7 @@ class FileBytes:
 
     def read(self, at: int, count: int) -> bytes:
         """The bytes from a position on; fewer than `count` at the end."""
-        # pread allocates `count` bytes first, and damaged fields may ask for any number anywhere.
+        # pread allocates `count` bytes first, and a damaged field may ask for any number of them.
         count = min(count, self.size - at)
         return os.pread(self._stream.fileno(), count, at) if count > 0 else b""
 

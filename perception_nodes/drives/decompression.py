@@ -15,7 +15,7 @@ MAX_MESSAGE_BYTES = 256 << 20
 MAX_CHUNK_BYTES = 1 << 30
 BLOCK = 1 << 20
 ZSTD_STEP = 4 << 10
-"""Bytes given to zstd at a time: at its best compression they become 128 MiB."""
+"""Bytes given to zstd at a time; at its best compression they decompress to 128 MiB."""
 _ERRORS = (zstandard.ZstdError, RuntimeError, EOFError, OSError, ValueError)
 """What the libraries raise for damaged input."""
 
@@ -40,7 +40,7 @@ def decompressed(compression: str, data: Data, limit: int) -> Data | bytes:
     Args:
         compression: `lz4`, `zstd`, or empty for data that is not compressed.
         data: all that there is.
-        limit: bytes that it may have afterwards.
+        limit: largest size after decompression, in bytes.
 
     Raises:
         DecompressionError: it is damaged, it exceeds the limit, or the compression is unknown.
@@ -74,9 +74,9 @@ def decompressed(compression: str, data: Data, limit: int) -> Data | bytes:
 
 
 def decompressed_message(data: bytes) -> bytes:
-    """A message that may have been compressed on its own: CDR never starts like such a frame.
+    """Decompress a message if it was compressed on its own; CDR never starts like such a frame.
 
-    One that cannot be decompressed stays as it is: it is then refused, and counted, as broken.
+    A message that cannot be decompressed stays as it is, so that it is refused as broken.
     """
     compression = {ZSTD_MAGIC: "zstd", LZ4_MAGIC: "lz4"}.get(data[:4])
     if compression is None:
@@ -91,7 +91,7 @@ def decompress_file(file: Path, out: Path) -> str:
     """Decompress a file as far as it is undamaged.
 
     Returns:
-        Why it was not decompressed to its end, empty if it was.
+        Why the end of the file was not reached; empty if it was.
     """
     with file.open("rb") as compressed, out.open("wb") as plain:
         blocks = _lz4_blocks(compressed) if file.suffix == ".lz4" else _zstd_blocks(compressed)
@@ -111,7 +111,7 @@ def _lz4_blocks(compressed: BinaryIO) -> Iterator[bytes]:
 
 
 def _zstd_blocks(compressed: BinaryIO) -> Iterator[bytes]:
-    """What the frames of a file become; the library's own reader takes a cut-off one for whole.
+    """Decompress the frames of a file; the library's own reader takes a cut-off frame for whole.
 
     Raises:
         EOFError: the file ends within a frame.

@@ -26,7 +26,7 @@ def _of_jpeg(jpeg: bytes) -> int:
 
 
 def _of_png(png: bytes) -> int:
-    """Of the chunk `eXIf`: each chunk has its length, kind, data and a checksum."""
+    """The orientation in the chunk `eXIf`. A chunk has its length, kind, data and a checksum."""
     at = len(PNG_SIGNATURE)
     while at + 8 <= len(png):
         length, kind = int.from_bytes(png[at : at + 4], "big"), png[at + 4 : at + 8]

@@ -15,7 +15,7 @@ from perception_nodes.drives.storage import Storage, Topic
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 RATE_HZ = 10.0
-"""Assumed, since the files carry no times."""
+"""Assumed rate, since the files carry no times."""
 START_NS = 1_000_000_000
 """Stamp of the first frame; 0 would mean that it has none."""
 FAST_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
@@ -34,7 +34,7 @@ class ImageStorage(Storage):
         self.topics = {TOPIC: Topic(TOPIC, COMPRESSED_IMAGE, len(files))}
 
     def messages(self, topics: Collection[str]) -> Messages:
-        """The files as messages; one that is not an image is rejected when it is decoded."""
+        """The files as messages; a file that is no image is rejected when it is decoded."""
         for index, file in enumerate(self.frame_files):
             stamp_ns = START_NS + round(index / RATE_HZ * 1e9)
             try:
@@ -53,10 +53,10 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def _jpeg_or_png(file: Path) -> tuple[bytes, str]:
-    """A JPEG or PNG file as it is, and what is wrong with it, if that is known.
+    """Read a file as JPEG or PNG; return its bytes, and what is wrong with it, if that is known.
 
-    Other image formats are converted to PNG without loss, and so are photographs that are stored as
-    the camera was held: they are turned upright. A file that cannot be converted stays as it is.
+    Other formats are converted to PNG without loss, and so are photographs that must be turned
+    upright. A file that cannot be converted stays as it is.
     """
     data = file.read_bytes()
     is_known = data.startswith((PNG_SIGNATURE, b"\xff\xd8\xff"))

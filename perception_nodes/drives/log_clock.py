@@ -3,11 +3,11 @@
 from perception_nodes.drives.bag import RawFrame
 
 MAX_GAP_NS = 5_000_000_000
-"""Longer gaps from a frame to the next and backward steps of the log time are clock jumps, which
-nobody waits for."""
+"""A longer gap between two frames, or a backward step of the log time, is a clock jump, which is
+not waited for."""
 MAX_JUMPS_NAMED = 10
 USUAL_NS = 33_333_333
-"""What passes at a jump from the first frame to the second."""
+"""The time that passes at a jump between the first two frames."""
 
 
 class LogClock:
@@ -18,16 +18,16 @@ class LogClock:
     """
 
     def __init__(self) -> None:
-        """No frame yet."""
+        """Begin before the first frame."""
         self.warnings: list[str] = []
         self._last: RawFrame | None = None
         self._passed_ns, self._step_ns = 0, USUAL_NS
 
     def passed_ns(self, frame: RawFrame) -> int:
-        """The recorded time from the first frame to this one, a later one.
+        """The recorded time from the first frame to this one; frames are given in order.
 
-        At a jump it goes on by the step before; a frame that has the log time of the one before is
-        a microsecond behind it.
+        At a jump, the time goes on by the step before it. A frame with the log time of the frame
+        before it counts as one microsecond later.
         """
         if self._last is not None:
             gap_ns = frame.log_time_ns - self._last.log_time_ns

@@ -27,7 +27,7 @@ from perception_nodes.drives.mcap_records import (
 )
 
 FOOTER = struct.Struct("<BQQQI")
-"""Opcode, length, starts of the summary and of the summary offsets, CRC of the summary."""
+"""Layout: opcode, length, starts of the summary and of the summary offsets, CRC of the summary."""
 
 
 class _Chunk(NamedTuple):
@@ -37,7 +37,7 @@ class _Chunk(NamedTuple):
         at: position of its record.
         start_ns: the earliest log time in it.
         size: bytes when decompressed.
-        channels: those with messages in it; empty if that is not known.
+        channels: channels with messages in it; empty if they are not known.
     """
 
     at: int
@@ -91,7 +91,7 @@ class McapFile(BagFile):
         self._source.close()
 
     def _read_index(self) -> bool:
-        """Take over the summary; false if there is none, or it is damaged or incomplete."""
+        """Take over the summary; return false if it is missing, damaged or incomplete."""
         end = self._source.size - len(MAGIC)
         footer = self._source.read(end - FOOTER.size, FOOTER.size) if end > FOOTER.size else b""
         if len(footer) < FOOTER.size or self._source.read(end, len(MAGIC)) != MAGIC:
@@ -181,7 +181,7 @@ class McapFile(BagFile):
 
 
 class _Scan:
-    """Reads a file from front to back: its chunks, messages outside of chunks, what is lost."""
+    """Reads a file from front to back: finds chunks, messages outside of chunks, and losses."""
 
     def __init__(self, file: McapFile) -> None:
         self._file, self._source = file, file._source
@@ -189,12 +189,12 @@ class _Scan:
         self._lost: Counter[int] = Counter()
         self._in_statistics: Counter[int] = Counter()
         self._times_ns = [2**64, 0]
-        # Messages since the last readable chunk. A message index that follows damage counts both
-        # them and the lost ones.
+        # Count messages since the last readable chunk. A message index behind damage counts them
+        # and the lost ones together.
         self._since_damage: Counter[int] | None = None
 
     def run(self) -> bool:
-        """Fill in what the file holds; true if its statistics say how much was recorded."""
+        """Fill in what the file holds; return whether its statistics say how much was recorded."""
         file, source = self._file, self._source
         begins = source.read(0, len(MAGIC)) == MAGIC
         if not begins:
@@ -258,7 +258,7 @@ class _Scan:
             self._file._chunks.append(chunk)
 
     def _count(self, source: ByteSource, record: Record) -> tuple[int, int]:
-        """Count a message; its channel and log time."""
+        """Count a message; return its channel and log time."""
         channel, _, log_time_ns, _ = MESSAGE_HEAD.unpack(
             source.read(record.body, MESSAGE_HEAD.size)
         )

@@ -1,4 +1,4 @@
-"""Records of mcap files (https://mcap.dev/spec), and where they go on behind damaged bytes."""
+"""Records of mcap files (https://mcap.dev/spec), found again behind damaged bytes."""
 
 import re
 import struct
@@ -17,18 +17,18 @@ from perception_nodes.drives.decompression import MAX_CHUNK_BYTES, Decompression
 MAGIC = b"\x89MCAP0\r\n"
 HEAD = struct.Struct("<BQ")
 MESSAGE_HEAD = struct.Struct("<HIQQ")
-"""Channel, sequence, log time, publish time; the serialized message follows."""
+"""Layout: channel, sequence, log time, publish time. The serialized message follows."""
 CHUNK_HEAD = struct.Struct("<QQQII")
-"""Start and end time, uncompressed size and CRC, length of the compression's name."""
+"""Layout: start and end time, uncompressed size and CRC, length of the compression's name."""
 MALFORMED = (ValueError, OverflowError, LookupError, struct.error, McapError)
-"""What reading a record's fields raises."""
+"""Errors that reading a malformed record raises."""
 PRIVATE_KINDS = 0x80
 """Opcodes from here on are for applications; readers step over their records."""
 BLOCK = 1 << 20
 _CANDIDATE = re.compile(rb"(?=[\x01-\x0f].{4}\x00{4})", re.DOTALL)
-"""A kind and a length below 4 GiB."""
+"""Pattern of a record's begin: a known kind, and a length below 4 GiB."""
 _IN_A_ROW = 3
-"""Plausible records in a row that are taken as no coincidence."""
+"""So many plausible records in a row are no coincidence."""
 _FIXED_LENGTH = {Opcode.FOOTER: 20, Opcode.SUMMARY_OFFSET: 17, Opcode.DATA_END: 4}
 _LEAST_LENGTH = {
     Opcode.HEADER: 8,
@@ -47,14 +47,14 @@ _LEAST_LENGTH = {
 
 
 class Record(NamedTuple):
-    """Where a record lies in its source.
+    """The position of a record in its source.
 
     Attributes:
         kind: its opcode.
         at: position of its first byte.
         body: position of its content, behind kind and length.
         end: position behind its last byte.
-        whole: false for one that is cut off by the end of the file.
+        whole: false if the end of the file cuts it off.
     """
 
     kind: int
@@ -70,7 +70,7 @@ def fields(source: ByteSource, record: Record) -> ReadDataStream:
 
 
 def record_at(source: ByteSource, at: int) -> Record | None:
-    """The record that begins at a position, None if the bytes there cannot be one."""
+    """The record that begins at a position; None if the bytes there cannot be a record."""
     seen = source.read(at, HEAD.size + CHUNK_HEAD.size + 4 + 8)
     if len(seen) < HEAD.size:
         return None
@@ -84,9 +84,9 @@ def record_at(source: ByteSource, at: int) -> Record | None:
 def records(source: ByteSource, at: int, on_gap: Callable[[int, int], object]) -> Iterator[Record]:
     """All records from a position on, to the end of the source or its closing magic.
 
-    A record's length is trusted if another record begins behind it, if it is the last one, or if it
-    is a chunk with the content that was written. Otherwise reading goes on at the next position
-    where records follow each other.
+    A record's length is trusted in three cases: another record begins behind it, it is the last
+    one, or it is an undamaged chunk. Otherwise reading goes on at the next position where records
+    follow each other.
 
     Args:
         source: a file or a chunk.
@@ -112,10 +112,10 @@ def records(source: ByteSource, at: int, on_gap: Callable[[int, int], object]) -
 
 
 def chunk_data(source: ByteSource, record: Record) -> bytes | memoryview:
-    """The decompressed records of a chunk; of one that is cut off, those before the cut.
+    """The decompressed records of a chunk; if it is cut off, those before the cut.
 
     Raises:
-        ValueError, struct.error: it is whole, but its content is not what was written.
+        ValueError, struct.error: the chunk is whole, but its content is damaged.
     """
     body = source.read(record.body, record.end - record.body)
     _, _, size, checksum, name_length = CHUNK_HEAD.unpack_from(body)
@@ -167,7 +167,7 @@ def _is_last(source: ByteSource, record: Record) -> bool:
 
 
 def _decompresses(source: ByteSource, record: Record) -> bool:
-    """Whether a record is a chunk with the content that was written."""
+    """Whether a record is a chunk with undamaged content."""
     if record.kind != Opcode.CHUNK or not record.whole:
         return False
     try:
@@ -178,7 +178,7 @@ def _decompresses(source: ByteSource, record: Record) -> bool:
 
 
 def _next_record(source: ByteSource, start: int) -> int | None:
-    """The first position from `start` on where records follow each other, None if there is none."""
+    """The first position from `start` on where records follow each other; None if there is none."""
     for block in range(start, source.size, BLOCK):
         data = source.read(block, BLOCK + HEAD.size)
         for match in _CANDIDATE.finditer(data):

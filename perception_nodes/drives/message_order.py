@@ -13,9 +13,9 @@ def in_log_time_order(segments: Iterable[Segment], on_disorder: Callable[[], Non
     """The messages of all segments, oldest first; equal log times keep the order of the segments.
 
     This is a k-way merge that opens a segment only when all messages logged before its start have
-    been delivered. Where more than `MAX_OPEN_BYTES` of segments would have to be open at once, the
-    oldest message at hand is delivered without opening further ones, and `on_disorder` is called if
-    an older one follows.
+    been delivered. If more than `MAX_OPEN_BYTES` of segments would have to be open at once, no
+    further one is opened, and the oldest message at hand is delivered. If an older one follows,
+    `on_disorder` is called.
     """
     heap: list[tuple[int, int, str, bytes, Messages]] = []
     open_bytes, last_ns = 0, -1

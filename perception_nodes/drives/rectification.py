@@ -44,7 +44,7 @@ class RecordedCalibration:
                 f"in force: {error}"
             )
             return
-        with suppress(UnknownLens):  # which `check` tells
+        with suppress(UnknownLens):  # `check` warns of it
             self._preprocessor.calibrate(read)
         if _is_uncalibrated(read):
             self._warn(

@@ -29,7 +29,7 @@ class Ros1File(BagFile):
             self._reader.open()
         except PermissionError:
             raise
-        # The library raises whatever its parser trips over.
+        # The library's parser may raise any error.
         except Exception as error:
             raise self._damaged(error) from error
         connections = self._reader.connections
@@ -44,7 +44,7 @@ class Ros1File(BagFile):
     def segments(self, topics: Collection[str]) -> list[Segment]:
         """The bag as one segment, if it has messages of some of the topics."""
         wanted = [one for one in self._reader.connections if one.topic in topics]
-        # No connections at all would mean all of them to the library.
+        # The library would take an empty list of connections for all of them.
         return [Segment(self.start_ns, 0, partial(self._messages, wanted))] if wanted else []
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class Ros1File(BagFile):
         self._reader.close()
 
     def _messages(self, wanted: Sequence[Connection]) -> Messages:
-        """Messages by log time; one that cannot be converted is empty and is refused as broken.
+        """Messages by log time; one that cannot be converted becomes empty and is refused later.
 
         Raises:
             BagError: a chunk is damaged.

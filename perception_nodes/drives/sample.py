@@ -8,11 +8,11 @@ from perception_nodes.core.errors import PerceptionError
 from perception_nodes.system.environment import cache_folder, share_folder
 
 SAMPLE = Path("bags/sample")
-"""Where it is in a checkout, in which `make sample` makes it."""
+"""Its path in a checkout, where `make sample` makes it."""
 
 
 def sample_drive() -> Path:
-    """The drive of the checkout that we are in, or else of the cache, made there the first time.
+    """The sample drive of this checkout, or else of the cache, where the first call makes it.
 
     Raises:
         PerceptionError: it cannot be made.
@@ -23,7 +23,7 @@ def sample_drive() -> Path:
             return drive
     maker = share_folder() / "bags/make_sample.py"
     command = [sys.executable, str(maker), "--out", str(folder)]
-    made = subprocess.run(command, stdout=2, check=False)  # our standard output is the result
+    made = subprocess.run(command, stdout=2, check=False)  # our standard output is for the result
     if made.returncode:
         raise PerceptionError(
             f"the sample drive could not be made in {folder}, see above; name another with --bag"

@@ -1,6 +1,6 @@
 """The messages that recordings hold, known without a ROS installation.
 
-Those of sensor_msgs come with rosbags, those that we build from the shipped `.msg` files.
+Those of sensor_msgs come with rosbags; ours are built from the shipped `.msg` files.
 """
 
 from functools import cache

@@ -16,7 +16,7 @@ from perception_nodes.drives.bag_file import BagFile, Messages, Segment
 GIVE_UP_AFTER = 10_000
 """Consecutive unreadable rows after which the rest of the table counts as lost."""
 JOURNALS = ("-wal", "-journal")
-"""Where sqlite keeps changes that a crash kept it from completing or undoing."""
+"""Suffixes of files in which sqlite keeps changes that a crash left unfinished."""
 UNREADABLE = (sqlite3.Error, OverflowError)
 
 
@@ -24,7 +24,7 @@ class SqliteFile(BagFile):
     """A sqlite3 file; see `BagFile`. It has no index that says how much was recorded."""
 
     def __init__(self, file: Path) -> None:
-        """List its rows, of a damaged file the readable ones."""
+        """List its rows; if the file is damaged, the readable ones."""
         super().__init__()
         self.indexed = False
         self._stack = ExitStack()
@@ -37,7 +37,7 @@ class SqliteFile(BagFile):
             raise
 
     def segments(self, topics: Collection[str]) -> list[Segment]:
-        """One segment for each of the topics that has messages."""
+        """One segment for each topic that has messages."""
         return [
             Segment(min(times_ns), 0, partial(self._messages, topic))
             for topic, (times_ns, _) in self._rows.items()
@@ -54,12 +54,12 @@ class SqliteFile(BagFile):
         journals = [journal for journal in journals if journal.exists() and journal.stat().st_size]
         where = f"file:{quote(str(file))}?immutable=1"
         if journals:
-            # Sqlite writes to the file when it reads them; a recording must not change.
+            # Sqlite would change the file when it reads these, but a recording must not change.
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
             for one in (file, *journals):
                 shutil.copyfile(one, folder / one.name)
             where = f"file:{quote(str(folder / file.name))}"
-        # Frames are read ahead in another thread than the one that opens; both take turns.
+        # Another thread than the one that opens the file reads frames ahead; both take turns.
         database = sqlite3.connect(where, uri=True, check_same_thread=False)
         database.text_factory = lambda data: data.decode(errors="replace")
         # Without this sqlite refuses a file that is shorter than its header says.

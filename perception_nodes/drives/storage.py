@@ -15,9 +15,9 @@ class Topic:
         name: its name.
         message_type: such as `sensor_msgs/msg/Image`.
         count: messages that are there; reading them may show that some are damaged.
-        lost: further messages that were recorded, by the bag's index or its metadata.
+        lost: number of further messages that the bag's index or metadata names.
         counted: whether the index or the metadata says how many were recorded.
-        estimated: whether `count` is only about right, so that it tells nothing of losses.
+        estimated: whether `count` is an estimate, from which no losses follow.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Storage:
     Attributes:
         topics: by name.
         duration_ns: from the first message to the last.
-        frame_files: of an image folder, the file of each frame.
+        frame_files: the file of each frame, for an image folder.
     """
 
     frame_files: tuple[Path, ...] = ()
@@ -64,6 +64,6 @@ class Storage:
         """Close the files."""
 
     def _note(self, line: str) -> None:
-        """Add a warning; a repeated one is kept once."""
+        """Add a warning, unless it is there already."""
         if line not in self._notes:
             self._notes.append(line)

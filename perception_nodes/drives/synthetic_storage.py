@@ -19,13 +19,13 @@ TOPIC = "/camera/image_raw"
 
 
 class SyntheticStorage(Storage):
-    """Its frames, without stamps, repeat a textured picture that drifts sideways."""
+    """Gives frames without stamps, which repeat a textured picture that drifts sideways."""
 
     def __init__(self, text: str) -> None:
         """Take its description.
 
         Raises:
-            BagError: it is not of the form `FORM`.
+            BagError: the description is not of the form `FORM`.
         """
         super().__init__(Path(text))
         match = re.fullmatch(SCHEME + r"(\d+)x(\d+)@(\d+(?:\.\d+)?)\*(\d+)(\.jpeg)?", text)

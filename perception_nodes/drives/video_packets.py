@@ -1,4 +1,4 @@
-"""Recorded video packets as the images that they are of."""
+"""Recorded video packets, decoded into images."""
 
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.drives.schemas import COMPRESSED_VIDEO, FFMPEG_PACKET
@@ -11,15 +11,15 @@ VIDEO_TYPES = tuple(READERS)
 
 
 class RecordedPackets:
-    """The packets of a topic; all of them have to be decoded, in order."""
+    """Decodes the packets of a topic, which must be given completely and in order."""
 
     def __init__(self, message_type: str) -> None:
-        """Before the first packet, of one of `VIDEO_TYPES`."""
+        """Begin before the first packet; its type is one of `VIDEO_TYPES`."""
         self._read = READERS[message_type]
         self._decoder = VideoDecoder()
 
     def image(self, message: bytes) -> bytes:
-        """The picture of a packet as an `Image`, or an `Image` of no size with the reason."""
+        """Decode a packet into an `Image`; if that fails, into one of no size with the reason."""
         packet = ImageView(0, "", 0, 0, "", 0, memoryview(b""))
         try:
             packet = self._read(message)

@@ -71,10 +71,10 @@ class VideoStorage(Storage):
             self._note(f"{self._path}: {end}")
 
     def _decoded(self) -> Generator[tuple[VideoInput, VideoPicture], None, None]:
-        """The pictures of the file, and the input that they come from."""
+        """Each picture of the file, with the input that it comes from."""
         av = pyav()
         try:
-            # With its scheme, since a name may hold a colon.
+            # Give the scheme, since a name may hold a colon.
             with closing(VideoInput(f"file:{self._path}")) as video:
                 for picture in video.pictures():
                     yield video, picture
@@ -87,7 +87,7 @@ class VideoStorage(Storage):
 
 
 def _message(stamp_ns: int, picture: VideoPicture) -> bytes:
-    """A picture as `image_message`; a lost one in no size, with the cause."""
+    """A picture as `image_message`; a lost picture has no size, and states the cause."""
     if picture.frame is None:
         return write_no_image(stamp_ns, FRAME_ID, picture.cause)
     pixels = picture.frame.reformat(format="bgr24", interpolation="BICUBIC").to_ndarray()

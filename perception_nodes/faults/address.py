@@ -10,7 +10,7 @@ PORT = 7737
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT or [IPV6]:PORT; without a port, the usual one.
+    """Split HOST:PORT or [IPV6]:PORT into host and port; without a port, take the default one.
 
     Raises:
         SettingsError: it has another form.

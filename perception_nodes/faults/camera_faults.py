@@ -20,7 +20,7 @@ LATE_BY_NS = 5_000_000
 IMPOSSIBLE_LENGTH = 0x7FFF_FFFF
 KEPT_OF_JPEG = 0.6
 HEADER_BYTES = 512
-"""The encoding of a serialized Image stands within these; the pixels may hold the same bytes."""
+"""The encoding of a serialized Image is within its first bytes; pixels may look the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class SentFrame(RawFrame):
 
     Attributes:
         stamp_shift_ns: its stamp minus the time of sending.
-        lost: it gets a number, but is not sent.
+        lost: the frame gets a number, but is not sent.
         distortion: the radial coefficient in its CameraInfo; None for the recorded one.
     """
 
@@ -78,7 +78,8 @@ def _with_fault(
     meanwhile: list[SentFrame] = []
     for sent in frames:
         if fault.kind == "size_change":
-            # Ahead of time, for the cache: scaling takes so long that the camera would stall.
+            # Scale frames into the cache ahead of time: scaling takes so long that the camera would
+            # stall.
             _scaled(sent.data, fault.scale)
         if window.holds(sent):
             meanwhile.append(sent)

@@ -10,17 +10,17 @@ PAUSE_S = 0.005
 
 @dataclass(frozen=True)
 class ClockOffset:
-    """Their clock minus ours, and how wrong that may be: the truth is within plus or minus."""
+    """The other machine's clock minus ours, and the largest possible error of that, both ways."""
 
     offset_ms: float
     error_ms: float
 
 
 def clock_offset(trips: Iterable[tuple[int, int, int]]) -> ClockOffset:
-    """The offset by the fastest round trip.
+    """Estimate the offset from the fastest round trip.
 
-    The answer was given at some time between question and receipt: half of the fastest round trip
-    is the most by which its middle can be wrong, however unequal both ways are.
+    The answer was given at some time between question and receipt. If the middle between them is
+    taken for that time, the error is at most half of the round trip, however unequal both ways are.
 
     Args:
         trips: when a question was sent by our clock, answered by theirs, and its answer received by

@@ -22,17 +22,17 @@ from perception_nodes.transport.cdr_reader import read_compressed_image, read_im
 
 TOPICS = {IMAGE: "/camera/image_raw", COMPRESSED_IMAGE: "/camera/image_raw/compressed"}
 JPEG_QUALITY = 90
-"""Of changed pictures in a drive that was JPEG already."""
+"""JPEG quality of changed pictures in a drive that was JPEG already."""
 
 
 def needs_preparation(scenario: Scenario) -> bool:
-    """Whether the drive is not played as it was recorded."""
+    """Whether the drive must be changed before it is played."""
     weather = any(isinstance(fault, PictureFault) for fault in scenario.faults)
     return bool(weather or scenario.duration_s or scenario.jpeg_quality)
 
 
 def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
-    """Write the drive as it is to be played, so that this takes no time from the graph later.
+    """Write the drive as it will be played; doing that later would take time from the graph.
 
     Args:
         scenario: names the drive, and what to do to it.
@@ -40,7 +40,8 @@ def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
         disturbed: whether to apply the faults of the picture.
 
     Returns:
-        How many frames each of these faults has changed, by the fault's number in the scenario.
+        The number of frames that each fault of the picture has changed, by its number in the
+        scenario.
 
     Raises:
         BagError: the drive cannot be read.
@@ -97,7 +98,7 @@ def _of_length(frames: Callable[[], Iterable[RawFrame]], duration_s: float) -> I
 
 
 def _pixels(image: ImageView) -> NDArray[np.uint8]:
-    """uint8 [height, width, 3] BGR of a frame."""
+    """The pixels of a frame, uint8 [height, width, 3] BGR."""
     width, height = source_size(image)
     pixels = np.empty((height, width, 3), np.uint8)
     Preprocessor(width, height, undistort=False).write(image, pixels, FrameHeader())

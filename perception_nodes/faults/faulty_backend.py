@@ -39,7 +39,7 @@ class Orders(BaseModel):
     Attributes:
         inner: name of the backend that does the work.
         call_ms: minimum duration of a call.
-        fault: what goes wrong. `hang` and `segfault` hit one call; the others, all until
+        fault: what goes wrong. `hang` and `segfault` hit one call, the others all calls until
             `until_ns`.
         factor: for `slow`: multiplies the duration of a call.
         until_ns: end of the fault, CLOCK_MONOTONIC.
@@ -93,7 +93,7 @@ class Backend:
         orders = self._orders()
         fault = orders.fault
         if fault in ("hang", "segfault"):
-            # For this process only: the one that takes over must not fail in the same way.
+            # The order is for this process only: its successor must not fail in the same way.
             orders.model_copy(update={"fault": ""}).write(self._path)
         elif started_ns > orders.until_ns:
             fault = ""

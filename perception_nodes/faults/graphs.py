@@ -43,7 +43,7 @@ SLOW_SUBSCRIBER = Graph((NodeKind("slow_subscriber_node", SlowSubscriberSettings
 """A subscriber that cannot keep up."""
 
 FAULTY_DETECTOR_MODULE = f"{PACKAGE}.faulty_detector_node"
-"""Runs in place of the detector if a fault is one of its backend."""
+"""Module of the node that replaces the detector if a fault is one of its backend."""
 
 HIL = Graph((MONITOR, *LIVE.kinds, FAULT_CAMERA))
 """A drive played with faults, watched and recorded."""

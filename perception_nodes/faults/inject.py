@@ -38,7 +38,7 @@ from perception_nodes.transport.memory import SHM_FOLDER
 FILL_BYTES = 1 << 20
 POLL_S = 0.01
 CALL_WITHIN_S = 1.0
-"""Within this time there must be a call for what hits one call."""
+"""A fault that hits one call must have found a call within this time."""
 LISTENS_WITHIN_S = 15.0
 """On a busy machine a process that uses ROS takes five seconds to start."""
 
@@ -52,7 +52,7 @@ class UnderTest:
     """The graph that a fault is put into.
 
     Attributes:
-        supervisor: of its processes.
+        supervisor: supervisor of the graph's processes.
         camera: name of its camera.
         orders: the file that its faulty backend obeys.
     """
@@ -74,7 +74,7 @@ def with_faulty_backend(
 
 
 def obeying(detector: NodeSpec, orders: Path) -> NodeSpec:
-    """The detector with the faulty backend, which obeys the orders in a file."""
+    """The spec of a detector with the faulty backend, which obeys the orders in a file."""
     return replace(
         detector,
         module=FAULTY_DETECTOR_MODULE,
@@ -89,11 +89,11 @@ def put_in(fault: Fault, target: UnderTest, wait_s: Callable[[float], bool]) -> 
     Args:
         fault: what to do.
         target: the graph to do it to.
-        wait_s: waits for a number of seconds, or until the run is over; whether it is.
+        wait_s: waits for a number of seconds or until the run is over, and returns whether it is
+            over.
 
     Raises:
-        NotInjected, LoadEnded: the fault cannot be put in, hit nothing, or was not there to the
-            end.
+        NotInjected, LoadEnded: the fault cannot be put in, hit nothing, or ended too early.
     """
     with _in_effect(fault, target, wait_s):
         wait_s(fault.for_s)
@@ -114,7 +114,7 @@ def _in_effect(
         return busy(available[: fault.cores or None])
     if isinstance(fault, SubscriberFault):
         return _slow_subscriber(fault, target, wait_s)
-    return nullcontext()  # the bench itself does the others
+    return nullcontext()  # the bench injects the others itself
 
 
 def healthy_orders(fault: BackendFault) -> Orders:
@@ -123,7 +123,7 @@ def healthy_orders(fault: BackendFault) -> Orders:
 
 
 def has_small_shm(fault: ShmFullFault) -> bool:
-    """Whether `/dev/shm` can be filled without harm to others: only a private one is that small."""
+    """Whether `/dev/shm` is so small that it must be private: filling it then harms no others."""
     return shutil.disk_usage(SHM_FOLDER).total <= fault.size_mb << 20
 
 
@@ -142,7 +142,7 @@ def _ordered(
     fault: BackendFault, target: UnderTest, wait_s: Callable[[float], bool]
 ) -> Iterator[None]:
     hit = hit_file(target.orders)
-    hit.unlink(missing_ok=True)  # of a fault before this one
+    hit.unlink(missing_ok=True)  # left by an earlier fault
     until_ns = time.monotonic_ns() + round(fault.for_s * 1e9)
     name = fault.kind.removeprefix("backend_")
     order = {"fault": name, "factor": fault.factor, "until_ns": until_ns}
@@ -205,7 +205,7 @@ def _slow_subscriber(
     said = process.stdout
     assert said is not None
     try:
-        # Its time begins with the line that it prints at its first message.
+        # The fault begins when the subscriber prints a line, at its first message.
         _await(
             lambda: select.select([said], [], [], 0)[0],
             LISTENS_WITHIN_S,

@@ -27,11 +27,11 @@ NOT_FOR_THE_GRAPH = {
     "bag": "the drive has a key of its own: drive",
     "rate": "a drive is played at its own speed, by which its faults are timed; leave it out",
 }
-"""Parameters of the camera that a scenario does not set there, and why."""
+"""Parameters that a scenario must not set in `graph`, and why."""
 RAW_ONLY = frozenset({"cdr_length", "encoding_unknown", "size_change"})
-"""Faults in raw images."""
+"""Faults that only raw images can have."""
 JPEG_ONLY = frozenset({"jpeg_truncated"})
-"""Faults in images that are sent as JPEG."""
+"""Faults that only JPEG images can have."""
 
 
 class ScenarioError(PerceptionError):
@@ -49,7 +49,7 @@ def load_scenario(name_or_file: str, given: Mapping[str, Any] | None = None) -> 
 
     Args:
         name_or_file: name of a shipped scenario, or path of a .yaml file.
-        given: parameters of the graph that take precedence over those of the file, and `bag` over
+        given: parameters of the graph that take precedence over those of the file; `bag` replaces
             its drive.
 
     Raises:
@@ -87,7 +87,7 @@ def load_scenario(name_or_file: str, given: Mapping[str, Any] | None = None) -> 
 
 
 def _parsed(path: Path) -> tuple[KeyLines, dict[str, Any]]:
-    """The lines of a file's keys, and its content."""
+    """Parse a file; return the lines of its keys, and its content."""
     try:
         text = path.read_text(encoding="utf-8")
         lines = KeyLines(text)

@@ -1,8 +1,8 @@
 """A private network between bench and unit that delays, loses and reorders packets on demand.
 
-Bench and unit are in two network namespaces with a TAP device each; a thread passes packets from
-one to the other. So no kernel with tc netem is needed, and which packets are lost follows from a
-seed. Nothing is left behind: namespaces and devices disappear with the processes that hold them.
+Bench and unit are in two network namespaces with a TAP device each. A thread passes packets from
+one to the other, so no kernel with tc netem is needed, and a seed determines which are lost.
+Namespaces and devices disappear with the processes that hold them.
 """
 
 import ctypes
@@ -65,7 +65,7 @@ class LossyLink:
         """Make the devices and start to pass packets on.
 
         Args:
-            conditions: of the network at first.
+            conditions: initial conditions of the network.
 
         Raises:
             NetworkUnavailable: the kernel refuses it.
@@ -73,7 +73,7 @@ class LossyLink:
         self._now = self._first = conditions
         self._changed = 0
         self._random = random.Random(0)
-        # A thread can be in another namespace than the other threads of its process.
+        # Each thread of a process can be in a namespace of its own.
         self._far = ThreadPoolExecutor(1, "hil_unit")
         near = _open_device(BENCH_ADDRESS)
         far = self.in_unit_namespace(_open_device_in_new_namespace)
@@ -91,7 +91,7 @@ class LossyLink:
         """A context in which the network has other conditions.
 
         Raises:
-            NotInjected: they changed the way of no packet.
+            NotInjected: the conditions affected no packet.
         """
         changed, self._now = self._changed, conditions
         yield
@@ -120,7 +120,7 @@ class LossyLink:
                 with suppress(OSError):  # the queue is full: lost, as in a real network
                     os.write(target, packet)
             timeout_s = (waiting[0][0] - now_ns) / 1e9 if waiting else None
-            # Not poll, whose timeout is in whole milliseconds.
+            # select takes fractions of a millisecond; poll takes whole ones.
             for source in select.select(sources, [], [], timeout_s)[0]:
                 if source == self._stop:
                     return
@@ -133,7 +133,7 @@ class LossyLink:
                 heapq.heappush(waiting, (due_ns, count, self._other[source], packet))
 
     def _delay_ns(self) -> int | None:
-        """How long a packet is on the way; None if it is lost."""
+        """The delay of a packet; None if it is lost."""
         draws = self._random.random(), self._random.random()
         delay_ns, usual_ns = (_delay_ns(one, *draws) for one in (self._now, self._first))
         self._changed += delay_ns != usual_ns
@@ -155,7 +155,7 @@ def _open_device_in_new_namespace() -> int:
 
 
 def _open_device(address: str) -> int:
-    """A TAP device with an address in this namespace, up; brings loopback up too."""
+    """Open a TAP device with an address in this namespace; bring it and loopback up."""
     try:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         request = struct.pack("16sH14x", DEVICE.encode(), IFF_TAP | IFF_NO_PI)

@@ -37,7 +37,7 @@ Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
 
 
 UNDISTURBED_S = 2.5
-"""Begin and end of the fault, in a scenario without faults whose graph works no sooner."""
+"""Begin and end of the judged time in a scenario without faults; no graph works sooner."""
 
 
 MOMENTARY = frozenset(
@@ -50,11 +50,11 @@ OWN_KEYS: dict[str, tuple[str, float | None]] = {
     "calibration_wrong": ("distortion", None),
     "backend_slow": ("factor", 1.0),
 }
-"""Faults that alone heed a key: the key, and its value that changes nothing, where there is one."""
+"""Keys that only one kind of fault uses, by the fault: the key, and its value without effect."""
 
 
 def wrong(reason: str, *key: str | int) -> PydanticCustomError:
-    """A validation error at a key below the model, for a rule about several values."""
+    """Make a validation error at one key of a model, for a rule about several values."""
     return PydanticCustomError("scenario", "{reason}", {"reason": reason, "key": key})
 
 
@@ -64,7 +64,7 @@ class _Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_booleans(cls, values: Any) -> Any:
-        """They would be taken for numbers; in YAML, `on` is a boolean."""
+        """Refuse booleans, which pydantic takes for numbers; in YAML, `on` is one."""
         for key, value in values.items() if isinstance(values, dict) else ():
             if isinstance(value, bool):
                 raise wrong(f"Input should not be {str(value).lower()}, yes or no", key)
@@ -120,7 +120,7 @@ class PictureFault(_Fault):
     """What the camera sees changes; see `weather`.
 
     Attributes:
-        strength: from 0, no effect, to 1, the strongest.
+        strength: from 0 (no effect) to 1 (strongest).
     """
 
     kind: PictureFaultKind
@@ -143,7 +143,7 @@ class NetworkConditions(_Strict):
     late_ms: float = Field(default=10.0, gt=0, le=1000)
 
     def felt(self) -> tuple[float, ...]:
-        """What packets feel of it: without `reorder`, `late_ms` does nothing."""
+        """The conditions that packets meet: without `reorder`, `late_ms` has no effect."""
         return self.delay_ms, self.loss, self.reorder, self.reorder and self.late_ms
 
 
@@ -182,7 +182,7 @@ class ProcessFault(_Fault):
 
 
 class ShmFullFault(_Fault):
-    """`/dev/shm` is full: a private one of `size_mb`, so that no other program is harmed."""
+    """A private `/dev/shm` of `size_mb` is full, so that no other program is harmed."""
 
     kind: Literal["shm_full"]
     size_mb: int = Field(default=512, ge=64, le=4096)
@@ -219,23 +219,24 @@ Fault = Annotated[
 class Expectation(_Strict):
     """What the graph must do. That every frame is accounted for is always expected.
 
-    With several faults, begin is that of the first one, and end is that of the last one. Without
-    any, both are when the graph first works: all that it loses after that is its own doing.
+    With several faults, the begin is that of the first one and the end is that of the last one.
+    Without faults, both are the time at which the graph first works.
 
     Attributes:
         cause: regular expression that the cause or a fault in a health message, or the reason of a
             frame report, must match; empty if the graph is not expected to report anything.
-        detected_within_ms: how soon after the begin of the fault it must do so.
+        detected_within_ms: how soon after the begin of the fault `cause` must be reported.
         told: the health mode that must be reached, or a worse one; before the end of a fault that
             lasts.
         told_within_ms: how soon after the begin of the fault.
         at_worst: the worst mode allowed; `told` by default.
         lost: what is lost, in words.
-        lost_at_most: how many frames, from the fault on, may have no detections; one more, if that
-            is late by the machine's own tail.
+        lost_at_most: how many frames may have no detections from the fault on. One more may, if it
+            is late only by the machine's own tail.
         detections_within_ms: how soon after the end of the fault a frame captured since must have
             detections.
-        recovered_within_ms: how soon after the end of the fault the mode must be NOMINAL, and stay.
+        recovered_within_ms: how soon after the end of the fault the mode must be NOMINAL and stay
+            so.
         miss_rate_at_most: share of all frames that may have no detections in time.
         agreement_at_least: the accuracy floor, while the fault lasts (without a fault, always): of
             the objects that the same model is sure of here or on the undisturbed drive, the share
@@ -288,10 +289,10 @@ class Scenario(_Strict):
         name: of the file, without its suffix.
         title: the faults in words.
         drive: what the camera plays, as the parameter `bag` of a player.
-        duration_s: the drive is cut or repeated to this length; 0 for as it is.
-        jpeg_quality: images are sent as JPEG of this quality; 0 for as they are.
+        duration_s: length to which the drive is cut or repeated; 0 leaves it as it is.
+        jpeg_quality: JPEG quality of the images that are sent; 0 leaves them as they are.
         cameras: of the vehicle, each with a graph of its own; the first one has the faults.
-        network: between camera and unit; without it both are on one machine.
+        network: network between camera and unit; without it both are on one machine.
         graph: parameters of the graph that differ from their defaults.
         faults: what happens; may be empty.
         expect: what the graph must do.
@@ -310,14 +311,15 @@ class Scenario(_Strict):
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """The names of its recordings and logs: its own, and that of the second camera's part."""
+        """The names of its recordings and logs: one for each camera."""
         return (self.name, f"{self.name}_second")[: self.cameras]
 
     @model_validator(mode="after")
     def _drops_are_numbered(self) -> "Scenario":
         for number, fault in enumerate(self.faults):
             if fault.kind == "camera_drop" and self.graph.get("source") != "shm":
-                # DDS numbers frames on publishing: one that is dropped before would leave no gap.
+                # DDS numbers frames when they are published: a frame dropped before that leaves no
+                # gap.
                 raise wrong(
                     "camera_drop needs graph.source: shm, where the camera numbers the frames",
                     *("faults", number, "kind"),
@@ -351,7 +353,7 @@ class Scenario(_Strict):
 
     @model_validator(mode="after")
     def _no_conflict(self) -> "Scenario":
-        """Two faults cannot set the same thing at a time, since each resets it at its end."""
+        """Refuse two faults that set the same thing at one time: each would reset it at its end."""
         for one, two in combinations(range(len(self.faults)), 2):
             a, b = self.faults[one], self.faults[two]
             same = any(

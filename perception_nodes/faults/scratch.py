@@ -13,5 +13,5 @@ def scratch_folder() -> "tempfile.TemporaryDirectory[str]":
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         process = folder.name.removeprefix(PREFIX).partition("_")[0]
         if process.isdigit() and not Path("/proc", process).exists():
-            shutil.rmtree(folder, ignore_errors=True)  # another user's stays
+            shutil.rmtree(folder, ignore_errors=True)  # folders of other users stay
     return tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}_")

@@ -1,10 +1,10 @@
 """The unit under test: the graph of the vehicle, started and disturbed by the orders of a bench.
 
 `perception hil unit` serves on the vehicle computer; `RemoteUnit` is its client, on the bench. An
-order is an HTTP POST of JSON: the standard library's HTTP server reads with limits and timeouts,
-which `multiprocessing.connection` does not (one silent peer would keep the bench out), and JSON has
-the 64-bit integers of a clock, which `xmlrpc` has not. Nothing that arrives is unpickled. Who gives
-orders starts processes here, so every order carries a token that only the bench has.
+order is an HTTP POST of JSON. The standard library's HTTP server reads with limits and timeouts;
+with `multiprocessing.connection` one silent peer would keep the bench out. JSON holds the 64-bit
+integers of a clock, which `xmlrpc` does not. Nothing that arrives is unpickled. Orders start
+processes here, so each carries a token that only the bench has.
 """
 
 import hmac
@@ -45,10 +45,10 @@ TOKEN_VARIABLE = "PERCEPTION_HIL_TOKEN"
 LENGTH_DIGITS = 6
 """An order is shorter than a megabyte."""
 LOG_BYTES = 1 << 20
-"""How much of the nodes' messages is sent to the bench, the newest last."""
+"""So many of the last bytes that the nodes have logged are sent to the bench."""
 SILENCE_S = 20.0
-"""A bench that is alive asks twice a second. After so long without an order its graph is stopped:
-a machine that lost its power or its cable closes no connection."""
+"""The graph is stopped after this time without an order. A living bench asks twice a second; one
+that lost its power or its cable closes no connection."""
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 20.0
 ANSWER_BYTES = 8 << 20
@@ -66,9 +66,9 @@ class GraphRun:
 
     Attributes:
         specs, camera: its processes, and the name of its camera.
-        target: what faults are put into; None while the graph is not running.
-        dark_s: set by a reboot: start the graph again after this time.
-        failure: why the graph ended by itself.
+        target: the graph that faults are put into; None while it is not running.
+        dark_s: time until a reboot starts the graph again; set by the reboot.
+        failure: the reason why the graph ended by itself.
         stopping, over: set when the graph is to stop, and when it has ended.
     """
 
@@ -82,7 +82,7 @@ class GraphRun:
 
 
 class UnitServer:
-    """Serves one bench at a time: a new graph ends the one before."""
+    """Serves one bench at a time; a new graph replaces the one before."""
 
     def __init__(self, host: str, port: int, values: Mapping[str, Any]) -> None:
         """Listen.
@@ -119,7 +119,7 @@ class UnitServer:
         """Serve in the main thread, since nodes die with the thread that starts them.
 
         Raises:
-            KeyboardInterrupt: by Ctrl-C, the only end; everything that was started is stopped.
+            KeyboardInterrupt: Ctrl-C, which alone ends it; all that it started is stopped then.
         """
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         try:
@@ -128,7 +128,7 @@ class UnitServer:
                 self._run_graph(ordered)
                 ordered.over.set()
                 if not (ordered.stopping.is_set() or ordered.failure):
-                    raise KeyboardInterrupt  # it reached the supervisor of the graph
+                    raise KeyboardInterrupt  # the signal reached the supervisor of the graph
         finally:
             self._server.shutdown()
             self._server.server_close()
@@ -138,7 +138,7 @@ class UnitServer:
         """Stop the graph that runs, and order another one; does not wait for it to start.
 
         Raises:
-            SettingsError, TransportError: unusable parameters or domain.
+            SettingsError, TransportError: the parameters or the domain cannot be used.
         """
         with self._starting:
             if self._current is not None:
@@ -155,7 +155,7 @@ class UnitServer:
             return self._current
 
     def put_in(self, fault: Any) -> None:
-        """Put a fault into the graph, and return when it, or the graph, is over.
+        """Put a fault into the graph, and return when the fault or the graph is over.
 
         Raises:
             NotInjected: it cannot be put in.
@@ -174,7 +174,7 @@ class UnitServer:
         running.over.wait(checked.for_s)
 
     def stop(self, graph: GraphRun) -> str:
-        """Stop a graph and wait for its end; returns the last of what its nodes wrote."""
+        """Stop a graph, wait for its end, and return the last of what its nodes logged."""
         graph.stopping.set()
         while not graph.over.wait(POLL_S):
             if graph.target is not None:
@@ -202,12 +202,12 @@ class UnitServer:
 def _clear_shared_memory() -> None:
     """Remove what the graph holds in shared memory, which does not outlive a reboot."""
     for left in SHM_FOLDER.glob(f"{own_prefix()}*"):
-        with suppress(OSError):  # another user's
+        with suppress(OSError):  # a file of another user
             left.unlink()
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    # Not http.server's: that one asks a name server for its own name before it listens.
+    # http.server's own class would ask a name server for its host name before it listens.
     allow_reuse_address = True
     daemon_threads = True
     unit: UnitServer
@@ -223,7 +223,7 @@ class _Connection(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = SILENCE_S
-    wbufsize = -1  # an answer is one packet: it may be that of the clock
+    wbufsize = -1  # an answer is sent in one packet, since it may be the time of the clock
     disable_nagle_algorithm = True
     error_message_format = "%(message)s\n"
     error_content_type = "text/plain"
@@ -258,10 +258,10 @@ class _Connection(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _answer(self, order: str, arguments: bytes) -> tuple[HTTPStatus, str]:
-        """The result as JSON, or a line that says why there is none."""
+        """Answer with the result as JSON, or with a line that says why there is none."""
         try:
             return HTTPStatus.OK, json.dumps(getattr(self, f"_on_{order}")(*json.loads(arguments)))
-        except Exception as error:  # the bench must know, whatever it was
+        except Exception as error:  # any error must reach the bench
             known = isinstance(error, PerceptionError)
             reason = str(error) if known else f"{type(error).__name__}: {error}"
             return HTTPStatus.UNPROCESSABLE_ENTITY, " ".join(reason.split())
@@ -285,7 +285,7 @@ class _Connection(BaseHTTPRequestHandler):
         return PROTOCOL
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Nothing: only what is refused is worth a line."""
+        """Log nothing: only refusals are logged."""
 
 
 def _credential() -> bytes:
@@ -300,7 +300,7 @@ class RemoteUnit:
         """Connect to HOST or HOST:PORT, where the unit may still be starting.
 
         Raises:
-            SettingsError: it is no address.
+            SettingsError: the text is no address.
             UnitError: nothing answers.
         """
         host, port = split_address(address)
@@ -320,7 +320,7 @@ class RemoteUnit:
         Raises:
             UnitError: it cannot be started.
         """
-        # Anew: a unit that heard nothing for long, while the drive was prepared, has closed it.
+        # Connect anew: a unit closes the connection if preparing the drive takes long.
         self._connect(CONNECT_TIMEOUT_S)
         faults = [fault.model_dump() for fault in scenario.faults]
         self._order("start", os.environ.get("ROS_DOMAIN_ID") or "0", dict(values), faults)
@@ -332,7 +332,8 @@ class RemoteUnit:
             NotInjected: it cannot be put in.
         """
         try:
-            with RemoteUnit(self._address) as other:  # this one is asked meanwhile
+            # This connection serves other orders meanwhile.
+            with RemoteUnit(self._address) as other:
                 other._connection.sock.settimeout(fault.for_s + ANSWER_TIMEOUT_S)
                 other._order("put_in", fault.model_dump())
         except UnitError as error:
@@ -381,7 +382,7 @@ class RemoteUnit:
             if answer.status == HTTPStatus.OK:
                 return json.loads(content)
         except (OSError, HTTPException, RecursionError, ValueError) as error:
-            # What it may still say would be taken for the answer to the next order.
+            # A late answer would be taken for the answer to the next order.
             self._connection.close()
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UnitError(

@@ -1,6 +1,6 @@
 """What a camera sees in bad light, in bad weather or through a bad lens.
 
-Stand-ins that can be repeated exactly, not renderings of real weather.
+These are stand-ins that can be repeated exactly, not renderings of real weather.
 """
 
 from collections.abc import Callable
@@ -20,10 +20,10 @@ def with_weather(kind: str, picture: Picture, strength: float, number: int) -> P
     """A picture with the effect of a fault.
 
     Args:
-        kind: of a `PictureFault`.
+        kind: kind of a `PictureFault`.
         picture: the picture without the effect.
-        strength: from 0, none, to 1.
-        number: of the frame; seeds the noise.
+        strength: from 0 (no effect) to 1.
+        number: number of the frame, which seeds the noise.
     """
     return _CHANGES[kind](picture, strength, np.random.default_rng(number))
 
@@ -68,7 +68,8 @@ def _lens_blocked(picture: Picture, strength: float, random: np.random.Generator
     mask[:, : round(picture.shape[1] * strength)] = 1.0
     covered = np.asarray(cv2.GaussianBlur(mask, (0, 0), 5.0), np.float64)[..., None]
     mud = cv2.GaussianBlur(picture, (0, 0), picture.shape[0] / 8) * 0.15
-    noise = random.normal(0.0, 1.0, picture.shape)  # of the sensor, which has it in the dark too
+    # Noise of the sensor, which is there in the dark too.
+    noise = random.normal(0.0, 1.0, picture.shape)
     return _clipped(picture * (1 - covered) + (mud + noise) * covered)
 
 

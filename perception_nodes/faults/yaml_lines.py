@@ -42,7 +42,7 @@ class KeyLines:
         return self._lines.get(known, 1), ".".join(names)
 
     def _add(self, node: yaml.Node | None, path: tuple[str | int, ...]) -> None:
-        """Note the lines in a node; of one that is there again, by an alias, no deeper ones."""
+        """Note the lines of a node's keys, but not again those of a node that an alias repeats."""
         is_new = id(node) not in self._seen
         self._seen.add(id(node))
         children: list[tuple[str | int, int, yaml.Node]] = []
@@ -57,7 +57,7 @@ class KeyLines:
             if is_new:
                 self._add(value, (*path, key))
         if isinstance(node, yaml.MappingNode) and is_new:
-            # Keys that are merged in come behind a mapping's own.
+            # Keys that are merged in follow the mapping's own keys.
             for value in (v for k, v in node.value if k.tag == MERGE):
                 for other in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                     self._add(other, path)

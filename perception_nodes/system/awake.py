@@ -1,8 +1,8 @@
 """Keeps processors from going to sleep between frames, since they take long to wake.
 
-On hardware the kernel does it (PM QoS, `/dev/cpu_dma_latency`). The processors of a virtual machine
-are put to sleep by the host, which the guest's kernel cannot forbid: there a process that never
-sleeps runs on each of them, of a policy (SCHED_IDLE) that gives way to every other process.
+On hardware the kernel does it (PM QoS, `/dev/cpu_dma_latency`). The kernel of a virtual machine
+cannot keep the host from putting processors to sleep. So a process that never sleeps runs on each
+of them there; its policy SCHED_IDLE gives way to every other process.
 """
 
 import os

@@ -21,7 +21,7 @@ def start(
 ) -> "subprocess.Popen[bytes]":
     """Start a process that the kernel kills when this one ends.
 
-    It is in a session of its own: Ctrl-C reaches this process alone, which ends the other in order.
+    It runs in a session of its own, so Ctrl-C reaches only this process, which then ends the other.
 
     Args:
         command: what to run.
@@ -48,9 +48,10 @@ def start(
 def end(
     process: "subprocess.Popen[bytes]",
     timeout_s: float = STOP_TIMEOUT_S,
-    number: int = signal.SIGTERM,  # a script in the background, and what it starts, ignore SIGINT
+    # A script that runs in the background ignores SIGINT, and so does what it starts.
+    number: int = signal.SIGTERM,
 ) -> bytes:
-    """Ask a process to end, and give it the time to clean up; returns what it has written."""
+    """Ask a process to end, give it time to clean up, and return its output."""
     process.send_signal(number)
     try:
         output, _ = process.communicate(timeout=timeout_s)

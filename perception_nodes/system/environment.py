@@ -14,11 +14,11 @@ RANGE, PEERS = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_STATIC_PEERS"
 SAFE_PATH = "PYTHONSAFEPATH"
 LOCALHOST, SUBNET = "LOCALHOST", "SUBNET"
 _LIBC = ctypes.CDLL(None)
-"""Loaded on import, because nothing may be loaded between fork and exec."""
+"""The C library, loaded on import because nothing may be loaded between fork and exec."""
 
 
 def prefixes() -> list[Path]:
-    """Where ROS packages are installed: sourced installations, then this Python's environment."""
+    """Folders in which ROS packages are installed: sourced installations, then this Python's."""
     sourced = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     return [Path(prefix) for prefix in [*sourced, sys.prefix] if prefix]
 
@@ -33,14 +33,15 @@ def share_folder() -> Path:
 
 
 def package_version() -> str:
-    """The version of this package, which package.xml has."""
+    """The version of this package, read from package.xml."""
     version = ElementTree.parse(share_folder() / "package.xml").findtext("version")
     return version or "unknown"
 
 
 def profiles_variable() -> str:
     """Name of the environment variable that names Fast DDS's settings."""
-    # Fast DDS 3, in Kilted and later, renamed it and itself, and warns about the old one.
+    # Fast DDS 3 (Kilted and later) has a new name, renamed the variable, and warns about the old
+    # one.
     old = any((prefix / "lib/libfastrtps.so").exists() for prefix in prefixes())
     return "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
 
@@ -48,7 +49,7 @@ def profiles_variable() -> str:
 def ros_environment(images: bool = False) -> dict[str, str]:
     """Environment variables for the process of a node; settings that the user has made are kept.
 
-    Where the user has not said otherwise, nobody beyond this machine finds the node or is answered.
+    Unless the user sets it otherwise, no other machine finds the node or gets an answer from it.
 
     Args:
         images: whether the node sends or receives images through DDS. They do not arrive at all
@@ -73,8 +74,8 @@ def open_to_network() -> None:
 def leave_out_working_folder() -> None:
     """Have the Pythons that we start take no modules from the folder that we are in.
 
-    It may be anybody's, and a `yaml.py` in it would run in every node. Python 3.10 does not know
-    this variable.
+    The folder may be anybody's, and a `yaml.py` in it would run in every node. Python 3.10 does not
+    know this variable.
     """
     os.environ.setdefault(SAFE_PATH, "1")
 
@@ -92,8 +93,7 @@ def keep_large_buffers() -> None:
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent dies, for whatever reason.
 
-    It is SIGKILL because a process that hangs would ignore another signal, and no parent would be
-    left to notice.
+    The signal is SIGKILL: a hanging process would ignore another one, and no parent would notice.
 
     Args:
         parent: process number of the parent, which may have died already.
@@ -109,8 +109,8 @@ def cache_folder() -> Path:
         return Path(base) / "perception_nodes"
     try:
         home = Path.home()
-    except RuntimeError:  # a user whom the machine does not know has none
-        home = Path("/")  # as Docker sets it for such a user, who cannot write there
+    except RuntimeError:  # a user that the machine does not know has no home
+        home = Path("/")  # Docker sets `/` for such a user, who cannot write there
     return home / ".cache/perception_nodes"
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PROOF_BYTES = 65_536
-"""Written to see that a disk has room: results are seldom smaller."""
+"""So many bytes are written to see that a disk has room; results are seldom smaller."""
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -45,14 +45,15 @@ def staged(out: Path, last: str = "") -> Iterator[Path]:
     """A temporary folder whose content moves to `out` at the end; after an error, nothing is left.
 
     Args:
-        out: is made if it is missing; folders of the same names in it are replaced.
-        last: name of the file that moves when the others are there.
+        out: the folder to move to, which is made if missing; folders of the same names are
+            replaced.
+        last: name of the file that moves last.
 
     Raises:
         OSError: `out` cannot be written to.
     """
     there = out.exists()
-    # Named before it is made: an interrupt can come between the two.
+    # Know the name before the folder is made: an interrupt can come between the two.
     folder = out / f".part-{secrets.token_hex(4)}"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ def staged(out: Path, last: str = "") -> Iterator[Path]:
 
 @contextmanager
 def _partial(path: Path) -> Iterator[Path]:
-    """The temporary name of a file, under which nothing is left."""
+    """A temporary name for a file; what is left under it is removed at the end."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield partial

@@ -1,11 +1,11 @@
 """Whether a silent process hangs, or would go on if others let it.
 
-Only the time counts in which it could have run. Not counted is the time in which it was ready and
-had no processor, because of other processes or because the host of a virtual machine had taken the
-processor away. So a process that is starved is never taken for hung, however long that lasts.
+Only the time in which it could have run counts. The time in which it was ready but had no processor
+does not count, whether other processes had it or the host of a virtual machine. So a starved
+process is never taken for hung, however long it is starved.
 
-Nor is the time counted in which the kernel computes for it, such as the 70 ms in which the frames
-of a camera that has left are freed: a process that is killed meanwhile ends no sooner.
+Nor does the time count in which the kernel computes for it. Freeing the frames of a camera that has
+left takes 70 ms, and a process that is killed meanwhile ends no sooner.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from collections.abc import Callable
 from perception_nodes.system.processes import Seen
 
 LITTLE = 0.25
-"""A process that was ready at two looks has been kept from running in between if it computed for
-less than this share of the time: the kernel counts a wait only when it is over."""
+"""The kernel counts a wait only when it is over. So a process that was ready at two looks counts as
+kept from running if it computed for less than this share of the time in between."""
 
 
 class HangJudge:
@@ -35,14 +35,15 @@ class HangJudge:
         """Judge it; to be called every few milliseconds.
 
         Args:
-            sign_ns: time of its last sign of life, which sets one silence apart from the next.
+            sign_ns: time of its last sign of life, by which one silence is told from the next.
             silent_ns: how long it has been silent.
             patience_ns: how long it may be silent while it can run.
             spent_ns: `own_time_ns` of its main thread at its last sign of life.
-            look: asks the kernel, which is only done when the patience is at its end.
+            look: asks the kernel; called only when the patience is at its end.
 
         Returns:
-            Whether it hangs; never at the first look, since a sign may have been on its way.
+            Whether it hangs. It never does at the first look, since a sign may have been on its
+            way.
         """
         if silent_ns <= patience_ns:
             self._last = None
@@ -50,7 +51,7 @@ class HangJudge:
         seen = look()
         last, self._last = self._last, seen
         if last is None or sign_ns != self._sign_ns:
-            # What was before the first look is not known, but for the time that it computed.
+            # Before the first look, only the time that it computed is known.
             computed_ns = max(0, seen.main_ns - spent_ns)
             self._kept_ns = max(0, silent_ns - computed_ns) if seen.is_ready else 0
             self._sign_ns, self._silent_ns = sign_ns, silent_ns
@@ -65,14 +66,14 @@ class HangJudge:
         return -1 if self._last is None or self._last.is_ready else self._last.processor
 
     def excuse(self) -> None:
-        """Count none of the silence so far: it could not run, as is known by other means."""
+        """Count none of the silence so far, if it is known by other means that it could not run."""
         self._kept_ns = self._silent_ns
 
 
 def _kept_ns(last: Seen, seen: Seen, passed_ns: int) -> int:
-    """How much of the time between two looks a process was kept from running its own code."""
+    """The time between two looks in which a process was kept from running its own code."""
     if last.is_asleep != seen.is_asleep:
-        return passed_ns  # not to be compared: it is not the same threads that count
+        return passed_ns  # the two are of different threads, and cannot be compared
     if last.is_ready and seen.is_ready:
         if seen.computed_ns - last.computed_ns < LITTLE * passed_ns:
             return passed_ns

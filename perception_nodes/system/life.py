@@ -1,4 +1,4 @@
-"""Which start of a graph this process belongs to: what an earlier one left is not about us."""
+"""Which start of a graph this process belongs to, so that remains of an earlier one are ignored."""
 
 import hashlib
 import os

@@ -93,13 +93,12 @@ def disk_writes(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def compilations(jobs: int, compiler: str, folder: Path) -> Iterator[None]:
-    """A context in which so many compilers run one after the other, with the lowest priority.
+    """A context in which compilers run again and again, with the lowest priority.
 
     Args:
-        jobs: at the same time.
+        jobs: number of compilers at a time.
         compiler: path of the C compiler.
-        folder: for the source that is compiled, and what killed compilers leave; removed by the
-            caller.
+        folder: folder for the source and what killed compilers leave; the caller removes it.
     """
     source = folder / "perception_bench.c"
     one = "double f{0}(double x) {{ for (int i = 0; i < 9; i++) x = x * x - {0}; return x; }}\n"
@@ -135,8 +134,8 @@ def _running(
 
 
 def _check_alive(what: str, process: subprocess.Popen[bytes]) -> None:
-    # It is only looked at: until it is waited for, nobody else gets its number, by which its
-    # group is killed.
+    # Do not wait for the process here: until then its number stays its own, by which its group is
+    # killed.
     ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     if ended is not None:
         how = "status" if ended.si_code == os.CLD_EXITED else "signal"

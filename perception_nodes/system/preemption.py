@@ -15,7 +15,7 @@ MODELS = {
     "CONFIG_PREEMPT_NONE": "none",
 }
 AT_ONCE = ("rt", "full", "lazy")
-"""Models in which a real-time thread interrupts a system call; in others it waits for its end."""
+"""Models in which a real-time thread interrupts a system call instead of waiting for its end."""
 
 
 def kernel_preemption(root: Path = ROOT) -> str:

@@ -18,8 +18,8 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 AT_ONCE_NS = 20_000_000
 MIDDLEWARE = "dds."
-"""How the names of the middleware's threads begin. No frame waits for them, but a main thread that
-sleeps may wait for a lock that one of them has, and they have no priority."""
+"""Beginnings of the names of the middleware's threads, which have no priority. No frame waits for
+them, but a sleeping main thread may wait for a lock that one of them has."""
 
 
 class Seen(NamedTuple):
@@ -28,12 +28,13 @@ class Seen(NamedTuple):
     Attributes:
         is_ready: one of its threads runs, or waits for a processor or for the kernel.
         main_ns: processor time of its main thread, without what the kernel computed for it.
-        computed_ns: that of all threads; of the middleware's only while the main thread sleeps.
+        computed_ns: the same of all threads; the middleware's count only while the main thread
+            sleeps.
         in_kernel_ns: how much of that the kernel computed for them, in steps of 10 ms.
-        waited_ns: how long these have been ready without a processor, waits that are over.
+        waited_ns: how long these threads were ready without a processor, in waits that are over.
         stolen_ns: how long the host of a virtual machine has kept each processor away from it.
         processor: where its main thread ran last.
-        is_asleep: that sleeps.
+        is_asleep: whether its main thread sleeps.
     """
 
     is_ready: bool
@@ -47,7 +48,7 @@ class Seen(NamedTuple):
 
 
 class Process:
-    """Another process, by a descriptor: unlike its number, that never refers to a later process."""
+    """Another process, known by a descriptor, which unlike a number never means a later process."""
 
     def __init__(self, pid: int) -> None:
         """Open a process.
@@ -74,7 +75,7 @@ class Process:
             signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def look(self) -> Seen:
-        """What the kernel says of it now; of an ended one, that it does nothing."""
+        """What the kernel says of it now. An ended process does nothing."""
         ready, asleep, main_ns, processor = False, False, 0, -1
         computed_ns, in_kernel_ns, waited_ns = 0, 0, 0
         with suppress(OSError):
@@ -91,7 +92,7 @@ class Process:
                     ready = ready or fields[0] in "RD"
                     kernel_ns, delay_ns = int(fields[12]) * TICK_NS, 0
                     both_ns = int(fields[11]) * TICK_NS + kernel_ns
-                    # More exact, where the kernel is built with it.
+                    # This file is more exact, but not every kernel is built with it.
                     with suppress(FileNotFoundError), open(f"{folder}/schedstat") as file:
                         both_ns, delay_ns = map(int, file.read().split()[:2])
                     computed_ns, waited_ns = computed_ns + both_ns, waited_ns + delay_ns
@@ -121,13 +122,14 @@ def open_process(pid: int) -> Process | None:
 
 
 def was_alive(pid: int, at_ns: int) -> bool:
-    """Whether the process that has this number now had it at `at_ns`, CLOCK_MONOTONIC, too.
+    """Whether the process of this number already had it at `at_ns` (CLOCK_MONOTONIC).
 
-    On a machine that has been suspended it may be False where it had: its start is known by
-    CLOCK_BOOTTIME, which counts that time, too.
+    After the machine was suspended, the result may wrongly be False: the start of a process is
+    known by CLOCK_BOOTTIME, which counts that time too.
     """
     try:
-        started_ns = (int(_stat(f"/proc/{pid}/stat")[19]) + 1) * TICK_NS  # at the latest
+        # Its latest possible start.
+        started_ns = (int(_stat(f"/proc/{pid}/stat")[19]) + 1) * TICK_NS
     except (OSError, ValueError):
         return False
     return started_ns <= at_ns
@@ -146,15 +148,15 @@ def is_stopped(pid: int) -> bool:
 
 
 def runs_at_once(processor: int) -> bool:
-    """Whether a processor runs the calling thread at once; if not, it returns when that has run.
+    """Whether a processor runs the calling thread at once; if not, return when it has run there.
 
-    If the host of a virtual machine has taken it away, those that sleep there are not woken, and
-    the kernel says nothing of it until it is back.
+    While the host of a virtual machine has taken the processor away, threads that sleep there are
+    not woken. The kernel shows that only when the processor is back.
     """
     before, began_ns = os.sched_getaffinity(0), time.monotonic_ns()
     try:
         os.sched_setaffinity(0, {processor})
-    except (OSError, ValueError):  # there is none of this number, or it is not ours to use
+    except (OSError, ValueError):  # there is no such processor, or it may not be used
         return True
     at_once = time.monotonic_ns() - began_ns < AT_ONCE_NS
     os.sched_setaffinity(0, before)
@@ -181,7 +183,7 @@ def machine() -> str:
 
 
 def cpu_name() -> str:
-    """Name of the processor; where the kernel knows none, as on Arm, the numbers of its cores."""
+    """Name of the processor; if the kernel knows none, as on Arm, the part numbers of its cores."""
     facts = [line.partition(":")[::2] for line in _cpu_info().splitlines()]
     named = [value.strip() for name, value in facts if name.strip() == "model name"]
     cores = {v.strip() for name, v in facts if name.strip() in ("CPU implementer", "CPU part")}
@@ -189,7 +191,7 @@ def cpu_name() -> str:
 
 
 def cpu_flags() -> set[str]:
-    """What the processor can do, in the kernel's words; with other words of its description."""
+    """The processor's features in the kernel's words, among other words of its description."""
     return set(_cpu_info().split())
 
 
@@ -205,7 +207,7 @@ def physical_cores() -> int:
         threads = PROCESSORS / f"cpu{processor}/topology/thread_siblings_list"
         try:
             cores.add(threads.read_text())
-        except OSError:  # not every virtual machine has it
+        except OSError:  # some virtual machines do not have this file
             cores.add(str(processor))
     return len(cores)
 

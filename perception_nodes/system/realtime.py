@@ -15,15 +15,15 @@ MAX_PROCESSOR = 8191
 """Largest number of a processor in any configuration of the kernel."""
 PR_SET_TIMERSLACK = 29
 RLIMIT_RTTIME = 15
-"""In microseconds; the module `resource` has no name for it."""
+"""Number of this limit, which is in microseconds; the module `resource` has no name for it."""
 AUTO_PRIORITY = 40
-"""Of the detector. Below 50, that of interrupts on kernels with PREEMPT_RT."""
+"""Priority of the detector, below the 50 of interrupts on kernels with PREEMPT_RT."""
 RANKS = {"tracker": -1, "detector": 0, "watchdog": 1, "preprocess": 2, "camera": 3}
-"""What a role's priority is above the detector's. What is short comes before what is long: a frame
-that has arrived is taken in 1 ms, before the inference of another one goes on. The watchdog comes
-before the detector because it must see one that spins, and judges in 0.2 ms."""
+"""How much higher a role's priority is than the detector's. Short work comes before long work:
+taking in a frame takes 1 ms, so the inference of another frame waits for it. The watchdog judges in
+0.2 ms, and comes before the detector to notice one that spins."""
 MAX_PRIORITY = 99 - max(RANKS.values())
-"""Of the detector."""
+"""Highest priority of the detector."""
 DDS_PORTS_FROM = 7400
 WEIGHT_TRIES = 20
 _BACKGROUND: set[int] = set()
@@ -39,9 +39,8 @@ REMEDIES = {
 class RealTime:
     """Gives real-time priority to the threads that frames wait for, from the time of `begin` on.
 
-    Threads that they create inherit the priority, and so do those of inference pools. The
-    middleware's threads keep the scheduling that they have, but for those that receive messages:
-    discovery must not delay a frame.
+    Threads that they create inherit the priority, and so do those of inference pools. Of the
+    middleware's threads, only those that receive messages get it: discovery must not delay a frame.
     """
 
     def __init__(self) -> None:
@@ -52,29 +51,28 @@ class RealTime:
         self._priority = 0
 
     def leave_out_middleware(self) -> None:
-        """Take all threads that were born since the creation for the middleware's."""
+        """Count all threads that were born since the creation as the middleware's."""
         self._left_out = {task for task in _own_threads() - self._before if not _receives(task)}
 
     def begin(
         self, cpus: str, fifo_priority: int, rank: int | None, lock_memory: bool, longest_s: float
     ) -> list[str]:
-        """Make the settings, when everything is loaded.
+        """Make the settings; to be called when everything is loaded.
 
         Args:
             cpus: processors to run on, such as `2,3` or `2-5`; empty for all.
             fifo_priority: the detector's priority of SCHED_FIFO, 1 to 96; 0 for no real time; -1
                 for as much as the system allows, up to `AUTO_PRIORITY`.
-            rank: what is added to it for this process, see `RANKS`; None for no real time.
+            rank: what this process adds to that priority, see `RANKS`; None for no real time.
             lock_memory: whether to keep all memory resident, now and later.
-            longest_s: a thread that computes for longer without waiting for anything is a runaway:
-                the kernel ends this process (SIGXCPU), since nobody else may get the processor.
+            longest_s: the kernel ends this process (SIGXCPU) if a thread computes for longer
+                without waiting for anything, since such a runaway may starve all others.
 
         Returns:
             A line for each setting: its value, or why it was refused and what allows it.
         """
         lines = []
-        # Objects made at start stay for ever, so the collector need not look at them, nor run at
-        # all.
+        # Objects made at start stay for ever, so the garbage collector need not run.
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -220,7 +218,7 @@ def _is_middleware(task: int) -> bool:
 
 
 def _receives(task: int) -> bool:
-    """Whether a thread of Fast DDS receives messages: those of users have odd ports."""
+    """Whether a thread of Fast DDS receives messages of users, which come on odd ports."""
     protocol, _, port = _thread_name(task).removeprefix("dds.").partition(".")
     return (
         protocol in ("shm", "udp")

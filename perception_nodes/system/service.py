@@ -18,7 +18,8 @@ class Systemd:
     def notify(self, state: str) -> None:
         """Send a state such as `READY=1` or `WATCHDOG=1`.
 
-        Not `STOPPING=1`: systemd would kill the whole graph where one node alone is restarted.
+        Do not send `STOPPING=1`: systemd would kill the whole graph when a single node is
+        restarted.
         """
         if self._socket is not None:
             # systemd misses a message then, as where it does not read for a while; to wait or to
@@ -36,7 +37,7 @@ def is_in_journal() -> bool:
     """Whether what we write to standard error goes to systemd's journal."""
     try:
         where = os.fstat(2)
-    except OSError:  # it is closed
+    except OSError:  # standard error is closed
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{where.st_dev}:{where.st_ino}"
 
@@ -59,5 +60,6 @@ class HardwareWatchdog:
     def close(self, crashed: bool = False) -> None:
         """Stop the watchdog, unless we have `crashed`: the restarted node must feed it in time."""
         if not crashed:
-            os.write(self._descriptor, b"V")  # without this letter it would go on, too
+            # Without this letter the watchdog goes on after the close.
+            os.write(self._descriptor, b"V")
         os.close(self._descriptor)

@@ -6,21 +6,22 @@ from contextlib import contextmanager
 from types import FrameType
 
 FROM_TERMINAL = (signal.SIGINT, signal.SIGHUP)
-"""By Ctrl-C and when it is closed, to all processes that a command has started in it."""
+"""Signals that a terminal sends to all processes started in it: at Ctrl-C, and when it is
+closed."""
 STOPPING = (*FROM_TERMINAL, signal.SIGTERM)
 
 
 def leave_to_parent() -> None:
-    """Ignore the signals of the terminal: who started this process ends it."""
+    """Ignore the signals of the terminal, since the parent of this process ends it."""
     for number in FROM_TERMINAL:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def handled_stopping(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Have the signals call a handler in this context; one that is ignored stays ignored."""
-    # A process that a script has put in the background ignores Ctrl-C, and shall go on to; one
-    # that was started by nohup ignores the end of its terminal.
+    """Have the signals call a handler in this context; ignored signals stay ignored."""
+    # A process that a script put in the background ignores Ctrl-C, and one that nohup started
+    # ignores the end of its terminal. Both must go on to do so.
     numbers = [n for n in STOPPING if signal.getsignal(n) is not signal.SIG_IGN]
     before = [(number, signal.signal(number, handler)) for number in numbers]
     try:

@@ -26,13 +26,13 @@ class Thread:
 
     Attributes:
         node: name of the node whose process it is of.
-        process, thread: numbers.
-        name: of the thread.
-        policy: of the scheduler: other, fifo, idle and so on.
+        process, thread: numbers of the process and the thread.
+        name: name of the thread.
+        policy: policy of the scheduler, such as other, fifo or idle.
         priority: real-time priority, 0 where there is none.
         processor: where it ran last.
-        minor_faults, major_faults: pages that it had to wait for, in memory and on a disk.
-        voluntary, involuntary: how often it waited for something, and how often it was pushed out.
+        minor_faults, major_faults: pages that it waited for, in memory and from a disk.
+        voluntary, involuntary: how often it waited for something, and how often it was preempted.
         computed_ms, waited_ms: time on a processor, and time in which it was ready but had none.
     """
 
@@ -73,7 +73,7 @@ def _thread(folder: Path, process: int, task: int, node: str) -> Thread:
     name, _, rest = (folder / "stat").read_text(encoding="utf-8").rpartition(")")
     fields = [""] * _FIELDS_FROM + rest.split()
     computed_ns = waited_ns = "0"
-    with suppress(FileNotFoundError):  # a kernel that is built without it
+    with suppress(FileNotFoundError):  # the kernel is built without it
         computed_ns, waited_ns, _ = (folder / "schedstat").read_text(encoding="ascii").split()
     status = dict(
         line.split(":\t", 1)
@@ -98,7 +98,7 @@ def _thread(folder: Path, process: int, task: int, node: str) -> Thread:
 
 
 def _node_name(arguments: list[str]) -> str:
-    """The name of the node that a command line starts; empty if it is none of ours."""
+    """The name of the node that a command line starts; empty if it is not our node."""
     if not any("perception_nodes" in text for text in arguments[:4]):
         return ""
     executables = [match for text in arguments[1:4] if (match := _MODULE.fullmatch(text))]

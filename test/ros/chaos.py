@@ -33,30 +33,34 @@ QUIET_S = (2.0, 6.0)
 """Before the first blow and after the last one."""
 
 
-class Chaos:
-    """Strikes at random, reproducibly but for the machine's own timing."""
+def strike(
+    seconds: float,
+    signals: Sequence[int],
+    chance: random.Random,
+    blows: Counter[str],
+    started: Path,
+    graph: Supervisor,
+    over: threading.Event,
+) -> None:
+    """Strike at random until the drive is nearly over; count the blows.
 
-    def __init__(self, seconds: float, signals: Sequence[int], seed: int) -> None:
-        self._seconds, self._signals = seconds, signals
-        self._random = random.Random(seed)
-        self.blows: Counter[str] = Counter()
-
-    def strike(self, started: Path, graph: Supervisor, over: threading.Event) -> None:
-        """Strike until the drive is nearly over."""
-        while not started.is_file() and not over.wait(0.05):
-            pass
-        end_s = time.monotonic() + self._seconds - QUIET_S[1]
-        over.wait(QUIET_S[0])
-        while time.monotonic() < end_s and not over.wait(self._random.uniform(0.3, 3.0)):
-            alive = [
+    A seed gives the same blows again but for the machine's own timing.
+    """
+    while not started.is_file() and not over.wait(0.05):
+        pass
+    end_s = time.monotonic() + seconds - QUIET_S[1]
+    over.wait(QUIET_S[0])
+    while time.monotonic() < end_s and not over.wait(chance.uniform(0.3, 3.0)):
+        name, pid = chance.choice(
+            [
                 (spec.name, process.pid)
                 for spec, process in list(graph.processes)
                 if spec.executable in VICTIMS and process.poll() is None
             ]
-            name, pid = self._random.choice(alive)
-            number = self._random.choice(self._signals)
-            self.blows[f"{name} {signal.Signals(number).name}"] += 1
-            os.kill(pid, number)
+        )
+        number = chance.choice(signals)
+        blows[f"{name} {signal.Signals(number).name}"] += 1
+        os.kill(pid, number)
 
 
 def unaccounted(seen: Run) -> list[str]:
@@ -70,9 +74,9 @@ def unaccounted(seen: Run) -> list[str]:
 
 def run(
     seconds: int, signals: Sequence[int], seed: int, source: str, folder: Path
-) -> tuple[Run, Chaos]:
-    """Run a graph under blows; what was seen of it. The folder keeps what the nodes wrote."""
-    chaos = Chaos(seconds, signals, seed)
+) -> tuple[Run, Counter[str]]:
+    """Run a graph under blows, and count them. The folder keeps what the nodes log."""
+    blows: Counter[str] = Counter()
     sent, started, recording = folder / "sent", folder / "started", folder / "seen.mcap"
     specs = HIL.nodes(
         {
@@ -87,10 +91,11 @@ def run(
         }
     )
     seen = Run()
-    execute(seen, specs, folder / "nodes.log", [partial(chaos.strike, started)])
+    blow = partial(strike, seconds, signals, random.Random(seed), blows, started)
+    execute(seen, specs, folder / "nodes.log", [blow])
     seen.read_sent(sent)
     seen.read(recording)
-    return seen, chaos
+    return seen, blows
 
 
 def main() -> int:
@@ -104,8 +109,8 @@ def main() -> int:
     arguments = parser.parse_args()
     numbers = [getattr(signal, f"SIG{name}") for name in arguments.signals]
     folder = Path(tempfile.mkdtemp(prefix="perception_chaos_"))
-    seen, chaos = run(arguments.seconds, numbers, arguments.seed, arguments.source, folder)
-    print(f"{chaos.blows.total()} blows: {dict(chaos.blows)}")
+    seen, blows = run(arguments.seconds, numbers, arguments.seed, arguments.source, folder)
+    print(f"{blows.total()} blows: {dict(blows)}")
     statuses = Counter(FrameStatus(report.status).name for report in seen.reports)
     print(f"{len(seen.sent)} frames: {dict(statuses)}")
     lines = unaccounted(seen)

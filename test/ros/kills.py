@@ -12,17 +12,17 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import rclpy
 from beside import beside
-from perception_interfaces.msg import Health
+from filming import send_frame, topic_camera
+from perception_interfaces.msg import FrameReport, Health
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from recorder import Recorder
-from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 from vision_msgs.msg import VisionInfo
 
@@ -42,9 +42,15 @@ from perception_nodes.transport.shm import Endpoint
 
 PERIOD_S = 0.02
 TIMEOUT_S = 100.0
-SIZE = (120, 160)
-Film = Generator[None, tuple[int, np.ndarray], None]
-"""Takes the number and the pixels of a frame."""
+SIZE = (48, 64)
+"""Frames so small that those for a dead subscriber leave room for others in Fast DDS's memory."""
+CHOICES = {
+    "role": ("detector", "preprocess"),
+    "signal": ("KILL", "STOP"),
+    "standby": ("always", "never"),
+    "source": ("shm", "dds"),
+}
+"""Options of the command, with the default first."""
 
 
 class Rig:
@@ -60,6 +66,7 @@ class Rig:
             role: channels.record_reader(self.endpoint, "front", role) for role in self.leases
         }
         self._takeovers: dict[str, list[Takeover]] = {role: [] for role in self.leases}
+        self.sent_ns: list[int] = []
         self._stop = threading.Event()
         self._context: rclpy.Context | None = None
         self._camera = threading.Thread(target=self._film)
@@ -75,41 +82,15 @@ class Rig:
             rclpy.shutdown(context=self._context)
 
     def _film(self) -> None:
-        random, number = np.random.default_rng(0), 0
-        film = self._film_dds() if self._source == "dds" else self._film_shm()
-        next(film)
-        while not self._stop.wait(PERIOD_S):
-            film.send((number, random.integers(0, 256, 3 * SIZE[0] * SIZE[1], np.uint8)))
-            number += 1
-        film.close()
+        random = np.random.default_rng(0)
+        with topic_camera() if self._source == "dds" else self._shared_camera() as send:
+            while not self._stop.wait(PERIOD_S):
+                self.sent_ns.append(send(random.integers(0, 256, (*SIZE, 3), np.uint8)))
 
-    def _film_shm(self) -> Film:
-        camera = camera_writer(self.endpoint, "front", 3 * SIZE[0] * SIZE[1])
-        while True:
-            number, pixels = yield
-            sample = camera.loan()
-            height, width = SIZE
-            sample.header.number = number
-            sample.header.describe(
-                time.time_ns(), "bgr8", width, height, 3 * width, 3 * width * height, "camera"
-            )
-            sample.payload[:] = pixels
-            camera.send(sample)
-
-    def _film_dds(self) -> Film:
-        context = rclpy.Context()
-        rclpy.init(context=context)
-        node = rclpy.create_node("camera", context=context)
-        publisher = node.create_publisher(Image, "/camera/image_raw", 5)
-        image = Image(height=SIZE[0], width=SIZE[1], encoding="bgr8", step=3 * SIZE[1])
-        try:
-            while True:
-                _, pixels = yield
-                image.data = pixels.tobytes()
-                image.header.stamp = node.get_clock().now().to_msg()
-                publisher.publish(image)
-        finally:
-            rclpy.shutdown(context=context)
+    @contextmanager
+    def _shared_camera(self) -> Iterator[Callable[[np.ndarray], int]]:
+        writer = camera_writer(self.endpoint, "front", 3 * SIZE[0] * SIZE[1])
+        yield lambda pixels: send_frame(writer, len(self.sent_ns), pixels, "camera")
 
     def next_detections(self, after_ns: int = 0) -> DetectionRecord:
         """The next detections of a frame captured after an instant."""
@@ -154,38 +135,43 @@ class Rig:
         heard = map(as_sent, self._records[role].records())
         self._takeovers[role] += [record for record in heard if isinstance(record, Takeover)]
 
-    def listen(self) -> tuple[list[bool], list[str]]:
-        """What is said from now on about safe stops, and the causes of health.
+    def listen(self) -> None:
+        """Keep what is published from now on, some of it with the time of its arrival.
 
-        Health is added to `healths` and a request to `requests`, with the time of its arrival; what
-        detects to `methods`.
+        `healths` and `requests` to stop have it, `methods` of detection and `reports` do not.
         """
-        stops: list[bool] = []
-        causes: list[str] = []
         self.healths: list[tuple[float, Health]] = []
         self.requests: list[tuple[float, bool]] = []
         self.methods: list[str] = []
-        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.reports: list[FrameReport] = []
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
         self._recorder = Recorder(self._context, TIMEOUT_S)
-        self.node = node = self._recorder.node
+        self.node = self._recorder.node
+        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        now_s = time.monotonic
+        for kind, topic, keep, qos in (
+            (Bool, "safe_stop", lambda m: self.requests.append((now_s(), m.data)), latched),
+            (Health, "health", lambda m: self.healths.append((now_s(), m)), latched),
+            (VisionInfo, "vision_info", lambda m: self.methods.append(m.method), latched),
+            (FrameReport, "frame_report", self.reports.append, 1000),
+        ):
+            self.node.create_subscription(kind, f"/perception/{topic}", keep, qos)
 
-        def on_stop(stop: Bool) -> None:
-            stops.append(stop.data)
-            self.requests.append((time.monotonic(), stop.data))
+    @property
+    def asks_to_stop(self) -> bool | None:
+        """The last request to stop; None before the first one."""
+        return self.requests[-1][1] if self.requests else None
 
-        node.create_subscription(Bool, "/perception/safe_stop", on_stop, latched)
+    @property
+    def cause(self) -> str:
+        """The cause of the last health."""
+        return self.healths[-1][1].cause if self.healths else ""
 
-        def on_health(health: Health) -> None:
-            causes.append(health.cause)
-            self.healths.append((time.monotonic(), health))
-
-        node.create_subscription(Health, "/perception/health", on_health, latched)
-        node.create_subscription(
-            VisionInfo, "/perception/vision_info", lambda m: self.methods.append(m.method), latched
-        )
-        return stops, causes
+    @property
+    def watchdog(self) -> int:
+        """The watchdog's process."""
+        return next(p.pid for s, p in self.supervisor.processes if s.name == "watchdog_node")
 
     def wait_until(self, condition: Callable[[], bool], look_s: float = 0.1) -> None:
         """Take what is said until it is so; it is looked at this often at least."""
@@ -193,9 +179,8 @@ class Rig:
 
     def holds(self) -> dict[str, int]:
         """What must not grow: files in shared memory, and descriptors and memory of survivors."""
-        watchdog = next(p.pid for s, p in self.supervisor.processes if s.name == "watchdog_node")
         files = len(list(SHM_FOLDER.glob(f"{own_prefix()}*")))
-        descriptors, megabytes = held(watchdog)
+        descriptors, megabytes = held(self.watchdog)
         ours, _ = held(os.getpid())
         return {
             "files": files,
@@ -246,10 +231,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--role", choices=("detector", "preprocess"), default="detector")
-    parser.add_argument("--signal", choices=("KILL", "STOP"), default="KILL")
-    parser.add_argument("--standby", choices=("always", "never"), default="always")
-    parser.add_argument("--source", choices=("shm", "dds"), default="shm")
+    for name, choices in CHOICES.items():
+        parser.add_argument(f"--{name}", choices=choices, default=choices[0])
     parser.add_argument("--backend", default="null")
     arguments = parser.parse_args()
     gaps_ms: list[float] = []

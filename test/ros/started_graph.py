@@ -33,6 +33,7 @@ needs_launch = pytest.mark.skipif(not HAS_LAUNCH, reason="ros2 launch is not ins
 only_launch = pytest.mark.parametrize(
     "start", [pytest.param("launch", marks=needs_launch)], indirect=True
 )
+only_run = pytest.mark.parametrize("start", ["run"], indirect=True)
 ROS2 = "import sys; from ros2cli.cli import main; sys.exit(main())"
 RUN = "import sys; from perception_nodes.__main__ import main; sys.exit(main())"
 

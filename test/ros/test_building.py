@@ -13,8 +13,6 @@ from kills import Rig, with_graph
 from perception_nodes.core.frame import FrameStatus
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
-both_ways = pytest.mark.parametrize("preprocess_on", ["cpu", "gpu"])
-VALUES = {"backend": "tensorrt", "model": "road-xs"}
 
 
 @pytest.fixture
@@ -27,47 +25,27 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return gate
 
 
-@both_ways
-def test_the_cpu_serves_until_the_engine_is_built(gate: Path, preprocess_on: str) -> None:
+@pytest.mark.parametrize("preprocess_on", ["cpu", "gpu"])
+def test_the_cpu_serves_until_both_of_a_pair_work_on_the_engine_and_the_device_may_fail(
+    gate: Path, tmp_path: Path, preprocess_on: str
+) -> None:
     def scenario(rig: Rig) -> None:
-        _, causes = rig.listen()
+        rig.listen()
         why = "litert stands in while tensorrt is being built"
-        rig.wait_until(lambda: any(why in cause for cause in causes))
+        rig.wait_until(lambda: any(why in health.cause for _, health in rig.healths))
         assert rig.next_detections().status == FrameStatus.DEGRADED
         rig.wait_until(lambda: rig.methods[-1:] == ["road-xs int8 (litert)"])
-        with open(gate, "w"):
-            pass
-        rig.wait_until(lambda: causes[-1] == "detections arrive in time")
-        # Of a frame to come: what was detected meanwhile is still waiting to be read.
-        assert rig.next_detections(time.monotonic_ns()).status == FrameStatus.OK
-        rig.wait_until(lambda: rig.methods[-1:] == ["road-xs int8 (tensorrt)"])
-
-    with_graph(scenario, standby="never", preprocess_on=preprocess_on, **VALUES)
-
-
-def test_both_of_a_pair_go_over_to_it(gate: Path) -> None:
-    def scenario(rig: Rig) -> None:
-        _, causes = rig.listen()
         rig.wait_for_standby("detector")
         with open(gate, "w"):
             pass
-        rig.wait_until(lambda: bool(causes) and causes[-1] == "detections arrive in time")
+        rig.wait_until(lambda: rig.cause == "detections arrive in time")
+        # Of a frame to come: what was detected meanwhile is still waiting to be read.
+        assert rig.next_detections(time.monotonic_ns()).status == FrameStatus.OK
+        rig.wait_until(lambda: rig.methods[-1:] == ["road-xs int8 (tensorrt)"])
         # The other one of the pair is seen by letting it work.
         os.kill(rig.leases["detector"].note.process, signal.SIGKILL)
         rig.wait_until(lambda: rig.next_detections().status == FrameStatus.OK)
 
-    with_graph(scenario, standby="always", **VALUES)
-
-
-@both_ways
-def test_a_device_that_fails_ends_the_process_and_the_standby_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preprocess_on: str
-) -> None:
-    stub_gpu.install(tmp_path, monkeypatch, stub_gpu.EMPTY_ROAD)
-    stub_gpu.build("road-xs")
-
-    def scenario(rig: Rig) -> None:
-        rig.listen()
         rig.wait_for_standby("detector")
         victim, standby = rig.members("detector")
         (tmp_path / "fails").touch()
@@ -78,4 +56,6 @@ def test_a_device_that_fails_ends_the_process_and_the_standby_works(
         reason = rig.takeover("detector").reason
         assert b"died" in reason or b"hung and was killed" in reason
 
-    with_graph(scenario, standby="always", preprocess_on=preprocess_on, **VALUES)
+    with_graph(
+        scenario, standby="always", backend="tensorrt", model="road-xs", preprocess_on=preprocess_on
+    )

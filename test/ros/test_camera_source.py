@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from perception_interfaces.msg import FrameReport, Health
 from recorder import Recorder
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from started_graph import ROOT, Starter, left_behind
+from started_graph import ROOT, Starter, left_behind, only_run
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.core.frame import FrameStatus
@@ -31,13 +30,6 @@ LENS = ROOT / "calibration/camera/example_wide_1920x1280.yaml"
 def assert_nothing_left(domain: int) -> None:
     """The recorder's own ports stay until it ends."""
     assert [name for name in left_behind(domain) if name.startswith("perception")] == []
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    starter = Starter("run", tmp_path)
-    yield starter
-    starter.close()
 
 
 def grey_video(path: Path, frames: int) -> Path:
@@ -57,6 +49,7 @@ def video(tmp_path: Path) -> Path:
     return grey_video(tmp_path / "drive.mp4", 30)
 
 
+@only_run
 def test_frames_in_flight_when_the_graph_is_stopped_are_reported(
     start: Starter, recorder: Recorder, tmp_path: Path
 ) -> None:
@@ -94,6 +87,7 @@ def test_a_video_file_is_played_once_and_each_frame_has_its_report(
     assert_nothing_left(domain)
 
 
+@only_run
 def test_recorders_get_the_frames_and_a_killed_camera_comes_back(
     start: Starter, recorder: Recorder, video: Path, domain: int
 ) -> None:
@@ -150,6 +144,7 @@ def test_recorders_get_the_frames_and_a_killed_camera_comes_back(
     assert_nothing_left(domain)
 
 
+@only_run
 def test_a_camera_that_is_not_there_ends_the_graph_or_is_waited_for(
     start: Starter, domain: int
 ) -> None:

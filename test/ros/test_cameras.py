@@ -12,6 +12,7 @@ import pytest
 import rclpy
 import stub_gpu
 from beside import beside
+from filming import send_frame, stamp_ns
 from perception_interfaces.msg import FrameReport, Health
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from recorder import Recorder
@@ -100,18 +101,9 @@ class Vehicle:
                 self._recorder.spin(left_s)
             for name, writer in zip(CAMERAS, self._cameras, strict=True):
                 if name in cameras:
-                    self._send(name, writer)
-
-    def _send(self, name: str, writer: Any) -> None:
-        sample = writer.loan()
-        header = sample.header
-        header.number, header.lost = self.sent[name], self.lost.pop(name, 0)
-        height, width = SIZE
-        size_bytes = 3 * width * height
-        header.describe(time.time_ns(), "bgr8", width, height, 3 * width, size_bytes, name)
-        sample.payload[:] = self._random.integers(0, 256, size_bytes, np.uint8)
-        writer.send(sample)
-        self.sent[name] += 1
+                    pixels = self._random.integers(0, 256, (*SIZE, 3), np.uint8)
+                    send_frame(writer, self.sent[name], pixels, name, self.lost.pop(name, 0))
+                    self.sent[name] += 1
 
     def lose(self, name: str, frames: int) -> None:
         """Let a camera lose frames: it counts them, and tells with its next one."""
@@ -188,11 +180,6 @@ def order(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-def stamp_ns(message: Any) -> int:
-    stamp = message.header.stamp
-    return int(stamp.sec * 1_000_000_000 + stamp.nanosec)
 
 
 def together(vehicle: Vehicle) -> int:

@@ -5,14 +5,13 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
+from drives import COMPRESSED, IMAGE, STORE, message, serialized
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
 from perception_nodes.core.frame import STAMPS
 from perception_nodes.drives.bag import open_drive
@@ -21,7 +20,6 @@ from perception_nodes.transport.cdr_reader import read_stamp
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
 Play = Callable[..., tuple[list[int], list[dict[str, Any]]]]
-STORE = get_typestore(Stores.ROS2_JAZZY)
 PUBLISHED = ("OK", "LATE", "DEGRADED")
 FRAMES = 20
 NEARLY_ALL = 0.95
@@ -97,15 +95,12 @@ def test_a_frame_past_its_deadline_never_reaches_inference_or_is_marked_late(
 def test_bad_frames_fail_with_a_reason_and_good_ones_go_on(
     measured: Play, tmp_path: Path, source: str, unreadable: str
 ) -> None:
-    good = image_message(np.full((120, 160, 3), 90, np.uint8), "bgr8")
-    bad = {
-        "truncated": good[: len(good) // 2],
-        "unknown": image_message(np.zeros((120, 160, 3), np.uint8), "lab8"),
-        "short": image_message(np.zeros((60, 160, 3), np.uint8), "bgr8", height=120),
-        "resized": image_message(np.full((240, 320, 3), 90, np.uint8), "bgr8"),
-    }
-    frames = [good, bad["truncated"], good, bad["unknown"], bad["short"], bad["resized"], good]
-    bag = write_bag(tmp_path / "bag", "sensor_msgs/msg/Image", frames, rate_hz=2)
+    good = message(IMAGE, 0, 160, 120)
+    cut_off = serialized(IMAGE, 0)[:4000]
+    unknown, short = replace(good, encoding="lab8"), replace(good, data=good.data[:30_000])
+    resized = message(IMAGE, 1, 320, 240)
+    frames = [good, cut_off, good, unknown, short, resized, good]
+    bag = write_bag(tmp_path / "bag", IMAGE, frames)
     sent, reports = measured(bag=str(bag), source=source, backend="null", deadline_ms=900.0)
     assert len(reports) == len(sent) == len(frames)
     reports.sort(key=lambda report: report["sequence"])
@@ -121,12 +116,9 @@ def test_bad_frames_fail_with_a_reason_and_good_ones_go_on(
 def test_compressed_images_are_played_and_a_cut_off_jpeg_fails(
     measured: Play, tmp_path: Path
 ) -> None:
-    picture = cv2.GaussianBlur(
-        np.random.default_rng(0).integers(0, 255, (360, 640, 3), np.uint8), (0, 0), 5
-    )
-    jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
-    frames = [compressed_message(jpeg), compressed_message(jpeg[:-900]), compressed_message(jpeg)]
-    bag = write_bag(tmp_path / "bag", "sensor_msgs/msg/CompressedImage", frames, rate_hz=2)
+    good = message(COMPRESSED, 0, 640, 360)
+    frames = [good, replace(good, data=good.data[:-900]), good]
+    bag = write_bag(tmp_path / "bag", COMPRESSED, frames)
     sent, reports = measured(bag=str(bag), backend="null", deadline_ms=900.0)
     assert len(sent) == 3
     reports.sort(key=lambda report: report["sequence"])
@@ -223,36 +215,13 @@ def run_node(executable: str, arguments: list[str]) -> subprocess.CompletedProce
     )
 
 
-def header(frame_id: str = "camera") -> Any:
-    """A message header; the player sets the stamp."""
-    time = STORE.types["builtin_interfaces/msg/Time"](0, 0)
-    return STORE.types["std_msgs/msg/Header"](time, frame_id)
-
-
-def image_message(pixels: np.ndarray, encoding: str, height: int | None = None) -> bytes:
-    """A serialized Image, which may lie about its height."""
-    rows, columns, channels = pixels.shape
-    image = STORE.types["sensor_msgs/msg/Image"](
-        header(), height or rows, columns, encoding, 0, columns * channels, pixels.reshape(-1)
-    )
-    return bytes(STORE.serialize_cdr(image, "sensor_msgs/msg/Image"))
-
-
-def compressed_message(data: bytes) -> bytes:
-    """A serialized CompressedImage."""
-    image = STORE.types["sensor_msgs/msg/CompressedImage"](
-        header(), "jpeg", np.frombuffer(data, np.uint8)
-    )
-    return bytes(STORE.serialize_cdr(image, "sensor_msgs/msg/CompressedImage"))
-
-
-def write_bag(path: Path, message_type: str, frames: list[bytes], rate_hz: float) -> Path:
-    """A bag with one image topic."""
-    suffix = "/compressed" if message_type.endswith("CompressedImage") else ""
+def write_bag(path: Path, kind: str, messages: list[Any], rate_hz: float = 2) -> Path:
+    """A bag with one image topic; a message may be serialized."""
+    suffix = "/compressed" if kind == COMPRESSED else ""
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        connection = writer.add_connection(
-            "/camera/image_raw" + suffix, message_type, typestore=STORE
-        )
-        for index, data in enumerate(frames):
+        connection = writer.add_connection("/camera/image_raw" + suffix, kind, typestore=STORE)
+        for index, message in enumerate(messages):
+            is_cdr = isinstance(message, bytes)
+            data = message if is_cdr else bytes(STORE.serialize_cdr(message, kind))
             writer.write(connection, 1 + round(index / rate_hz * 1e9), data)
     return path

@@ -19,20 +19,15 @@ from typer.testing import CliRunner
 
 from perception_nodes.cameras.awaited import ImageTopicFacts, trouble_of
 from perception_nodes.cli.app import app
-from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes import image_topic
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.nodes.image_topic import ImageTopic
 from perception_nodes.system.environment import profiles_variable
-from perception_nodes.transport import channels
-from perception_nodes.transport.cdr import NS_PER_S
 from perception_nodes.transport.cdr_reader import Buffer
 from perception_nodes.transport.domain import presence_file
-from perception_nodes.transport.journal import journals
 from perception_nodes.transport.lock import open_locked
-from perception_nodes.transport.shm import Endpoint
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
 TOPIC = "/cam/image"
@@ -211,65 +206,3 @@ def test_while_it_is_closed_there_is_no_subscription(reader: Reader, camera: Any
     assert reader.topic.look() is None
     reader.topic.open()
     reader.until(lambda: reader.taken, lambda: images.publish(Image()))
-
-
-def test_a_standby_subscribes_when_it_takes_over(reader: Reader, camera: Any) -> None:
-    """No frame is copied into its process before; each one sent meanwhile has a record."""
-    reader.topic.close()
-    images = publisher(camera, BEST_EFFORT)
-    endpoint = Endpoint("witness")
-    records = channels.record_reader(endpoint, "front", "preprocess")
-    entered: list[FrameRecord] = []
-    sent, began_s = 0, int(time.time())
-
-    def film() -> None:
-        nonlocal sent
-        image = Image(height=48, width=64, encoding="bgr8", step=192, data=bytes(48 * 192))
-        image.header.stamp.sec, image.header.stamp.nanosec = began_s, sent
-        images.publish(image)
-        sent += 1
-        time.sleep(0.02)
-        entered.extend(r for r in records.records() if r.kind == RecordKind.ENTERED)
-
-    def until(condition: Callable[[], Any]) -> None:
-        give_up_s = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < give_up_s
-            film()
-
-    def of(process: subprocess.Popen[bytes]) -> list[FrameRecord]:
-        return [record for record in entered if record.ingest_process == process.pid]
-
-    def subscribers() -> set[str]:
-        return {info.node_name for info in camera.get_subscriptions_info_by_topic(TOPIC)}
-
-    def start(name: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "perception_nodes.nodes.preprocess_node", "--ros-args"]
-        renamed = ["-r", f"__node:={name}", "-p", f"image_topic:={TOPIC}"]
-        return subprocess.Popen([*command, *renamed])
-
-    first = start("preprocess_node")
-    second = first
-    try:
-        until(lambda: len(of(first)) > 5)
-        second = start("preprocess_standby_node")
-        # A node that joins has looked for the topic's type by then.
-        until(lambda: second.pid in journals("front", "preprocess"))
-        until(lambda: subscribers() == {"preprocess_node"})
-        for _ in range(50):
-            film()
-        assert subscribers() == {"preprocess_node"}
-        first.kill()
-        # Those that it has are counted: the lost ones before its first one come in a burst.
-        until(lambda: sum(record.stamp_ns > 0 for record in of(second)) > 20)
-        assert "preprocess_standby_node" in subscribers()
-        # Every frame from the first that was taken; the one of the death perhaps twice.
-        numbers = [record.stamp_ns % NS_PER_S for record in entered if record.stamp_ns]
-        frames = numbers[-1] - numbers[0] + 1
-        assert len(entered) - frames in (0, 1)
-        assert frames > 70
-    finally:
-        for process in (first, second):
-            process.kill()
-            process.wait()
-        endpoint.close()

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rclpy
+from filming import send_frame
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from perception_interfaces.msg import Health
@@ -38,6 +40,7 @@ from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.memory import TransportError
 from perception_nodes.transport.shm import Endpoint, Writer
 
+PIXELS = np.zeros((2, 2, 3), np.uint8)
 NAMES = [kind.executable for kind in LIVE.kinds]
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
 
@@ -146,10 +149,7 @@ def test_a_node_that_is_configured_again_counts_on(preprocess: Any) -> None:
     heard: list[FrameRecord] = []
 
     def film(number: int, camera: Writer[CameraHeader] = cameras[0]) -> None:
-        sample = camera.loan()
-        sample.header.number = number
-        sample.header.describe(time.time_ns(), "bgr8", 2, 2, 6, 12)
-        camera.send(sample)
+        send_frame(camera, number, PIXELS)
         preprocess.step()  # where it is not at work yet, it takes the lease
         preprocess.step()
         heard.extend(records.records())
@@ -179,10 +179,7 @@ def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preproces
     seen, noted = camera_reader(endpoint, "front"), Lease("front", "preprocess")
 
     def film(camera: Writer[CameraHeader], number: int) -> None:
-        sample = camera.loan()
-        sample.header.number = number
-        sample.header.describe(time.time_ns(), "bgr8", 2, 2, 6, 12)
-        camera.send(sample)
+        send_frame(camera, number, PIXELS)
         preprocess.step()
         taken = seen.receive()
         assert taken is not None
@@ -232,9 +229,7 @@ def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess: Any
 
     begun_s = time.monotonic()
     while not said:  # until publishers would be known
-        sample = camera.loan()
-        sample.header.describe(time.time_ns(), "bgr8", 2, 2, 6, 12)
-        camera.send(sample)
+        send_frame(camera, 0, PIXELS)
         last_s = time.monotonic()
         look()
     while not said[-1]:

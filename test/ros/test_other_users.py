@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from channel_ends import remains
 from other_user import NOBODY, needs_root, opened_by
-from started_graph import Starter
+from started_graph import Starter, only_run
 
 from perception_nodes.transport.fastdds import PREFIXES
 
@@ -38,36 +38,27 @@ def shared_files(process: int) -> set[str]:
     return {path for path in found if path.startswith("/dev/shm/") and os.path.exists(path)}
 
 
-@pytest.mark.parametrize("start", ["run"], indirect=True)
+@only_run
 @pytest.mark.parametrize("source", ["shm", "dds"])
-def test_another_user_opens_none_of_its_files(start: Starter, domain: int, source: str) -> None:
+def test_another_user_opens_none_of_its_files_and_no_network_reaches_it(
+    start: Starter, domain: int, source: str
+) -> None:
+    """DDS needs ports; nothing accepts connections, and no port is open to a network."""
     graph = start("backend:=null", "standby:=always", "tracks:=true", f"source:={source}")
     nodes = graph.until_ready()
-    files = {
-        path for process in (graph.supervisor(), *nodes.values()) for path in shared_files(process)
-    }
+    processes = (graph.supervisor(), *nodes.values())
+    files = {path for process in processes for path in shared_files(process)}
     files |= {path for path in remains(domain) if path.endswith(".event")}
     ours = [Path(path) for path in files if not path.startswith(OF_LIBRARIES)]
     assert len(ours) > 30
     assert opened_by(0, ours) == {str(path) for path in ours}
     assert opened_by(NOBODY, ours) == set()
 
-
-@pytest.mark.parametrize("start", ["run"], indirect=True)
-def test_it_listens_for_datagrams_of_this_machine_alone(start: Starter, domain: int) -> None:
-    """DDS needs ports; nothing accepts connections, and no port is open to a network."""
-    graph = start("backend:=null", "standby:=never", "source:=dds")
-    nodes = graph.until_ready(["watchdog_node", "detector_node", "preprocess_node"])
-    inodes = {
-        link.removeprefix("socket:[").removesuffix("]")
-        for process in (graph.supervisor(), *nodes.values())
-        for link in open_files(process)
-        if link.startswith("socket:")
-    }
+    opened = {link for process in processes for link in open_files(process)}
     bound = {
         (protocol, fields[1].rpartition(":")[0])
         for protocol in ("udp", "udp6", "tcp", "tcp6")
         for fields in map(str.split, Path(f"/proc/net/{protocol}").read_text().splitlines()[1:])
-        if fields[9] in inodes
+        if f"socket:[{fields[9]}]" in opened
     }
     assert bound == {("udp", "0100007F")}  # 127.0.0.1

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from cpp_listener import PACKAGE, Listener, build, why_not
+from cpp_listener import PACKAGE, Line, Listener, build, why_not
 from kills import Rig, with_graph
 from own_domain import own_domain
 from perception_interfaces.msg import Protected
@@ -58,25 +58,6 @@ class Way:
         return self._fault(self._held) if self.over else []
 
 
-class DelayedWay:
-    """Holds messages back until there are `count`, and then passes on two for each that comes."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._held: list[bytes] = []
-        self._flows = self.over = False
-
-    def __call__(self, message: bytes) -> list[bytes]:
-        if self.over:
-            return [message]
-        self._held.append(message)
-        self._flows = self._flows or len(self._held) == self._count
-        passed = self._held[: 2 * self._flows]
-        del self._held[: len(passed)]
-        self.over = self._flows and not self._held
-        return passed
-
-
 def lost(held: list[bytes]) -> list[bytes]:
     return []
 
@@ -107,10 +88,10 @@ WAYS = {
     "altered": Way(1, altered),
     "of another topic": Way(1, of_another_topic),
     "by another clock": Way(1, by_another_clock),
-    "delayed": DelayedWay(15),
+    "delayed": Way(20, list),
     "cut off": Way(40, lost),
 }
-"""At 50 Hz: what is delayed is so by up to 0.3 s, and there is no way for 0.8 s."""
+"""At 50 Hz: a message is delayed by up to 0.4 s, and there is no way for 0.8 s."""
 FOUND = {
     "dropped": [(State.LOST, 3)],
     "repeated": [(State.REPEATED, 0)],
@@ -123,24 +104,14 @@ FOUND = {
 KILLED = ("detector", "watchdog")
 
 
-class Heard(NamedTuple):
-    """What a consumer made of a message, or of none."""
-
-    at_ns: int
-    state: State
-    lost: int
-    mode: HealthMode
-    reason: str
-
-
 class Reaction(NamedTuple):
     """What the consumers found from the begin of a fault until they had settled again."""
 
     begin_ns: int
-    python: list[Heard]
-    cpp: list[Heard]
+    python: list[Line]
+    cpp: list[Line]
 
-    def after_ms(self, wanted: Callable[[Heard], bool]) -> list[float | None]:
+    def after_ms(self, wanted: Callable[[Line], bool]) -> list[float | None]:
         """How soon each of them found this for the first time."""
         return [
             next(((one.at_ns - self.begin_ns) / MS for one in heard if wanted(one)), None)
@@ -148,17 +119,17 @@ class Reaction(NamedTuple):
         ]
 
 
-def messages(heard: list[Heard]) -> list[Heard]:
+def messages(heard: list[Line]) -> list[Line]:
     """Those that are about a message."""
     return [one for one in heard if one.state not in (State.NOTHING_NEW, State.SILENT)]
 
 
-def faulty(heard: list[Heard]) -> list[tuple[State, int]]:
+def faulty(heard: list[Line]) -> list[tuple[State, int]]:
     """States and losses but for messages that are right."""
     return [(one.state, one.lost) for one in messages(heard) if one.state is not State.OK]
 
 
-def but_for_lateness(heard: list[Heard]) -> list[tuple[State, int]]:
+def but_for_lateness(heard: list[Line]) -> list[tuple[State, int]]:
     """The same on a machine that is fast enough: what is late is right, or tells of a loss."""
     told = [
         (State.LOST if lost else State.OK, lost) if state is State.LATE else (state, lost)
@@ -179,7 +150,7 @@ class Bench:
         node.create_subscription(Protected, RELAYED, self._on_relayed, DEPTH, raw=True)
         self._consumer = Consumer(TOPIC)
         node.create_timer(0.01, lambda: self._hear(self._consumer.check()))
-        self.python: list[Heard] = []
+        self.python: list[Line] = []
         self._listener = Listener(program, RELAYED, TOPIC, Content.OBJECTS)
         self.verdicts: dict[Content, list[Verdict]] = {Content.HEALTH: [], Content.SAFE_STOP: []}
         self.topics = [
@@ -191,17 +162,12 @@ class Bench:
     def close(self) -> None:
         assert self._listener.close() is None
 
-    def cpp(self, begin: int) -> list[Heard]:
-        """What the consumer in C++ made, from this number on; all of it is much."""
-        lines = self._listener.lines[begin:]
-        return [Heard(x.at_ns, x.state, x.lost, x.mode, x.reason) for x in lines]
-
     def settle(self) -> None:
         """Until both consumers have found messages right for a while."""
         since_ns = time.monotonic_ns()
 
         def settled() -> bool:
-            for heard in (self.python[-500:], self.cpp(-500)):
+            for heard in (self.python[-500:], self._listener.lines[-500:]):
                 last = messages(heard)[-SETTLED:]
                 if [one.state for one in last] != [State.OK] * SETTLED or last[0].at_ns < since_ns:
                     return False
@@ -209,7 +175,7 @@ class Bench:
 
         self.rig.wait_until(settled, look_s=0.005)
 
-    def disturb(self, way: Way | DelayedWay) -> "Reaction":
+    def disturb(self, way: Way) -> "Reaction":
         """Put a fault on the way; what came of it until all was well again."""
         self.settle()
         return self.meanwhile(lambda: setattr(self, "way", way), lambda: way.over)
@@ -235,7 +201,7 @@ class Bench:
         act()
         self.rig.wait_until(over, look_s=0.005)
         self.settle()
-        return Reaction(begin_ns, self.python[begin[0] :], self.cpp(begin[1]))
+        return Reaction(begin_ns, self.python[begin[0] :], self._listener.lines[begin[1] :])
 
     def _on_message(self, message: bytes) -> None:
         for one in self.way(message):
@@ -245,8 +211,10 @@ class Bench:
         self._hear(self._consumer.check(message))
 
     def _hear(self, verdict: Verdict) -> None:
-        state, mode, _, lost, _, reason = verdict
-        self.python.append(Heard(time.monotonic_ns(), state, lost, mode, reason))
+        state, mode, silent_ms, lost, message, reason = verdict
+        size = len(message or b"")
+        line = Line(time.monotonic_ns(), state, mode, silent_ms, lost, size, reason)
+        self.python.append(line)
 
 
 def react(folder: Path) -> tuple[dict[str, Reaction], dict[Content, list[Verdict]]]:
@@ -343,13 +311,9 @@ def main() -> int:
             times = [f"{ms:.0f}" for ms in reaction.after_ms(wanted) if ms is not None]
             print(f"  {what} after {' and '.join(times) or '–'} ms")
     for content, verdicts in told.items():
-        print(f"{content.name}: {len(verdicts)} messages, {faulty_states(verdicts) or 'all OK'}")
+        wrong = [f"{one.state.name} {one.lost}" for one in verdicts if one.state is not State.OK]
+        print(f"{content.name}: {len(verdicts)} messages, {', '.join(wrong) or 'all OK'}")
     return 0
-
-
-def faulty_states(verdicts: list[Verdict]) -> str:
-    faulty = [one for one in verdicts if one.state is not State.OK]
-    return ", ".join(f"{one.state.name} {one.lost}" for one in faulty)
 
 
 if __name__ == "__main__":

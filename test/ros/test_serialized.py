@@ -11,9 +11,8 @@ import rclpy
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from perception_nodes.core.frame import FrameRejected, ImageView
+from perception_nodes.core.frame import ImageView
 from perception_nodes.nodes.serialized import SerializedReader, Taken
-from perception_nodes.transport.cdr_reader import read_image
 from perception_nodes.transport.cdr_writer import write_image
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
@@ -50,15 +49,6 @@ def taken_by(reader: SerializedReader) -> Taken:
     return taken
 
 
-def view_of(data: Any) -> Any:
-    """What ingest makes of a message: a view, or why there is none."""
-    try:
-        image = read_image(data)
-    except FrameRejected as error:
-        return str(error)
-    return bytes(image.data), image.frame_id, image.width, image.height, image.encoding, image.step
-
-
 def test_foreign_bytes_arrive_as_they_were_sent(ends: tuple[Any, SerializedReader]) -> None:
     """Larger and smaller ones in turn, damaged ones among them."""
     publisher, reader = ends
@@ -73,7 +63,7 @@ def test_foreign_bytes_arrive_as_they_were_sent(ends: tuple[Any, SerializedReade
         publisher.publish(sent)
         taken = taken_by(reader)
         assert bytes(taken.data) == sent
-        assert view_of(taken.data) == view_of(sent)
+    reader.wait(1)  # which ends without a message
     assert reader.take() is None
 
 
@@ -89,9 +79,3 @@ def test_two_messages_are_there_at_once(ends: tuple[Any, SerializedReader]) -> N
             assert before.publisher == taken.publisher and before.number is not None
             assert taken.number == before.number + 1
         before = taken
-
-
-def test_a_wait_ends_without_a_message(ends: tuple[Any, SerializedReader]) -> None:
-    _, reader = ends
-    reader.wait(1)
-    assert reader.take() is None

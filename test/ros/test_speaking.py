@@ -53,8 +53,7 @@ def strike(rig: Rig, cell: Cell) -> Told:
     """Kill or stop two, and listen until all are back."""
     first, second, number = cell
     detector, standby = rig.members("detector")
-    watchdog = next(p.pid for s, p in rig.supervisor.processes if s.name == "watchdog_node")
-    pids = dict(zip(PLACES, (detector, standby, watchdog), strict=True))
+    pids = dict(zip(PLACES, (detector, standby, rig.watchdog), strict=True))
     (left,) = set(PLACES) - {first, second}
     late_ms, struck_s = 0.0, 0.0
     begun_s = looked_s = time.monotonic()

@@ -1,13 +1,15 @@
-"""The documented table of topics is what a running graph publishes, no more and no less."""
+"""The documented topics and the permissions of SROS 2 are what a graph uses, no more, no less."""
 
 import re
 from pathlib import Path
 
 import pytest
 from beside import beside
+from rclpy.node import Node
 from recorder import Recorder
 
 from perception_nodes.graph.graph import VEHICLE
+from perception_nodes.graph.interface import Interface, interfaces
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.lab.browsers import free_port
 
@@ -41,15 +43,24 @@ def published(recorder: Recorder) -> Topics:
     }
 
 
-def test_the_table_of_topics(root: Path, recorder: Recorder) -> None:
+def used(node: Node, full_name: str) -> Interface:
+    """What a node has opened, as discovery tells."""
+    namespace, _, name = full_name.rpartition("/")
+    asked = (
+        node.get_publisher_names_and_types_by_node,
+        node.get_subscriber_names_and_types_by_node,
+        node.get_service_names_and_types_by_node,
+        node.get_client_names_and_types_by_node,
+    )
+    return Interface(*({topic for topic, _ in ask(name, namespace or "/")} for ask in asked))
+
+
+def test_topics_and_permissions_are_what_is_documented_and_needed(
+    root: Path, recorder: Recorder
+) -> None:
     pytest.importorskip("aiohttp")
     told = documented(root)
     assert len(told) > 10
-
-    def look(_: Supervisor) -> None:
-        recorder.until(lambda: published(recorder) >= told, lambda: told - published(recorder))
-        assert published(recorder) == told
-
     nodes = VEHICLE.nodes(
         {
             "source": "v4l2:/dev/video99",
@@ -59,6 +70,24 @@ def test_the_table_of_topics(root: Path, recorder: Recorder) -> None:
             "tracks": "true",
             "view": "true",
             "view_port": str(free_port()),
+            "standby": "always",
+            "safe_stop_clears": "by_service",
         }
     )
+    needed = interfaces(nodes)
+    for name, interface in needed.items():
+        interface.calls.clear()  # only for a moment, when a model names its classes
+        if "preprocess" in name and "standby" in name:  # it subscribes when it takes over
+            interface.subscribes = {one for one in interface.subscribes if "image" not in one}
+
+    def opened() -> dict[str, Interface]:
+        names = recorder.node.get_node_names_and_namespaces()
+        known = {f"{namespace.rstrip('/')}/{name}" for name, namespace in names}
+        return {name: used(recorder.node, name) for name in needed if name in known}
+
+    def look(_: Supervisor) -> None:
+        recorder.until(lambda: published(recorder) >= told, lambda: told - published(recorder))
+        assert published(recorder) == told
+        recorder.until(lambda: opened() == needed, opened)
+
     beside(nodes, look)

@@ -135,7 +135,9 @@ def nanoseconds(stamp: Any) -> int:
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
-def test_one_message_a_frame_plain_and_protected_and_a_gap_coasts(rig: Rig) -> None:
+def test_one_message_a_frame_plain_and_protected_a_gap_coasts_and_a_wrong_class_is_reported(
+    rig: Rig,
+) -> None:
     rig.until(lambda: rig.of_frames() and rig.detections, rig.frame)
     last = rig.sequence + 20
     first = rig.sequence
@@ -168,35 +170,17 @@ def test_one_message_a_frame_plain_and_protected_and_a_gap_coasts(rig: Rig) -> N
     assert {message.coasted for message in read} == {False, True}
     assert [m for m in rig.tracks if m in read] == read
 
-
-def test_a_class_of_another_model_is_told_and_its_detections_are_not_used(rig: Rig) -> None:
-    rig.until(lambda: rig.of_frames() and rig.of_frames()[-1].tracks, rig.frame)
-    wrong = rig.sequence
-    rig.frame(label=4_000_000_000)
-    rig.until(lambda: rig.of_frames()[-1].sequence == wrong, lambda: None)
-    assert "another model" in rig.of_frames()[-1].reason
-    rig.until(lambda: rig.of_frames()[-1].sequence > wrong, rig.frame)
-    assert rig.of_frames()[-1].reason == ""
-    assert rig.of_frames()[-1].tracks
-    rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
+    # A class of another model: its detections are not used, and what else is unusual is known too.
     wrong = rig.sequence
     rig.frame(label=4_000_000_000)
     rig.until(lambda: rig.of_frames()[-1].sequence == wrong, lambda: None)
     reason = rig.of_frames()[-1].reason
     assert "no detections for 1." in reason and ": all tracks have ended; class" in reason
-
-
-def test_a_tracker_that_was_killed_comes_back_and_gives_no_identity_twice(rig: Rig) -> None:
-    rig.until(lambda: rig.of_frames() and rig.of_frames()[-1].tracks, rig.frame)
-    before = max(t.id for m in rig.tracks for t in m.tracks)
-    process = rig.process
-    os.kill(process, signal.SIGKILL)
-    spec, dead = rig._supervisor.processes[0]
-    dead.wait()
-    rig._supervisor.processes[0] = (spec, rig._supervisor._start(spec))
-    first = rig.sequence  # what the dead one has published may still come
-    rig.until(lambda: rig.of_frames()[-1].sequence > first, rig.frame)
-    assert min(t.id for t in rig.of_frames()[-1].tracks) > before
+    assert "another model" in reason
+    rig.until(
+        lambda: rig.of_frames()[-1].sequence > wrong and rig.of_frames()[-1].tracks, rig.frame
+    )
+    assert rig.of_frames()[-1].reason == ""
 
 
 def test_time_is_that_of_a_drive_that_is_played_slowly_and_begins_anew(domain: int) -> None:
@@ -227,7 +211,8 @@ def test_time_is_that_of_a_drive_that_is_played_slowly_and_begins_anew(domain: i
         rig.close()
 
 
-def test_frames_that_waited_while_a_standby_took_over_are_taken_in_order(rig: Rig) -> None:
+def test_frames_that_waited_are_taken_in_order_and_no_identity_is_given_twice(rig: Rig) -> None:
+    """While a standby of the detector took over, and by a tracker that was killed."""
     endpoint = Endpoint("predecessor")
     predecessor = channels.detection_writer(endpoint, "front")  # which has started later
     rig.until(
@@ -245,3 +230,12 @@ def test_frames_that_waited_while_a_standby_took_over_are_taken_in_order(rig: Ri
     assert [m.sequence for m in waited] == list(range(first, first + 6))
     assert {m.reason for m in waited} == {""}
     assert len({t.id for m in waited for t in m.tracks}) == 1
+
+    before = max(t.id for m in rig.tracks for t in m.tracks)
+    os.kill(rig.process, signal.SIGKILL)
+    spec, dead = rig._supervisor.processes[0]
+    dead.wait()
+    rig._supervisor.processes[0] = (spec, rig._supervisor._start(spec))
+    first = rig.sequence  # what the dead one has published may still come
+    rig.until(lambda: rig.of_frames()[-1].sequence > first, rig.frame)
+    assert min(t.id for t in rig.of_frames()[-1].tracks) > before

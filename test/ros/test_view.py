@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import struct
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,16 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from played_graph import BOX, GREY, played
-from started_graph import ROOT, StartedGraph, Starter, left_behind
+from started_graph import ROOT, StartedGraph, Starter, left_behind, only_run
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.lab.browsers import free_port
 from perception_nodes.networks.model import load_model
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ros, only_run, pytest.mark.timeout(300)]
 # Whether frames are in time on this machine is not asked here.
 GRAPH = ("standby:=never", "deadline_ms:=900")
 TIMEOUT_S = 120
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    starter = Starter("run", tmp_path)
-    yield starter
-    starter.close()
 
 
 def looked(port: int, wanted: Any) -> tuple[dict[str, Any], bytes]:

@@ -3,6 +3,7 @@
 import os
 import time
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 from builtin_interfaces.msg import Time
@@ -19,41 +20,21 @@ from perception_nodes.watchdog.guard import ROLE
 PATIENCE_NS = 10**10
 
 
-class Publisher:
-    def __init__(self, kind, topic, heard):
-        self.topic_name, self._heard, self._kind = topic, heard, kind
+def listening_node():
+    """As much of a detector as a substitute needs; `heard` is what it has published."""
+    node = MagicMock(role="detector", settings=DetectorSettings(), heard=[])
+    node.records.patience_ns = PATIENCE_NS
+    node.seats = (SimpleNamespace(camera="front", records=node.records),)
+    node.get_clock().now().to_msg = Time
 
-    def get_subscription_count(self):
-        return 1
+    def publisher(kind, topic, profile):
+        made = MagicMock(topic_name=topic)
+        made.get_subscription_count.return_value = 1
+        made.publish.side_effect = lambda message: node.heard.append(kind)
+        return made
 
-    def publish(self, data):
-        self._heard.append(self._kind)
-
-
-class Node:
-    """As much of a detector as a substitute needs."""
-
-    role = "detector"
-
-    def __init__(self):
-        self.heard = []
-        self.settings = DetectorSettings()
-        self.records = SimpleNamespace(patience_ns=PATIENCE_NS)
-        sent = SimpleNamespace(send=self.heard.append)
-        self.seats = (SimpleNamespace(camera="front", records=sent),)
-
-    def create_publisher(self, kind, topic, profile):
-        return Publisher(kind, topic, self.heard)
-
-    def destroy_publisher(self, publisher):
-        pass
-
-    def get_logger(self):
-        return SimpleNamespace(error=lambda text: None)
-
-    def get_clock(self):
-        stamp = SimpleNamespace(to_msg=Time)
-        return SimpleNamespace(now=lambda: stamp)
+    node.create_publisher = publisher
+    return node
 
 
 @pytest.fixture
@@ -71,7 +52,7 @@ def pair(clock):
     """Two substitutes, and the lease of a watchdog that has died."""
     watchdog = Lease("front", ROLE)
     watchdog.acquire(PATIENCE_NS)
-    nodes = Node(), Node()
+    nodes = listening_node(), listening_node()
     substitutes = [WatchdogSubstitute(node) for node in nodes]
     watchdog.note.process = 2**30  # no process has this number
     yield nodes, substitutes, watchdog

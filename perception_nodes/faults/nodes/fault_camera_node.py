@@ -21,7 +21,7 @@ from perception_nodes.system.files import write_whole
 
 FAULTS = TypeAdapter(list[CameraFault])
 SENSOR_DATA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""As image drivers publish: what the network loses is not sent again."""
+"""QoS of image drivers: what the network loses is not sent again."""
 CLOSING_PERIOD_NS = 1_000_000_000
 
 
@@ -64,7 +64,7 @@ class FaultCameraNode(PlayerNode):
         last, health = self._last, self._graph.last
         if last is None or health is None or health.frames_in >= len(self._sent):
             return
-        # By the time of sending: the stamps may be wrong on purpose.
+        # Judge by the time of sending, since the stamps may be wrong on purpose.
         due_ns = self._due_ns(last) + CLOSING_PERIOD_NS
         if time.time_ns() < due_ns:
             return
@@ -107,9 +107,9 @@ class FaultCameraNode(PlayerNode):
 
 
 def _small(compressed: bool, number: int) -> bytes:
-    """A picture that fits into one packet, which a lossy network hardly loses.
+    """Make a picture that fits into one packet, so that a lossy network hardly loses it.
 
-    Two in a row differ: the same picture twice would be a frozen camera.
+    Two in a row differ, since the same picture twice would be a frozen camera.
     """
     picture = np.full((16, 16, 3), 97 * number % 256, np.uint8)
     if compressed:

@@ -10,7 +10,7 @@ from perception_nodes.faults.graphs import SlowSubscriberSettings
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
 
-# Reliable, and a long history: the most that a subscriber can demand of a publisher.
+# Reliability and a long history are the most that a subscriber can demand of a publisher.
 DEMANDING = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
