@@ -8,8 +8,8 @@ MAX_SANE_AGE_NS = 1_000_000_000
 CLOCK_MESSAGES = 50
 """Number of the latest clock messages from which the rate of simulated time is computed."""
 PAUSE_NS = 100_000_000
-"""Simulated time that is behind its own rate by more than this has paused, or goes slower now: no
-message waits for so long to be delivered."""
+"""No message waits this long for delivery. So simulated time that is further behind its own rate
+has paused, or goes slower now."""
 
 
 class Clock(Protocol):
@@ -73,13 +73,16 @@ class SimulatedClock:
             stands = time_ns <= before_ns
             ahead_ns = self._at(now_ns) - time_ns
             if not stands and now_ns > begin_ns and told_ns - begin_ns <= self._least_span_ns:
-                # No rate has been learned since the last pause. A slower one counts at once: where
-                # messages are rare each would look like a pause, and no rate would ever be learned.
+                # No rate has been learned since the last pause. A slower one counts at once.
+                # Otherwise rare messages would each look like a pause, and no rate would ever be
+                # learned.
                 self._rate = min(self._rate, (time_ns - first_ns) / (now_ns - begin_ns))
             if stands or not -MAX_SANE_AGE_NS <= ahead_ns <= PAUSE_NS:
-                # It pauses, goes back, or jumps: the rate until now says nothing of what follows.
+                # The clock pauses, goes back, or jumps: the rate until now says nothing of what
+                # follows.
                 if ahead_ns < -MAX_SANE_AGE_NS:
-                    self._rate = max(self._rate, 1.0)  # with a slower one each would be a jump
+                    # With a slower rate each message would be a jump.
+                    self._rate = max(self._rate, 1.0)
                 self._messages.clear()
                 self._least_span_ns = PAUSE_NS
         self._messages.append((time_ns, now_ns))
@@ -113,7 +116,7 @@ class CaptureTime(NamedTuple):
 
 
 def since_receipt(waited_ns: int) -> int:
-    """How long a frame has waited for us; 0 where the clock of the sender, or ours, is wrong."""
+    """How long a frame has waited for us; 0 if the sender's clock or ours is wrong."""
     return waited_ns if 0 < waited_ns < MAX_SANE_AGE_NS else 0
 
 

@@ -20,9 +20,9 @@ class AbsurdOutput(ValueError):
 
 
 ABSURD_LOGIT = 1000.0
-"""No intact network comes near it: a logit of 20 already means a probability of 1 - 2e-9."""
+"""No intact network gives such a logit: 20 already means a probability of 1 - 2e-9."""
 ABSURD_PIXELS = 1e6
-"""Likewise for the coordinates of a box."""
+"""No intact network gives such a coordinate of a box."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class CellsDecoder:
         xyxy = corners[:, cells].T
         if not _is_within(xyxy, -ABSURD_PIXELS, ABSURD_PIXELS):
             raise AbsurdOutput("the box of an object is not within a million pixels")
-        # A network that finds each side on its own can cross those of a thin object.
+        # A network that predicts each side on its own can cross the sides of a thin object.
         first, second = xyxy[:, :2], xyxy[:, 2:]
         xyxy = np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
         labels = scores[:, cells].argmax(axis=0)
@@ -141,7 +141,7 @@ class LevelsDecoder:
         self._logit_threshold = settings.logit_threshold
         self._bins = np.arange(reg_max, dtype=np.float32)
         self._strides = tuple(strides)
-        # Of all levels' cells, in one row.
+        # Centres of the cells of all levels, one after the other.
         centres = []
         for stride in strides:
             x, y = np.meshgrid(np.arange(width // stride) + 0.5, np.arange(height // stride) + 0.5)
@@ -219,7 +219,7 @@ def _is_within(values: NDArray[np.float32], least: float, most: float) -> bool:
 
 
 BLOCK = 100
-"""Boxes that are compared with each other at once: more would fill the caches."""
+"""Number of boxes compared with each other at once; more would fill the caches."""
 
 
 def nms(
@@ -260,7 +260,7 @@ def _rivals(
     others: NDArray[np.int64],
     settings: DecodeSettings,
 ) -> NDArray[np.bool_]:
-    """Which of some boxes are the same object as which of the others, bool [n, m]."""
+    """Whether a box and another are the same object, for every pair of two sets, bool [n, m]."""
     shared, union = intersections_and_unions(boxes[some], boxes[others])
     same: NDArray[np.bool_] = shared > settings.iou_threshold * union
     if not settings.across_classes:

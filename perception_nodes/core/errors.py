@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 
 def listed(items: Sequence[object], most: int = 3, separator: str = ", ") -> str:
-    """The first items, and how many more there are."""
+    """The first items, and the number of the others."""
     shown = separator.join(map(str, items[:most]))
     return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
 
 
 def printable(text: str) -> str:
-    """A text as one line that only shows something: foreign ones may hold commands for a terminal.
+    """Make a text one harmless line: a foreign text may hold commands for a terminal.
 
-    Breaks become spaces, and what else cannot be printed question marks.
+    Breaks become spaces, and other characters that cannot be printed become question marks.
     """
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
@@ -21,7 +21,7 @@ class PerceptionError(Exception):
     """What was asked for cannot be done with what was given, or on this machine.
 
     Attributes:
-        word: begins the line that is logged of it.
+        word: the word with which its line in the log begins.
     """
 
     word = "error"

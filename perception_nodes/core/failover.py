@@ -1,38 +1,38 @@
 """What happens when a process stops working: one policy, which all who watch another one read.
 
-A process that stops is noticed by several others, each of which can do its part alone: none of
-them may be a single point of failure. `docs/faults.md` prints it.
+Several others notice a process that stops. Each can do its part alone, so that none is a single
+point of failure. `docs/faults.md` shows this policy.
 """
 
 MS = 1_000_000
 
-# A silent process. How long it may be silent, its patience, is the parameter `hang_after_ms`; what
-# takes long on purpose is announced.
+# A silent process. The parameter `hang_after_ms` is its patience: how long it may be silent. It
+# announces what takes longer.
 PATIENCE_FACTOR = 4
 """A detector's patience is at least this many times what its slowest inference takes."""
 LONG_NS = 3_000 * MS
-"""Patience of a process that loads or compiles. One that computes for so long without waiting for
-anything, at real-time priority, is ended by the kernel: nobody else may get the processor."""
+"""Patience of a process that loads or compiles. The kernel ends one that computes for so long at
+real-time priority without waiting for anything, since it may starve all others."""
 SIGN_SHARE = 0.6
 """Share of its patience after which a standby gives a sign of life."""
 ABSENT_AFTER_PATIENCES = 10
-"""One that is kept from running, and silent for this many times its patience, counts as missing:
-whoever relies on it must know. It is not killed for it."""
+"""A process that is kept from running and silent for this many times its patience counts as
+missing, because whoever relies on it must know. It is not killed."""
 KILLED_AFTER_NS = 1_000 * MS
 """The watchdog and its guards kill a process that has been hanging for so long. The hang is
 reported at once and a standby takes over at once; but a process that was merely starved recovers
 sooner than a new one starts."""
 
-# Who looks how often.
+# How often each process looks at others.
 LOOK_NS = 20 * MS
-"""How often the watchdog, which outcomes wake too, looks at the other processes, until one is
-silent; and how often detectors and their standbys look at the watchdog."""
+"""How often the watchdog looks at the other processes, beside each outcome, until one is silent;
+and how often detectors and their standbys look at the watchdog."""
 STANDBY_LOOK_NS = 8 * MS
-"""How often a standby looks at one that is silent for too long; it notices its end at once."""
+"""How often a standby looks at a process that is silent for too long. It notices an end at once."""
 SUPERVISOR_LOOK_S = 0.05
 STARVED_NS = 20 * MS
-"""Who wakes later than it asked to by more than this was kept from running itself, and so perhaps
-was the one that it looks at: the silence until then does not count."""
+"""A process that wakes later than this after the time asked for was itself kept from running. The
+process that it looks at perhaps was too, so its silence until then does not count."""
 AWAY_S = 0.5
 """A supervisor that looks later than this was stopped or starved itself."""
 STOPPED_S = 1.0

@@ -12,19 +12,20 @@ from perception_nodes.core.budget import STAGES
 
 MAX_DETECTIONS = 100
 CROWDED = b"more objects than there is room for: the best ones are reported"
-"""In the reason of a frame some of whose objects are missing."""
+"""Text in the reason of a frame some of whose objects are missing."""
 MAY_BE_OUT = b"; detections of the frame that it held may have been published"
-"""In the reason of a frame whose detector died between publishing and reporting."""
+"""Text in the reason of a frame whose detector died between publishing and reporting."""
 STAMP_LIMIT_NS = (1 << 31) * 1_000_000_000
 """ROS messages hold the seconds of a stamp in 32 bits."""
 MAX_SIDE_PX = 65_535
 FILE_TYPES, MOSAIC_IN = ("jpeg", "png"), "; "
-"""Of compressed frames; and what is between the encoding of a mosaic and the type of its file."""
+"""File types of compressed frames, and what separates the encoding of a mosaic from its file
+type."""
 FRAME_ID_BYTES = 63
 """Room for the frame_id of a frame, which detections must repeat in full."""
 MAX_GAP = 256
-"""Each of so many frames missing in a row gets a report of its own. More of them are an outage: one
-report stands for all, since thousands at once would hold up the frames that do come."""
+"""Up to this number of frames missing in a row, each gets a report of its own. More are an outage
+with one report, since thousands of reports would hold up the frames that do come."""
 REASON_BYTES = 512
 NO_PIXELS_BYTES = 1
 """Payload of a slot without pixels; a slot has at least one byte."""
@@ -58,7 +59,7 @@ IN_TIME = (FrameStatus.OK, FrameStatus.DEGRADED)
 
 
 class FrameFlag(IntFlag):
-    """Properties of a frame beside its status."""
+    """Properties of a frame in addition to its status."""
 
     CLOCK_SUSPECT = 1
     RECTIFIED = 2
@@ -66,7 +67,7 @@ class FrameFlag(IntFlag):
 
 
 def fitting(text: str) -> bytes:
-    """A text as the reason of a record, cut to the room that there is for it."""
+    """Encode a text as the reason of a record, cut to the room there."""
     return text.encode(errors="replace")[: REASON_BYTES - 1]
 
 
@@ -139,10 +140,10 @@ class CameraInfo:
     region: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def for_images(self, width: int, height: int) -> "CameraInfo | None":
-        """The calibration of images of one size, None if it is of others.
+        """The calibration of images of a size; None if it does not fit them.
 
-        Those are images of the size that the calibration is for, whatever their binning: many
-        drivers calibrate what they publish. Or they are what region and binning leave of it.
+        It fits images of its own size, whatever the binning, since many drivers calibrate what they
+        publish. It also fits what region and binning leave of that size.
         """
         if (width, height) == (self.width, self.height):
             return replace(self, binning=(1, 1), region=(0, 0, 0, 0))
@@ -155,7 +156,8 @@ class CameraInfo:
         if (width, height) != (shown[0] // across, shown[1] // down):
             return None
         fx, skew, cx, _, fy, cy = self.matrix[:6]
-        # Pixel i lies at i, so the middle of the first `across` pixels is half a pixel less.
+        # The centre of pixel i is at i, so that of the first `across` pixels is half a pixel
+        # before.
         cx, cy = (cx - left + 0.5) / across - 0.5, (cy - top + 0.5) / down - 0.5
         matrix = (fx / across, skew / across, cx, 0.0, fy / down, cy, 0.0, 0.0, 1.0)
         return CameraInfo(width, height, self.model, self.distortion, matrix)
@@ -320,7 +322,7 @@ class Detections:
         boxes: float32 [n, 4], x1 y1 x2 y2 in pixels of the source image.
         scores: float32 [n], in (0, 1].
         classes: int64 [n], index into the model's class names.
-        more: whether there are objects that are not among these, for lack of room.
+        more: whether further objects were left out for lack of room.
     """
 
     boxes: NDArray[np.float32]

@@ -223,7 +223,7 @@ class BoxesToSource:
         self._lens, self._rectified = lens, tuple(header.rectified_matrix)
 
     def __call__(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Boxes in the source image, clipped to it.
+        """Transform boxes into the source image, and clip them to it.
 
         Args:
             boxes: float32 [n, 4], x1 y1 x2 y2 in input pixels, edge coordinates.

@@ -27,8 +27,8 @@ class HeadTensors:
     """Raw output of a detector.
 
     Attributes:
-        boxes, classes: float32 tensors in the shapes that the model's decoder reads; of our own
-            networks logits [1, c, h, w], one tensor for each level. Those of boxes may be views of
+        boxes, classes: float32 tensors in the shapes that the model's decoder reads. Our own
+            networks give logits [1, c, h, w], one tensor a level; those of boxes may be views of
             [1, h, w, c].
         engine: the accelerator's counters; None for a runtime without any.
     """

@@ -282,11 +282,11 @@ class Pipeline:
         return b"%s; it came %.1f ms after its capture" % (why, came_ms)
 
     def _p99_ns(self, model: Candidate) -> int:
-        """What a frame rarely exceeds with a model, from inference until it is published."""
+        """The 99th percentile of a frame's time with a model, from inference to publication."""
         return model.inference.p99_ns + model.postprocess.p99_ns + self._publish.p99_ns
 
     def _median_ns(self, model: Candidate) -> int:
-        """What a frame takes with a model, from inference until it is published."""
+        """The median of a frame's time with a model, from inference to publication."""
         return model.inference.median_ns + model.postprocess.median_ns + self._publish.median_ns
 
     def _in_time_by(self, left_ns: int, chosen: Candidate) -> Candidate:
@@ -309,7 +309,7 @@ class Pipeline:
         return [*levels, [self._median_ns(self._models[-1])]]
 
     def status_of(self, record: FrameRecord) -> FrameStatus:
-        """The status that the frame will rather get than not if its detections go out now.
+        """The status that the frame will probably get if its detections go out now.
 
         How long publication takes is predicted from the frames before.
         """
@@ -319,14 +319,14 @@ class Pipeline:
     def withholds(self, record: FrameRecord) -> bool:
         """Whether a frame's detections that must not be late are not to be published.
 
-        They are not if they will rather be late than not. Where only the prediction says so, every
+        They are withheld if they will probably be late. If only the prediction says so, every
         `TRIED_EVERY`th frame goes out all the same, so that the prediction stays up to date.
         """
         if self.status_of(record) != FrameStatus.LATE:
             return False
         if self._clock.monotonic_ns() > record.deadline_ns:
             return True
-        if self._on_trial:  # one in `TRIED_EVERY` as it is
+        if self._on_trial:  # one in `TRIED_EVERY` goes out unchanged
             return False
         self._without_publishing += 1
         return self._without_publishing % TRIED_EVERY > 0
@@ -360,7 +360,7 @@ class Pipeline:
         took_ns = record.published_ns - record.postprocessed_ns
         expected_ns = record.postprocessed_ns + self._publish.median_ns
         if record.published_ns <= record.deadline_ns < expected_ns:
-            self._publish.expect(took_ns)  # it was to be late: publication is fast again
+            self._publish.expect(took_ns)  # it was expected to be late: publication is fast again
         else:
             self._publish.add(took_ns)
         return record

@@ -6,7 +6,7 @@ from collections import deque
 WINDOW = 128
 """Number of durations that are remembered: about four seconds of a camera."""
 FIRST_SAMPLES = 4
-"""Number of samples that the duration expected at first counts for."""
+"""The duration expected at first counts as this number of samples."""
 
 
 class CostPrediction:

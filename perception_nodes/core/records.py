@@ -45,7 +45,7 @@ class Heartbeat(Record):
 
 
 STRUCTS = (FrameRecord, FrameRecord, Takeover, Left, InputState, WatchdogGone, Heartbeat)
-"""By their kinds, see `RecordKind`. None is larger than a `FrameRecord`."""
+"""Structs by their kinds, see `RecordKind`. None is larger than a `FrameRecord`."""
 
 
 def mark(record: Record) -> None:

@@ -168,8 +168,8 @@ def _plan(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> list[_
 
 def _soonest(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> list[_Call]:
     """The calls that have all frames in time, with the smallest sum of ends; empty if none do."""
-    # Waiting frames before expected ones; else by deadline, which succeeds if any order does where
-    # all frames wait.
+    # Try two orders: waiting frames before expected ones, and the earlier deadline first. If all
+    # frames wait, the second succeeds if any order does.
     orders = sorted(frames), sorted(frames, key=lambda frame: frame.deadline_ns)
     found = [calls for order in orders if (calls := _calls(order, now_ns, costs[:1]))]
     if len(costs) > 1:
@@ -184,7 +184,7 @@ def _sum_of_ends_ns(calls: Sequence[_Call]) -> int:
 
 
 def _calls(order: Sequence[_Frame], end_ns: int, costs: Sequence[int]) -> list[_Call]:
-    """Calls one after the other from `end_ns` on, each for those that have come; empty if late."""
+    """Calls one after the other from `end_ns` on, for the frames there; empty if one is late."""
     calls: list[_Call] = []
     left = deque(order)
     while left:

@@ -99,7 +99,7 @@ def latency_percentiles(
     found = np.asarray(latencies_ms, np.float64)
     if not len(found):
         return dict.fromkeys(ranks)
-    # What the frames that never came are filled in with is in none of the ranks that are taken.
+    # The values that stand for frames that never came are in none of the ranks taken.
     filled = np.append(found, np.full(without, found.max()))
     last = {name: np.ceil(rank * (len(filled) - 1) / 100) for name, rank in ranks.items()}
     return {
@@ -116,5 +116,5 @@ def _durations_ms(times_ns: NDArray[np.int64], start: int, end: int) -> NDArray[
 
 
 def _text(reason: str | bytes) -> str:
-    """A message's reason is text, a shared-memory record's is bytes."""
+    """The reason as text; a message has text, a record in shared memory bytes."""
     return reason.decode(errors="replace") if isinstance(reason, bytes) else reason

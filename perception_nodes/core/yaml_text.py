@@ -7,7 +7,7 @@ from yaml.constructor import ConstructorError
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's own, which lets other errors through for values that look like what they are not."""
+    """PyYAML's loader, whose other errors for odd values become `yaml.YAMLError`."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -24,10 +24,10 @@ def parse_yaml(text: str) -> Any:
     """The value of a YAML text.
 
     Raises:
-        yaml.YAMLError: it is none, holds a value that cannot be, such as the date 2026-02-30, or is
-            nested too deeply.
+        yaml.YAMLError: the text is no YAML, holds an impossible value such as the date 2026-02-30,
+            or is nested too deeply.
     """
     try:
-        return yaml.load(text, _Loader)  # which is a safe one
+        return yaml.load(text, _Loader)  # it is a subclass of a safe loader
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error

@@ -21,8 +21,8 @@ Buffer = bytes | bytearray | memoryview
 MAX_STRING = 4096
 BAYER = re.compile(r"bayer_[a-z]{4}\d{1,2}(?=;)")
 BUFFER_MARKER = (0xFFFF_FFFF, 0x524F_5332)
-"""Begins what stands in the place of a `uint8[]` whose bytes are not in the message, from ROS 2
-Lyrical on: a backend of `rosidl::Buffer` sends only where they are (see Fast DDS's typesupport)."""
+"""Begin of what replaces a `uint8[]` whose bytes are not in the message. From ROS 2 Lyrical on, a
+backend of `rosidl::Buffer` sends only where they are (see Fast DDS's typesupport)."""
 
 
 class CdrReader:
@@ -49,7 +49,7 @@ class CdrReader:
         self._order = "<" if kind[1] else ">"
 
     def numbers(self, fmt: str) -> tuple[float, ...]:
-        """Numbers of one type, such as `9d` in the notation of `struct`; aligned to their size."""
+        """Read numbers of one type, such as `9d` in the notation of `struct`, aligned."""
         size = struct.calcsize(fmt[-1])
         start = self._align(size)
         count = int(fmt[:-1] or 1)
@@ -95,7 +95,8 @@ class CdrReader:
         """A builtin_interfaces/Time."""
         seconds, nanoseconds = int(self.numbers("i")[0]), int(self.numbers("I")[0])
         if nanoseconds >= NS_PER_S:
-            # With the carry into the seconds it may exceed what a message can hold.
+            # Nanoseconds may carry into the seconds, and these may then exceed what a message can
+            # hold.
             raise FrameRejected(f"{self._message}: a stamp of {nanoseconds} nanoseconds is none")
         return seconds * NS_PER_S + nanoseconds
 
@@ -144,7 +145,7 @@ def read_image(data: Buffer) -> ImageView:
 
 
 def read_compressed_image(data: Buffer) -> ImageView:
-    """View a serialized `sensor_msgs/msg/CompressedImage`; its size is known to the file only.
+    """View a serialized `sensor_msgs/msg/CompressedImage`; only the file in it knows the size.
 
     Raises:
         FrameRejected: cut off, or neither JPEG nor PNG.
@@ -153,7 +154,7 @@ def read_compressed_image(data: Buffer) -> ImageView:
     stamp_ns, frame_id, name = reader.stamp_ns(), reader.frame_id(), reader.string()
     payload = reader.octets()
     # The format field is free text ("bgr8; jpeg compressed bgr8"); the file's magic number decides.
-    # Only it says that a grey picture is a mosaic: "bayer_rggb8; jpeg compressed ".
+    # Only the format field says that a grey picture is a mosaic: "bayer_rggb8; jpeg compressed ".
     magic = bytes(payload[:8])
     if magic.startswith(b"\xff\xd8\xff"):
         encoding = "jpeg"
@@ -187,11 +188,11 @@ def read_ffmpeg_packet(data: Buffer) -> ImageView:
     """
     reader = CdrReader(data, "FFMPEGPacket")
     stamp_ns, frame_id = reader.stamp_ns(), reader.frame_id()
-    reader.numbers("2i")  # width and height, which the stream has too
-    # "h264;yuv420p;bgr8;bgr8", or of older versions the name of the encoder, "hevc_nvenc".
+    reader.numbers("2i")  # skip width and height, which the stream has too
+    # Such as "h264;yuv420p;bgr8;bgr8"; older versions give the name of the encoder, "hevc_nvenc".
     encoding = _video_codec(reader.string().partition(";")[0])
-    reader.numbers("Q")  # presentation time
-    reader.uint8(), reader.uint8()  # flags, byte order of high depths
+    reader.numbers("Q")  # skip the presentation time
+    reader.uint8(), reader.uint8()  # skip flags and the byte order of high depths
     return ImageView(stamp_ns, frame_id, 0, 0, encoding, 0, reader.octets())
 
 
@@ -218,14 +219,14 @@ def read_camera_info(data: Buffer) -> CameraInfo:
         raise FrameRejected(f"CameraInfo: {count} distortion coefficients are not believable")
     distortion = reader.numbers(f"{count}d") if count else ()
     matrix = reader.numbers("9d")
-    reader.numbers("21d")  # R and P
+    reader.numbers("21d")  # skip R and P
     across, down, left, top, region_height, region_width = (reader.uint32() for _ in range(6))
     region = left, top, region_width, region_height
     return CameraInfo(width, height, model, distortion, matrix, (across, down), region)
 
 
 def read_header(data: Buffer) -> tuple[int, str]:
-    """Stamp and frame_id of an image that cannot be read; 0 and empty where these cannot, too."""
+    """Stamp and frame_id of an image that cannot be read; 0 and empty if they cannot be read."""
     stamp_ns, frame_id = 0, ""
     with suppress(FrameRejected):
         reader = CdrReader(data, "stamped message")

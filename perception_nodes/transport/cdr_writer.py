@@ -82,7 +82,7 @@ def write_compressed_image(
 
 
 def _complete_characters(text: bytes) -> bytes:
-    """UTF-8 text without the character that a record's fixed length may have cut at its end.
+    """Drop the character that a record's fixed length may have cut at the end of UTF-8 text.
 
     Subscribers refuse a message whose strings are not UTF-8.
     """
@@ -116,7 +116,7 @@ def _fronts(
 
 
 def _string(text: bytes) -> bytes:
-    """A string whose position, and that of what follows it, is a multiple of 4."""
+    """A string that begins and ends at a multiple of 4."""
     return struct.pack("<I", len(text) + 1) + text + bytes(4 - len(text) % 4)
 
 
@@ -172,11 +172,11 @@ def write_tracks(
     """Serialize a `perception_interfaces/msg/Tracks`.
 
     Args:
-        frame: the newest one with detections.
+        frame: the newest frame with detections.
         camera: its name.
         tracks: the objects.
         class_names: names by class index.
-        coasted: there was a message of the frame before.
+        coasted: whether this frame had a message before.
     """
     out = _Writer()
     out.header(frame.stamp_ns, _complete_characters(frame.frame_id))

@@ -13,7 +13,7 @@ from perception_nodes.transport.shm import SPARE_SAMPLES, Endpoint, Reader, Writ
 
 SLOT_DEPTH = 2
 SLOT_SPARE = SPARE_SAMPLES + 2
-"""With room for a page that shows the frames: one that waits and one that is looked at."""
+"""Room for a page that shows frames: for one that waits and one that is looked at."""
 RECORD_DEPTH = 1024
 DETECTION_DEPTH = 64
 OF_FRAMES = (FrameRecord, Takeover)
@@ -59,7 +59,7 @@ class NumberedRecords:
             process: name of the process in the channel's name.
             patience_ns: how long this process may be silent before it counts as hung.
             journal: receives a copy of each record about a frame.
-            numbers: numbers of the records; by default from 0. Where this process has sent others
+            numbers: numbers of the records, by default from 0. If this process has sent records
                 before, they must go on behind those.
         """
         self._journal = journal
@@ -90,7 +90,7 @@ class NumberedRecords:
         self.send(Left())
 
     def close(self) -> None:
-        """Remove the journal, when all records are sent."""
+        """Remove the journal; to be called when all records are sent."""
         if self._journal is not None:
             self._journal.close()
 

@@ -18,7 +18,7 @@ class Claim:
 
         Args:
             name: a camera's, or the full one of a node.
-            meaning: what the process runs that holds it.
+            meaning: what a process that holds it runs.
             folder: contains a file for each claim. The files' names differ from those that
                 `remains.sweep` removes, which may run in another process before ours has nodes.
 
@@ -35,12 +35,12 @@ class Claim:
                 f"process {self._holder()} runs {meaning} in ROS domain {domain} already; stop it, "
                 "or choose another camera:=, namespace or ROS_DOMAIN_ID"
             ) from None
-        with suppress(OSError):  # what a killed graph has left may fill the shared memory
+        with suppress(OSError):  # remains of a killed graph may fill the shared memory
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
 
     def _holder(self) -> str:
-        """The process that holds it; it writes its number when it has locked the file."""
+        """The process that holds it, which writes its number after locking the file."""
         try:
             return self._path.read_text() or "(starting)"
         except FileNotFoundError:

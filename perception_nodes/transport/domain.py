@@ -78,10 +78,10 @@ def keep_folder(config: Any) -> int:
 
 @contextmanager
 def opening(domain: int) -> Iterator[None]:
-    """While we open a channel, no other process of ours does: see `remains.remove_unfinished`.
+    """A context in which no other process of ours opens a channel; see `remains.remove_unfinished`.
 
     Raises:
-        TransportError: another process has been at it for too long.
+        TransportError: another process has been opening one for too long.
     """
     descriptor = open_locked(opening_file(domain), fcntl.LOCK_EX, PATIENCE_S)
     try:
@@ -96,7 +96,7 @@ def presence_file(domain: int) -> Path:
 
 
 def opening_file(domain: int) -> Path:
-    """The lock of the one that opens a channel."""
+    """The lock of the process that opens a channel."""
     return SHM_FOLDER / f"perception_domain{domain}.opening.lock"
 
 
@@ -108,7 +108,7 @@ def service_name(channel: str) -> str:
 def join_domain(name: str, config: Any) -> Any:
     """Join the domain of `config`, under a name for tools that list its processes.
 
-    Who calls it keeps the folder.
+    The caller keeps the folder.
 
     Raises:
         TransportError: shared memory cannot be used.
@@ -125,7 +125,7 @@ def join_domain(name: str, config: Any) -> Any:
         )
     except iox2.NodeCreationFailure as error:
         raise explained(name, error) from error
-    # The one file that iceoryx2 opens to all users, a counter for the names of processes.
+    # This counter for the names of processes is the one file that iceoryx2 opens to all users.
     for path in SHM_FOLDER.glob(f"{config.global_cfg.prefix.to_string()}*.global_mgmt"):
         with suppress(OSError):
             path.chmod(0o600)
@@ -137,7 +137,7 @@ def config_of(domain: int) -> Any:
     config = iox2.config.default()
     config.global_cfg.prefix = iox2.FileName.new(f"perception{domain}_")
     # Several processes open a channel at the same moment, and one of them creates it. On a busy
-    # machine it may be kept from running meanwhile for longer than the default of half a second.
+    # machine that one may be kept from running for longer than the default of half a second.
     config.global_cfg.creation_timeout = iox2.Duration.from_secs(CREATION_TIMEOUT_S)
     return config
 

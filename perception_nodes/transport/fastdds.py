@@ -9,7 +9,7 @@ from pathlib import Path
 from perception_nodes.transport.memory import SHM_FOLDER
 
 PREFIXES = ("fastdds_", "fastrtps_")
-"""Of version 3, in Kilted and later, and of version 2, in Jazzy."""
+"""Prefixes of version 3 (Kilted and later) and of version 2 (Jazzy)."""
 LOCK_SUFFIXES = ("_el", "_sl")
 STARTING_S = 1.0
 """A younger file may belong to a process that has not locked it yet."""
@@ -47,7 +47,7 @@ def _abandoned(path: Path, locks: ExitStack) -> bool:
         return False
     locks.callback(os.close, descriptor)
     if time.time() - os.fstat(descriptor).st_ctime <= STARTING_S:
-        return False  # our lock, short as it is, could keep its owner from taking it
+        return False  # even our short lock could keep the owner from taking it
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -22,7 +22,7 @@ from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped, is_ours
 
 RECORDS = 1024
-"""Half a minute of a camera at 30 Hz, or half of that where every frame is refused."""
+"""Room for half a minute of a camera at 30 Hz, or half of that if every frame is refused."""
 RECORD_BYTES = sizeof(FrameRecord)
 
 
@@ -30,9 +30,9 @@ class _Pages(ctypes.Structure):
     """A sign of life, and a ring of records.
 
     The process was alive at `alive_ns` (0: it has stopped in good order), may be silent for
-    `patience_ns`, and had used `spent_ns` of processor time. Each is read and written in one piece,
-    but a reader may find a new one beside an old one, in any order on processors such as ARM's.
-    That does no harm: it judges by them only when the process has been silent for its patience,
+    `patience_ns`, and had used `spent_ns` of processor time. Each value is read and written in one
+    piece, but a reader may see a new value beside an old one, on processors such as ARM's in any
+    order. That does no harm: it judges by them only after the process was silent for its patience,
     milliseconds after the last store became visible.
 
     `written` counts all records ever written, and is set after each one.
@@ -138,7 +138,7 @@ def journals(camera: str, role: str) -> dict[int, Path]:
 def read_journal(path: Path) -> list[Record]:
     """Records of a journal, oldest first; none if the journal is gone.
 
-    Its process may write records meanwhile: their places, and that of the next one, are left out.
+    Its process may write meanwhile: the places of those records and of the next one are left out.
     """
     try:
         with path.open("rb", buffering=0) as file:

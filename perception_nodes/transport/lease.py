@@ -17,7 +17,7 @@ from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 
 EARLIER_STREAMS = 8
-"""As many as there can be senders of a channel."""
+"""The largest number of senders of a channel."""
 NOT_ENTERED = 2**64 - 1
 WORKING, PUBLISHING = 1, 2
 """Values of `LeaseNote.unended`; 0 if no frame is held."""
@@ -39,8 +39,8 @@ class LeaseNote(ctypes.Structure):
     it took from the numbered stream `source`, and `entered_number` the last one whose record,
     `entered`, it has made. `earlier` is a ring of the streams before that one, whose last frames
     may still wait for a successor; `switches` counts them. `listeners` is the number of subscribers
-    to its results. `life` is that of its graph: of what a holder in another life has left, nothing
-    is taken over.
+    to its results. `life` is the life of its graph: nothing is taken over from a holder in another
+    life.
     """
 
     _fields_ = [
@@ -99,7 +99,7 @@ class Lease:
         return note.alive_ns + note.patience_ns if note.process else 0
 
     def wait(self, timeout_ms: float) -> None:
-        """Wait for the holder's end until the timeout; without a holder, for all of that time."""
+        """Wait until the holder ends, or until the timeout; without a holder, until the timeout."""
         holder = self._living_holder()
         if holder is None:
             time.sleep(timeout_ms / 1e3)
@@ -140,13 +140,13 @@ class Lease:
         return record
 
     def sign(self, patience_ns: int) -> None:
-        """Give a sign of life."""
+        """Give a sign of life to the processes that wait."""
         note = self.note
         note.patience_ns, note.spent_ns = patience_ns, own_time_ns()
         note.alive_ns = time.monotonic_ns()
 
     def begin(self, ingest_process: int, sequence: int, ingested_ns: int) -> None:
-        """Note the frame that we start to work on, so that no successor dies of it, too."""
+        """Note the frame that we start to work on, so that no successor dies of it too."""
         note = self.note
         note.ingest_process, note.sequence = ingest_process, sequence
         note.ingested_ns, note.unended = ingested_ns, WORKING
@@ -206,8 +206,8 @@ class Lease:
         if hung and not runs_at_once(self._judge.sleeps_on):
             self._judge.excuse()
             hung = False
-        # It may have given a sign of life while we looked, or another one may hold the lease: the
-        # open handle cannot come to mean another process.
+        # The holder may have given a sign of life while we looked, or another process may hold the
+        # lease. The open handle cannot come to mean another process.
         if hung and (note.alive_ns, note.process) == (alive_ns, holder.pid):
             holder.kill()
             self._killed = pid
@@ -216,8 +216,8 @@ class Lease:
         """Give up the right to work, if we have it.
 
         Returns:
-            Whether in good order: with a frame in hand it is an error that ends us, and the
-            successor closes that frame as if we had died of it.
+            Whether we stop in good order. With a frame in hand an error ends us, and the successor
+            closes that frame as if we had died of it.
         """
         in_order = not (self.held and self.note.unended)
         if self.held:

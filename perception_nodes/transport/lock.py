@@ -35,7 +35,7 @@ def open_locked(
         path: whoever holds its exclusive lock may remove it.
         operation: `LOCK_EX` or `LOCK_SH`.
         wait_s: how long to wait for another process.
-        opened: opens it, `own_file` or `own_folder`.
+        opened: the function that opens it, `own_file` or `own_folder`.
 
     Raises:
         Locked: another process holds the lock for all of that time.

@@ -11,7 +11,7 @@ class _Count(ctypes.Structure):
 
 
 class MessageCounter:
-    """Goes on where the process before us in this role stopped; one process counts at a time."""
+    """Goes on counting where our predecessor in this role stopped; one process counts at a time."""
 
     def __init__(self, topic: str) -> None:
         """Open the count of a topic, given by its full name."""
@@ -21,7 +21,7 @@ class MessageCounter:
     def take(self) -> int:
         """The next number, from 0 to 2^32 - 1 and from 0 again.
 
-        It is taken before the message is sent: of one who dies in between, a message is lost.
+        Take it before sending the message: if we die in between, the message counts as lost.
         """
         count = self._mapped.value
         number = int(count.next)

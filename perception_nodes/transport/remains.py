@@ -42,7 +42,7 @@ def sweep(domain: int | None = None) -> None:
         # Joining needs a little room. Without any, the files can still be removed below.
         with suppress(TransportError):
             reclaim_dead(join_domain("sweep", config))
-        # A camera by another library than ours is present in iceoryx2's list alone.
+        # A camera that uses another library than ours is only in iceoryx2's list.
         if alone is not None and all(map(_is_dead, _processes(config))):
             _remove_all(domain, config)
     finally:
@@ -54,7 +54,8 @@ def sweep(domain: int | None = None) -> None:
 def _remove_all(domain: int, config: Any) -> None:
     prefix = str(config.global_cfg.prefix.to_string())
     folders = set()
-    # The lock that we hold comes last: who joins then finds nothing that we still remove.
+    # Remove the lock that we hold last: a process that joins then finds nothing that we still
+    # remove.
     locks = opening_file(domain), presence_file(domain)
     for path in (*SHM_FOLDER.glob(f"{prefix}*"), *_own_files(config), *locks):
         folders.add(path.parent)
@@ -75,7 +76,7 @@ def _own_files(config: Any) -> Iterator[Path]:
 
 
 def remove_unfinished(channel: str, pattern: str, domain: int) -> None:
-    """Remove the part of a channel that a process has left which was killed as it opened it.
+    """Remove the unfinished part of a channel whose process was killed while it opened it.
 
     To be called within `opening`: then no living process of ours is about to open it. iceoryx2
     0.10.0 itself waits for the dead one, and never opens the channel again.
@@ -90,7 +91,8 @@ def remove_unfinished(channel: str, pattern: str, domain: int) -> None:
         if path.name.endswith(".service"):
             with suppress(OSError):
                 text = path.read_text(errors="replace")
-                # One that was killed as it wrote the file may not have come as far as this.
+                # A process that was killed while it wrote the file may not have come as far as
+                # this.
                 if "[messaging_pattern." not in text or all(part in text for part in ours):
                     path.unlink()
 
@@ -112,7 +114,7 @@ def reclaim_dead(node: Any) -> None:
     try:
         node.try_cleanup_dead_nodes()
     except iox2.NodeCleanupFailure:
-        # Another process does it, or the files belong to another user. They only cost memory.
+        # Another process removes them, or they belong to another user. They only cost memory.
         return
     for state in filter(_is_dead, _processes(node.config)):
         _forget(state._0, node.config)

@@ -106,7 +106,7 @@ class Endpoint:
             depth: samples that wait for a reader before the oldest one is pushed out.
             borrowed: samples that a reader may hold at once.
             loaned: samples that we may fill at once.
-            spare: samples to make room for beside those that wait, two that are filled among them.
+            spare: samples to make room for beside those that wait, with two that are being filled.
 
         Raises:
             TransportError: /dev/shm has no room, or the channel exists with other properties.
@@ -152,7 +152,7 @@ class Endpoint:
         return Reader(subscriber, listener, header)
 
     def senders(self, channel: str) -> int:
-        """How many processes have the sending end of a channel open that we read."""
+        """The number of processes that have the sending end of this channel open."""
         return int(self._opened[channel].dynamic_config.number_of_publishers)
 
     def waiter(self, readers: "Sequence[Reader[Any]]") -> "Waiter | Reader[Any]":
@@ -265,7 +265,7 @@ class Writer(Generic[Header]):
         except iox2.LoanError as error:
             raise TransportError(f"no free slot in shared memory ({error})") from error
         if size > self.payload_bytes:
-            self.payload_bytes = 1 << (size - 1).bit_length()  # as `PowerOfTwo` does
+            self.payload_bytes = 1 << (size - 1).bit_length()  # as the strategy `PowerOfTwo` does
             self._reserve(self.payload_bytes)
         address = loan.user_header_ptr
         ctypes.memset(address, 0, ctypes.sizeof(self._header))
@@ -304,7 +304,7 @@ class Reader(Generic[Header]):
     def wait(self, timeout_ms: float) -> None:
         """Sleep until a sample comes, or the timeout; a signal may end it early."""
         deadline_ns = time.monotonic_ns() + round(timeout_ms * 1e6)
-        # A loop, because the notification may be of a sample that has been read already.
+        # Loop, because the notification may be of a sample that was read already.
         while not self.has_samples():
             left_ns = deadline_ns - time.monotonic_ns()
             if left_ns <= TIMEOUT_TICK_NS:
@@ -375,7 +375,7 @@ def len_of(loan: Any) -> int:
 
 @cache
 def _array_type(bits: int) -> Any:
-    """A type for each power of two: those for each size of a JPEG would never be forgotten."""
+    """An array type for the next power of two: types for each size of a JPEG would pile up."""
     return ctypes.c_uint8 * (1 << bits)
 
 
