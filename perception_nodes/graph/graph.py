@@ -38,7 +38,7 @@ class Graph:
     """
 
     kinds: tuple[NodeKind, ...]
-    """In the order of starting: subscribers before publishers."""
+    """Kinds of nodes in the order of starting: subscribers before publishers."""
 
     @property
     def parameters(self) -> dict[str, FieldInfo]:
@@ -71,10 +71,10 @@ class Graph:
         ]
 
     def misnamed(self, settings: GraphSettings, ros: RosArguments) -> Iterator[str]:
-        """What of the ROS arguments the graph ignores and seems to be meant for it, in lines.
+        """Describe ROS arguments that the graph ignores but that seem meant for it, a line each.
 
         Args:
-            settings: of the nodes, from `resolve`.
+            settings: settings of the nodes, from `resolve`.
             ros: the arguments that they were resolved with.
         """
         nodes = settings.nodes.values()
@@ -168,7 +168,7 @@ PLAYER = NodeKind("player_node", PlayerSettings, plays_drive=True)
 MONITOR = NodeKind("monitor_node", MonitorSettings)
 
 LIVE = Graph((WATCHDOG, DETECTOR, PREPROCESS))
-"""What detects."""
+"""The nodes that detect."""
 
 VEHICLE = Graph((TRACKER, *LIVE.kinds, VIEW, REPUBLISH, CAMERA))
 """A live camera. All of these nodes are started again when they die."""
@@ -184,5 +184,5 @@ ALL = Graph((MONITOR, *VEHICLE.kinds, PLAYER))
 
 
 def graph_of(values: Mapping[str, Any]) -> Graph:
-    """The graph that `perception run` starts: with a player where a drive is given."""
+    """The graph that `perception run` starts: with a player if a drive is given."""
     return REPLAY if "bag" in values else VEHICLE

@@ -84,7 +84,7 @@ def _interface(spec: NodeSpec, detectors: set[str], ros: RosArguments) -> Interf
         case DetectorSettings():
             publishes += of_each_camera(VISION_INFO)
             publishes += with_copy(of_each_camera(settings.detections_topic))
-            # It speaks for the watchdog while that is gone.
+            # The detector speaks for the watchdog while that is gone.
             publishes += with_copy([*of_each_camera(HEALTH), settings.safe_stop_topic])
         case PreprocessSettings():
             if settings.source == "dds":

@@ -22,9 +22,9 @@ from perception_nodes.graph.interface import Interface
 from perception_nodes.system.files import write_whole
 
 AUTHORITIES = ("identity_ca", "permissions_ca")
-"""Who vouches for names and for permissions; here one and the same."""
+"""Authorities for names and for permissions, which are one here."""
 DISCOVERY = "ros_discovery_info"
-"""Topic by which ROS tells which node has which endpoints."""
+"""Topic on which ROS publishes which node has which endpoints."""
 ENCRYPT, SIGN = "ENCRYPT", "SIGN"
 SCHEMA = "http://www.omg.org/spec/DDS-SECURITY/20170901/omg_shared_ca_{}.xsd"
 PARTICIPANT_RULES = {
@@ -43,7 +43,7 @@ TOPIC_RULES = {
     "metadata_protection_kind": ENCRYPT,
     "data_protection_kind": ENCRYPT,
 }
-"""As `ros2 security create_keystore`: endpoints with other rules do not find each other."""
+"""Rules of `ros2 security create_keystore`: endpoints with other rules do not find each other."""
 
 
 class KeystoreError(PerceptionError):
@@ -94,7 +94,7 @@ def make_keystore(folder: Path, enclaves: Mapping[str, Interface], domain: int, 
 
     Args:
         folder: is made; private keys in it are readable by this user alone.
-        enclaves: what the node of each enclave may do, by the enclave's name (`/perception/...`).
+        enclaves: interface of each enclave's node, by the enclave's name (`/perception/...`).
         domain: ROS domain that the permissions are for.
         days: how long certificates and permissions are valid.
 
@@ -144,7 +144,7 @@ def _write_enclave(
 
 
 def governance_of(domain: int) -> Element:
-    """The rules of a domain: everything is authenticated, encrypted and by permission."""
+    """The rules of a domain: everything is authenticated, encrypted, and needs a permission."""
     root = Element("dds", _schema("governance"))
     rule = SubElement(SubElement(root, "domain_access_rules"), "domain_rule")
     SubElement(SubElement(rule, "domains"), "id").text = str(domain)
@@ -177,7 +177,7 @@ def permissions_of(
 
 
 def dds_topics(interface: Interface) -> dict[str, set[str]]:
-    """The topics of DDS behind topics and services of ROS, to `publish` and to `subscribe`."""
+    """The DDS topics to `publish` and to `subscribe` for topics and services of ROS."""
 
     def named(prefix: str, names: set[str], suffix: str = "") -> set[str]:
         return {f"{prefix}{name}{suffix}" for name in names}

@@ -35,9 +35,9 @@ STOP_TIMEOUT_S = 15
 
 
 class ListedArgument(DeclareLaunchArgument):  # type: ignore[misc]
-    """An argument that is listed with its default, which `perception run` knows itself.
+    """An argument that is listed with its default, but never set.
 
-    Setting it would give it to whatever is included after us, a second graph too.
+    Setting it would pass it to all that is included after us, such as a second graph.
     """
 
     def execute(self, context: LaunchContext) -> None:
@@ -92,7 +92,7 @@ def _ros_arguments(given: Mapping[str, str]) -> list[str]:
 
 
 def _is_included(context: LaunchContext) -> bool:
-    """Whether another launch file includes this one: the command line's arguments are its."""
+    """Whether another launch file includes this one, and so has the command line's arguments."""
     ours = Path(str(context.locals.current_launch_file_path)).name
     return ours not in (Path(argument).name for argument in sys.argv)
 

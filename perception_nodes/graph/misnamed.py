@@ -9,17 +9,17 @@ from difflib import get_close_matches
 from perception_nodes.graph.ros_arguments import QOS, RosArguments
 
 ALIKE, LITTLE_ALIKE = 0.8, 0.6
-"""A name counts as misspelt from this ratio of `difflib` on; the smaller one is for a node whose
+"""A name counts as misspelt from this ratio of `difflib` on. The smaller ratio is for a node whose
 parameters are all ours."""
 SUFFIX = "_node"
 OF_EVERY_NODE = {"use_sim_time"}
-"""Parameters that any section may hold, whoever its node belongs to."""
+"""Parameters that any section may hold, since every node has them."""
 
 
 def misspelt(given: Iterable[str], known: Iterable[str]) -> Iterator[str]:
-    """Describe each argument of an included launch file that seems to be misspelt in a line.
+    """Describe in a line each argument of an included launch file that seems to be misspelt.
 
-    Those of the including file are among them, so others may be meant for it.
+    Arguments of the including file are among them, so others may be meant for that file.
     """
     names = list(known)
     for name in sorted(set(given) - set(names)):
@@ -31,7 +31,7 @@ def misspelt(given: Iterable[str], known: Iterable[str]) -> Iterator[str]:
 
 
 def misnamed(ros: RosArguments, nodes: Iterable[str], parameters: Iterable[str]) -> Iterator[str]:
-    """Describe each section and parameter of that kind in a line.
+    """Describe each misnamed section and parameter in a line.
 
     Args:
         ros: the arguments.
@@ -42,7 +42,8 @@ def misnamed(ros: RosArguments, nodes: Iterable[str], parameters: Iterable[str])
     for section in ros.sections:
         names = {name for name in section.values if not name.startswith(QOS)} - OF_EVERY_NODE
         if any(section.matches(name) for name in full_names.values()):
-            # In a section for one node, unknown ones are refused; here they may be of others.
+            # Unknown parameters are refused in a section for one node; here they may belong to
+            # others.
             for name in sorted(names - known):
                 if alike := get_close_matches(name, known, n=1, cutoff=ALIKE):
                     yield (
@@ -51,7 +52,7 @@ def misnamed(ros: RosArguments, nodes: Iterable[str], parameters: Iterable[str])
                     )
             continue
         ours = names & known
-        # Without what most names of nodes end with, which would make them all alike.
+        # Compare without the usual end of names, which would make all names alike.
         short = {node.removesuffix(SUFFIX): node for node in full_names}
         name = section.nodes.rpartition("/")[2].removesuffix(SUFFIX)
         is_ours = ours == names

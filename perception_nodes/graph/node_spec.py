@@ -27,10 +27,10 @@ class NodeKind:
         serves_all_cameras: one process serves all cameras of a graph.
         restarted: it is part of a vehicle's graph, and is started again when it dies.
         plays_drive: it plays a recorded drive, and the graph ends when the drive ends.
-        dispensable: the graph runs without it where it cannot start.
-        stops_last: it reports what has become of the frames of the others.
+        dispensable: the graph runs without it if it cannot start.
+        stops_last: it stops after the others, whose frames it reports.
         for_source: whether a graph with this source of frames can have it.
-        check: raises a SettingsError where this machine cannot do what its settings ask for.
+        check: raises a SettingsError if this machine cannot do what its settings ask for.
         is_needed: whether a graph with these settings has it.
     """
 
@@ -68,8 +68,8 @@ class NodeSpec:
         environment: environment variables that it needs.
         ends_graph: the graph ends when all such processes have ended by themselves.
         restarted: it is started again when it dies.
-        dispensable: where it is restarted and cannot start at all, the others go on without it.
-        stands_by: it is to take the place of another one, and is started later.
+        dispensable: if it is restarted and cannot start at all, the others go on without it.
+        stands_by: it is a standby of another process, and is started later.
         stops_last: it is stopped when the others have ended.
         name: name of the node.
         full_name: name of the node with its namespace.
@@ -131,8 +131,8 @@ class NodeSpec:
 def parameter_arguments(parameters: Mapping[str, Any]) -> list[str]:
     """ROS arguments that set parameters, each value as YAML on one line.
 
-    Texts are quoted, so that they stay texts. JSON does not serve for them: it writes a character
-    beyond 16 bits as two, which YAML refuses.
+    Texts are quoted, so that they stay texts. JSON would write a character beyond 16 bits as two,
+    which YAML refuses.
     """
     arguments = []
     for name, value in parameters.items():

@@ -7,8 +7,8 @@ from perception_nodes.graph.config import ViewSettings
 from perception_nodes.graph.settings import SettingsError
 
 TOKEN_VARIABLE = "PERCEPTION_VIEW_TOKEN"
-"""The token is an environment variable: everyone could read a parameter, over DDS and in the list
-of processes."""
+"""The token is an environment variable, because everyone could read a parameter over DDS and in the
+list of processes."""
 MIN_TOKEN = 16
 NEEDS_AIOHTTP = (
     "needs aiohttp, which is not installed: make view, or pip install -r requirements/view.txt"
@@ -16,7 +16,7 @@ NEEDS_AIOHTTP = (
 
 
 def page_token(settings: ViewSettings) -> str:
-    """The token that browsers must have; empty where the page needs none.
+    """The token that browsers must have; empty if the page needs none.
 
     Raises:
         SettingsError: the network could reach the page without a token of enough characters; or

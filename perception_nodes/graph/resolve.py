@@ -24,9 +24,10 @@ from perception_nodes.graph.topics import ANY_CAMERA, camera_topic, image_topic
 from perception_nodes.system.processes import available_memory_bytes
 
 FILLED_BY_OTHERS = ("dds", "shm")
-"""Sources that the graph does not open."""
+"""Sources that other processes fill, so that the graph does not open them."""
 STANDBY_MEMORY_BYTES = 2_000_000_000
-"""Standbys are kept where at least this much memory is available: each loads the models again."""
+"""Standbys are kept if at least this much memory is available, since each loads the models
+again."""
 
 S = TypeVar("S", bound=Settings)
 
@@ -47,7 +48,7 @@ class GraphSettings(BaseModel):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """All parameters by name; of one that nodes do not share, the value of the last node."""
+        """All parameters by name; if nodes have different values, that of the last node."""
         return {name: value for settings in self.nodes.values() for name, value in settings}
 
 
@@ -57,12 +58,12 @@ def resolve(
     """The settings of the nodes that a graph of these kinds has.
 
     Args:
-        kinds: in the order of starting.
+        kinds: kinds of nodes in the order of starting.
         values: parameters that differ from their defaults; texts are converted.
         ros: parameters of less precedence than `values`.
 
     Raises:
-        SettingsError: unknown, outside its range, or inconsistent: one line that says what.
+        SettingsError: a parameter is unknown, outside its range, or contradicts another one.
     """
     given = {**ros.parameters, **values}
     _refuse_unknown(kinds, given)
@@ -86,7 +87,7 @@ def resolve(
 def _of_several(
     kinds: Sequence[NodeKind], chosen: dict[str, Any], given: Mapping[str, Any], ros: RosArguments
 ) -> dict[str, Settings]:
-    """The settings where several cameras share a detector."""
+    """The settings if several cameras share a detector."""
     for kind in kinds:
         if not kind.restarted:
             raise SettingsError(f"parameter cameras: {kind.executable} is for one camera")
@@ -126,7 +127,7 @@ def _of_several(
 
 
 def _settings(kind: NodeKind, values: Mapping[str, Any]) -> Settings | None:
-    """The settings of a node; None where a graph with these values does not have it."""
+    """The settings of a node; None if a graph with these values does not have the node."""
     if not kind.for_source(str(values.get("source", "dds"))):
         return None
     settings = check(kind.settings, _own(kind.settings, values))
@@ -167,8 +168,8 @@ def _of_nodes(
     Args:
         kinds: the nodes.
         ros: the arguments.
-        camera: the nodes are those with this camera's name in theirs.
-        shared: values of parameters that they share with other nodes, and whose they are.
+        camera: the nodes whose names contain this camera's name are meant.
+        shared: values of parameters that they share with other nodes, each with its node.
 
     Raises:
         SettingsError: nodes that share a parameter are given different values.
@@ -188,7 +189,7 @@ def _of_nodes(
 
 
 def _image_topic(values: Mapping[str, Any], camera: str, named: bool) -> str:
-    """The image topic of a camera, with its name in it if `named` or where `{camera}` stands."""
+    """The image topic of a camera, with its name if `named`, and in place of `{camera}`."""
     default = PreprocessSettings.model_fields["image_topic"].default
     return camera_topic(str(values.get("image_topic", default)), camera, named)
 
@@ -228,7 +229,7 @@ def _of_drive(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _standby(values: Mapping[str, Any]) -> Any:
-    """The value of `standby`, where it is `auto` a decision that holds for all nodes."""
+    """The value of `standby`; for `auto`, a decision that holds for all nodes."""
     standby, backend = values.get("standby", "auto"), values.get("backend", AUTO)
     if standby == "always" and backend == "fpga":
         raise SettingsError(
@@ -237,7 +238,7 @@ def _standby(values: Mapping[str, Any]) -> Any:
         )
     if standby != "auto":
         return standby
-    # An Edge TPU, too, belongs to one process; another delegate's device may have several.
+    # An Edge TPU also belongs to one process; the device of another delegate may serve several.
     is_delegated = backend in (AUTO, "litert") and os.environ.get(DELEGATE)
     enough = available_memory_bytes() >= STANDBY_MEMORY_BYTES
     return "always" if enough and not is_delegated and backend != "fpga" else "never"

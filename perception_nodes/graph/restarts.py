@@ -6,7 +6,7 @@ from perception_nodes.core import failover
 
 
 class Restarts:
-    """Counts the deaths of each process. However many there are, a process is restarted.
+    """Counts the deaths of each process, which is restarted however many there are.
 
     A vehicle is better served by a graph that reports itself UNSAFE and recovers when the cause
     goes away than by one that has given up.

@@ -1,4 +1,4 @@
-"""ROS arguments of a graph: what follows `--ros-args` on the command line, parameter files too.
+"""ROS arguments of a graph: what follows `--ros-args` on the command line, and parameter files.
 
 Parameters are checked as if they were given as NAME:=VALUE; all else is given to every node.
 """
@@ -24,15 +24,15 @@ ENCLAVE = ("-e", "--enclave")
 LOG_LEVEL = "--log-level"
 LEVELS = ("debug", "info", "warn", "error", "fatal", "unset")
 FOR_EVERY_NODE = (*REMAP, LOG_LEVEL, "--log-config-file", "--log-file-name", *ENCLAVE)
-"""Flags with a value that every node is given as they are."""
+"""Flags that every node is given unchanged, with their values."""
 SWITCHES = re.compile(r"--(enable|disable)-(rosout|stdout|external-lib)-logs")
 PART = r"(?!\w*__)[A-Za-z_]\w*"
 TARGET = re.compile(rf"(~?/)?{PART}(/{PART})*", re.ASCII)
-"""What rcl renames to; it takes no two underscores there."""
+"""Names that rcl renames to, in which it accepts no two underscores."""
 NAMESPACE = re.compile(rf"/|(/{PART})+", re.ASCII)
 PARAMETERS_KEY = "ros__parameters"
 QOS = "qos_overrides"
-"""Parameters of ROS itself, by topic; they are given to the nodes as they are."""
+"""Parameters of ROS itself, by topic; the nodes are given them unchanged."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Section:
     Attributes:
         nodes: pattern of fully qualified names, as in a ROS parameter file: `/**`, `/ns/node`.
         values: the parameters.
-        source: where they are from, for errors.
+        source: where the parameters are from, for errors.
     """
 
     nodes: str
@@ -69,8 +69,8 @@ class RosArguments:
 
     Attributes:
         parameters: given to all nodes that have them.
-        sections: parameters for some nodes, in the order in which they were given; of two values
-            for one parameter the later one is taken, but one for a named node before one for a
+        sections: parameters for some nodes, in the order in which they were given; the later of two
+            values for one parameter is taken, but a value for a named node comes before one for a
             wildcard.
         namespace: of all nodes, `/` by default.
         for_every_node: remappings, log levels, overrides of quality of service and the like.
@@ -118,7 +118,7 @@ class RosArguments:
                 if name in settings.model_fields:
                     found[name] = value
                 elif name.startswith(QOS):
-                    continue  # the nodes are given the file
+                    continue  # the nodes read the file themselves
                 elif not section.is_wildcard:
                     known = ", ".join(settings.model_fields)
                     raise SettingsError(
@@ -196,7 +196,7 @@ def read_parameter_file(path: Path) -> list[Section]:
 
 
 def _sections(content: Any, prefix: str, path: Path) -> Iterator[Section]:
-    """Namespaces may be nested, or part of a node's name."""
+    """Give the sections; namespaces may be nested, or part of a node's name."""
     if not isinstance(content, dict):
         raise SettingsError(
             f"parameter file {path}: {prefix or 'it'} is not a mapping of nodes' names to "
@@ -210,7 +210,8 @@ def _sections(content: Any, prefix: str, path: Path) -> Iterator[Section]:
                 f"parameter file {path}: {PARAMETERS_KEY} must be a mapping below a node's name"
             )
         else:
-            values = {str(name): one for name, one in value.items()}  # YAML has other keys, too
+            # YAML may have keys of other types.
+            values = {str(name): one for name, one in value.items()}
             yield Section(prefix, values, f"parameter file {path}")
 
 

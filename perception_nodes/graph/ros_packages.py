@@ -10,7 +10,7 @@ REMEDIES = {
     "vision_msgs": _MESSAGES,
     "perception_interfaces": _MESSAGES,
 }
-"""By package."""
+"""How to get each package."""
 
 
 def require_ros_packages() -> None:

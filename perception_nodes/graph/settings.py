@@ -32,7 +32,7 @@ Topic = Annotated[
 Source = Annotated[
     str,
     Field(
-        # Any text with a dot or slash may be a file.
+        # A text with a dot or slash may be a file.
         pattern=r"^(dds|shm|v4l2:.+|gst:.+|lib:.+|.*[./].*)$",
         examples=[
             "dds",
@@ -63,7 +63,7 @@ class Described(BaseModel):
 
 @cache
 def _docstrings(module: str) -> dict[tuple[str, str], str]:
-    """The docstrings of attributes of a module's classes on one line each, by class and name."""
+    """The docstrings of a module's class attributes, each on one line, by class and name."""
     found: dict[tuple[str, str], str] = defaultdict(str)
     tree = ast.parse(inspect.getsource(sys.modules[module]))
     for one in (node for node in tree.body if isinstance(node, ast.ClassDef)):

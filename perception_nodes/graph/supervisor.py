@@ -26,16 +26,16 @@ from perception_nodes.transport.remains import forget, sweep
 
 STOP_TIMEOUT_S = 5.0
 STANDBYS_AFTER_S = 1.5
-"""Standbys are started so much later than the nodes that are to work at once, and that need the
-processors until then."""
+"""Standbys are started this much later than the nodes that work at once, which need the processors
+until then."""
 START_FAILED = 2
 """Exit status of a node that could not start; one that fails later has another. At the first start
-this ends the graph, unless it can do without, since a restart would not help; later the cause may
-be something that goes away, such as memory that others hold."""
+it ends the graph, unless the node is dispensable, since a restart would not help. Later the cause
+may go away, such as memory that others hold."""
 
 
 class GraphFailure(PerceptionError):
-    """A process of the graph ended that should not have."""
+    """A process of the graph ended although it should not."""
 
     word = "failed"
 
@@ -61,7 +61,7 @@ class Supervisor:
 
         Args:
             specs: in the order of starting.
-            stop_timeout_s: a process that has not ended this long after it was asked to is killed.
+            stop_timeout_s: a process is killed if it has not ended this long after it was asked to.
             log: receives the processes' output, except the monitor's screen; our own by default.
             while_alive: the graph is stopped when this process has ended.
         """
@@ -226,7 +226,7 @@ class Supervisor:
         return spec.dispensable and first and status == START_FAILED
 
     def _note_death(self, spec: NodeSpec, status: int) -> float:
-        """Report a death; returns when the process is to be restarted, CLOCK_MONOTONIC seconds."""
+        """Report a death; return when to restart the process, in seconds of CLOCK_MONOTONIC."""
         ended = f"{spec.name} ended {_how(status)}"
         first = not self._restarts.has_died(spec.name)
         if not spec.restarted or (status == START_FAILED and first and not spec.stands_by):
@@ -240,8 +240,8 @@ class Supervisor:
         return now_s + delay_s
 
     def _say(self, line: str) -> None:
-        # To where the nodes write: on the screen it would tear the live view. Nobody may be
-        # reading any more, where the process that started us was killed.
+        # Write to where the nodes write: on the screen it would tear the live view. If the process
+        # that started us was killed, perhaps nobody reads any more.
         with suppress(OSError):
             descriptor = sys.stderr.fileno() if self._log is None else self._log.fileno()
             os.write(descriptor, f"{line}\n".encode())

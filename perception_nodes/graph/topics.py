@@ -30,7 +30,7 @@ def camera_topic(topic: str, camera: str, named: bool) -> str:
 
 
 def is_annotated(topic: str) -> bool:
-    """Whether pictures on a topic are what a graph shows, for whichever camera and namespace."""
+    """Whether a topic has a graph's annotated pictures, of any camera and namespace."""
     return f"/{ANNOTATED.rpartition('/')[0]}/" in topic
 
 
@@ -40,7 +40,7 @@ def protected(topic: str) -> str:
 
 
 def image_topic(topic: str, transport: str) -> str:
-    """The topic of a camera's images; all but raw ones have a topic of their own beside it."""
+    """The topic of a camera's images; if they are not raw, a topic of their own beside it."""
     return topic if transport == "raw" else f"{topic}/{transport}"
 
 

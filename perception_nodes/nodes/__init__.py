@@ -2,6 +2,6 @@
 
 import gc
 
-# What is imported stays, and a node collects between frames: to look through it again and again
-# would be a tenth of its start.
+# Imported objects stay. Without this, the garbage collector would look through them again and
+# again, for a tenth of a node's start.
 gc.set_threshold(100_000)

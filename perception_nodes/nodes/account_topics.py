@@ -20,8 +20,8 @@ from perception_nodes.watchdog.guard import ROLE
 from perception_nodes.watchdog.health import HealthLimits
 
 DISCOVERY_NS = 3_000_000_000
-"""After the start reports wait at most this long for a listener: nobody gets those that are
-published before."""
+"""Reports wait at most this long for a listener after the start, since nobody gets those that are
+published before it is there."""
 DIAGNOSTICS_PERIOD_NS = 1_000_000_000
 DELIVERED_WITHIN = Duration(seconds=0.5)
 
@@ -74,8 +74,8 @@ class AccountTopics:
 
         Args:
             now_ns: CLOCK_MONOTONIC.
-            due_ns: see there.
-            speaks: nobody else publishes health.
+            due_ns: the latest time at which we wanted to be called.
+            speaks: whether we publish health, as no other process does.
         """
         step = self.account.step(now_ns, due_ns)
         for member in step.died:
@@ -97,7 +97,7 @@ class AccountTopics:
         return step
 
     def pause(self) -> None:
-        """Publish what waits, and that nobody watches; an active detector goes on saying so."""
+        """Publish what waits, and that nobody watches, which an active detector then repeats."""
         self.publish_reports()
         self._healths.publish_state(
             HealthMessage(
@@ -110,7 +110,7 @@ class AccountTopics:
         )
 
     def publish_reports(self) -> None:
-        """Publish all reports that wait for it."""
+        """Publish all waiting reports."""
         for report in self.account.reports():
             self._reports.publish(write_frame_report(report))
 

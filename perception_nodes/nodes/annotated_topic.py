@@ -43,7 +43,7 @@ class AnnotatedTopics:
         Args:
             report: of the frame.
             shot: its pixels.
-            found: its objects; None if nothing was published, or it is not known what.
+            found: its objects; None if none were published or they are not known.
         """
         stamp_ns, frame_id = nanoseconds(report.header.stamp), report.header.frame_id
         if found is not None and self._annotations.get_subscription_count():

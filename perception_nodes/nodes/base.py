@@ -28,11 +28,11 @@ from perception_nodes.transport.memory import reserve
 from perception_nodes.transport.shm import Endpoint
 
 IDLE_WAIT_MS = 8.0
-"""The longest wait; with kernel ticks of 4 ms it takes 12 ms, rarely 16."""
+"""The longest wait. With kernel ticks of 4 ms it takes 12 ms, rarely 16."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""Of a state: a late subscriber gets the last message."""
+"""QoS of a state: a late subscriber gets the last message."""
 REPORTS = QoSProfile(depth=1000)
-"""Of reports: a subscriber may fall behind; a late one gets the reports from then on."""
+"""QoS of reports: a subscriber may fall behind; a late one gets the reports from then on."""
 OVERRIDABLE = QoSOverridingOptions(
     (
         QoSPolicyKind.HISTORY,
@@ -41,8 +41,9 @@ OVERRIDABLE = QoSOverridingOptions(
         QoSPolicyKind.DURABILITY,
     )
 )
-"""What parameters `qos_overrides./TOPIC.publisher.POLICY`, or `.subscription.`, can change."""
-Publisher: TypeAlias = "LifecyclePublisher[Any]"  # in Jazzy it is not generic
+"""Policies that parameters `qos_overrides./TOPIC.publisher.POLICY` or `.subscription.` can
+change."""
+Publisher: TypeAlias = "LifecyclePublisher[Any]"  # the type is not generic in Jazzy
 
 
 class Closable(Protocol):
@@ -69,7 +70,7 @@ class PerceptionNode(LifecycleNode):
     in_background = False
     """Whether it runs only while nothing else wants the processor."""
     niceness = 0
-    """For a node that gives way to others, but must get its messages on a busy machine, too."""
+    """Niceness of a node that gives way to others, but must get its messages on a busy machine."""
     shares_memory = True
     """Whether it needs `endpoint`."""
     rank: int | None = None
@@ -103,7 +104,7 @@ class PerceptionNode(LifecycleNode):
         """Acquire the node's resources; `self.endpoint` is available."""
 
     def close(self) -> None:
-        """Release what is not owned, after a failed `open` too."""
+        """Release what is not owned; called after a failed `open` too."""
 
     def own(self, resource: R) -> R:
         """Have a resource closed when the node is cleaned up: the last one first."""
@@ -114,7 +115,7 @@ class PerceptionNode(LifecycleNode):
         """Wait a moment for work and do it; called in a loop while active."""
 
     def begin_real_time(self) -> None:
-        """Make the real-time settings of the process, and log what was got and what refused."""
+        """Make the real-time settings of the process, and log which ones the system refused."""
         settings: Settings = self.settings
         for line in self.realtime.begin(
             settings.cpus,
@@ -207,7 +208,7 @@ class PerceptionNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
-        """Release everything."""
+        """Release all resources."""
         self._close()
         return TransitionCallbackReturn.SUCCESS
 
@@ -239,12 +240,12 @@ class PerceptionNode(LifecycleNode):
 
 
 def _own(qos: QoSProfile | int) -> QoSProfile:
-    """A profile that parameters may change, which are not meant for other topics."""
+    """Copy a profile, because parameters may change it for this topic alone."""
     return QoSProfile(depth=qos) if isinstance(qos, int) else copy(qos)
 
 
 class Period:
-    """Knows when something periodic is due: at once, and then on average as often as asked."""
+    """Knows when something periodic is due: at once, and then on average once in each period."""
 
     def __init__(self, period_ns: int) -> None:
         self._period_ns = period_ns

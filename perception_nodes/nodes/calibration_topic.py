@@ -18,7 +18,7 @@ class CalibrationTopic:
         """Subscribe.
 
         Args:
-            node: owns the subscription; it is busy while a calibration is prepared.
+            node: owns the subscription, and is busy while a calibration is prepared.
             images: topic of the images.
             preprocessor: receives the calibration.
         """

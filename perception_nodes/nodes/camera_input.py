@@ -10,7 +10,7 @@ from perception_nodes.nodes.base import Period
 from perception_nodes.nodes.redundant import RedundantNode
 
 DISCOVERY_NS = 2_000_000_000
-"""Who publishes is known this long after the start; before, nobody seems to."""
+"""Publishers are discovered this long after the start; before, there seem to be none."""
 AGAIN_NS = 10_000_000_000
 _NUMBER = re.compile(r"\d+")
 
@@ -25,7 +25,7 @@ class CameraInput:
         self._again = Period(AGAIN_NS)
 
     def report(self, trouble: Trouble | None) -> None:
-        """Take what was found; to be called once a second while the node works."""
+        """Report a trouble, or that there is none; to be called once a second while at work."""
         if time.monotonic_ns() < self._begin_ns:
             return
         text = "" if trouble is None else str(trouble)

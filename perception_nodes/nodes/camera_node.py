@@ -22,7 +22,7 @@ class CameraNode(PerceptionNode):
         """Open the source."""
         settings: CameraSettings = self.settings
         if settings.source.startswith("v4l2:"):
-            # Others decode a video here, which takes long: it must not come before the inference.
+            # Other sources decode a video, which takes long and must not come before the inference.
             self.rank = RANKS["camera"]
         self._is_started, self._ended_s = True, 0.0
         self._graph = GraphHealth(self)
@@ -51,7 +51,7 @@ class CameraNode(PerceptionNode):
             self._log(f"{self._feed.sent} frames sent, {self._feed.lost} lost by the source")
 
     def step(self) -> None:
-        """Send a frame; before the first and after the last one of a file, wait for the others."""
+        """Send a frame; at the begin and the end of a file, wait for the other nodes."""
         try:
             if self._ended_s:
                 self._wait_until_accounted()
@@ -66,7 +66,7 @@ class CameraNode(PerceptionNode):
             self._log(f"camera {self.settings.camera}: {ended}")
             self._ended_s = time.monotonic()
         except CameraError as error:
-            self.error = str(error)  # ends us; the supervisor starts us again
+            self.error = str(error)  # this ends us, and the supervisor starts us again
             self.get_logger().error(self.error)
 
     def _log(self, line: str) -> None:

@@ -14,7 +14,7 @@ DEMANDED = Limits()
 
 
 def ignore(verdict: Verdict) -> None:
-    """For a topic of which only the mode is of interest."""
+    """Ignore the verdicts on a topic of which only the mode matters."""
 
 
 class ConsumedTopic:

@@ -106,7 +106,7 @@ class DetectorNode(RedundantNode):
             self._scheduler.done(number, served=False)
 
     def step(self) -> None:
-        """Switch to an engine that has been built meanwhile, also as a standby; work."""
+        """Switch to an engine that was built meanwhile, even as a standby, and work."""
         if self._serving.ready():
             with self.busy():
                 self._serving.switch()
@@ -115,12 +115,12 @@ class DetectorNode(RedundantNode):
             if self._working:
                 self._publish_infos()
         super().step()
-        if self.active:  # no service has ended our activity meanwhile
-            # The standby has the time for it.
+        if self.active:  # unless a service has deactivated us meanwhile
+            # The standby has the time to speak for the watchdog.
             self._substitute.update(turn=int(self._working))
 
     def sign(self) -> None:
-        """Show the others that we are alive, also those who could speak in our place."""
+        """Give a sign of life to the others, also to those that could speak in our place."""
         super().sign()
         self._substitute.sign()
 
@@ -148,7 +148,7 @@ class DetectorNode(RedundantNode):
                 self._scheduler.done(number, served=False)
         costs = max(lane.pipeline.costs() for lane in self._lanes)
         turn = self._scheduler.turn(time.monotonic_ns(), costs)
-        # Frames that wait behind those of this turn are looked at again right after it.
+        # Frames that wait behind those of this turn are considered again right after it.
         self._look_again_ns = 0 if turn.cameras else turn.wait_until_ns or FOREVER_NS
         if turn.cameras:
             self._detect(turn)
@@ -166,10 +166,10 @@ class DetectorNode(RedundantNode):
         else:
             found = detect_together([(lane.pipeline, lane.header, lane.frame) for lane in lanes])
         for number, lane, (record, detections) in zip(turn.cameras, lanes, found, strict=True):
-            served = record.status != FrameStatus.SKIPPED_LATE  # withheld ones were inferred, too
+            served = record.status != FrameStatus.SKIPPED_LATE  # withheld frames were inferred too
             lane.finish(record, detections)
             scheduler.done(number, served)
-        # After all frames are reported: a batch that loses the backend loses it for all of them.
+        # Report all frames first: a batch that loses the backend loses it for all of them.
         for lane in lanes:
             self._rehearse_and_drop(lane)
 
@@ -184,7 +184,7 @@ class DetectorNode(RedundantNode):
         lane.drop()
         if lane.pipeline.lost is not None:
             self.get_logger().fatal(f"{lane.pipeline.lost}; another process is to work")
-            # At once, as in a crash: to close a lost backend may hang.
+            # End at once, as in a crash: closing a lost backend may hang.
             os._exit(1)
 
 

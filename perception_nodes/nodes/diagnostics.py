@@ -44,7 +44,7 @@ def diagnostics(account: Account) -> DiagnosticArray:
 
 
 def _status(base: str, camera: str, name: str, fault: Fault | None) -> DiagnosticStatus:
-    # A fault that does not harm frames yet is still a warning.
+    # A fault that harms no frames yet is only a warning.
     level = DiagnosticStatus.OK
     if fault is not None:
         level = LEVELS[max(fault.mode, HealthMode.DEGRADED)]

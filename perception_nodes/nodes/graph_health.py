@@ -25,7 +25,7 @@ class GraphHealth:
         return ["watchdog"] if self.last is None else list(self.last.silent_processes)
 
     def has_accounted_for(self, frames: int) -> bool:
-        """Whether so many frames have entered, and each has its status."""
+        """Whether this number of frames has entered, and each has its status."""
         last = self.last
         return last is not None and last.frames_in >= frames and not last.in_flight
 

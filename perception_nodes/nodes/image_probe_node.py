@@ -17,7 +17,7 @@ LISTENING_NS = 3_000_000_000
 
 
 class ImageProbeNode(PerceptionNode):
-    """Subscribes as preprocessing does."""
+    """Subscribes to the images as preprocessing does."""
 
     settings_type = PreprocessSettings
     shares_memory = False
@@ -35,7 +35,7 @@ class ImageProbeNode(PerceptionNode):
         self._topic.close()
 
     def step(self) -> None:
-        """Listen, and print at the end what came."""
+        """Listen; at the end, print what came."""
         self._topic.receive(IDLE_WAIT_MS)
         now_ns = time.monotonic_ns()
         facts = self._topic.look()

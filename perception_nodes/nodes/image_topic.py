@@ -24,10 +24,10 @@ from perception_nodes.transport.cdr_reader import Buffer
 
 QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 NEWEST_DEPTH = 1
-"""Queue of images, of which only the newest is of use. The gap in the numbers reveals one that was
-pushed out, and fewer images stay warm in the cache. A video needs all of its packets."""
+"""Depth of the queue of images, of which only the newest is of use. A gap in the numbers reveals an
+image that was pushed out, and few images stay warm in the cache. A video needs all its packets."""
 OVERRIDABLE = QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH))
-"""Not the reliability, which follows the publishers."""
+"""Policies that can be overridden; the reliability follows the publishers."""
 REFUSED = ("reliability", "durability")
 LOOK_PERIOD_NS = 1_000_000_000
 ANY_TYPE = ParameterDescriptor(dynamic_typing=True)
@@ -38,14 +38,14 @@ TYPES = {name: transport.message_type for name, transport in TRANSPORTS.items()}
 
 
 class EventsOnly(CallbackGroup):
-    """Of a subscription: what its quality-of-service events call, but not what messages call."""
+    """Runs callbacks of a subscription's quality-of-service events, but none for messages."""
 
     def can_execute(self, entity: object) -> bool:
         """Whether an executor may run the entity's callback."""
         return not isinstance(entity, Subscription)
 
     def beginning_execution(self, entity: object) -> bool:
-        """They need not wait for one another."""
+        """Allow the callback: they need not wait for one another."""
         return True
 
     def ending_execution(self, entity: object) -> None:
@@ -58,8 +58,8 @@ class ImageTopic:
     A standby has none: the middleware would copy each image for it. Where the nodes know each other
     already, images come 2 to 15 ms after the subscription.
 
-    It asks for the reliability that is offered: reliable delivery brings images through settings
-    with which best effort brings none, but who asks for it gets nothing from a best-effort camera.
+    It asks for the reliability that is offered. Reliable delivery brings images where best effort
+    brings none, but a reliable subscription gets nothing from a best-effort camera.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class ImageTopic:
         self._known_publishers = 0
         self._received = self._lost = self._publisher = self._changes = 0
         self.read, self.copies = transport.read, transport.copies
-        # The first time it takes 40 ms, then 1.
+        # The first call takes 40 ms, later ones 1 ms.
         self._subscribe(reliable=False)
         try:
             self._refuse_overrides()
@@ -100,12 +100,12 @@ class ImageTopic:
             self.close()
 
     def open(self) -> None:
-        """Read from now on."""
+        """Subscribe, and read from now on."""
         self._received = self._lost = self._publisher = self._changes = 0
         self._subscribe(self._offered(self._publishers()))
 
     def close(self) -> None:
-        """Read no longer."""
+        """Unsubscribe."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -145,7 +145,7 @@ class ImageTopic:
         publishers = self._publishers()
         reliable = self._offered(publishers)
         if reliable != self._reliable:
-            # Frames that are lost meanwhile are known by the gap in their numbers.
+            # The gap in the numbers shows the frames that are lost meanwhile.
             self.close()
             self._subscribe(reliable)
         if not due:
@@ -177,7 +177,7 @@ class ImageTopic:
         ]
 
     def _offered(self, publishers: list[Publisher]) -> bool:
-        """Whether all publishers of our type are reliable; without any, what we asked for last."""
+        """Whether all publishers of our type are reliable; without any, whether we asked for it."""
         wanted = TYPES[self._transport]
         fitting = [p.reliable for p in publishers if p.message_type == wanted]
         return all(fitting) if fitting else self._reliable
@@ -205,7 +205,7 @@ class ImageTopic:
     def _refuse_overrides(self) -> None:
         for policy in REFUSED:
             name = f"qos_overrides.{self._subscription.topic_name}.subscription.{policy}"
-            # A value that was given to the node is known only when its parameter is declared.
+            # The node knows a given value only when its parameter is declared.
             given: object = self._node.declare_parameter(name, "", ANY_TYPE).value
             self._node.undeclare_parameter(name)
             if given:
@@ -226,7 +226,7 @@ class ImageTopic:
         }
 
     def _host(self) -> bytes:
-        """What the identifiers of all participants of this machine begin with (Fast DDS)."""
+        """The bytes with which identifiers of all this machine's participants begin (Fast DDS)."""
         names = (self._node.get_name(), self._node.get_namespace())
         return next(
             (

@@ -24,8 +24,8 @@ class ImageTransport:
     Attributes:
         message_type: such as `sensor_msgs/msg/Image`.
         read: views a serialized message.
-        copies: of the frame made in our process after its receipt: the middleware copies an Image
-            out of its own memory twice, see `rmw_take_serialized_message`.
+        copies: number of copies of a frame made in our process after its receipt; the middleware
+            copies an Image out of its own memory twice, see `rmw_take_serialized_message`.
         is_video: whether a message is a packet, which needs those before it.
     """
 
@@ -56,4 +56,4 @@ TRANSPORTS = {
     "foxglove": ImageTransport(COMPRESSED_VIDEO, read_compressed_video, is_video=True),
     "ffmpeg": ImageTransport(FFMPEG_PACKET, read_ffmpeg_packet, is_video=True),
 }
-"""By the names that image_transport gives them."""
+"""Transports by their names for the parameter image_transport."""

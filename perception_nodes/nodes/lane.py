@@ -58,7 +58,7 @@ class Lane:
         self._in_place: NamedFrames | None = None
         if settings.preprocess_on == "gpu":
             self._in_place = NamedFrames(node.endpoint, camera)
-        # After the line above: a slot must not refer to a frame that it has not seen.
+        # This follows the line above: a slot must not refer to a frame that it has not seen.
         self.slots = channels.slot_reader(node.endpoint, camera)
         self._prepared: tuple[object, ...] = ()
         self.waiting: Sample[FrameHeader] | None = None
@@ -66,7 +66,7 @@ class Lane:
         self._image: ImageView
 
     def sit(self, seat: Seat) -> None:
-        """Work from now on, behind the predecessor's last frame, which may have made it crash."""
+        """Begin to work behind the predecessor's last frame, which may have made it crash."""
         self._seat = seat
         self._newest_ns = seat.lease.note.ingested_ns
 
@@ -76,7 +76,7 @@ class Lane:
         self.pipeline.replace(serving.candidates, serving.standing_in)
 
     def receive(self) -> bool:
-        """Whether there is a new frame; only the newest is kept, and the ledger knows the others.
+        """Receive frames, and return whether one is new; only the newest is kept.
 
         A frame that no model can run on is reported as FAILED at once.
         """
@@ -100,7 +100,7 @@ class Lane:
         return True
 
     def _take_newest(self) -> Sample[FrameHeader] | None:
-        """The newest frame if it has just arrived, whichever process it is from."""
+        """The newest frame of any process, if it has just arrived."""
         before = self.waiting
         while (sample := self.slots.receive()) is not None:
             if sample.header.ingested_ns <= self._newest_ns:
@@ -157,7 +157,7 @@ class Lane:
         with self._node.busy():
             for candidate in self._candidates:
                 assert candidate.in_place is not None
-                # An error will occur again, and be reported, when the frame is inferred.
+                # An error occurs again when the frame is inferred, and is reported then.
                 with suppress(FrameRejected, BackendError):
                     candidate.in_place.prepare(self.header, image)
 

@@ -31,13 +31,13 @@ from perception_nodes.report.screen import LiveView
 MANY = QoSProfile(depth=100)
 LAST_WAIT_MS = 200.0
 LAST_WAITS_S = 3.0
-"""The longest wait for last messages: others may go on publishing, and a process that has not ended
-after five seconds is killed, before it has completed its recording."""
+"""The longest wait for last messages. Others may go on publishing, and a process that has not ended
+after five seconds is killed before it has completed its recording."""
 STATES = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class MonitorNode(PerceptionNode):
-    """Subscribes to what the graph publishes, but for pictures."""
+    """Subscribes to all that the graph publishes except pictures."""
 
     settings_type = MonitorSettings
     niceness = 10
@@ -67,7 +67,7 @@ class MonitorNode(PerceptionNode):
         for topic in (settings.detections_topic, HEALTH, SAFE_STOP):
             if settings.record_protected:
                 name = protected(settings.topic_of(topic))
-                # The full name identifies its messages; ROS would rename it once more.
+                # The full name identifies the messages; ROS would remap it once more.
                 full_name = self.resolve_topic_name(name)
                 self.add_subscription(
                     Protected, name, partial(self._take, Protected, full_name, None), REPORTS

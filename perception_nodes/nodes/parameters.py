@@ -38,7 +38,7 @@ def declare_parameters(node: LifecycleNode, settings_type: type[Settings]) -> Se
                 limits = {"from_value": float(low), "to_value": float(high)}
                 descriptor.floating_point_range = [FloatingPointRange(**limits)]
         try:
-            if node.has_parameter(name):  # use_sim_time is every node's
+            if node.has_parameter(name):  # every node has use_sim_time already
                 values[name] = node.get_parameter(name).value
             else:
                 values[name] = node.declare_parameter(name, field.default, descriptor).value
@@ -58,7 +58,7 @@ def changed_settings(settings: Settings, values: Mapping[str, Any]) -> Settings:
     fields = type(settings).model_fields
     changed = {name: value for name, value in values.items() if name in fields}
     for name, value in changed.items():
-        # rclpy itself refuses all but use_sim_time, which it declares.
+        # rclpy itself refuses all of them except use_sim_time, which it declares.
         if not is_changeable(fields[name]) and value != getattr(settings, name):
             raise SettingsError(
                 f"parameter {name}: {value} cannot be set while the node runs; start the graph "

@@ -23,7 +23,7 @@ class PlayedCamera:
     """Sends frames as a camera driver does.
 
     Attributes:
-        is_shared: into shared memory, not to a topic.
+        is_shared: whether frames go into shared memory instead of to a topic.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class PlayedCamera:
         Args:
             node: owns the publishers.
             settings: topic, or camera and shared memory.
-            compressed: the frames are serialized CompressedImage, not Image.
+            compressed: whether the frames are serialized CompressedImage instead of Image.
             first_bytes: size of the first frame.
             qos: of the images.
         """
@@ -66,8 +66,8 @@ class PlayedCamera:
             number: how many frames were sent before.
 
         Returns:
-            Sends the frame. Its pixels are in their place by then, as they are in a camera
-            driver's when that takes the stamp.
+            A function that sends the frame, whose pixels are then in place, as in a camera driver
+            when it takes the stamp.
         """
         if frame.camera_info is not None:
             self._infos.publish(_stamped(frame.camera_info, stamp_ns))
@@ -86,7 +86,7 @@ class PlayedCamera:
         try:
             view = (read_compressed_image if self._compressed else read_image)(message)
         except FrameRejected:
-            # Sent as it is, as over DDS: preprocessing is to reject it.
+            # Send it unchanged, as over DDS: preprocessing rejects it.
             view = ImageView(stamp_ns, "", 0, 0, "unreadable", 0, memoryview(message))
         sample = channel.loan(len(view.data))
         sample.header.number = number
@@ -107,5 +107,5 @@ def _stamped(message: bytes, stamp_ns: int) -> bytes:
     try:
         return stamped(message, stamp_ns)
     except FrameRejected:
-        # Sent as it is: preprocessing is to reject it.
+        # Send it unchanged: preprocessing rejects it.
         return message

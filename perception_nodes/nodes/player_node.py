@@ -1,7 +1,7 @@
 """Plays a recorded drive as a camera: with the recorded intervals and present-day stamps.
 
-With `use_sim_time` the recorded stamps are kept, and `/clock` publishes the recorded time; behind a
-jump of the recorder's clock both go on as if there had been none.
+With `use_sim_time` the recorded stamps are kept, and the recorded time is published on `/clock`.
+After a jump of the recorder's clock both go on as if there had been none.
 """
 
 import json
@@ -36,12 +36,12 @@ CLOCK_PERIOD_NS = 10_000_000
 CLOCK_QUEUE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """The settings with which every node subscribes to /clock."""
 SETTLE_NS = 2_000_000_000
-"""Time between finding a subscriber and the first frame. We see the subscriber before it sees us,
-by up to a second with slow discovery; until then a best-effort subscriber receives nothing."""
+"""Time between finding a subscriber and the first frame. We may discover the subscriber up to a
+second before it discovers us. Until then a best-effort subscriber receives nothing."""
 
 
 class PlayerNode(PerceptionNode):
-    """Waits for a working detector, plays the drive once, waits until all is accounted for."""
+    """Waits for a working detector, plays the drive once, and waits until all is accounted for."""
 
     settings_type = PlayerSettings
     image_qos = QUEUE
@@ -79,7 +79,7 @@ class PlayerNode(PerceptionNode):
                 self.spin(IDLE_WAIT_MS / 2)
                 return
             self._play(self._next)
-            with self.realtime.leisurely():  # a camera would not need the processor for this
+            with self.realtime.leisurely():  # a camera would need no processor for this
                 self._next = next(self._frames, None)
             if self._next is None:
                 self._write_sent()
@@ -109,8 +109,8 @@ class PlayerNode(PerceptionNode):
     def _play(self, frame: RawFrame) -> None:
         """Send a frame when it is due; that time is its stamp, so that our own delay counts."""
         due_ns, stamp_ns = self._due_ns(frame), self._stamp_ns(frame)
-        # Prepared shortly before it is due, when the previous frame has long been processed: a
-        # real camera would not need the processor for this at all.
+        # Prepare the frame shortly before it is due, when the previous one has long been processed:
+        # a real camera would need no processor for this.
         self._sleep_until(due_ns - PREPARE_NS)
         send = self._camera.prepare(frame, stamp_ns, len(self._sent))
         self._sleep_until(due_ns)
@@ -120,7 +120,7 @@ class PlayerNode(PerceptionNode):
     def _read_frames(self) -> Iterator[RawFrame]:
         """The frames with the times at which they were taken, see `_age_ns`.
 
-        Behind a jump of the clock, or twice the same time, they go on.
+        After a jump of the clock, or the same time twice, the times go on.
         """
         first_ns = None
         for frame in self._drive.frames():
@@ -138,10 +138,10 @@ class PlayerNode(PerceptionNode):
         return self._first_due_ns + round(offset_ns)
 
     def _age_ns(self, frame: RawFrame) -> int:
-        """How long before it was recorded a frame was taken.
+        """How long a frame was taken before it was recorded.
 
-        That is known in simulated time, by its stamp, if it has one and the camera and the recorder
-        had the same clock; then the frame has no age when it is sent.
+        In simulated time the stamp shows that, if the camera and the recorder had the same clock.
+        Then the frame has no age when it is sent.
         """
         if self.settings.use_sim_time:
             with suppress(FrameRejected):
@@ -165,7 +165,7 @@ class PlayerNode(PerceptionNode):
         delay_ns = realtime_ns - time.time_ns()
         if delay_ns > SPIN_NS:
             time.sleep((delay_ns - SPIN_NS) / 1e9)
-        while time.time_ns() < realtime_ns:  # a sleep is not that exact
+        while time.time_ns() < realtime_ns:  # a sleep is less exact
             pass
 
     def _write_sent(self) -> None:

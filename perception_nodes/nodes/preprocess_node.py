@@ -28,7 +28,7 @@ from perception_nodes.video.packet_decoder import VideoDecoder
 
 
 class PreprocessNode(RedundantNode):
-    """The first half of a frame's way."""
+    """Does the first half of a frame's way: ingest and preprocessing."""
 
     role = "preprocess"
     rank = RANKS["preprocess"]
@@ -61,9 +61,9 @@ class PreprocessNode(RedundantNode):
             self.get_logger().info(f"{settings.image_topic} is rectified already, by its name")
         else:
             CalibrationTopic(self, settings.image_topic, preprocessor)
-        # From now on: nobody waits for a node that has not joined.
+        # Announce such work from here on: nobody waits for a node that has not joined.
         preprocessor.placer.preparing = self.busy
-        self._unfit, self._bits = "", 0  # what was logged of frames
+        self._unfit, self._bits = "", 0  # kinds of trouble with frames that were logged
         self._camera = self._topic = None
         is_video = TRANSPORTS[settings.image_transport].is_video
         video = VideoDecoder() if is_video else None
@@ -80,7 +80,7 @@ class PreprocessNode(RedundantNode):
     def take_over(self, died: bool) -> None:
         """Go on behind the last frame of the predecessor, which may not have reported it."""
         self._began_ns = time.monotonic_ns()
-        # A predecessor has taken its last frame at some time before.
+        # The predecessor took its last frame at some earlier time.
         self.frame_ns = self._began_ns if self.lease.note.source else 0
         self._intake.take_over(died)
         if self._topic is not None:
@@ -93,7 +93,7 @@ class PreprocessNode(RedundantNode):
             self._topic.close()
 
     def step(self) -> None:
-        """Look after the camera that is awaited; work or stand by."""
+        """Look after the awaited camera, and work or stand by."""
         self._look_after_camera()
         super().step()
 
@@ -150,14 +150,14 @@ class PreprocessNode(RedundantNode):
             return
         self._log_bits()
         now_ns = time.monotonic_ns()
-        # What came in the second of the takeover came to the predecessor.
+        # Frames in the second of the takeover came to the predecessor.
         if self._working and now_ns > self._began_ns + LOOK_PERIOD_NS:
             is_missed = now_ns > self.frame_ns + settings.no_frame_ms * MS
             trouble = trouble or self._misfit()
             self._input.report(trouble if came or is_missed else None)
 
     def _misfit(self) -> Trouble | None:
-        """What is wrong with frames that do not fit their calibration; else it is logged once."""
+        """What is wrong with frames that do not fit their calibration."""
         placer = self._preprocessor.placer
         before, self._unfit = self._unfit, placer.unfit
         if placer.is_fault:
@@ -167,7 +167,7 @@ class PreprocessNode(RedundantNode):
         return None
 
     def _log_bits(self) -> None:
-        """Log by how many bits frames of 16 bits a sample are scaled, where that is learned."""
+        """Log how many bits of 16-bit samples are significant, if that was learned."""
         bits = self._preprocessor.sample_bits
         if bits not in (0, 8, self._bits, self.settings.sample_bits):
             self.get_logger().warning(

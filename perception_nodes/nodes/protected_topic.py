@@ -36,7 +36,7 @@ class ProtectedTopic:
     def publish(self, data: bytes, deadline_ns: int) -> None:
         """Count a message and publish it; the copy first.
 
-        Of a process that dies in between, no message is out that was not counted.
+        If the process dies in between, every message that is out was counted.
 
         Args:
             data: the message, serialized.

@@ -29,7 +29,7 @@ class Seat:
 
     Attributes:
         camera: its name.
-        records: tell the watchdog about its frames.
+        records: records for the watchdog about its frames.
         lease: the right to work in the role for this camera.
     """
 
@@ -45,7 +45,7 @@ class RedundantNode(PerceptionNode):
 
     Attributes:
         role: name of the role.
-        receives_slots: a standby, too, receives the frames that preprocessing sends.
+        receives_slots: whether a standby also receives the frames that preprocessing sends.
         seats: one for each camera. `records` and `lease` are those of the first camera, whose lease
             all processes of the role try to get first.
     """
@@ -55,19 +55,19 @@ class RedundantNode(PerceptionNode):
     seats: tuple[Seat, ...] = ()
 
     def __init__(self, name: str) -> None:
-        """Number records from 0."""
+        """Begin to number records from 0."""
         super().__init__(name)
-        # For the watchdog we stay the same process when we are configured again.
+        # The watchdog sees the same process when we are configured again.
         self._record_numbers: defaultdict[str, Iterator[int]] = defaultdict(count)
 
     @property
     def records(self) -> channels.NumberedRecords:
-        """Those of the first camera."""
+        """Records of the first camera."""
         return self.seats[0].records
 
     @property
     def lease(self) -> Lease:
-        """That of the first camera."""
+        """Lease of the first camera."""
         return self.seats[0].lease
 
     def work(self) -> None:
@@ -81,7 +81,7 @@ class RedundantNode(PerceptionNode):
         """Prepare to work from now on; the leases' notes say how far the predecessor got.
 
         Args:
-            died: there was a predecessor and it did not stop in good order.
+            died: whether there was a predecessor that did not stop in good order.
         """
 
     def join(self, patience_ns: int, cameras: Sequence[str] = ()) -> None:
@@ -119,7 +119,7 @@ class RedundantNode(PerceptionNode):
         return super().on_activate(state)
 
     def begin_real_time(self) -> None:
-        """Make the settings; the garbage collector looks at every object then."""
+        """Make the settings; the garbage collector then looks at every object."""
         with self.busy():
             super().begin_real_time()
 
@@ -142,7 +142,7 @@ class RedundantNode(PerceptionNode):
     def busy(self) -> Iterator[None]:
         """While in this context we may be silent for longer without being taken for hung.
 
-        Nor have we real-time priority: no frame is waited for that could be in time.
+        We have no real-time priority either, since no frame that waits could be in time.
         """
         usual_ns = self.records.patience_ns
         self._announce(LONG_NS)
@@ -154,14 +154,14 @@ class RedundantNode(PerceptionNode):
 
     def _announce(self, patience_ns: int) -> None:
         if not self.active:
-            return  # nobody expects signs of life, and after these some would be expected
+            return  # nobody expects signs of life yet, and the first one would raise expectations
         for seat in self.seats:
             seat.records.patience_ns = patience_ns
         self.sign()
 
     def _stand_by(self) -> None:
         now_ns = time.monotonic_ns()
-        # Before that the one that works cannot be found to hang.
+        # Before that, the working process cannot be found to hang.
         wait_ns = min(self.lease.patient_until_ns - now_ns, SIGN_SHARE * self.records.patience_ns)
         wait_ns = max(wait_ns, STANDBY_LOOK_NS)
         due_ns = now_ns + wait_ns
@@ -183,7 +183,7 @@ class RedundantNode(PerceptionNode):
         self._takeovers.clear()
 
     def _acquire(self, seat: Seat, now_ns: int) -> bool:
-        """Whether a camera's lease is ours.
+        """Try to get a camera's lease; return whether it is ours.
 
         Whoever has the first camera's lease gets all of them, since the kernel frees those of a
         dead process within microseconds, unless another graph has a camera of the same name.

@@ -1,8 +1,8 @@
 """Publishes the frames of a shared-memory channel over DDS, while somebody subscribes.
 
-It reads the channel as one more reader, when a frame's deadline has passed, and runs when nothing
-else wants the processor: the graph's deadline is not to depend on it, nor on recorders that wake
-for what it publishes. Frames that it has no time for are left out.
+It reads the channel as one more reader, after a frame's deadline, and runs when nothing else wants
+the processor. So the graph's deadline depends neither on it nor on recorders that wake for its
+messages. It leaves out frames for which it has no time.
 """
 
 import time
@@ -30,7 +30,7 @@ QUEUE = QoSProfile(depth=5)
 LOOK_MS = 100.0
 """How often to look for subscribers while there are none."""
 MAX_PAUSE_MS = 20.0
-"""A frame waits at most this long for its detections to be out, however late they may be."""
+"""A frame waits at most this long for its detections to be published."""
 JPEG_QUALITY = 90
 
 
@@ -94,7 +94,7 @@ class RepublishNode(PerceptionNode):
         return self._reader
 
     def _stop_reading(self) -> None:
-        """Without subscribers the camera does not know of us."""
+        """Leave the channel: without subscribers the camera does not know of us."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -138,7 +138,7 @@ class RepublishNode(PerceptionNode):
 
 
 def info_message(path: str) -> CameraInfo:
-    """A calibration file as a message, for a camera alone: R is the identity, P is K.
+    """Make a message of a calibration file, for a single camera: R is the identity, P is K.
 
     Raises:
         UnknownLens: the file cannot be read.

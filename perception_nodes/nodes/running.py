@@ -54,7 +54,7 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
         stopping = number
 
     for number in STOPPING:
-        # A supervisor that ignores Ctrl-C still stops its nodes by SIGINT; nohup is left in force.
+        # A supervisor that ignores Ctrl-C still stops its nodes by SIGINT; nohup stays in force.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
     # A supervisor blocks them until now.
@@ -65,7 +65,7 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
             args=[*sys.argv, *_without_log_file(name)],
             signal_handler_options=SignalHandlerOptions.NO,
         )
-    except RuntimeError as error:  # ROS arguments that cannot be parsed
+    except RuntimeError as error:  # the ROS arguments cannot be parsed
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     try:
@@ -98,7 +98,8 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
             if not began_ns - NO_FRAME_NS < node.frame_ns < began_ns and services.due():
                 node.spin(0)
                 realtime.keep()
-                gc.collect(1)  # automatic collection is off; little was created since the last one
+                # Automatic collection is off, and few objects were created since the last one.
+                gc.collect(1)
     except BaseException:
         node.crashed = True
         raise
@@ -119,8 +120,9 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
 def _without_log_file(name: str) -> list[str]:
     """ROS arguments for a node that needs no log file, or can have none.
 
-    The journal has the same lines, and a limit: files of a service that restarts would fill the
-    disk. Where no file can be made, as by a container's user without a home, ROS would not start.
+    systemd's journal has the same lines, and a limit: log files of a service that restarts would
+    fill the disk. If no file can be made, as by a container's user without a home, ROS would not
+    start.
     """
     if NO_LOG_FILE in sys.argv:
         return []
@@ -132,7 +134,7 @@ def _without_log_file(name: str) -> list[str]:
         if os.access(folder, os.W_OK):
             return []
         why = f"{folder} cannot be written"
-    except (RuntimeError, OSError) as error:  # there is no home at all, or not for us
+    except (RuntimeError, OSError) as error:  # there is no home that we can use
         why = " ".join(str(error).split())
     print(f"{name}: no log file: {why}; name a folder with ROS_LOG_DIR", file=sys.stderr)
     return ["--ros-args", NO_LOG_FILE]

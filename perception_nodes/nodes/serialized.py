@@ -1,7 +1,7 @@
 """Serialized messages by the C functions of ROS (rcl), without the copies that rclpy makes.
 
 rclpy copies each message into a new object. Here a message is taken into memory that is used again,
-and waiting for one is waiting for a file descriptor, not for all that a node has.
+and a wait for one is a wait for one file descriptor instead of all that a node has.
 """
 
 import ctypes
@@ -15,8 +15,8 @@ OK, TAKE_FAILED = 0, 401
 _RCL = ctypes.CDLL("librcl.so")
 _RCUTILS = ctypes.CDLL("librcutils.so")
 _WAKE = ctypes.CDLL(None).eventfd_write
-"""int eventfd_write(int fd, uint64_t value): it takes what a callback for new messages is given, a
-word of ours and the number of messages, so that no Python runs in the middleware's thread."""
+"""int eventfd_write(int fd, uint64_t value). A callback for new messages is given a word of ours
+and their number, which fit this function, so that no Python runs in the middleware's thread."""
 
 
 class _Allocator(ctypes.Structure):
@@ -47,7 +47,8 @@ class _Info(ctypes.Structure):
         ("reception_sequence_number", ctypes.c_uint64),
         ("gid_implementation", ctypes.c_char_p),
         ("gid", ctypes.c_uint8 * 16),
-        ("rest", ctypes.c_uint8 * 24),  # more than follows in any distribution: Humble's gid has 24
+        # More bytes than follow in any distribution: Humble's gid has 24.
+        ("rest", ctypes.c_uint8 * 24),
     ]
 
 
@@ -62,7 +63,7 @@ class Taken(NamedTuple):
     Attributes:
         data: its bytes, until the second `take` after this one.
         publisher: identifier of its publisher.
-        number: its number among those of the publisher; None if the middleware does not number.
+        number: its number among the publisher's messages; None if the middleware does not number.
         received_realtime_ns: when the middleware received it, nanoseconds since the Unix epoch; 0
             if it does not date messages.
     """

@@ -1,7 +1,7 @@
 """Follows the objects that the detector finds, and says where they are by now.
 
-It reads the detections in shared memory as one more reader. Its priority is below the detector's;
-where there is no real-time priority to be had, it takes the processor from nobody when it wakes.
+It reads the detections in shared memory as one more reader. Its priority is below the detector's.
+Without real-time priority it takes the processor from nobody when it wakes.
 """
 
 import ctypes
@@ -62,7 +62,7 @@ class TrackerNode(PerceptionNode):
         super().begin_real_time()
 
     def step(self) -> None:
-        """Publish the tracks of each frame that has come, and of cameras without any."""
+        """Publish the tracks of each new frame, and of cameras without one."""
         self._waiter.wait(IDLE_WAIT_MS)
         for camera in self._cameras:
             camera.step()
@@ -81,7 +81,7 @@ class FollowedCamera:
         """Join the camera's channel and announce its topics; the node is the tracker's."""
         settings: TrackerSettings = node.settings
         self._clock = clock
-        # How time passes for the stamps: that of a drive may go slowly; the system's may step.
+        # The clock of the stamps: a drive's may go slowly, and the system's may step.
         self._now_ns = clock.realtime_ns if settings.use_sim_time else clock.monotonic_ns
         self._node, self._camera, self._class_names = node, camera, class_names
         self.reader = channels.detection_reader(node.endpoint, camera)
@@ -107,10 +107,10 @@ class FollowedCamera:
         now_ns = self._now_ns()
         back_ns, self._seen_ns = self._seen_ns - now_ns, now_ns
         if back_ns >= CLOCK_STEP_NS and self._coast_at_ns is not None:
-            # A drive begins anew: until its first frame time goes on, or nothing would coast.
+            # A drive begins anew. Time goes on until its first frame, or nothing would coast.
             self._taken_ns -= back_ns
             self._coast_at_ns -= back_ns
-        # A successor's frames may be read before those of the detector whose place it took.
+        # Frames of a successor may be read before those of its predecessor.
         for record in sorted(self.reader.records(), key=lambda record: record.ingested_ns):
             self._take(record)
         now_ns = self._now_ns()
@@ -140,7 +140,7 @@ class FollowedCamera:
         )
 
     def _publish(self, record: DetectionRecord, now_ns: int, coasted: bool) -> None:
-        """Publish the tracks; a last time when none is left."""
+        """Publish the tracks; once more when none is left."""
         settings: TrackerSettings = self._node.settings
         time_ns = _time_of(record) + round(settings.tracks_ahead_ms * MS)
         if coasted or settings.tracks_time == "publish":
@@ -165,7 +165,7 @@ class FollowedCamera:
         return now_ns - capture_ns
 
     def _other_model(self, detections: Detections) -> str:
-        """What is wrong if these have a class that this node's model has not; else empty."""
+        """What is wrong if a detection has a class that this node's model lacks; else empty."""
         label, known = int(detections.classes.max(initial=0)), len(self._class_names)
         if label < known:
             return ""
@@ -181,7 +181,7 @@ class FollowedCamera:
 
 
 def _time_of(record: DetectionRecord) -> int:
-    """Time of a frame by its stamp; by its receipt where its camera gives none."""
+    """The time of a frame by its stamp, or by its receipt if its camera gives no stamps."""
     return int(record.stamp_ns or record.capture_ns)
 
 

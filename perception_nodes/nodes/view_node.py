@@ -107,7 +107,7 @@ class ViewNode(PerceptionNode):
         if self._channels is None and time.monotonic() > self._enter_at_s:
             try:
                 self._enter_channels()
-            except (TransportError, OSError) as error:  # such as: too many files are open
+            except (TransportError, OSError) as error:  # such as too many open files
                 self._leave_channels()
                 self._enter_at_s = time.monotonic() + AGAIN_S
                 self.get_logger().warning(f"no pictures: {error}", once=True)
@@ -123,7 +123,7 @@ class ViewNode(PerceptionNode):
         }
 
     def _leave_channels(self) -> None:
-        """Cameras and detectors do not know of us while nobody looks."""
+        """Leave, so that cameras and detectors do not know of us while nobody looks."""
         if self._channels is None:
             return
         for pictures in self._pictures.values():
@@ -133,7 +133,7 @@ class ViewNode(PerceptionNode):
         self._channels = None
 
     def _show_frames(self) -> None:
-        """Add the frames whose reports are there, each with its picture where one is wanted."""
+        """Add the frames whose reports have come, each with its picture if one is wanted."""
         now_s = time.monotonic()
         while self._waiting:
             came_s, camera, report = self._waiting[0]
@@ -155,7 +155,7 @@ class ViewNode(PerceptionNode):
         return looked_at and self._feed.wants_picture(camera, report.status)
 
     def _shown(self, camera: str, report: FrameReport, shot: Shot) -> ShownPicture | None:
-        """Publish a frame and its objects, and make its picture for the page, where wanted."""
+        """Publish a frame and its objects, and its picture for the page, if these are wanted."""
         objects = self._objects[camera]
         found = objects.found(report, self._pictures[camera].found(report))
         self._annotated[camera].publish(report, shot, found)
@@ -191,7 +191,7 @@ class ViewNode(PerceptionNode):
         self._feed.safe_stop(request.data)
 
     def _on_vision_info(self, camera: str, info: VisionInfo) -> None:
-        """Ask for the names of the classes, where VisionInfo says that they are."""
+        """Ask the node that VisionInfo names for the names of the classes."""
         node, _, parameter = info.database_location.rpartition("/")
         try:
             client: Any = self.create_client(GetParameters, f"{node}/get_parameters")

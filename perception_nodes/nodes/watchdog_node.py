@@ -50,7 +50,8 @@ class WatchdogNode(PerceptionNode):
         self._systemd_period = Period(systemd.period_ns)
         self._safe_stops = self.add_protected(Bool, settings.safe_stop_topic, LATCHED)
         self._hardware: HardwareWatchdog | None = None
-        if settings.hardware_watchdog:  # last: an error above must not disarm one that runs already
+        # Open it last: an error above must not disarm one that runs already.
+        if settings.hardware_watchdog:
             try:
                 self._hardware = hardware = HardwareWatchdog(settings.hardware_watchdog)
             except OSError as error:
@@ -60,7 +61,7 @@ class WatchdogNode(PerceptionNode):
         systemd.notify("READY=1")
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
-        """Watch from now on: nobody's silence before counts."""
+        """Watch from now on: earlier silence does not count."""
         for topics in self._topics:
             topics.account.postpone(time.monotonic_ns())
         self._due_ns, self._told_safe_stop = 0, None
@@ -80,7 +81,7 @@ class WatchdogNode(PerceptionNode):
         self._lease.release()
 
     def step(self) -> None:
-        """Bring the accounts up to date, and say that we are alive."""
+        """Bring the accounts up to date, and give a sign of life."""
         is_one_silent = any(topics.account.roster.silent() for topics in self._topics)
         self._waiter.wait(IDLE_WAIT_MS if is_one_silent else LOOK_NS / MS)
         now_ns = time.monotonic_ns()
@@ -108,9 +109,9 @@ class WatchdogNode(PerceptionNode):
         self._sign(self._patience_ns)
 
     def _sign(self, patience_ns: int) -> bool:
-        """Show those who would speak in our place that we are alive; whether it is ours to speak.
+        """Give a sign of life to our substitutes; return whether it is our turn to speak.
 
-        It is theirs until we are heard and they have fallen silent.
+        It is theirs until our listeners know us and the substitutes have fallen silent.
         """
         now_ns = time.monotonic_ns()
         if not self._lease.held:
@@ -124,7 +125,7 @@ class WatchdogNode(PerceptionNode):
         return self._speaks
 
     def _is_known(self) -> bool:
-        """Whether as many listen to us as to the one that speaks in our place."""
+        """Whether as many subscribers know us as know the one that speaks in our place."""
         listeners = self._safe_stops.listeners
         listeners += sum(topics.listeners for topics in self._topics)
         return listeners >= self._voice.listeners
@@ -135,7 +136,7 @@ class WatchdogNode(PerceptionNode):
         self._tell_safe_stop([a.camera + ": " + a.health.cause for a in accounts if a.unsafe])
 
     def _tell_safe_stop(self, causes: list[str]) -> None:
-        """Publish the request now and then, too: a detector may have spoken in our place."""
+        """Publish the request now and then too: a detector may have spoken in our place."""
         requested = self._safe_stop.update(causes)
         if self._safe_stop_period.due() or self._told_safe_stop != requested:
             self._told_safe_stop = requested

@@ -20,7 +20,7 @@ from perception_nodes.watchdog.book import kept_counts
 from perception_nodes.watchdog.guard import ROLE, WatchdogGuard
 
 VOICE = "voice"
-"""The role of the one who speaks."""
+"""The role of the process that speaks."""
 OTHERS = ("detector", "preprocess")
 
 
@@ -44,7 +44,8 @@ class WatchdogSubstitute:
         """Look after the watchdog; to be called every few milliseconds.
 
         Args:
-            turn: 0 for the one who is to speak, 1 for the one who is to if that one does not.
+            turn: 0 for the process that is to speak, 1 for the one that speaks if the first does
+                not.
         """
         now_ns, patience_ns = time.monotonic_ns(), self._node.records.patience_ns
         guard, voice = self._guard, self._voice
@@ -59,7 +60,7 @@ class WatchdogSubstitute:
                     self._speak()
         elif now_ns >= guard.gone_ns + turn * TURN_NS:
             if voice.acquire(patience_ns):
-                # Another one may just have released it, because there is a watchdog again.
+                # Another process may just have released it because there is a watchdog again.
                 guard.look(time.monotonic_ns(), patience_ns)
                 if guard.gone:
                     self._begin()
@@ -100,7 +101,7 @@ class WatchdogSubstitute:
         return ProtectedTopic(plain, create(Protected, protected(topic), PROTECTED))
 
     def _retract(self) -> None:
-        """Take back what was said: listeners that come late would still get it."""
+        """Take back the latched messages, which late subscribers would still get."""
         for topic in (*self._healths, self._stops):
             topic.close()
             for publisher in topic.publishers:
@@ -119,7 +120,7 @@ class WatchdogSubstitute:
         return f"the watchdog is gone: {self._guard.gone}; {us} speaks in its place"
 
     def _speak(self) -> None:
-        """Say what we know: who is missing, and how many frames have been reported."""
+        """Publish what we know: who is missing, and how many frames have been reported."""
         topics = (*self._healths, self._stops)
         self._voice.note.listeners = sum(topic.listeners for topic in topics)
         self._stops.publish_state(Bool(data=True))
