@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perception_nodes.graph.config import (
+    CameraSettings,
     DetectorSettings,
     PreprocessSettings,
     RepublishSettings,
@@ -91,6 +92,8 @@ def _interface(spec: NodeSpec, detectors: set[str], ros: RosArguments) -> Interf
                 subscribes.append(image_topic(settings.image_topic, settings.image_transport))
             if not settings.calibration_file:
                 subscribes.append(info_topic(settings.image_topic))
+        case CameraSettings():
+            subscribes += of_each_camera(HEALTH)
         case TrackerSettings():
             publishes += of_each_camera(TRACKED_DETECTIONS)
             publishes += with_copy(of_each_camera(TRACKS))
