@@ -30,7 +30,6 @@ def test_reads(values, write_config):
     ("change", "said"),
     [
         ({"width": 100}, "100 is not a multiple of 32"),
-        ({"activation": "gelu"}, "activation"),
         ({"epochs": 3}, "epochs"),
         ({"teacher": "none.pt"}, "none.pt is not there"),
         ({"dense": {"epochs": 0}}, "dense.epochs"),
@@ -40,8 +39,6 @@ def test_reads(values, write_config):
         ({"sources": [{**SOURCE, "license": " "}]}, "sources.0.license: it is empty; name"),
         ({"license": ""}, "license: it is empty; name the licence"),
         ({"parent": "tiny"}, "give the parent another name"),
-        ({"parent": "tiny-fp32"}, "give the parent another name"),
-        ({"parent": "tiny-swapped"}, "give the parent another name"),
         ({"name": "tiny-dense-int8"}, "give the parent another name"),
         ({"sources": [SOURCE, SOURCE]}, "two sets are named 'a'"),
         ({"base": "config.yaml"}, "base config.yaml is this file again"),

@@ -51,18 +51,12 @@ def test_a_network_computes_what_its_file_says(files):
     [
         (lambda param, weights: param.write_text("not ncnn"), "no text file of ncnn"),
         (lambda param, weights: weights.write_bytes(weights.read_bytes()[:-1]), "is shorter"),
-        (lambda param, weights: weights.write_bytes(weights.read_bytes() + b"0"), "1 bytes"),
         (lambda param, weights: param.write_text(PARAM.replace("Split", "Swish")), "Swish is not"),
         (lambda param, weights: weights.unlink(), "cannot be read"),
         (lambda param, weights: param.write_text(PARAM[:-14]), "'Reshape flat0 1 1 g' .* no whole"),
         (
             lambda param, weights: param.write_text(PARAM.rpartition("Reshape")[0]),
             "has 8 layers, and says 9",
-        ),
-        (lambda param, weights: param.write_text(PARAM.replace("0=6", "0=x")), "is no whole layer"),
-        (
-            lambda param, weights: param.write_text(PARAM.replace("Input", "Split")),
-            "no layer Input",
         ),
         (lambda param, weights: param.write_text(PARAM.replace(" g out0", " h out0")), "'out0' of"),
         (lambda param, weights: param.write_text(PARAM.replace("1=9", "1=7")), "makes no network"),
@@ -78,13 +72,9 @@ def test_what_cannot_be_converted_is_told(spoil, text, files):
     "given, instead, text",
     [
         ("6=18", "6=18 13=2", "parameter 13 of Convolution 'a' is 2; only 1 is known"),
-        ("6=18", "6=18 4=1 15=0", "parameter 15 of Convolution 'a' is 0; only 1 is known"),
         ("6=18", "6=18 18=0.5", "parameter 18 of Convolution 'a' is 0.5; only 0 is known"),
         ("a0 b 0=2", "a0 b 0=2 1=1", "parameter 1 of ShuffleChannel 'b' is 1"),
         ("2,-233,-233", "2,2,-233", "slice 'c' has parts of different sizes"),
-        ("c d -23300", "c d 1=1 -23300", "parameter 1 of Slice 'c' is 1"),
-        ("2=2 5=1", "2=2 5=1 4=1", "parameter 4 of Pooling 'g' is 1"),
-        ("e 0=0", "e 0=0 1=1", "parameter 1 of BinaryOp 'e' is 1"),
         ("0=-1 1=9", "0=-1 1=9 2=1", "parameter 2 of Reshape 'out0' is 1; only -233 is known"),
     ],
 )

@@ -149,6 +149,15 @@ def installed(prefix: Path) -> dict[str, str]:
     }
 
 
+def hurry(process: int) -> None:
+    """Let a process that gives way to all others run like them: the machine may be busy."""
+    for task in os.listdir(f"/proc/{process}/task"):
+        with suppress(ProcessLookupError):  # a thread that has just ended
+            os.sched_setscheduler(int(task), os.SCHED_OTHER, os.sched_param(0))
+    with suppress(OSError):  # no privileges for it, or no such groups
+        Path(f"/proc/{process}/autogroup").write_text("0", encoding="ascii")
+
+
 def left_behind(domain: int) -> list[str]:
     """Shared memory that a domain's processes have left; DDS ports are 7400 + 250 * domain on."""
     ports = (

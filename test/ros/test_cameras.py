@@ -36,7 +36,6 @@ MOST = 0.5
 """Share of frames that are published whatever else runs; the others are superseded."""
 PUBLISHED = (FrameReport.OK, FrameReport.LATE, FrameReport.DEGRADED)
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-REPORTS = QoSProfile(depth=1000)
 
 
 class Vehicle:
@@ -51,33 +50,29 @@ class Vehicle:
         self._random = np.random.default_rng(0)
         self.sent = dict.fromkeys(CAMERAS, 0)
         self.lost: dict[str, int] = {}
-        self.reports: dict[str, list[FrameReport]] = {name: [] for name in CAMERAS}
-        self.detections: dict[str, list[int]] = {name: [] for name in CAMERAS}
-        self.healths: dict[str, list[Health]] = {name: [] for name in CAMERAS}
-        self.stops: list[bool] = []
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
         self._recorder = Recorder(self._context, TIMEOUT_S)
-        node = self._recorder.node
-        for name in CAMERAS:
-            base = f"/perception/{name}"
-            node.create_subscription(
-                FrameReport, f"{base}/frame_report", self.reports[name].append, REPORTS
-            )
-            node.create_subscription(Health, f"{base}/health", self.healths[name].append, LATCHED)
-            node.create_subscription(
-                Detection2DArray,
-                f"{base}/detections",
-                lambda m, to=self.detections[name]: to.append(stamp_ns(m)),
-                100,
-            )
-        node.create_subscription(
-            Bool, "/perception/safe_stop", lambda m: self.stops.append(m.data), LATCHED
-        )
+        self.reports = self._heard("frame_report", FrameReport, QoSProfile(depth=1000))
+        self.detections = self._heard("detections", Detection2DArray, QoSProfile(depth=100))
+        self.healths = self._heard("health", Health, LATCHED)
+        self._recorder.subscribe("/perception/safe_stop", Bool, LATCHED)
         self._first_watchdog = self.watchdog()
         self.until(self.is_complete)
         while not all(self.detections.values()):  # until we are known to who publishes them
             self.film(1)
+
+    def _heard(self, topic: str, kind: Any, qos: QoSProfile) -> dict[str, list[Any]]:
+        """What comes on a topic of each camera."""
+        names = {camera: f"/perception/{camera}/{topic}" for camera in CAMERAS}
+        for name in names.values():
+            self._recorder.subscribe(name, kind, qos)
+        return {camera: self._recorder.got[name] for camera, name in names.items()}
+
+    @property
+    def stops(self) -> list[bool]:
+        """All requests to stop, and their ends."""
+        return [message.data for message in self._recorder.got["/perception/safe_stop"]]
 
     def is_complete(self) -> bool:
         """Whether the watchdog misses no process."""
@@ -200,8 +195,8 @@ def test_each_camera_has_its_own_detections_and_reports(drive: Any) -> None:
             published = [stamp_ns(r) for r in vehicle.reports[name] if r.status in PUBLISHED]
             assert len(published) >= 10
             heard = vehicle.detections[name]
-            vehicle.until(lambda heard=heard, last=published[-1]: heard[-1] == last)
-            assert heard == published[-len(heard) :]
+            vehicle.until(lambda heard=heard, last=published[-1]: stamp_ns(heard[-1]) == last)
+            assert [*map(stamp_ns, heard)] == published[-len(heard) :]
         assert False in vehicle.stops
 
     drive(scenario, backend="openvino", standby="never")

@@ -58,6 +58,25 @@ class Way:
         return self._fault(self._held) if self.over else []
 
 
+class DelayedWay:
+    """Holds messages back until there are `count`, and then passes on two for each that comes."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._held: list[bytes] = []
+        self._flows = self.over = False
+
+    def __call__(self, message: bytes) -> list[bytes]:
+        if self.over:
+            return [message]
+        self._held.append(message)
+        self._flows = self._flows or len(self._held) == self._count
+        passed = self._held[: 2 * self._flows]
+        del self._held[: len(passed)]
+        self.over = self._flows and not self._held
+        return passed
+
+
 def lost(held: list[bytes]) -> list[bytes]:
     return []
 
@@ -88,10 +107,10 @@ WAYS = {
     "altered": Way(1, altered),
     "of another topic": Way(1, of_another_topic),
     "by another clock": Way(1, by_another_clock),
-    "delayed": Way(20, list),
+    "delayed": DelayedWay(15),
     "cut off": Way(40, lost),
 }
-"""At 50 Hz: a message is delayed by up to 0.4 s, and there is no way for 0.8 s."""
+"""At 50 Hz: a message is delayed by up to 0.3 s, and there is no way for 0.8 s."""
 FOUND = {
     "dropped": [(State.LOST, 3)],
     "repeated": [(State.REPEATED, 0)],
@@ -175,7 +194,7 @@ class Bench:
 
         self.rig.wait_until(settled, look_s=0.005)
 
-    def disturb(self, way: Way) -> "Reaction":
+    def disturb(self, way: Way | DelayedWay) -> "Reaction":
         """Put a fault on the way; what came of it until all was well again."""
         self.settle()
         return self.meanwhile(lambda: setattr(self, "way", way), lambda: way.over)

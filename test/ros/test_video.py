@@ -81,10 +81,6 @@ def test_each_packet_is_a_frame(transport: str, codec: str) -> None:
             assert report.header.frame_id == "optical"
             assert (report.status == FrameReport.FAILED) == broken, (index, report)
             assert not broken or report.reason.startswith(f"{codec}: "), report.reason
-            if index in (LOST + 1, LOST + 2):
-                assert "a packet before this one is missing" in report.reason
-            if index not in (LOST + 1, CUT) and broken:
-                assert "a key frame is awaited since: " in report.reason
             if not broken:
                 assert (report.source_width, report.source_height) == (96, 64)
 

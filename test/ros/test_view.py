@@ -6,7 +6,6 @@ import os
 import signal
 import struct
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from played_graph import BOX, GREY, played
-from started_graph import ROOT, StartedGraph, Starter, left_behind, only_run
+from started_graph import ROOT, StartedGraph, Starter, hurry, left_behind, only_run
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.lab.browsers import free_port
@@ -55,21 +54,14 @@ def looked(port: int, wanted: Any) -> tuple[dict[str, Any], bytes]:
 def hurried(graph: StartedGraph) -> None:
     """Wait until the page gives way to all others; then it need not, on a busy machine."""
 
-    def threads() -> list[int]:
-        process = graph.nodes().get("view_node")
-        return [int(task) for task in os.listdir(f"/proc/{process}/task")] if process else []
-
     def gives_way() -> bool:
-        with suppress(ProcessLookupError):  # a thread that has just ended
-            return {os.sched_getscheduler(task) for task in threads()} == {os.SCHED_IDLE}
+        with suppress(FileNotFoundError, ProcessLookupError):  # not there, or it has just ended
+            tasks = os.listdir(f"/proc/{graph.nodes().get('view_node')}/task")
+            return {os.sched_getscheduler(int(task)) for task in tasks} == {os.SCHED_IDLE}
         return False
 
     graph.until(gives_way)
-    for task in threads():
-        with suppress(ProcessLookupError):
-            os.sched_setscheduler(task, os.SCHED_OTHER, os.sched_param(0))
-    with suppress(OSError):  # no privileges for it, or no such groups
-        Path(f"/proc/{graph.nodes()['view_node']}/autogroup").write_text("0", encoding="ascii")
+    hurry(graph.nodes()["view_node"])
 
 
 def pixels(jpeg: bytes) -> Any:
