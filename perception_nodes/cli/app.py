@@ -132,7 +132,7 @@ def _outcome() -> tuple[int, str, str]:
         return 2, error.word, str(error)
     except ImportError as error:  # a package is missing, or is built for another Python
         return 2, "error", f"{printable(str(error))}; perception doctor says what is missing"
-    except OSError as error:  # what no check before the work can know: a disk that fills up
+    except OSError as error:  # such as a disk that fills up, which no check can foresee
         parts = [str(part) for part in (error.filename, error.strerror) if part]
         return 2, "error", ": ".join(parts) or str(error)
     return 0, "", ""

@@ -129,7 +129,7 @@ def run(
     if found := measured(settings, say):
         settings = started.settings({**values, **found}, ros)
     detector = settings.of(DetectorSettings)
-    # Here, or several processes would report an error.
+    # Check it here, or several processes would report the same error.
     models = [load_model(detector.model, detector.model_key)]
     if faster := detector.faster_model(models[0].fallback):
         models.append(load_model(faster, detector.model_key))

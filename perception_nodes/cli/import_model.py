@@ -33,7 +33,7 @@ from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
 
 STRUCTURED = (".yaml", ".yml", ".json", ".csv")
-"""Files whose lines are no names."""
+"""Suffixes of files whose lines are not names of classes."""
 
 
 def import_command(

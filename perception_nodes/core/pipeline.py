@@ -190,7 +190,7 @@ class Pipeline:
             n for n, m in enumerate(self._models) if n >= self._level and self._p99_ns(m) <= left_ns
         )
         level = next(fits, None)
-        # Up to here caution costs only accuracy; from here on it would cost the frame.
+        # So far caution costs only accuracy; from here on it would cost the frame.
         if level is None and (not self._skip_late or self._median_ns(smallest) <= left_ns):
             level = len(self._models) - 1
         if level is None:

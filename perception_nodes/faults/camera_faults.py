@@ -89,7 +89,7 @@ def _with_fault(
             continue
         if meanwhile:
             released = list(_released(meanwhile, fault, sent))
-            # One that was held back, and is sent as it was and in its place, was not changed.
+            # A frame that was held back, but is sent unchanged and in its order, does not count.
             hits[number] -= sum(frame in meanwhile for frame in released)
             yield from released
             meanwhile = []

@@ -93,7 +93,7 @@ class Supervisor:
                 names of nodes; or shared memory is another user's.
         """
         require_ros_packages()
-        # Only the nodes that are restarted make a graph: a player alone is a camera.
+        # Only nodes that are restarted make a graph; a player alone is just a camera.
         restarted = [spec for spec in self._specs if spec.restarted]
         cameras = sorted({name for spec in restarted for name in spec.cameras})
         claims = {camera: f"a graph of camera {camera!r}" for camera in cameras}

@@ -43,7 +43,7 @@ class ProtectedTopic:
             deadline_ns: when it is to be published at the latest, CLOCK_MONOTONIC.
         """
         plain, copy = self.publishers
-        number = self._counter.take()  # a message without a subscriber is lost, too
+        number = self._counter.take()  # a message without a subscriber counts as lost too
         if copy.get_subscription_count():
             by_wall_ns = time.time_ns() - time.monotonic_ns() + deadline_ns
             copy.publish(protect(data, self._identity, number, by_wall_ns))

@@ -151,7 +151,7 @@ class FollowedCamera:
         self._tracks.publish(
             message, time.monotonic_ns() + coast_ns if coasted else record.deadline_ns
         )
-        # Before the first message of `/clock` there is no time from which one could count.
+        # There is no time to count from before the first message of `/clock`.
         self._coast_at_ns = now_ns + coast_ns if len(tracks) and now_ns else None
 
     def _age_of(self, record: DetectionRecord) -> int:

@@ -88,7 +88,7 @@ class ViewNode(PerceptionNode):
         self.get_logger().info(f"the page is at {settings.view_url}")
 
     def step(self) -> None:
-        """Take up frames while a browser looks, and one message."""
+        """Take up frames while somebody looks, and take one message."""
         wanted = any(topics.are_wanted for topics in self._annotated.values())
         if wanted or self._server.is_looked_at:
             self._take_pictures()

@@ -24,8 +24,8 @@ def kept_awake(processors: Collection[int], device: Path = LATENCY_DEVICE) -> It
     """A context in which processors stay awake; gives a line that says by what.
 
     Args:
-        processors: those on which processes run, if the kernel cannot keep all awake.
-        device: the kernel's.
+        processors: where to run processes if the kernel cannot keep all processors awake.
+        device: the kernel's device for PM QoS.
     """
     how = str(device)
     with ExitStack() as held:

@@ -120,7 +120,7 @@ def _running(
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for number, command in enumerate(commands):
-            # A shell's children are ended with it.
+            # Start a session, so that a shell's children can be ended with it.
             processes.append(start(command, begin=lambda: os.nice(nice)))
             if cores:
                 os.sched_setaffinity(processes[-1].pid, {cores[number]})

@@ -22,8 +22,7 @@ class Systemd:
         restarted.
         """
         if self._socket is not None:
-            # systemd misses a message then, as where it does not read for a while; to wait or to
-            # stop for that reason would be worse.
+            # systemd misses the message then. To wait or to stop for that reason would be worse.
             with suppress(OSError):
                 self._socket.sendto(state.encode(), socket.MSG_DONTWAIT, self._address)
 
