@@ -7,6 +7,7 @@ layout of a frame report is derived from its shipped definition.
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import groupby
 
 from perception_nodes.core.frame import DetectionRecord, Detections, FrameRecord, ImageView
 from perception_nodes.tracking import motion
@@ -94,6 +95,7 @@ _UNKNOWN_POSE = struct.pack("<43d", *[0.0] * 6, 1.0, *[0.0] * 36)
 _STAMP = struct.Struct("<iI")
 _OBJECT = struct.Struct("<d344s5d")
 """What follows an object's class: score, pose and box."""
+_NO_ID = struct.pack("<I4x", 1)
 
 
 @lru_cache
@@ -139,7 +141,7 @@ def write_detection_array(
     name, fronts = _fronts(frame_id, class_names)
     stamp = _STAMP.pack(*divmod(stamp_ns, NS_PER_S))
     parts = [ENCAPSULATION, stamp, name, struct.pack("<I", len(detections))]
-    begin, padding = len(stamp) + len(name) + 4, 0
+    begin = len(stamp) + len(name) + 4
     for (x1, y1, x2, y2), score, label, track in zip(
         detections.boxes.tolist(),
         detections.scores.tolist(),
@@ -148,18 +150,17 @@ def write_detection_array(
         strict=True,
     ):
         x, y = (x1 + x2) / 2, (y1 + y2) / 2
-        number = b"%d" % track if track else b""
-        end = _string(number)
+        end = _string(b"%d" % track) if track else _NO_ID
         parts += (
             stamp,
             fronts[begin // 4 % 2][label],
             _OBJECT.pack(score, _UNKNOWN_POSE, x, y, 0.0, x2 - x1, y2 - y1),
             end,
         )
-        # What is before the string ends at a multiple of 8, and nothing follows the last one.
-        begin, padding = len(end), 3 - len(number) % 4
-    message = b"".join(parts)
-    return message[: len(message) - padding]
+        begin = len(end)  # what is before it ends at a multiple of 8
+    if len(detections):  # nothing follows the last string, so it has no padding
+        parts[-1] = end[:4] + end[4:].rstrip(b"\0") + b"\0"
+    return b"".join(parts)
 
 
 def write_tracks(
@@ -222,6 +223,25 @@ _INTEGER_CODES = {
 }
 
 
+_CODES = [(_INTEGER_CODES.get(type_name, ""), name) for type_name, name in FRAME_REPORT_FIELDS]
+_RUNS = [
+    ("".join(code for code, _ in run), [name for _, name in run])
+    for run in (list(group) for _, group in groupby(_CODES, lambda field: not field[0]))
+]
+"""Integer fields that follow each other, with their codes; and strings that do, without."""
+
+
+@lru_cache
+def _layout(codes: str, start: int) -> struct.Struct:
+    """Layout of numbers that begin at a position, with the padding that CDR puts before each."""
+    layout, at = "<", start
+    for code in codes:
+        size = struct.calcsize(code)
+        layout += f"{-at % size}x{code}"
+        at += -at % size + size
+    return struct.Struct(layout)
+
+
 def write_frame_report(record: FrameRecord) -> bytes:
     """Serialize a `perception_interfaces/msg/FrameReport`.
 
@@ -230,13 +250,16 @@ def write_frame_report(record: FrameRecord) -> bytes:
     """
     out = _Writer()
     out.header(record.stamp_ns, _complete_characters(record.frame_id))
-    for type_name, name in FRAME_REPORT_FIELDS:
-        value = getattr(record, name)
-        if type_name == "string":
-            out.string(_complete_characters(value))
-        else:
-            code = _INTEGER_CODES[type_name]
-            size = struct.calcsize(code)
-            # The record holds its counts in more bits than the message does.
-            out.pack(code, size, min(value, (1 << 8 * size) - 1))
+    for codes, names in _RUNS:
+        if not codes:
+            for name in names:
+                out.string(_complete_characters(getattr(record, name)))
+            continue
+        layout = _layout(codes, (len(out.data) - HEADER_SIZE) % 8)
+        values = [getattr(record, name) for name in names]
+        try:
+            out.data += layout.pack(*values)
+        except struct.error:  # the record holds its counts in more bits than the message does
+            sizes = map(struct.calcsize, codes)
+            out.data += layout.pack(*map(min, values, ((1 << 8 * size) - 1 for size in sizes)))
     return bytes(out.data)
