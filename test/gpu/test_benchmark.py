@@ -80,12 +80,6 @@ def only_networks(runtime, monkeypatch):
 FEW = ["--model", "road-xs", "--frames", "5", "--hz", "1000"]
 
 
-def test_the_cases_are_of_every_encoding_lens_and_size(pictures):
-    assert {case.image.encoding for case in pictures} == set(gpu_checks.ENCODINGS)
-    assert {case.size for case in pictures} == set(gpu_checks.SIZES)
-    assert {info.model for info in {case.info for case in pictures}} == {"plumb_bob", "equidistant"}
-
-
 def test_the_hosts_build_is_checked_without_a_gpu(small, capsys):
     assert command.main(["--host"]) == 0
     said = capsys.readouterr().out

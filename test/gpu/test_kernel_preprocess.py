@@ -78,11 +78,6 @@ class TestBits:
         for size in [(96, 64), (64, 96), (20, 12)]:
             check_bits(image, plan_for(image, *size))
 
-    @pytest.mark.parametrize("source", [(1, 1), (1, 77), (77, 1), (3, 3)])
-    def test_of_a_single_row_or_column(self, source):
-        image = frame(noise(*source), "rgb8", padding=1)
-        check_bits(image, plan_for(image, 40, 30))
-
     @pytest.mark.parametrize("encoding", ["bgr8", "nv12", "bayer_rggb8"])
     def test_where_a_lens_folds_and_shows_nothing(self, encoding):
         image = frame(noise(640, 480), encoding)

@@ -24,17 +24,6 @@ def test_types_decide():
     }
 
 
-def test_other_layers_and_other_lines_are_left():
-    assert (
-        in_int8(line(kind="kgen"), "Timing Runner: correlation", "Name: x, LayerType: wait") == {}
-    )
-
-
-def test_messages_of_several_lines_and_repetitions():
-    block = "\n".join(["Engine Layer Information:", line("a"), line("b", inputs="Float")])
-    assert in_int8(block, block) == {"a": True, "b": False}
-
-
 def test_as_tensorrt_writes_them():
     text = (
         "Name: conv1 + relu, LayerType: CaskConvolution, Inputs: [ { Name: x, Location: Device, "
@@ -44,7 +33,3 @@ def test_as_tensorrt_writes_them():
     )
     fallen = text.replace("conv1", "conv2").replace("Int8 format", "FP16 format")
     assert in_int8(text, fallen) == {"conv1 + relu": True, "conv2 + relu": False}
-
-
-def test_a_convolution_without_inputs_is_not_in_8_bits():
-    assert in_int8("Name: c, LayerType: correlation, Inputs: [], Constants: []") == {"c": False}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 LAYER = re.compile(r"^Name: (?P<name>\S.*?), LayerType: (?P<type>\w+), (?P<rest>Inputs: .*)$")
 CONVOLUTION = re.compile(r"LayerType: (correlation|\w*Convolution)\b|ParameterType: Convolution\b")
+GROUP = re.compile(r"\b(Inputs|Constants|Outputs): \[")
 DATATYPE = re.compile(r"Datatype: ([^,}\]]*)")
 
 
@@ -51,21 +52,11 @@ def convolutions(log: Iterable[str]) -> list[ConvolutionTypes]:
         layer = LAYER.match(line)
         if layer is None or not CONVOLUTION.search(line):
             continue
-        rest = layer["rest"]
-        found[layer["name"]] = ConvolutionTypes(
-            layer["name"], _types(rest, "Inputs"), _types(rest, "Constants")
-        )
+        parts = GROUP.split(layer["rest"])
+        types = {
+            group: tuple(one.strip().lower() for one in DATATYPE.findall(tensors))
+            for group, tensors in zip(parts[1::2], parts[2::2], strict=True)
+        }
+        name = layer["name"]
+        found[name] = ConvolutionTypes(name, types.get("Inputs", ()), types.get("Constants", ()))
     return list(found.values())
-
-
-def _types(text: str, group: str) -> tuple[str, ...]:
-    """Types in a group of tensors such as `Inputs: [ {...}, {...}]`; brackets can be nested."""
-    start = text.find(f"{group}: [")
-    if start < 0:
-        return ()
-    start = end = start + len(group) + 3
-    depth = 1
-    while end < len(text) and depth:
-        depth += {"[": 1, "]": -1}.get(text[end], 0)
-        end += 1
-    return tuple(types.strip().lower() for types in DATATYPE.findall(text[start:end]))

@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import re
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,11 +55,9 @@ def load_library() -> Library:
 def _cuda_of(module_name: str) -> int:
     """CUDA version that its wheel is made for; without a wheel (JetPack) it fits the driver."""
     for major in CUDA_MAJORS:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             importlib.metadata.version(f"{module_name}-cu{major}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        return 1000 * major
+            return 1000 * major
     return 0
 
 
