@@ -117,18 +117,19 @@ class Serving:
         self._building: Building[LoadedModels] | None = None
         self._outcome: LoadedModels | BackendError | None = None
         self.standing_in = ""
+        load = partial(
+            LoadedModels, models=models, decode=decode, in_place_cameras=in_place_cameras
+        )
         try:
-            self._loaded = LoadedModels(backend, models, settings, decode, in_place_cameras)
+            self._loaded = load(backend, settings=settings)
         except NotBuilt as error:
             # On the CPU, frames that are read in place are inferred one at a time.
             stand_in = replace(settings, max_batch=1) if in_place_cameras else settings
-            self._loaded = LoadedModels(STAND_IN, models, stand_in, decode, in_place_cameras)
+            self._loaded = load(STAND_IN, settings=stand_in)
             log(f"{error}; it is being built, and {self.backend} stands in")
             self.standing_in = f"{self.backend} stands in while {backend} is being built"
             command = build_command(backend, [model.folder for model in models], settings)
-            self._building = Building(
-                command, lambda: LoadedModels(backend, models, settings, decode, in_place_cameras)
-            )
+            self._building = Building(command, partial(load, backend, settings=settings))
         self._describe()
 
     @property
@@ -149,12 +150,11 @@ class Serving:
 
     def ready(self) -> bool:
         """Whether a build has ended, successfully or not, so that `switch` must be called."""
-        if self._building is None or self._outcome is not None:
-            return self._outcome is not None
-        try:
-            self._outcome = self._building.poll()
-        except BackendError as error:
-            self._outcome = error
+        if self._building is not None and self._outcome is None:
+            try:
+                self._outcome = self._building.poll()
+            except BackendError as error:
+                self._outcome = error
         return self._outcome is not None
 
     def switch(self) -> None:

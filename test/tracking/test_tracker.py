@@ -52,10 +52,6 @@ def test_an_object_keeps_its_identity_and_has_a_velocity(tracker):
     assert tracks.hits.tolist() == [20] and tracks.misses.tolist() == [0]
     assert tracks.filters[0, motion.VELOCITY, 0] == pytest.approx(180, rel=0.03)
     assert tracks.boxes[0] == pytest.approx(car(6 * 19), abs=1)
-
-
-def test_a_prediction_is_where_the_object_will_be(tracker):
-    follow(tracker, 20)
     later = tracker.at(at(22))
     assert later.boxes[0] == pytest.approx(car(6 * 22), abs=2)
     assert later.unseen_s[0] == pytest.approx(3 * PERIOD_NS / 1e9)
