@@ -21,7 +21,7 @@ HEADERS = sorted(KERNELS.glob("*.cuh"))
 OPTIONS = ("--std=c++17", "--ptxas-options=-v")
 LIBRARIES = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
 INSTALL = (
-    "install the one of the driver's CUDA: pip install nvidia-cuda-nvrtc (CUDA 13), "
+    "install the newest of the driver's CUDA: pip install nvidia-cuda-nvrtc (CUDA 13), "
     "nvidia-cuda-nvrtc-cu12 (CUDA 12), or the toolkit's cuda-nvrtc"
 )
 
@@ -47,14 +47,6 @@ class Nvrtc:
         """
         self._library, self.version = _load(driver_cuda)
 
-    def architectures(self) -> list[int]:
-        """Compute capabilities that the compiler supports, 87 for 8.7."""
-        count = ctypes.c_int()
-        self._call("nvrtcGetNumSupportedArchs", ctypes.byref(count))
-        known = (ctypes.c_int * count.value)()
-        self._call("nvrtcGetSupportedArchs", known)
-        return list(known)
-
     def compile(self, name: str, sm: int) -> tuple[bytes, str]:
         """Compile a file of `kernels/`.
 
@@ -68,12 +60,6 @@ class Nvrtc:
         Raises:
             CudaError: the GPU is not supported, or the source does not compile.
         """
-        if sm not in self.architectures():
-            raise CudaError(
-                f"NVRTC {version_text(self.version)} does not compile for compute "
-                f"capability {sm // 10}.{sm % 10}; install the newest of the driver's CUDA: pip "
-                "install nvidia-cuda-nvrtc (CUDA 13), nvidia-cuda-nvrtc-cu12 (CUDA 12)"
-            )
         program = ctypes.c_void_p()
         self._call(
             "nvrtcCreateProgram",
@@ -91,7 +77,10 @@ class Nvrtc:
             )
             log = self._text(program, "nvrtcGetProgramLog").decode().rstrip("\0\n")
             if failed:
-                raise CudaError(f"NVRTC does not compile {name}.cu for sm_{sm}: {log}")
+                version = version_text(self.version)
+                raise CudaError(
+                    f"NVRTC {version} does not compile {name}.cu for sm_{sm} ({log}); {INSTALL}"
+                )
             return self._text(program, "nvrtcGetCUBIN"), log
         finally:
             self._library.nvrtcDestroyProgram(ctypes.byref(program))

@@ -137,4 +137,4 @@ def test_doctor_tells_whether_kernels_can_be_compiled(gpu, monkeypatch):
     nvrtc.nvrtc.cache_clear()
     assert not finding.ok and finding.found.startswith("Fake GPU, SM89")
     assert "NVRTC, which compiles the GPU's kernels, is not installed" in finding.found
-    assert finding.remedy.startswith("install the one of the driver's CUDA: pip install")
+    assert finding.remedy.startswith("install the newest of the driver's CUDA: pip install")
