@@ -33,11 +33,11 @@ from perception_nodes.system.processes import machine
 FAILOVERS = ("detector_kill", "preprocess_kill", "watchdog_kill", "camera_stop")
 NAMES_A_CAMERA = {"bag", "source", "image_topic"}
 NO_CAMERA = {"bag": "synthetic:1920x1080@30*100000000", "source": "shm"}
-"""What is driven where no camera is named; stopped when the time is up."""
+"""The drive that is played if no camera is named; it is stopped when the time is up."""
 OF_THE_CAMERA = frozenset(
     {"camera", "source", "image_topic", "image_transport", "calibration_file", "use_sim_time"}
 )
-"""Parameters that the camera of a failover has its own of."""
+"""Parameters for which a failover's camera has values of its own."""
 VERDICT_FILE = "verdict.json"
 SET_BY_US = frozenset({"recording", "live", "frames", "autostart"})
 
@@ -81,7 +81,7 @@ class Acceptance:
 
         Args:
             out: folder of the results; they appear when all of them are complete.
-            progress: called with what is done, the steps of it done and their total.
+            progress: called with the name of the work, its steps done and their total.
 
         Returns:
             The verdict, as `verdict.json` has it.
@@ -180,10 +180,10 @@ def _deliver(results: Path, out: Path) -> None:
     try:
         with staged(out, last=VERDICT_FILE) as folder:
             shutil.copytree(results, folder, dirs_exist_ok=True)
-            # An earlier verdict must never lie beside a recording that it is not about.
+            # An earlier verdict must never lie beside the recording of another run.
             (out / VERDICT_FILE).unlink(missing_ok=True)
     except OSError as error:
-        # Of the files that could not be copied, shutil lists each with its reason.
+        # shutil lists each file that could not be copied, with its reason.
         reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror
         raise SettingsError(
             f"results cannot be written to {out}: {reason}; name another folder with --out, or "

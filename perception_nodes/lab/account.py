@@ -13,9 +13,10 @@ from perception_nodes.report.recording import ReportedFrame
 ON_THE_WAY_NS = 100_000_000
 """A reboot can hit frames that were sent at most this long before it."""
 NO_STAMP = "without a stamp"
-"""Stands for the status of frames that were dropped before their stamp was read."""
+"""Key, in place of a status, for frames that were dropped before their stamp was read."""
 HostTook = Callable[[int, int], bool]
-"""Whether the host of a virtual machine had a processor between two times, ns since the epoch."""
+"""Tells whether the host of a virtual machine had a processor between two times, ns since the
+epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,8 @@ class Account:
         while_down: number of frames that a reboot excuses.
         entered: number of frames in by the watchdog's own messages, which outlive the watchdog.
         statuses: number of judged frames by status.
-        unreported: frames without a report, but for those that reports without a stamp stand for.
-        surplus: reports that are more than the frames.
+        unreported: frames without a report, except those that a report without a stamp stands for.
+        surplus: number of reports beyond the number of frames.
         unknown: reports and detections of frames that were never sent.
         missing: frames that were reported as published, and whose detections never arrived.
         unannounced: frames whose detections arrived, and that were not reported as published.
@@ -78,7 +79,7 @@ class Account:
 
     @property
     def silent(self) -> int:
-        """Frames that were lost, and no report says so."""
+        """Number of frames that were lost without a report."""
         return self.unreported + self.missing
 
     @property
@@ -102,7 +103,7 @@ class Account:
         return latency_percentiles(found, without=len(self.frames) - len(found))
 
     def arrived_late(self, deadline_ms: float) -> int:
-        """Frames that were published in time, and with the listener after the deadline."""
+        """Frames that were published in time, but reached the listener after the deadline."""
         return sum(f.in_time and (f.latency_ms or 0.0) > deadline_ms for f in self.frames)
 
     def missed_by_host(self, host_took: HostTook, deadline_ms: float) -> int:
@@ -115,7 +116,7 @@ class Account:
 
 def account(run: Run) -> Account:
     """Reconcile what was sent, entered, reported, published and received."""
-    # Of frames with the same stamp, the published one has the detections.
+    # If frames have the same stamp, the detections belong to the published one.
     reported = sorted(run.reports, key=lambda report: report.status not in PUBLISHED)
     arrivals = _by_stamp((stamp_ns, at_ns) for at_ns, stamp_ns in run.detections)
     if run.sent is None:
@@ -172,7 +173,7 @@ def _by_stamp(pairs: Iterable[tuple[int, Any]]) -> dict[int, list[Any]]:
 
 
 def _taken(found: dict[int, list[Any]], stamp_ns: int) -> Any:
-    """The first value of a stamp, which is removed; None if there is none."""
+    """Remove and return the first value of a stamp; None if there is none."""
     values = found.get(stamp_ns)
     return values.pop(0) if values else None
 

@@ -39,7 +39,7 @@ class BenchSetup:
     deadline_ms: float
 
     def drive(self, frames: int) -> str:
-        """So many frames, as the parameter `bag` of a player."""
+        """A drive with this number of frames, as the parameter `bag` of a player."""
         return f"synthetic:{self.size}@{self.rate_hz:g}*{frames}"
 
     def inference(self) -> dict[str, Any]:
@@ -79,5 +79,5 @@ def play(
 def latency_cells(
     latency_ms: Mapping[str, float | None], ranks: Sequence[str], form: str = "{:.2f}"
 ) -> list[str]:
-    """Percentiles as cells of a table; one that was not taken is empty."""
+    """Percentiles as cells of a table; a percentile that was not taken is empty."""
     return [shown(latency_ms[k], form, NO_DETECTIONS) if k in latency_ms else "" for k in ranks]

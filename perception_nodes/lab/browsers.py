@@ -20,9 +20,9 @@ STOP_S = 10
 
 @contextmanager
 def browsers(count: int, port: int) -> Iterator[list[int]]:
-    """Processes that ask for updates as a page does; gives a list of how many each of them got.
+    """Start processes that ask for updates as a page does; give a list of how many each got.
 
-    They draw nothing and run when a processor is idle: a browser is meant to be on another machine.
+    They draw nothing and run only when a processor is idle, since browsers run on other machines.
     The list is filled when the context ends.
     """
     updates: list[int] = []

@@ -1,6 +1,6 @@
 """What a vehicle's computer must keep: every limit of `perception accept`, in one table.
 
-Those of a failover are in its scenario, and the deadline is the graph's parameter.
+The limits of a failover are in its scenario, and the deadline is the graph's parameter.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ from perception_nodes.report.recording import (
 )
 
 START_S = 15.0
-"""From the start of the graph to the first detections."""
+"""Longest time from the start of the graph to the first detections."""
 SETTLING_S = 5.0
-"""How long after them the drive begins that is judged: the standbys load their models before."""
+"""The judged drive begins this long after the first detections, when standbys have loaded
+models."""
 RANK = 0.999
 """This share of the frames must have detections within the deadline."""
 PROCESSOR_MS = {
@@ -32,7 +33,7 @@ PROCESSOR_MS = {
     "republish_node": 2.0,
     "view_node": 6.0,
 }
-"""Processor time a frame, of all threads of a process."""
+"""Processor time that all threads of a process may use a frame."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Pace:
 
     Attributes:
         rate_hz: messages a second; None for one a frame.
-        p99_periods: 99 % of the intervals are at most so many periods long.
-        longest_periods: all of them are.
+        p99_periods: 99 % of the intervals are at most this number of periods long.
+        longest_periods: all intervals are at most this number of periods long.
     """
 
     rate_hz: float | None = None

@@ -41,11 +41,11 @@ ROLES = ("detector", "preprocess")
 ARRANGEMENTS = ("shared", "apart")
 START_TIMEOUT_S = 60.0
 SETTLE_S = 1.0
-"""After the last frame, until its outcome must have been recorded."""
+"""The last frame's outcome must be recorded within this time."""
 LOWEST_RATE = 0.98
 """Share of the wanted rate below which the cameras of the bench did not keep it."""
 NO_OUTCOME = "NO_OUTCOME"
-"""A detector went on to a newer frame, or nobody saw the frame: the journals do not say."""
+"""Name for frames without an outcome in the journals, such as those passed over for a newer one."""
 
 
 @dataclass
@@ -130,10 +130,10 @@ class CamerasBench:
 
 
 class Filmed:
-    """Films with several cameras in step, and hears what became of the frames; beside a run.
+    """Films with several cameras in step beside a run, and reads what became of the frames.
 
     Attributes:
-        runs: that of each camera; detections count as arrived when they were published.
+        runs: the run of each camera; detections count as arrived when they were published.
         costs: memory of all processes at the end, and the rate at which the frames were sent.
     """
 
@@ -144,7 +144,7 @@ class Filmed:
         self.costs: dict[str, float] = {}
 
     def __call__(self, graph: Supervisor, over: threading.Event) -> bool:
-        """Wait for the graph, film, and end the run; False if it was over before."""
+        """Wait for the graph, film, and end the run; return False if it was over before."""
         width, height = map(int, self._setup.size.split("x"))
         endpoint = Endpoint("bench_cameras")
         try:
@@ -203,12 +203,12 @@ def film(
         shape: of a frame, `bgr8`.
         rate_hz: frames a second.
         frames: number of frames of each camera.
-        over: set to end it.
-        hear: called behind each frame.
+        over: ends the film when it is set.
+        hear: called after each frame.
 
     Returns:
-        The stamps of the frames, and when they were sent, CLOCK_MONOTONIC: later than they are due
-        where filling them takes longer than a period.
+        The stamps of the frames, and when they were sent (CLOCK_MONOTONIC), which is later than
+        they were due if filling them takes longer than a period.
     """
     height, width, _ = shape
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -222,10 +222,11 @@ def film(
         for sample in samples:
             image = sample.payload.reshape(shape)
             image[:] = pixels
-            image[: height // 2] += np.uint8(number % 256)  # else it would look frozen
+            image[: height // 2] += np.uint8(number % 256)  # otherwise the camera would look frozen
             sample.header.number = number
-            # Stamped with the time at which it is due, so that our own delay counts. (One of more
-            # than a second does not: such a stamp is not believed. The rate shows it.)
+            # Stamp the frame with the time at which it is due, so that our own delay counts. A
+            # delay of more than a second does not count, since such a stamp is not believed; the
+            # rate shows it.
             sample.header.describe(
                 stamps[-1], "bgr8", width, height, 3 * width, 3 * width * height, "camera"
             )
@@ -242,7 +243,7 @@ def figures(runs: Iterable[Run]) -> dict[str, Any]:
     """The figures of a run, as JSON holds them.
 
     Args:
-        runs: that of each camera.
+        runs: the run of each camera.
     """
     accounts = [account(run) for run in runs]
     together = Account([frame for found in accounts for frame in found.frames])

@@ -52,7 +52,7 @@ def at_most(name: str, found: float | None, limit: float | None, form: str = "{:
         name: what is checked.
         found: the quantity; None for what never happened.
         limit: the most that is allowed.
-        form: of both for people, such as `{:.0f} ms`.
+        form: format of both for people, such as `{:.0f} ms`.
     """
     shown = "never" if found is None else form.format(found)
     allowed = "at any time" if limit is None else f"at most {form.format(limit)}"
@@ -72,7 +72,7 @@ def accounting(found: Account, lost_on_the_way: int = 0) -> Iterator[Check]:
 
 
 def problems(checks: Iterable[Check]) -> Sequence[str]:
-    """What does not hold, one line each."""
+    """The failed checks, one line each."""
     return [check.problem for check in checks if not check.passed]
 
 

@@ -19,14 +19,14 @@ from perception_nodes.system.realtime import may_have
 
 SECOND_CAMERA = "second"
 ON_DISK = Path("/var/tmp")
-"""By convention not in memory, as /tmp may be."""
+"""Folder on a disk by convention; /tmp may be in memory."""
 STOP_TIMEOUT_S = 15
 START_TIMEOUT_S = 60
 HIGHEST = 99
-"""SCHED_FIFO priority of what slows the graph down."""
+"""SCHED_FIFO priority of processes that slow the graph down."""
 POLL_S = 0.1
 STARTED = "-> NOMINAL"
-"""What its watchdog logs when a graph works."""
+"""Text that the watchdog logs when a graph works."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _compiler() -> str:
 
 @contextmanager
 def _second_graph(around: Surroundings) -> Iterator[None]:
-    """Another graph, with a camera of its own that plays the same."""
+    """A context in which another graph runs, with a camera of its own that plays the same."""
     own = {**around.values, "camera": SECOND_CAMERA, "bag": around.drive}
     arguments = [f"{name}:={value}" for name, value in own.items()]
     log = around.folder / "second.log"
@@ -100,7 +100,7 @@ CONDITIONS: dict[str, Load] = {
     "second_graph": _second_graph,
     **{f"slow_{factor:g}": _slowed(factor) for factor in (1.5, 2, 3)},
 }
-"""Each with a context manager that keeps the machine busy."""
+"""Conditions by name, each with a context manager that keeps the machine busy."""
 
 
 def check_conditions(names: Iterable[str]) -> None:

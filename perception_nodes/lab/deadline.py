@@ -32,12 +32,12 @@ from perception_nodes.report.page import shown
 from perception_nodes.system.realtime import allowed_priority
 
 REAL_TIME = ", real time"
-"""Ends the name of a condition under which the graph had real-time priority."""
+"""Suffix of a condition's name if the graph had real-time priority."""
 ENDLESS_FRAMES = 100_000_000
-"""A second graph plays until it is stopped."""
+"""Number of frames of a second graph, which plays until it is stopped."""
 SOAK = "soak"
 START_S = 8.0
-"""About the time that a graph takes to start, for the progress bar."""
+"""Approximate time that a graph takes to start, for the progress bar."""
 MEANINGS = (
     WITHOUT_DETECTIONS,
     "smaller: frames in time with the faster network, DEGRADED",
@@ -94,7 +94,7 @@ class DeadlineBench:
         Raises:
             SettingsError, ModelError: unusable options.
             GraphFailure: a process of the graph ended unexpectedly.
-            LoadEnded: a condition was not there to the end.
+            LoadEnded: a condition ended before the measurement.
             KeyboardInterrupt: interrupted by the user.
         """
         frames = self.setup.frames
@@ -131,7 +131,7 @@ class DeadlineBench:
 
         Args:
             conditions: figures by the name of the condition.
-            samples: of the last run, which is the soak if there is one.
+            samples: samples of the last run, which is the soak if there is one.
         """
         result = {
             **self.setup.facts(),

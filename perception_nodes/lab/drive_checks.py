@@ -1,4 +1,4 @@
-"""Holds a drive against the budgets: pure functions of its run."""
+"""Checks a drive against the budgets, in pure functions of its run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ def drive_checks(
     """Judge a drive.
 
     Args:
-        run: of the drive, of a live camera.
+        run: the run of the drive, or of a live camera.
         seconds: how long it was to be.
         deadline_ms: from capture to publish.
         tracks: whether the graph follows objects.
@@ -64,7 +64,7 @@ def drive_checks(
 
 
 def failover_check(verdict: ScenarioVerdict) -> Check:
-    """The check that a scenario is: it has passed or not."""
+    """The check that a scenario has passed."""
     found = [f"{verdict.without_detections} of {verdict.sent} frames without detections"]
     for what, took_ms in (
         ("reported after", verdict.detected_ms),
@@ -83,7 +83,7 @@ def failover_check(verdict: ScenarioVerdict) -> Check:
 
 
 def settled(run: Run) -> Run:
-    """The part of a drive that is judged: its reports, and from when on; health is that of all."""
+    """The judged part of a drive: its reports, and its begin; health is of the whole drive."""
     if not run.detections:
         return replace(run, reports=[])
     begin_ns = run.detections[0][0] + round(budgets.SETTLING_S * 1e9)
@@ -113,8 +113,8 @@ def _tail(judged: Run, deadline_ms: float, host_took: HostTook) -> Check:
     at_rank_ms = ranked[int(np.ceil(budgets.RANK * len(ranked))) - 1]
     missed = [frame for frame in frames if frame.status not in IN_TIME]
     stolen = sum(host_took(frame.stamp_ns, frame.log_time_ns) for frame in missed)
-    # By the time of publishing. That of arrival is the monitor's too, which has a low priority so
-    # as not to disturb the drive: what it has late may have been with a subscriber in time.
+    # Judge by the time of publishing. The monitor has a low priority so as not to disturb the
+    # drive, so a message that reaches it late may have reached another subscriber in time.
     late = account(judged).arrived_late(deadline_ms)
     notes = []
     if stolen:
@@ -208,7 +208,7 @@ def _pace(topic: str, pace: budgets.Pace, camera_hz: float, judged: Run) -> Chec
     times_ns = np.array([at_ns for at_ns in arrivals_ns if begin_ns <= at_ns <= end_ns], np.int64)
     if len(times_ns) < 2:
         return Check(topic, f"{len(times_ns)} messages", limit, False)
-    # Silence before the first message and behind the last one counts: it is judged time, too.
+    # Silence before the first message and after the last one counts: it is judged time too.
     intervals_ms = np.diff([begin_ns, *times_ns, end_ns]) / 1e6
     rate_hz = 1000 / float(intervals_ms.mean())
     tail_ms, most_ms = float(np.percentile(intervals_ms, 99)), float(intervals_ms.max())

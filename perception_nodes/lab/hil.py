@@ -1,4 +1,4 @@
-"""`hil run`: scenarios one after the other, each with bench and unit where they belong.
+"""`hil run`: runs scenarios one after the other, each with bench and unit in their places.
 
 They run on this machine, on two machines, or in network namespaces of their own.
 """
@@ -85,7 +85,7 @@ def run_scenarios(
 
 
 def run_scenario(scenario: Scenario, out: Path, unit: str = "") -> ScenarioVerdict:
-    """Run a scenario with bench and unit where they belong; one that cannot be run has failed.
+    """Run a scenario with bench and unit in their places; if it cannot be run, it has failed.
 
     Args:
         scenario: what to run.
@@ -141,14 +141,14 @@ def _over_a_network(
     """Run it in two network namespaces; without these over loopback, if the faults allow it."""
     if os.environ.get(VARIABLE):
         with LossyLink(conditions) as link:
-            # Shared memory of its own too: a reboot clears it.
+            # The unit has shared memory of its own too, which a reboot clears.
             place = ("unshare", "--mount", "sh", "-c", PRIVATE_SHM, str(UNIT_SHM_MB))
             process = link.in_unit_namespace(lambda: _start_unit(UNIT_ADDRESS, PORT, place))
             with _serving(process, UNIT_ADDRESS, PORT) as remote:
                 return run_here(scenario, out, remote, link)
     why = why_unavailable()
     if not why:
-        # Discovery by multicast: nobody else is in this network.
+        # Discover by multicast: nobody else is in this network.
         with child(OWN_NETWORK, scenario, out, {VARIABLE: "1", RANGE: SUBNET}) as verdict_of:
             return verdict_of()
     if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
@@ -238,7 +238,7 @@ def _serving(process: "subprocess.Popen[bytes]", host: str, port: int) -> Iterat
 def main() -> int:
     """Entry point of a child process: runs a scenario and prints its verdict as JSON."""
     scenario, out, parent = sys.argv[1:]
-    # Once more: on entering a namespace the kernel resets it.
+    # Set it once more: the kernel resets it when the process enters a namespace.
     die_with_parent(int(parent))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -1,4 +1,4 @@
-"""When the host of a virtual machine had a processor of ours: what no setting here can prevent."""
+"""When the host of a virtual machine took a processor from us: no setting here prevents that."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ SAMPLE_S = 0.02
 
 
 class HostWatch:
-    """Reads the stolen time again and again; stands beside a run.
+    """Reads the stolen time again and again beside a run.
 
     The kernel counts it in steps of 10 ms, so a shorter theft may not be seen.
     """

@@ -1,4 +1,4 @@
-"""What a scenario expects, held against a run: a pure function, and its verdict."""
+"""Compares a run with what its scenario expects, in a pure function; and the verdict."""
 
 import re
 from collections import Counter
@@ -21,14 +21,14 @@ from perception_nodes.lab.planner import KEEPS_NS, Consumed, consume, demanded
 from perception_nodes.lab.run import Run
 
 LAST_FRAME_NS = 100_000_000
-"""How long after the last frame health is about the drive; later it is about the silent camera, and
-the nodes stop."""
+"""Health is about the drive until this long after the last frame; later it is about the silent
+camera, and the nodes stop."""
 LATE_AT_MOST = 1
-"""Of the frames from a fault on, so many may be too late by the machine's own tail, which
-`perception bench deadline` measures: the fault is not to blame."""
+"""So many frames from a fault on may be late by the machine's own tail, which `perception bench
+deadline` measures, without the fault being to blame."""
 OVERTAKEN_SHARE = 0.75
-"""A frame that the bench had late by this share of the frame period or more has the next one close
-behind it."""
+"""If the bench sends a frame this share of the frame period late, or later, the next one follows
+closely."""
 CLOCK_SHARE = 0.1
 """Clocks that differ by more than this share of the deadline make a miss rate meaningless."""
 AWAY = ("network", "unit_reboot")
@@ -43,7 +43,7 @@ class ScenarioVerdict(BaseModel):
         scenario, title: of the scenario.
         problems: what was not as expected, one line each; empty if the scenario passed.
         detected_ms: time from the begin of the fault until it was reported.
-        detected_as: the text that reported it.
+        detected_as: the text that reported the fault.
         told: health modes from the fault on: name, milliseconds after its begin, cause.
         sent: number of frames that the camera sent.
         statuses: number of frame reports by status.
@@ -57,7 +57,7 @@ class ScenarioVerdict(BaseModel):
         planner_told_ms: time from the begin of the fault until a planner's consumers gave the mode
             that is expected, or a worse one; None if they never did.
         planner_states: number of protected detections by what the consumer found of each.
-        planner_lost: number of those that it knows not to have come.
+        planner_lost: number of detections that the consumer knows to be lost.
         deadline_ms: the deadline of the graph.
         round_trip_ms: time from the stamp of a frame to its detections, by the bench's clock: p50,
             p99.
@@ -117,7 +117,8 @@ def judge(
         run: what an independent subscriber observed.
         deadline_ms: the deadline of the graph.
         clock: the unit's clock against the bench's; None for a unit on this machine.
-        agreement: with the undisturbed drive; None if it was not asked for, or is not known.
+        agreement: agreement with the undisturbed drive; None if it was not asked for or is not
+            known.
     """
     verdict = ScenarioVerdict(
         scenario=scenario.name,
@@ -141,7 +142,8 @@ def judge(
     verdict.lost_silently = found.unreported
     verdict.lost_silently += max(0, found.missing - expect.lost_on_the_way_at_most)
     checks = list(accounting(found, expect.lost_on_the_way_at_most))
-    if not any(kind == "unit_reboot" for kind, *_ in run.faults):  # it counts from 0 again
+    # A restarted unit counts from 0 again.
+    if not any(kind == "unit_reboot" for kind, *_ in run.faults):
         counted = found.entered == found.sent
         checks.append(Check("frames by health", f"{found.entered}", f"{found.sent}", counted))
     checks += _figures(verdict, expect)
@@ -202,7 +204,7 @@ def _figures(verdict: ScenarioVerdict, expect: Expectation) -> Iterator[Check]:
 
 
 def _cause(verdict: ScenarioVerdict, expect: Expectation, run: Run) -> Iterator[Check]:
-    """What the graph must say of the fault, and how soon."""
+    """Check that the graph reported the fault's cause in time."""
     if not expect.cause:
         return
     pattern = re.compile(expect.cause)
@@ -213,8 +215,8 @@ def _cause(verdict: ScenarioVerdict, expect: Expectation, run: Run) -> Iterator[
         if run.begin_ns <= told.at_ns <= _last_ns(run)
     ]
     said += [(r.log_time_ns, r.reason) for r in run.reports if r.log_time_ns >= run.begin_ns]
-    # A single frame may have this cause at any time, but a mode that has it before the fault has it
-    # for something else. Until the first detections the mode may have it because no frame has come.
+    # A single frame may have this cause at any time. A mode that has it before the fault has it for
+    # another reason; before the first detections, that reason may be that no frame has come.
     running_ns = run.working_ns(run.begin_ns) - 1
     early = [t.cause for t in run.health if running_ns <= t.at_ns < run.begin_ns]
     if any(map(pattern.search, early)):
@@ -268,10 +270,10 @@ def _planner(
     told_ns = modes.reached_ns(HealthMode[expect.told], run.begin_ns, last_ns)
     verdict.planner_told_ms = None if told_ns is None else (told_ns - run.begin_ns) / 1e6
     yield from _told("a planner", modes, run, expect)
-    # Without a network messages are late by the bench's own listener, which gives way to the graph:
-    # a planner is DEGRADED then, and the graph is not to blame.
+    # Without a network, the bench's own listener gives way to the graph and gets messages late. A
+    # planner is DEGRADED then, and the graph is not to blame.
     well = HealthMode.DEGRADED if verdict.clock is None else HealthMode.NOMINAL
-    # Until then it may still keep against the graph that this has only just begun to work.
+    # Until then a planner may still be cautious because the graph has only just begun to work.
     settled_ns = run.working_ns(run.begin_ns) + KEEPS_NS
     before = modes.worst(run.begin_ns, run.begin_ns)
     if settled_ns <= run.begin_ns:
@@ -291,11 +293,12 @@ def _told(
     """The expected mode must be reached in time, and kept while a fault lasts.
 
     Args:
-        who: is in the modes.
+        who: the name of who is in the modes, for the text.
         modes: over the run.
         run: with the begin and end of the faults.
         expect: the mode.
-        away: whether the fault kept all messages back: then it is reached when they come again.
+        away: whether the fault kept all messages back; then the mode is reached when they come
+            again.
     """
     wanted = HealthMode[expect.told]
     what = f"time until {who} was in mode {wanted.name}"
@@ -306,7 +309,7 @@ def _told(
         return
     lasted_ms = (run.end_ns - run.begin_ns) / 1e6
     if wanted > HealthMode.NOMINAL and lasted_ms and not away:
-        # A mode that is reached only after a fault that lasts has warned nobody of it.
+        # If a fault lasts, a mode that is reached only after it has warned nobody.
         name, found = f"{what}, while the fault lasted", f"{told_ms:.0f} ms"
         yield Check(name, found, f"less than {lasted_ms:.0f} ms", told_ns < run.end_ns)
     left_ns = modes.left_ns(wanted, told_ns, run.end_ns)
@@ -316,12 +319,12 @@ def _told(
 
 
 def _recovery(verdict: ScenarioVerdict, expect: Expectation, run: Run) -> Iterator[Check]:
-    # By both times, since a stamp may lie in the future.
+    # Judge by both times, since a stamp may lie in the future.
     resumed = [at_ns for at_ns, stamp_ns in run.detections if min(at_ns, stamp_ns) >= run.end_ns]
     verdict.detections_ms = _after_ms(min(resumed, default=None), run.end_ns)
     name = "time until detections came again"
     yield at_most(name, verdict.detections_ms, expect.detections_within_ms, MS)
-    # By the time of the report: the stamp may be wrong or unreadable, which may be the fault.
+    # Judge by the time of the report: the stamp may be wrong or unreadable, perhaps by the fault.
     lost = Counter(
         FrameStatus(report.status)
         for report in run.reports
@@ -339,7 +342,7 @@ def _recovery(verdict: ScenarioVerdict, expect: Expectation, run: Run) -> Iterat
 
 
 def _last_ns(run: Run) -> int:
-    """Until when health is about the drive."""
+    """The time until which health is about the drive."""
     return (run.sent or [0])[-1] + LAST_FRAME_NS
 
 
@@ -349,7 +352,7 @@ def _after_ms(at_ns: int | None, end_ns: int) -> float | None:
 
 
 def _overtaken(run: Run) -> int:
-    """How many frames from the fault on may have given way to the next one, as they were late."""
+    """The number of late frames from the fault on that may have given way to the next frame."""
     stamps = run.sent or []
     period_ns = median(abs(b - a) for a, b in pairwise(stamps)) if len(stamps) > 1 else 0
     return sum(

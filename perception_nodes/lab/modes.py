@@ -13,7 +13,7 @@ class Modes:
     changes: list[tuple[int, HealthMode]] = field(default_factory=list)
 
     def add(self, at_ns: int, mode: HealthMode) -> None:
-        """Note the mode at a time behind all others; one that is the same is no change."""
+        """Note the mode at a time later than all others; the same mode is no change."""
         if not self.changes or self.changes[-1][1] != mode:
             self.changes.append((at_ns, mode))
 

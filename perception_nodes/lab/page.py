@@ -34,7 +34,7 @@ COLOURS = {
     "second_graph": "#c92a2a",
     SOAK: "#868e96",
 }
-"""By condition; dashed without real-time priority where both were measured."""
+"""Colours by condition; dashed without real-time priority if both were measured."""
 MAX_POINTS = 2000
 
 
@@ -59,7 +59,7 @@ def deadline_page(result: Mapping[str, Any]) -> str:
 
 
 def deadline_verdict(result: Mapping[str, Any]) -> tuple[str, str]:
-    """How it went: `good`, `fair` or `bad`, and a sentence in plain words."""
+    """The verdict: `good`, `fair` or `bad`, and a sentence in plain words."""
     conditions = result["conditions"]
     frames, silent, late = (
         sum(found[key] for found in conditions.values())
@@ -164,7 +164,7 @@ def scenarios_page(
     """The page of a run of scenarios as HTML text.
 
     Args:
-        machine: that the bench ran on.
+        machine: the machine that the bench ran on.
         verdicts: of the scenarios that were begun.
         folder: holds their recordings.
         not_begun: names of scenarios whose turn did not come.

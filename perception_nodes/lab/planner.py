@@ -1,4 +1,4 @@
-"""What a planner in the vehicle would have known of a run, by the consumers of its topics."""
+"""What a planner in the vehicle would have known of a run, from the consumers of its topics."""
 
 import math
 from collections import Counter
@@ -10,14 +10,14 @@ from perception_nodes.lab.modes import Modes
 from perception_nodes.protection.consumer import Consumer, Content, Instant, Limits, State
 
 LOOK_NS = 10_000_000
-"""The planner's cycle: so often it looks at a topic of which no message has come."""
+"""The planner's cycle: the period in which it looks at a topic without a message."""
 DISCOVERY_NS = 3_000_000_000
 """Within this time after the first plain detections protected ones must come."""
 KEEPS_NS = 1_100_000_000
-"""So much later than its graph it is NOMINAL at the latest: the consumer keeps a fault for its
-`hold_ms`, and messages take their way."""
+"""The planner is NOMINAL at most this much later than its graph: the consumer keeps a fault for its
+`hold_ms`, and messages need time."""
 CONTENTS = {"health": Content.HEALTH, "safe_stop": Content.SAFE_STOP}
-"""By the plain topic's last name; other topics are about objects."""
+"""Contents by the last part of the plain topic's name; other topics are about objects."""
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Consumed:
 
     Attributes:
         states: number of messages about objects by the name of their state.
-        lost: how many of these it knows not to have come.
+        lost: number of these that it knows to be lost.
         first_ns: when the first of them came; None if none did.
         wrong: number of refused messages, by topic and reason.
         modes: the mode to be in, the worst of all topics'.
@@ -39,7 +39,7 @@ class Consumed:
     modes: Modes = field(default_factory=Modes)
 
     def missed(self, arrived: Sequence[int]) -> int:
-        """How many detections came plain, and neither came protected nor are known as lost.
+        """The number of plain detections whose protected copies neither came nor are known as lost.
 
         Args:
             arrived: when detections came plain. Those before the first protected ones do not count:
@@ -53,7 +53,7 @@ class Consumed:
 
 
 def demanded(deadline_ms: float) -> Limits:
-    """A planner's limits where the graph has this deadline."""
+    """A planner's limits for a graph with this deadline."""
     usual = Limits()
     ahead_ms = max(usual.ahead_ms, math.ceil(deadline_ms))
     unsafe_after_ms = max(usual.unsafe_after_ms, usual.transport_ms + ahead_ms)

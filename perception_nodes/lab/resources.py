@@ -22,11 +22,11 @@ from perception_nodes.transport.memory import SHM_FOLDER
 SAMPLE_S = 1.0
 """Time between two samples."""
 STANDBY = " standby"
-"""Ends the role of a process that stands by."""
+"""Suffix of the role of a process that stands by."""
 SETTLED_SHARE = 0.25
 """Share of a long run's samples, at its start, that are not the steady state yet."""
 LEAST_SETTLED = 4
-"""With fewer samples of the steady state nothing can be said: growth compares its quarters."""
+"""Number of samples of the steady state that are needed, since growth compares its quarters."""
 GROWTH_LIMIT_MB = 8.0
 """Growth of a process's memory that is normal in any long run."""
 
@@ -78,7 +78,7 @@ class Sampler:
         self._samples, self._progress, self._until_s = samples, progress, until_s
 
     def __call__(self, graph: Supervisor, over: threading.Event) -> bool:
-        """Sample until the run is over; whether it is to end."""
+        """Sample until the run is over; return whether the run is to end."""
         begin_s = time.monotonic()
         while not over.wait(SAMPLE_S):
             elapsed_s = time.monotonic() - begin_s
@@ -91,7 +91,7 @@ class Sampler:
 
 
 def held(processes: Iterable[tuple[str, int]], at_s: float) -> Sample:
-    """What processes hold now; one that has just ended is left out.
+    """What processes hold now, without those that have just ended.
 
     Args:
         processes: name and number of each.
@@ -121,8 +121,8 @@ def held(processes: Iterable[tuple[str, int]], at_s: float) -> Sample:
 def processor_shares(samples: Sequence[Sample]) -> dict[str, float]:
     """The share of one processor of each process in the steady state; 0.03 is 3 %.
 
-    A process that was started again has counted from 0 again: only what one and the same process
-    took from a sample to the next counts, over that time.
+    A restarted process counts from 0 again, so only the time between two samples of the same
+    process counts.
     """
     settled = _settled(samples)
     took_s: dict[str, float] = defaultdict(float)
@@ -156,7 +156,7 @@ def constancy(samples: Sequence[Sample]) -> dict[str, Any]:
     grows = max(memory.values(), default=0.0) >= GROWTH_LIMIT_MB
     grows |= max([shared_mb, *descriptors.values()]) >= 1e-9
     state = "growing" if grows else "constant"
-    # What a process that died had taken is not in the memory of the one that came after it.
+    # The memory of a restarted process does not include what its predecessor held.
     died = sorted(replaced(settled) | missing(settled))
     if len(settled) < LEAST_SETTLED:
         state = f"not known, {len(settled)} samples are too few"

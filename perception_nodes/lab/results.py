@@ -22,9 +22,9 @@ from perception_nodes.system.processes import machine
 from perception_nodes.system.signals import handled_stopping
 
 ROOM_BYTES = 16 << 20
-"""A scenario takes a quarter of a megabyte, and the page less than one."""
+"""Room needed: a scenario takes a quarter of a megabyte, and the page less than one."""
 ENDS = (".mcap", ".log", ".unit.log")
-"""Of the names of a run's recording, and of the messages of its nodes, here and on the unit."""
+"""Ends of the names of a run's recording, and of its nodes' messages here and on the unit."""
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML does not allow, such as the colour codes in a node's messages."""
 
@@ -57,7 +57,7 @@ class Results:
         self._write()
         of_runs = [f"{run}{end}" for scenario in scenarios for run in scenario.runs for end in ENDS]
         for name in ("report.html", *of_runs):
-            (out / name).unlink(missing_ok=True)  # of an earlier run
+            (out / name).unlink(missing_ok=True)  # files of an earlier run
         free = shutil.disk_usage(out).free
         if free < ROOM_BYTES:
             raise SettingsError(
@@ -67,7 +67,7 @@ class Results:
 
     @property
     def passed(self) -> bool:
-        """Whether all were begun and all is as expected."""
+        """Whether all scenarios were begun, and each went as expected."""
         return not self._not_begun and all(verdict.passed for verdict in self.verdicts)
 
     @property
@@ -75,7 +75,7 @@ class Results:
         return self._names[len(self.verdicts) :]
 
     def add(self, verdict: ScenarioVerdict, took_s: float) -> None:
-        """Add a verdict, and write all that there are."""
+        """Add a verdict, and write all verdicts so far."""
         self.verdicts.append(verdict)
         self._seconds.append(took_s)
         self._write()
@@ -132,7 +132,7 @@ def _undisturbed() -> Iterator[None]:
 
 def verdicts_table(verdicts: Sequence[ScenarioVerdict]) -> Table:
     """The verdicts, one row each."""
-    # Narrow: with the longest names it fits into 80 columns.
+    # Keep it narrow: with the longest names it fits into 80 columns.
     titles = ("scenario", "reported", "mode", "lost", "silently", "detects", "NOMINAL", "verdict")
     table = Table(*titles, box=None, padding=(0, 1, 0, 0))
     for verdict in verdicts:

@@ -1,4 +1,4 @@
-"""A run: one execution of a graph, with what was sent to it, what was heard of it, what it cost."""
+"""A run: one execution of a graph, with what was sent to it, what came of it, and what it cost."""
 
 import json
 import threading
@@ -66,20 +66,20 @@ class Run:
     Attributes:
         started_ns, ended_ns: when the graph was started, and when it ended or was stopped.
         failure: why the graph ended before the drive did; empty if it did not.
-        sent: stamps of the frames of the drive, in the order of sending; None for a live camera,
-            whose frames are known by their reports alone.
+        sent: stamps of the drive's frames, in the order of sending. None for a live camera: only
+            reports show its frames.
         numbers: number in the drive of each of these frames.
-        warm_up: stamps of the first frames, by which nothing is judged.
+        warm_up: stamps of the first frames, which are not judged.
         closing: stamps of the frames sent after the end of the drive, by which losses at its end
             are noticed. They must be accounted for, and nothing else is judged by them.
-        late: stamps of the frames that the camera had later than they were due, and by how many
-            nanoseconds. The stamps are of that later time.
-        warnings: what the player said of the drive.
+        late: by how many nanoseconds the camera had a frame later than it was due, by the frame's
+            stamp, which is of that later time.
+        warnings: lines that the player logged about the drive.
         first_ns: when the first frame was due.
         begin_ns, end_ns: begin of the first fault, end of the last one; without a fault, from when
             on the graph works.
-        faults: those that were put in: kind, begin and end.
-        not_put_in: those that were not, one line each that says why.
+        faults: kind, begin and end of the faults that were put in.
+        not_put_in: why the other faults were not put in, one line each.
         reports: log times are those of arrival, which order them.
         detections: time of arrival, and stamp of the frame.
         health: in the order of arrival.
@@ -112,7 +112,7 @@ class Run:
     wanted: set[str] = field(default_factory=set)
 
     def read_sent(self, file: Path, warm_up: int = 0) -> None:
-        """Add what the player has noted, of which the first frames are the warm-up."""
+        """Add the stamps that the player has written; the first frames are the warm-up."""
         content = json.loads(file.read_text(encoding="utf-8"))
         stamps = [stamp_ns for _, stamp_ns in content["sent"]]
         self.sent = (self.sent or []) + stamps
@@ -140,7 +140,7 @@ class Run:
                     self.reports.append(ReportedFrame.of_message(message, at_ns))
 
     def working_ns(self, at_latest_ns: int) -> int:
-        """Just after the drive's first NOMINAL, which comes with its first detections."""
+        """The time just after the drive's first NOMINAL, which comes with its first detections."""
         nominal = (told.at_ns for told in self.health if told.mode == HealthMode.NOMINAL)
         return min([at_latest_ns, *(at_ns + 1 for at_ns in nominal if at_ns >= self.first_ns)])
 
@@ -151,7 +151,7 @@ def execute(
     """Run a graph to its end.
 
     Args:
-        run: receives when that was, and what was to run.
+        run: receives begin and end, and the processes that were to run.
         specs: the processes of the graph.
         log: receives the messages of the nodes; None for this process's own stderr.
         beside: what else goes on meanwhile.
@@ -170,7 +170,8 @@ def execute(
             if not call(graph, over):
                 return
             ended.set()
-        except SystemExit:  # by which rich ends a command whose screen is a closed pipe, status 1
+        # Rich ends a command by this, with status 1, if its screen is a closed pipe.
+        except SystemExit:
             raised.append(GraphFailure("nobody reads the progress any more"))
         except BaseException as error:
             raised.append(error)

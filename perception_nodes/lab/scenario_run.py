@@ -43,7 +43,7 @@ from perception_nodes.system.files import write_whole
 POLL_S = 0.01
 FAILURE_POLL_S = 0.5
 REPAIR_S = 4.0
-"""A reliable reader asks for a lost sample after the writer's next heartbeat, up to 3 s later."""
+"""Time for repairs: a reliable reader asks for a lost sample up to 3 s later, at a heartbeat."""
 
 
 def run_here(
@@ -54,7 +54,7 @@ def run_here(
     Args:
         scenario: what to run.
         out: folder for a recording and the nodes' messages.
-        unit: where the graph runs; None for beside the camera.
+        unit: where the graph runs; None if it runs beside the camera.
         link: the network to the unit, if it is a simulated one.
 
     Raises:
@@ -128,7 +128,7 @@ class ScenarioRun:
             played = self._folder / "played.mcap"
             self.frames_changed = prepare(scenario, played, disturbed=True)
             drive = str(played)
-            values.pop("topic", None)  # it is that of the recorded drive
+            values.pop("topic", None)  # this topic is that of the recorded drive
         camera_faults = [f.model_dump(mode="json") for f in faults if isinstance(f, CameraFault)]
         specs = HIL.nodes(
             {
@@ -161,7 +161,7 @@ class ScenarioRun:
                 failure = str(error)
         if any(isinstance(fault, NetworkFault) for fault in self._scenario.faults):
             time.sleep(REPAIR_S)
-        # Before the monitor is stopped, which listens until the graph is silent.
+        # Stop the graph before the monitor, which listens until the graph is silent.
         try:
             failed, log = unit.failure(), unit.stop()
         except UnitError as error:
@@ -193,13 +193,13 @@ class ScenarioRun:
             else:
                 begin_ns = time.time_ns()
                 self._put(fault, graph, over)
-        except Exception as error:  # whatever it was, the scenario did not happen as written
+        except Exception as error:  # after any error the scenario did not happen as written
             known = isinstance(error, PerceptionError)
             self.not_put_in[number] = str(error) if known else f"{type(error).__name__}: {error}"
             return
         end_ns = begin_ns + round(fault.for_s * 1e9)
         if isinstance(fault, SubscriberFault):
-            end_ns = time.time_ns()  # its time ran from when it listened
+            end_ns = time.time_ns()  # its time began when it listened
         self.put_in[number] = begin_ns, end_ns
         del self.not_put_in[number]
 

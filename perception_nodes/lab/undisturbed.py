@@ -1,4 +1,4 @@
-"""What the model detects on the undisturbed drive, and how far a run agrees with that."""
+"""What the model detects on the undisturbed drive, and how far a run agrees with it."""
 
 import time
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,7 @@
 """Tells a planner whether what it received can be relied on; the same rules as in `consumer.hpp`.
 
-It knows neither ROS nor threads: who uses it passes on each message that comes, and calls it, too,
-when none has come.
+It knows neither ROS nor threads. Its user passes on each message that comes, and also calls it when
+none has come.
 """
 
 import time
@@ -16,7 +16,7 @@ from perception_nodes.protection.profile import data_id, open_protected
 MS = 1_000_000
 MAX_TOLERATED = 7
 COUNTERS = 1 << 32
-"""Counters begin again after so many messages."""
+"""Number of messages after which counters begin again."""
 
 
 class State(IntEnum):
@@ -26,19 +26,19 @@ class State(IntEnum):
     NOTHING_NEW = 1
     """No message was passed on, and the last usable one is not old."""
     LOST = 2
-    """This message is right, and others before it did not come."""
+    """The message is right, but others before it did not come."""
     LATE = 3
-    """It is not altered, but was received after its deadline and the time for transport."""
+    """The message is not altered, but came after its deadline and the time for transport."""
     REPEATED = 4
-    """It, or one that was sent after it, has come before."""
+    """The message, or one that was sent after it, has come before."""
     WRONG = 5
-    """It is not what was sent, or is of another topic, or its clock is another than ours."""
+    """The message is altered, of another topic, or by another clock than ours."""
     SILENT = 6
     """No message was passed on, and there was no usable one for too long."""
 
 
 class Content(IntEnum):
-    """What the messages of a topic say of the mode that the vehicle is to be in."""
+    """What a topic's messages state about the mode that the vehicle must be in."""
 
     OBJECTS = 0
     HEALTH = 1
@@ -62,14 +62,14 @@ class Limits:
     """What a consumer demands.
 
     Attributes:
-        transport_ms: a message may be received so long after its deadline.
+        transport_ms: a message may be received this long after its deadline.
         ahead_ms: a deadline that lies further ahead than this means that the clocks differ.
         silent_after_ms: without a usable message for longer, the topic is silent: DEGRADED.
         unsafe_after_ms: without one for longer than this, the mode is UNSAFE; at least
             `transport_ms + ahead_ms`, so that no message is used twice.
-        tolerated: so many messages that are lost, late or repeated in `hold_ms` leave it NOMINAL;
-            at most 7. One that is wrong is never tolerated.
-        hold_ms: a fault counts for so long.
+        tolerated: number of lost, late or repeated messages in `hold_ms` that leave the mode
+            NOMINAL, at most 7. A wrong message is never tolerated.
+        hold_ms: how long a fault counts.
     """
 
     transport_ms: int = 10
@@ -94,12 +94,12 @@ class Verdict(NamedTuple):
     """The answer to a call.
 
     Attributes:
-        state: of the message, or of the topic where there is none.
-        mode: that the planner is to be in, as far as this topic is concerned.
+        state: state of the message, or of the topic if there is no message.
+        mode: the mode that the planner must be in, as far as this topic is concerned.
         silent_ms: whole milliseconds since the last usable message, or since the first call.
-        lost: messages between this one and the last one that did not come.
+        lost: number of messages between the last one and this one that did not come.
         message: the serialized message inside, of the topic's own type; None if not usable.
-        reason: what is wrong, where the state is WRONG.
+        reason: what is wrong if the state is WRONG.
     """
 
     state: State
@@ -128,7 +128,7 @@ class Consumer:
         Args:
             topic: full name of the topic, such as `/perception/detections/protected`.
             content: what its messages are about.
-            limits: what is demanded.
+            limits: what messages must meet.
         """
         self._identity, self._content, self._limits = data_id(topic), content, limits
         self._counter: int | None = None
@@ -177,8 +177,8 @@ class Consumer:
         late = late_ns > self._limits.transport_ms * MS
         ahead = 1 if self._counter is None else (counter - self._counter) % COUNTERS
         newer = 0 < ahead < COUNTERS // 2
-        # A sender that was started anew may count from a lower number. It is believed if the mode
-        # is UNSAFE without it and it is in time, which what was sent earlier is not.
+        # A restarted sender may count from a lower number. Its message is believed if the mode is
+        # UNSAFE without it and it is in time; an earlier message would not be in time.
         if not newer and (late or not self._unsafe(now)):
             return _Found(State.REPEATED)
         lost = ahead - 1 if newer else 0

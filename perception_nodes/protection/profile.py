@@ -15,16 +15,16 @@ ENVELOPE = struct.Struct("<4sQIII4xqI")
 """A serialized `perception_interfaces/msg/Protected` in front of its data: encapsulation, crc,
 length, counter, data_id, deadline_ns, size of data."""
 _COVERED = struct.Struct(">IIIq")
-"""What the CRC covers in front of data."""
+"""The fields before the data that the CRC covers."""
 PROFILE_HEADER_BYTES = 20
 OVERHEAD_BYTES = PROFILE_HEADER_BYTES + 8
-"""Those of the profile, and the deadline."""
+"""Bytes that the profile and the deadline add."""
 MAX_BYTES = 4 << 20
-"""Of a protected message, by the profile."""
+"""Largest protected message that the profile allows."""
 
 
 class Opened(NamedTuple):
-    """What a protected message that is right holds; see `Protected.msg`."""
+    """The content of a right protected message; see `Protected.msg`."""
 
     counter: int
     deadline_ns: int
@@ -61,10 +61,10 @@ def open_protected(message: bytes, identity: int) -> Opened | str:
 
     Args:
         message: a serialized `Protected`, as it came.
-        identity: that of the topic that it is to be of.
+        identity: identity of the topic that it must be of.
 
     Returns:
-        What it holds, or in words what is wrong with it.
+        Its content, or a text that says what is wrong with it.
     """
     if len(message) < ENVELOPE.size or not message.startswith(ENCAPSULATION[:2]):
         return "not a protected message"

@@ -20,8 +20,8 @@ BOX_VARIANCE: Final = 2
 COVARIANCE: Final = 3
 VELOCITY_VARIANCE: Final = 4
 SIZE: Final = 5
-"""Pixels, px/s, px², px²/s, px²/s², pixels. The size is the object's, the geometric mean of its
-sides in the last detection; the same for all four coordinates."""
+"""Indices of the values, in px, px/s, px², px²/s, px²/s² and px. The size is the geometric mean of
+the object's sides in the last detection, the same for all four coordinates."""
 
 DETECTION_NOISE = 0.04
 """Standard deviation of a detected coordinate, in sizes of the object."""

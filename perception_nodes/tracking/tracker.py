@@ -1,8 +1,8 @@
 """Follows objects through a camera's frames: which detection is which object, and where it is now.
 
-Of ByteTrack (Zhang et al. 2022) is the idea that detections with low scores prolong tracks but do
-not begin any. Unlike there, all time is that of the stamps: frames that are late, skipped or lost
-change nothing but how sure the filters are.
+As in ByteTrack (Zhang et al. 2022), detections with low scores prolong tracks but begin none.
+Unlike there, time is that of the stamps: frames that are late, skipped or lost only change how sure
+the filters are.
 """
 
 import lap
@@ -15,15 +15,15 @@ from perception_nodes.tracking import motion
 from perception_nodes.tracking.tracks import TrackingSettings, Tracks, TrackState
 
 MAX_TRACKS = 2 * MAX_DETECTIONS
-"""Where there would be more, those that were unseen for the longest time end."""
+"""Largest number of tracks; beyond it, those that were unseen for longest end."""
 MAX_PX = 1e6
-"""Boxes that reach farther are none."""
+"""A box that reaches farther is no box."""
 CLOCK_STEP_NS = 1_000_000_000
-"""A stamp that is older than the last one by this much is of another clock; by less, it is that of
-a frame that was overtaken, unless others like it follow."""
+"""A stamp that is older than the last one by this much is of another clock. If it is less older,
+its frame was overtaken, unless others like it follow."""
 DEFAULTS = TrackingSettings()
 MEMORY = 0.9
-"""What a class's score still counts for at the next detection."""
+"""Share of a class's score that still counts at the next detection."""
 ALL_ENDED = ": all tracks have ended"
 
 
@@ -66,10 +66,10 @@ class Tracker:
         """Take in the detections of the next frame.
 
         Args:
-            stamp_ns: the frame's.
+            stamp_ns: the frame's stamp.
             detections: those that are not finite or have no area belong to no track, nor do those
                 beyond the best `MAX_DETECTIONS`.
-            frames_without: frames since the one before that gave no detections.
+            frames_without: number of frames without detections since the frame before.
 
         Returns:
             For each detection the id of its track, 0 for none.
@@ -104,7 +104,7 @@ class Tracker:
         born["hits"] = 1
         ids[used[begun]] = born["id"]
 
-        # What was seen once and not again was a false alarm.
+        # An object that was seen once and not again was a false alarm.
         table = np.concatenate([table[(table["hits"] > 1) | (table["misses"] == 0)], born])
         if len(table) > MAX_TRACKS:
             table = np.delete(table, np.argsort(table["seen_ns"], kind="stable")[:-MAX_TRACKS])
@@ -115,8 +115,8 @@ class Tracker:
         """End the tracks that are unseen for too long, now that no frame has come for a time.
 
         Args:
-            silent_ns: how long ago the newest frame was taken in. It is not that frame's age: how
-                late frames come ends no track.
+            silent_ns: how long ago the newest frame was taken in. This is not that frame's age:
+                late frames end no track.
         """
         self._end_unseen((self._stamp_ns or 0) + silent_ns)
         self.reason = f"no detections for {silent_ns / 1e9:.2f} s"
@@ -146,14 +146,14 @@ class Tracker:
         )
 
     def _advance(self, stamp_ns: int, frames_without: int) -> bool:
-        """Predict all tracks to a frame's stamp; whether the frame is to be taken in."""
+        """Predict all tracks to a frame's stamp; return whether to take the frame in."""
         last_ns = stamp_ns if self._stamp_ns is None else self._stamp_ns
         passed_ns = stamp_ns - last_ns
         is_first = self._stamp_ns is None
         self._gap_ns, self._frames_without, self.reason = passed_ns, frames_without, ""
         is_old = passed_ns <= 0 and not is_first
-        # One may have been overtaken; where one of its age, a younger one or a third one follows
-        # it, the clock was set, or stands.
+        # A single such frame may have been overtaken. If one of its age, a younger one or a third
+        # one follows, the clock was set or stands still.
         again = bool(self._unused_ns) and (
             self._unused_ns[-1] <= stamp_ns or len(self._unused_ns) > 1
         )
@@ -217,7 +217,7 @@ def _usable(detections: Detections) -> tuple[NDArray[np.int64], NDArray[np.float
     corners = detections.boxes.astype(np.float64)
     low, high = corners[:, :2], corners[:, 2:]
     boxes = np.concatenate([(low + high) / 2, high - low], axis=1)
-    # A comparison with what is not a number is false.
+    # A comparison with NaN is false.
     good = (np.abs(corners).max(axis=1) < MAX_PX) & (boxes[:, 2:].min(axis=1) > 0)
     used = np.flatnonzero(good & (detections.scores > 0))
     if len(used) > MAX_DETECTIONS:

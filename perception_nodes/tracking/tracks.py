@@ -17,7 +17,7 @@ class TrackingSettings:
         sure_score: detections of at least this score are assigned before the others.
         birth_score: a detection begins a track only with at least this score.
         min_overlap: least IoU of a detection with where the track should be.
-        other_class: is taken off this IoU where the classes differ.
+        other_class: is subtracted from this IoU if the classes differ.
         max_unseen_s: a track that was not detected for longer ends.
     """
 
@@ -42,9 +42,9 @@ class Tracks:
 
     Attributes:
         time_ns: the instant for which all of this is stated, by the clock of the stamps.
-        gap_ns: between the stamps of the newest frame and the one before it; 0 for the first.
+        gap_ns: time between the stamps of the newest frame and the one before; 0 for the first.
         frames_without: frames between these two that gave no detections.
-        reason: what is unusual, see `Tracks.msg`; empty where nothing is.
+        reason: what is unusual, see `Tracks.msg`; empty if nothing is.
         ids: uint64 [n].
         states: uint8 [n], `TrackState`.
         classes: int64 [n], index into the model's class names.

@@ -99,7 +99,7 @@ class Account:
         self.roster = Roster(settings.processes, open_process)
         self.inbox = Inbox(endpoint, camera, self.roster.roles, max(JOURNAL_NS, 2 * timeout_ns))
         self._recovered = self.inbox.recover(now_ns)
-        self.roster.postpone(now_ns)  # who has been silent is judged by its silence from now on
+        self.roster.postpone(now_ns)  # count the silence of processes from now on
         self._failures = Failures()
         self._outbox: deque[FrameRecord] = deque()
         self._fault_names: tuple[str, ...] = ()
@@ -131,16 +131,16 @@ class Account:
         if not on_time:
             self.roster.postpone(now_ns)
         died: list[Member] = []
-        # All records are applied together, after no further process is found dead: a successor's
-        # records must not come before the last ones of the process that died, nor an outcome among
-        # those before the entry of its frame.
+        # Apply all records together, once no further process is found dead. A successor's records
+        # must not come before the last ones of the process that died, nor an outcome before the
+        # entry of its frame.
         while dead := self.roster.update(now_ns):
             for member in dead:
                 records += self.inbox.last_words(member.role, member.pid, now_ns)
             died += dead
             records += self._read()
         self.roster.end_hung()
-        # A successor's may have been read before those of the process whose place it took.
+        # Records of a successor may have been read before those of its predecessor.
         records.sort(key=lambda record: (record.sent_ns, record.record))
         for record in records:
             self.watch.record(record)
@@ -154,7 +154,7 @@ class Account:
             self.ledger.died(working.process, time.monotonic_ns())
         if not on_time:
             self._late_ns = now_ns
-        # If we were stopped, whoever sends outcomes was perhaps stopped too: it has twice the time.
+        # If we were stopped, the senders of outcomes perhaps were too: they get twice the time.
         is_late = now_ns < self._late_ns + self._timeout_ns
         closed += self.ledger.expire(now_ns - self._timeout_ns if is_late else now_ns)
         for report in closed:
@@ -199,14 +199,14 @@ class Account:
     def _died_unseen(self, detector: DetectorTenure) -> bool:
         """Whether it is dead and never was a member, as one that died before we started."""
         is_member = detector.process in self.roster.members
-        # Where the machine was suspended since, rather a dead one counts as alive, see `was_alive`.
+        # If the machine was suspended since, a dead process may count as alive, see `was_alive`.
         suspended_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
         return not is_member and not was_alive(detector.process, detector.since_ns + suspended_ns)
 
     def _read(self) -> list[Record]:
         """Read all new records."""
         records, self._recovered = self._recovered, []
-        # Before the records, one of which may say that a process has stopped.
+        # Read it before the records, one of which may say that a process has stopped.
         for role, sign in self.inbox.signs():
             self.roster.hear(role, sign)
         for role, record in self.inbox.receive():

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 ACQUAINTANCE_NS = 500_000_000
-"""Once we know a listener it is given this much longer, since each side discovers the other in its
-own time: a reader that has not discovered us yet asks for what it missed only seconds later."""
+"""Once we know a listener, it gets this much more time, because each side discovers the other in
+its own time. A reader that has not discovered us yet asks for missed messages only seconds
+later."""
 
 
 class Audience:
@@ -15,13 +16,13 @@ class Audience:
 
         Args:
             now_ns: CLOCK_MONOTONIC.
-            patience_ns: from then on we count as heard anyway.
+            patience_ns: after this time we count as heard anyway.
             is_complete: whether we know all listeners that are waited for.
         """
         self._hears_ns, self._is_complete = now_ns + patience_ns, is_complete
 
     def hears(self, now_ns: int) -> bool:
-        """Whether what is published now is heard; from the first time on it stays so."""
+        """Whether what is published now is heard; once true, it stays true."""
         if now_ns > self._hears_ns:
             return True
         if self._is_complete():

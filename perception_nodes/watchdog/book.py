@@ -9,14 +9,15 @@ from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 from perception_nodes.watchdog.ledger import LedgerBook
 
 FORGOTTEN_AFTER_NS = 60_000_000_000
-"""Without a supervisor nobody knows where a graph ends: an older book is from another one."""
+"""A book older than this is from another graph; without a supervisor nobody knows where one
+ends."""
 
 
 class KeptBook:
     """A camera's book.
 
     Attributes:
-        pages: as the watchdog before us left them; empty where there was none.
+        pages: the pages that the watchdog before us left; empty if there was none.
     """
 
     def __init__(self, camera: str, now_ns: int) -> None:

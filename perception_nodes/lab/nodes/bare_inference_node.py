@@ -1,4 +1,4 @@
-"""Only the backend's call, at the pace of the camera: the cost of inference alone on a vehicle.
+"""Only calls the backend, at the camera's pace: the cost of inference alone on a vehicle.
 
 In a tight loop the same call is faster, because caches stay warm and threads stay awake; beside a
 camera at 30 Hz, as in the pipeline, they do not.
@@ -25,7 +25,7 @@ class BareInferenceNode(PerceptionNode):
     """Infers the same picture whenever the camera has a frame."""
 
     settings_type = BareInferenceSettings
-    rank = RANKS["detector"]  # what it is compared with has it, too
+    rank = RANKS["detector"]  # the graph that it is compared with has it too
 
     def open(self) -> None:
         """Load the model, listen to the camera."""

@@ -27,7 +27,7 @@ class ReceiverNode(PerceptionNode):
     """
 
     settings_type = ReceiverSettings
-    rank = RANKS["camera"]  # a planner that is starved would be measured otherwise
+    rank = RANKS["camera"]  # otherwise a starved planner would be measured
 
     def open(self) -> None:
         """Subscribe."""
@@ -67,7 +67,7 @@ class ReceiverNode(PerceptionNode):
             self.spin(wait_ms)
 
     def close(self) -> None:
-        """Write what was received; the objects are left out, whose arrival alone is measured."""
+        """Write what was received without the objects, since only their arrival is measured."""
         if not self.settings.recording or not hasattr(self, "_arrivals"):
             return
         self._take_reports(LAST_WAIT_MS)
