@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
 from contextlib import nullcontext
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -54,13 +52,9 @@ def test_a_child_beside_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     ElementTree.fromstring(svg)
 
 
-def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_models_of_one_name_are_refused() -> None:
     """They would stand for each other, and one that is too slow could be in time."""
-    shutil.copytree(load_model("road-s").folder, tmp_path / "road-n")
-    description = tmp_path / "road-n" / "model.yaml"
-    text = description.read_text(encoding="utf-8")
-    description.write_text(text.replace("name: road-s\n", "name: road-n\n"), encoding="utf-8")
-    models = [load_model("road-n"), load_model(str(tmp_path / "road-n"))]
+    models = [load_model("road-n"), load_model("road-s").model_copy(update={"name": "road-n"})]
     with pytest.raises(SettingsError, match="several models have the name road-n, in /.* and /"):
         ModelsBench(models, 1, [1], []).run(lambda text: None)
 
@@ -80,15 +74,23 @@ def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "names, set_to, noted",
+    "names, given, set_to, noted",
     [
-        (["dense-416x256", "open-n"], "ALL", ["open-n"]),
-        (["open-n", "dense-416x256"], "AVX512_CORE_FP16", ["dense-416x256"]),
+        (["dense-416x256", "open-n"], None, "ALL", ["open-n"]),
+        (["open-n", "dense-416x256"], None, "AVX512_CORE_FP16", ["dense-416x256"]),
+        (["open-n", "dense-416x256"], "AVX2", "AVX2", []),
     ],
 )
-def test_the_first_model_decides_on_matrix_tiles_as_in_a_detector(
-    tiles: None, names: list[str], set_to: str, noted: list[str]
+def test_the_environment_or_the_first_model_decides_on_matrix_tiles_as_in_a_detector(
+    tiles: None,
+    monkeypatch: pytest.MonkeyPatch,
+    names: list[str],
+    given: str | None,
+    set_to: str,
+    noted: list[str],
 ) -> None:
+    if given:
+        monkeypatch.setenv(VARIABLE, given)
     result = ModelsBench([load_model(name) for name in names], 1, [1], []).run(lambda text: None)
     assert result["machine"]["onednn_max_cpu_isa"] == os.environ[VARIABLE] == set_to
     told = [(model["name"], note) for model in result["models"] for note in model["notes"]]
@@ -96,16 +98,6 @@ def test_the_first_model_decides_on_matrix_tiles_as_in_a_detector(
     assert [name for name, _ in told] == noted
     caption = str(result_table(result).caption)
     assert all(note in caption and "measure it alone" in note for _, note in told)
-
-
-def test_the_environment_decides_on_instructions(
-    tiles: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(VARIABLE, "AVX2")
-    models = [load_model(name) for name in ("dense-416x256", "open-n")]
-    result = ModelsBench(models, 1, [1], []).run(lambda text: None)
-    assert result["machine"]["onednn_max_cpu_isa"] == "AVX2"
-    assert not any(VARIABLE in note for model in result["models"] for note in model["notes"])
 
 
 def test_each_model_is_timed_on_each_runtime_and_for_auto_on_the_one_that_suits_it(
