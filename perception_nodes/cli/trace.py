@@ -32,13 +32,11 @@ def trace_command(
 
     Example: perception trace out/demo/detections.mcap --out out/demo/trace.pftrace
     """
-    from perception_nodes.report.frame_trace import RecordedTracks, read_traced, trace_of
+    from perception_nodes.report.frame_trace import Tracked, read_traced, trace_of
 
     check_writable(out, "--out")
-    frames: list[Any]
-    tracked: list[RecordedTracks] = []
     if recording is None:
-        frames = _of_running_graph(camera)
+        frames, tracked = _of_running_graph(camera), Tracked()
     else:
         frames, tracked = read_traced(recording)
     write_whole(out, trace_of(frames, tracked))

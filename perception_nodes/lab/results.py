@@ -96,9 +96,8 @@ class Results:
         problems = [[_UNPRINTABLE.sub("?", line) for line in one.problems] for one in self.verdicts]
         cases = zip_longest(self._names, self._seconds, problems)
         failed = sum(map(bool, problems))
-        return page.render(
-            "junit.xml.j2", cases=list(cases), failed=failed, skipped=len(self._not_begun)
-        )
+        counts = {"failed": failed, "skipped": len(self._not_begun)}
+        return page.render("junit.xml.j2", cases=list(cases), **counts) + "\n"
 
     def __enter__(self) -> "Results":
         return self

@@ -1,8 +1,8 @@
 """A trace for ui.perfetto.dev that shows where the time of frames goes, by their reports."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from perception_nodes.core.frame import PUBLISHED, STAMPS, FrameStatus
 from perception_nodes.drives.schemas import FRAME_REPORT, TRACKS
@@ -24,30 +24,21 @@ PROCESSES = {
 TRACKER = "tracker_node"
 
 
-class RecordedTracks(NamedTuple):
-    """The tracks of a frame as they were recorded.
+Tracked = dict[tuple[str, int, int], tuple[int, int]]
+"""By camera, sequence and stamp of a frame: when its tracks were recorded, and how many.
 
-    Attributes:
-        camera, sequence, stamp_ns: of the frame.
-        log_time_ns: when the recorder got them, by the clock of the stamps. The message does not
-            hold the time of publishing: `predicted_to` may lie before or after it.
-        tracks: how many.
-    """
-
-    camera: str
-    sequence: int
-    stamp_ns: int
-    log_time_ns: int
-    tracks: int
+That is when the recorder got them, by the clock of the stamps. The message does not hold the time
+of publishing: `predicted_to` may lie before or after it.
+"""
 
 
-def read_traced(path: Path) -> tuple[list[ReportedFrame], list[RecordedTracks]]:
+def read_traced(path: Path) -> tuple[list[ReportedFrame], Tracked]:
     """The frames of a recording of frame reports, and their tracks.
 
     Raises:
         RecordingError: it cannot be read, or has no frame reports with durations.
     """
-    frames, tracked = [], []
+    frames, tracked = list[ReportedFrame](), Tracked()
     for _, type_name, log_time_ns, data in read_messages(path):
         if type_name not in (FRAME_REPORT, TRACKS):
             continue
@@ -56,7 +47,7 @@ def read_traced(path: Path) -> tuple[list[ReportedFrame], list[RecordedTracks]]:
             frames.append(ReportedFrame.of_message(message, log_time_ns))
         elif not message.coasted:
             frame = message.camera, message.sequence, nanoseconds(message.header.stamp)
-            tracked.append(RecordedTracks(*frame, log_time_ns, len(message.tracks)))
+            tracked[frame] = log_time_ns, len(message.tracks)
     if not frames:
         raise RecordingError(
             f"recording {path} has no frame reports; record perception/frame_report, and "
@@ -70,7 +61,7 @@ def read_traced(path: Path) -> tuple[list[ReportedFrame], list[RecordedTracks]]:
     return frames, tracked
 
 
-def trace_of(frames: Iterable[Any], tracked: Sequence[RecordedTracks] = ()) -> bytes:
+def trace_of(frames: Iterable[Any], tracked: Tracked) -> bytes:
     """The trace of frames.
 
     A process does one thing at a time, so a stage is shown from where the process was free on; how
@@ -87,7 +78,6 @@ def trace_of(frames: Iterable[Any], tracked: Sequence[RecordedTracks] = ()) -> b
     by_camera: dict[str, list[Any]] = {}
     for frame in frames:
         by_camera.setdefault(_text(frame.camera), []).append(frame)
-    recorded = {(one.camera, one.sequence, one.stamp_ns): one for one in tracked}
     roots = {name: trace.process(name, n) for n, name in enumerate((*PROCESSES, TRACKER), 1)}
     flow = 0
     for camera, own in by_camera.items():
@@ -108,16 +98,16 @@ def trace_of(frames: Iterable[Any], tracked: Sequence[RecordedTracks] = ()) -> b
             if frame.published_ns:
                 left_ms = (frame.deadline_ns - frame.published_ns) / 1e6
                 trace.count(budget, frame.published_ns, left_ms)
-            tracks = recorded.get((camera, frame.sequence, frame.stamp_ns))
+            recorded = tracked.get((camera, frame.sequence, frame.stamp_ns))
             # Only a valid stamp relates the recorder's clock to ours.
-            if tracks is None or frame.clock_suspect:
+            if recorded is None or frame.clock_suspect:
                 continue
-            at_ns = frame.capture_ns + tracks.log_time_ns - tracks.stamp_ns
+            at_ns = frame.capture_ns + recorded[0] - frame.stamp_ns
             begin_ns = max(frame.published_ns, free_ns[TRACKER])
             # The log times of a replay are those of its drive, before anything was published.
             if frame.published_ns and at_ns > begin_ns:
                 free_ns[TRACKER] = at_ns
-                facts = {"tracks": tracks.tracks}
+                facts = {"tracks": recorded[1]}
                 trace.slice(lanes[TRACKER], "track", begin_ns, at_ns, facts, flow, ends_flow=True)
         count = 0
         for at_ns, change in sorted(changes):

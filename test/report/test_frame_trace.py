@@ -9,7 +9,7 @@ from perception_nodes.cli.trace import trace_command
 from perception_nodes.core.frame import STAMPS, FrameFlag, FrameRecord, FrameStatus, RecordKind
 from perception_nodes.drives.schemas import FRAME_REPORT, TRACKS
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.report.frame_trace import RecordedTracks, read_traced, trace_of
+from perception_nodes.report.frame_trace import read_traced, trace_of
 from perception_nodes.report.recording import (
     FRAME_REPORT_TOPIC,
     TRACKS_TOPIC,
@@ -76,7 +76,7 @@ class Read:
 
 def test_a_frame_goes_from_capture_to_publication_and_its_tracks():
     one = frame(0)
-    tracks = [RecordedTracks("front", 0, one.stamp_ns, one.stamp_ns + 8 * MS, 5)]
+    tracks = {("front", 0, one.stamp_ns): (one.stamp_ns + 8 * MS, 5)}
     read = Read(trace_of([one], tracks))
     found = [
         (lane[0], name, begin - START_NS, end - START_NS)
@@ -101,7 +101,7 @@ def test_a_frame_goes_from_capture_to_publication_and_its_tracks():
 def test_a_frame_whose_records_were_lost_ends_when_it_was_missed():
     lost = frame(1, FrameStatus.FAILED)
     lost.capture_ns, at_ns = 0, lost.ingested_ns
-    read = Read(trace_of([lost, frame(0)]))
+    read = Read(trace_of([lost, frame(0)], {}))
     assert [(name, when) for _, name, when, _ in read.instants] == [("FAILED", at_ns)]
     assert min(begin for _, _, begin, *_ in read.slices) == START_NS
 
@@ -123,13 +123,13 @@ def test_tracks_end_when_they_were_recorded_for_whatever_time_they_are(tmp_path)
 
 def test_tracks_of_a_replay_whose_log_times_are_of_its_drive_are_left_out():
     one = frame(0)
-    tracks = [RecordedTracks("front", 0, one.stamp_ns, one.stamp_ns + MS, 5)]
+    tracks = {("front", 0, one.stamp_ns): (one.stamp_ns + MS, 5)}
     assert "track" not in [name for _, name, *_ in Read(trace_of([one], tracks)).slices]
 
 
 def test_what_was_not_published_in_time_says_so_where_it_ended():
     frames = [frame(n, status) for n, status in enumerate(PASSED)]
-    read = Read(trace_of(frames))
+    read = Read(trace_of(frames, {}))
     assert [(lane[0], name) for lane, name, *_ in read.instants] == [
         ("detector_node", "LATE"),
         ("preprocess_node", "SKIPPED_LATE"),
@@ -142,13 +142,15 @@ def test_what_was_not_published_in_time_says_so_where_it_ended():
 def test_a_process_does_one_thing_at_a_time():
     """The second frame waits for the first one's inference."""
     slow = (0, 1, 2, 50, 51, 52)
-    read = Read(trace_of([frame(0, FrameStatus.LATE, stamps_ms=slow), frame(1, stamps_ms=slow)]))
+    read = Read(
+        trace_of([frame(0, FrameStatus.LATE, stamps_ms=slow), frame(1, stamps_ms=slow)], {})
+    )
     inferences = [s for s in read.slices if s[1] == "inference"]
     assert inferences[1][2] == START_NS + 52 * MS
 
 
 def test_cameras_have_lanes_of_their_own():
-    read = Read(trace_of([frame(0), frame(0, camera=b"rear")]))
+    read = Read(trace_of([frame(0), frame(0, camera=b"rear")], {}))
     lanes = Counter(lane for lane, *_ in read.slices)
     assert lanes["detector_node", "front"] == lanes["detector_node", "rear"] == 3
 
