@@ -110,7 +110,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress_bars(unit: str = "") -> Iterator[Callable[[str, int, int], None]]:
+def progress_bars(unit: str = "") -> Iterator[Callable[[str, float, int], None]]:
     """Show on stderr how far each of several tasks is: by a bar, or by lines in a log.
 
     The context gives a function that takes the task's name, the steps done and their total.
@@ -130,7 +130,7 @@ def progress_bars(unit: str = "") -> Iterator[Callable[[str, int, int], None]]:
     tasks: dict[str, TaskID] = {}
     begin_s = logged_s = time.monotonic()
 
-    def show(title: str, done: int, total: int) -> None:
+    def show(title: str, done: float, total: int) -> None:
         nonlocal begin_s, logged_s
         if title not in tasks:
             for task in tasks.values():

@@ -29,7 +29,7 @@ from perception_nodes.cli.import_model import import_command
 from perception_nodes.cli.mistakes import mistakes_command
 from perception_nodes.cli.model_options import Share, refusals
 from perception_nodes.cli.signing import keys_command, sign_command, verify_command
-from perception_nodes.evaluation import Evaluation, LabelledSet, evaluate, taught_set
+from perception_nodes.evaluation import Evaluation, evaluate, taught_set
 from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.datasets import images_of, parse_classes_map, read_sets
 from perception_nodes.evaluation.matching import require_pycocotools
@@ -120,9 +120,12 @@ def evaluate_command(
     check_writable(out, "--out")
     subject = load_model(model)
     if teacher:
-        strong = load_model(teacher)
-        teachers = runtime_for(backend, strong)
-        sets = _taught(subject, strong, data, root, teacher_score, teachers, threads)
+        sets, strong = [], load_model(teacher)
+        labelling = (teacher_score, runtime_for(backend, strong), threads)
+        for path in data:
+            name, files = images_of(path, root)
+            with progress_bar(f"{strong.name} on {name}") as progress:
+                sets.append(taught_set(strong, subject, name, files, *labelling, progress))
     else:
         mapped = parse_classes_map(classes_map) if classes_map else None
         sets = read_sets(data, root, mapped)
@@ -215,22 +218,3 @@ def evaluation_table(result: Evaluation) -> Group:
     figures = ", ".join(f"{k} {shown(v, '{:.3f}')}" for k, v in rates.items())
     thresholds = f"at score {point.score_threshold:g} and IoU 0.5"
     return Group(table, f"{thresholds}: {figures}", *map(escape, result.notes), "")
-
-
-def _taught(
-    student: Model,
-    teacher: Model,
-    data: list[Path],
-    root: Path | None,
-    min_score: float,
-    backend: str,
-    threads: int,
-) -> list[LabelledSet]:
-    sets = []
-    for path in data:
-        name, files = images_of(path, root)
-        with progress_bar(f"{teacher.name} on {name}") as progress:
-            sets.append(
-                taught_set(teacher, student, name, files, min_score, backend, threads, progress)
-            )
-    return sets

@@ -21,7 +21,7 @@ from perception_nodes.cli.common import (
     say,
     screen,
 )
-from perception_nodes.cli.replay_screen import corpus_bar, show_replayed
+from perception_nodes.cli.replay_screen import corpus_progress, show_replayed
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.graph.settings import SettingsError
@@ -149,11 +149,12 @@ def replay_command(
     drives = Drives(request, model_read, settings, options)
     with explained(out, "--out", "folder"):
         if request.is_sharded:
-            with corpus_bar(len(drives.sources)) as bar:
-                replayed = drives.replay_by_workers(bar.update, bar.end)
+            with progress_bars() as show:
+                progress = corpus_progress(show, len(drives.sources))
+                replayed = drives.replay_by_workers(progress)
         else:
-            with progress_bars("frames") as progress:
-                replayed = drives.replay(progress)
+            with progress_bars("frames") as show:
+                replayed = drives.replay(show)
     if as_json:
         print(json.dumps(replayed.whole, indent=2))
     show_replayed(replayed, request, as_json)

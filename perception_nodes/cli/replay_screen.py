@@ -1,18 +1,15 @@
 """What `perception replay` shows: its progress, and the results of one or many drives."""
 
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
-from perception_nodes.cli.common import LINE_INTERVAL_S, say, say_problem, screen
+from perception_nodes.cli.common import say, say_problem, screen
 from perception_nodes.replay.drives import Replayed, ReplayRequest
+from perception_nodes.replay.run import Progress
 from perception_nodes.report.accelerator import engine_sentence
 from perception_nodes.report.drive_report import verdict
 from perception_nodes.report.figures import figure_table
@@ -77,60 +74,16 @@ def _show(name: str, summary: dict[str, Any], folder: Path) -> None:
     say(f"Written to {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
 
 
-class CorpusBar:
-    """The progress of all drives together."""
+def corpus_progress(show: Callable[[str, float, int], None], drives: int) -> Progress:
+    """Show the progress of all drives together; may be called from several threads."""
+    lock, shares = Lock(), dict[str, float]()
 
-    def __init__(self, bar: Bar, drives: int) -> None:
-        self._bar, self._drives = bar, drives
-        self._task = bar.add_task("", total=drives)
-        self._lock = threading.Lock()
-        self._running: dict[str, tuple[int, int]] = {}
-        self._ended: set[str] = set()
-        self._frames = 0
-        self._begin_s = self._logged_s = time.monotonic()
+    def progress(name: str, done: int, total: int) -> None:
+        with lock:
+            shares[name] = max(shares.get(name, 0.0), done / max(total, 1))
+            show("drives", round(sum(shares.values()), 1), drives)
 
-    def update(self, name: str, done: int, total: int) -> None:
-        """Note how far a drive is."""
-        with self._lock:
-            if name not in self._ended:
-                self._running[name] = (done, total)
-                self._show()
-
-    def end(self, name: str, frames: int) -> None:
-        """Note that a drive has ended."""
-        with self._lock:
-            self._running.pop(name, None)
-            self._ended.add(name)
-            self._frames += frames
-            self._show()
-
-    def _show(self) -> None:
-        now_s = time.monotonic()
-        frames = self._frames + sum(done for done, _ in self._running.values())
-        parts = sum(done / max(total, done, 1) for done, total in self._running.values())
-        rate = frames / max(now_s - self._begin_s, 1e-9)
-        text = f"{len(self._ended)} of {self._drives} drives, {frames} frames, {rate:.0f} frames/s"
-        if screen.is_terminal:
-            completed = len(self._ended) + parts
-            self._bar.update(self._task, description=text, completed=completed)
-        elif now_s - self._logged_s > LINE_INTERVAL_S:
-            self._logged_s = now_s
-            say(text)
-
-
-@contextmanager
-def corpus_bar(drives: int) -> Iterator[CorpusBar]:
-    """Show how far the drives of a corpus are on stderr: a bar, or a line now and then in a log."""
-    bar = Bar(
-        BarColumn(),
-        TextColumn("{task.description}", markup=False),
-        TimeRemainingColumn(),
-        console=screen,
-        transient=True,
-        disable=not screen.is_terminal,
-    )
-    with bar:
-        yield CorpusBar(bar, drives)
+    return progress
 
 
 def _show_all(replayed: Replayed, out: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perception_nodes.core.errors import listed
-from perception_nodes.drives.bag_file import BagError, Messages
+from perception_nodes.drives.bag_file import BagError, Findings, Messages
 from perception_nodes.drives.bag_storage import BagStorage, storage_files
 from perception_nodes.drives.image_storage import ImageStorage, images_in
 from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
@@ -58,7 +58,7 @@ class Drive:
         frame_files: of an image folder, the file of each frame.
     """
 
-    def __init__(self, path: Path, storage: Storage, chosen: Topic, notes: list[str]) -> None:
+    def __init__(self, path: Path, storage: Storage, chosen: Topic, notes: Findings) -> None:
         """Take an opened bag and the topic of the camera, see `open_drive`."""
         is_video = chosen.message_type in VIDEO_TYPES
         self.path, self.topic = path, chosen.name
@@ -74,7 +74,7 @@ class Drive:
 
         Reading may add to it.
         """
-        lines = [*self._storage.warnings, *self._notes]
+        lines = [*self._storage.warnings, *self._notes.lines()]
         if self.lost:
             lines.append(f"{self.path}: {self.lost} of {self.recorded_count} frames are lost")
         if not self._chosen.counted and self._storage.damaged:
@@ -104,11 +104,10 @@ class Drive:
                 info = data
                 continue
             if count == 0 and (behind_s := (info_ns - log_time_ns) / 1e9) > LATE_INFO_S:
-                note = (
+                self._notes.note(
                     f"{self.path}: the first CameraInfo was logged {behind_s:.1f} s behind the "
                     "first frame; it is used from that frame on"
                 )
-                self._notes += [note] * (note not in self._notes)
             frame = data if packets is None else packets.image(data)
             yield RawFrame(count, log_time_ns, frame, info)
             count += 1
@@ -240,7 +239,7 @@ def _cameras(path: Path, storage: Storage) -> dict[str, Topic]:
 
 def _drive(path: Path, topic: str, storage: Storage) -> Drive:
     cameras = _cameras(path, storage)
-    notes = []
+    notes = Findings()
     if topic and topic not in cameras:
         found = storage.topics.get(topic)
         problem = f"is a {found.message_type}, not an image" if found else "is not in it"
@@ -251,7 +250,7 @@ def _drive(path: Path, topic: str, storage: Storage) -> Drive:
         chosen = max(cameras.values(), key=lambda t: (t.count, t.message_type == IMAGE))
         others = [f"{t.name} ({t.count})" for t in cameras.values() if t is not chosen]
         if others:
-            notes.append(
+            notes.note(
                 f"{path} has {len(cameras)} image topics: {chosen.name} ({chosen.count} frames) is "
                 f"used, not {', '.join(others)}; name another with the option topic"
             )

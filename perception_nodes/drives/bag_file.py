@@ -1,5 +1,6 @@
 """What the readers of bag files have in common, whatever the format."""
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
@@ -8,7 +9,8 @@ from perception_nodes.core.errors import InputError
 
 Messages = Iterator[tuple[int, str, bytes]]
 """Log time in nanoseconds since the Unix epoch, topic, and the serialized message (CDR)."""
-MAX_DAMAGE_LINES = 20
+MAX_LINES = 20
+"""Findings of a file or drive that are shown."""
 
 
 class BagError(InputError):
@@ -29,8 +31,8 @@ class Segment(NamedTuple):
     read: Callable[[], Messages]
 
 
-class Damage:
-    """What is wrong with a file, one line for each finding; a repeated finding counts once."""
+class Findings:
+    """What is wrong with a file or drive, a line each; a repeated finding counts once."""
 
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
@@ -42,10 +44,25 @@ class Damage:
     def lines(self) -> list[str]:
         """Lines with the first findings and the number of the others."""
         lines = list(self._lines)
-        more = len(lines) - MAX_DAMAGE_LINES
-        if more <= 0:
-            return lines
-        return [*lines[:MAX_DAMAGE_LINES], f"and {more} more findings of damage"]
+        more = len(lines) - MAX_LINES
+        return lines if more <= 0 else [*lines[:MAX_LINES], f"and {more} more findings"]
+
+
+class MessageList:
+    """Log times of messages, and where each is: its row in a table, or its position in a file."""
+
+    def __init__(self) -> None:
+        self.times_ns, self.places = array("Q"), array("Q")
+
+    def add(self, log_time_ns: int, place: int) -> None:
+        """Add a message."""
+        self.times_ns.append(log_time_ns)
+        self.places.append(place)
+
+    def in_order(self) -> Iterator[tuple[int, int]]:
+        """Log time and place of each message, oldest first."""
+        for number in sorted(range(len(self.places)), key=self.times_ns.__getitem__):
+            yield self.times_ns[number], self.places[number]
 
 
 class BagFile:
@@ -67,7 +84,7 @@ class BagFile:
         self.recorded: Counter[str] = Counter()
         self.indexed = True
         self.start_ns = self.end_ns = 0
-        self.damage = Damage()
+        self.damage = Findings()
 
     def segments(self, topics: Collection[str]) -> list[Segment]:
         """The segments that hold messages of some topics.

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from perception_nodes.core.yaml_text import parse_yaml
-from perception_nodes.drives.bag_file import BagError, BagFile, Messages
+from perception_nodes.drives.bag_file import BagError, BagFile, Findings, Messages
 from perception_nodes.drives.decompression import COMPRESSED, decompress_file, decompressed_message
 from perception_nodes.drives.mcap_file import McapFile
 from perception_nodes.drives.message_order import in_log_time_order
@@ -63,7 +63,7 @@ class BagStorage(Storage):
             raise BagError(f"{path} is not a bag, a video or a folder of images: {missing}")
         metadata = _metadata(path, self._notes) if path.is_dir() else {}
         if path.is_dir() and not metadata and len(files) > 1:
-            self._notes.append(f"{path}: no {METADATA}; `ros2 bag reindex` writes one")
+            self._notes.note(f"{path}: no {METADATA}; `ros2 bag reindex` writes one")
         try:
             for file in self._named(files, metadata):
                 plain = self._decompressed(file)
@@ -83,7 +83,7 @@ class BagStorage(Storage):
     def warnings(self) -> list[str]:
         """Damage and anything else a user should know, one line each."""
         damage = [f"{file}: {one}" for file, f in self._files.items() for one in f.damage.lines()]
-        return [*self._notes, *damage]
+        return [*self._notes.lines(), *damage]
 
     @property
     def damaged(self) -> bool:
@@ -101,7 +101,7 @@ class BagStorage(Storage):
         self._stack.close()
 
     def _note_disorder(self) -> None:
-        self._note(
+        self._notes.note(
             f"{self._path}: its log times are so far out of order that they cannot all be put in "
             "order in memory; some frames come late"
         )
@@ -120,10 +120,10 @@ class BagStorage(Storage):
             return self._once(files)
         for name in wanted:
             if name not in by_name:
-                self._notes.append(f"{self._path}: {name} is not there")
+                self._notes.note(f"{self._path}: {name} is not there")
         for file in files:
             if file not in named:
-                self._notes.append(f"{file}: {METADATA} does not name it; it is not read")
+                self._notes.note(f"{file}: {METADATA} does not name it; it is not read")
         return list(dict.fromkeys(named))
 
     def _once(self, files: list[Path]) -> list[Path]:
@@ -132,7 +132,7 @@ class BagStorage(Storage):
         found = []
         for file in files:
             if file.suffix in COMPRESSED and file.stem in names:
-                self._notes.append(f"{file}: {file.stem} lies beside it, and is read instead")
+                self._notes.note(f"{file}: {file.stem} lies beside it, and is read instead")
             else:
                 found.append(file)
         return found
@@ -143,7 +143,7 @@ class BagStorage(Storage):
         folder = self._stack.enter_context(tempfile.TemporaryDirectory())
         plain = Path(folder, file.stem)
         if problem := decompress_file(file, plain):
-            self._notes.append(f"{file}: {problem}")
+            self._notes.note(f"{file}: {problem}")
             self._truncated = True
         return plain
 
@@ -180,7 +180,7 @@ def _format(file: Path) -> str:
     return Path(file.stem).suffix if file.suffix in COMPRESSED else file.suffix
 
 
-def _metadata(folder: Path, notes: list[str]) -> dict[str, Any]:
+def _metadata(folder: Path, notes: Findings) -> dict[str, Any]:
     """A bag's metadata; empty if there is none, or with a note if it cannot be read."""
     file = folder / METADATA
     if not file.exists():
@@ -192,7 +192,7 @@ def _metadata(folder: Path, notes: list[str]) -> dict[str, Any]:
         reason = "it has no rosbag2_bagfile_information"
     except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-    notes.append(f"{file} is damaged ({reason}); `ros2 bag reindex` writes it anew")
+    notes.note(f"{file} is damaged ({reason}); `ros2 bag reindex` writes it anew")
     return {}
 
 

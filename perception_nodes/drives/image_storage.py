@@ -29,7 +29,9 @@ class ImageStorage(Storage):
         """Order the files by their names, numbers in them by value."""
         super().__init__(folder)
         self.frame_files = tuple(sorted(files, key=lambda file: _natural(file.name)))
-        self._note(f"{folder}: image files have no times: {RATE_HZ:g} frames a second are assumed")
+        self._notes.note(
+            f"{folder}: image files have no times: {RATE_HZ:g} frames a second are assumed"
+        )
         self.duration_ns = round((len(files) - 1) / RATE_HZ * 1e9)
         self.topics = {TOPIC: Topic(TOPIC, COMPRESSED_IMAGE, len(files))}
 
@@ -42,7 +44,7 @@ class ImageStorage(Storage):
             except OSError as error:
                 data, trouble = b"", f"cannot be read: {error.strerror or error}"
             if trouble:
-                self._note(f"{file} {trouble}")
+                self._notes.note(f"{file} {trouble}")
             yield stamp_ns, TOPIC, compressed_message(stamp_ns, data)
 
 

@@ -2,7 +2,6 @@
 
 import struct
 import zlib
-from array import array
 from collections import Counter
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -12,7 +11,7 @@ from typing import NamedTuple
 from mcap.opcode import Opcode
 from mcap.records import Channel, ChunkIndex, Schema, Statistics
 
-from perception_nodes.drives.bag_file import BagFile, Messages, Segment
+from perception_nodes.drives.bag_file import BagFile, MessageList, Messages, Segment
 from perception_nodes.drives.byte_source import ByteSource, FileBytes, MemoryBytes
 from perception_nodes.drives.mcap_records import (
     HEAD,
@@ -46,13 +45,6 @@ class _Chunk(NamedTuple):
     channels: frozenset[int]
 
 
-class _UnchunkedMessages:
-    """Messages of a channel that lie outside of chunks: log times and positions of the records."""
-
-    def __init__(self) -> None:
-        self.times_ns, self.positions = array("Q"), array("Q")
-
-
 class McapFile(BagFile):
     """An mcap file; see `BagFile`."""
 
@@ -62,7 +54,7 @@ class McapFile(BagFile):
         self._schemas: dict[int, str] = {}
         self._channels: dict[int, tuple[str, int]] = {}
         self._chunks: list[_Chunk] = []
-        self._unchunked: dict[int, _UnchunkedMessages] = {}
+        self._unchunked: dict[int, MessageList] = {}  # of each channel, outside of chunks
         self._source = FileBytes(file)
         if not self._read_index():
             self._chunks.clear()
@@ -124,13 +116,13 @@ class McapFile(BagFile):
         counts = statistics.channel_message_counts
         for channel in counts.keys() & self._channels.keys():
             self.recorded[self._channels[channel][0]] += counts[channel]
-        if len(self._chunks) != statistics.chunk_count:
-            return False
-        if not counts.keys() <= self._channels.keys():
-            return False
-        if not {schema for _, schema in self._channels.values() if schema} <= self._schemas.keys():
-            return False  # a summary need not repeat the schemas
-        if statistics.message_count and not self._chunks:
+        schemas = {schema for _, schema in self._channels.values() if schema}
+        if not (
+            len(self._chunks) == statistics.chunk_count
+            and counts.keys() <= self._channels.keys()
+            and schemas <= self._schemas.keys()  # a summary need not repeat the schemas
+            and (self._chunks or not statistics.message_count)
+        ):
             return False
         self.counts = self.recorded.copy()
         self.start_ns = statistics.message_start_time
@@ -166,13 +158,11 @@ class McapFile(BagFile):
         for log_time_ns, position, length, topic in sorted(found):
             yield log_time_ns, topic, source.read(position, length)
 
-    def _outside_of_chunks(self, messages: _UnchunkedMessages, topic: str) -> Messages:
-        order = sorted(range(len(messages.times_ns)), key=messages.times_ns.__getitem__)
-        for number in order:
-            at = messages.positions[number]
+    def _outside_of_chunks(self, messages: MessageList, topic: str) -> Messages:
+        for log_time_ns, at in messages.in_order():
             (_, length) = HEAD.unpack(self._source.read(at, HEAD.size))
             body = self._source.read(at + HEAD.size, length)
-            yield messages.times_ns[number], topic, body[MESSAGE_HEAD.size :]
+            yield log_time_ns, topic, body[MESSAGE_HEAD.size :]
 
     def _note_gap_in_chunk(self, chunk_at: int, at: int, resumed: int) -> None:
         self.damage.note(
@@ -226,9 +216,7 @@ class _Scan:
             self._take_chunk(record)
         elif record.kind == Opcode.MESSAGE and record.whole:
             channel, log_time_ns = self._count(self._source, record)
-            unchunked = self._file._unchunked.setdefault(channel, _UnchunkedMessages())
-            unchunked.times_ns.append(log_time_ns)
-            unchunked.positions.append(record.at)
+            self._file._unchunked.setdefault(channel, MessageList()).add(log_time_ns, record.at)
             if self._since_damage is not None:
                 self._since_damage[channel] += 1
         elif record.kind == Opcode.MESSAGE_INDEX and self._since_damage is not None:

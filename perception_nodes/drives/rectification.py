@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from perception_nodes.core.frame import CameraInfo, FrameRejected
+from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.lens import UnknownLens
@@ -46,7 +46,7 @@ class RecordedCalibration:
             return
         with suppress(UnknownLens):  # `check` warns of it
             self._preprocessor.calibrate(read)
-        if _is_uncalibrated(read):
+        if not read.matrix[0]:
             self._warn(
                 f"from frame {frame.index} on frames are not rectified: the CameraInfo says that "
                 "the camera is not calibrated (K = 0)"
@@ -73,7 +73,3 @@ class RecordedCalibration:
     def _warn(self, text: str) -> None:
         if len(self.warnings) < 10:
             self.warnings.append(text)
-
-
-def _is_uncalibrated(info: CameraInfo) -> bool:
-    return not info.matrix[0]

@@ -3,7 +3,6 @@
 import shutil
 import sqlite3
 import tempfile
-from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from perception_nodes.drives.bag_file import BagFile, Messages, Segment
+from perception_nodes.drives.bag_file import BagFile, MessageList, Messages, Segment
 
 GIVE_UP_AFTER = 10_000
 """Consecutive unreadable rows after which the rest of the table counts as lost."""
@@ -28,7 +27,7 @@ class SqliteFile(BagFile):
         super().__init__()
         self.indexed = False
         self._stack = ExitStack()
-        self._rows: dict[str, tuple[array[int], array[int]]] = {}
+        self._rows: dict[str, MessageList] = {}
         self._database = self._open(file)
         try:
             self._list()
@@ -39,9 +38,9 @@ class SqliteFile(BagFile):
     def segments(self, topics: Collection[str]) -> list[Segment]:
         """One segment for each topic that has messages."""
         return [
-            Segment(min(times_ns), 0, partial(self._messages, topic))
-            for topic, (times_ns, _) in self._rows.items()
-            if topic in topics and times_ns
+            Segment(min(rows.times_ns), 0, partial(self._messages, topic))
+            for topic, rows in self._rows.items()
+            if topic in topics and rows.times_ns
         ]
 
     def close(self) -> None:
@@ -74,27 +73,25 @@ class SqliteFile(BagFile):
             return
         names = {number: str(name) for number, name, _ in topics}
         self.types = {str(name): str(message_type) for _, name, message_type in topics}
-        self._rows = {name: (array("q"), array("q")) for name in names.values()}
-        start_ns, end_ns, nameless = 2**63, -(2**63), 0
+        self._rows = {name: MessageList() for name in names.values()}
+        nameless = 0
         timeless: Counter[str] = Counter()
         for row, topic, log_time_ns in self._numbers():
             if topic in names and not (isinstance(log_time_ns, int) and log_time_ns >= 0):
                 timeless[names[topic]] += 1
             elif topic in names:
-                times_ns, rows = self._rows[names[topic]]
-                times_ns.append(log_time_ns)
-                rows.append(row)
-                start_ns, end_ns = min(start_ns, log_time_ns), max(end_ns, log_time_ns)
+                self._rows[names[topic]].add(log_time_ns, row)
             else:
                 nameless += 1
         if nameless:
             self.damage.note(f"{nameless} messages are of topics whose description is lost")
         if timeless:
             self.damage.note(f"{timeless.total()} messages have a log time before 1970, or none")
-        self.counts.update({name: len(rows) for name, (_, rows) in self._rows.items()})
+        self.counts.update({name: len(rows.places) for name, rows in self._rows.items()})
         self.recorded.update(self.counts + timeless)
-        if start_ns <= end_ns:
-            self.start_ns, self.end_ns = start_ns, end_ns
+        every = [rows.times_ns for rows in self._rows.values() if rows.times_ns]
+        self.start_ns = min(map(min, every), default=0)
+        self.end_ns = max(map(max, every), default=0)
 
     def _numbers(self) -> Iterator[tuple[int, int, int]]:
         """Number, topic and log time of each row; unreadable rows are skipped and counted."""
@@ -117,11 +114,10 @@ class SqliteFile(BagFile):
             self.damage.note(f"{lost} messages between readable ones are lost")
 
     def _messages(self, topic: str) -> Messages:
-        times_ns, rows = self._rows[topic]
-        for number in sorted(range(len(rows)), key=times_ns.__getitem__):
-            data = self._data(rows[number])
+        for log_time_ns, row in self._rows[topic].in_order():
+            data = self._data(row)
             if data is not None:
-                yield times_ns[number], topic, data
+                yield log_time_ns, topic, data
 
     def _data(self, row: int) -> bytes | None:
         try:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from perception_nodes.drives.bag_file import Messages
+from perception_nodes.drives.bag_file import Findings, Messages
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Storage:
     def __init__(self, path: Path) -> None:
         """Take the path of the drive."""
         self._path = path
-        self._notes: list[str] = []
+        self._notes = Findings()
         self.topics: dict[str, Topic] = {}
         self.duration_ns = 0
 
     @property
     def warnings(self) -> list[str]:
         """Damage and anything else a user should know, one line each; reading may add to it."""
-        return self._notes
+        return self._notes.lines()
 
     @property
     def damaged(self) -> bool:
@@ -62,8 +62,3 @@ class Storage:
 
     def close(self) -> None:
         """Close the files."""
-
-    def _note(self, line: str) -> None:
-        """Add a warning, unless it is there already."""
-        if line not in self._notes:
-            self._notes.append(line)

@@ -56,7 +56,7 @@ class VideoStorage(Storage):
     @property
     def damaged(self) -> bool:
         """Whether some of what was read so far is damaged."""
-        return bool(self._notes)
+        return bool(self.warnings)
 
     def messages(self, topics: Collection[str]) -> Messages:
         """The frames, with the video's own times; of a lost one an image that states the cause."""
@@ -68,7 +68,7 @@ class VideoStorage(Storage):
         missing_s = self._end.missing_s(times) if times else 0.0
         if self.topics[TOPIC].estimated and missing_s:
             end = f"its last frame is {missing_s:.2f} s before the end that it states"
-            self._note(f"{self._path}: {end}")
+            self._notes.note(f"{self._path}: {end}")
 
     def _decoded(self) -> Generator[tuple[VideoInput, VideoPicture], None, None]:
         """Each picture of the file, with the input that it comes from."""
@@ -79,11 +79,11 @@ class VideoStorage(Storage):
                 for picture in video.pictures():
                     yield video, picture
         except PerceptionError as error:
-            self._note(f"{self._path}: it {error}")
+            self._notes.note(f"{self._path}: it {error}")
         except av.FFmpegError as error:
             if isinstance(error, OSError):
                 raise
-            self._note(f"{self._path}: it cannot be read any further: {error.strerror}")
+            self._notes.note(f"{self._path}: it cannot be read any further: {error.strerror}")
 
 
 def _message(stamp_ns: int, picture: VideoPicture) -> bytes:

@@ -54,6 +54,11 @@ def accuracy(
     else:
         data, images = _of_topic(drive, labels_topic, recording.reports, sizes)
     groups, numbers, notes = class_groups(model, data)
+    group_of = {
+        model.classes[index]: group
+        for group, indices in enumerate(groups.values())
+        for index in indices
+    }
     truth, found = [], []
     placer = model.input.preprocessor().placer
     for report in recording.reports:
@@ -61,11 +66,9 @@ def accuracy(
         if image is None or size is None:
             continue
         header = FrameHeader(source_width=size[0], source_height=size[1])
-        box = placer.letterbox(*size)
-        header.scale_y = box.scale_y
+        header.scale_y = placer.letterbox(*size).scale_y
         truth.append(labelled_objects(image, data, numbers, header))
-        detections = recording.found(report)
-        found.append(_found(detections, model, list(groups.values()), header.scale_y))
+        found.append(_found(recording.found(report), group_of, header.scale_y))
     matches = match(truth, found, len(groups))[ALL_HEIGHTS] if truth else []
     everywhere = np.ones(len(truth), np.int64)
     total = score_of(matches, everywhere)
@@ -191,15 +194,9 @@ def _of_topic(
 
 
 def _found(
-    detections: FrameDetections | None,
-    model: Model,
-    groups: Sequence[tuple[int, ...]],
-    scale_y: float,
+    detections: FrameDetections | None, group_of: Mapping[str, int], scale_y: float
 ) -> Objects:
-    """The detections of a frame whose classes are measured."""
-    group_of: Mapping[str, int] = {
-        model.classes[index]: group for group, indices in enumerate(groups) for index in indices
-    }
+    """The detections of a frame whose classes are measured, with the groups of their classes."""
     found = detections or FrameDetections.none()
     kept = [row for row, label in enumerate(found.labels) if label in group_of]
     boxes = found.boxes[kept].astype(np.float64).reshape(-1, 4)

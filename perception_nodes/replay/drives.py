@@ -1,7 +1,7 @@
 """The recorded drives of a command: found, replayed one after the other or by workers, judged."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -213,12 +213,11 @@ class Drives:
                     failed[source.name] = str(error)
         return self._replayed(summaries, failed)
 
-    def replay_by_workers(self, progress: Progress, ended: Callable[[str, int], None]) -> Replayed:
+    def replay_by_workers(self, progress: Progress) -> Replayed:
         """Replay them by workers, and keep the results of an earlier run that are still valid.
 
         Args:
-            progress: called with the progress of each drive, from other threads.
-            ended: called with the name and the number of frames of a drive that is done.
+            progress: called with the progress of each drive, also from other threads.
 
         Raises:
             SettingsError, ModelError, BackendError: the settings suit no drive.
@@ -237,7 +236,7 @@ class Drives:
             with workers(request.workers, progress) as submit:
                 for result in replay_corpus(jobs, submit):
                     results[result.name] = result
-                    ended(result.name, (result.summary or {}).get("frames_in", 0))
+                    progress(result.name, 1, 1)
         ordered = [results[job.source.name] for job in jobs]
         return self._replayed(
             {result.name: result.summary for result in ordered if result.summary is not None},
@@ -262,11 +261,10 @@ class Drives:
             }
             made = made_with(self._model, self._settings)
             write_whole(written, golden_text(Golden(made, drives)))
-        whole = (
-            next(iter(summaries.values()))
-            if self._is_one
-            else merged(summaries, failed, request.out, self._named)
-        )
+        if self._is_one:
+            whole = next(iter(summaries.values()))
+        else:
+            whole = merged(summaries, failed, request.out, self._named)
         # Bags on the command line may be a part on purpose; a corpus must hold the whole golden.
         left_out: list[str] = []
         if request.corpus is not None and expected is not None:

@@ -96,12 +96,11 @@ def finish(
     reports = {report.stamp_ns: report for report in recording.reports}
     played = {}
     for index, stamp_ns in sent:
-        report, found = reports.get(stamp_ns), recording.detections.get(stamp_ns)
-        played[index] = (
-            Played.of(report, recording)
-            if report
-            else Played(stamp_ns, stamp_ns, None, found, None)
-        )
+        if stamp_ns in reports:
+            played[index] = Played.of(reports[stamp_ns], recording)
+        else:
+            found = recording.detections.get(stamp_ns)
+            played[index] = Played(stamp_ns, stamp_ns, None, found, None)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     with (

@@ -41,6 +41,17 @@ def pictures(path):
     return drive, times_ms, found
 
 
+def remux(whole, path, keeps):
+    """Write the packets of a video that a function keeps, which it may change, into another."""
+    with av.open(str(whole)) as container, av.open(str(path), "w") as cut:
+        (video,) = container.streams.video
+        stream = cut.add_stream_from_template(video)
+        for packet in container.demux(video):
+            if packet.size and keeps(packet):
+                packet.stream = stream
+                cut.mux(packet)
+
+
 def numbers(found):
     """Which frame each picture is of, by its brightness."""
     return [one if isinstance(one, str) else round((one[:, 32:].mean() - 40) / 4) for one in found]
@@ -91,20 +102,15 @@ def test_pictures_that_the_decoder_leaves_out_without_a_word_fail_in_their_place
     """The first ones of a file that was cut at a key frame which others refer over."""
     groups = "open-gop=1:keyint=10:min-keyint=10:bframes=3:scenecut=0:b-adapt=0"
     options = {"x265-params": f"log-level=none:{groups}"}
-    whole, path = (
-        write_video(tmp_path / "whole.mkv", codec="libx265", **options),
-        tmp_path / "cut.mkv",
-    )
-    with av.open(str(whole)) as container, av.open(str(path), "w") as cut:
-        (video,) = container.streams.video
-        stream = cut.add_stream_from_template(video)
-        keys = 0
-        for packet in container.demux(video):
-            keys += packet.is_keyframe
-            if packet.size and keys > 1:
-                packet.stream = stream
-                cut.mux(packet)
-    drive, times_ms, found = pictures(path)
+    whole = write_video(tmp_path / "whole.mkv", codec="libx265", **options)
+    keys = []
+
+    def is_behind_the_second_key(packet):
+        keys.append(packet.is_keyframe)
+        return sum(keys) > 1
+
+    remux(whole, tmp_path / "cut.mkv", is_behind_the_second_key)
+    drive, times_ms, found = pictures(tmp_path / "cut.mkv")
     shown = numbers(found)
     left_out = shown.count(UNDRAWN)
     assert 0 < left_out < 4
@@ -158,26 +164,25 @@ def test_of_a_file_that_was_cut_off_the_rest_is_lost(tmp_path):
 
 
 def test_a_file_that_ends_before_its_time_is_named_where_it_counts_no_frames(tmp_path):
-    path = write_video(
-        tmp_path / "video.mkv", times_ms=[1000 * index for index in range(30)], g="5"
-    )
+    path = write_video(tmp_path / "video.mkv", times_ms=list(range(0, 30_000, 1000)), g="5")
     path.write_bytes(path.read_bytes()[: place(path, 20)[0]])
     drive, times_ms, found = pictures(path)
     assert numbers(found) == list(range(len(found)))
     assert 0 < len(found) < 29
     assert drive.lost == 0
     missing_s = (29_000 + PERIOD_MS - times_ms[-1]) / 1000
-    assert (
-        f"its last frame is {missing_s:.2f} s before the end that it states" in (drive.warnings[0])
-    )
+    ends = f"its last frame is {missing_s:.2f} s before the end that it states"
+    assert ends in drive.warnings[0]
     assert "how many more frames are lost is not known" in drive.warnings[1]
 
 
-@pytest.mark.parametrize(("name", "codec"), [("video.mkv", "libx264"), ("video.webm", "libvpx")])
-def test_a_few_frames_that_are_cut_off_are_told_where_the_pictures_have_a_length(
-    tmp_path, name, codec
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [("video.mkv", "libx264", {"bf": "0"}), ("video.webm", "libvpx", {})],
+)
+def test_a_few_frames_that_are_cut_off_are_named_where_the_pictures_have_a_length(
+    tmp_path, name, codec, options
 ):
-    options = {"bf": "0"} if codec == "libx264" else {}
     path = write_video(tmp_path / name, codec=codec, **options)
     drive, _, found = pictures(path)
     assert (len(found), drive.warnings) == (FRAMES, [])
@@ -192,17 +197,14 @@ def test_a_few_frames_that_are_cut_off_are_told_where_the_pictures_have_a_length
 @pytest.mark.parametrize("group", ["4", "20"])
 def test_frames_that_a_file_is_not_to_show_are_not_lost(tmp_path, group, first):
     """Those before the cut, of which the ones behind it may be drawn."""
-    whole, path = write_video(tmp_path / "whole.mp4", g=group, bf="0"), tmp_path / "cut.mp4"
-    with av.open(str(whole)) as container, av.open(str(path), "w") as cut:
-        (video,) = container.streams.video
-        stream = cut.add_stream_from_template(video)
-        for packet in container.demux(video):
-            if packet.size:
-                packet.pts -= round(first * PERIOD_MS / 1000 / packet.time_base)
-                packet.dts -= round(first * PERIOD_MS / 1000 / packet.time_base)
-                packet.stream = stream
-                cut.mux(packet)
-    drive, times_ms, found = pictures(path)
+
+    def shift(packet):
+        packet.pts -= round(first * PERIOD_MS / 1000 / packet.time_base)
+        packet.dts -= round(first * PERIOD_MS / 1000 / packet.time_base)
+        return True
+
+    remux(write_video(tmp_path / "whole.mp4", g=group, bf="0"), tmp_path / "cut.mp4", shift)
+    drive, times_ms, found = pictures(tmp_path / "cut.mp4")
     assert numbers(found) == list(range(first, FRAMES))
     assert times_ms == [PERIOD_MS * index for index in range(FRAMES - first)]
     assert (drive.lost, drive.warnings) == (0, [])
