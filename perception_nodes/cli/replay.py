@@ -28,8 +28,8 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import load_model
 from perception_nodes.replay.drives import Drives, ReplayRequest
 from perception_nodes.replay.offline_camera import ReplaySettings
-from perception_nodes.replay.outputs import JPEG
-from perception_nodes.replay.run import LOCKSTEP, ReplayOptions
+from perception_nodes.replay.outputs import PictureFormat
+from perception_nodes.replay.run import Mode, ReplayOptions
 from perception_nodes.report.changes import Tolerance
 
 MAX_FRAMES = 1_000_000_000
@@ -41,7 +41,7 @@ def replay_command(
     corpus: Path | None = None,
     workers: Annotated[int, typer.Option(min=1, max=4096)] = 1,
     ray: str = "",
-    mode: str = LOCKSTEP,
+    mode: Mode = "lockstep",
     rate: Annotated[float, typer.Option(min=0.01, max=100)] = 1.0,
     topic: list[str] | None = None,
     every: Annotated[int, typer.Option(min=1, max=MAX_FRAMES)] = 1,
@@ -61,7 +61,7 @@ def replay_command(
     labels_topic: str = "",
     tracks: bool = False,
     pictures: bool = True,
-    picture_format: str = JPEG,
+    picture_format: PictureFormat = "jpeg",
     video: bool = False,
     bare: bool = False,
     compare: Annotated[tuple[Path, Path] | None, typer.Option(metavar="A B")] = None,

@@ -1,6 +1,7 @@
 """A recorded drive: its camera frames in the order they were logged, read with no ROS."""
 
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -194,11 +195,8 @@ def image_topics(path: str | Path) -> list[str]:
     Raises:
         BagError: see `open_drive`.
     """
-    storage = _open(path)
-    try:
+    with closing(_open(path)) as storage:
         return [camera.name for camera in _cameras(Path(path), storage).values() if camera.count]
-    finally:
-        storage.close()
 
 
 def camera_info_topic(image_topic: str) -> str:

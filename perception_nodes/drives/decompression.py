@@ -47,13 +47,15 @@ def decompressed(compression: str, data: Data, limit: int) -> Data | bytes:
     """
     if not compression:
         return data
+    if compression not in ("zstd", "lz4"):
+        raise DecompressionError(f"compression {compression!r} is not known")
     found = bytearray()
     try:
         if compression == "zstd":
             reader = zstandard.ZstdDecompressor().stream_reader(data, read_size=len(data))
             while len(found) <= limit and (block := reader.read(BLOCK)):
                 found += block
-        elif compression == "lz4":
+        else:
             decompressor = lz4.frame.LZ4FrameDecompressor()
             given: bytes | memoryview = data
             while len(found) <= limit and not decompressor.eof:
@@ -62,10 +64,6 @@ def decompressed(compression: str, data: Data, limit: int) -> Data | bytes:
                     break
                 given = b""
                 found += block
-        else:
-            raise DecompressionError(f"compression {compression!r} is not known")
-    except DecompressionError:
-        raise
     except _ERRORS as error:
         raise DecompressionError(f"{compression}: {error}", bytes(found)) from error
     if len(found) > limit:

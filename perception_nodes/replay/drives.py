@@ -25,16 +25,8 @@ from perception_nodes.replay.corpus import (
 )
 from perception_nodes.replay.golden import Golden, golden_text, read_golden
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
-from perception_nodes.replay.outputs import PICTURE_FORMATS, RECORDING_FILE
-from perception_nodes.replay.run import (
-    MODES,
-    REALTIME,
-    DriveCamera,
-    Progress,
-    ReplayOptions,
-    made_with,
-    replay,
-)
+from perception_nodes.replay.outputs import RECORDING_FILE
+from perception_nodes.replay.run import DriveCamera, Progress, ReplayOptions, made_with, replay
 from perception_nodes.report.changes import frames_of
 from perception_nodes.report.drive_report import nothing_found
 from perception_nodes.report.recording import read_recording
@@ -83,13 +75,10 @@ class ReplayRequest:
         Raises:
             SettingsError: the text names the options of the command.
         """
-        real_time = options.mode == REALTIME
+        real_time = options.mode == "realtime"
         refusals = {
             "name a recorded drive, or two runs with --compare A B": (
                 not self.bags and self.corpus is None
-            ),
-            f"--mode {options.mode!r} is unknown; known are {', '.join(MODES)}": (
-                options.mode not in MODES
             ),
             "--golden and --bare need --mode lockstep: in real time frames may be dropped": (
                 real_time and (self.golden or options.bare)
@@ -98,8 +87,6 @@ class ReplayRequest:
             "would be measured against each other": (
                 self.workers > 1 and (real_time or options.bare)
             ),
-            f"--picture-format {options.picture_format!r} is unknown; known are "
-            f"{', '.join(PICTURE_FORMATS)}": options.picture_format not in PICTURE_FORMATS,
             "--rate needs --mode realtime: lockstep is as fast as it can be": (
                 options.rate != 1 and not real_time
             ),

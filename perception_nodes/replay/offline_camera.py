@@ -247,15 +247,13 @@ class Camera:
         """
         if self._is_recorded:
             self._calibration.follow(frame)
+        image, problem, stamp_ns, frame_id = None, "", frame.log_time_ns, ""
         try:
             image = self._read(frame.data)
+            stamp_ns, frame_id = image.stamp_ns, image.frame_id
         except FrameRejected as error:
-            record = self._begin(frame, frame.log_time_ns, "", due_ns)
-            return Ingest.end(record, FrameStatus.FAILED, str(error)), None
-        return self._begin(frame, image.stamp_ns, image.frame_id, due_ns), image
-
-    def _begin(self, frame: RawFrame, stamp_ns: int, frame_id: str, due_ns: int) -> FrameRecord:
+            problem = str(error)
         self._clock.follow(stamp_ns, due_ns)
         record = self._ingest.enter(stamp_ns, frame_id, due_ns)
         record.sequence = frame.index
-        return record
+        return (Ingest.end(record, FrameStatus.FAILED, problem) if problem else record), image

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import simplejpeg
 
@@ -51,8 +51,7 @@ OF_SOME_RUNS = (VIDEO_FILE, ENGINE_FILE, MARKER, TABLE)
 OF_EVERY_RUN = (RECORDING_FILE, REPORT_FILE, OVERVIEW_FILE, TIMING_FILE, SUMMARY_FILE)
 IMAGE_TOPIC = "/camera/image/compressed"
 VIDEO_TOPIC = "/camera/image/foxglove"
-JPEG, H264 = "jpeg", "h264"
-PICTURE_FORMATS = (JPEG, H264)
+PictureFormat = Literal["jpeg", "h264"]
 """How a recording keeps the pictures; see `PictureWriter`."""
 ANNOTATIONS_TOPIC = "/perception/annotations"
 ANNOTATED_TOPIC = "/perception/annotated/compressed"
@@ -212,7 +211,7 @@ class PictureWriter:
         recorder: Recorder,
         drive: Drive,
         video: Path | None,
-        picture_format: str = JPEG,
+        picture_format: PictureFormat = "jpeg",
         sample_bits: int = 0,
     ) -> None:
         """Nothing is written yet.
@@ -231,7 +230,7 @@ class PictureWriter:
         self._maker = PictureMaker(drive.message_type, sample_bits=sample_bits)
         self._video = VideoFile(video) if video is not None else None
         self._log_clock = LogClock()
-        self._packets = VideoPackets() if picture_format == H264 else None
+        self._packets = VideoPackets() if picture_format == "h264" else None
         self._whole = PictureMaker(drive.message_type, False, sample_bits)
         self._info: bytes | None = None
         self._size = (640, 360)

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.frame import latency_ms
@@ -28,12 +28,12 @@ from perception_nodes.replay.golden import Golden, GoldenError, as_kept, made_wi
 from perception_nodes.replay.lockstep import LockstepClock
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, Outcome, ReplaySettings
 from perception_nodes.replay.outputs import (
-    JPEG,
     OF_SOME_RUNS,
     OFFLINE,
     RECORDING_FILE,
     VIDEO_FILE,
     MergedRecording,
+    PictureFormat,
     PictureWriter,
     Played,
     summary_of,
@@ -54,8 +54,7 @@ from perception_nodes.system.files import staged, write_whole
 from perception_nodes.system.processes import machine
 from perception_nodes.transport.cdr_writer import write_frame_report
 
-LOCKSTEP, REALTIME = "lockstep", "realtime"
-MODES = (LOCKSTEP, REALTIME)
+Mode = Literal["lockstep", "realtime"]
 BARE_CALLS = 200
 BEHIND = 8
 """Frames that may wait to be written."""
@@ -77,12 +76,12 @@ class ReplayOptions:
     """What to replay of a drive, and what to do with it.
 
     Attributes:
-        mode: one of `MODES`.
+        mode: in simulated time, or with the recorded timing.
         rate: speed in real time; 2 is twice as fast as recorded.
         every: only one frame in this many is replayed.
         frames: number of replayed frames after which to stop; None for all.
         pictures: whether to write pictures into the recording.
-        picture_format: one of `PICTURE_FORMATS`.
+        picture_format: see `PictureWriter`.
         video: whether to write `annotated.mp4`.
         bare: whether to measure bare inference too, and compare the speed with it.
         golden: golden to compare with; None for none.
@@ -92,12 +91,12 @@ class ReplayOptions:
         tracks: whether to follow the objects.
     """
 
-    mode: str = LOCKSTEP
+    mode: Mode = "lockstep"
     rate: float = 1.0
     every: int = 1
     frames: int | None = None
     pictures: bool = True
-    picture_format: str = JPEG
+    picture_format: PictureFormat = "jpeg"
     video: bool = False
     bare: bool = False
     golden: Golden | None = None
@@ -131,7 +130,8 @@ def replay(
     """
     with open_drive(source.path, source.topic) as drive, staged(out) as folder:
         run = _Run(source, folder, drive, loaded, options, progress)
-        summary, chosen = run.in_real_time() if options.mode == REALTIME else run.in_lockstep()
+        is_live = options.mode == "realtime"
+        summary, chosen = run.in_real_time() if is_live else run.in_lockstep()
         recording = run.recording
         if run.tracks is not None:
             summary["objects_followed"] = len(run.tracks.objects)
@@ -178,7 +178,7 @@ class _Run:
         self.tracks: Followed | None = None
         chosen = -(-drive.frame_count // options.every)
         self._total = min(chosen, options.frames or chosen)
-        self._camera = Camera(drive, loaded, skip_late=options.mode == REALTIME)
+        self._camera = Camera(drive, loaded, skip_late=options.mode == "realtime")
 
     def in_lockstep(self) -> tuple[dict[str, Any], ChosenFrames]:
         """Every frame, under simulated time; the pictures are written meanwhile."""
@@ -207,10 +207,10 @@ class _Run:
     def in_real_time(self) -> tuple[dict[str, Any], ChosenFrames]:
         """With the recorded timing; the pictures are written afterwards and do not disturb it."""
         clock = RealTimeClock(self._camera, self._options.rate)
-        file, messages = self._folder / RECORDING_FILE, self._folder / "messages.mcap"
+        file, chosen = self._folder / RECORDING_FILE, ChosenFrames(0)
+        messages = self._folder / "messages.mcap" if self._options.pictures else file
         with Recorder(messages) as recorder:
             self._play(clock, recorder, None)
-        chosen = ChosenFrames(0)
         if self._options.pictures:
             with MergedRecording(file, messages) as recorder, self._pictures(recorder) as pictures:
                 chosen = pictures.chosen
@@ -220,8 +220,6 @@ class _Run:
                 progress = self._progress_of(f"{self._source.name}: pictures")
                 pictures.add_drive(self._drive, played, progress)
             messages.unlink()
-        else:
-            messages.rename(file)
         error_ms = clock.timing_error_ms()
         notes = [*self._camera.warnings, *clock.log_clock.warnings]
         median_ms = error_ms["p50"]

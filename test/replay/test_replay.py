@@ -493,7 +493,6 @@ def test_two_runs_side_by_side(street, tmp_path):
     ("arguments", "said"),
     [
         ((), "name a recorded drive"),
-        (("{bag}", "--mode", "fast"), "--mode 'fast' is unknown"),
         (("{bag}", "--rate", "2"), "--rate needs --mode realtime"),
         (("{bag}", "--update"), "--update needs --golden"),
         (("{bag}", "--mode", "realtime", "--golden", "g"), "need --mode lockstep"),
