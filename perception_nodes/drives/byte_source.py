@@ -2,25 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Protocol
 
 
-class ByteSource(Protocol):
-    """Bytes that records are read from.
+class FileBytes:
+    """The bytes of a file; threads may read it at the same time.
 
     Attributes:
         size: how many there are.
     """
-
-    size: int
-
-    def read(self, at: int, count: int) -> bytes:
-        """The bytes from a position on; fewer than `count` at the end."""
-        ...
-
-
-class FileBytes:
-    """The bytes of a file; threads may read it at the same time."""
 
     def __init__(self, file: Path) -> None:
         self._stream = file.open("rb")
@@ -38,7 +27,7 @@ class FileBytes:
 
 
 class MemoryBytes:
-    """Bytes in memory."""
+    """Bytes in memory; see `FileBytes`."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._data, self.size = data, len(data)
@@ -46,3 +35,6 @@ class MemoryBytes:
     def read(self, at: int, count: int) -> bytes:
         """The bytes from a position on; fewer than `count` at the end."""
         return bytes(self._data[at : at + count])
+
+
+ByteSource = FileBytes | MemoryBytes

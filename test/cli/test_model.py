@@ -207,13 +207,6 @@ def test_a_model_that_sees_what_its_references_see_is_kept(root: Path, cache: Pa
     assert facts["cache"] == [str(cache / name) for name in names_in(cache)] != []
 
 
-def test_a_float_model_is_compared_with_another_runtime(root: Path, cache: Path) -> None:
-    result = run(app, compile_arguments(root, "dense-416x256"))
-    assert result.exit_code == 0, result.output
-    assert "dense-416x256 on onnxruntime" in result.stdout
-    assert len(names_in(cache)) == 1
-
-
 def test_a_model_that_detects_nothing_is_refused_and_its_worst_layer_named(
     root: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

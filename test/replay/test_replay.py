@@ -178,7 +178,7 @@ def test_real_time_keeps_the_recorded_timing(small, tmp_path):
     assert sorted(file.name for file in out.iterdir()) == OUTPUTS
 
 
-def test_what_comes_too_fast_is_let_go_and_told(small, tmp_path):
+def test_what_comes_too_fast_is_let_go_and_reported(small, tmp_path):
     model = ("--model", "dense-640x384", "--threads", 1)
     options = ("--out", tmp_path / "out", "--mode", "realtime", "--rate", 100)
     summary = replay(small, *options, *model)
@@ -292,7 +292,7 @@ def test_image_files_that_cannot_be_read_fail_alone(tmp_path):
 # Golden
 
 
-def test_golden_is_kept_told_and_rewritten(street, tmp_path):
+def test_golden_is_kept_compared_and_rewritten(street, tmp_path):
     golden, out = tmp_path / "golden.json", tmp_path / "out"
     options = (street, "--out", out, "--frames", 40, "--golden", golden)
     assert "cannot be read" in unusable(*options)
@@ -314,7 +314,7 @@ def test_golden_is_kept_told_and_rewritten(street, tmp_path):
     ]
     text = (out / "report.html").read_text()
     assert "vanished" in text.split("<h2>Against the golden")[1]
-    # One that rounding may have taken is told, in the terminal, too, and is no change.
+    # One that rounding may have taken is shown, in the terminal, too, and is no change.
     frames[index][1][-1][1] = 0.26
     golden.write_text(json.dumps(content))
     shown = CliRunner().invoke(app, ["replay", *map(str, options)])
