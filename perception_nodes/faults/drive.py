@@ -8,15 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
+from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.bag import BagError, RawFrame, camera_info_topic, open_drive
 from perception_nodes.drives.image_messages import compressed_message, image_message
 from perception_nodes.drives.log_clock import LogClock
 from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from perception_nodes.faults.scenario import PictureFault, Scenario
 from perception_nodes.faults.weather import with_weather
-from perception_nodes.preprocess.compressed import source_size
-from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.preprocess.converter import Converter
 from perception_nodes.report.recording import Recorder
 from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 
@@ -66,7 +65,7 @@ def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
             now = {n: f for n, f in weather.items() if f.after_s <= at_s < f.end_s}
             if now or scenario.jpeg_quality:
                 try:
-                    picture = _pixels(read(data))
+                    picture = Converter().convert(read(data))
                 except FrameRejected as error:
                     raise BagError(f"{scenario.drive}: frame {frame.index}: {error}") from error
                 for number, fault in now.items():
@@ -95,14 +94,6 @@ def _of_length(frames: Callable[[], Iterable[RawFrame]], duration_s: float) -> I
         if not duration_s or last_ns is None:
             return
         offset_ns = last_ns + max(period_ns, 1_000_000)
-
-
-def _pixels(image: ImageView) -> NDArray[np.uint8]:
-    """The pixels of a frame, uint8 [height, width, 3] BGR."""
-    width, height = source_size(image)
-    pixels = np.empty((height, width, 3), np.uint8)
-    Preprocessor(width, height, undistort=False).write(image, pixels, FrameHeader())
-    return pixels
 
 
 def _message(picture: NDArray[np.uint8], jpeg_quality: int) -> bytes:

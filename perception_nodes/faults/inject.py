@@ -13,20 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perception_nodes.core.errors import PerceptionError
+from perception_nodes.faults import scenario
 from perception_nodes.faults.faulty_backend import VARIABLE, Orders, hit_file
 from perception_nodes.faults.graphs import (
     FAULTY_DETECTOR_MODULE,
     SLOW_SUBSCRIBER,
     FaultyDetectorSettings,
-)
-from perception_nodes.faults.scenario import (
-    MOMENTARY,
-    BackendFault,
-    CpuFault,
-    Fault,
-    ProcessFault,
-    ShmFullFault,
-    SubscriberFault,
 )
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import Supervisor
@@ -63,10 +55,10 @@ class UnderTest:
 
 
 def with_faulty_backend(
-    specs: Sequence[NodeSpec], faults: Sequence[Fault], orders: Path
+    specs: Sequence[NodeSpec], faults: Sequence[scenario.Fault], orders: Path
 ) -> list[NodeSpec]:
     """The nodes of a graph; its detector is the faulty one if a fault is one of the backend."""
-    wanted = [fault for fault in faults if isinstance(fault, BackendFault)]
+    wanted = [fault for fault in faults if isinstance(fault, scenario.BackendFault)]
     if not wanted:
         return list(specs)
     healthy_orders(wanted[0]).write(orders)
@@ -83,7 +75,7 @@ def obeying(detector: NodeSpec, orders: Path) -> NodeSpec:
     )
 
 
-def put_in(fault: Fault, target: UnderTest, wait_s: Callable[[float], bool]) -> None:
+def put_in(fault: scenario.Fault, target: UnderTest, wait_s: Callable[[float], bool]) -> None:
     """Put a fault in, and return when it is over.
 
     Args:
@@ -100,29 +92,29 @@ def put_in(fault: Fault, target: UnderTest, wait_s: Callable[[float], bool]) -> 
 
 
 def _in_effect(
-    fault: Fault, target: UnderTest, wait_s: Callable[[float], bool]
+    fault: scenario.Fault, target: UnderTest, wait_s: Callable[[float], bool]
 ) -> AbstractContextManager[None]:
-    if isinstance(fault, BackendFault):
+    if isinstance(fault, scenario.BackendFault):
         return _ordered(fault, target, wait_s)
-    if isinstance(fault, ProcessFault):
+    if isinstance(fault, scenario.ProcessFault):
         number = signal.SIGKILL if fault.kind == "process_kill" else signal.SIGSTOP
         os.kill(_working_process(fault.role, target), number)
-    if isinstance(fault, ShmFullFault):
+    if isinstance(fault, scenario.ShmFullFault):
         return _full(fault)
-    if isinstance(fault, CpuFault):
+    if isinstance(fault, scenario.CpuFault):
         available = sorted(os.sched_getaffinity(0))
         return busy(available[: fault.cores or None])
-    if isinstance(fault, SubscriberFault):
+    if isinstance(fault, scenario.SubscriberFault):
         return _slow_subscriber(fault, target, wait_s)
     return nullcontext()  # the bench injects the others itself
 
 
-def healthy_orders(fault: BackendFault) -> Orders:
+def healthy_orders(fault: scenario.BackendFault) -> Orders:
     """The orders of the faulty backend before the fault."""
     return Orders(inner=fault.inner, call_ms=fault.call_ms)
 
 
-def has_small_shm(fault: ShmFullFault) -> bool:
+def has_small_shm(fault: scenario.ShmFullFault) -> bool:
     """Whether `/dev/shm` is so small that it must be private: filling it then harms no others."""
     return shutil.disk_usage(SHM_FOLDER).total <= fault.size_mb << 20
 
@@ -139,7 +131,7 @@ def _await(
 
 @contextmanager
 def _ordered(
-    fault: BackendFault, target: UnderTest, wait_s: Callable[[float], bool]
+    fault: scenario.BackendFault, target: UnderTest, wait_s: Callable[[float], bool]
 ) -> Iterator[None]:
     hit = hit_file(target.orders)
     hit.unlink(missing_ok=True)  # left by an earlier fault
@@ -148,7 +140,7 @@ def _ordered(
     order = {"fault": name, "factor": fault.factor, "until_ns": until_ns}
     Orders.model_validate(healthy_orders(fault).model_dump() | order).write(target.orders)
     yield
-    within_s = CALL_WITHIN_S if fault.kind in MOMENTARY else 0.0
+    within_s = CALL_WITHIN_S if fault.kind in scenario.MOMENTARY else 0.0
     _await(hit.exists, within_s, wait_s, "it met no call of the network")
 
 
@@ -167,7 +159,7 @@ def _working_process(role: str, target: UnderTest) -> int:
 
 
 @contextmanager
-def _full(fault: ShmFullFault) -> Iterator[None]:
+def _full(fault: scenario.ShmFullFault) -> Iterator[None]:
     if not has_small_shm(fault):
         raise NotInjected(f"{SHM_FOLDER} has more than {fault.size_mb} MB; others may need it")
     path = SHM_FOLDER / f"perception_hil_fill_{os.getpid()}"
@@ -191,7 +183,7 @@ def _write_until_full(write: Callable[[bytes], int]) -> None:
 
 @contextmanager
 def _slow_subscriber(
-    fault: SubscriberFault, target: UnderTest, wait_s: Callable[[float], bool]
+    fault: scenario.SubscriberFault, target: UnderTest, wait_s: Callable[[float], bool]
 ) -> Iterator[None]:
     detector = next(s for s, _ in target.supervisor.processes if s.executable == "detector_node")
     of_graph = {name: detector.parameters[name] for name in ("camera", "detections_topic")}

@@ -83,15 +83,10 @@ class _Fault(_Strict):
         return self.after_s + self.for_s
 
     @model_validator(mode="after")
-    def _lasts(self) -> "_Fault":
+    def _has_an_effect(self) -> "_Fault":
         kind: str = getattr(self, "kind", "")
         if not self.for_s and kind not in MOMENTARY:
             raise wrong(f"{kind} needs a duration, without which it does nothing", "for_s")
-        return self
-
-    @model_validator(mode="after")
-    def _changes_something(self) -> "_Fault":
-        kind: str = getattr(self, "kind", "")
         key, nothing = OWN_KEYS.get(kind, ("", None))
         if nothing is not None and getattr(self, key) == nothing:
             raise wrong(f"{kind} with {key}: {nothing:g} changes nothing; give another {key}", key)
@@ -315,26 +310,16 @@ class Scenario(_Strict):
         return (self.name, f"{self.name}_second")[: self.cameras]
 
     @model_validator(mode="after")
-    def _drops_are_numbered(self) -> "Scenario":
-        for number, fault in enumerate(self.faults):
-            if fault.kind == "camera_drop" and self.graph.get("source") != "shm":
-                # DDS numbers frames when they are published: a frame dropped before that leaves no
-                # gap.
-                raise wrong(
-                    "camera_drop needs graph.source: shm, where the camera numbers the frames",
-                    *("faults", number, "kind"),
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _network_fits(self) -> "Scenario":
+    def _graph_and_network_fit(self) -> "Scenario":
         before = self.network and self.network.felt()
         for number, fault in enumerate(self.faults):
+            kind = "faults", number, "kind"
+            if fault.kind == "camera_drop" and self.graph.get("source") != "shm":
+                # DDS numbers frames on publishing: one that is dropped before would leave no gap.
+                reason = "camera_drop needs graph.source: shm, where the camera numbers the frames"
+                raise wrong(reason, *kind)
             if self.network is None and fault.kind in ("network", "unit_reboot"):
-                raise wrong(
-                    f"{fault.kind} needs the key network: a unit of its own",
-                    *("faults", number, "kind"),
-                )
+                raise wrong(f"{fault.kind} needs the key network: a unit of its own", *kind)
             if isinstance(fault, NetworkFault) and fault.felt() == before:
                 raise wrong(
                     f"network with delay_ms: {fault.delay_ms:g}, loss: {fault.loss:g} and reorder: "

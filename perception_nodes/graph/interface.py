@@ -30,20 +30,11 @@ from perception_nodes.graph.topics import (
 EVERY_NODE_PUBLISHES = ("/rosout", "/parameter_events", "~/transition_event")
 EVERY_NODE_SERVES = tuple(
     f"~/{name}"
-    for name in (
-        "change_state",
-        "get_state",
-        "get_available_states",
-        "get_available_transitions",
-        "get_transition_graph",
-        "describe_parameters",
-        "get_parameter_types",
-        "get_parameters",
-        "list_parameters",
-        "set_parameters",
-        "set_parameters_atomically",
-        "get_type_description",
-    )
+    for name in """
+        change_state get_state get_available_states get_available_transitions get_transition_graph
+        describe_parameters get_parameter_types get_parameters list_parameters set_parameters
+        set_parameters_atomically get_type_description
+    """.split()
 )
 
 

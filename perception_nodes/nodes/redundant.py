@@ -19,7 +19,6 @@ from perception_nodes.core.failover import (
 from perception_nodes.core.records import Heartbeat, Takeover
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.transport import channels
-from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.lease import Lease
 
 
@@ -95,12 +94,7 @@ class RedundantNode(PerceptionNode):
             Seat(
                 camera,
                 channels.NumberedRecords(
-                    self.endpoint,
-                    camera,
-                    self.role,
-                    patience_ns,
-                    Journal(camera, self.role),
-                    self._record_numbers[camera],
+                    self.endpoint, camera, self.role, patience_ns, self._record_numbers[camera]
                 ),
                 Lease(camera, self.role),
             )

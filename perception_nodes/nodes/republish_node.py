@@ -10,18 +10,16 @@ from dataclasses import replace
 
 import numpy as np
 import simplejpeg
-from numpy.typing import NDArray
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from perception_nodes.cameras.channel import CameraHeader, camera_reader, view_camera_frame
-from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
+from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.graph.config import RepublishSettings
 from perception_nodes.graph.topics import image_topic, info_topic
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Publisher
 from perception_nodes.preprocess.calibration import read_calibration
-from perception_nodes.preprocess.compressed import source_size
-from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.preprocess.converter import Converter
 from perception_nodes.transport.cdr import NS_PER_S
 from perception_nodes.transport.cdr_writer import write_compressed_image, write_image
 from perception_nodes.transport.shm import Endpoint, Reader
@@ -54,7 +52,7 @@ class RepublishNode(PerceptionNode):
             self._info = info_message(settings.calibration_file)
             self._infos = self.add_publisher(CameraInfo, info_topic(topic), QUEUE)
         self._published = self._left_out = self._next = 0
-        self._converter: tuple[tuple[int, int], Preprocessor] | None = None
+        self._converter = Converter(settings.sample_bits)
 
     def step(self) -> None:
         """Publish the newest frame, if somebody listens."""
@@ -107,7 +105,7 @@ class RepublishNode(PerceptionNode):
         if self._compressed in listeners:
             encoding, data = image.encoding, image.data
             if not image.file_type:
-                bgr = self._bgr(image)
+                bgr = self._converter.convert(image)
                 encoding = "jpeg"
                 data = memoryview(simplejpeg.encode_jpeg(bgr, JPEG_QUALITY, "BGR", "420"))
             self._compressed.publish(
@@ -115,7 +113,7 @@ class RepublishNode(PerceptionNode):
             )
         if self._images in listeners:
             if image.file_type:
-                bgr = self._bgr(image) if bgr is None else bgr
+                bgr = self._converter.convert(image) if bgr is None else bgr
                 image = replace(
                     ImageView.of_pixels(bgr), stamp_ns=image.stamp_ns, frame_id=image.frame_id
                 )
@@ -125,16 +123,6 @@ class RepublishNode(PerceptionNode):
             stamp.sec, stamp.nanosec = divmod(image.stamp_ns, NS_PER_S)
             self._info.header.frame_id = image.frame_id
             self._infos.publish(self._info)
-
-    def _bgr(self, image: ImageView) -> NDArray[np.uint8]:
-        """The pixels in full size, uint8 [height, width, 3]."""
-        size = source_size(image)
-        if self._converter is None or self._converter[0] != size:
-            bits = self.settings.sample_bits
-            self._converter = size, Preprocessor(*size, undistort=False, sample_bits=bits)
-        out = np.empty((size[1], size[0], 3), np.uint8)
-        self._converter[1].write(image, out, FrameHeader())
-        return out
 
 
 def info_message(path: str) -> CameraInfo:

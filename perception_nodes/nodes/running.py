@@ -8,7 +8,6 @@ import time
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.logging import get_logging_directory
 from rclpy.signals import SignalHandlerOptions
 
@@ -23,7 +22,6 @@ from perception_nodes.system.realtime import RealTime, give_way
 from perception_nodes.system.service import is_in_journal
 from perception_nodes.system.signals import STOPPING
 
-RCLError = rclpy_implementation.RCLError
 NO_LOG_FILE = "--disable-external-lib-logs"
 SERVICE_PERIOD_NS = 100_000_000
 NO_FRAME_NS = 250_000_000
@@ -65,14 +63,10 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
             args=[*sys.argv, *_without_log_file(name)],
             signal_handler_options=SignalHandlerOptions.NO,
         )
-    except RuntimeError as error:  # the ROS arguments cannot be parsed
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    try:
         node = node_type(name)
-    except (SettingsError, RCLError) as error:  # such as an unusable keystore
+    except (RuntimeError, SettingsError) as error:  # wrong ROS arguments, an unusable keystore
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
-        rclpy.shutdown()
+        rclpy.try_shutdown()
         return 2
     realtime.leave_out_middleware()
     node.realtime = realtime

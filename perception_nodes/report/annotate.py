@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.frame import IN_TIME, FrameHeader, FrameStatus, ImageView, latency_ms
+from perception_nodes.core.frame import IN_TIME, FrameStatus, ImageView, latency_ms
 from perception_nodes.drives.schemas import IMAGE
 from perception_nodes.preprocess.compressed import source_size
-from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.preprocess.converter import Converter
 from perception_nodes.report.changes import Change
 from perception_nodes.report.recording import DetectedObject, FrameDetections, ReportedFrame
 from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
@@ -58,10 +58,8 @@ class PictureMaker:
             scaled: to a width that suits people; else the pictures have the size of the frames.
             sample_bits: see `Preprocessor`.
         """
-        self._scaled, self._sample_bits = scaled, sample_bits
+        self._scaled, self._converter = scaled, Converter(sample_bits)
         self._read = read_image if message_type == IMAGE else read_compressed_image
-        self._size = (0, 0)
-        self._preprocessor = Preprocessor(2, 2, undistort=False)
 
     def make(self, message: bytes) -> tuple[Picture, float]:
         """Make the picture of a serialized message; see `of`."""
@@ -82,12 +80,7 @@ class PictureMaker:
         if self._scaled:
             scale = min(min(MAX_WIDTH, max(width, MIN_WIDTH)) / width, MAX_HEIGHT / height)
         size = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
-        if size != self._size:
-            self._size = size
-            self._preprocessor = Preprocessor(*size, undistort=False, sample_bits=self._sample_bits)
-        picture = np.empty((size[1], size[0], 3), np.uint8)
-        self._preprocessor.write(view, picture, FrameHeader())
-        return picture, scale
+        return self._converter.convert(view, size), scale
 
 
 def decoded(jpeg: bytes) -> Picture:

@@ -46,24 +46,22 @@ class NumberedRecords:
         self,
         endpoint: Endpoint,
         camera: str,
-        process: str,
+        role: str,
         patience_ns: int,
-        journal: Journal | None = None,
         numbers: Iterator[int] | None = None,
     ) -> None:
-        """Join the process's channel, see `record_writer`.
+        """Join the process's channel, see `record_writer`; and begin its journal.
 
         Args:
             endpoint: this process's entry to shared memory.
             camera: camera whose frames this process works on.
-            process: name of the process in the channel's name.
+            role: name of the process in the channel's name.
             patience_ns: how long this process may be silent before it counts as hung.
-            journal: receives a copy of each record about a frame.
             numbers: numbers of the records, by default from 0. If this process has sent records
                 before, they must go on behind those.
         """
-        self._journal = journal
-        self._writer = record_writer(endpoint, camera, process)
+        self._journal = Journal(camera, role)
+        self._writer = record_writer(endpoint, camera, role)
         self._numbers = count() if numbers is None else numbers
         self._process = os.getpid()
         self.patience_ns = patience_ns
@@ -74,25 +72,22 @@ class NumberedRecords:
         record.record, record.process = next(self._numbers), self._process
         record.patience_ns, record.spent_ns = self.patience_ns, own_time_ns()
         record.sent_ns = time.monotonic_ns()
-        if self._journal is not None and isinstance(record, OF_FRAMES):
+        if isinstance(record, OF_FRAMES):
             self._journal.append(record)
         self._writer.send_record(record)
 
     def sign(self) -> None:
         """Give a sign of life in the journal."""
-        assert self._journal is not None
         self._journal.sign(self.patience_ns)
 
     def leave(self) -> None:
         """Announce that this process stops in good order; it may go on later."""
-        if self._journal is not None:
-            self._journal.leave()
+        self._journal.leave()
         self.send(Left())
 
     def close(self) -> None:
         """Remove the journal; to be called when all records are sent."""
-        if self._journal is not None:
-            self._journal.close()
+        self._journal.close()
 
 
 def record_reader(endpoint: Endpoint, camera: str, process: str) -> Reader[FrameRecord]:

@@ -171,7 +171,7 @@ class Account:
             self._memory_read_ns = now_ns
             members = self.roster.members.values()
             self.watch.memory({(m.role, m.pid): m.handle.rss_bytes() for m in members}, now_ns)
-        faults = (*self.roster.faults(), *self.watch.faults())
+        faults = (*self.roster.faults(), *self.watch.present())
         transition = self.health.update(faults, now_ns)
         names, before = tuple(fault.name for fault in faults), self._fault_names
         self._fault_names = names

@@ -1,6 +1,5 @@
 """The records that processes send to the watchdog: each one once, even if its sender has died."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +36,7 @@ class Inbox:
         self._readers = {role: channels.record_reader(endpoint, camera, role) for role in roles}
         self._signs: dict[int, tuple[str, Signs]] = {}
         self._taken: dict[int, int] = {}
-        self._spent: deque[tuple[int, int, Path, Process | None]] = deque()
+        self._spent: dict[int, tuple[int, Path, Process | None]] = {}
 
     @property
     def first(self) -> Reader[FrameRecord]:
@@ -97,7 +96,7 @@ class Inbox:
                 records += self.new([r for r in found if now_ns - r.sent_ns < FORGOTTEN_AFTER_NS])
                 handle = open_process(process)
                 if handle is None:
-                    self._spent.append((now_ns, process, path, None))
+                    self._spend(now_ns, process, path, None)
                 else:
                     handle.close()
                     self._look_for_signs(role, process)
@@ -114,17 +113,18 @@ class Inbox:
         """Unmap the journals."""
         for process in list(self._signs):
             self._forget_signs(process)
-        for _, _, _, handle in self._spent:
-            if handle is not None:
-                handle.close()
+        for process in list(self._spent):
+            self._no_longer_spent(process)
 
     def _spend(self, now_ns: int, process: int, path: Path, handle: Process | None) -> None:
         """Forget a process some time from now on, and not from when it has left before."""
-        for spent in [one for one in self._spent if one[1] == process]:
-            self._spent.remove(spent)
-            if spent[3] is not None:
-                spent[3].close()
-        self._spent.append((now_ns, process, path, handle))
+        self._no_longer_spent(process)
+        self._spent[process] = now_ns, path, handle
+
+    def _no_longer_spent(self, process: int) -> None:
+        _, _, handle = self._spent.pop(process, (0, None, None))
+        if handle is not None:
+            handle.close()
 
     def _look_for_signs(self, role: str, process: int) -> None:
         """Map the journal of a process that works from now on; it may have a new one."""
@@ -140,13 +140,13 @@ class Inbox:
 
     def remove_spent(self, now_ns: int) -> Iterator[int]:
         """Forget and name the processes that ended long ago: their numbers may be used again."""
-        while self._spent and now_ns - self._spent[0][0] > self._kept_for_ns:
-            _, process, path, handle = self._spent.popleft()
-            if handle is not None:
-                if handle.is_alive():  # it has left, and may come back
-                    self._spent.append((now_ns, process, path, handle))
-                    continue
-                handle.close()
+        for process, (ended_ns, path, handle) in list(self._spent.items()):
+            if now_ns - ended_ns <= self._kept_for_ns:
+                continue
+            if handle is not None and handle.is_alive():  # it has left, and may come back
+                self._spent[process] = now_ns, path, handle
+                continue
+            self._no_longer_spent(process)
             self._taken.pop(process, None)
             self._forget_signs(process)
             path.unlink(missing_ok=True)

@@ -14,22 +14,7 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.core.health import HealthMode
 from perception_nodes.core.records import InputState, Takeover, WatchdogGone
-from perception_nodes.watchdog.faults import (
-    ClockJump,
-    Fault,
-    FaultLimits,
-    FrameRateLoss,
-    FrozenPicture,
-    InputTrouble,
-    LatencyDrift,
-    MemoryGrowth,
-    NoFrame,
-    NothingFound,
-    StageOverrun,
-    Starvation,
-    WrongStamp,
-    suspect_stamp,
-)
+from perception_nodes.watchdog import faults
 from perception_nodes.watchdog.ledger import Ledger
 
 OF_RECORDS = ("records", "stamp", "camera clock", "takeover", "watchdog")
@@ -39,27 +24,27 @@ OF_RECORDS = ("records", "stamp", "camera clock", "takeover", "watchdog")
 class Watch:
     """Keeps what each class of faults has found last; counts lost records and takeovers."""
 
-    def __init__(self, budget: Budget, limits: FaultLimits) -> None:
+    def __init__(self, budget: Budget, limits: faults.FaultLimits) -> None:
         self._limits = limits
-        self._no_frame = NoFrame(limits)
-        self._input = InputTrouble()
-        self._frozen = FrozenPicture(limits)
-        self._stamp = WrongStamp()
-        self._clock = ClockJump(limits)
-        self._rate = FrameRateLoss(limits)
-        self._drift = LatencyDrift(limits)
-        self._nothing_found = NothingFound(limits)
-        self._starvation = Starvation(limits)
+        self._no_frame = faults.NoFrame(limits)
+        self._input = faults.InputTrouble()
+        self._frozen = faults.FrozenPicture(limits)
+        self._stamp = faults.WrongStamp()
+        self._clock = faults.ClockJump(limits)
+        self._rate = faults.FrameRateLoss(limits)
+        self._drift = faults.LatencyDrift(limits)
+        self._nothing_found = faults.NothingFound(limits)
+        self._starvation = faults.Starvation(limits)
         self._stages = {
-            stage: StageOverrun(stage, getattr(budget, stage), limits) for stage in STAGES
+            stage: faults.StageOverrun(stage, getattr(budget, stage), limits) for stage in STAGES
         }
-        self._memory: dict[tuple[str, int], MemoryGrowth] = {}
+        self._memory: dict[tuple[str, int], faults.MemoryGrowth] = {}
         self._hold_ns = round(limits.hold_ms * MS)
         self._held_until_ns: dict[str, int] = {}
         self._next_record: dict[int, int] = {}
         self._last_entered = (0, 0)
         # First, since it is the cause of other faults that are as bad.
-        self._present: dict[str, Fault | None] = {"camera input": None}
+        self._present: dict[str, faults.Fault | None] = {"camera input": None}
         self._repeated_outcomes = 0
         self.records_lost = 0
         self.takeovers = 0
@@ -76,7 +61,7 @@ class Watch:
         if lost > 0:
             self.records_lost += lost
             text = f"{lost} records of process {record.process} did not arrive"
-            fault = Fault("records", text, HealthMode.DEGRADED)
+            fault = faults.Fault("records", text, HealthMode.DEGRADED)
             self._hold("records", fault, record.sent_ns)
 
     def record(self, record: Record) -> None:
@@ -91,10 +76,10 @@ class Watch:
         elif isinstance(record, Takeover) and record.predecessor:
             self.takeovers += 1
             text = record.reason.decode(errors="replace")
-            self._hold("takeover", Fault("takeover", text, HealthMode.DEGRADED), now_ns)
+            self._hold("takeover", faults.Fault("takeover", text, HealthMode.DEGRADED), now_ns)
         elif isinstance(record, WatchdogGone):
             text = f"the watchdog was gone: {record.cause.decode(errors='replace')}"
-            self._hold("watchdog", Fault("watchdog", text, HealthMode.UNSAFE), now_ns)
+            self._hold("watchdog", faults.Fault("watchdog", text, HealthMode.UNSAFE), now_ns)
 
     def _entered(self, record: FrameRecord, now_ns: int) -> None:
         # A successor repeats what its predecessor entered last.
@@ -107,7 +92,7 @@ class Watch:
         self._present["frame rate"] = self._rate.update(record.ingested_ns)
         self._hold("stamp", self._stamp.update(record.stamp_ns), now_ns)
         if record.stamp_ns:  # else it may be that it could not be read
-            self._hold("camera clock", suspect_stamp(record), now_ns)
+            self._hold("camera clock", faults.suspect_stamp(record), now_ns)
 
     def report(self, report: FrameRecord) -> None:
         """Take the report of a frame that has ended."""
@@ -117,7 +102,7 @@ class Watch:
         if report.published_ns:
             self._present["nothing found"] = self._nothing_found.update(report.detections)
             if not report.stamp_ns:  # it was read, so the camera has sent it so
-                self._hold("camera clock", suspect_stamp(report), report.published_ns)
+                self._hold("camera clock", faults.suspect_stamp(report), report.published_ns)
         total_ms = latency_ms(report)
         if total_ms is not None and report.status != FrameStatus.DEGRADED:
             self._present["latency drift"] = self._drift.update(total_ms)
@@ -140,13 +125,13 @@ class Watch:
         unbalanced = None
         if not ledger.balanced:
             text = f"{ledger.frames_in} frames in are not the sum of outs and in flight"
-            unbalanced = Fault("accounting", text, HealthMode.UNSAFE)
+            unbalanced = faults.Fault("accounting", text, HealthMode.UNSAFE)
         self._present["accounting"] = unbalanced
         again = ledger.repeated_outcomes - self._repeated_outcomes
         self._repeated_outcomes = ledger.repeated_outcomes
         if again:
             text = f"{again} frames that were reported as lost have had an outcome afterwards"
-            self._hold("records", Fault("records", text, HealthMode.DEGRADED), now_ns)
+            self._hold("records", faults.Fault("records", text, HealthMode.DEGRADED), now_ns)
         for name in OF_RECORDS:
             self._hold(name, None, now_ns)
         return starved is None
@@ -167,24 +152,24 @@ class Watch:
         A role has one fault for all of them: who collects faults by name knows no processes.
         """
         before, self._memory = self._memory, {}
-        found: dict[str, Fault | None] = {role: None for role, _ in before}
+        found: dict[str, faults.Fault | None] = {role: None for role, _ in before}
         for (role, process), size_bytes in rss_bytes.items():
             name = (role, process)
-            growth = before.get(name) or MemoryGrowth(f"{role} {process}", self._limits)
+            growth = before.get(name) or faults.MemoryGrowth(f"{role} {process}", self._limits)
             self._memory[name] = growth
             fault = growth.update(size_bytes, now_ns)
             found[role] = found.get(role) or fault
         self._present |= {f"{role} memory": fault for role, fault in found.items()}
 
-    def statuses(self) -> dict[str, Fault | None]:
+    def statuses(self) -> dict[str, faults.Fault | None]:
         """Each fault that is watched for by name, None if it is not present."""
         return self._present
 
-    def faults(self) -> Sequence[Fault]:
+    def present(self) -> Sequence[faults.Fault]:
         """The faults that are present."""
         return [fault for fault in self._present.values() if fault is not None]
 
-    def _hold(self, name: str, fault: Fault | None, now_ns: int) -> None:
+    def _hold(self, name: str, fault: faults.Fault | None, now_ns: int) -> None:
         """Keep a fault that lasts for an instant present for a while, so that it is seen."""
         if fault is not None:
             self._present[name], self._held_until_ns[name] = fault, now_ns + self._hold_ns

@@ -90,7 +90,7 @@ def test_one_that_is_gone_or_no_journal_has_no_records(content):
 
 def test_what_is_told_of_frames_is_kept_until_an_orderly_end():
     endpoint = Endpoint("test")
-    records = NumberedRecords(endpoint, "front", "detector", 1, Journal("front", "detector"))
+    records = NumberedRecords(endpoint, "front", "detector", 1)
     for record in (FrameRecord(), Heartbeat(), Takeover()):
         records.send(record)
     path = journal_of("front", "detector", os.getpid())

@@ -27,10 +27,9 @@ import sys, time
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
 from perception_nodes.core.records import Takeover
 from perception_nodes.transport.channels import NumberedRecords
-from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.shm import Endpoint
 joined_ns = time.monotonic_ns()
-records = NumberedRecords(Endpoint("d"), "front", "detector", 10**10, Journal("front", "detector"))
+records = NumberedRecords(Endpoint("d"), "front", "detector", 10**10)
 takeover = Takeover(joined_ns=joined_ns)
 takeover.predecessor = int(sys.argv[1])
 records.send(takeover)
@@ -121,7 +120,7 @@ def test_of_one_that_leaves_in_good_order_no_growth_is_told_any_more(graph, monk
     def faults_at(second):
         now_ns = began_ns + second * 10**9
         graph.account.step(now_ns, now_ns)
-        return [fault.name for fault in graph.account.watch.faults()]
+        return [fault.name for fault in graph.account.watch.present()]
 
     graph.records.send(Heartbeat())
     assert "memory" in [name for second in range(0, 70, 10) for name in faults_at(second)]

@@ -27,8 +27,7 @@ def endpoint():
 
 @pytest.fixture
 def detector(endpoint):
-    journal = Journal("front", "detector")
-    return NumberedRecords(endpoint, "front", "detector", 1, journal)
+    return NumberedRecords(endpoint, "front", "detector", 1)
 
 
 def inbox_of(endpoint):
@@ -178,7 +177,7 @@ def test_one_that_is_configured_again_has_another_journal(endpoint, detector):
     tell(detector, 1)
     received(inbox)
     detector.close()
-    again = NumberedRecords(endpoint, "front", "detector", 2, Journal("front", "detector"))
+    again = NumberedRecords(endpoint, "front", "detector", 2)
     again.send(Heartbeat())
     received(inbox)
     again.sign()

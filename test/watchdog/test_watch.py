@@ -44,7 +44,7 @@ class Run:
 
     @property
     def names(self):
-        return [fault.name for fault in self.watch.faults()]
+        return [fault.name for fault in self.watch.present()]
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def run():
 
 def test_what_keeps_frames_from_coming_is_told_until_one_comes(run):
     run.send(InputState, trouble=b"nobody publishes on /cam")
-    (fault,) = run.watch.faults()
+    (fault,) = run.watch.present()
     assert (fault.text, fault.mode) == ("nobody publishes on /cam", HealthMode.UNSAFE)
     run.send()
     assert run.names == []
@@ -66,7 +66,7 @@ def test_what_costs_some_frames_is_told_until_it_is_over(run):
     run.send()
     run.send(InputState, trouble=b"9 of 10 are lost")
     run.send()
-    (fault,) = run.watch.faults()
+    (fault,) = run.watch.present()
     assert (fault.text, fault.mode) == ("9 of 10 are lost", HealthMode.DEGRADED)
     run.send(InputState)
     assert run.names == []
@@ -78,11 +78,11 @@ def test_what_is_lost_of_a_slow_camera_is_no_outage(run):
         run.send(InputState, trouble=b"1 of 2 is lost")
         run.tick(250)
         run.send(InputState, trouble=b"1 of 1 is lost")
-        (fault,) = run.watch.faults()
+        (fault,) = run.watch.present()
         assert fault.mode == HealthMode.DEGRADED, "the next one may come in time"
     run.tick(60)
     run.send(InputState, trouble=b"1 of 1 is lost")
-    assert {fault.mode for fault in run.watch.faults()} == {HealthMode.UNSAFE}
+    assert {fault.mode for fault in run.watch.present()} == {HealthMode.UNSAFE}
 
 
 def test_lost_records_are_counted_and_told(run):
@@ -106,13 +106,13 @@ def test_a_takeover_is_told_and_the_first_start_is_none(run):
     run.send(Takeover)
     assert run.names == []
     run.send(Takeover, predecessor=6, reason=b"detector 6 died")
-    assert [fault.text for fault in run.watch.faults()] == ["detector 6 died"]
+    assert [fault.text for fault in run.watch.present()] == ["detector 6 died"]
     assert run.watch.takeovers == 1
 
 
 def test_a_watchdog_that_was_gone_says_so_and_asks_for_a_stop(run):
     run.send(WatchdogGone, cause=b"it hung")
-    (fault,) = run.watch.faults()
+    (fault,) = run.watch.present()
     assert (fault.text, fault.mode) == ("the watchdog was gone: it hung", HealthMode.UNSAFE)
     run.tick(1001)
     assert run.names == []
@@ -124,14 +124,14 @@ def test_a_camera_that_stops_is_told(run):
     assert run.names == ["no frame"]
     now_ns = run.ms * MS
     run.watch.camera(now_ns, silent={7})
-    (fault,) = run.watch.faults()
+    (fault,) = run.watch.present()
     assert fault.text == "no frame for 300 ms: preprocess 7 is silent", "it may not be the camera"
 
 
 def test_an_outcome_after_the_report_is_told(run):
     run.ledger.repeated_outcomes = 2
     run.tick()
-    (fault,) = run.watch.faults()
+    (fault,) = run.watch.present()
     assert fault.text == "2 frames that were reported as lost have had an outcome afterwards"
 
 
@@ -152,7 +152,7 @@ def report(run, **values):
 
 def test_a_camera_without_stamps_is_told(run):
     report(run, published_ns=run.ms * MS)
-    (fault,) = run.watch.faults()
+    (fault,) = run.watch.present()
     assert (fault.name, fault.mode) == ("camera clock", HealthMode.DEGRADED)
     assert fault.text.startswith("frames have no stamp: let the driver set header.stamp")
     run.tick(1001)
@@ -187,7 +187,7 @@ def test_memory_of_a_process_that_is_gone_is_forgotten(run):
     for second in range(70):
         sizes = {("detector", 7): second * 4_000_000, ("detector", 8): 4_000_000}
         run.watch.memory(sizes, second * 10**9)
-    (fault,) = run.watch.faults()
+    (fault,) = run.watch.present()
     assert fault.text.startswith("detector 7 has grown")
     run.watch.memory({("detector", 8): 4_000_000}, 70 * 10**9)
     assert run.names == []
