@@ -168,8 +168,9 @@ def view(assignments: RunAssignments = None, parameters: ListParameters = False)
     others, ros = split_ros_arguments(assignments or [])
     values = parse_assignments(others)
     refuse(values, ("view",))
+    (page,) = VIEW_ALONE.nodes({**values, "view": "true"}, ros)
     # The page claims no camera: the running graph has claimed it.
-    specs = [replace(s, restarted=False) for s in VIEW_ALONE.nodes({**values, "view": "true"}, ros)]
+    specs = [replace(page, kind=replace(page.kind, restarted=False))]
     say_page(specs)
     with Supervisor(specs) as graph:
         graph.wait()

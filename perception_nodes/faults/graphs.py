@@ -33,7 +33,7 @@ class SlowSubscriberSettings(Settings):
 
 
 class FaultyDetectorSettings(DetectorSettings):
-    """Parameters of faulty_detector_node."""
+    """Parameters of the detector with the faulty backend."""
 
     backend: Literal["faulty"] = "faulty"  # type: ignore[assignment]
 
@@ -41,9 +41,6 @@ class FaultyDetectorSettings(DetectorSettings):
 FAULT_CAMERA = NodeKind("fault_camera_node", FaultCameraSettings, PACKAGE, plays_drive=True)
 SLOW_SUBSCRIBER = Graph((NodeKind("slow_subscriber_node", SlowSubscriberSettings, PACKAGE),))
 """A subscriber that cannot keep up."""
-
-FAULTY_DETECTOR_MODULE = f"{PACKAGE}.faulty_detector_node"
-"""Module of the node that replaces the detector if a fault is one of its backend."""
 
 HIL = Graph((MONITOR, *LIVE.kinds, FAULT_CAMERA))
 """A drive played with faults, watched and recorded."""

@@ -15,11 +15,7 @@ from pathlib import Path
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.faults import scenario
 from perception_nodes.faults.faulty_backend import VARIABLE, Orders, hit_file
-from perception_nodes.faults.graphs import (
-    FAULTY_DETECTOR_MODULE,
-    SLOW_SUBSCRIBER,
-    FaultyDetectorSettings,
-)
+from perception_nodes.faults.graphs import PACKAGE, SLOW_SUBSCRIBER, FaultyDetectorSettings
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.system.children import start
@@ -69,7 +65,7 @@ def obeying(detector: NodeSpec, orders: Path) -> NodeSpec:
     """The spec of a detector with the faulty backend, which obeys the orders in a file."""
     return replace(
         detector,
-        module=FAULTY_DETECTOR_MODULE,
+        kind=replace(detector.kind, package=PACKAGE),
         settings=FaultyDetectorSettings(**{**detector.parameters, "backend": "faulty"}),
         environment={**detector.environment, VARIABLE: str(orders)},
     )
@@ -189,7 +185,7 @@ def _slow_subscriber(
     of_graph = {name: detector.parameters[name] for name in ("camera", "detections_topic")}
     (spec,) = SLOW_SUBSCRIBER.nodes({**of_graph, "delay_ms": fault.delay_ms})
     process = start(
-        [sys.executable, "-m", spec.module, *spec.arguments()],
+        [sys.executable, "-m", spec.kind.module, *spec.arguments()],
         spec.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -105,17 +105,13 @@ def _process(
     if passwords:
         settings = settings.model_copy(update={"source": hidden})
     return NodeSpec(
-        kind.executable,
-        kind.module,
+        kind,
         settings,
+        name,
+        ros.full_name(name),
         {**ros_environment(moves_images and source == "dds"), **passwords},
         ends_graph=kind.plays_drive or getattr(settings, "plays_file_once", False),
-        restarted=kind.restarted,
-        dispensable=kind.dispensable,
         stands_by=stands_by,
-        stops_last=kind.stops_last,
-        name=name,
-        full_name=ros.full_name(name),
         ros_arguments=ros.for_every_node,
     )
 

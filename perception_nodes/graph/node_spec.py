@@ -62,32 +62,29 @@ class NodeSpec:
     """One process of a graph.
 
     Attributes:
-        executable: name of the program.
-        module: module to run with `python -m`.
+        kind: what runs.
         settings: its ROS parameters.
-        environment: environment variables that it needs.
-        ends_graph: the graph ends when all such processes have ended by themselves.
-        restarted: it is started again when it dies.
-        dispensable: if it is restarted and cannot start at all, the others go on without it.
-        stands_by: it is a standby of another process, and is started later.
-        stops_last: it is stopped when the others have ended.
         name: name of the node.
         full_name: name of the node with its namespace.
+        environment: environment variables that it needs.
+        ends_graph: the graph ends when all such processes have ended by themselves.
+        stands_by: it is to take the place of another one, and is started later.
         ros_arguments: further ROS arguments, such as remappings.
     """
 
-    executable: str
-    module: str
+    kind: NodeKind
     settings: Settings
+    name: str
+    full_name: str
     environment: dict[str, str] = field(default_factory=dict)
     ends_graph: bool = False
-    restarted: bool = False
-    dispensable: bool = False
     stands_by: bool = False
-    stops_last: bool = False
-    name: str = field(kw_only=True)
-    full_name: str = ""
     ros_arguments: tuple[str, ...] = ()
+
+    @property
+    def executable(self) -> str:
+        """Name of the program."""
+        return self.kind.executable
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -121,11 +118,6 @@ class NodeSpec:
         with suppress(ValueError):  # the node reports what is wrong with them
             return ours & parse_cpus(self.settings.cpus) or ours
         return ours
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """The cameras that it works for."""
-        return self.settings.served
 
 
 def parameter_arguments(parameters: Mapping[str, Any]) -> list[str]:

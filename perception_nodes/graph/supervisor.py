@@ -94,8 +94,8 @@ class Supervisor:
         """
         require_ros_packages()
         # Only nodes that are restarted make a graph; a player alone is just a camera.
-        restarted = [spec for spec in self._specs if spec.restarted]
-        cameras = sorted({name for spec in restarted for name in spec.cameras})
+        restarted = [spec for spec in self._specs if spec.kind.restarted]
+        cameras = sorted({name for spec in restarted for name in spec.settings.served})
         claims = {camera: f"a graph of camera {camera!r}" for camera in cameras}
         # Cameras that share a detector have nodes of the names that the default camera has.
         claims |= {one.full_name: f"a graph with a node {one.full_name}" for one in restarted[:1]}
@@ -124,7 +124,7 @@ class Supervisor:
     def _stop_all(self) -> None:
         """Stop the processes in reverse order, and the watchdog when the others have ended."""
         for last in (False, True):
-            processes = [p for spec, p in reversed(self.processes) if spec.stops_last == last]
+            processes = [p for spec, p in reversed(self.processes) if spec.kind.stops_last == last]
             for process in processes:
                 if process.poll() is None:
                     process.send_signal(signal.SIGINT)
@@ -153,7 +153,7 @@ class Supervisor:
 
     def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
         return start(
-            [sys.executable, "-m", spec.module, *spec.arguments()],
+            [sys.executable, "-m", spec.kind.module, *spec.arguments()],
             {**self._life, **spec.environment},
             # Blocked until the node can stop in good order, see `run_node`: before, the signals
             # would end Python in the middle of an import.
@@ -192,11 +192,11 @@ class Supervisor:
                         continue
                     if self._stop_requested:
                         return False
-                    if spec.restarted and (status == 0 or self._is_done_without(spec, status)):
+                    if spec.kind.restarted and (status == 0 or self._is_done_without(spec, status)):
                         self._shut_down.add(spec.name)
                         how = f"ended {_how(status)}" if status else "was shut down"
                         self._say(f"{spec.name} {how} and is not started again")
-                        if all(s.name in self._shut_down for s in self._specs if s.restarted):
+                        if all(s.name in self._shut_down for s in self._specs if s.kind.restarted):
                             return True
                         continue
                     self._start_at_s[spec.name] = self._note_death(spec, status)
@@ -216,20 +216,20 @@ class Supervisor:
             self._running_s.clear()  # we were stopped ourselves, and perhaps all others with us
         self._looked_s = now_s
         since_s = self._running_s.setdefault(spec.name, now_s)
-        if not spec.restarted or not is_stopped(process.pid):
+        if not spec.kind.restarted or not is_stopped(process.pid):
             self._running_s[spec.name] = now_s
         elif now_s - since_s > failover.STOPPED_S:
             process.kill()
 
     def _is_done_without(self, spec: NodeSpec, status: int) -> bool:
         first = not self._restarts.has_died(spec.name)
-        return spec.dispensable and first and status == START_FAILED
+        return spec.kind.dispensable and first and status == START_FAILED
 
     def _note_death(self, spec: NodeSpec, status: int) -> float:
         """Report a death; return when to restart the process, in seconds of CLOCK_MONOTONIC."""
         ended = f"{spec.name} ended {_how(status)}"
         first = not self._restarts.has_died(spec.name)
-        if not spec.restarted or (status == START_FAILED and first and not spec.stands_by):
+        if not spec.kind.restarted or (status == START_FAILED and first and not spec.stands_by):
             raise GraphFailure(ended)
         now_s = time.monotonic()
         deaths, delay_s = self._restarts.note_death(spec.name, now_s)

@@ -82,7 +82,7 @@ class Sampler:
         begin_s = time.monotonic()
         while not over.wait(SAMPLE_S):
             elapsed_s = time.monotonic() - begin_s
-            running = [(role_of(s), p.pid) for s, p in list(graph.processes) if s.restarted]
+            running = [(role_of(s), p.pid) for s, p in list(graph.processes) if s.kind.restarted]
             self._samples.append(held(running, elapsed_s))
             self._progress(elapsed_s)
             if elapsed_s > self._until_s:

@@ -177,7 +177,7 @@ def execute(
             raised.append(error)
         graph.stop()
 
-    run.wanted = {role_of(spec) for spec in specs if spec.restarted}
+    run.wanted = {role_of(spec) for spec in specs if spec.kind.restarted}
     run.started_ns = time.time_ns()
     try:
         with ExitStack() as stack:

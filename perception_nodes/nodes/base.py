@@ -23,6 +23,7 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import protected
 from perception_nodes.nodes.parameters import changed_settings, declare_parameters
 from perception_nodes.nodes.protected_topic import PROTECTED, ProtectedTopic
+from perception_nodes.nodes.running import run_node
 from perception_nodes.system.realtime import RealTime
 from perception_nodes.transport.memory import reserve
 from perception_nodes.transport.shm import Endpoint
@@ -62,8 +63,6 @@ class PerceptionNode(LifecycleNode):
     Subclasses override `open`, `close` and `step`.
     """
 
-    executable = ""
-    """Name of the node; by default that of its class, such as `detector_node`."""
     settings_type: type[Settings] = Settings
     endpoint: Endpoint
     """Our end of shared memory; available from before `open` until after `close`."""
@@ -82,11 +81,9 @@ class PerceptionNode(LifecycleNode):
 
     @classmethod
     def main(cls) -> NoReturn:
-        """Be the process of a node, see `run_node`."""
-        from perception_nodes.nodes.running import run_node
-
+        """Be the process of a node, see `run_node`; `DetectorNode` is named `detector_node`."""
         name = re.sub("(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
-        sys.exit(run_node(cls, cls.executable or name))
+        sys.exit(run_node(cls, name))
 
     def __init__(self, name: str) -> None:
         """Declare the parameters of `settings_type`."""

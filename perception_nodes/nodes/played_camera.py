@@ -1,6 +1,7 @@
 """The camera that a player stands for: sends recorded frames to a topic or into shared memory."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from rclpy.qos import QoSProfile
@@ -14,7 +15,7 @@ from perception_nodes.graph.topics import image_topic, info_topic
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 from perception_nodes.transport.cdr_writer import stamped
-from perception_nodes.transport.shm import Sample, Writer
+from perception_nodes.transport.shm import Sample
 
 QUEUE = QoSProfile(depth=5)
 
@@ -72,23 +73,20 @@ class PlayedCamera:
         if frame.camera_info is not None:
             self._infos.publish(_stamped(frame.camera_info, stamp_ns))
         if self.is_shared:
-            sample = self._fill(self._channel, frame.data, stamp_ns, number)
-            return partial(self._send, self._channel, sample)
+            return partial(self._send, self._filled(frame.data, stamp_ns, number))
         return partial(self._images.publish, _stamped(frame.data, stamp_ns))
 
-    def _send(self, channel: Writer[CameraHeader], sample: Sample[CameraHeader]) -> None:
+    def _send(self, sample: Sample[CameraHeader]) -> None:
         sample.header.filled_us = monotonic_us()
-        channel.send(sample)
+        self._channel.send(sample)
 
-    def _fill(
-        self, channel: Writer[CameraHeader], message: bytes, stamp_ns: int, number: int
-    ) -> Sample[CameraHeader]:
+    def _filled(self, message: bytes, stamp_ns: int, number: int) -> Sample[CameraHeader]:
         try:
             view = (read_compressed_image if self._compressed else read_image)(message)
         except FrameRejected:
             # Send it unchanged, as over DDS: preprocessing rejects it.
             view = ImageView(stamp_ns, "", 0, 0, "unreadable", 0, memoryview(message))
-        sample = channel.loan(len(view.data))
+        sample = self._channel.loan(len(view.data))
         sample.header.number = number
         sample.header.describe(
             stamp_ns,
@@ -104,8 +102,6 @@ class PlayedCamera:
 
 
 def _stamped(message: bytes, stamp_ns: int) -> bytes:
-    try:
+    with suppress(FrameRejected):  # sent as it is: preprocessing is to reject it
         return stamped(message, stamp_ns)
-    except FrameRejected:
-        # Send it unchanged: preprocessing rejects it.
-        return message
+    return message

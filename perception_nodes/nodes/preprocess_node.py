@@ -3,6 +3,8 @@
 import time
 from itertools import count
 
+from sensor_msgs.msg import CameraInfo
+
 from perception_nodes.cameras.awaited import Trouble, channel_trouble, trouble_of
 from perception_nodes.cameras.channel import camera_reader, camera_senders
 from perception_nodes.cameras.intake import Intake
@@ -10,20 +12,20 @@ from perception_nodes.core.budget import Budget
 from perception_nodes.core.failover import MS
 from perception_nodes.core.frame import FrameRejected
 from perception_nodes.graph.config import PreprocessSettings
+from perception_nodes.graph.topics import info_topic
 from perception_nodes.networks.model import load_model
 from perception_nodes.nodes.base import IDLE_WAIT_MS, Period
-from perception_nodes.nodes.calibration_topic import CalibrationTopic
 from perception_nodes.nodes.camera_input import CameraInput
-from perception_nodes.nodes.image_topic import LOOK_PERIOD_NS, ImageTopic
+from perception_nodes.nodes.image_topic import LOOK_PERIOD_NS, QUEUE, ImageTopic
 from perception_nodes.nodes.image_transports import TRANSPORTS
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.nodes.ros_time import ros_clock
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
-from perception_nodes.preprocess.lens import is_rectified
+from perception_nodes.preprocess.lens import UnknownLens, is_rectified
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
-from perception_nodes.transport.cdr_reader import Buffer, read_header
+from perception_nodes.transport.cdr_reader import Buffer, read_camera_info, read_header
 from perception_nodes.video.packet_decoder import VideoDecoder
 
 
@@ -44,7 +46,7 @@ class PreprocessNode(RedundantNode):
         settings: PreprocessSettings = self.settings
         model = load_model(settings.model, settings.model_key)
         preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
-        self._preprocessor = preprocessor
+        self._preprocessor, self._last_info = preprocessor, b""
         ingest = Ingest(
             preprocessor,
             settings.camera,
@@ -60,7 +62,8 @@ class PreprocessNode(RedundantNode):
         elif is_rectified(settings.image_topic):
             self.get_logger().info(f"{settings.image_topic} is rectified already, by its name")
         else:
-            CalibrationTopic(self, settings.image_topic, preprocessor)
+            topic = info_topic(settings.image_topic)
+            self.add_subscription(CameraInfo, topic, self._on_camera_info, QUEUE)
         # Announce such work from here on: nobody waits for a node that has not joined.
         preprocessor.placer.preparing = self.busy
         self._unfit, self._bits = "", 0  # kinds of trouble with frames that were logged
@@ -133,6 +136,20 @@ class PreprocessNode(RedundantNode):
             self._intake.reject(str(error), received_ns, *read_header(data))
         else:
             self._intake.take(image, received_ns, waited_ns, superseded, self._topic.copies)
+
+    def _on_camera_info(self, data: bytes) -> None:
+        # The header's stamp changes with each message, the calibration behind it does not.
+        if data[12:] == self._last_info:
+            return
+        self._last_info = data[12:]
+        try:
+            with self.busy():
+                self._preprocessor.calibrate(read_camera_info(data))
+        except FrameRejected as error:
+            said = f"a CameraInfo is not used, what was known before stays in force: {error}"
+            self.get_logger().warning(said)
+        except UnknownLens as error:
+            self.get_logger().warning(f"frames are processed without calibration: {error}")
 
     def _look_after_camera(self) -> None:
         """Report once a second why no frames come, if there was none for `no_frame_ms`."""

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from typing import Any
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -12,7 +13,6 @@ from rclpy.logging import get_logging_directory
 from rclpy.signals import SignalHandlerOptions
 
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
 from perception_nodes.system.environment import (
     keep_large_buffers,
     leave_out_working_folder,
@@ -23,6 +23,7 @@ from perception_nodes.system.service import is_in_journal
 from perception_nodes.system.signals import STOPPING
 
 NO_LOG_FILE = "--disable-external-lib-logs"
+INACTIVE_WAIT_MS = 8.0
 SERVICE_PERIOD_NS = 100_000_000
 NO_FRAME_NS = 250_000_000
 """A node expects no frame at once when the last one came this long ago."""
@@ -30,8 +31,12 @@ ANSWER_S = 0.2
 """How long a node lives on after a shutdown, so that whoever asked for it gets the answer."""
 
 
-def run_node(node_type: type[PerceptionNode], name: str) -> int:
+def run_node(node_type: Any, name: str) -> int:
     """Run a node until a signal or its own end.
+
+    Args:
+        node_type: a `PerceptionNode`.
+        name: of the node.
 
     Returns:
         Exit status: 0 if it has ended by itself or was shut down through its life cycle, 2 if it
@@ -78,10 +83,10 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
             node.trigger_configure()
             if not node.error:
                 node.trigger_activate()
-        services = Period(SERVICE_PERIOD_NS)
+        served_ns = 0
         while not (stopping or node.finished or node.error or node.is_shut_down):
             if not node.active:
-                node.spin(IDLE_WAIT_MS)
+                node.spin(INACTIVE_WAIT_MS)
                 continue
             if not started:
                 started = True
@@ -89,7 +94,9 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
             began_ns = time.monotonic_ns()
             node.step()
             # Services and parameters can wait until a frame has just gone; the next frame cannot.
-            if not began_ns - NO_FRAME_NS < node.frame_ns < began_ns and services.due():
+            is_frame_due = began_ns - NO_FRAME_NS < node.frame_ns < began_ns
+            if not is_frame_due and began_ns > served_ns + SERVICE_PERIOD_NS:
+                served_ns = began_ns
                 node.spin(0)
                 realtime.keep()
                 # Automatic collection is off, and few objects were created since the last one.

@@ -82,12 +82,10 @@ class Process:
             for task in map(int, os.listdir(f"/proc/{self.pid}/task")):
                 folder = f"/proc/{self.pid}/task/{task}"
                 with suppress(OSError):  # the thread has just ended
-                    with open(f"{folder}/stat", encoding="ascii", errors="replace") as file:
-                        name, _, rest = file.read().rpartition(")")
-                    fields = rest.split()
+                    name, fields = stat_of(folder)
                     if task == self.pid:
                         asleep = fields[0] == "S"
-                    if name.partition("(")[2].startswith(MIDDLEWARE) and not asleep:
+                    if name.startswith(MIDDLEWARE) and not asleep:
                         continue
                     ready = ready or fields[0] in "RD"
                     kernel_ns, delay_ns = int(fields[12]) * TICK_NS, 0
@@ -129,7 +127,7 @@ def was_alive(pid: int, at_ns: int) -> bool:
     """
     try:
         # Its latest possible start.
-        started_ns = (int(_stat(f"/proc/{pid}/stat")[19]) + 1) * TICK_NS
+        started_ns = (int(stat_of(f"/proc/{pid}")[1][19]) + 1) * TICK_NS
     except (OSError, ValueError):
         return False
     return started_ns <= at_ns
@@ -143,7 +141,7 @@ def own_time_ns() -> int:
 def is_stopped(pid: int) -> bool:
     """Whether a process is stopped, by SIGSTOP, and has not been continued."""
     with suppress(OSError):
-        return _stat(f"/proc/{pid}/stat")[0] == "T"
+        return stat_of(f"/proc/{pid}")[1][0] == "T"
     return False
 
 
@@ -216,7 +214,8 @@ def _cpu_info() -> str:
     return CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.is_file() else ""
 
 
-def _stat(path: str) -> list[str]:
-    """Fields of a stat file from the state on; the name before it may contain any characters."""
-    with open(path, encoding="ascii", errors="replace") as file:
-        return file.read().rsplit(")", 1)[1].split()
+def stat_of(folder: str) -> tuple[str, list[str]]:
+    """Name of a process or thread, which may contain any characters; fields from the state on."""
+    with open(f"{folder}/stat", encoding="utf-8", errors="replace") as file:
+        name, _, rest = file.read().rpartition(")")
+    return name.partition("(")[2], rest.split()

@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from perception_nodes.system.processes import stat_of
+
 POLICIES = {
     os.SCHED_OTHER: "other",
     os.SCHED_FIFO: "fifo",
@@ -70,8 +72,8 @@ def threads(process: int, node: str = "") -> Iterator[Thread]:
 
 
 def _thread(folder: Path, process: int, task: int, node: str) -> Thread:
-    name, _, rest = (folder / "stat").read_text(encoding="utf-8").rpartition(")")
-    fields = [""] * _FIELDS_FROM + rest.split()
+    name, rest = stat_of(str(folder))
+    fields = [""] * _FIELDS_FROM + rest
     computed_ns = waited_ns = "0"
     with suppress(FileNotFoundError):  # the kernel is built without it
         computed_ns, waited_ns, _ = (folder / "schedstat").read_text(encoding="ascii").split()
@@ -84,7 +86,7 @@ def _thread(folder: Path, process: int, task: int, node: str) -> Thread:
         node,
         process,
         task,
-        name.partition("(")[2],
+        name,
         POLICIES.get(int(fields[41]), fields[41]),
         int(fields[40]),
         int(fields[39]),

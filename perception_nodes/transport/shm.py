@@ -321,7 +321,8 @@ class Reader(Generic[Header]):
         if loan is None:
             return None
         header = self._header.from_address(loan.user_header_ptr)
-        return Sample(loan, header, _bytes_at(loan.payload_ptr, len_of(loan)))
+        size = int(loan.header.number_of_elements)
+        return Sample(loan, header, _bytes_at(loan.payload_ptr, size))
 
     def newest(self) -> Sample[Header] | None:
         """Take the newest waiting sample, None if there is none; older ones are released unread."""
@@ -366,11 +367,6 @@ class Waiter:
                 # Notifications are cleared first: they may be of samples that were read already.
                 while reader.listener.try_wait():
                     pass
-
-
-def len_of(loan: Any) -> int:
-    """Number of bytes in a received payload."""
-    return int(loan.header.number_of_elements)
 
 
 @cache

@@ -33,6 +33,12 @@ def file(tmp_path):
     return write
 
 
+def sections(text):
+    """A parameter file with one section a line."""
+    lines = [line.replace(": {", ": {ros__parameters: {", 1) + "}" for line in text.splitlines()]
+    return "\n".join(lines)
+
+
 def test_other_arguments_stay():
     others, ros = split_ros_arguments(["a:=1", "--ros-args", "-r", "b:=c", "--", "d:=2"])
     assert others == ["a:=1", "d:=2"]
@@ -68,52 +74,33 @@ def test_a_parameter_is_like_an_assignment_which_comes_first():
     ] == (30.0)
 
 
-def test_a_file_has_sections_for_all_nodes_or_for_one(file):
-    found = nodes(
-        *file(
-            """
-            /**: {ros__parameters: {deadline_ms: 20.0, of_another_package: 1}}
-            detector_node: {ros__parameters: {threads: 2}}
-            /other_node: {ros__parameters: {threads: 7}}
-            """
-        )
-    )
-    assert found["preprocess_node"].parameters["deadline_ms"] == 20.0
-    assert found["watchdog_node"].parameters["deadline_ms"] == 20.0
-    assert found["detector_node"].parameters["threads"] == 2
+FOR_ONE = """
+detector_node: {threads: 2}
+/**: {threads: 3, deadline_ms: 20.0, of_another_package: 1}
+/other_node: {threads: 7}
+""".strip()
+REAR = "/**: {camera: rear}\ndetector_rear_node: {threads: 2}"
+BOTH = "/**: {cameras: 'front,rear'}\npreprocess_rear_node: {image_topic: '/{camera}/image'}"
 
 
-def test_a_named_node_comes_before_a_wildcard_and_a_parameter_before_a_file(file):
-    text = "detector_node: {ros__parameters: {threads: 2}}\n/**: {ros__parameters: {threads: 3}}"
-    assert nodes(*file(text))["detector_node"].parameters["threads"] == 2
-    assert nodes(*file(text), "-p", "threads:=4")["detector_node"].parameters["threads"] == 4
-    assert nodes("-p", "detector_node:threads:=5")["detector_node"].parameters["threads"] == 5
-
-
-def test_a_file_may_name_the_camera_and_its_nodes(file):
-    found = nodes(
-        *file(
-            """
-            /**: {ros__parameters: {camera: rear}}
-            detector_rear_node: {ros__parameters: {threads: 2}}
-            """
-        )
-    )
-    assert found["detector_rear_node"].parameters["threads"] == 2
-
-
-def test_each_of_several_cameras_can_have_parameters_of_its_own(file):
-    found = nodes(
-        *file(
-            """
-            /**: {ros__parameters: {cameras: "front,rear"}}
-            preprocess_rear_node: {ros__parameters: {image_topic: "/{camera}/image"}}
-            """
-        )
-    )
-    assert found["preprocess_rear_node"].parameters["image_topic"] == "/rear/image"
-    topic = found["preprocess_front_node"].parameters["image_topic"]
-    assert topic == "camera/front/image_raw"
+@pytest.mark.parametrize(
+    ("text", "arguments", "node", "name", "value"),
+    [
+        (FOR_ONE, [], "detector_node", "threads", 2),
+        (FOR_ONE, [], "watchdog_node", "deadline_ms", 20.0),
+        (FOR_ONE, [], "preprocess_node", "deadline_ms", 20.0),
+        (FOR_ONE, ["-p", "threads:=4"], "detector_node", "threads", 4),
+        (FOR_ONE, ["-p", "detector_node:threads:=5"], "detector_node", "threads", 5),
+        (REAR, [], "detector_rear_node", "threads", 2),
+        (BOTH, [], "preprocess_rear_node", "image_topic", "/rear/image"),
+        (BOTH, [], "preprocess_front_node", "image_topic", "camera/front/image_raw"),
+    ],
+)
+def test_a_named_node_comes_before_a_wildcard_and_a_parameter_before_a_file(
+    file, text, arguments, node, name, value
+):
+    found = nodes(*file(sections(text)), *arguments)
+    assert found[node].parameters[name] == value
 
 
 def test_what_all_nodes_share_is_not_for_one_camera_to_change(file):
@@ -196,8 +183,7 @@ def test_a_misspelt_argument_of_an_included_launch_file_is_told():
     ],
 )  # fmt: skip
 def test_what_is_ignored_and_seems_to_be_ours_is_told(file, text, told):
-    lines = [line.replace(": {", ": {ros__parameters: {", 1) + "}" for line in text.splitlines()]
-    _, ros = split_ros_arguments(["--ros-args", "-r", "__ns:=/truck", *file("\n".join(lines))])
+    _, ros = split_ros_arguments(["--ros-args", "-r", "__ns:=/truck", *file(sections(text))])
     found = list(ALL.misnamed(VEHICLE.settings({"standby": "never"}, ros), ros))
     assert len(found) == len(told), found
     for line, expected in zip(found, told, strict=True):

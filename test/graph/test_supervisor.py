@@ -15,7 +15,7 @@ from perception_nodes.core import failover
 from perception_nodes.core.failover import AT_ONCE, STOPPED_S, SUPERVISOR_LOOK_S
 from perception_nodes.graph import supervisor
 from perception_nodes.graph.config import CamerasSettings, Settings
-from perception_nodes.graph.node_spec import NodeSpec
+from perception_nodes.graph.node_spec import NodeKind, NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.system.processes import Process
 from perception_nodes.system.signals import FROM_TERMINAL, STOPPING
@@ -27,7 +27,7 @@ TIMEOUT_S = 20
 # Writes what happens to it into a log that all share: one line is one atomic append.
 STAND_IN = """
 import os, signal, sys, time
-name, manner, log = sys.argv[2:5]
+name, manner, log = sys.argv[4:7]
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 
 def note(what):
@@ -68,10 +68,15 @@ while True:
 """
 
 
-def stand_in(name, manner, log, module="stand_in", **facts):
+def stand_in(name, manner, log, restarted=False, package="stand_in", **facts):
     """A node that runs the stand-in."""
-    facts = {"name": name, "full_name": f"/{name}", **facts}
-    return NodeSpec(name, module, Settings(), ros_arguments=(name, manner, str(log)), **facts)
+    kind = NodeKind("program", Settings, package, restarted=restarted)
+    arguments = (name, manner, str(log))
+    return NodeSpec(kind, Settings(), name, f"/{name}", ros_arguments=arguments, **facts)
+
+
+def with_kind(spec, **facts):
+    return replace(spec, kind=replace(spec.kind, **facts))
 
 
 class Log:
@@ -102,7 +107,8 @@ def log(tmp_path):
 @pytest.fixture
 def graph(tmp_path, log, monkeypatch):
     """Makes a graph of stand-ins, given as manners by name."""
-    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    (tmp_path / "stand_in").mkdir()
+    (tmp_path / "stand_in/program.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(failover, "SUPERVISOR_LOOK_S", 0.005)
     before = children(os.getpid())
@@ -178,7 +184,7 @@ def test_starts_all_and_interrupts_them_in_reverse_order(graph, log, monkeypatch
 
 def test_who_tells_of_the_others_is_stopped_when_they_have_ended(graph, log):
     made = graph(a="run", watchdog="run", b="run")
-    made._specs = [replace(spec, stops_last=spec.name == "watchdog") for spec in made._specs]
+    made._specs = [with_kind(spec, stops_last=spec.name == "watchdog") for spec in made._specs]
     with made:
         log.wait_for(3)
     assert set(log.names("stopped")[:2]) == {"a", "b"}
@@ -263,7 +269,7 @@ def test_who_was_stopped_himself_does_not_blame_the_others(monkeypatch, away_s, 
     monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
     kills, stopped = [], False
     monkeypatch.setattr(supervisor, "is_stopped", lambda process: stopped)
-    spec = SimpleNamespace(name="a", restarted=True)
+    spec = SimpleNamespace(name="a", kind=SimpleNamespace(restarted=True))
     process = SimpleNamespace(pid=1, kill=lambda: kills.append(clock.now_s))
     judge = Supervisor([])
 
@@ -307,7 +313,7 @@ def test_a_signal_that_we_are_to_ignore_is_ignored(graph, log, number):
 
 def test_one_that_only_shows_and_cannot_start_is_left_out(graph, log, capfd):
     made = graph(restarted=["detector", "page"], page="refuse", detector="end when told")
-    made._specs = [replace(spec, dispensable=spec.name == "page") for spec in made._specs]
+    made._specs = [with_kind(spec, dispensable=spec.name == "page") for spec in made._specs]
     with made as running:
 
         def end():
@@ -437,7 +443,7 @@ def test_a_graph_ends_with_the_process_that_it_is_for(graph, log):
 
 
 def test_a_log_receives_what_nodes_write(tmp_path):
-    spec = stand_in("a", "run", "log", module="nonesuch")
+    spec = stand_in("a", "run", "log", package="nonesuch")
     with (tmp_path / "out").open("w+b") as out, pytest.raises(GraphFailure):
         with Supervisor([spec], log=out) as running:
             running.wait()

@@ -17,7 +17,6 @@ from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.core.frame import DetectionRecord, Detections, FrameStatus
 from perception_nodes.graph.graph import TRACKER, Graph
-from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.nodes.consumed_topic import ConsumedTopic
 from perception_nodes.protection.consumer import State, Verdict
@@ -35,7 +34,7 @@ class Rig:
 
     def __init__(self, domain: int, **values: Any) -> None:
         (self.spec,) = Graph((TRACKER,)).nodes({"tracks": True, "standby": "never", **values})
-        self._supervisor = Supervisor([NodeSpec(**{**vars(self.spec), "restarted": True})])
+        self._supervisor = Supervisor([self.spec])
         self._supervisor.__enter__()
         self._endpoint = Endpoint("detector")
         self._writer = channels.detection_writer(self._endpoint, "front")

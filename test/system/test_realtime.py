@@ -67,6 +67,7 @@ def test_processors_are_set(root):
         ("'', 50, 0, False, 3.0", "os.sched_setscheduler", "SCHED_FIFO"),
         ("'', -1, 0, False, 3.0", "os.sched_setscheduler", "SCHED_FIFO"),
         ("'', 0, None, True, 3.0", "realtime._lock_memory", "mlockall all memory"),
+        ("'4000', 0, None, False, 3.0", "nothing", "affinity 4000"),
     ],
 )
 def test_what_is_refused_is_told_with_what_allows_it(root, arguments, patched, name):
@@ -75,13 +76,8 @@ def test_what_is_refused_is_told_with_what_allows_it(root, arguments, patched, n
     )
     line, state, _ = said(root, arguments, before)
     assert line.startswith(f"{name}: refused (")
-    assert "allow it with" in line
+    assert "allow it with" in line or "name processors" in line
     assert f" {os.SCHED_OTHER} " in state, "it runs on without it"
-
-
-def test_a_processor_that_is_not_there_is_refused(root):
-    line, *_ = said(root, "'4000', 0, None, False, 3.0")
-    assert line.startswith("affinity 4000: refused")
 
 
 THREADS = """
@@ -135,12 +131,6 @@ def test_a_runaway_is_ended_by_the_kernel(root):
     result = run(root, "'', -1, 0, False, 0.3", after="while True: pass")
     assert result.returncode == -signal.SIGXCPU
     assert time.monotonic() - started_s < 30
-
-
-@needs_fifo
-def test_who_waits_now_and_then_may_compute_for_longer_in_all(root):
-    after = "end = time.thread_time() + 0.8\nwhile time.thread_time() < end: time.sleep(1e-4)"
-    said(root, "'', -1, 0, False, 0.3", after=after)
 
 
 def test_no_more_is_taken_than_the_system_allows(root):

@@ -180,17 +180,6 @@ def test_the_end_of_the_holder_ends_the_wait(lease, holder):
     assert acquired(lease).predecessor == process.pid
 
 
-def test_without_a_holder_the_wait_has_its_time(lease, holder):
-    process = holder(SIGNS)
-    lease.wait(1.0)
-    process.kill()
-    process.wait()
-    for _ in range(2):
-        started_s = time.monotonic()
-        lease.wait(20.0)
-        assert time.monotonic() - started_s > 0.019
-
-
 def test_a_holder_that_hangs_is_killed_and_followed(lease, holder):
     process = holder(SIGNS)
     os.kill(process.pid, signal.SIGSTOP)

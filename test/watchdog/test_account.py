@@ -9,7 +9,6 @@ import pytest
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
-from perception_nodes.core.health import HealthMode
 from perception_nodes.core.records import Heartbeat
 from perception_nodes.system import processes
 from perception_nodes.system.processes import Process
@@ -188,15 +187,15 @@ def test_frames_behind_a_detector_that_died_unseen_are_told_that_none_runs(graph
 def test_a_detector_is_not_dead_because_the_machine_was_suspended(graph, monkeypatch):
     graph.end(graph.start_detector(), graph.enter())
     graph.step()
-    clock_gettime_ns, stat = time.clock_gettime_ns, processes._stat
+    clock_gettime_ns, stat = time.clock_gettime_ns, processes.stat_of
     ticks = 3600 * 10**9 // processes.TICK_NS
 
     def later(path):
-        fields = stat(path)
+        name, fields = stat(path)
         fields[19] = str(int(fields[19]) + ticks)
-        return fields
+        return name, fields
 
-    monkeypatch.setattr(processes, "_stat", later)
+    monkeypatch.setattr(processes, "stat_of", later)
     monkeypatch.setattr(
         time,
         "clock_gettime_ns",
@@ -250,18 +249,6 @@ def test_where_the_watchdog_itself_was_stopped_an_outcome_has_twice_the_time(roo
         assert graph.account.ledger.in_flight == 0
     finally:
         graph.close()
-
-
-def test_the_mode_and_its_change_are_told(graph):
-    step, _ = graph.step()
-    assert step.transition is None and step.on_time and step.changed
-    assert not graph.step()[0].changed
-    graph.end(graph.start_detector(), graph.enter())
-    step, _ = graph.step()
-    assert (step.transition.previous, step.transition.mode) == (
-        HealthMode.UNSAFE,
-        HealthMode.NOMINAL,
-    )
 
 
 def test_what_was_not_published_is_told_by_the_next_watchdog_and_nothing_twice(graph):

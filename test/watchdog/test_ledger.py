@@ -24,11 +24,6 @@ def ledger():
 
 
 class TestLedger:
-    def test_frames_that_the_detector_passed_over_were_superseded(self, ledger):
-        reports = ledger.take([*map(entry, range(3)), outcome(2)])
-        assert names(reports) == [(0, "SUPERSEDED"), (1, "SUPERSEDED"), (2, "OK")]
-        assert reports[0].reason == b"a newer frame took its place"
-
     def test_of_a_detector_that_nobody_has_told_of_its_first_outcome_tells(self):
         ledger = Ledger(TIMEOUT_NS)
         reports = ledger.take([*map(entry, range(4)), outcome(1), outcome(3, sent_ns=2)])
@@ -94,12 +89,6 @@ class TestLedger:
         assert names(ledger.take([entry(3), outcome(3), entry(5), outcome(5)])) == [
             (3, "OK"), (4, "FAILED"), (5, "OK"),
         ]  # fmt: skip
-
-    def test_a_frame_that_was_missed_and_ends_after_all_has_its_own_status(self):
-        ledger = Ledger(TIMEOUT_NS)
-        ledger.take([entry(3), outcome(3), entry(5)])
-        assert names(ledger.take([outcome(4, status=LATE)])) == [(4, "LATE")]
-        assert names(ledger.take([outcome(5)])) == [(5, "OK")]
 
     def test_a_repeated_outcome_is_counted_apart(self):
         ledger = Ledger(TIMEOUT_NS)

@@ -2,16 +2,15 @@
 
 from perception_nodes.faults import faulty_backend
 from perception_nodes.faults.graphs import FaultyDetectorSettings
-from perception_nodes.nodes.detector_node import DetectorNode
+from perception_nodes.nodes import detector_node
 
 
-class FaultyDetectorNode(DetectorNode):
+class DetectorNode(detector_node.DetectorNode):
     """A detector that knows the backend `faulty`, and no other."""
 
     settings_type = FaultyDetectorSettings
-    executable = "detector_node"
 
 
 if __name__ == "__main__":
     faulty_backend.register()
-    FaultyDetectorNode.main()
+    DetectorNode.main()
