@@ -306,21 +306,6 @@ def test_what_was_refused_goes_on_with_either_remedy(
     assert done == ["distil-2"] * (remedy == "distil") + ["quantize"]
 
 
-def test_square_brackets_of_names_are_told(config, tmp_path, monkeypatch, capsys):
-    def tell(run, progress):
-        pipeline.bar(progress, "tiny on yard [north]")(1, 1)
-        deploy.screen.print("below yard [south]")
-        pipeline.screen.print("gate [east].jpg")
-        return {}
-
-    monkeypatch.setattr(pipeline, "plan", lambda config: [("tell", None, tell)])
-    compress(config, tmp_path / "run")
-    told = capsys.readouterr().err
-    assert all(
-        name in told for name in ("[1/1] tell", "yard [north]", "yard [south]", "gate [east]")
-    )
-
-
 def test_another_configuration_of_a_later_step_is_refused_before_the_work(
     values, write_config, checkpoint, tmp_path, monkeypatch
 ):
