@@ -77,7 +77,7 @@ def detect(
 
 def in_classes_of(model: Model, other: Model, found: Sequence[Detections]) -> list[Detections]:
     """Detections of another model in this model's classes; those without a class are dropped."""
-    if model.classes == other.classes:  # also where two of them differ in their spelling alone
+    if model.classes == other.classes:  # even if two of them differ only in spelling
         return list(found)
     indices = [indices_of([name], model.classes) for name in other.classes]
     table = np.array([index[0] if index else -1 for index in indices], np.int64)
@@ -97,7 +97,7 @@ def agreement(reference: Sequence[Detections], other: Sequence[Detections]) -> A
 
 
 def _same(one: Detections, two: Detections) -> NDArray[np.bool_]:
-    """Which objects of the one are which of the other, bool [n, m]."""
+    """Whether an object of one is that of the other, for every pair, bool [n, m]."""
     boxes = one.boxes.astype(np.float64), two.boxes.astype(np.float64)
     shared, union = intersections_and_unions(*boxes)
     near = (shared > 0) & (shared >= SAME_IOU * union)

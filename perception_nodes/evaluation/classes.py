@@ -9,7 +9,7 @@ from perception_nodes.evaluation.accuracy import Evaluation
 from perception_nodes.networks.class_names import name_in
 
 MIN_CLASS_OBJECTS = 10
-"""Labelled objects of a class over all sets; what is found of fewer is no evidence."""
+"""Least number of labelled objects of a class over all sets; fewer are no evidence."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ClassLoss:
     Attributes:
         name: of the class.
         data: names of the sets that label it.
-        objects: labelled ones, over these sets.
+        objects: number of labelled objects over these sets.
         map50: average precision at IoU 0.5 of reference and model; a mean over the sets, each
             weighted by its objects.
         recall: share of the objects that each reports at run time.
@@ -33,7 +33,7 @@ class ClassLoss:
 
     @property
     def loss(self) -> float:
-        """The larger one of what is lost of average precision, and of recall."""
+        """The larger loss, of average precision or of recall."""
         return max(before - now for before, now in (self.map50, self.recall))
 
 
@@ -43,7 +43,7 @@ def class_losses(
     """Compare each class over the sets that label it; a class that one side lacks is left out.
 
     Args:
-        classes: the model's, which the sets' are named by.
+        classes: the model's classes, by which those of the sets are named.
         before: the reference's evaluations, set by set.
         now: the model's, on the same sets.
     """
@@ -68,13 +68,13 @@ def class_losses(
 
 
 def without_evidence(classes: Sequence[str], losses: Sequence[ClassLoss]) -> list[str]:
-    """Name the classes of a model of which there are too few labelled objects to judge them."""
+    """Name the classes of a model that have too few labelled objects to be judged."""
     proven = {one.name for one in losses if one.objects >= MIN_CLASS_OBJECTS}
     return [name for name in classes if name not in proven]
 
 
 def evidence_note(unproven: Sequence[str], data: str) -> str:
-    """Say which classes nobody knows of, by the names of the sets."""
+    """State which classes nothing is known about, with the names of the sets."""
     return (
         f"no evidence of {', '.join(unproven)}: fewer than {MIN_CLASS_OBJECTS} labelled objects "
         f"each on {data}"

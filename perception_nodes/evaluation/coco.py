@@ -73,7 +73,7 @@ def read_coco(
             + (f", the first is {missing[0]}" if missing else "")
         )
     twice = [path for path, count in Counter(files.values()).items() if count > 1]
-    if twice:  # what one of them labels would be background of the other one
+    if twice:  # labels of one would be background of the other
         raise DataError(
             f"{annotations}: {len(twice)} files have two of its images, {twice[0]} for one; join "
             "the annotations of a file under one id"
@@ -94,7 +94,7 @@ def read_coco(
 
 
 def _by_id(path: Path, content: dict[str, Any], part: str) -> dict[Any, Any]:
-    """The entries of a list by their ids, each of which there is once."""
+    """The entries of a list by their ids, which must differ."""
     entries: dict[Any, Any] = {}
     for entry in content[part]:
         if entries.setdefault(entry["id"], entry) != entry:  # merged files repeat themselves

@@ -112,7 +112,7 @@ def read_sets(
     root: str | Path | None = None,
     classes_map: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[LabelledSet]:
-    """`read_set` for several, whose names differ: results are kept by them.
+    """Read several sets, and give them different names, by which results are kept.
 
     Sets of one name, such as those of two folders `val`, are named by their paths.
 
@@ -175,7 +175,7 @@ def parse_classes_map(text: str) -> dict[str, tuple[str, ...]]:
     Raises:
         DataError: the text has neither form.
     """
-    if os.path.isfile(text):  # pathlib raises where a map is too long for a name
+    if os.path.isfile(text):  # pathlib raises an error if a map is too long for a name
         values = load_keys(Path(text))
         entries = {str(name): value for name, value in values.items()}
     else:
@@ -254,10 +254,10 @@ def _looks_whole(path: Path) -> bool:
 
 
 def _jpeg_scan(data: bytes) -> int:
-    """Where the picture of a JPEG begins: what is before it may hold a small one, whole."""
+    """The begin of a JPEG's picture; what precedes it may hold a whole small picture."""
     at = 2
     while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
-        if data[at + 1 : at + 2] == b"\xff":  # may fill the space before a marker
+        if data[at + 1 : at + 2] == b"\xff":  # such bytes may fill the space before a marker
             at += 1
             continue
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

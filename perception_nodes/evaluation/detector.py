@@ -98,7 +98,7 @@ class Detector:
     def look_at(
         self, images: Sequence[LabelledImage], progress: Progress | None
     ) -> Iterator[tuple[LabelledImage, NDArray[np.uint8], Seen]]:
-        """Each image with its pixels and what the network gives for it; one is looked at a time.
+        """Each image with its pixels and the network's output; one image is looked at at a time.
 
         Raises:
             DataError: an image cannot be decoded.

@@ -72,7 +72,7 @@ class CalibrationFrames:
         return list(zip(self.names, self.frames, strict=True))
 
     def facts(self) -> dict[str, Any]:
-        """Everything but the pixels, for JSON."""
+        """All facts except the pixels, for JSON."""
         return {
             "frames": self.names,
             "candidates": self.candidates,
@@ -134,7 +134,7 @@ def choose_frames(
         notes.append(f"{blank} of {total} frames are blank or dark and left out")
     if len(chosen) < count:
         notes.append(f"{count} frames were wanted, only {len(chosen)} differ")
-    # By their places: two folders or drives may have the same name.
+    # Compare by place: two folders or drives may have the same name.
     wanted = [places[index] for index in chosen]
     read = enumerate(source.frames(), start=1)
     kept = {place: pixels.copy() for place, (_, pixels) in read if place in wanted}

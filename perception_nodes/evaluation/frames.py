@@ -102,7 +102,7 @@ class FrameSource:
 
 
 def _set_name(folder: Path) -> str:
-    """What to call a folder: `highway/images/train`, since `train` would not tell of which set."""
+    """The name of a folder: `highway/images/train`, since `train` would not show the set."""
     parts = folder.absolute().parts
     if "images" in parts[2:]:
         first = len(parts) - 2 - parts[::-1].index("images")

@@ -348,10 +348,10 @@ def check_classes(
     """Judge what a model loses of each class that there is evidence of.
 
     Args:
-        reference: its name.
-        model: the model's.
-        losses: by class.
-        most: what AP50 or recall may lose.
+        reference: name of the reference.
+        model: name of the model.
+        losses: the losses by class.
+        most: largest loss of AP50 or recall allowed.
     """
     checks = []
     for one in losses:

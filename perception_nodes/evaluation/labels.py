@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from perception_nodes.core.errors import InputError
 
 SAME_SHAPE = 0.01
-"""How far the shape of a picture, width by height, may be from that of its labels: rounding."""
+"""How far a picture's ratio of width to height may be from that of its labels, by rounding."""
 
 
 class DataError(InputError):

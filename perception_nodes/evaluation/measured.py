@@ -120,13 +120,13 @@ def _p99_ms(settings: DetectorSettings, say: Say, loaded: bool = False) -> float
         with busy(sorted(os.sched_getaffinity(0))) if loaded else nullcontext():
             times_ms = apart_ms(settings.model, backend, threads, FRAMES, cpus, fifo_priority)
         known[key] = float(np.percentile(times_ms, 99))
-        with suppress(OSError):  # then it is measured again next time
+        with suppress(OSError):  # it is measured again next time
             write_whole(kept, json.dumps(known, indent=1))
     return float(known[key])
 
 
 def _version(backend: str) -> str:
-    """The version of a runtime; empty if it is not installed, which its opening will tell."""
+    """The version of a runtime; empty if it is not installed, which an error reports later."""
     try:
         return version(INSTALL[backend])
     except PackageNotFoundError:

@@ -26,7 +26,7 @@ TOUCHES_IOU = 0.1
 
 
 class BoxKind(Enum):
-    """What a reported box is."""
+    """Kinds of reported boxes."""
 
     RIGHT = "right"
     IGNORED = "does not count"
@@ -141,10 +141,10 @@ def examine(
 
 
 def judge(image: LabelledImage, size_px: tuple[int, int], truth: Objects, found: Objects) -> Judged:
-    """Say what each reported box is; `found` is in order of scores, and the best take first."""
+    """Judge each reported box; `found` is in order of scores, and better boxes choose first."""
     shared, union = intersections_and_unions(found.boxes, truth.boxes)
     area = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1, keepdims=True)
-    # As COCO has it, a part of an object that does not count may be reported by itself.
+    # As in COCO, a part of an object that does not count may be reported by itself.
     overlaps = shared / np.maximum(np.where(truth.crowd, area, union), 1e-9)
     counts, taken = ~truth.crowd, np.zeros(len(truth.boxes), bool)
     kinds, objects = [], np.full(len(found.boxes), -1, np.int64)

@@ -31,7 +31,7 @@ TONES = {
     Terms.UNSTATED: "bad",
 }
 Accuracy = Mapping[str, Mapping[str, Any]]
-"""By name of the set, what `Evaluation.facts` says."""
+"""The facts of `Evaluation.facts`, by the set's name."""
 
 
 def render(model: Model, accuracy: Accuracy, timed: Mapping[str, Any] | None) -> str:
@@ -39,7 +39,7 @@ def render(model: Model, accuracy: Accuracy, timed: Mapping[str, Any] | None) ->
 
     Args:
         model: the model.
-        accuracy: of it.
+        accuracy: its accuracy by set.
         timed: result of `ModelsBench.run` for this model alone; None if it was not timed.
     """
     description = yaml.safe_load((model.folder / "model.yaml").read_text(encoding="utf-8"))
@@ -104,7 +104,7 @@ def weaknesses(
 
 
 def _verdict(model: Model, description: Mapping[str, Any]) -> tuple[str, str]:
-    """Tone and words of what it is, and what it may be used for."""
+    """The tone and the words that say what it is, and what it may be used for."""
     eight = "in 8 bits" if model.precision == "int8" else f"in {model.precision}"
     some = ", ".join(model.classes[:8])
     more = f" and {len(model.classes) - 8} more" if len(model.classes) > 8 else ""

@@ -35,8 +35,8 @@ def compile_model(
     Args:
         model: the model.
         backend: name of the runtime.
-        threads: of inference; 0 for one per physical core.
-        source: of the frames to check on.
+        threads: number of threads for inference; 0 for one per physical core.
+        source: gives the frames to check on.
         frames: number of frames to check on.
         sets: labelled sets to check on.
         margins: how far it may be from its references.
@@ -120,7 +120,7 @@ def layer_costs(
     bar: Bar,
     note: Callable[[str], None],
 ) -> dict[str, float]:
-    """Nats an object that the 8 bits of each layer cost; nothing and a note if that is unknown."""
+    """The cost of each layer's 8 bits in nats an object; empty, with a note, if it is unknown."""
     some = frames[:: -(-len(frames) // FRAMES_FOR_COSTS)]
     try:
         measure = compression_tool("model_compression.quantization.stored", "stored_costs")

@@ -63,7 +63,7 @@ class ModelImport:
     say: Callable[[str], None]
 
     def run(self) -> tuple[Model, str, list[GateCheck]]:
-        """Write the model: the model, the name of its head, and what 8 bits were checked by.
+        """Write the model; return it, the name of its head, and the checks of its 8 bits.
 
         Raises:
             SettingsError: an option is needed, or does not fit.

@@ -172,10 +172,10 @@ class ModelsBench:
         return runtimes
 
     def _choose_instructions(self) -> dict[tuple[str, int], str]:
-        """What a detector has OpenVINO use, by model and number of threads.
+        """The instructions that a detector would have OpenVINO use, by model and number of threads.
 
-        One process can only have one of them, that of the first model. Empty where the environment
-        names it.
+        A process can only use one of them, that of the first model. Empty if the environment names
+        one.
         """
         if VARIABLE in os.environ:
             return {}
@@ -252,7 +252,8 @@ class ModelsBench:
         def roof_of(one: Model) -> float:
             return roofs["int8" if one.precision == "int8" else "fp32", self.threads[0]]
 
-        predicted = None  # if both ran at the roofline, by number and cost of multiplications
+        # The ratio if both ran at the roofline, by number and cost of multiplications.
+        predicted = None
         if rival:
             rivals_s = network_facts(rival).gmac / roof_of(rival)
             predicted = round(rivals_s / (facts.gmac / roof_of(model)), 3)

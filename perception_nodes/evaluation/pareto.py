@@ -12,8 +12,8 @@ class Point:
     Attributes:
         name: its name.
         parent: its parent's name, if it has one.
-        precision: of its arithmetic, which gives the colour.
-        latency_ms: median.
+        precision: precision of its arithmetic, which gives the colour.
+        latency_ms: median latency.
         accuracy: mAP50-95.
     """
 

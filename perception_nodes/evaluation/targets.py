@@ -43,7 +43,7 @@ FLAGS = {
     "AVX512_CORE_FP16": "avx512_fp16",
     WITH_TILES: "amx_int8",
 }
-"""Processor flag that a variant needs; without it, others would be timed under its name."""
+"""Processor flag that a variant needs; without it, another variant would be timed."""
 ENGINES = {"512": Geometry(2, 64, 28672, 250.0), "1024": Geometry(4, 64, 28672, 250.0)}
 
 T = TypeVar("T")
@@ -105,9 +105,9 @@ def times_of(
     Args:
         folders: the models.
         targets: what runs them.
-        threads: of inference; 0 for one per physical core.
+        threads: number of threads for inference; 0 for one per physical core.
         rounds: timed calls of each.
-        progress: called with a step, how much of it is done, and its total.
+        progress: called with the name of a step, how much of it is done, and its total.
 
     Returns:
         Medians in milliseconds, [targets, models]; NaN where an engine cannot hold a network.
@@ -152,9 +152,10 @@ def _answer(process: ProcessPoolExecutor, function: Callable[..., T], *arguments
 
 
 def _begin(instructions: str) -> None:
-    """Prepare a process that measures; the functions below run in it, too."""
+    """Prepare a process that measures, in which the functions below run too."""
     leave_to_parent()
-    os.environ[VARIABLE] = instructions or WITHOUT_TILES  # whatever the caller's environment says
+    # Replace what the caller's environment says.
+    os.environ[VARIABLE] = instructions or WITHOUT_TILES
 
 
 def _load(name: str, threads: int, folder: Path) -> None:

@@ -32,7 +32,7 @@ class TrackedFrame:
     Attributes:
         stamp_ns, published_ns: when it was captured, and when its detections were published.
         frames_without: frames before it that gave no detections.
-        ids, boxes: of the objects that are seen in it: int64 [n]; [n, 4], x1 y1 x2 y2.
+        ids, boxes: the objects that are seen in it: int64 [n], and [n, 4], x1 y1 x2 y2.
     """
 
     stamp_ns: int
@@ -64,7 +64,7 @@ class Trouble:
         lost: share of frames that are lost, in bursts of up to half a second.
         late: share of frames that are published up to 60 ms after their capture instead of 9.
         missed: share of objects that are not detected in a frame.
-        false_alarms: mean number a frame.
+        false_alarms: mean number of false alarms a frame.
     """
 
     lost: float = 0.0
@@ -171,7 +171,7 @@ def read_mot(folder: Path) -> TrackedDrive:
             raise ValueError(f"frameRate is {rate_hz:g}")
         truth = np.loadtxt(folder / "gt/gt.txt", delimiter=",", ndmin=2)[:, :7]
         found = np.loadtxt(folder / "det/det.txt", delimiter=",", ndmin=2)[:, :7]
-        truth = truth[truth[:, 6] > 0]  # others are not to be counted
+        truth = truth[truth[:, 6] > 0]  # other rows do not count
         last = int(max(truth[:, 0].max(), found[:, 0].max()))
     except (OSError, ValueError, IndexError, configparser.Error) as error:
         raise TracksError(f"sequence {folder} is none of MOTChallenge: {error}") from error

@@ -95,7 +95,7 @@ def _pairs(overlap: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def _distances(true: Boxes, boxes: Boxes) -> NDArray[np.float64]:
-    """Between the centres."""
+    """Distances between the centres."""
     apart = (true[:, :2] + true[:, 2:] - boxes[:, :2] - boxes[:, 2:]) / 2
     distances: NDArray[np.float64] = np.hypot(apart[:, 0], apart[:, 1])
     return distances

@@ -40,7 +40,7 @@ def class_names(images: Path) -> tuple[str, ...]:
         except (OSError, UnicodeError) as error:
             raise DataError(f"{listed} cannot be read: {error}") from error
         names: Sequence[str] = [line.strip() for line in "\n".join(lines).rstrip().splitlines()]
-        if not all(names):  # the class numbers of what follows would be doubtful
+        if not all(names):  # the class numbers of the following names would be doubtful
             raise DataError(
                 f"{listed}: line {names.index('') + 1} is empty; write one class a line"
             )
@@ -113,7 +113,7 @@ def read_yolo(
         boxes = np.concatenate([centre - half, centre + half], axis=1)
         beyond = (boxes < -ROUNDING) | (boxes > 1 + ROUNDING)
         cut += [label] * int(beyond.any(axis=1).sum())
-        boxes = boxes.clip(0, 1)  # as those of detections are
+        boxes = boxes.clip(0, 1)  # as detections are clipped
         labels = once[:, 0].astype(np.int64)
         found.append(LabelledImage(path, boxes, labels, np.zeros(len(once), np.bool_)))
     if errors:
@@ -144,7 +144,8 @@ def files_below(folder: Path) -> list[Path]:
         DataError: a folder cannot be read.
     """
     files, seen = list[Path](), set[Path]()
-    # Linked folders come last: of one that is there by its own name too, the files have that name.
+    # Linked folders come last, so that files of a folder that is also there itself have its own
+    # name.
     own, linked = [folder] * folder.is_dir(), list[Path]()
     while own or linked:
         place = own.pop() if own else linked.pop(0)
@@ -156,7 +157,7 @@ def files_below(folder: Path) -> list[Path]:
             with os.scandir(place) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     kind = files
-                    if entry.is_dir():  # raises where a link leads to what may not be seen
+                    if entry.is_dir():  # raises an error if a link leads to a forbidden folder
                         kind = linked if entry.is_symlink() else own
                     kind.append(place / entry.name)
         except OSError as error:
@@ -167,9 +168,10 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def label_file(image: Path) -> Path:
-    """Where an image's labels are: beside the last `images` of its folders, below `labels`.
+    """The file of an image's labels: below `labels`, beside the last `images` of its folders.
 
-    Trainers of YOLO replace the last one, too. Without any the labels are beside the image.
+    Trainers of YOLO replace the last one too. Without such a folder the labels are beside the
+    image.
     """
     folder = _folder_of_images(image.parent)
     if folder is None:
@@ -197,7 +199,7 @@ def load_keys(path: Path, parse: Callable[[str], Any] = parse_yaml) -> dict[str,
     """The keys of a file, YAML unless another parser is given.
 
     Raises:
-        DataError: it cannot be read, or holds none.
+        DataError: the file cannot be read, or holds no keys.
     """
     try:
         values = parse(path.read_text(encoding="utf-8"))
@@ -233,7 +235,7 @@ def _read_file(label: Path, classes: int, errors: list[str]) -> NDArray[np.float
 
 
 def distinct(rows: NDArray[Any]) -> NDArray[Any]:
-    """Rows without those that repeat an earlier one: nobody means two objects of one box."""
+    """Rows without repetitions, since nobody means two objects with one box."""
     _, first = np.unique(rows, axis=0, return_index=True)
     return rows[np.sort(first)]
 

@@ -55,7 +55,8 @@ class PictureMaker:
 
         Args:
             message_type: `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
-            scaled: to a width that suits people; else the pictures have the size of the frames.
+            scaled: whether to scale pictures to a width that suits people, instead of keeping the
+                frames' size.
             sample_bits: see `Preprocessor`.
         """
         self._scaled, self._converter = scaled, Converter(sample_bits)
@@ -105,8 +106,8 @@ def draw(
     Args:
         picture: uint8 [h, w, 3] BGR.
         scale: picture pixels per source pixel.
-        found: objects, None where no detections were published.
-        report: report of the frame, None where there is none.
+        found: objects; None if no detections were published.
+        report: report of the frame; None if there is none.
     """
     if found is not None:
         # The best object comes first; it is drawn last, so that its label is not covered.
@@ -132,7 +133,7 @@ def draw_changes(picture: Picture, scale: float, changes: Sequence[Change]) -> N
 
 
 def changed_objects(changes: Iterable[Change]) -> Iterator[tuple[DetectedObject, str, str]]:
-    """The objects of changes, each with its colour, and with what a picture says of it."""
+    """The objects of changes, each with its colour and its text in a picture."""
     for change in changes:
         for item, colour in ((change.before, BEFORE_COLOUR), (change.after, AFTER_COLOUR)):
             if item is not None:

@@ -20,7 +20,7 @@ DOUBTFUL_SHARE = 0.5
 Between two runtimes on one machine it is a quarter.
 """
 DOUBTFUL_OBJECTS = 5
-"""Number of such objects that may always come and go: a share of very few means nothing."""
+"""Number of such objects that may always come and go, since a share of very few means nothing."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Change(NamedTuple):
     """One difference.
 
     Attributes:
-        frame: index of the frame in the drive; of a missing one, in the golden.
+        frame: index of the frame in the drive, or in the golden if the frame is missing.
         at_s: seconds since the first frame.
         kind: what changed.
-        before, after: the object in the golden and in this run; None where there is none.
+        before, after: the object in the golden and in this run; None if there is none.
     """
 
     frame: int
@@ -110,15 +110,15 @@ def numbered(times_ns: Iterable[int]) -> Iterator[FrameTime]:
 
 
 _Difference = tuple[ChangeKind, DetectedObject | None, DetectedObject | None]
-"""What differs: the kind, the object before, the object after."""
+"""A difference: its kind, the object before, and the object after."""
 
 
 class Comparison:
     """Compares the frames of a drive with those of a golden, one after the other.
 
     Attributes:
-        frames: compared so far.
-        changes: found so far.
+        frames: number of frames compared so far.
+        changes: changes found so far.
         doubtful: objects with a score near the threshold that are on one side only. They are
             changes, too, if there are so many that rounding is not the cause; see `finish`.
     """

@@ -19,13 +19,12 @@ STAGE_COLOURS = ("#a5b4fc", "#67c7e8", "#4263eb", "#9775fa", "#ced4da")
 LATENCY_COLOUR = "#4263eb"
 BINS = 80
 RAILS_ACROSS = 0.18
-"""Distance between the rails of a horizontal axis, as a share of its top."""
+"""Distance between the rails of a horizontal axis, as a share of its highest value."""
 GAP_INTERVALS = 4
 """A timeline is empty between frames that are more than so many median intervals apart."""
 TIME_BINS, BIN_FRAMES = 120, 2
-"""Objects are counted in at most so many equal parts of the drive, of so many frames on average.
-
-Frames that come unevenly then leave no part empty.
+"""Largest number of equal parts of the drive in which objects are counted, and frames in each on
+average, so that frames at uneven intervals leave no part empty.
 """
 SECONDS = "seconds since the first frame"
 
@@ -43,7 +42,7 @@ def histogram(reports: Sequence[ReportedFrame], deadline_ms: float) -> Chart:
     without = len(latencies) - len(values)
     ranks = latency_percentiles(values, LATENCY_RANKS, without)
     p99 = ranks["p99"] or 0.0
-    # Up to the slowest frame, all others would be one bar.
+    # An axis up to the slowest frame would show all others as one bar.
     axis = LatencyAxis(max(2 * deadline_ms, p99), RAILS_ACROSS)
     counts, edges = np.histogram(values[values <= axis.top], BINS, (0, axis.top))
     chart = Chart(axis.axis("capture to publish, ms"), Axis("frames"), 280)
@@ -137,7 +136,7 @@ def _start_ns(reports: Sequence[ReportedFrame]) -> int:
 def _with_gaps(seconds: list[float]) -> list[tuple[float, int | None]]:
     """The times of frames with their indices, and times with None at which gaps begin.
 
-    A frame is drawn up to the next one; before a gap and at the end, for the median interval.
+    A frame is drawn until the next one, and for the median interval before a gap and at the end.
     """
     steps_s = np.diff(seconds)
     usual_s = float(np.median(steps_s)) if len(steps_s) else 1.0

@@ -21,11 +21,11 @@ class ChosenFrame(NamedTuple):
 
 
 _Ranking = list[tuple[float, int, ChosenFrame]]
-"""A heap of frames by their rank and their negative index: of equal ones the earlier is better."""
+"""A heap of frames by rank and negative index, so that the earlier of equal frames is better."""
 
 
 class ChosenFrames:
-    """The slowest frames, the one with most objects, evenly spread ones, the most changed ones.
+    """Keeps the slowest, most crowded, evenly spread and most changed frames of a drive.
 
     Attributes:
         film: all frames, small.

@@ -13,7 +13,8 @@ from perception_nodes.report.page import jpeg_url
 from perception_nodes.report.recording import DetectedObject, FrameDetections, ReportedFrame
 
 MAX_FRAMES = 300
-"""Of a longer drive every second, fourth, ... frame is kept, and all marked frames.
+"""Number of frames of a film. Of a longer drive, every second, fourth, ... frame is kept, and all
+marked frames.
 
 A frame is marked if it changed or missed. If most of the kept frames are marked, only every second,
 fourth, ... marked frame is kept.
@@ -33,7 +34,7 @@ class Film:
         self.taken = 0
         self._frames: dict[int, dict[str, Any]] = {}
         self._stride = 1
-        # For each marked frame, by index, the number of marked frames before it.
+        # The number of marked frames before each marked frame, by the frame's index.
         self._marked: dict[int, int] = {}
         self._marked_stride = 1
 
@@ -49,10 +50,10 @@ class Film:
         """Add a frame.
 
         Args:
-            index: of the frame in the drive.
+            index: index of the frame in the drive.
             picture: uint8 [h, w, 3] BGR, without anything drawn in.
             scale: picture pixels per source pixel.
-            report: of the frame; None if there is none.
+            report: report of the frame; None if there is none.
             found: its objects; None if no detections were published.
             changes: against a golden.
         """
@@ -93,7 +94,7 @@ class Film:
             self._thin_out()
 
     def frames(self) -> list[dict[str, Any]]:
-        """All that is kept, in order."""
+        """The kept frames, in order."""
         return [frame for _, frame in sorted(self._frames.items())]
 
     def _is_kept(self, index: int) -> bool:

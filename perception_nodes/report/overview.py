@@ -21,7 +21,7 @@ from perception_nodes.report.static_chart import INK, SOFT, drawing, saved
 WIDTH_IN, HEIGHT_IN, DPI = 12.0, 7.0, 100
 MAX_BARS = 1000
 MAX_LABELS = 40
-"""Labels that have room beside each other."""
+"""Number of labels that have room beside each other."""
 PICTURES = 3
 CAPTION_LETTERS, CAPTION_LINES = 52, 3
 SENTENCE_LETTERS, SENTENCE_LINES = 105, 2

@@ -10,7 +10,7 @@ from markupsafe import Markup
 FOLDER = Path(__file__).parent
 NO_VALUE = "–"
 NO_RESULT = "no result"
-"""Stands for the latency of a frame without detections, which is slower than all others."""
+"""Text for the latency of a frame without detections, which is slower than all others."""
 MAX_LINES = 60
 """Changes between two runs that a page lists; the JSON file beside it has all of them."""
 

@@ -25,7 +25,7 @@ TRACKS_TOPIC = "/perception/tracks"
 SAFE_STOP_TOPIC = "/perception/safe_stop"
 DIAGNOSTICS_TOPIC = "/diagnostics"
 UNREADABLE = (SerdeError, ValueError, LookupError, OverflowError, struct.error)
-"""What rosbags raises for a damaged message."""
+"""Errors that rosbags raises for a damaged message."""
 
 
 class RecordingError(InputError):
@@ -234,7 +234,7 @@ def read_messages(path: str | Path) -> Iterator[Recorded]:
                 if schema is not None:
                     yield Recorded(channel.topic, schema.name, message.log_time, message.data)
             summary = reader.get_summary()
-    except Exception as error:  # of many kinds, from mcap and what it decompresses with
+    except Exception as error:  # mcap and its decompressors raise many kinds of errors
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RecordingError(f"recording {path} cannot be read: {reason}") from error
     if summary is not None and summary.statistics is not None:
@@ -327,5 +327,5 @@ def _frame_detections(message: Any) -> FrameDetections:
 
 
 def nanoseconds(stamp: Any) -> int:
-    """A message's time, since the Unix epoch."""
+    """A message's time in nanoseconds since the Unix epoch."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 INK, SOFT, LINE = "#1d2433", "#667085", "#e4e7ee"
 _STYLE = {
-    "text.parse_math": False,  # a `$` in a file's name is no formula
+    "text.parse_math": False,  # a `$` in a file's name begins no formula
     "text.color": INK,
     "axes.labelcolor": SOFT,
     "axes.edgecolor": LINE,
@@ -25,7 +25,7 @@ _STYLE = {
     "ytick.major.size": 0,
     "legend.frameon": False,
     "svg.fonttype": "none",
-    "svg.hashsalt": "perception_nodes",  # the same chart is the same file
+    "svg.hashsalt": "perception_nodes",  # make the same file of the same chart
 }
 
 
