@@ -75,6 +75,7 @@ class GStreamerSource:
         self._end: type[CameraError] = CameraGone
         self._pipeline: Any = None
         self._pulled = Mailbox()
+        self._sequence: int | None = None
         self._slots: Writer[CameraHeader] | None = None
         self._unfit = 0  # frames of another size, which count as lost before the next one
 
@@ -111,23 +112,16 @@ class GStreamerSource:
         self._first, self._caps = first, first.get_caps()
         self._read_info = gst_video.VideoInfo.new_from_caps
         self._info = info = self._read_info(self._caps)
-        name = info.finfo.name
-        encoding, width, height, step, size = (
-            ENCODINGS[name],
-            info.width,
-            info.height,
-            info.stride[0],
-            info.size,
-        )
+        name, width, height = info.finfo.name, info.width, info.height
+        step, size = info.stride[0], info.size
         if name == "I420":
             width, height = width & ~1, height & ~1
             step, size = width, width * height * 3 // 2
+        self._frame = ENCODINGS[name], width, height, step, size
         rate_hz = info.fps_n / info.fps_d if info.fps_d else 0.0
-        colours = info.colorimetry
-        matrix = MATRICES.get(int(colours.matrix), "")
-        self._frame = encoding, width, height, step, size
-        self._sequence: int | None = None
-        note = colour_note(encoding, matrix, colours.range == gst_video.VideoColorRange(1))
+        colours, self._sequence = info.colorimetry, None
+        is_full = colours.range == gst_video.VideoColorRange(1)
+        note = colour_note(ENCODINGS[name], MATRICES.get(int(colours.matrix), ""), is_full)
         description = f"{self._name}, {name} {width}x{height} at {rate_hz:g} Hz, one copy{note}"
         return CameraFormat(*self._frame, rate_hz, 1, 2, description)
 
@@ -193,9 +187,8 @@ class GStreamerSource:
             if sample is not None:
                 self._pulled.put(Arrived(sample, self._stamp_ns(sample)))
             elif self._sink.get_property("eos"):
-                kind, why = (
-                    (CameraGone, f": {self._error()}") if self._complaint else (self._end, "")
-                )
+                kind = CameraGone if self._complaint else self._end
+                why = f": {self._complaint}" * bool(self._complaint)
                 self._pulled.put(kind(f"{self._name} has ended{why}"))
                 return
 
@@ -209,9 +202,8 @@ class GStreamerSource:
         if clock is None or pts == self._gst.CLOCK_TIME_NONE:
             return wall_ns
         now_ns = clock.get_time() - self._pipeline.get_base_time()
-        return wall_ns - int(
-            now_ns - taken.get_segment().to_running_time(self._gst.Format.TIME, pts)
-        )
+        taken_ns = taken.get_segment().to_running_time(self._gst.Format.TIME, pts)
+        return wall_ns - int(now_ns - taken_ns)
 
     def _gap(self, buffer: Any, skipped: int) -> int:
         """Number of frames lost before this one: as the source counts, else those we skipped."""
