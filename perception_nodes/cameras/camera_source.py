@@ -1,4 +1,4 @@
-"""What a source of live frames does: opened once, then asked for one frame after the other."""
+"""The interface of a source of live frames: open it once, then capture frame after frame."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -58,7 +58,7 @@ class CameraFormat:
 
 
 def colour_note(encoding: str, matrix: str, is_full_range: bool) -> str:
-    """A note on a format whose YUV is not what all YUV is taken for; else an empty text.
+    """A note on YUV that states other colours than those it is read as; else an empty text.
 
     Args:
         encoding: ROS name.
@@ -107,7 +107,7 @@ class CameraSource(Protocol):
         ...
 
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
-        """The next frame; None where none came in time.
+        """The next frame; None if none comes in time.
 
         Raises:
             CameraGone: the source was unplugged, or its stream ended.

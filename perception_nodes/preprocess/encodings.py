@@ -114,7 +114,7 @@ def planes_of(image: ImageView) -> list[Plane]:
 def significant_bits(encoding: str, planes: list[Plane]) -> int:
     """How many bits of a frame's samples are significant, as far as its pixels show.
 
-    No ROS message states it where 10, 12 or 14 bits come in 16. A sixteenth of the pixels is
+    No ROS message states whether 10, 12 or 14 bits come in 16. A sixteenth of the pixels is
     examined. A few pixels may be brighter than these bits can express, and become white: an
     outlier, such as a disturbed pixel, must not darken the picture.
 

@@ -11,12 +11,12 @@ from perception_nodes.core.geometry import Lens
 POLYNOMIAL_MODELS = ("plumb_bob", "rational_polynomial")
 FISHEYE_MODELS = ("equidistant", "fisheye")
 LEAST_SCALE = 0.5
-"""Of the middle of the picture. From about 130 degrees on, rectifying shrinks it, and the objects
-there, by more: they are found sooner in the picture as it is."""
+"""The least scale of the middle of a rectified picture. Rectifying shrinks it by more for lenses
+from about 130 degrees on. Then more objects are found in the picture as it is."""
 
 
 class UnknownLens(InputError):
-    """Frames cannot be rectified with a calibration; the text says why."""
+    """Frames cannot be rectified with a calibration; the text states the cause."""
 
 
 class WideLens(UnknownLens):

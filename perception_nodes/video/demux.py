@@ -22,7 +22,7 @@ MISSING = "packets are missing"
 LOST_ON_THE_WAY = "RTP: missed"
 """Beginning of FFmpeg's warning that numbers of RTP packets have a gap."""
 SUSPECTS = 2
-"""Pictures that a gap may have hurt: FFmpeg warns of it with the packet before, or with its own."""
+"""Number of pictures that a gap may have hurt: FFmpeg warns with that packet or the one before."""
 MAX_HELD = 16
 """A decoder holds back at most this many pictures (ITU-T H.264, A.3.1)."""
 
@@ -146,7 +146,7 @@ class WholePictures:
                 self._order.read_sets([*nal_units(self._decoder.extradata or b"")])
 
     def suspect(self) -> None:
-        """Lose the pictures of the next packets: something that they are made of is missing.
+        """Lose the pictures of the next packets, since something that they are made of is missing.
 
         Of JPEG only whole pictures are put together from packets of the network.
         """
@@ -213,7 +213,7 @@ class WholePictures:
         return whole_pictures(packet.decode)
 
     def _leave(self, frame: Any) -> None:
-        """A frame comes: it, and the ones before it that never will, are held no more."""
+        """Stop holding a frame that has come, and those before it that never will."""
         if frame.pts in self._held:
             self._held.remove(frame.pts)
         elif self._held:

@@ -1,7 +1,7 @@
-"""What an H.264 stream says of itself: its key frames, and whether a picture is missing.
+"""Reads the headers of H.264, to find the key frames and missing pictures of a stream.
 
-FFmpeg replaces a missing picture by the one before it and says nothing; its numbers
-(`frame_num`, ITU-T H.264, 7.4.3) tell.
+FFmpeg replaces a missing picture by the one before it without a report. The numbers of the pictures
+(`frame_num`, ITU-T H.264, 7.4.3) have a gap there.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ MAX_NUMBER_BITS = 16
 HEADER_BYTES = 32
 """Enough of a slice for its frame number."""
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
-"""Those whose sequence parameter set tells the chroma format."""
+"""The profiles whose sequence parameter set states the chroma format."""
 
 
 def nal_units(data: bytes) -> Iterator[bytes]:
@@ -68,7 +68,7 @@ class _Bits:
 
 @dataclass(frozen=True)
 class _Sequence:
-    """What a sequence parameter set says of frame numbers."""
+    """What a sequence parameter set states of frame numbers."""
 
     number_bits: int
     gaps_allowed: bool

@@ -150,4 +150,4 @@ class VideoDecoder:
 
 
 class _NothingNew(FrameRejected):
-    """A rejected packet that leaves the stream as it was: broken already, or whole."""
+    """A rejected packet, after which the stream is as whole or as broken as before."""

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from perception_nodes.video.demux import MISSING, VideoInput
 
 JUMP_NS = 5_000_000_000
-"""A stream whose times go on from further away has set its clock: else reading had timed out."""
+"""A larger step of a stream's times shows that its clock was set: reading would have timed out."""
 INTERVALS, ENOUGH = 30, 5
-"""Times between frames by which a missing one is noticed: how many are kept, and needed."""
+"""Number of intervals between frames that are kept, and that are needed to notice a missing one."""
 OFFSET_WINDOW_NS = 30_000_000_000
 MISSING_S = 1.0
 """A file whose pictures end so long before its stated end may be cut off. A shorter time may be
@@ -92,10 +92,10 @@ class StatedEnd(NamedTuple):
 class StreamClock:
     """Wall-clock stamps of a stream whose presentation times have an unknown origin.
 
-    The frame with the least delay of the last half minute ties the two clocks together, so that the
-    jitter of network and decoder does not reach the stamps. The least delay itself cannot be known:
-    stamps are late by it. Clocks that are set are tied anew. Frames whose times fall behind are
-    old, since a network that holds frames up cannot be told from a clock that is slow.
+    The frame with the least delay of the last half minute ties the two clocks together. So the
+    jitter of network and decoder does not reach the stamps. Stamps are late by that least delay,
+    which cannot be known. If a clock is set, they are tied anew. A network that holds frames up
+    looks like a slow clock; its frames count as old.
     """
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class LossCounter:
         self._gap_ns = self._known_gaps = 0
 
     def expect_gap(self) -> None:
-        """Expect that pictures are missing before one of the next: the demuxer says so."""
+        """Expect missing pictures before one of the next, since the demuxer has reported a gap."""
         self._known_gaps += 1
 
     def follow(self, presented_ns: int, cause: str) -> None:

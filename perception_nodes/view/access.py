@@ -1,8 +1,8 @@
 """Decides who may look at the page: each request is checked before it is answered.
 
-On localhost every user of this machine may look, but no other page in a browser: a page of another
-site can neither open our stream (`Origin`), nor have its own name resolved to this machine to pass
-for us (`Host`, DNS rebinding). On any other interface a token is needed as well.
+On localhost every user of this machine may look, but no page of another site in a browser. Such a
+page cannot open our stream (`Origin`). Nor can it pass for us by a name of its own that resolves to
+this machine (`Host`, DNS rebinding). On any other interface a token is needed as well.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ def is_own_host(host: str, address: str) -> bool:
 
 
 def is_own_page(headers: Mapping[str, str]) -> bool:
-    """Whether our page opens a stream; a browser does not forge the header that says so."""
+    """Whether our page opens a stream; a browser does not forge `Origin`."""
     try:
         return urlsplit(headers.get("Origin", "")).netloc == headers.get("Host")
     except ValueError:
@@ -67,7 +67,7 @@ def cookie_of(token: str) -> str:
 
 
 def is_same(given: str | None, token: str) -> bool:
-    """Whether a token is right, in a time that does not depend on how much of it is."""
+    """Compare a token, in a time that does not depend on how much of it is right."""
     # Bytes that are not UTF-8 reach us as surrogates, which surrogatepass keeps apart.
     one, other = ((text or "").encode(errors="surrogatepass") for text in (given, token))
     return hmac.compare_digest(one, other)

@@ -30,7 +30,7 @@ MISS_PERIOD_NS = 250_000_000
 """In an overload nearly every frame is missed: then only some of them are kept with a picture."""
 NUMBER = re.compile(r"[\d.]+")
 Entries: TypeAlias = deque[tuple[int, Any]]
-"""Entries with their serial numbers; those of reports are times instead."""
+"""Entries behind their serial numbers; reports behind the times at which they came."""
 
 
 class ShownPicture(NamedTuple):

@@ -66,7 +66,7 @@ class Shot(NamedTuple):
 
 
 class Pictures:
-    """The last frames of one camera, and what was found in them.
+    """The last frames of one camera, and their detections.
 
     The frames come from the camera's own channel if a process fills it. Those of a camera on a ROS
     topic come from the slots of the detector, as the network sees them.

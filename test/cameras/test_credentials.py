@@ -62,7 +62,7 @@ def test_no_line_of_a_camera_has_its_password(join):
     viewer = Viewer(join, VideoSource("rtsp://user:hunter2@127.0.0.1:1/a"))
     with pytest.raises(CameraError, match=r"rtsp://user:\*\*\*@127.0.0.1:1/a cannot") as raised:
         viewer.feed.open()
-    assert "hunter2" not in str(raised.value) + "".join(viewer.told)
+    assert "hunter2" not in str(raised.value) + "".join(viewer.log)
 
 
 def test_a_line_that_cannot_be_read_is_not_quoted(monkeypatch, tmp_path):

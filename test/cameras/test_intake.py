@@ -60,7 +60,7 @@ def intake(reasons, video=None):
 
 
 @pytest.mark.parametrize("gap", [3, MAX_GAP, MAX_GAP + 1, 42_000, 2**64 - 100])
-def test_of_a_long_gap_one_report_tells(gap):
+def test_a_long_gap_has_one_report(gap):
     """The camera went on while nobody took its frames."""
     reasons = []
     taking = intake(reasons)

@@ -79,13 +79,13 @@ def test_the_header_has_the_layout_and_the_constants_of_the_channel(tmp_path, co
 
 def test_the_page_has_the_layout_and_the_depths_of_the_channel():
     rows = re.findall(r"^\| ([\d, ]+) \| ([`\w, ]+) \| (\w+(?:\[\d+\])?) \|", PAGE, re.MULTILINE)
-    told = {
+    documented = {
         name.strip(" `"): (int(offset), kind)
         for offsets, names, kind in rows
         for offset, name in zip(offsets.split(","), names.split(","), strict=True)
     }
     kinds = {"c_ulong": "uint64", "c_long": "int64", "c_uint": "uint32"}
-    assert told == {
+    assert documented == {
         name: (
             getattr(CameraHeader, name).offset,
             kinds.get(kind.__name__) or f"char[{ctypes.sizeof(kind)}]",
@@ -125,8 +125,8 @@ def test_a_camera_in_cpp_fills_the_channel(join, library):
         assert abs(seen.looked - seen.stamp_ns) < 1_000_000_000
     assert [seen.number for seen in viewer.found[:8]] == list(range(8))
     assert starts[:8] == [4 * (n % 5) for n in range(8)]
-    assert viewer.told[0].endswith("mono8 320x240 at 50 Hz, no copy")
-    assert "the camera is gone" in viewer.told[1]
+    assert viewer.log[0].endswith("mono8 320x240 at 50 Hz, no copy")
+    assert "the camera is gone" in viewer.log[1]
 
 
 def test_a_library_that_does_not_return_ends_the_process(tmp_path):
@@ -170,7 +170,7 @@ source.capture(7.0)
     assert (done.returncode, done.stdout) == (-signal.SIGALRM, "alive\n"), done.stderr
 
 
-def test_what_is_no_camera_library_is_told(tmp_path, library):
+def test_what_is_no_camera_library_is_refused(tmp_path, library):
     with pytest.raises(CameraGone, match="'many' is not a number of frames"):
         LibrarySource(f"{library}:many").open()
     with pytest.raises(CameraError, match="none.so is no camera library"):

@@ -47,7 +47,7 @@ def test_a_source_of_any_length_is_looked_at():
 
 
 @pytest.mark.parametrize("text", ["", "camera", "v4l3:/dev/video0", "no/such/file.mp4"])
-def test_what_is_of_no_known_form_is_told_the_known_ones(text):
+def test_the_refusal_of_an_unknown_form_names_the_known_ones(text):
     with pytest.raises(CameraError, match="v4l2:/dev/video0, gst:PIPELINE"):
         source_for(text)
 
@@ -76,6 +76,6 @@ def test_the_mode_is_what_is_asked_for_or_the_best(wanted, mode):
     assert choose_mode(WEBCAM, wanted) == mode
 
 
-def test_what_a_device_does_not_have_is_told_with_what_it_has():
+def test_the_refusal_of_a_mode_names_those_of_the_device():
     with pytest.raises(CameraError, match="has no mode NV12.*it has MJPG 1920x1080"):
         choose_mode(WEBCAM, V4l2Settings("v", pixel_format="NV12"))

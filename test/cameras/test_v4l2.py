@@ -22,7 +22,7 @@ from perception_nodes.cameras.v4l2_devices import Mode, V4l2Settings, choose_mod
         ({"ycbcr_enc": 6, "quantization": 1}, "BT.2020 in full range"),
     ],
 )
-def test_colours_that_are_not_those_we_take_them_for_are_told(facts, states):
+def test_colours_other_than_those_that_are_read_are_noted(facts, states):
     note = colour_note("yuyv", *v4l2._colours(kernel.Format(**facts)))
     assert note == (f"; it states {states}, and is read as BT.601 in limited range" * bool(states))
     assert not colour_note("bgr8", "BT.709", True)
@@ -84,7 +84,7 @@ def test_any_size_of_a_range_can_be_asked_for(opened, size):
 
 
 @pytest.mark.parametrize("size", [(1281, 800), (1280, 801), (30, 32), (4098, 2304), (640, 2306)])
-def test_a_size_beyond_a_range_or_its_steps_is_told_with_the_range(opened, size):
+def test_the_refusal_of_a_size_names_the_range_and_its_steps(opened, size):
     with pytest.raises(CameraError, match="it has NV12 32x32 to 4096x2304 in steps of 2x2$"):
         opened(Driver(), width=size[0], height=size[1])
 

@@ -200,7 +200,7 @@ def test_a_stream_without_times_is_dated_by_its_arrival(
     monkeypatch.setattr(demux, "time", clock)
     viewer = film(join, serve(path))
     viewer.take(5)
-    assert viewer.told[0].endswith("stamps are of arrival")
+    assert viewer.log[0].endswith("stamps are of arrival")
     assert (steps_ms(viewer.found) == 1000 * np.diff([seen.number for seen in viewer.found])).all()
 
 
@@ -218,7 +218,7 @@ def test_a_stream_that_gives_no_picture_can_be_closed(join):
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
         viewer = film(join, f"tcp://127.0.0.1:{listener.getsockname()[1]}")
-        viewer.until(lambda: viewer.told)
+        viewer.until(lambda: viewer.log)
         closing = threading.Thread(target=viewer.feed.close, daemon=True)
         closing.start()
         closing.join(10)
@@ -243,7 +243,7 @@ def test_what_was_lost_before_a_stream_broke_off_is_reported_when_it_is_back(
     monkeypatch.setattr(video_source, "VideoInput", Broken)
     viewer = film(join, "tcp://camera")
     assert [(seen.number, seen.lost) for seen in viewer.take(2)] == [(0, 0), (3, 2)]
-    assert any(line.endswith(f"lost 2 frames: {demux.MISSING}") for line in viewer.told)
+    assert any(line.endswith(f"lost 2 frames: {demux.MISSING}") for line in viewer.log)
 
 
 @pytest.mark.parametrize(("matrix", "corner"), ORIENTATIONS.items())

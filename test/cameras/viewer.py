@@ -24,20 +24,20 @@ class Viewer:
     """What comes of a source.
 
     Attributes:
-        told: lines that the feed logs.
+        log: lines that the feed logs.
         found: the frames so far.
     """
 
     def __init__(self, join, source, look=lambda sample: None, camera="front"):
-        self.told, self.found, self._look = [], [], look
+        self.log, self.found, self._look = [], [], look
         self._reader = camera_reader(join("reader"), camera)
-        self.feed = CameraFeed(join("camera"), camera, source, "optical", self.told.append)
+        self.feed = CameraFeed(join("camera"), camera, source, "optical", self.log.append)
 
     def until(self, condition, timeout_s=30.0):
         """Step until it is so; opens the source at first."""
         give_up_s = time.monotonic() + timeout_s
         while not condition():
-            assert time.monotonic() < give_up_s, (self.told, len(self.found))
+            assert time.monotonic() < give_up_s, (self.log, len(self.found))
             self.feed.step(20.0)
             while (sample := self._reader.receive()) is not None:
                 view, header = view_camera_frame(sample.header, sample.payload), sample.header

@@ -86,7 +86,7 @@ class TestInPlace:
         inner[:] = 114
         assert (out == 114).all()
 
-    def test_the_header_tells_how_to_come_back(self):
+    def test_the_header_describes_the_way_back(self):
         header = FrameHeader(flags=FrameFlag.CLOCK_SUSPECT)
         out = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
         preprocessor().write(frame(scene(1280, 720), "bgr8"), out, header)
@@ -254,7 +254,7 @@ class TestLens:
             (CameraInfo(640, 480, "plumb_bob", (-1e9,), MATRIX), "cannot be rectified"),
         ],
     )
-    def test_an_unusable_calibration_is_told_and_frames_go_on_without_it(self, info, reason):
+    def test_an_unusable_calibration_is_refused_and_frames_go_on_without_it(self, info, reason):
         processor = preprocessor()
         with pytest.raises(UnknownLens, match=reason):
             processor.calibrate(info)

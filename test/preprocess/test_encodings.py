@@ -141,7 +141,7 @@ def test_the_number_of_significant_bits_can_be_given():
     assert shown([(900, 0)], sample_bits=12) == [56]
 
 
-def test_the_first_frame_of_more_than_8_bits_tells_how_many():
+def test_the_first_frame_of_more_than_8_bits_shows_how_many():
     processor = Preprocessor(WIDTH, HEIGHT, undistort=False)
     out = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     processor.write(view(832, 512, "mono8", 832, bytes(512 * 832)), out, FrameHeader())
@@ -197,10 +197,10 @@ def test_a_frame_that_contradicts_itself_is_rejected_with_the_reason(image, reas
         planes_of(image)
 
 
-def test_an_unknown_encoding_is_told_the_known_ones():
-    with pytest.raises(FrameRejected, match="known are bgr8, rgb8.*nv12.*jpeg, png") as told:
+def test_the_refusal_of_an_encoding_names_the_known_ones():
+    with pytest.raises(FrameRejected, match="known are bgr8, rgb8.*nv12.*jpeg, png") as refused:
         planes_of(view(4, 4, "x" * 31, 12, bytes(99)))
-    assert len(str(told.value)) < FrameRecord.reason.size
+    assert len(str(refused.value)) < FrameRecord.reason.size
 
 
 def test_a_yuv_frame_of_odd_height_and_a_mono_one_of_odd_size_are_fine():

@@ -90,7 +90,7 @@ def test_any_frame_id_and_reason_fit(ingest, text):
         assert text.encode(errors="replace").startswith(kept)
 
 
-def test_a_filled_slot_tells_all_that_the_record_did(ingest, clock):
+def test_a_filled_slot_has_all_facts_of_the_record(ingest, clock):
     record = ingest.enter(WALL - 2_000 * MS, "camera", NOW)
     header, pixels = FrameHeader(), np.zeros((64, 64, 3), np.uint8)
     clock.passed_ns = MS
@@ -121,7 +121,7 @@ def pointed_to(ingest, image, name=(7, 3)):
     return header
 
 
-def test_a_slot_that_points_to_a_frame_tells_what_a_filled_one_does(ingest):
+def test_a_slot_that_points_to_a_frame_has_the_facts_of_a_filled_one(ingest):
     image, filled = frame(scene(128, 96), "bgr8"), FrameHeader()
     ingest.fill(ingest.enter(WALL, "camera", NOW), image, filled, np.zeros((64, 64, 3), np.uint8))
     header = pointed_to(ingest, image)

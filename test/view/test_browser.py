@@ -168,7 +168,7 @@ def test_texts_of_the_graph_are_only_text(browser: Browser) -> None:
         assert browser.complaints() == []
 
 
-def test_silence_is_told_and_a_graph_that_comes_back_is_shown(browser: Browser) -> None:
+def test_silence_is_shown_and_so_is_a_graph_that_comes_back(browser: Browser) -> None:
     with served() as (feed, server, port):
         with fed(feed):
             browser.open(port)

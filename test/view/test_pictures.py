@@ -89,15 +89,15 @@ def test_frames_of_a_process_that_begins_anew_are_not_those_of_the_one_before(jo
     pictures.release()
 
 
-def test_frames_of_a_camera_are_shown_where_a_stamp_tells_which_they_are(join: Any) -> None:
+def test_frames_of_a_camera_are_shown_if_a_stamp_identifies_them(join: Any) -> None:
     camera, pictures = Camera(join()), Pictures(join(), "front", DEADLINE_MS, 8)
     stamps = {1: 5, 2: 0, 3: 0, 4: 6, 5: 6, 6: 7}
     for number, stamp_ns in stamps.items():
         camera.send(number, stamp_ns)
         pictures.take()
         pictures.hear(report(number, stamp_ns))
-    told = {number: shown(pictures, report(number, stamps[number])) for number in stamps}
-    assert told == {1: 1, 2: None, 3: None, 4: None, 5: None, 6: 6}
+    found = {number: shown(pictures, report(number, stamps[number])) for number in stamps}
+    assert found == {1: 1, 2: None, 3: None, 4: None, 5: None, 6: 6}
     known = [number for number in stamps if pictures.knows(report(number, stamps[number]))]
     assert known == [1, 6]  # nobody waits for the pictures of the others
     pictures.release()

@@ -207,7 +207,7 @@ def test_headers_that_are_no_text_or_no_address_are_refused() -> None:
         (b"\xff\r\n\r\n", b"400"),
     ],
 )
-def test_a_bad_rawis_answered_and_not_logged(
+def test_a_bad_request_is_answered_and_not_logged(
     raw: bytes, status: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     with served(token=TOKEN, address="0.0.0.0") as (_, _, port):
@@ -342,7 +342,7 @@ def test_its_end_closes_all_streams_and_does_not_wait_for_who_does_not_read() ->
         server_module.listening("localhost", port).close()  # the port is free again
 
 
-def test_a_port_that_is_taken_is_told_in_one_line() -> None:
+def test_a_port_that_is_taken_is_named_in_one_line() -> None:
     with served() as (feed, _, port):
         with pytest.raises(
             PerceptionError, match=f"^parameter view_port: {port} of 127.0.0.1 .*another"

@@ -106,7 +106,7 @@ def test_pixels_are_those_of_the_pipeline(name, size, shot):
     ("colorimetry", "states"),
     [("bt601", ""), ("bt709", "BT.709"), ("1:4:0:0", "full range"), ("1:3:0:0", "BT.709 in full")],
 )
-def test_colours_that_are_not_those_we_take_them_for_are_told(colorimetry, states, shot):
+def test_colours_other_than_those_that_are_read_are_noted(colorimetry, states, shot):
     caps = f"video/x-raw,format=NV12,width=64,height=48,colorimetry={colorimetry}"
     opened, _ = shot(f"videotestsrc ! {caps}", 1)
     assert ("it states" in opened.description) == bool(states)

@@ -138,7 +138,7 @@ def test_each_frame_comes_in_order(codec, serve, view):
     viewer = view(serve(codec).port)
     viewer.until(lambda: len(viewer.found) >= 100)
     check_numbers(viewer.found)
-    assert not any("missing" in line or "damaged" in line for line in viewer.told)
+    assert not any("missing" in line or "damaged" in line for line in viewer.log)
     # A viewer without a processor for a while misses some, which it counts.
     numbers, stamps = np.array([(seen.number, seen.stamp_ns) for seen in viewer.found[50:]]).T
     assert np.abs(np.diff(stamps) / 1e9 - np.diff(numbers) / RATE_HZ).max() < 0.002
@@ -175,19 +175,19 @@ def test_where_packets_are_lost_each_picture_is_the_sources_and_the_rest_is_coun
         assert later.number - seen.number == later.lost + 1
     lost = sum(seen.lost for seen in viewer.found[1:])
     assert 4 <= lost <= 2 * KEY_EVERY * len(lossy)
-    assert any("lost" in line and "missing" in line for line in viewer.told)
+    assert any("lost" in line and "missing" in line for line in viewer.log)
 
 
-def test_a_server_that_goes_away_is_told_of_and_taken_up_again(serve, view):
+def test_a_server_that_goes_away_is_logged_and_opened_again(serve, view):
     server = serve("h264")
     viewer = view(server.port)
     viewer.until(lambda: len(viewer.found) >= 20)
     server.kill()
-    viewer.until(lambda: any("is gone" in line for line in viewer.told))
+    viewer.until(lambda: any("is gone" in line for line in viewer.log))
     before = len(viewer.found)
     server.start()
     viewer.until(lambda: len(viewer.found) >= before + 20)
     for seen, later in pairwise(viewer.found):
         assert later.number - seen.number == later.lost + 1
-    assert sum("rtsp://" in line and "is gone" in line for line in viewer.told) == 1
-    assert "is gone" not in viewer.told[-1]
+    assert sum("rtsp://" in line and "is gone" in line for line in viewer.log) == 1
+    assert "is gone" not in viewer.log[-1]

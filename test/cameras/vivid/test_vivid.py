@@ -50,7 +50,7 @@ def film(join):
     def start(wanted, camera="front", look=lambda sample: None):
         viewer = Viewer(join, V4l2Source(wanted), look, camera)
         feeds.append(viewer.feed)
-        viewer.until(lambda: viewer.told)
+        viewer.until(lambda: viewer.log)
 
         def take(count):
             """So many further frames."""
@@ -88,7 +88,7 @@ def test_each_format_has_the_colours_of_the_pattern(film, code, user_pointers):
     if code.encode() not in offered:
         pytest.skip(f"vivid has no {code}")
     viewer, take = film(settings(code, user_pointers=user_pointers), look=colours)
-    assert ("no copy" in viewer.told[0]) == user_pointers
+    assert ("no copy" in viewer.log[0]) == user_pointers
     found = take(1)[0].looked
     expected = BARS
     if code == "GREY":  # luma of Rec. 709, as vivid makes it
@@ -127,14 +127,14 @@ def test_a_damaged_frame_is_counted_though_the_next_one_comes_after_a_timeout(fi
     assert sum(seen.lost for seen in take(8)) == viewer.feed.lost - before >= 1
 
 
-def test_a_camera_that_is_unplugged_is_told_of_and_comes_back(film):
+def test_an_unplugged_camera_is_logged_and_comes_back(film):
     viewer, take = film(settings())
     last = take(3)[-1].number
     with unplugged():
-        viewer.until(lambda: len(viewer.told) > 1, TIMEOUT_S)
-        assert "camera front is gone" in viewer.told[1]
+        viewer.until(lambda: len(viewer.log) > 1, TIMEOUT_S)
+        assert "camera front is gone" in viewer.log[1]
     assert take(2)[0].number == last + 1
-    assert len(viewer.told) == 3
+    assert len(viewer.log) == 3
 
 
 def test_two_cameras_film_side_by_side(film):
@@ -144,7 +144,7 @@ def test_two_cameras_film_side_by_side(film):
         assert [seen.luma.shape[1] for seen in take(5)] == [640] * 5
 
 
-def test_a_camera_that_is_used_by_another_is_told(film):
+def test_a_camera_that_another_process_uses_is_refused(film):
     film(settings())
     with closing(V4l2Source(settings())) as second, pytest.raises(CameraError, match="another"):
         second.open()

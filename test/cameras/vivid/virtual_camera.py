@@ -1,4 +1,4 @@
-"""The virtual camera of the kernel, as its driver is told to misbehave."""
+"""The virtual camera of the kernel, with the misbehaviour of its driver."""
 
 import os
 from collections.abc import Iterator
