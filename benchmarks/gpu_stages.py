@@ -170,7 +170,7 @@ def time_preprocess(
         cell.pixels = memory.address + number * nbytes
         at = cells.address + number * ctypes.sizeof(FrameCell)
         job = build_preprocess_job(plan, at, out.address + (4 << 20), out.address, addresses)
-        launches.append(stage.kernel.prepare(grid_of(plan), (THREADS, 1, 1), job))
+        launches.append(stage.kernels.prepare("preprocess", grid_of(plan), THREADS, job))
 
     def launch_all(stream: Stream) -> None:
         for number in range(LAUNCHES):

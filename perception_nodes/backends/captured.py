@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from perception_nodes.backends.contract import BackendInfo, check_image
 from perception_nodes.core.inference import BackendError, BackendLost, HeadTensors
 from perception_nodes.gpu.cuda import CudaError, CudaGraph, Device, Stream, Uncaptured, open_device
+from perception_nodes.gpu.stages import NetworkStage
 from perception_nodes.networks.model import Model
 
 
@@ -82,6 +83,14 @@ class GpuBackend(ABC):
             self.close()
             raise
         return BackendInfo(self.name, runtime, f"{device.facts.name} (SM{device.facts.sm})", 1)
+
+    @abstractmethod
+    def another_network(self) -> NetworkStage:
+        """Another instance of the loaded model, with memory of its own, to run beside the others.
+
+        Raises:
+            BackendError: no model is loaded, or the GPU has no room.
+        """
 
     @abstractmethod
     def _load(self, model: Model, device: Device) -> str:

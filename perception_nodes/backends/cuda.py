@@ -41,11 +41,7 @@ class Backend(GpuBackend):
         return f"{sum(map(len, plan.waves))} convolutions in {len(plan.waves)} launches"
 
     def another_network(self) -> NetworkStage:
-        """Another instance of the model, as a stage of a graph; see `backends.in_place`.
-
-        Raises:
-            BackendError: no model is loaded, or the GPU has no room.
-        """
+        """See `GpuBackend`."""
         device = self._current_device()
         instance, outputs = self._kernels.instance(), self._model.outputs
         address = instance.memory.address

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from perception_nodes.backends.captured import GpuBackend
 from perception_nodes.backends.contract import Backend
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView, placement_key
@@ -14,22 +14,9 @@ from perception_nodes.core.inference import Answer, BackendError, BackendLost
 from perception_nodes.gpu.cuda import CudaError
 from perception_nodes.gpu.cuda.errors import OUT_OF_MEMORY
 from perception_nodes.gpu.decode_job import Head
-from perception_nodes.gpu.stages import Decoding, GpuDetector, NetworkStage
+from perception_nodes.gpu.stages import Decoding, GpuDetector
 from perception_nodes.networks.model import LevelsSpec, Model
 from perception_nodes.preprocess.placement import Placement
-
-
-@runtime_checkable
-class DeviceBackend(Protocol):
-    """A backend whose networks run on a GPU."""
-
-    def another_network(self) -> NetworkStage:
-        """Another instance of the loaded model, with memory of its own, to run beside the others.
-
-        Raises:
-            BackendError: the GPU has no room for it.
-        """
-        ...
 
 
 class InPlaceOnGpu:
@@ -40,7 +27,7 @@ class InPlaceOnGpu:
     """
 
     def __init__(
-        self, backend: DeviceBackend, model: Model, decode: DecodeSettings, cameras: Sequence[str]
+        self, backend: GpuBackend, model: Model, decode: DecodeSettings, cameras: Sequence[str]
     ) -> None:
         """Compile the kernels, or read them from the cache, and allocate memory.
 
@@ -183,6 +170,6 @@ def in_place(
     Raises:
         BackendError: a kernel cannot be compiled or loaded, or there is no room.
     """
-    if isinstance(backend, DeviceBackend):
+    if isinstance(backend, GpuBackend):
         return InPlaceOnGpu(backend, model, decode, cameras)
     return InPlaceOnCpu(backend, model, cameras)

@@ -73,11 +73,7 @@ class Backend(GpuBackend):
         return runtime
 
     def another_network(self) -> NetworkStage:
-        """Another instance of the model, as a stage of a graph; see `backends.in_place`.
-
-        Raises:
-            BackendError: no model is loaded, or the GPU has no room.
-        """
+        """See `GpuBackend`."""
         device, engine = self._current_device(), self._engine
         assert engine is not None
         execution, outputs = engine.another_execution(), self._model.outputs

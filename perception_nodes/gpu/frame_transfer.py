@@ -54,7 +54,7 @@ class FrameTransfer:
         self.took_us: dict[str, float] = {}
         self._memory: DeviceMemory | None = None
         self._launch: Launch
-        self._kernel = load_kernels(device, "fetch").kernel("fetch")
+        self._kernels = load_kernels(device, "fetch")
 
     def fit(
         self, plan: FramePlan, rows: int, stream: Stream, preprocess: Callable[[Stream], None]
@@ -75,7 +75,7 @@ class FrameTransfer:
             self._memory.close()
         self._memory = self._device.memory(plan.frame_bytes + 3 * PIECE_BYTES)
         job, blocks = build_fetch_job(plan, self._cell_address, rows)
-        self._launch = self._kernel.prepare((blocks, 1, 1), (FETCH_THREADS, 1, 1), job)
+        self._launch = self._kernels.prepare("fetch", (blocks, 1, 1), FETCH_THREADS, job)
         self.took_us = self._time(stream, preprocess)
         self.way = min(self.took_us, key=self.took_us.__getitem__)
 

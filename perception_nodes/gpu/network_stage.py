@@ -42,7 +42,7 @@ class NetworkKernels:
             CudaError: the kernel cannot be compiled or loaded, or there is no room.
         """
         self._device, self._plan = device, plan
-        self._kernel = load_kernels(device, "network").kernel("convolve")
+        self._kernels = load_kernels(device, "network")
         _, self._constants = upload(device, stream, plan.constants)
 
     def instance(self) -> NetworkInstance:
@@ -64,7 +64,7 @@ class NetworkKernels:
             {name: memory.address + offset for name, offset in outputs.items()},
         )
         launches = [
-            self._kernel.prepare((blocks, 1, 1), (THREADS, 1, 1), job) for job, blocks in jobs
+            self._kernels.prepare("convolve", (blocks, 1, 1), THREADS, job) for job, blocks in jobs
         ]
 
         def enqueue(stream: Stream) -> None:

@@ -71,7 +71,7 @@ class Preprocessing:
     Attributes:
         frames: memory of the frames.
         transfer: brings them to the device.
-        kernel: the compiled kernel.
+        kernels: the compiled kernels.
     """
 
     def __init__(self, device: Device, size: tuple[int, int], out: int, ticket: int) -> None:
@@ -93,7 +93,7 @@ class Preprocessing:
         self._cell = FrameCell.from_buffer(self._cell_memory.array)
         self._constants: DeviceMemory | None = None
         self.transfer = FrameTransfer(device, self._cell, self._cell_memory.address)
-        self.kernel = load_kernels(device, "preprocess").kernel("preprocess")
+        self.kernels = load_kernels(device, "preprocess")
 
     def fit(self, image: ImageView, placement: Placement, stream: Stream) -> bool:
         """Prepare for frames of this kind and placement.
@@ -120,7 +120,7 @@ class Preprocessing:
         self._constants = constants
         cell = self._cell_memory.address
         job = build_preprocess_job(plan, cell, self._ticket, self._out, addresses)
-        self._launch = self.kernel.prepare(grid_of(plan), (THREADS, 1, 1), job)
+        self._launch = self.kernels.prepare("preprocess", grid_of(plan), THREADS, job)
         self.transfer.fit(plan, addresses[0], stream, self._launch.enqueue)
         self._fitted = kind
         self._frame_bytes = plan.frame_bytes
@@ -176,11 +176,7 @@ class Decoding:
             CudaError: a kernel cannot be compiled or loaded.
         """
         self._head, self._settings, self._tensors = head, settings, tensors
-        module = load_kernels(device, "decode")
-        self._kernels = [
-            (module.kernel(name), (blocks, 1, 1), (threads, 1, 1))
-            for name, blocks, threads in launches_of(head)
-        ]
+        self._kernels = load_kernels(device, "decode")
         self._state = device.memory(ctypes.sizeof(DecodeState))
         self._scratch = device.memory(12 * head.cells)
         self.memory = device.pinned(ctypes.sizeof(DecodeResult))
@@ -200,7 +196,10 @@ class Decoding:
             self._scratch.address,
             self.memory.address,
         )
-        self._launches = [kernel.prepare(grid, block, job) for kernel, grid, block in self._kernels]
+        self._launches = [
+            self._kernels.prepare(name, (blocks, 1, 1), threads, job)
+            for name, blocks, threads in launches_of(self._head)
+        ]
 
     def enqueue(self, stream: Stream) -> None:
         """Put the kernels on a stream."""

@@ -40,9 +40,9 @@ frame = device.register(slot)
 source, result = device.pinned(COUNT), device.pinned(COUNT)
 memory, sum_ = device.memory(COUNT), device.memory(COUNT)
 source.array[:] = np.arange(COUNT) % 256
-kernel = device.module(b"cubin").kernel("add")
+kernels = device.module(b"cubin")
 arguments = Arguments(memory.address, sum_.address, COUNT, 5)
-launch = kernel.prepare((16, 1, 1), (64, 1, 1), arguments)
+launch = kernels.prepare("add", (16, 1, 1), 64, arguments)
 
 stream.copy(memory.address, source.address, COUNT)
 launch.enqueue(stream)
@@ -75,8 +75,8 @@ read_only = device.register(np.zeros(64, np.uint8), read_only=True)
 refused("CUDA_ERROR_OUT_OF_MEMORY", "the GPU's memory is full", device.memory, 1 << 25)
 for_this_one = "compile them for this one"
 refused("CUDA_ERROR_NO_BINARY_FOR_GPU", for_this_one, device.module, b"for another GPU")
-no_such_kernel = device.module(b"cubin").kernel
-refused("CUDA_ERROR_NOT_FOUND", "named symbol not found", no_such_kernel, "subtract")
+subtract = "subtract", (16, 1, 1), 64, arguments
+refused("CUDA_ERROR_NOT_FOUND", "named symbol not found", kernels.prepare, *subtract)
 read_only.close()
 memory.close()
 device.close()

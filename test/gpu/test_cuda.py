@@ -68,13 +68,12 @@ def test_memory_is_registered_where_it_lies(device, gpu):
 
 
 def test_everything_is_given_back(gpu):
-    gpu.kernels["add"] = None
     device = open_device()
     stream = device.stream()
     device.event()
     device.memory(10)
     device.pinned(10)
-    device.module(b"cubin").kernel("add")
+    device.module(b"cubin")
     stream.capture(lambda stream: None)
     device.register(np.zeros(8, np.uint8))
     device.close()

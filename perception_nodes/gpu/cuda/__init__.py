@@ -6,8 +6,8 @@ A launch has two layers: `Launch.enqueue` or `CudaGraph.launch`, and the driver'
 
     device = open_device()
     frame = device.register(slot)               # in place: nothing is copied
-    kernel = device.module(cubin).kernel("preprocess")
-    launch = kernel.prepare(grid, block, Arguments(frame.address, memory.address))
+    arguments = Arguments(frame.address, memory.address)
+    launch = device.module(cubin).prepare("preprocess", grid, 256, arguments)
     stream = device.stream()
     graph = capture(stream, [
         launch.enqueue,
@@ -19,7 +19,7 @@ A launch has two layers: `Launch.enqueue` or `CudaGraph.launch`, and the driver'
 
 from perception_nodes.gpu.cuda.device import Device, DeviceFacts, open_device
 from perception_nodes.gpu.cuda.errors import CudaError
-from perception_nodes.gpu.cuda.kernel import Kernel, Launch, Module
+from perception_nodes.gpu.cuda.kernel import Launch, Module
 from perception_nodes.gpu.cuda.memory import DeviceMemory, HostMemory
 from perception_nodes.gpu.cuda.stream import CudaGraph, Event, Stream, Uncaptured, capture
 
@@ -31,7 +31,6 @@ __all__ = [
     "Event",
     "CudaGraph",
     "HostMemory",
-    "Kernel",
     "Launch",
     "Module",
     "Stream",

@@ -10,7 +10,7 @@ Size3 = tuple[int, int, int]
 
 
 class Launch:
-    """A kernel with its grid and arguments; made by `Kernel.prepare`."""
+    """A kernel with its grid and arguments; made by `Module.prepare`."""
 
     def __init__(
         self, driver: Driver, function: int, shape: tuple[int, ...], arguments: ctypes.Structure
@@ -32,24 +32,6 @@ class Launch:
         self._driver.cuLaunchKernel(self._function, *self._shape, 0, stream.handle, 0, extra)
 
 
-class Kernel:
-    """A function on the device; made by `Module.kernel`."""
-
-    def __init__(self, driver: Driver, function: int) -> None:
-        self._driver, self._function = driver, function
-
-    def prepare(self, grid: Size3, block: Size3, arguments: ctypes.Structure) -> Launch:
-        """Prepare a launch that can be repeated.
-
-        Args:
-            grid: number of blocks in x, y, z.
-            block: number of threads per block in x, y, z.
-            arguments: one field for each parameter of the kernel, in the same order and of the same
-                type (pointers as c_uint64). It is kept, and read at each launch.
-        """
-        return Launch(self._driver, self._function, (*grid, *block), arguments)
-
-
 class Module(Resource):
     """Compiled kernels on the device; made by `Device.module`."""
 
@@ -57,10 +39,18 @@ class Module(Resource):
         self._driver = driver
         super().__init__(driver.cuModuleUnload, driver.cuModuleLoadData(image + b"\0"))
 
-    def kernel(self, name: str) -> Kernel:
-        """Find a kernel, declared extern "C".
+    def prepare(self, name: str, grid: Size3, threads: int, arguments: ctypes.Structure) -> Launch:
+        """Prepare a launch that can be repeated.
+
+        Args:
+            name: name of the kernel, declared extern "C".
+            grid: number of blocks in x, y, z.
+            threads: number of threads of a block.
+            arguments: one field for each parameter of the kernel, in the same order and of the same
+                type (pointers as c_uint64). It is kept, and read at each launch.
 
         Raises:
             CudaError: there is no kernel of this name.
         """
-        return Kernel(self._driver, self._driver.cuModuleGetFunction(self.handle, name.encode()))
+        function = self._driver.cuModuleGetFunction(self.handle, name.encode())
+        return Launch(self._driver, function, (*grid, threads, 1, 1), arguments)
