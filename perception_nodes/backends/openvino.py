@@ -19,9 +19,8 @@ from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.networks.model import LevelsSpec, Model
 from perception_nodes.networks.openvino_core import VARIABLE, core, last_line
 from perception_nodes.system.environment import cache_unusable
-from perception_nodes.system.files import write_whole
+from perception_nodes.system.files import read_sealed, write_sealed
 
-DIGEST_BYTES = hashlib.sha256().digest_size
 NCHW, BOX_LAYOUT = "NCHW", "NHWC"
 """Layout of a raw head's tensors in the model's file; and of its box tensors where they leave the
 network, which is how processors compute them: to reorder them takes longer than many a layer."""
@@ -67,15 +66,12 @@ def compile_model(model: Model, threads: int, cache_dir: str, streams: int = 1) 
     facts = json.dumps([model.digest, config, machine, BOX_LAYOUT])
     key = hashlib.sha256(facts.encode()).hexdigest()
     kept = Path(cache_dir) / f"{model.name}-{key[:16]}.openvino"
-    with suppress(OSError, RuntimeError):  # it is not there, or OpenVINO does not take it
-        content = kept.read_bytes()
-        digest, blob = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
-        if hashlib.sha256(blob).digest() == digest:
-            return core().import_model(blob, "CPU", config)
+    if (known := read_sealed(kept)) is not None:
+        with suppress(RuntimeError):  # OpenVINO does not take it
+            return core().import_model(known, "CPU", config)
     compiled = core().compile_model(_read(model), "CPU", config)
-    blob = compiled.export_model().getvalue()
     try:
-        write_whole(kept, hashlib.sha256(blob).digest() + blob)
+        write_sealed(kept, compiled.export_model().getvalue())
     except OSError as error:
         raise BackendError(cache_unusable(kept.parent, error)) from error
     return compiled

@@ -14,7 +14,7 @@ from pathlib import Path
 from perception_nodes.gpu.cuda import CudaError, Device, Module
 from perception_nodes.gpu.cuda.errors import version_text
 from perception_nodes.system.environment import cache_folder, cache_unusable
-from perception_nodes.system.files import write_whole
+from perception_nodes.system.files import read_sealed, write_sealed
 
 KERNELS = Path(__file__).parent / "kernels"
 HEADERS = sorted(KERNELS.glob("*.cuh"))
@@ -120,15 +120,11 @@ def cubin(name: str, sm: int, driver_cuda: int) -> bytes:
     made_of += [f"{OPTIONS} {compiler.version} {sm}".encode()]
     key = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
     path = cache_folder() / "kernels" / f"{name}-sm{sm}-{key}.cubin"
-    try:
-        kept = path.read_bytes()
-        if hashlib.sha256(kept[32:]).digest() == kept[:32]:
-            return kept[32:]
-    except OSError:
-        pass
+    if (kept := read_sealed(path)) is not None:
+        return kept
     image, _ = compiler.compile(name, sm)
     try:
-        write_whole(path, hashlib.sha256(image).digest() + image)
+        write_sealed(path, image)
     except OSError as error:
         raise CudaError(cache_unusable(path.parent, error)) from error
     return image

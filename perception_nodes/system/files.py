@@ -1,5 +1,6 @@
 """Files that are complete as soon as they exist."""
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -21,6 +22,21 @@ def write_whole(path: Path, content: bytes | str) -> None:
     with _partial(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         partial.replace(path)
+
+
+def write_sealed(path: Path, content: bytes, key: bytes = b"") -> None:
+    """Write content for `read_sealed`, like `write_whole`."""
+    write_whole(path, hashlib.sha256(key + content).digest() + content)
+
+
+def read_sealed(path: Path, key: bytes = b"") -> bytes | None:
+    """Content that was sealed with this key; None if there is no undamaged file with it."""
+    try:
+        kept = path.read_bytes()
+    except OSError:
+        return None
+    seal, content = kept[:32], kept[32:]
+    return content if hashlib.sha256(key + content).digest() == seal else None
 
 
 def try_writing(path: Path) -> None:

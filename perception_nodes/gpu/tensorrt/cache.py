@@ -2,7 +2,7 @@
 
 An engine fits one network, one version of the runtime, one GPU and one driver. A hash of all these
 is in its file name, so after an update a different file is looked for and no old one is tried. A
-file appears complete, by renaming, and states its key and hash; a damaged engine is built again.
+file appears complete, by renaming, and is sealed with its key; a damaged engine is built again.
 """
 
 import fcntl
@@ -10,16 +10,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from perception_nodes.core.inference import BackendError
 from perception_nodes.system.environment import cache_unusable
-from perception_nodes.system.files import write_whole
-
-MAGIC = b"perception_nodes engine 1\n"
+from perception_nodes.system.files import read_sealed, write_sealed, write_whole
 
 
 @dataclass(frozen=True)
@@ -47,10 +44,14 @@ class EngineKey:
     flags: str
 
     @property
+    def facts(self) -> bytes:
+        """All of it, as files are sealed with it."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @property
     def name(self) -> str:
         """Name of this engine's files, without suffix."""
-        facts = json.dumps(asdict(self), sort_keys=True).encode()
-        return f"{self.model}-{hashlib.sha256(facts).hexdigest()[:16]}"
+        return f"{self.model}-{hashlib.sha256(self.facts).hexdigest()[:16]}"
 
     @property
     def machine(self) -> str:
@@ -86,17 +87,11 @@ class EngineCache:
 
     def read(self, key: EngineKey) -> CachedEngine | None:
         """Read an engine; None if there is no undamaged file with this key."""
-        content = _read(self._folder, f"{key.name}.engine")
-        if not content.startswith(MAGIC):
+        head, _, plan = self._kept(key, "engine").partition(b"\n")
+        if not head:
             return None
-        head, _, plan = content[len(MAGIC) :].partition(b"\n")
-        try:
-            facts: dict[str, Any] = json.loads(head)
-            engine = CachedEngine(plan, int(facts["convolutions"]), int(facts["in_int8"]))
-            undamaged = facts["plan_sha256"] == hashlib.sha256(plan).hexdigest()
-        except (ValueError, KeyError, TypeError):
-            return None
-        return engine if undamaged and facts.get("key") == asdict(key) else None
+        convolutions, in_int8 = json.loads(head)
+        return CachedEngine(plan, convolutions, in_int8)
 
     def write(self, key: EngineKey, engine: CachedEngine) -> None:
         """Write an engine.
@@ -104,33 +99,30 @@ class EngineCache:
         Raises:
             BackendError: the folder cannot be written.
         """
-        facts = {
-            "key": asdict(key),
-            "convolutions": engine.convolutions,
-            "in_int8": engine.in_int8,
-            "plan_sha256": hashlib.sha256(engine.plan).hexdigest(),
-        }
-        head = json.dumps(facts).encode()
-        _write(self._folder, f"{key.name}.engine", MAGIC + head + b"\n" + engine.plan)
+        head = json.dumps([engine.convolutions, engine.in_int8]).encode()
+        self._keep(key, "engine", head + b"\n" + engine.plan)
 
     def read_timing(self, key: EngineKey) -> bytes:
         """Read the kernel timings of earlier builds on this machine, empty if there are none."""
-        return _read(self._timing_folder, f"{key.machine}.timing")
+        if self._timing_folder is not None:
+            with suppress(OSError):
+                return (self._timing_folder / f"{key.machine}.timing").read_bytes()
+        return b""
 
     def write_timing(self, key: EngineKey, timing: bytes) -> None:
         """Write the kernel timings of a build."""
-        _write(self._timing_folder, f"{key.machine}.timing", timing)
+        if self._timing_folder is not None and timing:
+            with _writing(self._timing_folder):
+                write_whole(self._timing_folder / f"{key.machine}.timing", timing)
 
     def read_kernels(self, key: EngineKey) -> bytes:
         """Read the kernels that TensorRT-RTX compiled at an engine's first run, if undamaged."""
-        kept = _read(self._folder, f"{key.name}.kernels")
-        return kept[32:] if hashlib.sha256(kept[32:]).digest() == kept[:32] else b""
+        return self._kept(key, "kernels")
 
     def write_kernels(self, key: EngineKey, kernels: bytes) -> None:
         """Write the kernels that TensorRT-RTX compiled at an engine's first run."""
         if kernels:
-            kept = hashlib.sha256(kernels).digest() + kernels
-            _write(self._folder, f"{key.name}.kernels", kept)
+            self._keep(key, "kernels", kernels)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -146,31 +138,29 @@ class EngineCache:
         if folder is None:
             yield
             return
-        try:
+        with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise BackendError(cache_unusable(folder, error)) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
 
+    def _kept(self, key: EngineKey, ending: str) -> bytes:
+        if self._folder is None:
+            return b""
+        return read_sealed(self._folder / f"{key.name}.{ending}", key.facts) or b""
 
-def _read(folder: Path | None, name: str) -> bytes:
-    if folder is None:
-        return b""
+    def _keep(self, key: EngineKey, ending: str, content: bytes) -> None:
+        if self._folder is not None:
+            with _writing(self._folder):
+                write_sealed(self._folder / f"{key.name}.{ending}", content, key.facts)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
     try:
-        return (folder / name).read_bytes()
-    except OSError:
-        return b""
-
-
-def _write(folder: Path | None, name: str, content: bytes) -> None:
-    if folder is None or not content:
-        return
-    try:
-        write_whole(folder / name, content)
+        yield
     except OSError as error:
         raise BackendError(cache_unusable(folder, error)) from error
