@@ -30,7 +30,7 @@ class Grid(Head):
         return found[1][1] - 4 if self.strides(exported) else None
 
     def strides(self, exported: ExportedNetwork) -> tuple[int, ...] | None:
-        """Strides of the levels whose cells are as many as the output has."""
+        """Strides of the levels that together have as many cells as the output."""
         # Networks of two or four levels are rare, and others look like them.
         rare = [(*STRIDES, 64), (4, *STRIDES), STRIDES[1:]]
         known = [STRIDES, *rare] if exported.facts else [STRIDES]
@@ -52,7 +52,7 @@ class _Scored(Head):
         return to.middles(boxes), scores
 
     def _classes(self, exported: ExportedNetwork, *counts: int) -> int | None:
-        """How many classes the rows have, if there is one of these counts of them."""
+        """The number of classes of the rows, if the number of rows is one of these counts."""
         found = only_output(exported)
         if found is None or found[1][1] not in counts or found[1][2] <= 5:
             return None
@@ -116,7 +116,7 @@ class YoloxRaw(YoloxDecoded):
 
 
 class Yolov6(_Scored):
-    """YOLOv6: rows as those of YOLOX, of an RGB network."""
+    """YOLOv6: rows like those of YOLOX, from an RGB network."""
 
     name = "yolov6"
     title = "YOLOv6"

@@ -49,8 +49,8 @@ def usual_name(name: str) -> str:
 def indices_of(names: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:
     """Indices of the classes with these names among a model's classes.
 
-    Synonyms of a name count only where no class has the name itself: to a model that tells
-    pedestrians from people, they are two classes.
+    Synonyms of a name count only if no class has the name itself: a model may have pedestrians and
+        people as two classes.
     """
     found = set[int]()
     for name in names:
@@ -67,7 +67,7 @@ def name_in(classes: Sequence[str], name: str) -> str:
 
 
 def names_in(facts: Mapping[str, str]) -> list[str] | None:
-    """The class names in a detector's metadata, if they stand there as a list, or by number."""
+    """The class names in a detector's metadata, if they are there as a list or by number."""
     names = python_value(facts.get("names", ""))
     if isinstance(names, dict):  # the keys of JSON are texts
         by_number = {str(number): name for number, name in names.items()}
@@ -90,10 +90,10 @@ def names_of(
     """The class names of a detector that is imported, and notes on where they are from.
 
     Args:
-        file: of the detector.
-        facts: the metadata in it.
+        file: file of the detector.
+        facts: metadata in the file.
         by_outputs: number of classes that its outputs show; 0 or None if they leave it open.
-        given: the names that the user gives, which go before those of the metadata.
+        given: names that the user gives, which take precedence over those of the metadata.
 
     Raises:
         ModelError: there are no names, or not as many as classes, or they cannot be told apart.

@@ -21,7 +21,7 @@ from perception_nodes.networks.model import ModelError, Shape
 INPUT_NAME = "image"
 """Name of the input that an imported network gets."""
 NEW_OPSET = 17
-"""The opset of what is written here."""
+"""The opset of the nodes written here."""
 STRIDES = (8, 16, 32)
 MAX_OBJECTS = 1000
 """Largest number of outputs of a network that reports objects; one that reports cells has more."""
@@ -152,7 +152,7 @@ def only_output(exported: ExportedNetwork) -> tuple[str, Shape] | None:
 
 
 def check_task(path: Path, facts: dict[str, str]) -> None:
-    """Refuse a network that its metadata says is no detector.
+    """Refuse a network that is no detector by its metadata.
 
     Raises:
         ModelError: it is for another task.

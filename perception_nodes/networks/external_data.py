@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 WORD = b"location"
-"""The key that names the other file: nothing can be outside where this is not."""
+"""The key that names the other file; without it, a file holds all its weights."""
 
 
 def file_outside(content: bytes) -> str:
@@ -12,7 +12,7 @@ def file_outside(content: bytes) -> str:
 
     Content that is no ONNX has none.
     """
-    # Hardly any network has the word in it, and then no node has to load a library to parse it.
+    # Hardly any network has the word in it, so nodes seldom load a library to parse one.
     if WORD not in content:
         return ""
     import onnx
@@ -35,7 +35,7 @@ def named_outside(network: Any) -> str:
 
 
 def _messages(message: Any, kind: type) -> Iterator[Any]:
-    """All parts of a kind: tensors are in nodes, functions and networks within networks, too."""
+    """All parts of a kind, also those in nodes, functions, and networks within networks."""
     if isinstance(message, kind):
         yield message
         return

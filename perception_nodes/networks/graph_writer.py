@@ -15,7 +15,7 @@ class Writer:
     """Writes nodes of a graph.
 
     Attributes:
-        nodes: those written.
+        nodes: the nodes written so far.
         constants: the tensors that they read.
     """
 
@@ -46,7 +46,7 @@ class Writer:
         return self.op("Reshape", tensor, self.constant(shape, np.int64))
 
     def turned(self, tensor: str) -> str:
-        """[1, a, b] as [1, b, a]."""
+        """The tensor [1, a, b] as [1, b, a]."""
         return self.op("Transpose", tensor, perm=[0, 2, 1])
 
     def corners(self, centres: str, sizes: str) -> str:
@@ -68,8 +68,8 @@ class Writer:
     def labelled(self, scores: str, labels: str, count: int, classes: int) -> str:
         """Probabilities [1, classes, n] from a score and a class number of each of n objects.
 
-        Those of an object whose class has no name are absurd, which fails the frame: as zeros they
-        would let it vanish.
+        An object whose class has no name gets absurd probabilities, which fail the frame; zeros
+        would hide the object.
         """
         whole = self.op("Cast", self.shaped(labels, 1, 1, count), to=TensorProto.INT64)
         numbers = self.constant(np.arange(classes).reshape(1, classes, 1), np.int64)

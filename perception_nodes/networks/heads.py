@@ -30,7 +30,7 @@ OF_ULTRALYTICS = Grid, ObjectRows, UltralyticsDetr
 
 
 def is_of_ultralytics(exported: ExportedNetwork) -> bool:
-    """Whether Ultralytics has exported it, whose networks all expect the same of their pixels."""
+    """Whether Ultralytics exported it; its networks all expect the same of their pixels."""
     return exported.facts.get("author", "").lower() == "ultralytics"
 
 
@@ -40,7 +40,7 @@ def recognise(exported: ExportedNetwork, wanted: str = "", classes: int | None =
     Args:
         exported: the network.
         wanted: its name, if the user gave one.
-        classes: number of names of its classes, if they are known; it decides where several fit.
+        classes: number of its class names, if they are known; it decides if several heads fit.
 
     Raises:
         ModelError: none fits, or several do and the user must say which.
@@ -67,7 +67,7 @@ def recognise(exported: ExportedNetwork, wanted: str = "", classes: int | None =
             f"known here: {known}. Export the detector with one of them"
         )
     if len(fitting) > 1 and classes is not None:
-        # One that leaves the number open fits any.
+        # A head that leaves the number of classes open fits any.
         fitting = [head for head in fitting if head.classes(exported) in (0, classes)] or fitting
     if len(fitting) > 1:
         names = ", ".join(f"{head.name} ({head.title})" for head in fitting)

@@ -29,7 +29,8 @@ from perception_nodes.networks.two_runtimes import COARSE, FINE, OpenModel, chec
 Format = tuple[Callable[..., ExportedNetwork], Callable[..., RewrittenNetwork]]
 ONNX: Format = read_onnx, rewrite_onnx
 FORMATS: dict[str, Format] = {".onnx": ONNX, ".xml": (read_openvino, rewrite_openvino)}
-"""What reads a file, and what gives its network our input and outputs, by the file's ending."""
+"""By the file's ending: a function that reads it, and one that gives its network our input and
+outputs."""
 SUPPRESSED = (
     "suppression is in the network: what scores less than at its export (conf of Ultralytics, 0.25 "
     "by default) is never reported, whatever score_threshold says"
@@ -39,15 +40,15 @@ UNKNOWN_LICENSE = "unknown: the file does not say; ask whoever trained it"
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What the user says of a file; None where the file is to say it itself.
+    """What the user states about a file; None where the file's own statement counts.
 
     Attributes:
         head: name of the head.
         size: width and height of the input.
         classes: names of the classes.
-        keep: names of those to keep, in the order that they are to have.
+        keep: names of the classes to keep, in their new order.
         color, mean, std, resize, padding: see `Normalisation`.
-        license: of the weights.
+        license: licence of the weights.
     """
 
     head: str = ""
@@ -73,8 +74,8 @@ class Imported:
         classes: names of the classes.
         made: the network with our input and outputs.
         notes: what was assumed, for people.
-        license: of the weights.
-        sha256: of the file.
+        license: licence of the weights.
+        sha256: hash of the file.
     """
 
     exported: ExportedNetwork
@@ -129,7 +130,7 @@ def understand(path: Path, options: ImportOptions, onnx_file: Path | None = None
     Args:
         path: the user's file.
         options: what the user says of it.
-        onnx_file: the ONNX file that a tool has made of it, where only that can be read here.
+        onnx_file: the ONNX file that a tool has made of it, if only that can be read here.
 
     Raises:
         ModelError: it cannot be used, or an option is needed.
@@ -177,8 +178,8 @@ def write_model(imported: Imported, folder: Path, open_model: OpenModel) -> Mode
 
     Args:
         imported: the model.
-        folder: the folder to make, with the name of the model. Where this fails, it may be left
-            half made: the caller moves it to its place when it is whole.
+        folder: the folder to make, with the name of the model. After a failure it may be half made:
+            the caller moves it to its place when it is whole.
         open_model: opens the runtimes that it is tried in.
 
     Raises:
@@ -219,7 +220,7 @@ def _check_numbers(
 
 
 def _scaling(wanted: Normalisation, given: Collection[str]) -> str:
-    """What the network is taken to expect of its pixels, and what of that nobody has said."""
+    """What the network is assumed to expect of its pixels, and which of that nobody has stated."""
     said: dict[bool, list[str]] = {True: [], False: []}
     for name, value in asdict(wanted).items():
         text = ",".join(f"{one:g}" for one in value) if isinstance(value, tuple) else value

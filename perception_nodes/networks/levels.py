@@ -1,7 +1,7 @@
 """Finds the raw head inside an Ultralytics export, where the imported network ends.
 
-Only the boxes of objects are then decoded, instead of those of all cells, and quantization sees
-convolutions alone.
+Then only the boxes of objects are decoded instead of those of all cells, and quantization sees only
+convolutions.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ MOVES = ("Reshape", "Concat")
 CLOSE = 1e-3
 """Largest difference of a coordinate, in strides."""
 SAME_SCORE = 1e-2
-"""Largest difference of a probability, as a share of it: those of a picture without objects are all
-near zero."""
+"""Largest difference of a probability, as a share of it, since all are near zero in a picture
+without objects."""
 EXACT = 1e-6
 """Largest absolute difference of a probability: ONNX Runtime computes a sigmoid to about 1.4e-7."""
 
@@ -66,7 +66,7 @@ def find_levels(
 def _agree(
     exported: OnnxNetwork, strides: Sequence[int], boxes: list[str], scores: list[str]
 ) -> bool:
-    """Whether the raw head and the network's own answer to a picture are the same boxes."""
+    """Whether the raw head and the network's own answer give the same boxes for a picture."""
     probed = onnx.ModelProto()
     probed.CopyFrom(exported.network)
     probed.graph.output.extend(

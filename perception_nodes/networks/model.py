@@ -20,7 +20,7 @@ from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.system.environment import prefixes
 
 VERSION = 1
-"""Of the keys of `model.yaml` that are understood here."""
+"""Version of the keys of `model.yaml` that are understood here."""
 
 
 class ModelError(PerceptionError):
@@ -32,7 +32,7 @@ class ModelRefused(PerceptionError):
 
 
 class _Part(BaseModel):
-    """A mapping in `model.yaml` whose keys are all read: an unknown one is misspelt."""
+    """A mapping in `model.yaml` whose keys are all read, so that an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -56,7 +56,7 @@ class InputSpec(_Part):
     padding: int = Field(default=PADDING_VALUE, ge=0, le=255)
 
     def preprocessor(self, undistort: bool = False, sample_bits: int = 0) -> Preprocessor:
-        """What makes a camera's frames this input; for the arguments see `Preprocessor`."""
+        """A preprocessor that makes this input of a camera's frames; see `Preprocessor`."""
         stretch = self.resize == "stretch"
         return Preprocessor(self.width, self.height, undistort, stretch, self.padding, sample_bits)
 
@@ -141,7 +141,7 @@ class HashedFile(_Part):
 
 
 def fault_of(names: Sequence[str]) -> str:
-    """Why names of classes cannot tell them apart; empty where they can."""
+    """Why class names are unusable, such as repeated ones; empty if they are usable."""
     if not all(name.strip() for name in names):
         return "a class without a name"
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -152,7 +152,7 @@ class Model(BaseModel):
     """What `model.yaml` says of a model, as far as the run time needs it.
 
     Attributes:
-        version: of the keys, see docs/reference/model-yaml.md.
+        version: version of the keys, see docs/reference/model-yaml.md.
         name: name of the model.
         folder: folder of the model.
         file: name of the network's file in that folder.
@@ -168,7 +168,7 @@ class Model(BaseModel):
         parent: name of the dense FP32 model that this one was compressed from, if any.
         gmac: 10^9 multiply-accumulate operations per frame.
         parameters: number of parameters.
-        license: of the weights.
+        license: licence of the weights.
         accuracy: measurements by dataset, as they stand in the file.
     """
 
@@ -232,7 +232,7 @@ class Model(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Hash of all that its detections depend on, hexadecimal: the key of what is kept of it."""
+        """Hash of all that its detections depend on, hexadecimal; results are kept under it."""
         said = self.model_dump_json(
             include={"sha256", "weights", "s8", "input", "outputs", "classes", "precision"}
         )
@@ -299,7 +299,7 @@ def load_model(name_or_folder: str, key_file: str = "") -> Model:
     description = folder / "model.yaml"
     try:
         content = description.read_bytes()
-        if key_file:  # its library is for nothing else
+        if key_file:  # only this needs the library
             from perception_nodes.networks.signature import verify
 
             verify(description, content, Path(key_file))
@@ -309,7 +309,7 @@ def load_model(name_or_folder: str, key_file: str = "") -> Model:
         model = Model.model_validate({**values, "folder": folder})
     except ValidationError as error:
         first = error.errors()[0]
-        # The kind of head is a step of the validation and not of the file.
+        # The kind of head is a step of the validation, but not a key of the file.
         parts = [part for n, part in enumerate(first["loc"]) if n != 1 or part not in _HEAD_KINDS]
         key = ".".join(map(str, parts))
         raise ModelError(f"{description}: {key or 'model'}: {first['msg']}") from error
@@ -350,7 +350,7 @@ def in_another_file(path: Path, other: str) -> ModelError:
 
 
 def _find(name_or_folder: str) -> Path:
-    # What happens to lie in the working folder is not taken for a shipped model.
+    # A folder that happens to be in the working folder is not taken for a shipped model.
     known, here = model_folders(), Path()
     for folder in (here, *known) if os.sep in name_or_folder else (*known, here):
         # Unlike Path.is_file, this is just False for a name that is too long for a file system.

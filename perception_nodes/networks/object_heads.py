@@ -29,7 +29,7 @@ def _numbered(exported: ExportedNetwork) -> NDArray[Any] | None:
 
 
 def _is_share(rows: NDArray[Any]) -> bool:
-    """Whether boxes are shares of the picture, and not pixels; unknown where there are none."""
+    """Whether boxes are shares of the picture instead of pixels; unknown if there are none."""
     return bool(rows.any() and np.abs(rows[:, :4]).max() <= 1)
 
 
@@ -77,7 +77,7 @@ class DetrObjects(_Detr, NumberedHead):
         """See `Head`."""
         one = exported.outputs.get("labels", ())
         known = {"labels": one, "scores": one, "boxes": (*one, 4)}
-        # Without the batch they are those of torchvision, whose picture is not stretched.
+        # Outputs without a batch are torchvision's, whose picture is not stretched.
         return 0 if exported.outputs == known and len(one) == 2 and one[0] == 1 else None
 
     def numbers(self, found: dict[str, NDArray[Any]]) -> NDArray[Any]:
@@ -91,7 +91,7 @@ class DetrObjects(_Detr, NumberedHead):
 
 
 class DetrQueries(_Detr):
-    """RT-DETR, RF-DETR and others without it: logits, and boxes from 0 to 1."""
+    """RT-DETR, RF-DETR and others without their postprocessor: logits, and boxes from 0 to 1."""
 
     name = "detr-queries"
     title = "RT-DETR, RF-DETR, D-FINE or DEIM: logits and boxes"
@@ -120,7 +120,7 @@ class DetrQueries(_Detr):
             return None
         boxes, logits = (exported.answer[name] for name in names)
         count = logits.shape[2]
-        are_shares = np.median(np.abs(boxes)) <= 1  # of some networks a few are larger
+        are_shares = np.median(np.abs(boxes)) <= 1  # some networks have a few larger ones
         are_logits = logits.min() < 0 or logits.max() > 1
         is_nothing = (logits.argmax(2) == count - 1) & (logits[..., -1] > 0)
         if logits.shape[1] > MAX_OBJECTS or not (are_shares and are_logits):
@@ -164,7 +164,7 @@ class UltralyticsDetr(_Detr):
 
 
 class UltralyticsDetrObjects(_Detr, ObjectRows):
-    """The same of newer versions: rows of centre, size, score and class, box from 0 to 1."""
+    """RT-DETR of newer Ultralytics: rows of centre, size, score and class, boxes from 0 to 1."""
 
     name = "ultralytics-rtdetr-rows"
     title = "RT-DETR of Ultralytics, rows of centre, size, score and class"

@@ -24,11 +24,12 @@ from perception_nodes.networks.external_data import named_outside
 from perception_nodes.networks.model import ModelError, Shape, in_another_file
 
 OPSETS = range(11, 24)
-"""Those that all runtimes here read; older ones have other meanings of the same operators."""
+"""Opsets that all runtimes here read; older ones define the same operators differently."""
 PER_CHANNEL = 13
-"""The first opset that can quantize weights by channel; older files are brought to `NEW_OPSET`."""
+"""The first opset that can quantize weights by channel; older files are converted to
+`NEW_OPSET`."""
 SIZES = ("orig_target_sizes", "orig_image_sizes")
-"""Inputs of DETR-like exports that want the image's size, width first."""
+"""Names of inputs of DETR-like exports that take the image's size, width first."""
 FORMATS = (
     "read are ONNX, OpenVINO's .xml with its .bin, and .pt of Ultralytics; python -m "
     "model_compression.ncnn makes ONNX of NanoDet-Plus for ncnn"
@@ -108,7 +109,7 @@ def _parsed(path: Path) -> onnx.ModelProto:
     if any(
         isinstance(one.name, bytes) for one in (*graph.input, *graph.output, *graph.initializer)
     ):
-        # What protobuf gives where a text is not UTF-8.
+        # protobuf gives this for a text that is not UTF-8.
         raise ModelError(f"{path} is damaged: its names are no text; export or copy it again")
     if not network.graph.node or not network.graph.output:
         raise ModelError(f"{path} has no network in it; export it again")
@@ -116,7 +117,7 @@ def _parsed(path: Path) -> onnx.ModelProto:
 
 
 def _check(path: Path, network: onnx.ModelProto) -> None:
-    """Refuse what no option can help."""
+    """Refuse a network that no option can make usable."""
     graph = network.graph
     opset = next((one.version for one in network.opset_import if one.domain in ("", "ai.onnx")), 0)
     if opset not in OPSETS:
@@ -152,7 +153,7 @@ def _check(path: Path, network: onnx.ModelProto) -> None:
 def _is_sound(tensor: onnx.TensorProto) -> bool:
     try:
         return bool(np.isfinite(numpy_helper.to_array(tensor)).all())
-    except ValueError:  # values are missing
+    except ValueError:  # the values are missing
         return False
 
 
@@ -208,8 +209,8 @@ def _with_newer_operators(path: Path, network: onnx.ModelProto) -> onnx.ModelPro
 
 
 def _folded(path: Path, network: onnx.ModelProto, size: tuple[int, int] | None) -> onnx.ModelProto:
-    """The same network after ONNX Runtime has computed all that is constant in it."""
-    # What the exporter knew of the shapes may be wrong for another size.
+    """The network after ONNX Runtime has computed all constants in it."""
+    # The exporter's shapes may be wrong for another size.
     del network.graph.value_info[:]
     for output in network.graph.output:
         output.type.tensor_type.ClearField("shape")

@@ -28,12 +28,12 @@ def rewrite_onnx(
         exported: the network.
         head: its head.
         classes: number of its classes.
-        kept: those to keep, in the order that they are to have.
+        kept: indices of the classes to keep, in their new order.
         normalisation: what it expects of its pixels.
     """
     network = onnx.ModelProto()
     network.CopyFrom(exported.network)
-    # What it says is read already, and other tools of ours read their own facts there.
+    # This metadata was read already, and other tools of ours read facts of their own there.
     del network.metadata_props[:]
     levels, strides = None, None
     if isinstance(head, Grid) and (strides := head.strides(exported)):
@@ -117,10 +117,10 @@ def _end_at(network: onnx.ModelProto, names: dict[str, str]) -> None:
 
 
 def _take_bytes(network: onnx.ModelProto, exported: OnnxNetwork, wanted: Normalisation) -> None:
-    """Give a network our input; it keeps its numbers.
+    """Give a network our input; its results stay the same.
 
-    One dequantization stands in front, which runtimes fuse with the first convolution. Channels are
-    swapped in that convolution's weights where the image goes there alone.
+    One dequantization stands in front, which runtimes fuse with the first convolution. If only that
+    convolution reads the image, its weights have their channels swapped.
     """
     graph, to = network.graph, Writer("image")
     mean, std = np.array(wanted.mean), np.array(wanted.std)

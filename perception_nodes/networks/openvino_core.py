@@ -17,12 +17,12 @@ def core() -> Any:
     several cores the thread may keep a freed stack, and the next signal, such as the SIGINT that
     should end the process in good order, kills it.
     """
-    import openvino as ov  # of those who only set the instructions, not all have it
+    import openvino as ov  # those who only set the instructions need not have it
 
     os.environ.setdefault(VARIABLE, WITHOUT_TILES)
     return ov.Core()
 
 
 def last_line(error: RuntimeError) -> str:
-    """What OpenVINO says of an error, without the places in its source."""
+    """OpenVINO's message about an error, without the places in its source."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

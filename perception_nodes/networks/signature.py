@@ -42,7 +42,7 @@ def make_keys(private: Path, public: Path) -> None:
     for path in (private, public):
         if os.path.lexists(path):
             raise SignatureError(f"{path} cannot be made: {os.strerror(errno.EEXIST)}")
-    # Only when both are written do they get their names: one without the other is of no use.
+    # Rename them only when both are written, since one without the other is of no use.
     parts = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in (private, public)]
     try:
         for part, content, mode in zip(parts, (secret, shown), (0o600, 0o644), strict=True):
@@ -81,7 +81,8 @@ def verify(description: Path, content: bytes, public: Path) -> None:
         public: the key.
 
     Raises:
-        SignatureError: it is not signed, by another key, or changed since; or the key is unusable.
+        SignatureError: it is not signed, signed by another key, or was changed; or the key is
+            unusable.
     """
     key = _loaded(public, serialization.load_pem_public_key)
     if not isinstance(key, Ed25519PublicKey):

@@ -1,7 +1,7 @@
 """Terms of use: what may be made of weights, by the names of the licences that they are under.
 
-Words that forbid something are endless, and names of licences that allow it are few. So these are
-listed, and whatever else a licence says counts as forbidding.
+Words that forbid something are endless, but names of licences that allow it are few. So these names
+are listed, and anything else in a licence counts as forbidding.
 """
 
 import re
@@ -13,10 +13,10 @@ PERMISSIVE = frozenset(
         *("apache 2.0", "apache license 2.0", "mit"),
         *("bsd", "bsd 2 clause", "bsd 3 clause"),
         *("cc0", "cc0 1.0", "dbcl 1.0"),
-        "our own",  # of whoever trains
+        "our own",  # for whoever trains
     }
 )
-"""Licences that ask for notices at most; as `_plain` writes them."""
+"""Licences that ask for notices at most, in the form of `_plain`."""
 ATTRIBUTION = re.compile(r"cc by [\d.]+")
 SHARE_ALIKE = re.compile(r"cc by sa [\d.]+|odbl( v?[\d.]+)?")
 JUDGED = frozenset(
@@ -25,8 +25,8 @@ JUDGED = frozenset(
         "weights bsd 3 clause, images of imagenet for non commercial research",
     }
 )
-"""Terms of weights that detectors under permissive licences started from, as `_plain` writes them.
-That weights are no copy of the images is a judgement, which docs/models.md explains."""
+"""Terms of weights that permissive detectors started from, in the form of `_plain`. That weights
+are no copy of the images is a judgement, which docs/models.md explains."""
 COPYLEFT = re.compile(r"(gnu )?[al]?gpl[ v]*[\d.]*( only| or later|\+)?|cc by sa [\d.]+")
 NOTES = re.compile(r"\((started from Ultralytics weights|https?://[^()\s]*)\)")
 """Remarks in a licence that are known to restrict nothing."""
@@ -60,7 +60,7 @@ MEANING = {
     Terms.UNSTATED: "is not for products: nobody has said under which terms it, or what it was "
     "made from, may be used",
 }
-"""What follows for a model, as the rest of a sentence that begins with its name."""
+"""Consequences for a model, as the rest of a sentence that begins with its name."""
 
 
 def terms_of(license: str) -> Terms:
@@ -79,8 +79,8 @@ def materials(license: str, data: Any) -> list[tuple[str, str]]:
     """What a model consists of and was made from, each with its licence.
 
     Args:
-        license: of its weights.
-        data: what its `model.yaml` has under that key.
+        license: licence of its weights.
+        data: content of the key `data` in its `model.yaml`.
     """
     rest = [one for one in data or [] if isinstance(one, dict)]
     return [

@@ -22,16 +22,17 @@ MAX_DIFFERENCE = {False: 0.02, True: 0.3}
 """Largest difference between two runtimes, by whether the network has 8 bits. It is a share of the
 largest score, or of an object's size."""
 MIN_SCALE = {False: 1e-3, True: 0.1}
-"""Least score, by whether the network has 8 bits, that a difference is a share of."""
+"""Least score of which a difference is taken as a share, by whether the network has 8 bits."""
 EVERYTHING = DecodeSettings(score_threshold=1e-9, iou_threshold=1.0)
 BEST = 10
 """Number of best objects of a picture whose boxes are compared."""
 TIED = 1e-3
 """Scores that differ by a smaller share count as equal."""
 MIN_SIZE = 8.0
-"""Pixels: smaller boxes are those of noise."""
+"""Size in pixels below which boxes are noise."""
 NEAR_PX = 2.0
-"""Boxes that are all nearer to the corner are shares of the picture; 8 bits round by less."""
+"""If all boxes are nearer to the corner than this, they are shares of the picture; 8 bits round by
+less."""
 FINE, COARSE = 6, 28
 """Sizes of the spots in test pictures, pixels: networks see different things in them."""
 
@@ -49,7 +50,7 @@ def check_runs(
         frames: more pictures, in the form of its input.
 
     Raises:
-        ModelError: one refuses the model, they differ, or what they see cannot be.
+        ModelError: one refuses the model, they differ, or their output is impossible.
     """
     size = model.input.width, model.input.height
     pictures = [noise(*size, FINE), noise(*size, COARSE), *frames]
@@ -81,7 +82,7 @@ def _check_alive(model: Model, seen: Sequence[tuple[NDArray[np.float32], Detecti
     (scores, objects), (other_scores, others) = seen[:2]
     inside = isinstance(model.outputs, CellsSpec) and model.outputs.suppressed
     if inside and not scores.any():
-        return  # NMS inside leaves nothing of pictures of noise
+        return  # NMS inside the network leaves nothing of noise
     if np.array_equal(scores, other_scores) and np.array_equal(objects.boxes, others.boxes):
         raise ModelError(
             f"{model.name} answers the same to different pictures: its weights are zero or "
@@ -90,10 +91,10 @@ def _check_alive(model: Model, seen: Sequence[tuple[NDArray[np.float32], Detecti
 
 
 def _check_boxes(model: Model, best: Sequence[NDArray[np.float32]]) -> None:
-    """Refuse boxes that are shares of the picture, which tests of two runtimes do not tell.
+    """Refuse boxes that are shares of the picture, which a comparison of runtimes does not show.
 
     Raises:
-        ModelError: all of the best of test pictures are near its corner.
+        ModelError: all best boxes of test pictures are near the corner.
     """
     boxes = np.concatenate(best)
     if len(boxes) and np.abs(boxes).max() < NEAR_PX:
@@ -106,7 +107,7 @@ def _check_order(model: Model, heads: HeadTensors) -> None:
     """Refuse boxes that are no corners in their order, which the decoder would turn.
 
     Raises:
-        ModelError: one of the best ends before it begins.
+        ModelError: one of the best boxes ends before it begins.
     """
     if isinstance(model.outputs, CellsSpec):  # a head of levels cannot cross its sides
         scores = heads.classes[0][0].max(axis=0)
@@ -154,8 +155,8 @@ def _scores_apart(one: NDArray[np.float32], two: NDArray[np.float32], least: flo
 def _boxes_apart(some: Detections, others: Detections) -> float:
     """How far the best objects are from the nearest of their class, as a share of their sizes.
 
-    Not from that of the same cell: objects of equal score may change places, and those of which a
-    hundred are as good, as with untrained weights, may not be among the others.
+    Boxes of the same cell are not compared: objects of equal score may change places, and with
+        untrained weights a hundred objects are as good and may be missing.
     """
     sure = np.full(min(BEST, len(some)), True)
     if others.more:

@@ -43,7 +43,7 @@ def accuracy(
         Facts that JSON can hold: frames, objects, map50_95, map50, by_class, notes.
 
     Raises:
-        DataError: no frame has labels, or whose they are is not certain; or see `class_groups`.
+        DataError: no frame has labels, or their frames are not certain; or see `class_groups`.
         BagError: the bag has no such topic.
         EvaluationNotInstalled: pycocotools is not installed.
     """
@@ -94,7 +94,7 @@ def accuracy(
 def _sizes(reports: Sequence[ReportedFrame]) -> dict[int, tuple[int, int]]:
     """Width and height of each frame.
 
-    A frame that was never decoded, because it was superseded or damaged, has those of the frame
+    A frame that was never decoded, because it was superseded or damaged, gets the size of the frame
     before. Its labelled objects then count as not found.
     """
     known = ((one.source_width, one.source_height) for one in reports if one.source_width)
@@ -115,7 +115,7 @@ def _by_file(
 
     For an image folder they are assigned by file. For a bag they are assigned by the file's name,
     which is the frame's stamp in nanoseconds, or ends with the frame's index in the drive. A stamp
-    of 0 is none: with frames of a camera that sets none, `0.png` is the first of them, not all.
+    of 0 counts as none, so `0.png` belongs to the first frame of a camera that sets no stamps.
 
     Raises:
         DataError: no image belongs to a frame, or several belong to one.

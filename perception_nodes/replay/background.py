@@ -43,7 +43,7 @@ class Behind:
     """Makes calls in a thread, in the order given, with at most `depth` of them waiting."""
 
     def __init__(self, depth: int) -> None:
-        """No call yet."""
+        """Begin without any call."""
         self._thread = ThreadPoolExecutor(1, "behind")
         self._calls: deque[Future[None]] = deque()
         self._depth = depth

@@ -144,7 +144,7 @@ def run_job(job: Job, progress: Progress) -> Result:
     name = job.source.name
     (job.folder / MARKER).unlink(missing_ok=True)
     for left in job.folder.glob(".part-*"):
-        shutil.rmtree(left)  # of a worker that was killed
+        shutil.rmtree(left)  # left by a worker that was killed
     try:
         summary = replay(job.source, job.folder, _loaded(job.settings), job.options, progress)
     except InputError as error:
@@ -250,7 +250,7 @@ def alone_in(out: Path) -> Iterator[None]:
         finally:
             path.unlink(missing_ok=True)
             if not there:
-                with suppress(OSError):  # there are results
+                with suppress(OSError):  # results are in it
                     out.rmdir()
 
 

@@ -46,11 +46,11 @@ class ReplayRequest:
         bags: recorded drives.
         out: folder for the outputs; several drives have a folder each in it.
         corpus: file that lists more drives; None for none.
-        topics: image topics, `all` for every one of a bag; empty to find one by type.
+        topics: image topics, `all` for every topic of a bag; empty to find one by type.
         workers: drives replayed at a time.
         ray: address of a Ray cluster; empty for none.
         golden: golden file to compare with or to write; None for none.
-        update: whether to write it.
+        update: whether to write the golden file.
         labels: labelled set of the frames; None for none.
     """
 
@@ -145,7 +145,7 @@ class Drives:
     def __init__(
         self, request: ReplayRequest, model: Model, settings: ReplaySettings, options: ReplayOptions
     ) -> None:
-        """Find them.
+        """Find the drives.
 
         Args:
             request: which drives.
@@ -270,7 +270,7 @@ def sources(
 
     Args:
         bags: recorded drives.
-        topics: image topics, `all` for every one of a bag; empty to find one by type.
+        topics: image topics, `all` for every topic of a bag; empty to find one by type.
         keep_unreadable: list a bag whose topics cannot be read as one camera; its replay will then
             fail and name the reason.
 

@@ -1,4 +1,4 @@
-"""The tracks of a replay: those of tracker_node with its defaults, but no coasted messages."""
+"""The tracks of a replay: as tracker_node makes them by default, but without coasted messages."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ class Followed:
         """Take in the next frame.
 
         Args:
-            record: the complete one.
+            record: its complete record.
             found: its objects; None if it gave no detections.
             at_ns: log time of the message.
         """

@@ -1,8 +1,8 @@
 """Golden files hold the known objects of a drive, and a replay is compared with them.
 
 Machines differ in the last bits of a score, so a comparison has tolerances. An object whose score
-is within the tolerance of the threshold may appear or vanish: it is counted as doubtful, and only
-where there are many of them as a change.
+is within the tolerance of the threshold may appear or vanish: it is counted as doubtful, and as a
+    change only if there are many of them.
 """
 
 import json

@@ -98,7 +98,7 @@ def _postpone(frame: FrameHeader | FrameRecord, waited_ns: int) -> None:
 
 
 def _stand_still(record: FrameRecord, at_ns: int) -> None:
-    """Set the stamps of a frame to one instant; a stamp of 0 is none and stays."""
+    """Set the stamps of a frame to one instant; a stamp of 0 means none, and stays."""
     at_ns = max(at_ns, 1)
     record.deadline_ns = at_ns + record.deadline_ns - record.capture_ns
     for name in STAMPS:

@@ -207,14 +207,14 @@ class Camera:
         return record, header
 
     def supersede(self, frame: RawFrame, due_ns: int) -> FrameRecord:
-        """The complete record of a frame whose place a newer one has taken; see `prepare`."""
+        """The complete record of a frame that a newer one has replaced; see `prepare`."""
         record, image = self._enter(frame, due_ns)
         if image is None:
             return record
         return Ingest.end(record, FrameStatus.SUPERSEDED, PASSED_OVER.decode())
 
     def pipeline(self, backend: InferenceBackend) -> Pipeline:
-        """The detection part, for one thread."""
+        """Make the pipeline of detection for one thread."""
         loaded = self.loaded
         candidate = Candidate(loaded.model.name, backend, loaded.decoder, self._inference_ns)
         return Pipeline([candidate], SystemClock(), self._skip_late)

@@ -219,7 +219,7 @@ class PictureWriter:
         Args:
             recorder: recording of the run; it stays open.
             drive: the drive of the frames.
-            video: file to write, in which the recorded time passes; None for no video.
+            video: file to write, which plays in the recorded time; None for no video.
             picture_format: `jpeg`, scaled for people, each with a copy that shows the boxes; or
                 `h264`, a video topic in the size of the frames, with their calibration, so that
                 the recording can be replayed.
@@ -283,7 +283,7 @@ class PictureWriter:
     def _write_packet(
         self, frame: RawFrame, stamp_ns: int, log_time_ns: int, frame_id: str, packets: VideoPackets
     ) -> None:
-        """Append a frame to the video topic; one that cannot be read has no picture to append."""
+        """Append a frame to the video topic, unless it cannot be read."""
         if frame.camera_info is not None and frame.camera_info != self._info:
             self._info = frame.camera_info
             info_topic = camera_info_topic(VIDEO_TOPIC)

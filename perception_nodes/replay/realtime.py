@@ -77,7 +77,7 @@ class RealTimeClock:
             raise self._failure
 
     def timing_error_ms(self) -> dict[str, float | None]:
-        """How far from their time frames were released: `p50`, `p99` and `max`."""
+        """How far from their due time frames were released: `p50`, `p99` and `max`."""
         errors_ms = np.array(self._errors_ns) / 1e6
         return latency_percentiles(errors_ms, {**MEDIAN_AND_P99, "max": 100})
 
@@ -99,7 +99,7 @@ class RealTimeClock:
                     if self._stop.wait(left_ns / 1e9) if left_ns > 0 else self._stop.is_set():
                         return
                     while time.monotonic_ns() < due_ns:
-                        time.sleep(0)  # lets other threads run
+                        time.sleep(0)  # let other threads run
                     self._errors_ns.append(abs(time.monotonic_ns() - due_ns))
                     self._arrived.put((frame, due_ns))
         except BaseException as error:

@@ -146,7 +146,7 @@ def replay(
                 loaded.model, drive, recording, options.labels, options.labels_topic
             )
         write_summary(folder, summary, recording, chosen)
-        for name in OF_SOME_RUNS:  # those of an earlier run would not belong to the new files
+        for name in OF_SOME_RUNS:  # outputs of an earlier run would not belong to the new files
             (out / name).unlink(missing_ok=True)
         return summary
 
@@ -243,7 +243,7 @@ class _Run:
             Seconds from the first frame to the last one written.
         """
         for type_name in (DETECTIONS, FRAME_REPORT, ANNOTATIONS, COMPRESSED_IMAGE):
-            schema_text(type_name)  # takes a while the first time
+            schema_text(type_name)  # this takes a while the first time
         if self._options.tracks:
             self.tracks = Followed(recorder, self._loaded.model.classes)
         every = islice(self._drive.frames(), 0, None, self._options.every)

@@ -12,7 +12,7 @@ from perception_nodes.backends.contract import Backend, QueuedBackend, QueuedCal
 from perception_nodes.core.inference import HeadTensors, InferenceBackend
 
 RECENT_CALLS = 16
-"""More calls than can end before the thread of an earlier call continues."""
+"""More calls are kept than can end before the thread of an earlier call continues."""
 
 
 class OneAtATime:
@@ -23,7 +23,7 @@ class OneAtATime:
     """
 
     def __init__(self, backend: InferenceBackend, lock: threading.Lock) -> None:
-        """Make the caller of one thread; `lock` is that of all threads."""
+        """Make the caller of one thread; all threads share `lock`."""
         self._backend, self._lock = backend, lock
         self.ended_ns = 0
 
@@ -42,7 +42,7 @@ class Ends:
     """The ends of the calls of several threads; each call begins where the one before it ends."""
 
     def __init__(self) -> None:
-        """No call yet."""
+        """Begin without any call."""
         self._lock = threading.Lock()
         self._recent_ns: deque[int] = deque(maxlen=RECENT_CALLS)
 

@@ -60,7 +60,7 @@ def local_workers(count: int, progress: Progress) -> Iterator[Submit]:
             yield lambda job: threads.submit(do, job)
         finally:
             for lane in lanes:
-                lane.board[2] = 1  # interrupts a job, which removes its temporary files
+                lane.board[2] = 1  # interrupt a job, which then removes its temporary files
             threads.shutdown(cancel_futures=True)
             for lane in lanes:
                 lane.close()
@@ -78,7 +78,7 @@ class _Lane:
     """
 
     def __init__(self) -> None:
-        # Not forked: the runtime of a model has threads.
+        # Do not fork: the runtime of a model has threads.
         self._context = get_context("spawn")
         self.board = self._context.RawArray("q", 3)
         self.name = ""
@@ -196,7 +196,7 @@ def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
     """Connect to a cluster."""
     cluster: dict[str, Any] = {"address": address}
     if address == LOCAL_RAY:
-        # Reachable only from this machine, without usage statistics.
+        # Make it reachable only from this machine, without usage statistics.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         cluster = {"num_cpus": count, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:

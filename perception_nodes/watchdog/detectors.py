@@ -1,6 +1,6 @@
 """The detectors that a camera has had: which frames each one received, and which it passed over.
 
-All of this is recorded facts, which are never withdrawn: they may come in any order, and twice.
+All of this is recorded facts, which are never withdrawn. They may come in any order, and twice.
 """
 
 import ctypes
@@ -16,9 +16,9 @@ class DetectorTenure(ctypes.Structure):
     """The time in which one process worked as the detector.
 
     The process has received frames since `joined_ns` and worked since `since_ns`. `newest_ns` is
-    `ingested_ns` of the newest frame that it, or its predecessor, has taken: it takes no older
-    frame any more. `ended_ns` is when it stopped or was seen to be dead, 0 if neither; that it has
-    ended also follows from the start of the next detector.
+    `ingested_ns` of the newest frame that it or its predecessor has taken; it takes no older frame.
+    `ended_ns` is when it stopped or was seen to be dead, 0 if neither. The start of the next
+    detector also ends it.
     """
 
     _fields_ = [
@@ -45,7 +45,8 @@ class DetectorHistory:
         known = any(d.since_ns == record.sent_ns for d in self._of(record.process))
         if not known:
             self._add(record.process, record.joined_ns, record.sent_ns, record.newest_ns)
-        # If the predecessor died with that frame in hand, no outcome says that it had taken it.
+        # If the predecessor died with that frame in hand, no outcome shows that it had taken the
+        # frame.
         for before in self._of(record.predecessor):
             if before.since_ns < record.sent_ns:
                 before.newest_ns = max(before.newest_ns, record.newest_ns)
@@ -55,8 +56,8 @@ class DetectorHistory:
         """Note that a detector has taken a frame.
 
         Args:
-            outcome: the frame's. Where the detector's takeover is not known, this outcome is the
-                first proof that it receives frames.
+            outcome: the frame's outcome. If the detector's takeover is not known, this is the first
+                proof that it receives frames.
         """
         process, ingested_ns = outcome.process, outcome.ingested_ns
         entries = list(self._of(process))
@@ -73,7 +74,7 @@ class DetectorHistory:
             break
 
     def working(self) -> DetectorTenure | None:
-        """The one that has started last, None if there is none or it is known to have ended."""
+        """The detector that started last; None if there is none or it is known to have ended."""
         return next((d for d in self._newest_first[:1] if not d.ended_ns), None)
 
     def passed_over(self, ingested_ns: int) -> bool:
@@ -89,7 +90,7 @@ class DetectorHistory:
         """
         next_since_ns = 0
         for detector in self._newest_first:
-            # It has stopped by the time at which it was seen dead, or the next one started to work.
+            # It has stopped when it was seen dead or the next one started to work.
             stops = [at_ns for at_ns in (detector.ended_ns, next_since_ns) if at_ns]
             if detector.joined_ns <= ingested_ns and all(at_ns > ingested_ns for at_ns in stops):
                 return int(detector.process), bool(stops)

@@ -39,7 +39,7 @@ class FaultLimits:
             noise changes each frame; 0 turns this off, for a camera without noise.
         clock_jump_ms: a larger step of the wall clock against the monotonic one is a jump.
         frame_rate_ratio: a frame rate below this share of the usual one is a loss.
-        new_rate_s: a frame rate that has lasted for so long is the usual one from then on.
+        new_rate_s: a frame rate that lasts this long becomes the usual one.
         overrun_share: a stage that exceeds its budget in a larger share of frames overruns.
         latency_ratio: a median latency above this multiple of the one after the start is a drift.
         empty_frames: a model that has found nothing in this many frames is suspicious; those before
@@ -86,8 +86,8 @@ class NoFrame:
 
         Args:
             now_ns: CLOCK_MONOTONIC.
-            silent_process: the process that takes the frames, if it gives no sign of life: of the
-                camera nothing is known then.
+            silent_process: the process that takes the frames, if it gives no sign of life; nothing
+                is known of the camera then.
         """
         if not self._last_ns or not self.none_comes(now_ns):
             return None
@@ -104,13 +104,13 @@ class InputTrouble:
         self._fault: Fault | None = None
 
     def said(self, why: str, none_comes: bool) -> Fault | None:
-        """Take what preprocessing says each second; empty: nothing is wrong."""
+        """Take what preprocessing reports each second; empty if nothing is wrong."""
         mode = HealthMode.UNSAFE if none_comes else HealthMode.DEGRADED
         self._fault = Fault("camera input", why, mode) if why else None
         return self._fault
 
     def frame(self) -> Fault | None:
-        """Note that a frame has come: what said that none does is over."""
+        """Note that a frame has come, so that the trouble is over."""
         if self._fault is not None and self._fault.mode == HealthMode.UNSAFE:
             self._fault = None
         return self._fault
@@ -187,7 +187,7 @@ class FrameRateLoss:
     """Frames come more slowly than they used to."""
 
     def __init__(self, limits: FaultLimits) -> None:
-        """Take the first window of frames for the usual rate; learn another one if it lasts."""
+        """Learn the usual rate from the first window of frames, and another rate if it lasts."""
         self._limits = limits
         self._entered_ns: deque[int] = deque(maxlen=limits.window_frames)
         self._usual_ns = 0.0
@@ -211,7 +211,7 @@ class FrameRateLoss:
             return None
         period_ns = (self._entered_ns[-1] - self._entered_ns[0]) / (len(self._entered_ns) - 1)
         if not self._usual_ns:
-            # Frames that had waited for us come at once; the median is not moved by them.
+            # Frames that had waited for us come at once, which does not move the median.
             self._usual_ns = median(b - a for a, b in pairwise(self._entered_ns))
             self._usual_until_ns = entered_ns
         ratio = self._limits.frame_rate_ratio
@@ -313,7 +313,8 @@ class MemoryGrowth:
         window_ns = self._limits.memory_window_s * 1e9
         if now_ns - self._samples[0][0] < window_ns:
             return None
-        # What is loaded once is a step in one half of the window; a leak grows in both halves.
+        # Memory that is loaded once is a step in one half of the window; a leak grows in both
+        # halves.
         half_ns = now_ns - window_ns / 2
         middle = next(rss for at_ns, rss in self._samples if at_ns >= half_ns)
         first = self._samples.popleft()[1]

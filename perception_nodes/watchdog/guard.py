@@ -14,18 +14,18 @@ class WatchdogGuard:
     """Judges by its lease whether the watchdog is alive, and kills it if it hangs.
 
     Attributes:
-        gone: why it is gone; empty if it is alive, or none has ever been in this graph. One that
-            stops in good order is missed at the look after: when the whole graph stops, there is
-            none.
+        gone: why it is gone; empty if it is alive or was never in this graph. If it stops in good
+            order, it is missed only at the next look, which does not come when the whole graph
+            stops.
         gone_ns: since when, CLOCK_MONOTONIC.
-        judge_from_ns: until then whoever is silent may have been kept from running as we were.
+        judge_from_ns: until then a silent process may have been kept from running as we were.
     """
 
     def __init__(self, camera: str, now_ns: int) -> None:
         """Start before the watchdog has been looked at."""
         self._lease = Lease(camera, ROLE)
         self._roster = Roster({ROLE: 1}, open_process)
-        # Of a process that is long dead another one may have the number, and be killed as hung.
+        # Another process may have the number of one that is long dead, and be killed as hung.
         note, alive_ns = self._lease.note, int(self._lease.note.alive_ns)
         is_silent = now_ns > alive_ns + note.patience_ns
         is_another = is_silent and not was_alive(int(note.process), alive_ns)
@@ -35,7 +35,7 @@ class WatchdogGuard:
         self.gone, self.gone_ns, self.judge_from_ns = "", 0, 0
 
     def update(self, now_ns: int, patience_ns: int) -> None:
-        """Look where the last look is a while ago; to be called every few milliseconds."""
+        """Look if the last look is a while ago; to be called every few milliseconds."""
         if now_ns - self._judged_ns >= LOOK_NS:
             self.look(now_ns, patience_ns)
 

@@ -17,8 +17,8 @@ class HealthLimits:
 
     Attributes:
         unsafe_after_ms: after this time without published detections the mode is UNSAFE.
-        unsafe_when_late_ms: where all detections of this time were late it is, too: nobody may rely
-            on them.
+        unsafe_when_late_ms: the mode is UNSAFE too if all detections were late for this time, since
+            nobody may rely on them.
         window_frames: shares are taken over this many frames.
         degraded_miss_rate: the mode is DEGRADED if a larger share of frames has no result in time,
             or only the result of a smaller model or another backend.
@@ -85,9 +85,9 @@ class Health:
             now_ns: CLOCK_MONOTONIC.
 
         Returns:
-            The change of mode, None if there is none. A worse mode is entered at once; a better one
-            after it has held for `recovery_ms`, but the first one after the start at once. If
-            several better modes took turns in that time, the worst of them is entered.
+            The change of mode; None if there is none. A worse mode is entered at once, and so is
+            the first better one after the start. Any other better mode must hold for `recovery_ms`.
+            If several better modes alternate in that time, the worst of them is entered.
         """
         mode, cause = self._judge(faults, now_ns)
         if mode == self.mode:
@@ -109,7 +109,7 @@ class Health:
     def _judge(self, faults: Sequence[Fault], now_ns: int) -> tuple[HealthMode, str]:
         mode, cause = self._judge_frames(now_ns)
         worst = max(faults, key=lambda fault: fault.mode, default=None)
-        # If both are equally bad, the fault is the cause and the frames are its effect.
+        # If both are equally bad, the fault is the cause, and the frames are its effect.
         if worst is not None and worst.mode >= max(mode, HealthMode.DEGRADED):
             return worst.mode, worst.text
         return mode, cause

@@ -27,8 +27,8 @@ class Inbox:
 
         Args:
             endpoint: ours.
-            camera: whose frames the records are of.
-            roles: whose channels and journals to read, in this order.
+            camera: the camera whose frames the records are about.
+            roles: roles whose channels and journals to read, in this order.
             kept_for_ns: how long the journal of a dead process is kept after it was read: the next
                 watchdog needs it if we die before everything in it is reported.
         """
@@ -117,7 +117,7 @@ class Inbox:
             self._no_longer_spent(process)
 
     def _spend(self, now_ns: int, process: int, path: Path, handle: Process | None) -> None:
-        """Forget a process some time from now on, and not from when it has left before."""
+        """Forget a process some time after now, even if it left before."""
         self._no_longer_spent(process)
         self._spent[process] = now_ns, path, handle
 
@@ -127,7 +127,7 @@ class Inbox:
             handle.close()
 
     def _look_for_signs(self, role: str, process: int) -> None:
-        """Map the journal of a process that works from now on; it may have a new one."""
+        """Map the journal of a process that begins to work; it may have a new one."""
         self._forget_signs(process)
         with suppress(OSError, ValueError):
             signs = Signs(journal_of(self._camera, role, process), process)

@@ -29,8 +29,8 @@ class FrameName(ctypes.Structure):
 class LedgerBook(ctypes.Structure):
     """What the next watchdog must know to go on with a ledger if our process dies.
 
-    `frames` is a ring of the frames that were reported last. `reported` counts all reports, and so
-    says where the ring goes on. The newest record of a reported frame was sent at `last_ns`.
+    `frames` is a ring of the frames that were reported last. `reported` counts all reports, which
+    gives the ring's next place. The newest record of a reported frame was sent at `last_ns`.
     `detectors` are those that the frames in flight may have reached. `life` is the graph's.
     """
 
@@ -48,12 +48,12 @@ class Ledger:
     """Turns records of entries and outcomes, from several processes, into one report a frame.
 
     Frames are ordered by `ingested_ns`, whichever process took them in. When the process that held
-    a frame dies, this is kept as the reason and used only when the frame is closed: the outcome may
-    already be on its way, and then it counts.
+        a frame dies, this is kept as a reason until the frame is closed: its outcome may already be
+        on its way, and then that counts.
 
     A frame without an outcome is SUPERSEDED only if the records prove it: a detector that received
-    it went on to a newer frame. Otherwise it FAILED: of two mistakes, to report a superseded frame
-    as failed is better than to hide a failure among the superseded frames.
+    it went on to a newer frame. Otherwise it FAILED: reporting a superseded frame as failed is
+        better than hiding a failure among the superseded frames.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Ledger:
 
         Args:
             outcome_timeout_ns: frames without an outcome for longer are closed.
-            book: of the ledger before; ours from now on.
+            book: the book of the ledger before, which is ours from now on.
             camera: named in reports of frames whose records are lost.
         """
         self._outcome_timeout_ns = outcome_timeout_ns
@@ -83,7 +83,7 @@ class Ledger:
 
     @property
     def in_flight(self) -> int:
-        """How many frames have entered and not ended."""
+        """The number of frames that have entered and not ended."""
         return len(self._in_flight)
 
     @property
@@ -113,8 +113,8 @@ class Ledger:
     def reported(self, record: FrameRecord) -> None:
         """Note that a frame's report is published: if we die, it must not be reported again.
 
-        This is noted afterwards. If we die in between, the frame is reported twice, which of two
-        mistakes is better than a frame that is never reported.
+        This is noted afterwards. If we die in between, the frame is reported twice, which is better
+        than never.
         """
         book = self._book
         frame = book.frames[book.reported % REMEMBERED_OUTCOMES]
@@ -263,8 +263,8 @@ class Ledger:
         """Go on after the frames that were reported.
 
         Frames between them that were not reported had entered; their records may come again. Such
-        gaps are looked for in the newer half of the ring only: what was reported out of order at
-        its older end may be overwritten.
+        gaps are looked for only in the newer half of the ring: frames reported out of order at its
+        older end may be overwritten.
         """
         reported = int(self._book.reported)
         recent: dict[int, range] = {}
@@ -276,7 +276,7 @@ class Ledger:
             if index >= reported - REMEMBERED_OUTCOMES // 2:
                 known = recent.get(process)
                 is_far = known is not None and sequence - known.stop >= MAX_GAP
-                # One report stands for what is between.
+                # One report stands for all frames in between.
                 recent[process] = _with(None if is_far else known, sequence)
         for process, numbers in recent.items():
             for sequence in numbers[-REMEMBERED_OUTCOMES:]:

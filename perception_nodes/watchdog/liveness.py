@@ -31,7 +31,7 @@ class Member:
 
     @property
     def is_absent(self) -> bool:
-        """Whether it does nothing for us, for whatever reason."""
+        """Whether it does no work, for whatever reason."""
         return self.hung or self.silent_ns > ABSENT_AFTER_PATIENCES * self.patience_ns
 
 
@@ -67,7 +67,7 @@ class Roster:
             return
         if member is None:
             handle = self._open(record.process)
-            if handle is None:  # it has died since
+            if handle is None:  # it has died meanwhile
                 return
             member = self.members[record.process] = Member(role, record.process, handle)
         if record.sent_ns >= member.heard_ns:

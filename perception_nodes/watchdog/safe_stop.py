@@ -30,7 +30,7 @@ class SafeStop:
         return self.requested
 
     def release(self) -> str:
-        """End the request, unless there is still a cause: that is returned, else an empty text."""
+        """End the request unless there is still a cause; return that cause, else an empty text."""
         if not self._causes:
             self.requested = False
         return "; ".join(self._causes)

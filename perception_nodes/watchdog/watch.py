@@ -18,7 +18,7 @@ from perception_nodes.watchdog import faults
 from perception_nodes.watchdog.ledger import Ledger
 
 OF_RECORDS = ("records", "stamp", "camera clock", "takeover", "watchdog")
-"""Faults of an instant that a record shows."""
+"""Faults of an instant that records show."""
 
 
 class Watch:
@@ -43,7 +43,7 @@ class Watch:
         self._held_until_ns: dict[str, int] = {}
         self._next_record: dict[int, int] = {}
         self._last_entered = (0, 0)
-        # First, since it is the cause of other faults that are as bad.
+        # This comes first, since it causes other faults that are as bad.
         self._present: dict[str, faults.Fault | None] = {"camera input": None}
         self._repeated_outcomes = 0
         self.records_lost = 0
@@ -55,7 +55,7 @@ class Watch:
         return self._starvation.count
 
     def sent(self, record: Record) -> None:
-        """Take note of the number of a record that came from its process, of any kind."""
+        """Take the number of a record of any kind that came from its process."""
         lost = record.record - self._next_record.get(record.process, record.record)
         self._next_record[record.process] = record.record + 1
         if lost > 0:
@@ -91,7 +91,7 @@ class Watch:
         self._present["camera input"] = self._input.frame()
         self._present["frame rate"] = self._rate.update(record.ingested_ns)
         self._hold("stamp", self._stamp.update(record.stamp_ns), now_ns)
-        if record.stamp_ns:  # else it may be that it could not be read
+        if record.stamp_ns:  # otherwise perhaps it could not be read
             self._hold("camera clock", faults.suspect_stamp(record), now_ns)
 
     def report(self, report: FrameRecord) -> None:
@@ -101,7 +101,7 @@ class Watch:
             self._present[f"{stage} overrun"] = self._stages[stage].update(duration_ms)
         if report.published_ns:
             self._present["nothing found"] = self._nothing_found.update(report.detections)
-            if not report.stamp_ns:  # it was read, so the camera has sent it so
+            if not report.stamp_ns:  # the frame was read, so the camera sent it like this
                 self._hold("camera clock", faults.suspect_stamp(report), report.published_ns)
         total_ms = latency_ms(report)
         if total_ms is not None and report.status != FrameStatus.DEGRADED:
@@ -149,7 +149,7 @@ class Watch:
     def memory(self, rss_bytes: Mapping[tuple[str, int], int], now_ns: int) -> None:
         """Take the resident memory of all processes that are there, by role and number.
 
-        A role has one fault for all of them: who collects faults by name knows no processes.
+        A role has one fault for all its processes, since faults are collected by name.
         """
         before, self._memory = self._memory, {}
         found: dict[str, faults.Fault | None] = {role: None for role, _ in before}
