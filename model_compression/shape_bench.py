@@ -26,7 +26,7 @@ from model_compression.quantization.ranges import Observation, table_of
 from model_compression.shapes import CLASSES, Candidate, space
 from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation.models import is_busy
-from perception_nodes.evaluation.targets import Steps, TimingTarget, times_of
+from perception_nodes.evaluation.targets import Steps, times_of
 from perception_nodes.system.processes import cpu_name, physical_cores
 
 AMAX = 4.0
@@ -47,7 +47,7 @@ class ShapeBench:
         rounds: timed calls of each network.
     """
 
-    targets: Sequence[TimingTarget]
+    targets: Sequence[str]
     sizes: Sequence[tuple[int, int]]
     budget_ms: float
     networks: int
@@ -101,7 +101,7 @@ class ShapeBench:
             "budget_ms": self.budget_ms,
             "fits": [
                 {
-                    "target": str(target),
+                    "target": target,
                     "networks": len(errors),
                     "measured_ms": [round(float(t), 3) for t in np.nanpercentile(ms, [0, 100])],
                     "median_error": round(float(np.median(np.abs(errors))), 4),
@@ -114,7 +114,7 @@ class ShapeBench:
             ],
             "found": [
                 {
-                    "target": str(self.targets[row]),
+                    "target": self.targets[row],
                     "width": one.width,
                     "height": one.height,
                     "widths": one.shape.widths,

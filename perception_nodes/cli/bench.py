@@ -288,7 +288,7 @@ def bench_shapes(
 
     Example: perception bench shapes --targets openvino:ALL --sizes 960x544 --budget-ms 10
     """
-    from perception_nodes.evaluation.targets import read_target, usual_targets
+    from perception_nodes.evaluation.targets import check_target, usual_targets
 
     check_writable(json_file, "--json")
     sides = re.fullmatch(r"\d{2,4}x\d{2,4}(,\d{2,4}x\d{2,4})*", sizes) and [
@@ -298,8 +298,9 @@ def bench_shapes(
         raise SettingsError(
             f"--sizes {sizes!r} is not of the form 416x256,640x384, in multiples of 32"
         )
-    named = list(dict.fromkeys(targets.split(","))) if targets else []
-    chosen = [read_target(target) for target in named] or usual_targets()
+    chosen = list(dict.fromkeys(targets.split(","))) if targets else usual_targets()
+    for target in chosen:
+        check_target(target)
     shape_bench = compression_tool("model_compression.shape_bench")
     bench = shape_bench.ShapeBench(chosen, sides, budget_ms, networks, best, threads, rounds)
     with progress_bars() as progress:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -30,20 +29,22 @@ from perception_nodes.system.processes import cpu_flags
 from perception_nodes.system.realtime import RealTime
 from perception_nodes.system.signals import leave_to_parent
 
-VARIANTS = {
-    "litert": ("",),
-    "openvino": ("", "AVX2", "AVX512_CORE_VNNI", "AVX512_CORE_FP16", "ALL"),
-    "fpga": ("512", "1024"),
+TARGETS = {
+    "litert": "",
+    "openvino": "",
+    "openvino:AVX2": "avx2",
+    "openvino:AVX512_CORE_VNNI": "avx512_vnni",
+    "openvino:AVX512_CORE_FP16": "avx512_fp16",
+    f"openvino:{WITH_TILES}": "amx_int8",
+    "fpga:512": "",
+    "fpga:1024": "",
 }
-"""Variants by backend: instructions (`ONEDNN_MAX_CPU_ISA`), or the multipliers of an engine. For
-OpenVINO "" means all instructions but matrix tiles."""
-FLAGS = {
-    "AVX2": "avx2",
-    "AVX512_CORE_VNNI": "avx512_vnni",
-    "AVX512_CORE_FP16": "avx512_fp16",
-    WITH_TILES: "amx_int8",
-}
-"""Processor flag that a variant needs; without it, another variant would be timed."""
+"""Processor flag that a target needs, by its name: the backend, and a variant of it.
+
+Without the flag other instructions would be timed under that name. Variants are instructions
+(`ONEDNN_MAX_CPU_ISA`), or the multipliers of an engine. Without a variant OpenVINO has all
+instructions but matrix tiles.
+"""
 ENGINES = {"512": Geometry(2, 64, 28672, 250.0), "1024": Geometry(4, 64, 28672, 250.0)}
 
 T = TypeVar("T")
@@ -51,60 +52,40 @@ Steps = Callable[[str, int, int], None]
 _calls: list[Callable[[], object]] = []
 
 
-@dataclass(frozen=True)
-class TimingTarget:
-    """What runs a network: a backend, and a variant of it, see `VARIANTS`."""
-
-    backend: str
-    variant: str
-
-    def __str__(self) -> str:
-        return f"{self.backend}:{self.variant}" if self.variant else self.backend
-
-
-def usual_targets() -> list[TimingTarget]:
+def usual_targets() -> list[str]:
     """What a network may run on here and elsewhere; with matrix tiles too, where they are."""
-    variants = [TimingTarget("openvino", name) for name in ("", WITH_TILES, "AVX2")]
-    usual = [TimingTarget("litert", ""), *variants, TimingTarget("fpga", "512")]
+    usual = ("litert", "openvino", f"openvino:{WITH_TILES}", "openvino:AVX2", "fpga:512")
     return [target for target in usual if not _missing(target)]
 
 
-def read_target(text: str) -> TimingTarget:
-    """Read `BACKEND[:VARIANT]`.
+def check_target(name: str) -> None:
+    """Check the name of a target, and that this processor has its instructions.
 
     Raises:
         BackendError: there is no such target, or this processor lacks its instructions.
     """
-    known = [TimingTarget(backend, v) for backend, variants in VARIANTS.items() for v in variants]
-    for target in known:
-        if text == str(target):
-            if missing := _missing(target):
-                raise BackendError(
-                    f"target {text} needs a processor with {missing}, which this one has not; "
-                    "leave it out, or measure on one that has it"
-                )
-            return target
-    raise BackendError(f"target {text!r} is unknown; known are {', '.join(map(str, known))}")
+    if name not in TARGETS:
+        raise BackendError(f"target {name!r} is unknown; known are {', '.join(TARGETS)}")
+    if missing := _missing(name):
+        raise BackendError(
+            f"target {name} needs a processor with {missing}, which this one has not; "
+            "leave it out, or measure on one that has it"
+        )
 
 
-def _missing(target: TimingTarget) -> str:
+def _missing(target: str) -> str:
     """The flag of a processor that a target needs and this one has not; empty if there is none."""
-    flag = FLAGS.get(target.variant, "")
-    return "" if flag in cpu_flags() else flag
+    return "" if TARGETS[target] in cpu_flags() else TARGETS[target]
 
 
 def times_of(
-    folders: Sequence[Path],
-    targets: Sequence[TimingTarget],
-    threads: int,
-    rounds: int,
-    progress: Steps,
+    folders: Sequence[Path], targets: Sequence[str], threads: int, rounds: int, progress: Steps
 ) -> NDArray[np.float64]:
     """Time each network on each target, at a camera's pace and with cold caches.
 
     Args:
         folders: the models.
-        targets: what runs them.
+        targets: what runs them, of `TARGETS`.
         threads: number of threads for inference; 0 for one per physical core.
         rounds: timed calls of each.
         progress: called with the name of a step, how much of it is done, and its total.
@@ -119,14 +100,15 @@ def times_of(
     turns = []
     with ExitStack() as stack:
         for row, target in enumerate(targets):
-            if target.backend == "fpga":
-                found[row] = [_computed_ms(folder, ENGINES[target.variant]) for folder in folders]
+            backend, _, variant = target.partition(":")
+            if backend == "fpga":
+                found[row] = [_computed_ms(folder, ENGINES[variant]) for folder in folders]
                 continue
             apart = multiprocessing.get_context("spawn")
-            process = ProcessPoolExecutor(1, apart, _begin, (target.variant,))
+            process = ProcessPoolExecutor(1, apart, _begin, (variant,))
             stack.enter_context(process)
             for number, folder in enumerate(folders):
-                _answer(process, _load, target.backend, threads, folder)
+                _answer(process, _load, backend, threads, folder)
                 progress(f"loading for {target}", number + 1, len(folders))
             _answer(process, _begin_real_time)
             turns += [(process, row, column) for column in range(len(folders))]

@@ -1,6 +1,5 @@
 """What the model detects on the undisturbed drive, and how far a run agrees with it."""
 
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from perception_nodes.core.frame import Detections
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.evaluation.agreement import agreement
+from perception_nodes.replay.lockstep import LockstepClock
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, ReplaySettings
 from perception_nodes.report.recording import FrameDetections
 
@@ -33,20 +33,11 @@ def detect_undisturbed(
     wanted = set(frames)
     names = ("model", "score_threshold", "iou_threshold", "across_classes", "undistort")
     settings = ReplaySettings(**{name: parameters[name] for name in names})
-    found: dict[int, FrameDetections] = {}
     with LoadedModel(settings) as loaded, open_drive(drive) as source:
-        camera = Camera(source, loaded, skip_late=False)
-        pixels, pipeline = loaded.new_input(), camera.pipeline(loaded.backend)
-        for frame in source.frames():
-            if frame.index not in wanted:
-                continue
-            _, header = camera.prepare(frame, time.monotonic_ns(), pixels)
-            if header is None:
-                continue
-            _, detections, _ = camera.detect(header, pixels, pipeline)
-            if detections is not None:
-                found[frame.index] = detections
-    return found
+        clock = LockstepClock(Camera(source, loaded, skip_late=False))
+        chosen = (frame for frame in source.frames() if frame.index in wanted)
+        outcomes = [(one.frame.index, one.found) for one in clock.outcomes(chosen)]
+    return {index: found for index, found in outcomes if found is not None}
 
 
 def agreement_share(expected: DetectionsByFrame, found: DetectionsByFrame) -> float | None:

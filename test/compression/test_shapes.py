@@ -16,7 +16,7 @@ from model_compression.shape_bench import ShapeBench, most_work, result_tables, 
 from model_compression.shapes import CLASSES, Candidate, Layer, space
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError
-from perception_nodes.evaluation.targets import TimingTarget, read_target, times_of
+from perception_nodes.evaluation.targets import times_of
 from perception_nodes.fpga.compiler import compile_network
 from perception_nodes.fpga.program import Geometry
 from perception_nodes.networks.model import load_model
@@ -117,14 +117,14 @@ def bench_with(monkeypatch, law_of, **changed):
         return np.array([[law_of(target, one) for one in shown] for target in targets])
 
     monkeypatch.setattr(shape_bench, "times_of", timed)
-    both = [read_target("litert"), read_target("fpga:512")]
+    both = ["litert", "fpga:512"]
     settings = {"sizes": [(416, 256), (640, 384)], "budget_ms": 6.0, "networks": 40, "best": 2}
     return ShapeBench(both, **{**settings, **changed}, threads=1, rounds=3)
 
 
 def test_a_bench_predicts_what_it_then_measures(monkeypatch):
     def law_of(target, one):
-        return features(one.layers()) @ LAW * (1 if target.backend == "litert" else 1.7)
+        return features(one.layers()) @ LAW * (1 if target == "litert" else 1.7)
 
     result = bench_with(monkeypatch, law_of).run(quiet)
     assert [one["target"] for one in result["fits"]] == ["litert", "fpga:512"]
@@ -146,7 +146,7 @@ def test_a_bench_predicts_what_it_then_measures(monkeypatch):
 
 def test_a_network_that_an_engine_cannot_hold(monkeypatch):
     def law_of(target, one):
-        holds = target.backend == "litert" or one.width == 416
+        holds = target == "litert" or one.width == 416
         return features(one.layers()) @ LAW if holds else np.nan
 
     result = bench_with(monkeypatch, law_of).run(quiet)
@@ -161,7 +161,7 @@ def test_what_is_measured_above_the_budget_is_marked(monkeypatch):
     def law_of(target, one):
         """Twice as slow when it is checked."""
         calls.append(one)
-        slower = 2 if len(calls) > 80 and target.backend == "litert" else 1
+        slower = 2 if len(calls) > 80 and target == "litert" else 1
         return features(one.layers()) @ LAW * slower
 
     result = bench_with(monkeypatch, law_of).run(quiet)
@@ -173,9 +173,7 @@ def test_what_is_measured_above_the_budget_is_marked(monkeypatch):
 
 
 def test_an_engine_that_holds_too_few(monkeypatch):
-    bench = bench_with(
-        monkeypatch, lambda target, one: 5.0 if target.backend == "litert" else np.nan
-    )
+    bench = bench_with(monkeypatch, lambda target, one: 5.0 if target == "litert" else np.nan)
     with pytest.raises(BackendError, match="fpga:512 holds 0 of the 40 networks.* smaller --sizes"):
         bench.run(quiet)
 
@@ -189,11 +187,7 @@ def test_a_budget_that_nothing_meets(monkeypatch):
 def test_an_untrained_network_is_timed_on_every_target(tmp_path):
     folder = write_untrained(SMALL, tmp_path / "small")
     model = load_model(str(folder))
-    three = [
-        TimingTarget("litert", ""),
-        TimingTarget("openvino", "AVX2"),
-        TimingTarget("fpga", "512"),
-    ]
+    three = ["litert", "openvino:AVX2", "fpga:512"]
     found = times_of([folder, folder], three, 1, 3, quiet)
     assert found.shape == (3, 2) and (found > 0).all()
     program = compile_network(read_network(model.path), Geometry(2, 64, 28672, 250.0))
@@ -204,4 +198,4 @@ def test_what_a_process_refuses_is_told(tmp_path):
     folder = write_untrained(SMALL, tmp_path / "small")
     (folder / "untrained.u8.onnx").write_bytes(b"")
     with pytest.raises(Exception, match="has sha256"):
-        times_of([folder], [TimingTarget("litert", "")], 1, 3, quiet)
+        times_of([folder], ["litert"], 1, 3, quiet)
