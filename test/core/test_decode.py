@@ -1,7 +1,6 @@
 """The decoder against a plain one with loops and scalar arithmetic."""
 
 import math
-from itertools import product
 from unittest import mock
 
 import numpy as np
@@ -155,24 +154,6 @@ def test_of_more_objects_than_there_is_room_for_the_best_are_reported():
     np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
     logits[np.argsort(logits)[: 400 - MAX_DETECTIONS]] = -5
     assert not many.decode(boxes, [logits.reshape(1, 1, 20, 20)]).more
-
-
-def test_a_crowd_is_reported_whole():
-    """Ninety persons, each seen by nine cells, the one more surely than the next."""
-    columns, rows, reg_max = 80, 48, 16
-    boxes = [np.zeros((1, 4 * reg_max, rows, columns), np.float32)]
-    logits = np.full((1, 1, rows, columns), NOTHING, np.float32)
-    for person in range(90):
-        x, y = 2 + 5 * (person % 16), 2 + 5 * (person // 16)
-        for dx, dy in product((-1, 0, 1), repeat=2):
-            sides = 2 + dx, 2 + dy, 2 - dx, 2 - dy
-            for side, cells in enumerate(sides):
-                boxes[0][0, side * reg_max + cells, y + dy, x + dx] = 60
-            logits[0, 0, y + dy, x + dx] = 5 - person / 30
-    found = LevelsDecoder(8 * columns, 8 * rows, (8,), reg_max, SETTINGS).decode(boxes, [logits])
-    assert len(found) == 90 and not found.more
-    last = [8 * v for v in (45.5, 25.5, 49.5, 29.5)]
-    np.testing.assert_allclose(found.boxes[89], last, rtol=1e-5)
 
 
 coordinates = st.integers(0, 20)

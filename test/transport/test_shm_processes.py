@@ -34,19 +34,6 @@ while (line := told()):
         other.send_signal(signal.SIGKILL)
         other.wait(TIMEOUT_S)
 
-    def test_samples_travel_in_order(self, join, start):
-        reader = join().reader("c", Number, 2)
-        other = start(self.WRITER)
-        assert heard(other) == "ready"
-        for number in range(1, 6):
-            tell(other, str(number))
-            reader.wait(TIMEOUT_S * 1e3)
-            sample = reader.receive()
-            assert sample.header.number == number
-            assert sample.payload.tolist() == [number] * 4
-            sample.release()
-            assert heard(other) == "sent"
-
     @pytest.mark.parametrize("names", [["c"], ["quiet", "c"]])
     def test_a_wait_is_ended_by_the_other_process(self, join, start, names):
         """It would end by its timeout only after the test's own."""
