@@ -31,7 +31,7 @@ class RealTimeClock:
     """Plays frames when they are due, and detects the objects of the newest one.
 
     Attributes:
-        log_clock: tells when each frame is due, and where the recorded time jumps.
+        log_clock: time at which each frame is due; its warnings name jumps of the log time.
     """
 
     def __init__(self, camera: Camera, rate: float) -> None:

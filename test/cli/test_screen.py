@@ -12,12 +12,10 @@ from typer.testing import CliRunner
 
 from perception_nodes.cameras.v4l2_devices import CaptureDevice, Mode
 from perception_nodes.cli import camera as cli_camera
-from perception_nodes.cli import hil as cli_hil
 from perception_nodes.cli import replay_screen
 from perception_nodes.cli.app import app
 from perception_nodes.cli.graph import conclude
 from perception_nodes.evaluation import tracked_drives, tracking
-from perception_nodes.replay.compare import SETTINGS, comparison_table
 from perception_nodes.replay.drives import Replayed, ReplayRequest
 
 NAME = "[/x]"
@@ -43,27 +41,6 @@ def test_the_folder_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     with pytest.raises(typer.Exit):
         conclude(SUMMARY | {"frames_sent": 5, "lost_before_ingest": 2}, folder, as_json=True)
     assert "5 frames were sent, 3 are accounted for" in capsys.readouterr().err
-
-
-def test_the_address_of_a_unit(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Unit:
-        address = "[fd00::2]:7737"
-
-        def run(self) -> None:
-            pass
-
-    monkeypatch.setattr(cli_hil, "UnitServer", lambda *_: Unit())
-    result = CliRunner().invoke(app, ["hil", "unit", "--listen", Unit.address])
-    assert f"unit at {Unit.address}" in result.output
-
-
-def test_the_names_of_two_runs() -> None:
-    console = Console(record=True)
-    figures = {name: [1, 1] for name in SETTINGS} | {"frames": [1, 2]}
-    objects = {"changes": [], "doubtful": 0, "kinds": {}}
-    result = {"runs": [NAME, "b"], "figures": figures, "objects": objects}
-    console.print(comparison_table(result | {"identical_messages": True}))
-    assert NAME in console.export_text()
 
 
 def test_long_names_of_drives_leave_room_for_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:

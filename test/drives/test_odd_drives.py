@@ -10,8 +10,7 @@ from commands import replay, unusable
 from drives import CAMERA_INFO, IMAGE, PERIOD_NS, START_NS, STORE, message, serialized
 from mcap.writer import Writer as McapWriter
 
-from perception_nodes.drives.bag import RawFrame, open_drive
-from perception_nodes.drives.log_clock import LogClock
+from perception_nodes.drives.bag import open_drive
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.networks.model import InputSpec
 from perception_nodes.report.recording import FRAME_REPORT_TOPIC, read_messages
@@ -100,14 +99,6 @@ def test_a_jump_of_the_log_time_is_not_waited_for(tmp_path, jump):
     assert any("the log time jumps by" in warning for warning in summary["warnings"])
     reports = [m for m in read_messages(out / "detections.mcap") if m.topic == FRAME_REPORT_TOPIC]
     assert sorted(m.log_time_ns for m in reports) == sorted(times)
-
-
-def test_frames_that_are_left_out_are_no_jump():
-    clock, every = LogClock(), 60
-    frames = [RawFrame(index, index * PERIOD_NS, b"") for index in range(0, 5 * every, every)]
-    passed = [clock.passed_ns(frame) for frame in frames]
-    assert passed == [frame.log_time_ns for frame in frames]
-    assert not clock.warnings
 
 
 def test_the_film_has_the_times_of_the_drive(tmp_path):
