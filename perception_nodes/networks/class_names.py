@@ -50,7 +50,7 @@ def indices_of(names: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:
     """Indices of the classes with these names among a model's classes.
 
     Synonyms of a name count only if no class has the name itself: a model may have pedestrians and
-        people as two classes.
+    people as two classes.
     """
     found = set[int]()
     for name in names:

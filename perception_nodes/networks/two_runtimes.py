@@ -156,7 +156,7 @@ def _boxes_apart(some: Detections, others: Detections) -> float:
     """How far the best objects are from the nearest of their class, as a share of their sizes.
 
     Boxes of the same cell are not compared: objects of equal score may change places, and with
-        untrained weights a hundred objects are as good and may be missing.
+    untrained weights a hundred objects are as good and may be missing.
     """
     sure = np.full(min(BEST, len(some)), True)
     if others.more:

@@ -2,7 +2,7 @@
 
 Machines differ in the last bits of a score, so a comparison has tolerances. An object whose score
 is within the tolerance of the threshold may appear or vanish: it is counted as doubtful, and as a
-    change only if there are many of them.
+change only if there are many of them.
 """
 
 import json

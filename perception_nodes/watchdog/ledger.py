@@ -48,12 +48,12 @@ class Ledger:
     """Turns records of entries and outcomes, from several processes, into one report a frame.
 
     Frames are ordered by `ingested_ns`, whichever process took them in. When the process that held
-        a frame dies, this is kept as a reason until the frame is closed: its outcome may already be
-        on its way, and then that counts.
+    a frame dies, this is kept as a reason until the frame is closed: its outcome may already be on
+    its way, and then that counts.
 
     A frame without an outcome is SUPERSEDED only if the records prove it: a detector that received
     it went on to a newer frame. Otherwise it FAILED: reporting a superseded frame as failed is
-        better than hiding a failure among the superseded frames.
+    better than hiding a failure among the superseded frames.
     """
 
     def __init__(
