@@ -7,7 +7,7 @@ from perception_nodes.networks.model import LevelsSpec, Model
 
 AUTO = "auto"
 CHOICES = (AUTO, *BACKENDS)
-"""What may be named where a model will run."""
+"""Names that are allowed for a backend that runs a model."""
 
 
 def runtime_for(backend: str, model: Model) -> str:

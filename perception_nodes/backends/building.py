@@ -56,7 +56,7 @@ class Building(Generic[T]):
             raise BackendError(f"the build cannot be started: {error}") from error
 
     def poll(self) -> T | None:
-        """The result of `load`, None until it is there; it is handed over once.
+        """The result of `load`, which is handed over once; None until it is there.
 
         Raises:
             BackendError: the build failed, or its result cannot be loaded.

@@ -94,7 +94,7 @@ class GpuBackend(ABC):
 
     @abstractmethod
     def _load(self, model: Model, device: Device) -> str:
-        """Make `_network`; says what the runtime is."""
+        """Make `_network`; return facts about the runtime."""
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
         """Run the network on a copy of the image; see `CapturedNetwork`."""

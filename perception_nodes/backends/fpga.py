@@ -136,7 +136,7 @@ class Backend:
         driver.put(frames[0].slot, images[0])
         for number, frame in enumerate(frames):
             driver.start(frame.slot)
-            # Beside the engine's work: the results before, and the image after.
+            # While the engine works, read the results before, and load the image after.
             if number > 0:
                 found.append(frames[number - 1].heads(calls[-1]))
             if number + 1 < len(frames):

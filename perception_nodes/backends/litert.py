@@ -139,11 +139,11 @@ class Backend:
 
 
 def share(operators: Sequence[Mapping[str, Any]]) -> str:
-    """How many of a network's operators a delegate has taken; the rest is slow, but silently.
+    """The share of a network's operators that a delegate has taken; the others are silently slow.
 
     Args:
-        operators: the interpreter's, with those that the delegate has taken and, in addition, one
-            of the name DELEGATE for each group of these.
+        operators: the interpreter's operators. For each group that the delegate has taken there is
+            one more, named DELEGATE.
     """
     ours = [operator for operator in operators if operator["op_name"] != "DELEGATE"]
     makers = {int(tensor): number for number, o in enumerate(ours) for tensor in o["outputs"]}

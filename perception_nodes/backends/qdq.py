@@ -135,7 +135,7 @@ class _NetworkReader:
         name = node.input[0]
         pending = self._pending.pop(name)
         extra = CODES * pending.residual.step if pending.residual else 0.0
-        # A little more than the range of the codes, so that both of its limits can be reached.
+        # Take a little more than the range of the codes, so that both of its limits can be reached.
         layer = self._convolution(pending, name, 1.02 * (CODES * step + extra))
         gain = GAIN[pending.activation] * 2.0**layer.fraction
         multiplier, shift = multipliers(np.array([1 / (gain * step)]))

@@ -203,7 +203,7 @@ def _shortest_calls_ns(backend: Backend, model: Model, max_batch: int) -> list[i
 def _shortest_in_place_ns(
     reader: InPlaceBackend, model: Model, cameras: Sequence[str]
 ) -> list[int]:
-    """Durations of calls with frames of 1, 2, ... cameras, black and of the network's size."""
+    """Durations of calls with black frames of 1, 2, ... cameras, of the network's size."""
     size = model.input.width, model.input.height
     image = ImageView.of_pixels(np.zeros((*size[::-1], 3), np.uint8))
     frames = []

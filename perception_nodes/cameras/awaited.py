@@ -73,7 +73,7 @@ class Trouble:
     remedy: str = ""
 
     def __str__(self) -> str:
-        """Both in one line."""
+        """Cause and remedy in one line."""
         return "; ".join(filter(None, (self.problem, self.remedy)))
 
 

@@ -93,6 +93,6 @@ def _replaced(text: str, replace: Callable[[str], str]) -> str:
 
 
 def _parts(match: re.Match[str]) -> tuple[str, str]:
-    """What a match of `PLACES` has before the password, and the password."""
+    """The text before the password in a match of `PLACES`, and the password."""
     before, password = filter(None, match.groups())
     return before, password

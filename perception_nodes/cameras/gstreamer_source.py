@@ -152,7 +152,7 @@ class GStreamerSource:
         return CapturedFrame(slot, self._gap(buffer, found.lost), found.cause)
 
     def _fits(self, caps: Any) -> bool:
-        """Whether frames are as the first one, perhaps at another rate."""
+        """Whether frames are like the first one, except for their rate."""
         if not caps.is_equal(self._caps):
             if _layout(self._read_info(caps)) != _layout(self._info):
                 return False

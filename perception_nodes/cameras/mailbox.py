@@ -54,7 +54,7 @@ class Mailbox:
             self._thread.join()
 
     def put(self, item: Arrived | CameraError) -> None:
-        """Add a frame, or what ends them."""
+        """Add a frame, or the error that ends the frames."""
         with self._condition:
             self._items.append(item)
             if len(self._items) > WAITING and isinstance(item, Arrived):
@@ -69,7 +69,7 @@ class Mailbox:
         """The oldest frame; None if none comes in time.
 
         Raises:
-            CameraError: what was put in the place of a frame.
+            CameraError: an error was put in place of a frame.
         """
         with self._condition:
             self._condition.wait_for(lambda: self._items, timeout_s)

@@ -43,7 +43,7 @@ ENCODINGS = {
     b"MJPG": "jpeg",
     b"JPEG": "jpeg",
 }
-"""ROS encodings by the kernel's code; those first that cost preprocessing least."""
+"""ROS encodings by the kernel's code; those that cost preprocessing least come first."""
 MATRICES = {1: "BT.601", 2: "BT.709", 3: "BT.601", 4: "BT.709", 6: "BT.2020", 8: "SMPTE 240M"}
 USUAL_MATRICES = {2: "SMPTE 240M", 3: "BT.709", 10: "BT.2020"}
 """Names of YUV matrices by `v4l2_ycbcr_encoding`; if that is not set, by `v4l2_colorspace`."""

@@ -68,7 +68,7 @@ class VideoSource:
         self._is_live = "://" in self._url
         video = self._opened()
         if self._url.startswith(HTTP) and video.container.duration:
-            self._is_live = False  # a file, which its server sends as fast as it can
+            self._is_live = False  # a server sends a file as fast as it can
         # A stream comes back, and a loop begins anew; a file is not played twice.
         self._broken = CameraGone if self._is_live or self._loop else CameraEnded
         self._orientation = AS_STORED

@@ -1,4 +1,4 @@
-"""`perception model keys`, `sign` and `verify`: whose a model is."""
+"""`perception model keys`, `sign` and `verify`: prove who made a model."""
 
 from pathlib import Path
 from typing import Annotated

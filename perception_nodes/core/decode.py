@@ -73,8 +73,8 @@ class CellsDecoder:
         """Create a decoder.
 
         Args:
-            suppressed: whether the network reports an object once, and not once for each cell that
-                sees it; its boxes are then taken as they are.
+            suppressed: whether the network reports an object only once, instead of once for each
+                cell that sees it; its boxes are then not suppressed.
             settings: thresholds.
         """
         self._settings = settings

@@ -31,4 +31,4 @@ class PerceptionError(Exception):
 
 
 class InputError(PerceptionError):
-    """One input cannot be used, such as a drive or its labels; the others still may be."""
+    """One input cannot be used, such as a drive or its labels, but others may be."""

@@ -51,14 +51,14 @@ STANDBY_AGAIN_S = 10.0
 
 # Who works and who speaks.
 DISCOVERY_NS = 1_000 * MS
-"""A process that has just started waits at most this long until its predecessor's listeners have
-discovered it: before that it would publish to nobody."""
+"""A process that has just started waits at most this long for its predecessor's listeners to
+discover it. Before that it would publish to nobody."""
 TURN_NS = 20 * MS
 """The process that works has other things to do than to speak for the watchdog: it waits this long
 for its standby to do it."""
 HEARD_WITHIN_NS = 5_000 * MS
-"""A watchdog that starts while another process speaks in its place lets it go on for at most this
-long, until all who listen to that one have discovered the watchdog."""
+"""A watchdog that starts while a substitute speaks lets the substitute go on until all its
+listeners have discovered the watchdog, but at most this long."""
 SILENT_WITHIN_NS = 100 * MS
 """From the watchdog's first sign of life on, the other has so long to fall silent."""
 

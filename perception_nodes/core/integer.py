@@ -75,17 +75,17 @@ class Convolution:
     """A convolution with all that happens before its result is stored.
 
     Attributes:
-        name: of the convolution.
+        name: name of the convolution.
         source, target: names of the tensors read and written.
         weight: int16 [out, in, height, width], of 8 or 12 bits; in is 1 where it is depthwise.
         bias: int32 [out].
-        stride: in both directions.
+        stride: stride in both directions.
         pads: rows above, columns left, rows below, columns right.
-        outside: code of what is outside of the picture.
+        outside: code that stands outside of the picture.
         multiplier: int32 [out].
-        shift: of the products with it.
+        shift: shift of the products with `multiplier`.
         fraction: F, the fraction bits of the pre-activation.
-        activation: what follows.
+        activation: the activation that follows.
         store: how codes are made; None for an output of the network.
         depthwise: whether each channel is convolved alone.
     """

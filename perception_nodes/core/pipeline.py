@@ -262,7 +262,7 @@ class Pipeline:
             better.postprocess.expect(decoding_ns)
 
     def _why_smaller(self, left_ns: int) -> bytes:
-        """Why a smaller model runs than the best one."""
+        """Why a smaller model runs instead of the best one."""
         if self._level == 0:
             return b"frames of other cameras wait"
         needed_ms, name = self._p99_ns(self._models[0]) / 1e6, self._models[0].name

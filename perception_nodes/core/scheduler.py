@@ -49,7 +49,7 @@ class _Frame(NamedTuple):
 
 
 class _Call(NamedTuple):
-    """Frames that are inferred together; all could end `slack_ns` later and be in time."""
+    """Frames that are inferred together; all would be in time even `slack_ns` later."""
 
     frames: list[_Frame]
     begin_ns: int
@@ -154,7 +154,7 @@ class Scheduler:
 
 
 def _plan(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> list[_Call]:
-    """Calls for all frames if they can be in time; else for those that fit, admitted in order."""
+    """Calls for all frames if all can be in time, else for those that fit, in order."""
     plan = _soonest(frames, now_ns, costs)
     if plan:
         return plan
@@ -167,7 +167,7 @@ def _plan(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> list[_
 
 
 def _soonest(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> list[_Call]:
-    """The calls that have all frames in time, with the smallest sum of ends; empty if none do."""
+    """The calls with the smallest sum of ends by which all frames are in time, if any."""
     # Try two orders: waiting frames before expected ones, and the earlier deadline first. If all
     # frames wait, the second succeeds if any order does.
     orders = sorted(frames), sorted(frames, key=lambda frame: frame.deadline_ns)

@@ -88,8 +88,8 @@ class Drive:
     def frames(self) -> Iterator[RawFrame]:
         """Read the frames, oldest first; may be called again.
 
-        Only some chunks of the bag are in memory at a time. Of a damaged bag the readable rest is
-        delivered; the loss is counted in `lost` and named in `warnings`.
+        Only some chunks of the bag are in memory at a time. If the bag is damaged, the readable
+        rest is delivered, and the loss is counted in `lost` and named in `warnings`.
 
         Raises:
             BagError: not one frame can be read, a file cannot be read any more, or a ROS 1 bag is

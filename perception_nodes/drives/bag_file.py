@@ -10,7 +10,7 @@ from perception_nodes.core.errors import InputError
 Messages = Iterator[tuple[int, str, bytes]]
 """Log time in nanoseconds since the Unix epoch, topic, and the serialized message (CDR)."""
 MAX_LINES = 20
-"""Findings of a file or drive that are shown."""
+"""Number of findings of a file or drive that are shown."""
 
 
 class BagError(InputError):

@@ -8,7 +8,7 @@ class FileBytes:
     """The bytes of a file; threads may read it at the same time.
 
     Attributes:
-        size: how many there are.
+        size: number of bytes.
     """
 
     def __init__(self, file: Path) -> None:

@@ -59,7 +59,7 @@ class VideoStorage(Storage):
         return bool(self.warnings)
 
     def messages(self, topics: Collection[str]) -> Messages:
-        """The frames, with the video's own times; of a lost one an image that states the cause."""
+        """The frames with the video's own times; an image with the cause replaces a lost frame."""
         times = None
         for video, picture in self._decoded():
             times = times or FileTimes(video.stream, self._rate_hz)

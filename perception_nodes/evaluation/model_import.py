@@ -1,4 +1,4 @@
-"""The import of a detector: read, rewritten, tried on frames, and quantized where that is asked."""
+"""The import of a detector: read, rewritten, tried on frames, and quantized if that is wanted."""
 
 import re
 import tempfile

@@ -230,7 +230,7 @@ class ModelsBench:
         roofs: Mapping[tuple[str, int], float],
         wanted: Mapping[tuple[str, int], str],
     ) -> dict[str, Any]:
-        """What was timed of a model, and what its graph says."""
+        """The times of a model, and facts from its graph."""
         facts = network_facts(model)
         parent = next((m for m in self.models if m.name == model.parent), None)
         rival = parent if parent and parent.input == model.input else None
@@ -334,7 +334,7 @@ def _outputs(model: Model, name: str) -> list[NDArray[np.float64]]:
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Cosine of two outputs; 1 if both are zeros, as with NMS inside the network; 0 if one is."""
+    """Cosine of two outputs; 1 if both are zeros, as with NMS inside, 0 if only one is."""
     norms = np.linalg.norm(a), np.linalg.norm(b)
     if not all(norms):
         return float(not any(norms))

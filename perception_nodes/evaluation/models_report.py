@@ -43,7 +43,7 @@ def pareto_picture(result: dict[str, Any]) -> str:
 
 
 def verdict(result: dict[str, Any]) -> str:
-    """What the comparison says, in a sentence."""
+    """The result of the comparison, in a sentence."""
     faster = [model for model in result["models"] if model["speedup_vs_parent"]]
     if not faster:
         fastest = min(result["models"], key=lambda model: model["latency_ms"]["p50"])

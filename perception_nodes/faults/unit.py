@@ -311,7 +311,7 @@ class RemoteUnit:
         self._connect(within_s)
 
     def clock(self) -> int:
-        """CLOCK_REALTIME there, nanoseconds."""
+        """The unit's CLOCK_REALTIME, nanoseconds."""
         return int(self._order("clock"))
 
     def start(self, scenario: Scenario, values: Mapping[str, Any]) -> None:

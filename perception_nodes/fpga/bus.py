@@ -65,7 +65,7 @@ class EngineBus(Protocol):
         ...
 
     def now_us(self) -> float:
-        """The time in microseconds, since any moment; simulated time for a simulation."""
+        """The time in microseconds since some fixed moment; simulated time for a simulation."""
         ...
 
     def sleep_us(self, duration_us: float) -> None:

@@ -23,7 +23,7 @@ MAGIC = b"perception fpga program 3"
 PART = 2 * LANES
 """Channels of an output that lie together in output memory."""
 ALIGNMENT = 256
-"""Bytes; bursts cross no multiple of it."""
+"""Bytes of which bursts cross no multiple."""
 
 
 @dataclass(frozen=True)

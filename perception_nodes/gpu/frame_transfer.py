@@ -25,8 +25,8 @@ from perception_nodes.gpu.preprocess_job import (
 
 IN_PLACE, FETCH, COPY = "in place", "fetch", "copy"
 COLD_BYTES, MOST_FRAMES = 64 << 20, 32
-"""Size of the memory from which frames are timed in turn, so that no cache holds them; and a limit
-for small ones."""
+"""Size of the memory from which frames are timed in turn, so that no cache holds them; and the most
+frames in it."""
 
 
 class FrameTransfer:

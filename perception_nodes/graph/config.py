@@ -414,7 +414,7 @@ class ViewSettings(CamerasSettings):
 
     @property
     def view_url(self) -> str:
-        """Where the page is."""
+        """The URL of the page."""
         host = f"[{self.view_address}]" if ":" in self.view_address else self.view_address
         return f"http://{host}:{self.view_port}"
 

@@ -79,7 +79,7 @@ def _import_problem(module: str) -> str:
         return "not installed"
     try:
         importlib.import_module(module)
-    except Exception as error:  # native code raises any
+    except Exception as error:  # native code may raise any error
         return f"cannot be imported: {type(error).__name__}: {error}"
     return ""
 

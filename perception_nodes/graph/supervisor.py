@@ -81,7 +81,7 @@ class Supervisor:
 
     @property
     def processes(self) -> list[tuple[NodeSpec, subprocess.Popen[bytes]]]:
-        """Those that were started, in that order; of a process, the last one."""
+        """The started processes in their order; for a restarted one, the last process."""
         return list(self._started.values())
 
     def __enter__(self) -> "Supervisor":

@@ -50,7 +50,7 @@ class Acceptance:
         values: parameters of the graph.
         ros: ROS arguments for its nodes.
         minutes: how long to drive.
-        say: receives lines of what is ignored, and of what is measured before.
+        say: receives lines about ignored arguments, and about measurements before the drive.
     """
 
     values: Mapping[str, Any]

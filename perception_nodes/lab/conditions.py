@@ -104,7 +104,7 @@ CONDITIONS: dict[str, Load] = {
 
 
 def check_conditions(names: Iterable[str]) -> None:
-    """Check the names of conditions, and that this machine can bring them about.
+    """Check the names of conditions, and that they can be created on this machine.
 
     Raises:
         SettingsError: one is unknown, or lacks something.

@@ -190,7 +190,7 @@ def _failed(scenario: Scenario, problem: str) -> ScenarioVerdict:
 def child(
     prefix: Sequence[str], scenario: Scenario, out: Path, environment: Mapping[str, str] = NOTHING
 ) -> Iterator[Callable[[], ScenarioVerdict]]:
-    """Run a scenario in a child process; gives a function that waits for its verdict.
+    """Run a scenario in a child process; return a function that waits for its verdict.
 
     Args:
         prefix: a command that starts the child.

@@ -8,7 +8,7 @@ from perception_nodes.core.health import HealthMode
 
 @dataclass
 class Modes:
-    """Changes of a mode: when, nanoseconds since the Unix epoch, and to which mode."""
+    """Changes of a mode: the time, nanoseconds since the Unix epoch, and the new mode."""
 
     changes: list[tuple[int, HealthMode]] = field(default_factory=list)
 

@@ -169,7 +169,7 @@ def scenarios_markdown(scenarios: Sequence[Scenario]) -> str:
 
 
 def _expected(scenario: Scenario) -> list[str]:
-    """What happens, must be reported, within, as which mode, with which loss; and two times."""
+    """Cells: the fault, what must be reported, how soon, in which mode, which loss, two times."""
     expect = scenario.expect
     said = expect.cause.replace(".* ", " … ").replace("|", '" or "')
     worst = expect.at_worst or expect.told

@@ -46,7 +46,7 @@ class HealthMessage:
 
     @classmethod
     def of_message(cls, at_ns: int, message: Any) -> "HealthMessage":
-        """The deserialized message that arrived at a time."""
+        """Make it of a deserialized message that arrived at a time."""
         return cls(
             at_ns,
             HealthMode(message.mode),

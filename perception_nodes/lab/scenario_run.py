@@ -76,8 +76,8 @@ class ScenarioRun:
     Attributes:
         run: what was observed.
         parameters: of the graph.
-        put_in: begin and end of the faults that were put in, by their number in the scenario.
-        not_put_in: why the others were not.
+        put_in: begin and end of each fault that was put in, by its number in the scenario.
+        not_put_in: why the other faults were not put in.
         frames_changed: how many frames each fault of the camera or the picture has changed.
     """
 

@@ -36,7 +36,7 @@ def run_node(node_type: Any, name: str) -> int:
 
     Args:
         node_type: a `PerceptionNode`.
-        name: of the node.
+        name: name of the node.
 
     Returns:
         Exit status: 0 if it has ended by itself or was shut down through its life cycle, 2 if it
@@ -93,7 +93,7 @@ def run_node(node_type: Any, name: str) -> int:
                 node.begin_real_time()
             began_ns = time.monotonic_ns()
             node.step()
-            # Services and parameters can wait until a frame has just gone; the next frame cannot.
+            # Handle services and parameters just after a frame: they can wait, but a frame cannot.
             is_frame_due = began_ns - NO_FRAME_NS < node.frame_ns < began_ns
             if not is_frame_due and began_ns > served_ns + SERVICE_PERIOD_NS:
                 served_ns = began_ns

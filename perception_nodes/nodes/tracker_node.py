@@ -78,7 +78,7 @@ class FollowedCamera:
     def __init__(
         self, node: PerceptionNode, camera: str, class_names: tuple[bytes, ...], clock: Clock
     ) -> None:
-        """Join the camera's channel and announce its topics; the node is the tracker's."""
+        """Join the camera's channel and announce its topics, for the tracker's node."""
         settings: TrackerSettings = node.settings
         self._clock = clock
         # The clock of the stamps: a drive's may go slowly, and the system's may step.

@@ -163,7 +163,7 @@ class ViewNode(PerceptionNode):
             return None
         return objects.picture(report, shot, found)
 
-    # Anybody may publish what none of our nodes would: the page goes on without it.
+    # Anybody may publish messages that none of our nodes would; the page goes on without them.
 
     def _on_report(self, camera: str, report: FrameReport) -> None:
         if report.status not in set(FrameStatus):

@@ -22,7 +22,7 @@ from perception_nodes.preprocess.formats import (
 
 Pixels = NDArray[np.uint8]
 Samples = NDArray[Any]
-"""uint8 or uint16."""
+"""Samples, uint8 or uint16."""
 OUTLIERS = 1e-3
 """Share of a frame's samples that may be brighter than its significant bits can express."""
 
@@ -129,7 +129,7 @@ def significant_bits(encoding: str, planes: list[Plane]) -> int:
     encoding = ALIASES.get(encoding, encoding)
     if encoding not in DEEP:
         return 8
-    samples = [np.atleast_3d(plane.pixels)[::4, ::4, :3] for plane in planes]  # without alpha
+    samples = [np.atleast_3d(plane.pixels)[::4, ::4, :3] for plane in planes]  # leave out alpha
     outliers = OUTLIERS * sum(one.size for one in samples)
     most = DEEP[encoding][1]
     for bits in range(10, most, 2):

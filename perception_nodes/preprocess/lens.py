@@ -35,8 +35,8 @@ def lens_of_images(info: CameraInfo, width: int, height: int) -> Lens | None:
     """The lens that images of one size are rectified from, None if it does not distort.
 
     Raises:
-        UnknownLens: they cannot be, as of `lens_from`; or the calibration is of another size.
-        WideLens: they are better left as they are.
+        UnknownLens: see `lens_from`; or the calibration is of another size.
+        WideLens: rectifying the images would do harm.
     """
     if not any(info.distortion):
         return None

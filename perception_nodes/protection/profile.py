@@ -24,7 +24,7 @@ MAX_BYTES = 4 << 20
 
 
 class Opened(NamedTuple):
-    """The content of a right protected message; see `Protected.msg`."""
+    """The content of a protected message that passed the check; see `Protected.msg`."""
 
     counter: int
     deadline_ns: int

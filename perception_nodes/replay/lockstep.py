@@ -53,7 +53,7 @@ class LockstepClock:
             self._free.put((turn, camera.pipeline(turn)))
 
     def outcomes(self, frames: Iterable[RawFrame]) -> Generator[Outcome, None, None]:
-        """The outcome of each frame, in order; they are read and prepared in threads, in advance.
+        """The outcome of each frame, in order; threads read and prepare frames in advance.
 
         Raises:
             BagError: no frame can be read.

@@ -181,7 +181,7 @@ class _Run:
         self._camera = Camera(drive, loaded, skip_late=options.mode == "realtime")
 
     def in_lockstep(self) -> tuple[dict[str, Any], ChosenFrames]:
-        """Every frame, under simulated time; the pictures are written meanwhile."""
+        """Replay every frame under simulated time, and write the pictures meanwhile."""
         bare_ns = self._bare([self._loaded.new_input()])
         clock = LockstepClock(self._camera)
         file, chosen = self._folder / RECORDING_FILE, ChosenFrames(0)
@@ -205,7 +205,7 @@ class _Run:
         return self._summary([*self._camera.warnings, *self._notes], facts), chosen
 
     def in_real_time(self) -> tuple[dict[str, Any], ChosenFrames]:
-        """With the recorded timing; the pictures are written afterwards and do not disturb it."""
+        """Replay with the recorded timing, and write the pictures afterwards."""
         clock = RealTimeClock(self._camera, self._options.rate)
         file, chosen = self._folder / RECORDING_FILE, ChosenFrames(0)
         messages = self._folder / "messages.mcap" if self._options.pictures else file

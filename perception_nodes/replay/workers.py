@@ -111,7 +111,8 @@ def _block_interrupts() -> None:
     They reach the workers too: before one ignores them, Python would end in the middle of an
     import.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)  # a SIGHUP would end the tracker
+    # SIGHUP would end the tracker of resources.
+    signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
     # The start of the tracker lifts the block of Ctrl-C, so it must come before the first worker.
     resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)

@@ -1,4 +1,4 @@
-"""The frames of a drive that a page plays: small pictures, their objects, and what changed."""
+"""The frames of a drive that a page plays: small pictures, their objects, and changes."""
 
 from collections.abc import Sequence
 from typing import Any

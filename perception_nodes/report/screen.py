@@ -109,7 +109,7 @@ class LiveView:
         self.render()
 
     def render(self) -> None:
-        """Draw if it is time to; call it regularly, also while no frames arrive."""
+        """Draw if it is time; to be called regularly, even while no frames arrive."""
         if time.monotonic() - self._drawn_s >= self._interval_s:
             self._draw()
 

@@ -56,6 +56,6 @@ def end(
     try:
         output, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # its children too, which may hold its pipes
+        os.killpg(process.pid, signal.SIGKILL)  # kill its children too, which may hold its pipes
         output, _ = process.communicate()
     return output or b""

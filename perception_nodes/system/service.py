@@ -1,4 +1,4 @@
-"""What systemd gives and wants of a service, and a hardware watchdog."""
+"""The messages between systemd and a service, and a hardware watchdog."""
 
 import os
 import socket

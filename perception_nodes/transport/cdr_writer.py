@@ -94,7 +94,7 @@ _UNKNOWN_POSE = struct.pack("<43d", *[0.0] * 6, 1.0, *[0.0] * 36)
 """geometry_msgs/PoseWithCovariance of a 2D detection: the unit pose, no covariance."""
 _STAMP = struct.Struct("<iI")
 _OBJECT = struct.Struct("<d344s5d")
-"""What follows an object's class: score, pose and box."""
+"""Layout of the fields after an object's class: score, pose and box."""
 _NO_ID = struct.pack("<I4x", 1)
 
 
@@ -136,7 +136,7 @@ def write_detection_array(
         frame_id: the image's coordinate frame.
         detections: boxes in source pixels.
         class_names: names by class index; they become `class_id`.
-        ids: of the tracks that the detections belong to, where they are followed; 0 for none.
+        ids: identities of the detections' tracks, if objects are followed; 0 for no track.
     """
     name, fronts = _fronts(frame_id, class_names)
     stamp = _STAMP.pack(*divmod(stamp_ns, NS_PER_S))

@@ -58,19 +58,19 @@ class Presence:
         self._descriptors.append(presence)
 
     def leave(self) -> None:
-        """Be present no longer."""
+        """End the presence."""
         for descriptor in self._descriptors:
             os.close(descriptor)
 
 
 def keep_folder(config: Any) -> int:
-    """Make iceoryx2's folder ours, if it is nobody's yet, and keep it until the descriptor closes.
+    """Make iceoryx2's folder ours if it does not exist, and keep it until the descriptor closes.
 
-    systemd removes what is old in /tmp, the sockets and names of a graph that runs for days too,
-    but leaves alone a folder that somebody has locked.
+    systemd removes old files in /tmp, even sockets and names of a graph that runs for days, but
+    leaves a locked folder alone.
 
     Raises:
-        TransportError: it is another user's, who could put other channels in the place of ours.
+        TransportError: it belongs to another user, who could replace our channels.
     """
     folder = Path(config.global_cfg.root_path.to_string())
     return open_locked(folder, fcntl.LOCK_SH, PATIENCE_S, own_folder)

@@ -56,7 +56,7 @@ class Journal:
 
     def __init__(self, camera: str, role: str) -> None:
         path = journal_of(camera, role, os.getpid())
-        with suppress(OSError):  # there is none, or it is another user's
+        with suppress(OSError):  # there is none, or it belongs to another user
             path.unlink()  # of a dead process; somebody may have mapped it
         self._mapped = Mapped(path, _Pages)
         self._records_at = addressof(self._mapped.value) + _Pages.records.offset

@@ -142,7 +142,7 @@ class WholePictures:
         self._order: FrameOrder | None = None
         if is_annex_b and self._decoder.name == "h264":
             self._order = FrameOrder()
-            with suppress(FrameRejected):  # they may come with the key frames
+            with suppress(FrameRejected):  # the parameter sets may come with the key frames
                 self._order.read_sets([*nal_units(self._decoder.extradata or b"")])
 
     def suspect(self) -> None:
@@ -202,7 +202,7 @@ class WholePictures:
         return self._taken_lost()
 
     def _decoded(self, packet: Any, is_hurt: bool) -> list[Any]:
-        """PyAV's frames of a packet, all whole."""
+        """The PyAV frames of a packet, all of them whole."""
         if is_hurt:
             raise FrameRejected(MISSING)
         if self._order is not None and packet.size:
@@ -222,7 +222,7 @@ class WholePictures:
         if frame.pts is None:
             return
         passed = [pts for pts in self._held if pts is not None and pts < frame.pts]
-        # Else packets may have other times than their pictures, such as in AVI.
+        # Otherwise packets may have other times than their pictures, such as in AVI.
         if self._is_one_each and self._is_reordered:
             self._lose(passed, UNDRAWN)
         elif frame.pts >= self._resumed_pts:

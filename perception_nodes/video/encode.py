@@ -33,7 +33,7 @@ class VideoFile:
 
         Args:
             picture: uint8 [h, w, 3] BGR of even sizes; scaled if its size differs.
-            at_ns: when it is shown, at least a microsecond after the one before.
+            at_ns: when it is shown, at least a microsecond after the picture before.
         """
         av = pyav()
         height, width = picture.shape[:2]

@@ -102,7 +102,7 @@ class FrameOrder:
                 self._sequence_of[bits.golomb()] = bits.golomb()
 
     def follow(self, units: Sequence[bytes]) -> bool:
-        """Take a packet's NAL units, cut to their beginnings; whether a picture before is missing.
+        """Take a packet's NAL units, cut to their beginnings; return whether one is missing.
 
         Raises:
             FrameRejected: a header is cut off, or refers to parameter sets that never came.

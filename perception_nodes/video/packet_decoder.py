@@ -98,7 +98,7 @@ class VideoDecoder:
         self._waits = f"a key frame is awaited since: {cause}"
 
     def _pictures(self, data: bytes) -> list[Any]:
-        """The one frame of a packet, PyAV's."""
+        """The one PyAV frame of a packet."""
         units = list(nal_units(data))
         kinds, keys, pictures, sets = self._kinds(units)
         own_sets = [unit for unit, kind in zip(units, kinds, strict=True) if kind in sets]

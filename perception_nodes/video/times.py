@@ -114,7 +114,7 @@ class StreamClock:
             return arrived_ns
         offset_ns = arrived_ns - presented_ns
         is_back = self._last_ns is not None and presented_ns < self._last_ns
-        # Reading had timed out before a network could hold a frame up for so long.
+        # A network cannot hold a frame up for so long: reading would have timed out.
         if is_back or (self._offsets and offset_ns > self._offsets[-1][1] + JUMP_NS):
             self._offsets.clear()
         self._last_ns = presented_ns

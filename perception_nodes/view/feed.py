@@ -196,7 +196,7 @@ class Feed:
                 self._add(self._stops, entry)
 
     def update(self, cursor: int) -> tuple[dict[str, Any], list[bytes], int]:
-        """What is new since a cursor, 0 for the beginning.
+        """The news since a cursor, 0 for the beginning.
 
         Returns:
             Facts for JSON, the pictures that they refer to, and the next cursor.

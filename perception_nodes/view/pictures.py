@@ -91,7 +91,7 @@ class Pictures:
 
     @property
     def silent(self) -> bool:
-        """Whether frames have not come for so long that another channel may have them."""
+        """Whether no frame has come for so long that another channel may have them."""
         return time.monotonic_ns() - self._newest_ns > SILENT_NS
 
     def take(self) -> None:

@@ -80,7 +80,7 @@ def listening(address: str, port: int) -> socket.socket:
 
 
 class PageServer:
-    """Runs in a thread of its own."""
+    """Serves the page in a thread of its own."""
 
     def __init__(self, feed: Feed, address: str, port: int, token: str, rate_hz: float) -> None:
         """Nothing is served yet.

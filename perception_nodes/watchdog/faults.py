@@ -67,7 +67,7 @@ class FaultLimits:
 
 
 class NoFrame:
-    """The camera is gone."""
+    """Fault: the camera is gone."""
 
     def __init__(self, limits: FaultLimits) -> None:
         self._limit_ms = limits.no_frame_ms

@@ -79,7 +79,7 @@ class Inbox:
         return self.new([*lost, record])
 
     def new(self, records: Sequence[Record]) -> list[Record]:
-        """Take those of one process's records that are new."""
+        """Take the new records of one process."""
         fresh = []
         for record in records:
             if record.record > self._taken.get(record.process, -1):
