@@ -43,7 +43,7 @@ from perception_nodes.graph.graph import (
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.graph.settings import SettingsError, allowed_range, refuse
-from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
+from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.networks.model import load_model
 from perception_nodes.networks.terms import MEANING, Terms
 from perception_nodes.system.processes import open_process
@@ -143,13 +143,8 @@ def run(
         raise SettingsError(f"--pid {pid}: there is no such process")
     # Messages of the nodes would tear the live view on a terminal.
     with NamedTemporaryFile() if view and screen.is_terminal else nullcontext() as log:
-        try:
-            with Supervisor(specs, log=log, while_alive=parent) as graph:
-                graph.wait()
-        except GraphFailure as error:
-            if log is None:
-                raise
-            raise GraphFailure(f"{error}: {last_error(Path(log.name))}") from error
+        with Supervisor(specs, log=log, while_alive=parent) as graph:
+            graph.wait()
 
 
 def view(assignments: RunAssignments = None, parameters: ListParameters = False) -> None:

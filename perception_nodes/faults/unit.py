@@ -34,7 +34,7 @@ from perception_nodes.faults.scratch import scratch_folder
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.page import MIN_TOKEN
-from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
+from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.transport.domain import own_domain, own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER
 
@@ -190,7 +190,7 @@ class UnitServer:
                         ordered.target = UnderTest(graph, ordered.camera, self._orders)
                         graph.wait()
                 except GraphFailure as error:
-                    ordered.failure = f"{error}: {last_error(self._log)}"
+                    ordered.failure = str(error)
                 ordered.target = None
                 if ordered.dark_s is None:
                     return

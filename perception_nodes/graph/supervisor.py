@@ -172,7 +172,8 @@ class Supervisor:
             False if it was stopped.
 
         Raises:
-            GraphFailure: a process that should run on has ended, or could not start.
+            GraphFailure: a process that should run on has ended, or could not start; with the last
+                error in the log, if there is one.
         """
         while not self._is_to_stop():
             for spec in self._specs:
@@ -230,7 +231,8 @@ class Supervisor:
         ended = f"{spec.name} ended {_how(status)}"
         first = not self._restarts.has_died(spec.name)
         if not spec.kind.restarted or (status == START_FAILED and first and not spec.stands_by):
-            raise GraphFailure(ended)
+            said = "" if self._log is None else f": {last_error(Path(self._log.name))}"
+            raise GraphFailure(ended + said)
         now_s = time.monotonic()
         deaths, delay_s = self._restarts.note_death(spec.name, now_s)
         if spec.stands_by and status == START_FAILED:

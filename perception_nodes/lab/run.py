@@ -13,7 +13,7 @@ from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, HEALTH, PROTECTED
 from perception_nodes.graph.node_spec import NodeSpec
-from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
+from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.lab.resources import Sample, role_of
 from perception_nodes.report.recording import ReportedFrame, deserialized, read_messages
 from perception_nodes.transport.cdr_reader import read_stamp
@@ -179,24 +179,19 @@ def execute(
 
     run.wanted = {role_of(spec) for spec in specs if spec.kind.restarted}
     run.started_ns = time.time_ns()
-    try:
-        with ExitStack() as stack:
-            file = None if log is None else stack.enter_context(log.open("wb"))
-            graph = stack.enter_context(Supervisor(specs, log=file))
-            threads = [threading.Thread(target=act, args=(call, graph)) for call in beside]
+    with ExitStack() as stack:
+        file = None if log is None else stack.enter_context(log.open("wb"))
+        graph = stack.enter_context(Supervisor(specs, log=file))
+        threads = [threading.Thread(target=act, args=(call, graph)) for call in beside]
+        for thread in threads:
+            thread.start()
+        try:
+            completed = graph.wait()
+        finally:
+            run.ended_ns = time.time_ns()
+            over.set()
             for thread in threads:
-                thread.start()
-            try:
-                completed = graph.wait()
-            finally:
-                run.ended_ns = time.time_ns()
-                over.set()
-                for thread in threads:
-                    thread.join()
-    except GraphFailure as error:
-        if log is None:
-            raise
-        raise GraphFailure(f"{error}: {last_error(log)}") from error
+                thread.join()
     if raised:
         raise raised[0]
     if not completed and not ended.is_set():

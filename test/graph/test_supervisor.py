@@ -442,9 +442,9 @@ def test_a_graph_ends_with_the_process_that_it_is_for(graph, log):
     assert log.names("stopped") == ["a"]
 
 
-def test_a_log_receives_what_nodes_write(tmp_path):
+def test_a_log_receives_what_nodes_write_and_a_failure_names_its_last_error(tmp_path):
     spec = stand_in("a", "run", "log", package="nonesuch")
-    with (tmp_path / "out").open("w+b") as out, pytest.raises(GraphFailure):
+    with (tmp_path / "out").open("w+b") as out, pytest.raises(GraphFailure, match="nonesuch"):
         with Supervisor([spec], log=out) as running:
             running.wait()
     assert b"nonesuch" in (tmp_path / "out").read_bytes()
