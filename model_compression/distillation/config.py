@@ -2,16 +2,19 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import yaml
 from pydantic import Field, ValidationError
 
-from model_compression.config import Channels, Depth, License, Section, Side
+from model_compression.config import License, Section, Side
+from model_compression.distillation.network import BLOCKS
 from model_compression.distillation.views import Frame
 from model_compression.errors import CompressionError
 from model_compression.labels import CLASSES, read_all
 from perception_nodes.core.yaml_text import parse_yaml
+
+Hidden = Annotated[int, Field(ge=16, multiple_of=16)]
 
 
 class Images(Section):
@@ -30,23 +33,11 @@ class Material(Section):
     license: License
 
 
-class Early(Section):
-    """The early part, plain convolutions up to stride 8; see ``network.py``."""
-
-    widths: tuple[Channels, Channels] = Field(description="channels at strides 4 and 8")
-    depths: tuple[Depth, Depth] = Field(description="convolutions at these strides")
-    stem_kernel: Literal[4, 6, 8] = Field(default=6, description="of the first, of stride 4")
-
-
 class Stage(Section):
     """A stretch of the training."""
 
     until: int = Field(ge=1, description="step that it ends with, counted from the first stage on")
     size: tuple[Side, Side] = Field(description="width and height of the input, pixels")
-    part: Literal["early", "all"] = Field(
-        default="all",
-        description="what learns: the early part, from its map, or all, from labels too",
-    )
     kept: float = Field(
         default=0.1, ge=0, le=1, description="learning rate of the original's weights, as a share"
     )
@@ -60,8 +51,11 @@ class Recipe(Section):
     """The whole file."""
 
     license: License = Field(description="of the network; goes into model.yaml")
-    early: Early
-    activation: Literal["relu", "hardswish"] = "relu"
+    hidden: tuple[Hidden, ...] = Field(
+        min_length=1 + len(BLOCKS),
+        max_length=1 + len(BLOCKS),
+        description="channels of the network's stem and within each of its blocks",
+    )
     data: Path = Field(description="folder of images and weights")
     teacher: str = Field(description="OpenVINO's .xml, below data")
     teachers: tuple[Material, ...] = Field(

@@ -10,7 +10,7 @@ import torch
 
 from model_compression.distillation.config import Recipe
 from model_compression.distillation.network import RoadNetwork, folded
-from model_compression.distillation.training import make_network, original_of
+from model_compression.distillation.training import make_network
 from model_compression.export import export
 from model_compression.frames import Frames, drawn, letterboxed
 from model_compression.model import count_gmac
@@ -35,7 +35,7 @@ class Described:
 def load_average(recipe: Recipe, checkpoint: Path) -> tuple[RoadNetwork, int]:
     """Return the averaged network of a state or checkpoint, for inference, and its step."""
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    network = make_network(recipe, original_of(recipe))
+    network = make_network(recipe)
     network.load_state_dict(saved["average"])
     return folded(network), saved["step"]
 
@@ -80,7 +80,7 @@ def write_folders(
     variant = Variant(
         name=f"{name}-float",
         parent=None,
-        activation=recipe.activation,
+        activation="relu",
         gmac=round(count_gmac(network, size_px), 4),
         parameters=sum(one.numel() for one in network.parameters()),
         graph=graph,

@@ -1,12 +1,12 @@
-"""The student: the late part of Intel's road detector, behind an early part of our own.
+"""The student: Intel's road detector with fewer hidden channels, which ``prune.py`` chooses.
 
-The original's layers at fine strides are wide and depthwise, and take most of its time. Plain
-convolutions take their place and learn to make the map of stride 8. What is behind it keeps its
-weights: inverted residual blocks (Sandler et al., MobileNetV2, CVPR 2018), pyramid and towers.
+Inverted residual blocks (Sandler et al., MobileNetV2, CVPR 2018), pyramid and towers are the
+original's. Its first convolutions, at stride 2, take most of the time: one takes the place of two.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +17,40 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model_compression.contract import REG_MAX, STRIDES
-from model_compression.distillation.config import Early
 from model_compression.errors import CompressionError
-from model_compression.model import ACTIVATIONS, RawHead
-from model_compression.plain import STEM_STRIDE, block
+from model_compression.model import RawHead
 
 CONVOLUTIONS = ("Convolution", "GroupConvolution")
-EARLY_BLOCKS, BLOCKS = 6, 17
-"""Of the original: those in front of stride 16, and all."""
-ENDS = (12, 16)
-"""Blocks that make the maps of stride 16 and 32."""
+BLOCKS = (
+    *((24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1)),
+    *((96, 1), (96, 1), (96, 1), (160, 2), (160, 1), (160, 1), (320, 1)),
+)
+"""Channels that each block makes, and its stride; the original has one more in front of them."""
+STAGES = (0, 2, 5, 12, 16)
+"""Where in them the stages of stride 4, 8, 16 and 32 begin and end."""
 WIDTH = 32
-"""Channels of the map of stride 8, of the pyramid and the towers."""
+"""Channels of the pyramid and the towers."""
 DEPTH = 4
 """Convolutions of a tower."""
 CLASS_OF = (1, 2, 0, 2, 0, 0, None, None)
 """Which of the original's classes (vehicle, person, two-wheeler) each of ours begins as."""
 
 Weights = dict[str, NDArray[np.float32]]
+
+
+class Stem(nn.Module):
+    """A convolution of the picture, then a depthwise one."""
+
+    def __init__(self, channels: int) -> None:
+        """Make them of random weights."""
+        super().__init__()
+        self.conv = nn.Conv2d(3, channels, 3, 2, 1)
+        self.depthwise = nn.Conv2d(channels, channels, 3, 1, 1, groups=channels)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float32 [n, 3, h, w] to [n, channels, h / 2, w / 2]."""
+        return self.act(self.depthwise(self.act(self.conv(x))))
 
 
 class Inverted(nn.Module):
@@ -44,21 +60,27 @@ class Inverted(nn.Module):
         """Take the three convolutions."""
         super().__init__()
         self.expand, self.depthwise, self.project = expand, depthwise, project
-        self.act = nn.ReLU6(inplace=True)
+        self.act = nn.ReLU(inplace=True)
         self.adds = depthwise.stride == (1, 1) and expand.in_channels == project.out_channels
+
+    @classmethod
+    def of(cls, into: int, hidden: int, out: int, stride: int) -> "Inverted":
+        """Make one of random weights."""
+        depthwise = nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden)
+        return cls(nn.Conv2d(into, hidden, 1), depthwise, nn.Conv2d(hidden, out, 1))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Map float32 [n, c, h, w] to what the last convolution reads."""
+        wide, own = self.act(self.expand(x)), self.depthwise
+        if self.training and own.stride == (2, 2):
+            # The gradient of a depthwise convolution of stride 2 is slow in bfloat16.
+            every = functional.conv2d(wide, own.weight, own.bias, 1, 1, 1, own.groups)
+            return self.act(every[:, :, ::2, ::2])
+        return self.act(own(wide))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float32 [n, c, h, w] to [n, d, h / stride, w / stride]."""
-        wide = self.act(self.expand(x))
-        if self.training and self.depthwise.stride == (2, 2):
-            # The gradient of a depthwise convolution of stride 2 is slow in bfloat16.
-            own = self.depthwise
-            wide = functional.conv2d(wide, own.weight, own.bias, 1, 1, 1, own.groups)[
-                :, :, ::2, ::2
-            ]
-        else:
-            wide = self.depthwise(wide)
-        narrow = self.project(self.act(wide))
+        narrow = self.project(self.hidden(x))
         return x + narrow if self.adds else narrow
 
 
@@ -126,28 +148,26 @@ class RoadNetwork(nn.Module):
         model: stem, stages of stride 4 to 32, pyramid, head.
     """
 
-    def __init__(self, shape: Early, activation: str, classes: int, original: "Original") -> None:
-        """Build it: the early part of random weights, the rest with the original's."""
+    def __init__(self, hidden: Sequence[int], classes: int) -> None:
+        """Build it of random weights.
+
+        Args:
+            hidden: channels of the stem and within each of ``BLOCKS``.
+            classes: how many there are.
+        """
         super().__init__()
-        first, second = shape.widths
-        early = [
-            block(3, first, shape.stem_kernel, STEM_STRIDE),
-            nn.Sequential(*(block(first, first) for _ in range(shape.depths[0]))),
-            nn.Sequential(
-                block(first, second, stride=2),
-                *(block(second, second) for _ in range(shape.depths[1])),
-                nn.Conv2d(second, WIDTH, 1),
-            ),
+        first, *within = hidden
+        into = [first, *(out for out, _ in BLOCKS[:-1])]
+        blocks = [
+            Inverted.of(channels, wide, out, stride)
+            for channels, wide, (out, stride) in zip(into, within, BLOCKS, strict=True)
         ]
-        for module in nn.ModuleList(early).modules():
-            if hasattr(module, "act"):
-                module.act = ACTIVATIONS[activation](inplace=True)
-        blocks = original.blocks()
-        middle = nn.Sequential(*blocks[EARLY_BLOCKS : ENDS[0] + 1])
-        late = nn.Sequential(*blocks[ENDS[0] + 1 :])
-        head = Towers(classes)
-        original.fill(head)
-        self.model = nn.ModuleList([*early, middle, late, original.pyramid(), head])
+        stages = [nn.Sequential(*blocks[i:j]) for i, j in pairwise(STAGES)]
+        widths = [BLOCKS[end - 1][0] for end in STAGES[2:]]
+        lateral = [nn.Conv2d(channels, WIDTH, 1) for channels in widths]
+        smooth = [nn.Conv2d(WIDTH, WIDTH, 3, padding=1) for _ in widths]
+        parts = [Stem(first), *stages, Pyramid(lateral, smooth), Towers(classes)]
+        self.model = nn.ModuleList(parts)
 
     @property
     def stages(self) -> list[nn.Module]:
@@ -155,15 +175,15 @@ class RoadNetwork(nn.Module):
         return list(self.model[1:5])
 
     @property
-    def fresh(self) -> list[nn.Module]:
-        """What the original has no weights for: the early part and the last convolutions."""
-        head = self.model[-1]
-        return [*self.early, *(branch[-1] for branch in (*head.box, *head.classes))]
+    def blocks(self) -> list[Inverted]:
+        """The blocks of all stages."""
+        return [block for stage in self.stages for block in stage]
 
     @property
-    def early(self) -> list[nn.Module]:
-        """What has taken the place of the original's early part."""
-        return list(self.model[:3])
+    def fresh(self) -> list[nn.Module]:
+        """What the original has no weights for."""
+        head = self.model[-1]
+        return [branch[-1] for branch in (*head.box, *head.classes)]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Detect: three box maps and three class maps."""
@@ -203,15 +223,18 @@ class Original:
         except RuntimeError as error:
             raise CompressionError(f"{path} cannot be read: {error}") from error
         self._backbone: list[nn.Conv2d] = []
+        scale = 1.0
         self._named: dict[str, nn.Conv2d] = {}
         self._norms: dict[str, tuple[Tensor, Tensor]] = {}
         for one in operators:
             kind = one.get_type_name()
-            if kind in CONVOLUTIONS:
+            if kind == "Multiply" and not self._backbone:
+                scale = float(_beside(one))
+            elif kind in CONVOLUTIONS:
                 name = one.input_value(1).get_node().get_friendly_name()
                 if name.startswith(("neck.", "bbox_head.")):
                     self._named.setdefault(name, _convolution(one))
-                elif len(self._backbone) < 1 + 3 * BLOCKS:
+                elif len(self._backbone) < 1 + 3 * (1 + len(BLOCKS)):
                     self._backbone.append(_convolution(one))
             elif kind == "MVN":
                 weight = one.input_value(0).get_node().input_value(1).get_node()
@@ -219,11 +242,21 @@ class Original:
                 self._norms.setdefault(
                     weight.get_friendly_name(), (_beside(scaled), _beside(_reader(scaled)))
                 )
+        # It reads bytes, blue first.
+        stem = self._backbone[0].weight
+        stem.data = stem.data.flip(1) * (255 * scale)
+
+    def stem(self) -> nn.Module:
+        """The first convolution, of a picture as ``RoadNetwork`` takes it."""
+        return nn.Sequential(self._backbone[0], nn.ReLU6(inplace=True))
 
     def blocks(self) -> list[Inverted]:
-        """The inverted residual blocks, all of them."""
-        rows = np.arange(1, 1 + 3 * BLOCKS).reshape(BLOCKS, 3)
-        return [Inverted(*(self._backbone[i] for i in row)) for row in rows]
+        """The inverted residual blocks: one at stride 2, and all of ``BLOCKS``."""
+        rows = np.arange(1, 1 + 3 * (1 + len(BLOCKS))).reshape(-1, 3)
+        blocks = [Inverted(*(self._backbone[i] for i in row)) for row in rows]
+        for block in blocks:
+            block.act = nn.ReLU6(inplace=True)
+        return blocks
 
     def pyramid(self) -> Pyramid:
         """The pyramid of strides 8, 16 and 32."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from model_compression.distillation.config import Recipe, Stage
 from model_compression.distillation.loss import BINS_WEIGHT, BOX_WEIGHT, Grid, label_loss
 from model_compression.distillation.network import Original, RoadNetwork
+from model_compression.distillation.prune import begin
 from model_compression.distillation.teacher import Teacher
 from model_compression.distillation.views import Frame, Pool, View, draw_view
 from model_compression.distillation.weather import worsen
@@ -23,6 +24,8 @@ from model_compression.train import Maps, half_precision, save_state, to_tensor,
 STATE = "state.pt"
 SAVE_EVERY_S = 120
 REPORT_EVERY_STEPS = 20
+BEGINNING_VIEWS = 128
+"""That the first weights are fitted to."""
 GREATEST_NORM = 10.0
 """Of the gradient."""
 
@@ -66,10 +69,10 @@ def original_of(recipe: Recipe) -> Original:
     return Original(recipe.data / recipe.teacher)
 
 
-def make_network(recipe: Recipe, original: Original) -> RoadNetwork:
-    """Make the network of a recipe, its early part of random weights."""
+def make_network(recipe: Recipe) -> RoadNetwork:
+    """Make the network of a recipe, of random weights."""
     torch.manual_seed(recipe.seed)
-    return RoadNetwork(recipe.early, recipe.activation, len(recipe.classes), original)
+    return RoadNetwork(recipe.hidden, len(recipe.classes))
 
 
 def pictures(views: list[View], rng: np.random.Generator) -> Tensor:
@@ -104,12 +107,13 @@ class Trainer:
             start: weights of a checkpoint, where the folder holds nothing yet.
         """
         self.recipe, self._state, self._original = recipe, folder / STATE, original
-        self.model = make_network(recipe, original).train().to(memory_format=torch.channels_last)
+        self.model = make_network(recipe).train().to(memory_format=torch.channels_last)
         self.average = deepcopy(self.model).eval()
         self._optimizer = make_optimizer(self.model, recipe.weight_decay)
         self._maps = Maps(self.model)
         self.step = self._warmed_from = 0
         source = self._state if self._state.exists() else start
+        self._begun = source is not None
         if source:
             saved = torch.load(source, map_location="cpu", weights_only=True)
             self.step = self._warmed_from = saved.pop("step")
@@ -125,10 +129,14 @@ class Trainer:
         """Write what the training goes on from."""
         save_state(self._state, self.step, self._warmed_from, self._kept)
 
-    def normalise(self, views: list[View]) -> None:
-        """Fold normalisation into the towers of a network that has learned nothing yet."""
-        for network in (self.model, self.average):
-            self._original.normalise(network.model[-1], wanted_of(views)[3:])
+    def begin(self, views: list[View]) -> None:
+        """Give a network that has learned nothing yet the original's weights."""
+        rng = np.random.default_rng(self.recipe.seed)
+        batch = self.recipe.batch
+        batches = [pictures(views[i : i + batch], rng) for i in range(0, len(views), batch)]
+        begin(self.model, self._original, batches)
+        self.average.load_state_dict(self.model.state_dict())
+        self._begun = True
 
     def learn(self, views: list[View], stage: Stage) -> dict[str, float]:
         """Do a step and return its losses and the explained shares of the maps.
@@ -141,8 +149,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = level * (stage.kept if group["kept"] else 1)
         self._optimizer.zero_grad()
-        losses = self._early_loss if stage.part == "early" else self._losses
-        total, found = losses(views)
+        total, found = self._losses(views)
         total.backward()
         if not math.isfinite(total.item()):
             raise CompressionError(f"the loss became {total.item()} at step {self.step}")
@@ -154,14 +161,6 @@ class Trainer:
 
     def _pictures(self, views: list[View]) -> Tensor:
         return pictures(views, np.random.default_rng([self.recipe.seed, 1, self.step]))
-
-    def _early_loss(self, views: list[View]) -> tuple[Tensor, dict[str, Tensor]]:
-        with half_precision():
-            x = self._pictures(views)
-            for part in self.model.early:
-                x = part(x)
-        (share,) = explained([x], wanted_of(views)[:1])
-        return 1 - share, {"map_0": share}
 
     def _losses(self, views: list[View]) -> tuple[Tensor, dict[str, Tensor]]:
         images = self._pictures(views)
@@ -200,12 +199,11 @@ class Trainer:
             lambda: draw_view(frames, stage.size, stage.scales, drawing),
             teacher,
             recipe.pool,
-            2 * recipe.batch,
+            2 * recipe.batch if self._begun else BEGINNING_VIEWS,
         )
-        if not self.step:
-            pool.allow(recipe.batch)
-            pool.wait_for(3 * recipe.batch)
-            self.normalise(list(pool.views))
+        if not self._begun:
+            pool.wait_for(BEGINNING_VIEWS)
+            self.begin(list(pool.views))
         saved_s = reported_s = time.monotonic()
         found: list[dict[str, float]] = []
         while self.step < stage.until and not until():

@@ -14,26 +14,20 @@ pytest.importorskip("ultralytics", reason="needs the build tools: make compressi
 
 import model_compression
 from model_compression.contract import REG_MAX
-from model_compression.distillation import folders as folders_module
 from model_compression.distillation.__main__ import write_checkpoint
-from model_compression.distillation.config import (
-    Early,
-    Images,
-    Material,
-    Recipe,
-    Stage,
-    read_recipe,
-)
+from model_compression.distillation.config import Images, Material, Recipe, Stage, read_recipe
 from model_compression.distillation.folders import write_folders
 from model_compression.distillation.loss import Grid, assign, label_loss, unknown
 from model_compression.distillation.network import (
     BLOCKS,
     WIDTH,
+    Inverted,
     Original,
     RoadNetwork,
     Towers,
     folded,
 )
+from model_compression.distillation.prune import Fit, begin, prune
 from model_compression.distillation.teacher import Teacher
 from model_compression.distillation.training import STATE, Trainer, rate
 from model_compression.distillation.views import Frame, Known, Pool, View, draw_view
@@ -42,6 +36,7 @@ from model_compression.errors import CompressionError
 from model_compression.frames import letterboxed
 from model_compression.labels import CLASSES, Labels
 from model_compression.model import count_gmac
+from model_compression.train import Maps, to_tensor
 from perception_nodes.networks.model import load_model
 from perception_nodes.networks.terms import Terms, terms_of
 
@@ -50,8 +45,9 @@ INTEL = Path(os.environ.get("PERCEPTION_DATA", "")) / (
     "open/weights/person-vehicle-bike-detection-2003.xml"
 )
 CAR = CLASSES.index("car")
-MAPS = [(WIDTH, 8), (WIDTH, 16), (64, 32), (WIDTH, 8), (WIDTH, 16), (WIDTH, 32)]
-"""Channels and strides of the maps of ``Tiny``."""
+MAPS = [(32, 8), (96, 16), (320, 32), (WIDTH, 8), (WIDTH, 16), (WIDTH, 32)]
+"""Channels and strides of a network's maps."""
+HIDDEN = (16,) * (1 + len(BLOCKS))
 
 
 def known(boxes=(), classes=(), scores=(), ignored=(), of=()):
@@ -67,7 +63,7 @@ def known(boxes=(), classes=(), scores=(), ignored=(), of=()):
 
 def recipe(steps=10, **changed):
     return Recipe(
-        early=Early(widths=(32, 32), depths=(1, 1), stem_kernel=4),
+        hidden=HIDDEN,
         stages=(Stage(until=steps, size=SIZE),),
         data=Path(),
         teacher="none.xml",
@@ -97,39 +93,66 @@ class Tiny(Original):
 
     def __init__(self):
         torch.manual_seed(0)
-        strides = [2 if number in (6, 13) else 1 for number in range(BLOCKS)]
-        stem = torch.nn.Conv2d(3, WIDTH, 3)
-        self._backbone = [stem]
-        for number, stride in enumerate(strides):
-            self._backbone += [
-                torch.nn.Conv2d(WIDTH, 64, 1),
-                torch.nn.Conv2d(64, 64, 3, stride, 1, groups=64),
-                torch.nn.Conv2d(64, 64 if number == BLOCKS - 1 else WIDTH, 1),
-            ]
-        names = {f"neck.lateral_convs.{i}.conv.weight": (WIDTH, 1) for i in range(3)}
-        names |= {f"neck.fpn_convs.{i}.conv.weight": (WIDTH, 3) for i in range(3)}
+        self._backbone, into = [torch.nn.Conv2d(3, 20, 3, 2, 1)], 20
+        for out, stride in ((16, 1), *BLOCKS):
+            block = Inverted.of(into, 20, out, stride)
+            self._backbone += [block.expand, block.depthwise, block.project]
+            into = out
+        names = {f"neck.fpn_convs.{i}.conv.weight": (WIDTH, 3) for i in range(3)}
         towers = [f"bbox_head.{k}_convs.{i}.conv.weight" for k in ("cls", "reg") for i in range(4)]
         names |= dict.fromkeys(towers, (WIDTH, 3)) | {"bbox_head.atss_cls.weight": (9, 3)}
         self._named = {
             name: torch.nn.Conv2d(WIDTH, out, side, padding=side // 2)
             for name, (out, side) in names.items()
         }
-        self._named["neck.lateral_convs.2.conv.weight"] = torch.nn.Conv2d(64, WIDTH, 1)
+        for i, (channels, _) in enumerate(MAPS[:3]):
+            lateral = torch.nn.Conv2d(channels, WIDTH, 1)
+            self._named[f"neck.lateral_convs.{i}.conv.weight"] = lateral
         self._norms = {name: (torch.ones(WIDTH), torch.zeros(WIDTH)) for name in towers}
 
 
 @pytest.mark.skipif(not INTEL.is_file(), reason="needs Intel's network in PERCEPTION_DATA")
-def test_what_is_kept_computes_what_the_original_does():
-    picture = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
-    maps = Teacher(INTEL, SIZE).maps(cv2.GaussianBlur(picture, (0, 0), 5))
-    c8, *wanted = (torch.from_numpy(one).float()[None] for one in maps)
-    network = RoadNetwork(recipe().early, "relu", len(CLASSES), Original(INTEL)).eval()
+def test_the_original_is_read_and_its_maps_are_made_by_a_network_that_lost_nothing():
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 255, (64, 96, 3), np.uint8) for _ in range(8)]
+    seen = [cv2.GaussianBlur(picture, (0, 0), 5) for picture in noise]
+    teacher = Teacher(INTEL, SIZE)
+    columns = zip(*map(teacher.maps, seen), strict=True)
+    wanted = [torch.from_numpy(np.stack(column)).float() for column in columns]
+    hidden = (32, 96, 144, 144, *[192] * 3, *[384] * 4, *[576] * 3, *[960] * 3)
+    network = RoadNetwork(hidden, len(CLASSES)).eval()
+    begin(network, Original(INTEL), [to_tensor(seen)])
+    maps = Maps(network)
     with torch.no_grad():
-        c16 = network.stages[2](c8)
-        c32 = network.stages[3](c16)
-        found = [c16, c32, *network.model[-2]([c8, c16, c32])]
-    for ours, theirs in zip(found, wanted, strict=True):
-        assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.999
+        network(to_tensor(seen))
+    for ours, theirs in zip(maps.all, wanted, strict=True):
+        assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.9
+
+
+def test_a_fit_is_exact_where_it_can_be_and_drops_what_is_missed_least():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 6, 20, 20, generator=rng)
+    x[:, 4] = x[:, 1] - x[:, 2]
+    weight = torch.tensor([[1.0, 2, 0, 0, 1, -1], [0, 1, 1, 0.01, 0, 2]])
+    y = torch.einsum("dc,nchw->ndhw", weight, x) + 3
+    fit = Fit([x], [y])
+    kept = fit.choose(4)
+    assert 3 not in kept
+    assert {0, 5} <= set(kept)
+    found, bias = fit.solve(kept)
+    made = torch.einsum("dc,nchw->ndhw", found, x[:, kept]) + bias[:, None, None]
+    assert (made - y).abs().max() < 0.1
+
+
+def test_a_block_loses_channels_that_say_nothing_and_computes_the_same():
+    torch.manual_seed(0)
+    old, block = Inverted.of(8, 24, 8, 1), Inverted.of(8, 16, 8, 1)
+    old.project.weight.data[:, ::3] = 0
+    x = [torch.randn(4, 8, 16, 16)]
+    with torch.no_grad():
+        wanted = [old(x[0])]
+        prune(block, old, x, wanted)
+        assert torch.allclose(block(x[0]), wanted[0], atol=1e-3)
 
 
 def test_sums_of_the_pyramid_are_convolutions():
@@ -137,14 +160,14 @@ def test_sums_of_the_pyramid_are_convolutions():
     pyramid = original.pyramid()
     lateral = [original._named[f"neck.lateral_convs.{i}.conv.weight"] for i in range(3)]
     smooth = pyramid.smooth[1]
-    maps = [torch.randn(1, c, 8 >> i, 8 >> i) for i, c in enumerate((WIDTH, WIDTH, 64))]
+    maps = [torch.randn(1, c, 8 >> i, 8 >> i) for i, (c, _) in enumerate(MAPS[:3])]
     with torch.no_grad():
         wanted = smooth(lateral[1](maps[1]) + pyramid.up(lateral[2](maps[2])))
         assert torch.allclose(pyramid(maps)[1], wanted, atol=1e-5)
 
 
 def test_folding_changes_no_output():
-    network = RoadNetwork(recipe().early, "relu", len(CLASSES), Tiny()).eval()
+    network = RoadNetwork(HIDDEN, len(CLASSES)).eval()
     small, images = folded(network), torch.rand(1, 3, *SIZE[::-1])
     assert count_gmac(small, SIZE) < count_gmac(network, SIZE)
     with torch.no_grad():
@@ -276,7 +299,7 @@ def test_the_loss_falls_with_what_is_right_and_leaves_out_what_is_unknown():
 
 def test_a_training_goes_on_where_it_was_stopped_and_from_a_checkpoint(tmp_path, views):
     trainer, stage = Trainer(recipe(), tmp_path, Tiny()), Stage(until=10, size=SIZE)
-    trainer.normalise(views)
+    trainer.begin(views)
     losses = [trainer.learn(views, stage) for _ in range(3)]
     assert set(losses[0]) == {"classes", "boxes", "bins", *(f"map_{i}" for i in range(6))}
     trainer.save()
@@ -290,19 +313,15 @@ def test_a_training_goes_on_where_it_was_stopped_and_from_a_checkpoint(tmp_path,
     assert again.learn(views, stage) == pytest.approx(trainer.learn(views, stage), rel=1e-3)
 
 
-def test_the_early_part_learns_alone_and_what_is_kept_slowly(tmp_path, views):
+def test_what_is_kept_learns_slowly_or_not_at_all(tmp_path, views):
     trainer = Trainer(recipe(warm_up_steps=0, learning_rate=1e-3), tmp_path, Tiny())
-    stages = [
-        Stage(until=1, size=SIZE, part="early"),
-        Stage(until=2, size=SIZE, kept=0),
-        Stage(until=3, size=SIZE, kept=0.1),
-    ]
-    for stage, early, late in zip(stages, (True, True, True), (False, False, True), strict=True):
+    trainer.begin(views)
+    for kept in (0, 0.1):
         before = {name: value.clone() for name, value in trainer.model.named_parameters()}
-        trainer.learn(views, stage)
+        trainer.learn(views, Stage(until=10, size=SIZE, kept=kept))
         moved = {name for name, v in trainer.model.named_parameters() if (v != before[name]).any()}
-        assert any(name.startswith("model.0.") for name in moved) == early
-        assert any(name.startswith("model.3.") for name in moved) == late
+        assert any(name.startswith("model.6.box.0.8") for name in moved)
+        assert any(name.startswith("model.3.") for name in moved) == (kept > 0)
 
 
 def test_the_learning_rate_rises_stays_and_falls():
@@ -311,17 +330,16 @@ def test_the_learning_rate_rises_stays_and_falls():
     assert found == pytest.approx([0.1, 1, 1, 0.5, 0.05])
 
 
-def test_a_checkpoint_becomes_a_model(tmp_path, views, monkeypatch):
+def test_a_checkpoint_becomes_a_model(tmp_path, views):
     rng = np.random.default_rng(0)
     for index in range(10):
         picture = rng.integers(0, 255, (16, 24, 3), np.uint8)
         cv2.imwrite(str(tmp_path / f"{index}.jpg"), cv2.resize(picture, SIZE))
     trainer = Trainer(recipe(), tmp_path, Tiny())
-    trainer.normalise(views)
+    trainer.begin(views)
     trainer.learn(views, Stage(until=10, size=SIZE))
     trainer.save()
     given = recipe().model_copy(update={"data": tmp_path})
-    monkeypatch.setattr(folders_module, "original_of", lambda recipe: Tiny())
     folders = write_folders(given, tmp_path / STATE, "tiny", (128, 96), tmp_path / "models", 1)
     assert [folder.name for folder in folders] == ["tiny-float", "tiny"]
     frame = letterboxed([tmp_path / "0.jpg"], (128, 96))
