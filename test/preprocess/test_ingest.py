@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from fake_clock import FakeClock
 from pictures import compressed, frame, scene, view
 
 from perception_nodes.core.budget import Budget
@@ -23,24 +24,9 @@ MS = 1_000_000
 NOW, WALL = 5_000 * MS, 1_700_000_000_000 * MS
 
 
-class FakeClock:
-    """Both clocks, which advance together."""
-
-    behind_ns = 0
-
-    def __init__(self):
-        self.passed_ns = 0
-
-    def monotonic_ns(self):
-        return NOW + self.passed_ns
-
-    def realtime_ns(self):
-        return WALL + self.passed_ns
-
-
 @pytest.fixture
 def clock():
-    return FakeClock()
+    return FakeClock(NOW, WALL)
 
 
 @pytest.fixture
@@ -70,7 +56,7 @@ def test_the_deadline_runs_from_capture_or_behind_a_suspect_stamp_from_arrival(
     ingest, clock, passed_ms, stamp_ns, capture_ms, is_suspect
 ):
     """Whenever the frame enters; it had waited for us for 8 ms."""
-    clock.passed_ns = passed_ms * MS
+    clock.now_ns = passed_ms * MS
     record = ingest.enter(stamp_ns, "camera", NOW, waited_ns=8 * MS)
     assert record.capture_ns == NOW + capture_ms * MS
     assert record.deadline_ns == record.capture_ns + 10 * MS
@@ -93,7 +79,7 @@ def test_any_frame_id_and_reason_fit(ingest, text):
 def test_a_filled_slot_has_all_facts_of_the_record(ingest, clock):
     record = ingest.enter(WALL - 2_000 * MS, "camera", NOW)
     header, pixels = FrameHeader(), np.zeros((64, 64, 3), np.uint8)
-    clock.passed_ns = MS
+    clock.now_ns = MS
     ingest.fill(record, frame(scene(128, 128), "bgr8"), header, pixels)
     for name in ("sequence", "stamp_ns", "capture_ns", "ingested_ns", "deadline_ns"):
         assert getattr(header, name) == getattr(record, name)
