@@ -104,9 +104,8 @@ def test_a_person_sees_cameras_figures_health_and_opens_a_missed_frame(browser: 
         feed.safe_stop(True)
         browser.open(port)
         browser.until(lambda: browser.run("return misses.length") > 2)
-        assert "front: NOMINAL" in browser.text("health") and "rear: NOMINAL" in browser.text(
-            "health"
-        )
+        for camera in ("front", "rear"):
+            assert f"{camera}: NOMINAL" in browser.text("health")
         assert "SAFE STOP requested at" in browser.text("state")
         assert "6.4 ms" in browser.text("tiles").replace("\n", " ")
         assert "inference" in browser.text("stages") and "6.0" in browser.text("stages")
