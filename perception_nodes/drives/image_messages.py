@@ -1,13 +1,12 @@
 """Pictures as the ROS messages in which a camera would have published them."""
 
-import struct
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.frame import ImageView
-from perception_nodes.transport.cdr_writer import ENCAPSULATION, write_image
+from perception_nodes.transport.cdr_writer import write_compressed_image, write_image
 
 FRAME_ID = "camera"
 
@@ -19,6 +18,4 @@ def image_message(stamp_ns: int, pixels: NDArray[np.uint8]) -> bytes:
 
 def compressed_message(stamp_ns: int, file: bytes) -> bytes:
     """Serialize the bytes of a JPEG or PNG as `sensor_msgs/msg/CompressedImage`."""
-    stamp = struct.pack("<iI", *divmod(stamp_ns, 1_000_000_000))
-    frame_id = struct.pack("<I8s", 7, b"camera\0")
-    return ENCAPSULATION + stamp + frame_id + struct.pack("<I5s3xI", 5, b"jpeg\0", len(file)) + file
+    return write_compressed_image(stamp_ns, FRAME_ID, "jpeg", file)

@@ -23,7 +23,7 @@ from perception_nodes.report.accelerator import ENGINE_FILE
 from perception_nodes.report.annotate import Picture, PictureMaker, blank, draw, draw_changes
 from perception_nodes.report.changes import Change
 from perception_nodes.report.chosen_frames import ChosenFrames
-from perception_nodes.report.foxglove import compressed_image, compressed_video, image_annotations
+from perception_nodes.report.foxglove import compressed_video, image_annotations
 from perception_nodes.report.recording import (
     FrameDetections,
     Recorded,
@@ -35,6 +35,7 @@ from perception_nodes.report.recording import (
 )
 from perception_nodes.report.timing import TIMING_FILE, timing_csv
 from perception_nodes.system.files import write_whole
+from perception_nodes.transport.cdr_writer import write_compressed_image
 from perception_nodes.video.encode import VideoFile, VideoPackets
 
 RECORDING_FILE = "detections.mcap"
@@ -261,7 +262,7 @@ class PictureWriter:
         if self._packets is not None:
             self._write_packet(frame, stamp_ns, log_time_ns, frame_id, self._packets)
         else:
-            plain = compressed_image(stamp_ns, frame_id, _jpeg(picture))
+            plain = write_compressed_image(stamp_ns, frame_id, "jpeg", _jpeg(picture))
             write(IMAGE_TOPIC, COMPRESSED_IMAGE, log_time_ns, plain)
         if found is not None:
             annotations = image_annotations(stamp_ns, found, 1.0 if self._packets else scale)
@@ -271,7 +272,7 @@ class PictureWriter:
         draw(picture, scale, found, report)
         jpeg = _jpeg(picture)
         if self._packets is None:
-            annotated = compressed_image(stamp_ns, frame_id, jpeg)
+            annotated = write_compressed_image(stamp_ns, frame_id, "jpeg", jpeg)
             write(ANNOTATED_TOPIC, COMPRESSED_IMAGE, log_time_ns, annotated)
         if self._video is not None:
             self._video.write(picture, self._log_clock.passed_ns(frame))

@@ -1,30 +1,16 @@
-"""Messages for Foxglove: camera pictures, and the annotations that it draws over them."""
+"""Messages for Foxglove: video of a camera, and the annotations that it draws over pictures."""
 
 from typing import Any
 
 import numpy as np
 
-from perception_nodes.drives.schemas import (
-    ANNOTATIONS,
-    COMPRESSED_IMAGE,
-    COMPRESSED_VIDEO,
-    typestore,
-)
+from perception_nodes.drives.schemas import ANNOTATIONS, COMPRESSED_VIDEO, typestore
 from perception_nodes.report.annotate import bgr, class_colour
 from perception_nodes.report.recording import FrameDetections
 
 LINE_LOOP = 2
 THICKNESS_PX = 2.0
 FONT_SIZE_PX = 12.0
-
-
-def compressed_image(stamp_ns: int, frame_id: str, jpeg: bytes) -> bytes:
-    """Serialize a JPEG as `sensor_msgs/msg/CompressedImage`."""
-    types = typestore().types
-    header = types["std_msgs/msg/Header"](stamp=_time(stamp_ns), frame_id=frame_id)
-    data = np.frombuffer(jpeg, np.uint8)
-    message = types[COMPRESSED_IMAGE](header=header, format="jpeg", data=data)
-    return bytes(typestore().serialize_cdr(message, COMPRESSED_IMAGE))
 
 
 def compressed_video(stamp_ns: int, frame_id: str, packet: bytes) -> bytes:

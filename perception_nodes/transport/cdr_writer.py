@@ -72,7 +72,7 @@ def write_no_image(stamp_ns: int, frame_id: str, reason: str) -> bytes:
 
 
 def write_compressed_image(
-    stamp_ns: int, frame_id: str, file_format: str, data: memoryview
+    stamp_ns: int, frame_id: str, file_format: str, data: bytes | memoryview
 ) -> bytes:
     """Serialize a file, such as a JPEG, as `sensor_msgs/msg/CompressedImage`."""
     out = _Writer()
