@@ -186,7 +186,7 @@ class Drives:
         summaries: dict[str, dict[str, Any]] = {}
         failed: dict[str, str] = {}
         for source in self.sources:
-            if not source.path.exists():
+            if not os.path.exists(source.path):
                 open_drive(source.path, source.topic)
         with LoadedModel(self._settings, str(cache_folder())) as loaded:
             for source in self.sources:
@@ -301,7 +301,7 @@ def sources(
 def _plain_name(bag: Path) -> str:
     """The name of a bag without the suffixes of its format."""
     name = bag.resolve().name
-    # Path.is_dir raises for a path that is too long; opening the bag then names it.
+    # Path.is_dir raises for a path that is too long; opening the bag names it.
     while not os.path.isdir(bag) and Path(name).suffix.lower() in SUFFIXES:
         name = Path(name).stem
     return name
