@@ -54,7 +54,10 @@ class CameraNode(PerceptionNode):
         """Send a frame; at the begin and the end of a file, wait for the other nodes."""
         try:
             if self._ended_s:
-                self._wait_until_accounted()
+                self.spin(IDLE_WAIT_MS)
+                accounted = self._graph.has_accounted_for(self._feed.sent + self._feed.lost)
+                give_up_s = self._ended_s + ACCOUNTING_TIMEOUT_S
+                self.finished = accounted or time.monotonic() > give_up_s
             elif self._is_started:
                 self._feed.step(STEP_MS)
             else:
@@ -71,13 +74,6 @@ class CameraNode(PerceptionNode):
 
     def _log(self, line: str) -> None:
         self.get_logger().info(line)
-
-    def _wait_until_accounted(self) -> None:
-        self.spin(IDLE_WAIT_MS)
-        self.finished = (
-            self._graph.has_accounted_for(self._feed.sent + self._feed.lost)
-            or time.monotonic() > self._ended_s + ACCOUNTING_TIMEOUT_S
-        )
 
 
 if __name__ == "__main__":

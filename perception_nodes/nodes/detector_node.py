@@ -3,6 +3,8 @@
 import os
 import time
 
+from vision_msgs.msg import VisionInfo
+
 from perception_nodes.backends.contract import BackendSettings
 from perception_nodes.backends.serving import Serving
 from perception_nodes.core.decode import DecodeSettings
@@ -14,10 +16,10 @@ from perception_nodes.graph.config import DetectorSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import VISION_INFO
 from perception_nodes.networks.model import load_model
-from perception_nodes.nodes.base import IDLE_WAIT_MS
+from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED
 from perception_nodes.nodes.lane import Lane
 from perception_nodes.nodes.redundant import RedundantNode
-from perception_nodes.nodes.vision_info import VisionInfoTopic
+from perception_nodes.nodes.vision_info import vision_info
 from perception_nodes.nodes.watchdog_substitute import WatchdogSubstitute
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.realtime import RANKS
@@ -62,7 +64,8 @@ class DetectorNode(RedundantNode):
         self._model = model
         self._lanes = [Lane(self, camera, model, serving) for camera in cameras]
         self._infos = [
-            VisionInfoTopic(self, settings.topic_of(VISION_INFO, camera)) for camera in cameras
+            self.add_publisher(VisionInfo, settings.topic_of(VISION_INFO, camera), LATCHED)
+            for camera in cameras
         ]
         self._waiter = self.endpoint.waiter([lane.slots for lane in self._lanes])
         self._scheduler = Scheduler(len(cameras))
@@ -94,8 +97,9 @@ class DetectorNode(RedundantNode):
         self._publish_infos()
 
     def _publish_infos(self) -> None:
+        message = vision_info(self, self._model, self._serving.backend)
         for info in self._infos:
-            info.publish(self._model, self._serving.backend)
+            info.publish(message)
 
     def rest(self) -> None:
         """Leave the waiting frames to the successor."""

@@ -17,17 +17,10 @@ from perception_nodes.core.health import HealthMode
 from perception_nodes.graph.config import MonitorSettings
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH, SAFE_STOP, TRACKS, protected
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
-from perception_nodes.report.recording import (
-    DETECTIONS_TOPIC,
-    DIAGNOSTICS_TOPIC,
-    FRAME_REPORT_TOPIC,
-    HEALTH_TOPIC,
-    SAFE_STOP_TOPIC,
-    TRACKS_TOPIC,
-    Recorder,
-)
+from perception_nodes.report.recording import DETECTIONS_TOPIC, DIAGNOSTICS_TOPIC, Recorder
 from perception_nodes.report.screen import LiveView
 
+Show = Callable[[LiveView, Any], None] | None
 MANY = QoSProfile(depth=100)
 LAST_WAIT_MS = 200.0
 LAST_WAITS_S = 3.0
@@ -54,24 +47,24 @@ class MonitorNode(PerceptionNode):
         self._view = None
         if settings.live:
             self._view = self.owned.enter_context(LiveView(settings.deadline_ms, settings.frames))
-        for kind, topic, recorded_as, show, qos in (
-            (Detection2DArray, settings.detections_topic, DETECTIONS_TOPIC, self._show_found, MANY),
-            (FrameReport, FRAME_REPORTS, FRAME_REPORT_TOPIC, LiveView.frame, REPORTS),
-            (Health, HEALTH, HEALTH_TOPIC, self._show_health, STATES),
-            (Bool, SAFE_STOP, SAFE_STOP_TOPIC, None, STATES),
-            (Tracks, TRACKS, TRACKS_TOPIC, None, MANY),
-            (DiagnosticArray, DIAGNOSTICS_TOPIC, DIAGNOSTICS_TOPIC, None, MANY),
+        for kind, topic, show, qos in (
+            (FrameReport, FRAME_REPORTS, LiveView.frame, REPORTS),
+            (Health, HEALTH, self._show_health, STATES),
+            (Bool, SAFE_STOP, None, STATES),
+            (Tracks, TRACKS, None, MANY),
         ):
-            name = topic if topic == DIAGNOSTICS_TOPIC else settings.topic_of(topic)
-            self.add_subscription(kind, name, partial(self._take, kind, recorded_as, show), qos)
+            self._hear(kind, settings.topic_of(topic), f"/{topic}", show, qos)
+        topic = settings.topic_of(settings.detections_topic)
+        self._hear(Detection2DArray, topic, DETECTIONS_TOPIC, self._show_found, MANY)
+        self._hear(DiagnosticArray, DIAGNOSTICS_TOPIC, DIAGNOSTICS_TOPIC, None, MANY)
         for topic in (settings.detections_topic, HEALTH, SAFE_STOP):
             if settings.record_protected:
                 name = protected(settings.topic_of(topic))
                 # The full name identifies the messages; ROS would remap it once more.
-                full_name = self.resolve_topic_name(name)
-                self.add_subscription(
-                    Protected, name, partial(self._take, Protected, full_name, None), REPORTS
-                )
+                self._hear(Protected, name, self.resolve_topic_name(name), None, REPORTS)
+
+    def _hear(self, kind: type, topic: str, recorded_as: str, show: Show, qos: QoSProfile) -> None:
+        self.add_subscription(kind, topic, partial(self._take, kind, recorded_as, show), qos)
 
     def close(self) -> None:
         """Take the last messages."""
@@ -86,9 +79,7 @@ class MonitorNode(PerceptionNode):
         if self._view is not None:
             self._view.render()
 
-    def _take(
-        self, kind: type, topic: str, show: Callable[[LiveView, Any], None] | None, data: bytes
-    ) -> None:
+    def _take(self, kind: type, topic: str, show: Show, data: bytes) -> None:
         self._taken += 1
         if self._recorder is not None:
             package = kind.__module__.partition(".")[0]
