@@ -346,6 +346,10 @@ class Pipeline:
         record.reason = fitting(str(error))
         return record
 
+    def refused(self, header: FrameHeader, error: FrameRejected) -> FrameRecord:
+        """The record of a frame that no model can run on."""
+        return self._failed(_outcome_of(header), error)
+
     def withheld(self, record: FrameRecord) -> FrameRecord:
         """Complete the record of a frame whose detections would be late and are not published."""
         record.status = FrameStatus.SKIPPED_LATE

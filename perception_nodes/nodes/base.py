@@ -114,13 +114,8 @@ class PerceptionNode(LifecycleNode):
     def begin_real_time(self) -> None:
         """Make the real-time settings of the process, and log which ones the system refused."""
         settings: Settings = self.settings
-        for line in self.realtime.begin(
-            settings.cpus,
-            settings.fifo_priority,
-            self.rank,
-            settings.lock_memory,
-            self.longest_ns / 1e9,
-        ):
+        wanted = settings.cpus, settings.fifo_priority, self.rank, settings.lock_memory
+        for line in self.realtime.begin(*wanted, self.longest_ns / 1e9):
             self.get_logger().info(line)
 
     def change(self, settings: Any) -> None:

@@ -150,17 +150,9 @@ class ImageTopic:
             self._subscribe(reliable)
         if not due:
             return None
-        facts = ImageTopicFacts(
-            self._subscription.topic_name,
-            self._transport,
-            TYPES,
-            publishers,
-            {} if publishers else self._published(),
-            self._received,
-            self._lost,
-            self._mismatched,
-            self._changes,
-        )
+        topic, published = self._subscription.topic_name, {} if publishers else self._published()
+        counts = self._received, self._lost, self._mismatched, self._changes
+        facts = ImageTopicFacts(topic, self._transport, TYPES, publishers, published, *counts)
         self._received = self._lost = self._changes = 0
         return facts
 

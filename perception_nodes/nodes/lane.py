@@ -13,12 +13,9 @@ from perception_nodes.core.frame import (
     FrameHeader,
     FrameRecord,
     FrameRejected,
-    FrameStatus,
     ImageView,
-    RecordKind,
     check_slot,
     placement_key,
-    record_of_header,
 )
 from perception_nodes.core.inference import BackendError, Frame
 from perception_nodes.core.pipeline import Pipeline
@@ -91,10 +88,7 @@ class Lane:
                 self._image = self._in_place.take(header)
         except FrameRejected as error:
             self.begin()
-            record = record_of_header(header)
-            record.kind, record.status = RecordKind.OUTCOME, FrameStatus.FAILED
-            record.reason = str(error).encode()
-            self.end(record)
+            self.end(self.pipeline.refused(header, error))
             self.drop()
             return False
         return True

@@ -92,12 +92,9 @@ class FollowedCamera:
             TrackingSettings(max_unseen_s=settings.tracks_unseen_ms / 1e3),
             max(1, self._mapped.value.next_id % ID_LIMIT),
         )
-        self._tracks = node.add_protected(
-            TracksMessage, settings.topic_of(TRACKS, camera), QUEUE_DEPTH
-        )
-        self._detections = node.add_publisher(
-            Detection2DArray, settings.topic_of(TRACKED_DETECTIONS, camera), QUEUE_DEPTH
-        )
+        tracks, tracked = (settings.topic_of(name, camera) for name in (TRACKS, TRACKED_DETECTIONS))
+        self._tracks = node.add_protected(TracksMessage, tracks, QUEUE_DEPTH)
+        self._detections = node.add_publisher(Detection2DArray, tracked, QUEUE_DEPTH)
         self._last: DetectionRecord | None = None
         self._taken_ns = self._age_ns = self._seen_ns = 0
         self._coast_at_ns: int | None = None
@@ -148,9 +145,8 @@ class FollowedCamera:
         tracks = self._tracker.at(time_ns)
         message = write_tracks(record, self._camera, tracks, self._class_names, coasted)
         coast_ns = round(settings.tracks_coast_ms * MS)
-        self._tracks.publish(
-            message, time.monotonic_ns() + coast_ns if coasted else record.deadline_ns
-        )
+        deadline_ns = time.monotonic_ns() + coast_ns if coasted else record.deadline_ns
+        self._tracks.publish(message, deadline_ns)
         # There is no time to count from before the first message of `/clock`.
         self._coast_at_ns = now_ns + coast_ns if len(tracks) and now_ns else None
 

@@ -27,9 +27,9 @@ from perception_nodes.nodes.annotated_topic import AnnotatedTopics
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode
 from perception_nodes.transport.memory import TransportError
 from perception_nodes.transport.shm import Endpoint
-from perception_nodes.view.feed import Feed, ShownPicture
+from perception_nodes.view.feed import Feed
 from perception_nodes.view.objects import Objects
-from perception_nodes.view.pictures import Pictures, Shot
+from perception_nodes.view.pictures import Pictures
 
 WAIT_MS = 10.0
 PICTURE_WAIT_S = 0.1
@@ -106,21 +106,17 @@ class ViewNode(PerceptionNode):
             self._leave_channels()
         if self._channels is None and time.monotonic() > self._enter_at_s:
             try:
-                self._enter_channels()
+                settings: ViewSettings = self.settings
+                channels = self._channels = Endpoint(self.get_name())
+                limits = settings.deadline_ms, settings.sample_bits
+                for camera in settings.served:
+                    self._pictures[camera] = Pictures(channels, camera, *limits)
             except (TransportError, OSError) as error:  # such as too many open files
                 self._leave_channels()
                 self._enter_at_s = time.monotonic() + AGAIN_S
                 self.get_logger().warning(f"no pictures: {error}", once=True)
         for pictures in self._pictures.values():
             pictures.take()
-
-    def _enter_channels(self) -> None:
-        settings: ViewSettings = self.settings
-        self._channels = Endpoint(self.get_name())
-        self._pictures = {
-            camera: Pictures(self._channels, camera, settings.deadline_ms, settings.sample_bits)
-            for camera in settings.served
-        }
 
     def _leave_channels(self) -> None:
         """Leave, so that cameras and detectors do not know of us while nobody looks."""
@@ -137,31 +133,19 @@ class ViewNode(PerceptionNode):
         now_s = time.monotonic()
         while self._waiting:
             came_s, camera, report = self._waiting[0]
-            picture = None
-            if camera in self._pictures and self._is_wanted(camera, report):
-                shot = self._pictures[camera].shot(report)
+            pictures, picture = self._pictures.get(camera), None
+            for_page = self._server.is_looked_at and self._feed.wants_picture(camera, report.status)
+            if pictures is not None and (for_page or self._annotated[camera].are_wanted):
+                shot = pictures.shot(report)
                 if shot is not None:
-                    picture = self._shown(camera, report, shot)
-                elif now_s - came_s < PICTURE_WAIT_S and self._pictures[camera].knows(report):
+                    objects = self._objects[camera]
+                    found = objects.found(report, pictures.found(report))
+                    self._annotated[camera].publish(report, shot, found)
+                    picture = objects.picture(report, shot, found) if for_page else None
+                elif now_s - came_s < PICTURE_WAIT_S and pictures.knows(report):
                     return
             self._waiting.popleft()
             self._feed.frame(camera, report, picture)
-
-    def _is_wanted(self, camera: str, report: FrameReport) -> bool:
-        return self._annotated[camera].are_wanted or self._is_for_page(camera, report)
-
-    def _is_for_page(self, camera: str, report: FrameReport) -> bool:
-        looked_at = self._server.is_looked_at
-        return looked_at and self._feed.wants_picture(camera, report.status)
-
-    def _shown(self, camera: str, report: FrameReport, shot: Shot) -> ShownPicture | None:
-        """Publish a frame and its objects, and its picture for the page, if these are wanted."""
-        objects = self._objects[camera]
-        found = objects.found(report, self._pictures[camera].found(report))
-        self._annotated[camera].publish(report, shot, found)
-        if not self._is_for_page(camera, report):
-            return None
-        return objects.picture(report, shot, found)
 
     # Anybody may publish messages that none of our nodes would; the page goes on without them.
 
