@@ -8,8 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -37,15 +37,14 @@ class Building(Generic[T]):
 
         Args:
             command: runs the build; if it fails, the last line of its stderr says why.
-            load: loads the result of the build; it is called in a separate thread.
+            load: loads the result of the build; it is called in a thread of its own.
 
         Raises:
             BackendError: the build cannot be started.
         """
         self._load = load
-        self._loaded: T | None = None
-        self._error: Exception | None = None
-        self._thread: threading.Thread | None = None
+        self._loading = ThreadPoolExecutor(1, "loading", work_in_background)
+        self._loaded: Future[T] | None = None
         self._stderr = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
@@ -56,45 +55,36 @@ class Building(Generic[T]):
             raise BackendError(f"the build cannot be started: {error}") from error
 
     def poll(self) -> T | None:
-        """The result of `load`, which is handed over once; None until it is there.
+        """The result of `load`, None until it is there.
 
         Raises:
             BackendError: the build failed, or its result cannot be loaded.
         """
-        if self._thread is None:
+        if self._loaded is None:
             status = self._process.poll()
             if status is None:
                 return None
             if status:
                 raise BackendError(self._last_words(status))
-            self._thread = threading.Thread(target=self._run, name="loading", daemon=True)
-            self._thread.start()
-        if self._thread.is_alive():
-            return None
-        if self._error is not None:
-            raise BackendError(str(self._error)) from self._error
-        loaded, self._loaded = self._loaded, None
-        return loaded
+            self._loaded = self._loading.submit(self._load)
+        try:
+            return self._loaded.result() if self._loaded.done() else None
+        except Exception as error:
+            raise BackendError(str(error)) from error
 
     def close(self) -> T | None:
         """Kill the build if it still runs, and wait for a running `load`.
 
         Returns:
-            The result of `load` if there is one that `poll` has not handed over.
+            The result of `load` if there is one.
         """
         self._process.kill()
         self._process.wait()
         self._stderr.close()
-        if self._thread is not None:
-            self._thread.join()
-        return self._loaded
-
-    def _run(self) -> None:
-        work_in_background()
-        try:
-            self._loaded = self._load()
-        except Exception as error:
-            self._error = error
+        self._loading.shutdown()
+        if self._loaded is None or self._loaded.exception() is not None:
+            return None
+        return self._loaded.result()
 
     def _last_words(self, status: int) -> str:
         self._stderr.seek(0)

@@ -178,10 +178,8 @@ class Serving:
 
     def close(self) -> None:
         """Kill a running build and free the models."""
-        unused = self._building.close() if self._building is not None else None
-        for loaded in (unused, self._outcome):
-            if isinstance(loaded, LoadedModels):
-                loaded.close()
+        if self._building is not None and (built := self._building.close()) is not None:
+            built.close()
         self._loaded.close()
 
     def _describe(self) -> None:

@@ -98,10 +98,8 @@ class Nvrtc:
             raise CudaError(f"{name} failed with error {failed}")
 
 
-@cache
-def nvrtc(driver_cuda: int) -> Nvrtc:
-    """The compiler, loaded once; see `Nvrtc`."""
-    return Nvrtc(driver_cuda)
+nvrtc = cache(Nvrtc)
+"""The compiler for a version of the driver, loaded once."""
 
 
 def cubin(name: str, sm: int, driver_cuda: int) -> bytes:
