@@ -5,8 +5,6 @@ image plus the output's position in the file, or with the results of a function 
 """
 
 import hashlib
-import importlib.machinery
-import importlib.util
 import json
 import os
 import sys
@@ -14,6 +12,8 @@ import types
 
 import numpy as np
 import onnx
+
+from perception_nodes.gpu.tensorrt.library import MODULES, Library
 
 LAYERS = """Engine Layer Information:
 Name: /model.0/conv/Conv_myl0_2, LayerType: correlation, Inputs: [ { Name: a, Datatype: Int8, \
@@ -45,7 +45,6 @@ def make(
     `on_build` is called during a build; `network` maps the bytes of an image to tensors by name.
     """
     module = types.ModuleType(name)
-    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
     module.__version__ = version
     rtx = name == "tensorrt_rtx"
 
@@ -265,21 +264,10 @@ def make(
     return module
 
 
-def install(monkeypatch, module):
-    """Let the fake be the only installed runtime."""
-    for name in ("tensorrt", "tensorrt_rtx"):
-        # find_spec raises an error for None, and for a module without a spec.
-        monkeypatch.setitem(sys.modules, name, module if name == module.__name__ else None)
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, package=None: (
-            (sys.modules[name] and sys.modules[name].__spec__)
-            if name in ("tensorrt", "tensorrt_rtx")
-            else find_spec(name, package)
-        ),
-    )
+def install(monkeypatch, module, cuda=0):
+    """Let the fake be the installed runtime, made for a CUDA version."""
+    library = Library(module, f"{MODULES[module.__name__]} {module.__version__}", cuda)
+    monkeypatch.setattr("perception_nodes.backends.tensorrt.load_library", lambda: library)
 
 
 def child(folder):

@@ -16,10 +16,12 @@ from fake_gpu import FakeGpu, Verdict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from perception_nodes.backends import tensorrt as backend_module
 from perception_nodes.backends.captured import CapturedNetwork
 from perception_nodes.backends.contract import BackendSettings, NotBuilt, open_backend
 from perception_nodes.core.inference import BackendError, BackendLost
 from perception_nodes.gpu.cuda import CudaError
+from perception_nodes.gpu.tensorrt import library
 from perception_nodes.gpu.tensorrt.cache import CachedEngine, EngineCache, EngineKey
 from perception_nodes.networks.model import ModelError, load_model
 
@@ -39,8 +41,8 @@ def gpu():
 def runtime(monkeypatch, gpu):
     """Installs a fake runtime: `10`, unless the test names another."""
 
-    def install(version):
-        fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu, *VERSIONS[version]))
+    def install(version, cuda=0):
+        fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu, *VERSIONS[version]), cuda)
 
     fake_gpu.install(monkeypatch, gpu)
     install("10")
@@ -276,10 +278,9 @@ def test_failed_frame_is_told(gpu, tmp_path, model):
         backend.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
 
 
-def test_driver_older_than_the_wheel(runtime, gpu, tmp_path, model, monkeypatch):
+def test_driver_older_than_the_wheel(runtime, gpu, tmp_path, model):
     gpu.driver = 12080
-    runtime("rtx")
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.7.1.116")
+    runtime("rtx", cuda=13000)
     with pytest.raises(BackendError, match="TensorRT-RTX 1.7.1.116 is made for 13.0; install"):
         opened(tmp_path, model)
 
@@ -384,8 +385,9 @@ def test_process_killed_while_it_builds_leaves_nothing_in_the_way(tmp_path):
     assert (tmp_path / "log").read_text().split() == ["build", "build", "loaded"]
 
 
-def test_neither_runtime_is_installed(monkeypatch, gpu):
-    fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu, "something else"))
+def test_neither_runtime_is_installed(monkeypatch):
+    monkeypatch.setattr(backend_module, "load_library", library.load_library)
+    monkeypatch.setattr(library, "MODULES", {})
     text = "backend 'tensorrt' needs a runtime.*pip install tensorrt .or tensorrt-rtx; on a Jetson"
     with pytest.raises(BackendError, match=text):
         open_backend("tensorrt", BackendSettings())

@@ -27,6 +27,7 @@ def library():
     found = load_library()
     if not found.for_rtx:
         pytest.skip(f"{found.name} is installed and comes first; it builds for its own GPU alone")
+    assert found.cuda == 13000
     return found
 
 
