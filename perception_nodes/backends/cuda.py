@@ -7,8 +7,8 @@ runs them. An image is copied once on the host, into page-locked memory, and onc
 
 import numpy as np
 
-from perception_nodes.backends.captured import CapturedNetwork, GpuBackend
 from perception_nodes.backends.contract import BackendSettings, heads_of
+from perception_nodes.backends.gpu_backend import GpuBackend
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError
 from perception_nodes.gpu.cuda import Device, Stream, capture
@@ -37,7 +37,7 @@ class Backend(GpuBackend):
             raise BackendError(f"{model.path} cannot run on our kernels: {error}") from error
         stream = device.stream()
         self._model, self._kernels = model, NetworkKernels(device, plan, stream)
-        self._network = self._capture(device, stream, plan)
+        self._capture(device, stream, plan)
         return f"{sum(map(len, plan.waves))} convolutions in {len(plan.waves)} launches"
 
     def another_network(self) -> NetworkStage:
@@ -51,7 +51,7 @@ class Backend(GpuBackend):
         ]
         return NetworkStage(device, address, heads, instance.enqueue)
 
-    def _capture(self, device: Device, stream: Stream, plan: NetworkPlan) -> CapturedNetwork:
+    def _capture(self, device: Device, stream: Stream, plan: NetworkPlan) -> None:
         """Allocate memory, and capture the graph with the copies from and to the host."""
         instance, model = self._kernels.instance(), self._model
         image = device.pinned(plan.buffers[0])
@@ -70,5 +70,5 @@ class Backend(GpuBackend):
             instance.enqueue,
             lambda stream: stream.copy(results.address, address + begin, results.nbytes),
         ]
-        graph = capture(stream, stages)
-        return CapturedNetwork("cuda", device, stream, graph, pixels, heads)
+        self._stream, self._image, self._heads = stream, pixels, heads
+        self._graph = capture(stream, stages)

@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from perception_nodes.backends.captured import GpuBackend
 from perception_nodes.backends.contract import Backend
+from perception_nodes.backends.gpu_backend import GpuBackend
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView, placement_key
 from perception_nodes.core.geometry import PADDING_VALUE

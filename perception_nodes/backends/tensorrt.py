@@ -14,8 +14,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from perception_nodes.backends.captured import CapturedNetwork, GpuBackend
 from perception_nodes.backends.contract import BackendSettings, NotBuilt, heads_of
+from perception_nodes.backends.gpu_backend import GpuBackend
 from perception_nodes.core.inference import BackendError
 from perception_nodes.gpu.cuda import CudaError, Device, Stream, Uncaptured, capture
 from perception_nodes.gpu.cuda.memory import packed
@@ -64,11 +64,10 @@ class Backend(GpuBackend):
         )
         self._model = model
         cached = self._run_cached(key, device) or self._build(key, device, file)
-        assert self._network is not None
         runtime = self._library.name
         if cached.convolutions:
             runtime += f", {cached.in_int8} of {cached.convolutions} convolutions in 8 bits"
-        if isinstance(self._network.graph, Uncaptured):
+        if isinstance(self._graph, Uncaptured):
             runtime += ", without a CUDA graph"
         return runtime
 
@@ -150,9 +149,9 @@ class Backend(GpuBackend):
         before, images = _bind(device, engine, engine.inputs)
         after, views = _bind(device, engine, engine.outputs)
         stages = [*before, engine.execution.enqueue, *after]
-        graph = capture(stream, stages, engine.execution.capturable(stream))
-        pixels, heads = images[model.input.name][0], heads_of(model, views)
-        self._network = CapturedNetwork(self.name, device, stream, graph, pixels, heads)
+        self._stream, self._image = stream, images[model.input.name][0]
+        self._heads = heads_of(model, views)
+        self._graph = capture(stream, stages, engine.execution.capturable(stream))
 
 
 def _bind(

@@ -6,7 +6,6 @@ test_tensorrt_rtx.py builds the shipped models with a real TensorRT.
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import fake_gpu
 import fake_tensorrt
@@ -17,10 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perception_nodes.backends import tensorrt as backend_module
-from perception_nodes.backends.captured import CapturedNetwork
 from perception_nodes.backends.contract import BackendSettings, NotBuilt, open_backend
 from perception_nodes.core.inference import BackendError, BackendLost
-from perception_nodes.gpu.cuda import CudaError
 from perception_nodes.gpu.tensorrt import library
 from perception_nodes.gpu.tensorrt.cache import CachedEngine, EngineCache, EngineKey
 from perception_nodes.networks.model import ModelError, load_model
@@ -244,27 +241,18 @@ def test_an_engine_without_memory_to_run_in_is_not_built_again(gpu, tmp_path, mo
 
 
 @pytest.mark.parametrize("device_fails", [True, False])
-def test_a_refused_run_says_whether_the_device_itself_has_failed(device_fails):
+def test_a_refused_run_says_whether_the_device_itself_has_failed(
+    runtime, gpu, tmp_path, model, device_fails
+):
     """TensorRT tells no difference; every frame after it would fail the same way."""
-
-    def refuse(_):
-        raise BackendError("TensorRT failed")
-
-    def wait():
-        if device_fails:
-            raise CudaError("illegal memory access")
-
-    image = np.zeros((2, 2, 3), np.uint8)
-    network = CapturedNetwork(
-        backend="tensorrt",
-        device=SimpleNamespace(make_current=lambda: None),
-        graph=SimpleNamespace(launch=refuse),
-        stream=SimpleNamespace(wait=wait),
-        image=image,
-        heads=None,
-    )
+    runtime("rtx")
+    gpu.failures["capturable"] = True
+    backend = opened(tmp_path, model)
+    gpu.failures["execute"] = True
+    if device_fails:
+        gpu.failures["cuStreamSynchronize"] = Verdict.CUDA_ERROR_ILLEGAL_ADDRESS
     with pytest.raises(BackendError) as caught:
-        network.infer(image)
+        backend.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
     assert isinstance(caught.value, BackendLost) == device_fails
 
 

@@ -26,10 +26,6 @@ REMEDIES = {
     "CUDA_ERROR_NO_BINARY_FOR_GPU": (
         "the kernels were compiled for other GPUs: compile them for this one"
     ),
-    "CUDA_ERROR_UNSUPPORTED_PTX_VERSION": (
-        "the kernels were compiled by a newer CUDA than the driver knows: update the driver, or "
-        "compile them with the CUDA it reports"
-    ),
     "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": (
         "libcuda and the kernel's driver have different versions: reboot after an update, and "
         "keep only one version installed"

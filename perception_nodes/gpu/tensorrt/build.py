@@ -40,7 +40,8 @@ def build(
     Args:
         library: TensorRT library that builds and will run the engine.
         onnx: the network.
-        sm: compute capability of the target GPU, 89 for 8.9; 0 for the GPU of this machine.
+        sm: compute capability of the target GPU, 89 for 8.9; 0 for the GPU of this machine, the
+            only one that TensorRT itself builds for.
         timing: timings of an earlier build; ignored if they do not fit.
         progress: called during the build.
 
@@ -49,7 +50,9 @@ def build(
     """
     trt, log = library.module, make_log(library, keep_all=True)
     builder = start(library, "Builder", log)
-    network = builder.create_network(_strongly_typed(trt))
+    # From TensorRT 11 on, strong typing is the default, and its flag may be absent.
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(onnx)):
         errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
@@ -61,10 +64,10 @@ def build(
         _target(library, config, sm)
         # Otherwise the engine may allocate while it runs, and no graph of it can be captured.
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
-    elif sm:
-        raise BackendError(f"{library.name} builds for the GPU of this machine alone")
     else:
-        _measure(config, timing)
+        cache = config.create_timing_cache(timing)
+        if cache is None or not config.set_timing_cache(cache, False):  # it does not fit
+            config.set_timing_cache(config.create_timing_cache(b""), False)
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
     plan = builder.build_serialized_network(network, config)
@@ -74,19 +77,6 @@ def build(
         progress(STEPS, STEPS)
     kept = b"" if library.for_rtx else bytes(config.get_timing_cache().serialize())
     return Built(bytes(plan), kept, convolutions(log.lines))
-
-
-def _measure(config: Any, timing: bytes) -> None:
-    """Let a build use the timings of an earlier one, unless they do not fit."""
-    cache = config.create_timing_cache(timing)
-    if cache is None or not config.set_timing_cache(cache, False):
-        config.set_timing_cache(config.create_timing_cache(b""), False)
-
-
-def _strongly_typed(trt: Any) -> int:
-    """The flag for strong typing; from TensorRT 11 on it may be absent and is the default."""
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if flag is None else 1 << int(flag)
 
 
 def _target(library: Library, config: Any, sm: int) -> None:

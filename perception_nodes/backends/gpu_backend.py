@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,50 +13,6 @@ from perception_nodes.gpu.stages import NetworkStage
 from perception_nodes.networks.model import Model
 
 
-@dataclass(frozen=True)
-class CapturedNetwork:
-    """A network with page-locked memory for its image and its heads.
-
-    Attributes:
-        backend: name of the backend, for errors.
-        device: device that it runs on.
-        stream: stream that it runs on.
-        graph: brings the image to the network, runs it, and brings its outputs to the heads.
-        image: uint8 [height, width, 3] BGR, which the graph reads.
-        heads: the head's tensors, which the graph writes.
-    """
-
-    backend: str
-    device: Device
-    stream: Stream
-    graph: CudaGraph | Uncaptured
-    image: NDArray[np.uint8]
-    heads: HeadTensors
-
-    def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Run the network on a copy of the image; the next call overwrites the result.
-
-        Args:
-            image: uint8 [height, width, 3] BGR.
-
-        Raises:
-            BackendError: the image has another type or size than the network's input.
-            BackendLost: the device failed; CUDA answers every later call with the same error.
-        """
-        height, width, _ = self.image.shape
-        check_image(self.backend, image, width, height)
-        np.copyto(self.image, image)
-        try:
-            self.device.make_current()
-            try:
-                self.graph.launch(self.stream)
-            finally:  # also where TensorRT refuses: only the device tells whether it has failed
-                self.stream.wait()
-        except CudaError as error:
-            raise BackendLost(str(error)) from error
-        return self.heads
-
-
 class GpuBackend(ABC):
     """A backend on an NVIDIA GPU, which owns the device while a model is loaded."""
 
@@ -65,7 +20,11 @@ class GpuBackend(ABC):
 
     def __init__(self) -> None:
         self._device: Device | None = None
-        self._network: CapturedNetwork | None = None
+        # Brings the image to the network, runs it, and brings its outputs to the heads.
+        self._graph: CudaGraph | Uncaptured | None = None
+        self._stream: Stream
+        self._image: NDArray[np.uint8]  # [height, width, 3] BGR, page-locked, like the heads
+        self._heads: HeadTensors
 
     def load(self, model: Model) -> BackendInfo:
         """Load a model, and run it once.
@@ -94,13 +53,32 @@ class GpuBackend(ABC):
 
     @abstractmethod
     def _load(self, model: Model, device: Device) -> str:
-        """Make `_network`; return facts about the runtime."""
+        """Load a model and capture its graph; return facts about the runtime."""
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Run the network on a copy of the image; see `CapturedNetwork`."""
-        if self._network is None:
+        """Run the network on a copy of the image; the next call overwrites the result.
+
+        Args:
+            image: uint8 [height, width, 3] BGR.
+
+        Raises:
+            BackendError: the image has another type or size than the network's input.
+            BackendLost: the device failed; CUDA answers every later call with the same error.
+        """
+        if self._graph is None:
             raise BackendError(f"{self.name}: no model is loaded")
-        return self._network.infer(image)
+        height, width, _ = self._image.shape
+        check_image(self.name, image, width, height)
+        np.copyto(self._image, image)
+        try:
+            self._current_device()
+            try:
+                self._graph.launch(self._stream)
+            finally:  # also where TensorRT refuses: only the device tells whether it has failed
+                self._stream.wait()
+        except CudaError as error:
+            raise BackendLost(str(error)) from error
+        return self._heads
 
     def _current_device(self) -> Device:
         """The device, for this thread."""
@@ -111,7 +89,7 @@ class GpuBackend(ABC):
 
     def close(self) -> None:
         """Free everything on the device."""
-        self._network = None
+        self._graph = None
         if self._device is not None:
             # After a kernel has failed, every call fails, including these.
             with suppress(CudaError):
