@@ -27,12 +27,7 @@ from perception_nodes.view import access
 from perception_nodes.view.feed import Feed
 
 FOLDERS = (Path(__file__).parent / "page", Path(report.__file__).parent / "assets")
-TYPES = {
-    ".html": "text/html",
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".svg": "image/svg+xml",
-}
+SUFFIXES = ".html", ".css", ".js", ".svg"
 MAX_BROWSERS = 16
 MAX_CONNECTIONS = 64
 """Connections of all kinds; a browser that loads the page has up to six beside its stream."""
@@ -108,12 +103,8 @@ class PageServer:
         self._streams: dict[web.WebSocketResponse, asyncio.Transport | None] = {}
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
-        self._files = {
-            f"/{file.name}": (file.read_bytes(), TYPES[file.suffix])
-            for folder in FOLDERS
-            for file in folder.iterdir()
-            if file.suffix in TYPES
-        }
+        files = (file for folder in FOLDERS for file in folder.iterdir())
+        self._files = {file.name: file for file in files if file.suffix in SUFFIXES}
 
     @property
     def is_looked_at(self) -> bool:
@@ -208,12 +199,12 @@ class PageServer:
                 raise answer
         return await handler(request)
 
-    async def _file(self, request: web.Request) -> web.Response:
-        name = "/index.html" if request.path == "/" else request.path
-        if name not in self._files:
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        # A name from outside is no path: it may have a coded slash.
+        file = self._files.get(request.match_info["name"] or "index.html")
+        if file is None:
             raise web.HTTPNotFound(text="There is no such page.\n")
-        content, kind = self._files[name]
-        return web.Response(body=content, content_type=kind, charset="utf-8")
+        return web.FileResponse(file)
 
     async def _missed(self, request: web.Request) -> web.Response:
         jpeg = self._feed.missed_picture(int(request.match_info["serial"]))

@@ -96,7 +96,8 @@ def test_a_page_gets_its_files_and_nothing_comes_from_elsewhere() -> None:
                 text = await answer.text()
                 addresses = set(re.findall(r"https?://[\w./]+", text))
                 assert addresses <= {"http://www.w3.org/2000/svg", UPLOT}, path
-        for path in ("/nothing", "/%2e%2e/feed.py", "/uplot.LICENSE", "/missed/9.jpg"):
+        outside = "/%2e%2e/feed.py", "/..%2fpage%2fview.js"
+        for path in (*outside, "/nothing", "/uplot.LICENSE", "/missed/9.jpg"):
             async with session.get(url + path) as answer:
                 assert answer.status == 404, path
                 assert "Content-Security-Policy" in answer.headers
