@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -21,22 +19,15 @@ from perception_nodes.system.processes import (
 
 
 @pytest.fixture
-def start():
+def start(python):
     """Starts Python that says a line when it is there."""
-    started = []
 
     def run(code):
-        command = [sys.executable, "-c", f"print(flush=True)\n{code}"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        process = python(f"print(flush=True)\n{code}")
         process.stdout.readline()
-        started.append(process)
         return process
 
-    yield run
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    return run
 
 
 def test_an_end_is_known_also_where_nobody_has_waited_for_it(start):

@@ -1,5 +1,6 @@
 """Fixtures: endpoints in a domain of the test's own, in this process and in others."""
 
+import os
 import subprocess
 import sys
 
@@ -40,14 +41,34 @@ def join(domain):
 
 
 @pytest.fixture
-def start(domain, root):
-    """Starts Python in another process, which communicates by lines of text."""
+def python(root):
+    """Starts Python in other processes, which communicate by lines of text."""
     started = []
 
-    def start_python(body):
+    def start_python(code, *arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(root)},
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start_python
+    for process in started:
+        process.kill()
+        process.communicate(timeout=TIMEOUT_S)
+
+
+@pytest.fixture
+def start(domain, python):
+    """Starts Python with an endpoint in the test's domain."""
+
+    def start_endpoint(body):
         code = f"""
 import ctypes, sys
-sys.path.insert(0, {str(root)!r})
 from perception_nodes.core.frame import FrameRecord
 from perception_nodes.transport import channels
 from perception_nodes.transport.shm import Endpoint
@@ -60,13 +81,6 @@ endpoint = Endpoint("other", {domain})
 endpoint.close()
 say("closed")
 """
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        started.append(process)
-        return process
+        return python(code)
 
-    yield start_python
-    for process in started:
-        process.kill()
-        process.communicate(timeout=TIMEOUT_S)
+    return start_endpoint

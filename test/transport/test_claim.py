@@ -3,8 +3,6 @@
 import errno
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -26,14 +24,10 @@ def domain(monkeypatch):
 
 
 @pytest.fixture
-def holder(tmp_path, root):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, cwd=root
-    )
+def holder(tmp_path, python):
+    process = python(HOLDER, tmp_path)
     process.stdout.readline()
-    yield process
-    process.kill()
-    process.wait()
+    return process
 
 
 def test_the_holder_is_named(holder, tmp_path):

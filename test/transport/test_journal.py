@@ -1,8 +1,6 @@
 """Records outlive the process that wrote them."""
 
 import os
-import signal
-import subprocess
 import sys
 
 import pytest
@@ -31,13 +29,11 @@ def numbers(path):
     return [record.record for record in read_journal(path)]
 
 
-def test_the_records_of_a_killed_process_are_read():
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+def test_the_records_of_a_killed_process_are_read(python):
+    process = python(WRITER)
     assert process.stdout.readline() == "written\n"
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.wait()
     (path,) = journals("front", "detector").values()
     assert path == journal_of("front", "detector", process.pid)
     assert numbers(path) == [0, 1, 2]

@@ -41,23 +41,15 @@ def lease():
 
 
 @pytest.fixture
-def holder(root):
+def holder(python):
     """Starts another process that holds the lease and then runs on."""
-    started = []
 
     def start(code):
-        environment = {**os.environ, "PYTHONPATH": str(root)}
-        command = [sys.executable, "-c", HOLDER + code]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+        process = python(HOLDER + code)
         process.stdout.readline()
-        started.append(process)
         return process
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    return start
 
 
 def acquired(lease, kill=False):

@@ -1,8 +1,6 @@
 """A camera's account beside processes that really die."""
 
 import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -44,9 +42,9 @@ for line in sys.stdin:
 class Graph:
     """Preprocessing is this process; detectors are others."""
 
-    def __init__(self, root, outcome_timeout_ms=60_000.0):
+    def __init__(self, python, outcome_timeout_ms=60_000.0):
         self.outcome_timeout_ms = outcome_timeout_ms
-        self.environment = {**os.environ, "PYTHONPATH": str(root)}
+        self.python = python
         self.endpoint = Endpoint("test")
         self.account = self.new_account()
         self.records = NumberedRecords(self.endpoint, "front", "preprocess", 10**10)
@@ -65,13 +63,7 @@ class Graph:
 
     def start_detector(self):
         before = self.detectors[-1].pid if self.detectors else 0
-        process = subprocess.Popen(
-            [sys.executable, "-c", DETECTOR, str(before)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=self.environment,
-            text=True,
-        )
+        process = self.python(DETECTOR, before)
         process.stdout.readline()
         self.detectors.append(process)
         return process
@@ -95,16 +87,13 @@ class Graph:
         return step, reports
 
     def close(self):
-        for process in self.detectors:
-            process.kill()
-            process.communicate(timeout=TIMEOUT_S)
         self.account.close()
         self.endpoint.close()
 
 
 @pytest.fixture
-def graph(root):
-    started = Graph(root)
+def graph(python):
+    started = Graph(python)
     yield started
     started.close()
 
@@ -233,8 +222,8 @@ def test_frames_that_waited_while_preprocessing_was_taken_over_came_in_order(gra
     assert not {"no frame", "stamp"} & {fault.name for fault in step.faults}
 
 
-def test_where_the_watchdog_itself_was_stopped_an_outcome_has_twice_the_time(root):
-    graph = Graph(root, outcome_timeout_ms=1000.0)
+def test_where_the_watchdog_itself_was_stopped_an_outcome_has_twice_the_time(python):
+    graph = Graph(python, outcome_timeout_ms=1000.0)
     try:
         graph.start_detector()
         graph.enter()
