@@ -3,9 +3,8 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any, TypeVar
-
-from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
 from perception_nodes.backends.auto import AUTO
 from perception_nodes.backends.delegate import DELEGATE
@@ -32,15 +31,15 @@ again."""
 S = TypeVar("S", bound=Settings)
 
 
-class GraphSettings(BaseModel):
+@dataclass(frozen=True)
+class GraphSettings:
     """The settings of a graph, one model a node.
 
     Attributes:
         nodes: by the node's name, in the order of starting.
     """
 
-    model_config = ConfigDict(frozen=True)
-    nodes: dict[str, SerializeAsAny[Settings]]
+    nodes: dict[str, Settings]
 
     def of(self, settings_type: type[S]) -> S:
         """The settings of the first node of a kind."""
@@ -69,7 +68,7 @@ def resolve(
     _refuse_unknown(kinds, given)
     chosen = {**_of_nodes(kinds, ros), **given}
     if chosen.get("cameras"):
-        return GraphSettings(nodes=_of_several(kinds, chosen, given, ros))
+        return GraphSettings(_of_several(kinds, chosen, given, ros))
     camera = str(chosen.get("camera", DEFAULT_CAMERA))
     named = "" if camera == DEFAULT_CAMERA else camera
     if named:
@@ -81,7 +80,7 @@ def resolve(
     is_given = "image_topic" in chosen
     chosen["image_topic"] = _image_topic(chosen, camera, bool(named) and not is_given)
     nodes = {kind.name(named): _settings(kind, chosen) for kind in kinds}
-    return GraphSettings(nodes=_needed(nodes))
+    return GraphSettings(_needed(nodes))
 
 
 def _of_several(

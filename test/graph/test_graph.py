@@ -299,24 +299,6 @@ class TestSource:
         text = refusal(REPLAY, {"bag": "b", "source": "v4l2:/dev/video0"})
         assert "is not allowed with bag" in text
 
-    def test_each_of_several_cameras_has_its_own(self):
-        ros = split_ros_arguments(
-            ["--ros-args", "-p", "camera_front_node:source:=v4l2:/dev/video0"]
-            + ["-p", "camera_rear_node:source:=rtsp://host/rear"]
-        )[1]
-        values = {"cameras": "front,rear,left", "standby": "never"}
-        specs = {spec.name: spec for spec in VEHICLE.nodes(values, ros)}
-        assert {n: s.parameters["source"] for n, s in specs.items() if "preprocess" in n} == {
-            "preprocess_front_node": "v4l2:/dev/video0",
-            "preprocess_rear_node": "rtsp://host/rear",
-            "preprocess_left_node": "dds",
-        }
-        assert {n for n in specs if n.startswith("camera_")} == {
-            "camera_front_node",
-            "camera_rear_node",
-        }
-        assert specs["republish_rear_node"].parameters["image_topic"] == "camera/rear/image_raw"
-
     def test_the_parameter_file_of_the_documentation(self, root, tmp_path):
         page = (root / "docs/camera-sources.md").read_text(encoding="utf-8")
         file = tmp_path / "cameras.yaml"

@@ -240,26 +240,20 @@ def test_an_end_that_is_a_failure_is_told_by_name_and_ends_the_others(
     assert sorted(log.names("stopped")) == ["a", "player"]
 
 
-def test_a_node_that_dies_is_started_again(graph, log):
-    with graph(restarted=["detector"], a="run", detector="run") as running:
-        log.wait_for(2)
-        first = log.process("detector")
-        os.kill(first, signal.SIGKILL)
-        assert stopped_when(running, lambda: log.wait_for(3)) is False
-        assert not is_alive(first)
-        assert [process.poll() for _, process in running.processes] == [None, None]
-    assert sorted(log.names("stopped")) == ["a", "detector"]
-
-
-def test_one_that_is_stopped_is_replaced(graph, log, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_node_that_dies_or_is_stopped_is_replaced(graph, log, monkeypatch, number):
     monkeypatch.setattr(failover, "STOPPED_S", 0.1)
     with graph(restarted=["detector"], a="run", detector="run") as running:
         log.wait_for(2)
-        os.kill(log.process("detector"), signal.SIGSTOP)
+        first = log.process("detector")
+        os.kill(first, number)
         os.kill(log.process("a"), signal.SIGSTOP)
         assert stopped_when(running, lambda: log.wait_for(3)) is False
         os.kill(log.process("a"), signal.SIGCONT)
+        assert not is_alive(first)
+        assert [process.poll() for _, process in running.processes] == [None, None]
     assert sorted(log.names("started")) == ["a", "detector", "detector"]
+    assert sorted(log.names("stopped")) == ["a", "detector"]
 
 
 @pytest.mark.parametrize(("away_s", "killed"), [(0.0, True), (100.0, False)])
