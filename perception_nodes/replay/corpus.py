@@ -32,7 +32,7 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import MARKER, SUMMARY_FILE, TABLE, remove_outputs
-from perception_nodes.replay.run import DriveCamera, Progress, ReplayOptions, made_with, replay
+from perception_nodes.replay.run import DriveCamera, Progress, ReplayOptions, replay
 from perception_nodes.report.timing import read_work_ms
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
@@ -121,7 +121,6 @@ def jobs_of(
         "code": _code(),
         "runtimes": _versions(settings.backend),
         "model": model.digest,
-        "made_with": made_with(model, settings),
         "settings": asdict(settings),
         "options": asdict(replace(options, golden=None, labels=None)),
         "inputs": [_fingerprint(file) for file in inputs],

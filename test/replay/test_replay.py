@@ -356,26 +356,31 @@ def test_golden_of_the_sample_drive(street, root, tmp_path):
 # Labels
 
 
+def write_labels(folder, labels, classes=("car",), size=(64, 48)):
+    """A labelled set of black images; the lines of each by its name."""
+    for name, lines in labels.items():
+        for part in ("images", "labels"):
+            (folder / part / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"images/{name}.png"), np.zeros((*size[::-1], 3), np.uint8))
+        (folder / f"labels/{name}.txt").write_text("\n".join(lines))
+    (folder / "classes.txt").write_text("\n".join(classes))
+    return folder
+
+
 def test_accuracy_against_labels(street, tmp_path):
     """Labels made of what was found: all of it is right."""
     replay(street, "--out", tmp_path / "out")
     recording = read_recording(tmp_path / "out/detections.mcap")
-    (tmp_path / "set/images").mkdir(parents=True)
-    (tmp_path / "set/labels").mkdir()
     names = sorted({label for found in recording.detections.values() for label in found.labels})
-    (tmp_path / "set/classes.txt").write_text("\n".join(names))
+    size = recording.reports[0].source_width, recording.reports[0].source_height
+    labels = {}
     for report in recording.reports[30:50]:
-        size = (report.source_width, report.source_height)
-        stem = f"frame_{report.sequence:04}"
-        picture = np.zeros((size[1], size[0], 3), np.uint8)
-        cv2.imwrite(str(tmp_path / f"set/images/{stem}.png"), picture)
-        found = recording.found(report)
-        lines = []
+        found, lines = recording.found(report), labels.setdefault(f"frame_{report.sequence:04}", [])
         for label, box in zip(found.labels, found.boxes, strict=True):
             x1, y1, x2, y2 = np.clip(box, 0, [*size, *size]) / [*size, *size]
             centre = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
             lines.append(f"{names.index(label)} " + " ".join(f"{value:.6f}" for value in centre))
-        (tmp_path / f"set/labels/{stem}.txt").write_text("\n".join(lines))
+    write_labels(tmp_path / "set", labels, names, size)
     found = replay(street, "--out", tmp_path / "again", "--labels", tmp_path / "set")["accuracy"]
     assert found["frames"] == 20
     assert found["map50"] == pytest.approx(1.0, abs=0.01)
@@ -408,19 +413,9 @@ def test_labels_recorded_in_the_bag(street, tmp_path):
     assert "is a sensor_msgs" in unusable(drive, *options)
 
 
-def write_labels(folder, *names):
-    """A labelled set with a car on each image."""
-    for name in names:
-        for part in ("images", "labels"):
-            (folder / part / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / f"images/{name}.png"), np.zeros((48, 64, 3), np.uint8))
-        (folder / f"labels/{name}.txt").write_text("0 0.5 0.5 0.2 0.2")
-    (folder / "classes.txt").write_text("car")
-    return folder
-
-
 def test_labels_of_two_cameras_are_not_mixed_up(small, tmp_path):
-    labels = write_labels(tmp_path / "set", "front/000000", "rear/000000")
+    car = ["0 0.5 0.5 0.2 0.2"]
+    labels = write_labels(tmp_path / "set", {"front/000000": car, "rear/000000": car})
     options = ("--out", tmp_path / "out", "--backend", "null", "--labels", labels)
     problem = unusable(small, *options)
     assert "images/front/000000.png and" in problem
@@ -444,7 +439,7 @@ def test_frames_and_labels_without_stamps(tmp_path):
     options = ("--backend", "null", "--out", tmp_path / "out")
     problem = unusable(drive, *options, "--labels-topic", "/labels")
     assert "has the stamp 0, as have frames 0 and 1" in problem
-    labels = write_labels(tmp_path / "set", "0", "2")
+    labels = write_labels(tmp_path / "set", dict.fromkeys("02", ["0 0.5 0.5 0.2 0.2"]))
     found = replay(drive, *options, "--labels", labels)["accuracy"]
     assert (found["frames"], found["objects"]) == (2, 2)
     recording = read_recording(tmp_path / "out/detections.mcap", by_number=True)
