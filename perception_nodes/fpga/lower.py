@@ -7,14 +7,14 @@ different groups of the same tensor.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution
-from perception_nodes.core.places import Place, lanes_of, place_of, place_tensors
+from perception_nodes.core.places import Lanes, Place, lanes_of, place_of, place_tensors
 from perception_nodes.core.tensor_graph import GROUP, ConvolutionNode, Tensor, TensorGraph
 from perception_nodes.fpga.fold import fold_image
 from perception_nodes.fpga.layout import BANKS
@@ -175,10 +175,24 @@ def _check(layer: Convolution) -> None:
         )
 
 
+def _is_apart(node: ConvolutionNode, lanes: Lanes) -> bool:
+    """Whether each group of a result needs only the same group of the source."""
+    (first, *others), *more = node.segments
+    if others or more or first.begin % GROUP:
+        return False
+    groups = len(lanes.weight) // GROUP
+    used = lanes.weight.reshape(groups, GROUP, -1, lanes.weight.shape[3] // GROUP, GROUP) != 0
+    needed = np.count_nonzero(used, axis=(1, 2, 4))
+    return needed.shape == (groups, groups) and not (needed - np.diag(np.diag(needed))).any()
+
+
 def _operations(
     node: ConvolutionNode, graph: TensorGraph, places: dict[str, Place]
 ) -> Iterator[Operation]:
-    """The wide operation of a layer, its narrow one, or both; of an output one for each part."""
+    """The wide operation of a layer, its narrow one, or both.
+
+    An output, and a depthwise convolution, has one for every two groups.
+    """
     layer, target = node.layer, graph.tensors[node.layer.target]
     segments = tuple(place_of(segment, places) for segment in node.segments)
     lanes = lanes_of(node)
@@ -186,13 +200,18 @@ def _operations(
     factor = 2 if segments[0].upsampled else 1
     height, width = factor * source.height, factor * source.width
     wide = target.groups // 2 * 2
-    step = max(wide, 1) if target.name in places else 2
+    apart = _is_apart(node, lanes)
+    step = max(wide, 1) if target.name in places and not apart else 2
     parts = [(begin, begin + step) for begin in range(0, wide, step)]
     if wide < target.groups:
         parts.append((wide, target.groups))
     for begin, end in parts:
         channels = slice(begin * GROUP, end * GROUP)
         place = places.get(target.name)
+        weight, read = lanes.weight[channels], segments
+        if apart:
+            weight = weight[..., channels]
+            read = (replace(segments[0], group=segments[0].group + begin, groups=end - begin),)
         residual = None
         if node.residual is not None:
             there = place_of((node.residual,), places)
@@ -200,7 +219,7 @@ def _operations(
         yield Operation(
             layer=layer,
             wide=begin < wide,
-            segments=segments,
+            segments=read,
             height=height,
             width=width,
             kernel=(layer.weight.shape[2], layer.weight.shape[3]),
@@ -212,7 +231,7 @@ def _operations(
             target=place and Place(place.buffer, place.group + begin, end - begin),
             output_group=begin,
             residual=residual,
-            weight=lanes.weight[channels],
+            weight=weight,
             bias=lanes.bias[channels],
             multiplier=lanes.multiplier[channels],
             products=node.products,
