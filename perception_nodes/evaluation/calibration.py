@@ -83,15 +83,15 @@ class Calibration:
         facts = {"model": self.model.name, "table": str(self.table), **chosen.facts()}
         self.say(f"measuring the ranges of {self.model.name} on {len(chosen.frames)} frames")
         if self.out_model is None:
-            calibrate(self.model.folder, chosen.named, self.table, None)
+            calibrate(self.model.folder, chosen.frames, self.table, None)
             return facts
         with tempfile.TemporaryDirectory() as folder:
             made, ranges = Path(folder) / self.out_model.name, Path(folder) / "ranges.yaml"
-            calibrate(self.model.folder, chosen.named, ranges, made, self.frames_license)
+            calibrate(self.model.folder, chosen.frames, ranges, made, self.frames_license)
             new = load_model(str(made))
             facts["map50_95"] = self._compare(new)
             if not self.sets and least:
-                self._compare_objects(reference, new, chosen.named, least)
+                self._compare_objects(reference, new, chosen.frames, least)
             # The description comes last: it never names a file that is not there.
             for file in sorted(made.iterdir(), key=lambda file: file.name == "model.yaml"):
                 write_whole(self.out_model / file.name, file.read_bytes())

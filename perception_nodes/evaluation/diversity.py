@@ -31,19 +31,6 @@ MIN_FRAMES = 16
 SHEET_COLUMNS, SHEET_TILE_WIDTH = 8, 208
 
 
-@dataclass(frozen=True)
-class Diversity:
-    """How well the chosen frames represent all frames.
-
-    Attributes:
-        radius: largest distance of a frame from the nearest chosen one; smaller is better.
-        spread: smallest distance of two chosen frames; larger is better.
-    """
-
-    radius: float
-    spread: float
-
-
 Frames = Sequence[tuple[str, NDArray[np.uint8]]]
 """Frames at the size of a network's input, uint8 [height, width, 3] BGR, each with its origin."""
 
@@ -53,30 +40,25 @@ class CalibrationFrames:
     """Frames to calibrate on.
 
     Attributes:
-        names: origin of each frame.
-        frames: uint8 [h, w, 3] BGR each, letterboxed.
+        frames: the chosen frames, letterboxed.
         candidates: number of frames that they were chosen from.
-        achieved: diversity of the chosen frames.
+        radius: largest distance of a frame from the nearest chosen one; smaller is better.
+        spread: smallest distance of two chosen frames; larger is better.
         notes: what a user should know, one line each.
     """
 
-    names: list[str]
-    frames: list[NDArray[np.uint8]]
+    frames: Frames
     candidates: int
-    achieved: Diversity
+    radius: float
+    spread: float
     notes: list[str]
-
-    @property
-    def named(self) -> Frames:
-        """The frames with their origins."""
-        return list(zip(self.names, self.frames, strict=True))
 
     def facts(self) -> dict[str, Any]:
         """All facts except the pixels, for JSON."""
         return {
-            "frames": self.names,
+            "frames": [name for name, _ in self.frames],
             "candidates": self.candidates,
-            "diversity": self.achieved.__dict__,
+            "diversity": {"radius": self.radius, "spread": self.spread},
             "notes": self.notes,
         }
 
@@ -124,10 +106,10 @@ def choose_frames(
             f"{total} frames, {blank} of them blank or dark, only {len(chosen)} that differ: at "
             f"least {min(count, MIN_FRAMES)} are needed; add drives at other places and times"
         )
-    achieved = diversity(rows, chosen)
+    radius, spread = diversity(rows, chosen)
     notes = [
-        f"{len(chosen)} of {len(rows)} frames: every frame is within {achieved.radius:.3f} of a "
-        f"chosen one, the two most alike are {achieved.spread:.3f} apart",
+        f"{len(chosen)} of {len(rows)} frames: every frame is within {radius:.3f} of a chosen one, "
+        f"the two most alike are {spread:.3f} apart",
         *source.notes,
     ]
     if blank:
@@ -135,11 +117,11 @@ def choose_frames(
     if len(chosen) < count:
         notes.append(f"{count} frames were wanted, only {len(chosen)} differ")
     # Compare by place: two folders or drives may have the same name.
-    wanted = [places[index] for index in chosen]
+    wanted = {places[index] for index in chosen}
     read = enumerate(source.frames(), start=1)
     kept = {place: pixels.copy() for place, (_, pixels) in read if place in wanted}
-    order = [names[index] for index in chosen]
-    return CalibrationFrames(order, [kept[at] for at in wanted], len(rows), achieved, notes)
+    frames = [(names[index], kept[places[index]]) for index in chosen]
+    return CalibrationFrames(frames, len(rows), radius, spread, notes)
 
 
 def describe(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -198,20 +180,21 @@ def farthest_points(rows: NDArray[np.float32], count: int) -> list[int]:
     return chosen
 
 
-def diversity(rows: NDArray[np.float32], chosen: Sequence[int]) -> Diversity:
-    """How well the chosen rows, of which there is at least one, represent all rows."""
+def diversity(rows: NDArray[np.float32], chosen: Sequence[int]) -> tuple[float, float]:
+    """The radius and spread of the chosen rows, of which there is at least one."""
     picked = rows[list(chosen)]
     nearest = np.min([_distances(rows, row) for row in picked], axis=0)
     # Distance of each row but the first from the nearest row chosen before it.
     before = (float(_distances(picked[:i], picked[i]).min()) for i in range(1, len(picked)))
-    return Diversity(round(float(nearest.max()), 4), round(min(before, default=0.0), 4))
+    return round(float(nearest.max()), 4), round(min(before, default=0.0), 4)
 
 
 def contact_sheet(chosen: CalibrationFrames) -> bytes:
     """All chosen frames on one picture, JPEG, in the order of choice."""
-    height, width = chosen.frames[0].shape[:2]
+    frames = [pixels for _, pixels in chosen.frames]
+    height, width = frames[0].shape[:2]
     tile = (SHEET_TILE_WIDTH, SHEET_TILE_WIDTH * height // width)
-    tiles = [cv2.resize(f, tile, interpolation=cv2.INTER_AREA) for f in chosen.frames]
+    tiles = [cv2.resize(f, tile, interpolation=cv2.INTER_AREA) for f in frames]
     blank = np.full_like(tiles[0], 255)
     tiles += [blank] * (-len(tiles) % SHEET_COLUMNS)
     rows = [np.hstack(tiles[i : i + SHEET_COLUMNS]) for i in range(0, len(tiles), SHEET_COLUMNS)]

@@ -143,7 +143,7 @@ class ModelImport:
             chosen = choose_frames(self.bags, self.images, self.frames, model.input, progress)
         for note in chosen.notes:
             self.say(note)
-        return chosen.named
+        return chosen.frames
 
     def _try(self, model: Model, frames: Frames, dead: bool) -> None:
         """Say what a model finds in frames, and refuse one that is damaged."""

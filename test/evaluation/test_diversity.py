@@ -43,9 +43,9 @@ def write(folder: Path, pictures: list[np.ndarray]) -> Path:
 def test_of_near_duplicates_one_is_taken(tmp_path: Path) -> None:
     pictures = [noisy(scene(place), 100 * place + k) for place in range(20) for k in range(4)]
     chosen = choose_frames([], [write(tmp_path / "drive", pictures)], 60, INPUT)
-    places = {int(Path(name).stem) // 4 for name in chosen.names}
-    assert len(chosen.names) == len(places) == 20
-    assert chosen.achieved.radius < NEAR_DUPLICATE <= chosen.achieved.spread
+    places = {int(Path(name).stem) // 4 for name, _ in chosen.frames}
+    assert len(chosen.frames) == len(places) == 20
+    assert chosen.radius < NEAR_DUPLICATE <= chosen.spread
     assert any("only 20 differ" in note for note in chosen.notes)
     assert contact_sheet(chosen).startswith(b"\xff\xd8")
 
@@ -58,9 +58,8 @@ def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
         for place in range(2)
     ]
     chosen = choose_frames([], folders, 20, INPUT)
-    assert {name.rpartition("/")[0] for name in chosen.names} == {"0/images", "1/images"}
-    assert len(chosen.names) == 20
-    assert len({frame.tobytes() for frame in chosen.frames}) == 20
+    assert {name.rpartition("/")[0] for name, _ in chosen.frames} == {"0/images", "1/images"}
+    assert len(chosen.frames) == len({frame.tobytes() for _, frame in chosen.frames}) == 20
 
 
 def test_a_still_or_dark_drive_is_refused_with_counts(tmp_path: Path) -> None:
