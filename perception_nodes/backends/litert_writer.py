@@ -92,7 +92,7 @@ class _Writer:
 
     @property
     def unit(self) -> int:
-        """By what stored tensors are multiplied, see above."""
+        """Factor by which stored tensors are multiplied; see the module."""
         swishes = (getattr(layer, "activation", "") == "hardswish" for layer in self.network.layers)
         return GAIN["hardswish"] if any(swishes) else 1
 
@@ -212,7 +212,7 @@ class _Writer:
         return raised
 
     def _padded(self, layer: Convolution, source: Codes) -> Codes:
-        """The source with its border of `outside`, which is real 0."""
+        """The source with a border of `outside`, which stands for real 0."""
         top, left, bottom, right = layer.pads
         height, width, channels = source.shape
         pads = self._constant("pads", [[0, 0], [top, bottom], [left, right], [0, 0]])

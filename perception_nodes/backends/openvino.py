@@ -78,7 +78,7 @@ def compile_model(model: Model, threads: int, cache_dir: str, streams: int = 1) 
 
 
 def _read(model: Model) -> ov.Model:
-    """The network; box tensors of a raw head leave it in `BOX_LAYOUT`."""
+    """Read the network; it outputs the box tensors of a raw head in `BOX_LAYOUT`."""
     network = core().read_model(str(model.path))
     steps = PrePostProcessor(network)
     for name in _raw_boxes(model):

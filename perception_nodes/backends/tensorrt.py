@@ -160,7 +160,8 @@ def _bind(
     """Bind an engine's inputs or outputs to memory of the device.
 
     Returns:
-        What copies them as one block from the host, or to it, and a view of each on the host.
+        A function that copies them as one block from or to the host, and a view of each on the
+        host.
     """
     offsets, total = packed([tensor.nbytes for tensor in tensors.values()])
     host = device.pinned(total)

@@ -51,7 +51,7 @@ class Intake:
     def take_over(self, died: bool) -> None:
         """Go on behind the last frame of a predecessor, which may have died before reporting it."""
         note = self._lease.note
-        self._sender = 0  # our decoder does not know what the predecessor has taken
+        self._sender = 0  # our decoder has not seen what the predecessor has taken
         self._numbers.take_over(self._lease.taken())
         if died and note.source:
             if note.entered_number == note.number:

@@ -101,7 +101,7 @@ class LibrarySource:
         header = sample.header
         header.describe(0, *self._layout, size_bytes)
         header.lost = header.filled_us = 0  # the library may set them
-        # Nobody can interrupt a library that waits for ever: SIGALRM ends the process.
+        # Nothing can interrupt a library that waits for ever, so SIGALRM ends the process.
         signal.setitimer(signal.ITIMER_REAL, timeout_ms / 1e3 + BLOCKED_S)
         try:
             pixels, at = sample.payload.ctypes.data, ctypes.addressof(header)

@@ -75,8 +75,8 @@ class BatchBackend(InferenceBackend, Protocol):
 
 
 Frame = NDArray[np.uint8] | ImageView
-"""What a model runs on: a slot's pixels, uint8 [height, width, 3] BGR, or, for a backend that reads
-frames in place, the camera's frame as it came."""
+"""The input of a model: a slot's pixels, uint8 [height, width, 3] BGR; or the camera's frame as it
+came, for a backend that reads frames in place."""
 
 
 class InPlaceBackend(Protocol):

@@ -29,7 +29,7 @@ class Left(Record):
 
 
 class InputState(Record):
-    """From preprocessing once a second: why frames do not come, or not all; empty if they do."""
+    """Preprocessing sends this once a second: why frames are missing, empty if none are."""
 
     _fields_ = [("trouble", ctypes.c_char * REASON_BYTES)]
 

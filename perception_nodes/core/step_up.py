@@ -34,7 +34,7 @@ class StepUp:
 
     @property
     def rehearsal_due(self) -> bool:
-        """Whether the better model is to be timed on this frame."""
+        """Whether to time the better model on this frame."""
         return self._frames % (self._hold // REHEARSALS) == 0
 
     def rehearsed(self) -> bool:

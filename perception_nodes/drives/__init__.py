@@ -1,1 +1,1 @@
-"""Recorded drives in: mcap, sqlite3, ROS 1, video, images, synthetic; damage is read past."""
+"""Readers of recorded drives: mcap, sqlite3, ROS 1, video, images, synthetic; damage is skipped."""

@@ -153,7 +153,7 @@ def _begin_real_time() -> None:
 
 
 def _time_ms(index: int) -> float:
-    """The time of one call, after a camera's period."""
+    """The time of one call, which follows a pause of one camera period."""
     return next(paced_ms([_calls[index]]))
 
 

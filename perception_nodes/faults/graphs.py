@@ -29,7 +29,7 @@ class SlowSubscriberSettings(Settings):
 
     detections_topic: Topic = same(DetectorSettings, "detections_topic")
     delay_ms: float = Field(default=200.0, ge=0, le=60_000)
-    """time that it takes for each message"""
+    """time that the subscriber takes for each message"""
 
 
 class FaultyDetectorSettings(DetectorSettings):

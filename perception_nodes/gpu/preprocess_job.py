@@ -43,8 +43,8 @@ _YUV = {
     "yuyv": (2, 0, 4, (1, 3)),
     "uyvy": (2, 1, 4, (0, 2)),
 }
-"""Distance of luma samples and offset of the first one; distance of chroma samples and offsets of U
-and V in one; all in bytes."""
+"""Bytes: the distance of luma samples and the offset of the first one; the distance of chroma
+samples and the offsets of U and V."""
 
 
 @dataclass(frozen=True, eq=False)

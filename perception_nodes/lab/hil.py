@@ -99,7 +99,7 @@ def run_scenario(scenario: Scenario, out: Path, unit: str = "") -> ScenarioVerdi
         return _run(scenario, out, unit)
     except (PerceptionError, OSError) as error:
         return _failed(scenario, "not run: " + " ".join(str(error).split()))
-    except Exception as error:  # a defect here must not cost the verdicts of the other scenarios
+    except Exception as error:  # an error here must not cost the verdicts of the other scenarios
         with suppress(OSError):
             (out / f"{scenario.name}.log").write_text(traceback.format_exc(), encoding="utf-8")
         why = f"{type(error).__name__}: {error} (see {scenario.name}.log)"

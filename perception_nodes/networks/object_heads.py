@@ -114,7 +114,7 @@ class DetrQueries(_Detr):
         return boxes[0], others[0]
 
     def classes(self, exported: ExportedNetwork) -> int | None:
-        """See `Head`; boxes in pixels, probabilities, and a class for "no object" are others."""
+        """See `Head`; boxes in pixels, probabilities, or a class for "no object" exclude it."""
         names = self._names(exported)
         if names is None:
             return None

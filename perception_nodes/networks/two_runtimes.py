@@ -109,7 +109,7 @@ def _check_order(model: Model, heads: HeadTensors) -> None:
     Raises:
         ModelError: one of the best boxes ends before it begins.
     """
-    if isinstance(model.outputs, CellsSpec):  # a head of levels cannot cross its sides
+    if isinstance(model.outputs, CellsSpec):  # a head of levels cannot give crossed sides
         scores = heads.classes[0][0].max(axis=0)
         best = np.argsort(-scores, kind="stable")[:BEST]
         boxes = heads.boxes[0][0][:, best[scores[best] > EVERYTHING.score_threshold]]

@@ -139,7 +139,7 @@ def significant_bits(encoding: str, planes: list[Plane]) -> int:
 
 
 def to_8_bits(pixels: Samples, bits: int) -> Pixels:
-    """Samples of which `bits` bits are significant, scaled to 8 bits; those of uint8 stay."""
+    """Scale samples with `bits` significant bits to 8 bits; uint8 samples stay."""
     if pixels.dtype == np.uint8:
         return pixels
     return np.asarray(cv2.convertScaleAbs(pixels, alpha=255 / ((1 << bits) - 1)), np.uint8)

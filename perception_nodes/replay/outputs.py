@@ -215,7 +215,7 @@ class PictureWriter:
         picture_format: PictureFormat = "jpeg",
         sample_bits: int = 0,
     ) -> None:
-        """Nothing is written yet.
+        """Take the files; nothing is written yet.
 
         Args:
             recorder: recording of the run; it stays open.

@@ -46,7 +46,7 @@ FUNCTIONS = 400
 
 
 class LoadEnded(PerceptionError):
-    """A process that was to keep the machine busy did not do so to the end."""
+    """A process that should keep the machine busy ended too early."""
 
 
 @contextmanager

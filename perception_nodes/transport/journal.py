@@ -129,7 +129,7 @@ def journals(camera: str, role: str) -> dict[int, Path]:
     """
     found: dict[int, Path] = {}
     for path in SHM_FOLDER.glob(f"{own_prefix()}{camera}.{role}.*.journal"):
-        with suppress(FileNotFoundError):  # removed meanwhile
+        with suppress(FileNotFoundError):  # it was removed meanwhile
             if is_ours(path.lstat()):
                 found[int(path.suffixes[-2][1:])] = path
     return found

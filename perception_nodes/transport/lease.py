@@ -167,11 +167,11 @@ class Lease:
     def taken(self) -> dict[int, int]:
         """The last number that was taken from each stream."""
         note = self.note
-        first = note.switches  # the oldest place of the ring
+        first = note.switches  # begin with the oldest place of the ring
         positions = [note.earlier[(first + n) % EARLIER_STREAMS] for n in range(EARLIER_STREAMS)]
         taken = {int(each.source): int(each.number) for each in positions}
         taken[int(note.source)] = int(note.number)
-        taken.pop(0, None)  # no stream
+        taken.pop(0, None)  # this place holds no stream
         return taken
 
     def enter(self, record: FrameRecord) -> None:

@@ -226,7 +226,7 @@ class WholePictures:
         if self._is_one_each and self._is_reordered:
             self._lose(passed, UNDRAWN)
         elif frame.pts >= self._resumed_pts:
-            # Drawn on pictures from before the damage; MPEG-2 and MPEG-4 leave them out.
+            # These are drawn on pictures from before the damage; MPEG-2 and MPEG-4 leave them out.
             self._lose([pts for pts in passed if pts < self._resumed_pts], UNDRAWN)
 
     def _lose(self, times: Iterable[int | None], cause: str) -> None:

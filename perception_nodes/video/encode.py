@@ -70,7 +70,7 @@ class VideoPackets:
     """A stream of packets, each of which is one picture; the same bytes every time."""
 
     def __init__(self) -> None:
-        """Nothing is encoded yet."""
+        """Begin without any picture."""
         self._encoder: Any = None
 
     def encode(self, picture: NDArray[np.uint8]) -> bytes:

@@ -13,8 +13,8 @@ INTERVALS, ENOUGH = 30, 5
 """Number of intervals between frames that are kept, and that are needed to notice a missing one."""
 OFFSET_WINDOW_NS = 30_000_000_000
 MISSING_S = 1.0
-"""A file whose pictures end so long before its stated end may be cut off. A shorter time may be
-that of its sound."""
+"""A file may be cut off if its pictures end this long before its stated end. A shorter difference
+may be the rest of its sound."""
 MISSING_INTERVALS = 1.5
 """The same for the stated end of the pictures, in the longest interval between two of them: one
 interval is that of the last picture."""

@@ -137,7 +137,7 @@ class Ledger:
         return self._detectors.working()
 
     def forget(self, process: int) -> None:
-        """Forget the numbers of a process that has long been gone: its own may be used again."""
+        """Forget the frames of a process that is long gone, whose number may be used again."""
         self._numbers.pop(process, None)
         self._closed_order = deque(key for key in self._closed_order if key[0] != process)
         self._closed = set(self._closed_order)
