@@ -26,9 +26,9 @@ from perception_nodes.networks.model import Model
 from perception_nodes.preprocess.placement import Placement
 
 STAND_IN = AUTO
-"""What serves during a build: it runs on every machine that the graph runs on."""
+"""Backend that serves during a build: it runs on every machine that the graph runs on."""
 TIMED_CALLS = 10
-"""Calls that are timed at start: enough for one of them not to be disturbed by starting nodes."""
+"""Calls timed at start: so many that starting nodes leave at least one undisturbed."""
 
 
 class LoadedModels:

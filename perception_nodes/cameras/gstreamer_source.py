@@ -242,7 +242,7 @@ class GStreamerSource:
 
 
 def _layout(info: Any) -> tuple[Any, ...]:
-    """What a frame's pixels are read by, of GstVideo's VideoInfo."""
+    """The fields of GstVideo's VideoInfo by which a frame's pixels are read."""
     colours = info.colorimetry.to_string()
     return info.finfo.name, info.width, info.height, colours, *info.stride, *info.offset
 

@@ -18,7 +18,7 @@ class Modes:
             self.changes.append((at_ns, mode))
 
     def within(self, since_ns: int, until_ns: int) -> Sequence[tuple[int, HealthMode]]:
-        """The mode at a time, if it is known, and its changes from then until another time."""
+        """The mode at the first time, if known, and its changes from then until the second time."""
         before = [(since_ns, mode) for at_ns, mode in self.changes if at_ns <= since_ns]
         return before[-1:] + [one for one in self.changes if since_ns < one[0] <= until_ns]
 

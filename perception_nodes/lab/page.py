@@ -186,7 +186,7 @@ def scenarios_page(
 
 
 def _chart(verdict: ScenarioVerdict, folder: Path) -> Chart | str:
-    """Latency of every frame, coloured by its status, over the health mode; nothing of no run."""
+    """Draw each frame's latency by status over the health mode; empty without a run."""
     try:
         recording = read_recording(folder / f"{verdict.scenario}.mcap")
     except RecordingError:

@@ -165,7 +165,7 @@ def _dims(value: onnx.ValueInfoProto) -> tuple[int, ...]:
 def _fix_inputs(
     path: Path, network: onnx.ModelProto, facts: dict[str, str], size: tuple[int, int] | None
 ) -> str:
-    """Give the image a fixed size, and make a constant of the input that asks for it."""
+    """Fix the image's size, and turn the input that asks for this size into a constant."""
     graph = network.graph
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [one for one in graph.input if one.name not in constants]

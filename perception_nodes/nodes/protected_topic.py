@@ -10,7 +10,7 @@ from perception_nodes.protection.profile import data_id, protect
 from perception_nodes.transport.message_counter import MessageCounter
 
 PROTECTED = QoSProfile(depth=10)
-"""Keeps nothing for late subscribers: the message would be late as well."""
+"""No message is kept for late subscribers: it would reach them too late."""
 PERIOD_NS = 100_000_000
 """How often a state of the graph is published between its changes."""
 

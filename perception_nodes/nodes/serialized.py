@@ -75,7 +75,7 @@ class Taken(NamedTuple):
 
 
 class SerializedReader:
-    """Takes the messages of a subscription that no executor looks at."""
+    """Takes the messages of a subscription that belongs to no executor."""
 
     def __init__(self, subscription: Any) -> None:
         """Take over the new messages of an `rclpy.subscription.Subscription`."""

@@ -62,10 +62,10 @@ def read_traced(path: Path) -> tuple[list[ReportedFrame], Tracked]:
 
 
 def trace_of(frames: Iterable[Any], tracked: Tracked) -> bytes:
-    """The trace of frames.
+    """Draw frames and tracks as a trace.
 
-    A process does one thing at a time, so a stage is shown from where the process was free on; how
-    long the frame waited for that is one of its facts.
+    A process does one thing at a time, so a stage starts only when its process is free. How long
+    the frame waited for that is one of the stage's facts.
 
     Args:
         frames: objects with the attributes of `FrameReport`, of any number of cameras.
@@ -146,7 +146,7 @@ def _frame(
 
 
 def _began_ns(frame: Any) -> int:
-    """The first known time of a frame; if its records were lost, that is not the capture."""
+    """The first known time of a frame: its arrival, if the record of its capture was lost."""
     return int(frame.capture_ns or frame.ingested_ns)
 
 
