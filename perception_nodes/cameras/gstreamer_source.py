@@ -213,7 +213,7 @@ class GStreamerSource:
         if expected is None or not is_number:
             return skipped
         gap = number - expected
-        # Behind some parsers offsets are positions in bytes; only a number is followed by an end.
+        # Some parsers give positions in bytes; if `offset_end` is the next number, it is a number.
         if gap < 0 or (gap > MAX_GAP and buffer.offset_end != number + 1):
             return skipped
         return gap

@@ -301,10 +301,10 @@ def int8_instructions() -> list[str]:
 
 
 def smallest_cosine(model: Model, backends: Sequence[str] = ()) -> float | None:
-    """The smallest cosine of an output of OpenVINO with that of another runtime, on one picture.
+    """Compare OpenVINO's outputs on one picture with those of ONNX Runtime and `backends`.
 
-    None for a model of OpenVINO's own, which no other runtime reads. The others are ONNX Runtime,
-    and `backends`.
+    Returns:
+        The smallest cosine; None for a model in OpenVINO's own format, which only it reads.
 
     Raises:
         BackendError: a runtime refuses the model.

@@ -94,7 +94,7 @@ def plan_graph(graph: TensorGraph) -> NetworkPlan:
 
 
 def _check_image(node: ConvolutionNode, graph: TensorGraph) -> None:
-    """Refuse an image that is read otherwise than whole, and by convolutions."""
+    """Refuse a convolution that reads the image in any other way than as a whole."""
     whole = ((ChannelSpan(graph.image, 0, COLOURS),),)
     read = {span.tensor for segment in node.segments for span in segment}
     summed = node.residual is not None and node.residual.tensor == graph.image

@@ -9,7 +9,7 @@ from perception_nodes.preprocess.cpu import Preprocessor
 
 
 class Converter:
-    """Converts frames of any encoding; those of one size without preparing anew."""
+    """Converts frames of any encoding; it prepares anew only when their size changes."""
 
     def __init__(self, sample_bits: int = 0) -> None:
         """Prepare; for `sample_bits` see `Preprocessor`."""

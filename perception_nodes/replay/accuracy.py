@@ -157,10 +157,10 @@ def _by_file(
 def _of_topic(
     drive: Drive, topic: str, reports: Sequence[ReportedFrame], sizes: Mapping[int, tuple[int, int]]
 ) -> tuple[LabelledSet, dict[int, LabelledImage]]:
-    """Labels recorded as detections, by the stamps of the frames.
+    """Match labels recorded as detections with the frames, by stamp.
 
     Raises:
-        DataError: no frame has labels, or several frames have one stamp that labels have.
+        DataError: no frame has labels, or several frames have the stamp of one label.
     """
     by_stamp: dict[int, list[int]] = {}
     for report in reports:

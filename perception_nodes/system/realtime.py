@@ -165,7 +165,7 @@ def give_way(process: int) -> None:
     for _ in range(WEIGHT_TRIES):
         try:
             Path(f"/proc/{process}/autogroup").write_text("19", encoding="ascii")
-        except BlockingIOError:  # without privileges one session in 0.1 s may change its weight
+        except BlockingIOError:  # without privileges one change in 0.1 s is allowed
             time.sleep(0.1)
         except OSError:  # this kernel has no such groups
             return

@@ -216,8 +216,8 @@ class Lease:
         """Give up the right to work, if we have it.
 
         Returns:
-            Whether we stop in good order. With a frame in hand an error ends us, and the successor
-            closes that frame as if we had died of it.
+            Whether we stop in good order. If a frame is still in hand, an error ends us; the
+            successor closes the frame as if we had died of it.
         """
         in_order = not (self.held and self.note.unended)
         if self.held:

@@ -101,7 +101,7 @@ class Feed:
         }
 
     def wants_picture(self, camera: str, status: int) -> bool:
-        """Whether the next picture is due, or one of this missed frame would be kept."""
+        """Whether a picture is due, or this frame missed its deadline and would be kept."""
         found, now_ns = self._cameras[camera], time.monotonic_ns()
         if status not in IN_TIME and now_ns - found.miss_pictured_ns > MISS_PERIOD_NS:
             return True

@@ -36,7 +36,7 @@ class Member:
 
 
 class Roster:
-    """The processes of a graph by role: which should be there, which are, how the others ended."""
+    """Lists a graph's processes by role: those expected, those alive, and how the others ended."""
 
     def __init__(
         self, expected: Mapping[str, int], open_process: Callable[[int], Process | None]
