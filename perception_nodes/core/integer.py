@@ -61,7 +61,7 @@ class Store:
     Attributes:
         multiplier, shift: `store_multiplier` and `store_shift` of the specification.
         residual: name of the tensor that is added, empty for none.
-        residual_multiplier: of its codes.
+        residual_multiplier: multiplier of that tensor's codes.
     """
 
     multiplier: int

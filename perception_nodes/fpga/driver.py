@@ -135,7 +135,7 @@ class EngineDriver:
     def start(self, slot: Slot) -> None:
         """Run the network on a slot's image.
 
-        A frame that nobody waited for is stopped before, also one of another driver of the engine.
+        An earlier frame that nobody waited for is stopped first, even if another driver started it.
 
         Raises:
             BackendError: an earlier frame does not end, and a reset does not help.

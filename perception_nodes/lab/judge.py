@@ -309,7 +309,7 @@ def _told(
         return
     lasted_ms = (run.end_ns - run.begin_ns) / 1e6
     if wanted > HealthMode.NOMINAL and lasted_ms and not away:
-        # If a fault lasts, a mode that is reached only after it has warned nobody.
+        # The mode must be reached before the fault ends: later it warns nobody.
         name, found = f"{what}, while the fault lasted", f"{told_ms:.0f} ms"
         yield Check(name, found, f"less than {lasted_ms:.0f} ms", told_ns < run.end_ns)
     left_ns = modes.left_ns(wanted, told_ns, run.end_ns)

@@ -34,7 +34,7 @@ COLOURS = {
     "second_graph": "#c92a2a",
     SOAK: "#868e96",
 }
-"""Colours by condition; dashed without real-time priority if both were measured."""
+"""Colours of lines by condition. Where both were measured, real-time priority is solid."""
 MAX_POINTS = 2000
 
 

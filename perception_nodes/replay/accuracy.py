@@ -196,7 +196,7 @@ def _of_topic(
 def _found(
     detections: FrameDetections | None, group_of: Mapping[str, int], scale_y: float
 ) -> Objects:
-    """The detections of a frame whose classes are measured, with the groups of their classes."""
+    """Keep the detections of the measured classes, with the groups of these classes."""
     found = detections or FrameDetections.none()
     kept = [row for row, label in enumerate(found.labels) if label in group_of]
     boxes = found.boxes[kept].astype(np.float64).reshape(-1, 4)

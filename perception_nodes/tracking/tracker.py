@@ -152,8 +152,8 @@ class Tracker:
         is_first = self._stamp_ns is None
         self._gap_ns, self._frames_without, self.reason = passed_ns, frames_without, ""
         is_old = passed_ns <= 0 and not is_first
-        # A single such frame may have been overtaken. If one of its age, a younger one or a third
-        # one follows, the clock was set or stands still.
+        # A single old frame may have been overtaken. The clock was set or stands still if a second
+        # old frame is not older than the first, or if a third one comes.
         again = bool(self._unused_ns) and (
             self._unused_ns[-1] <= stamp_ns or len(self._unused_ns) > 1
         )
@@ -207,7 +207,11 @@ class Tracker:
 
 
 def _best(overlap: NDArray[np.float64], least: float) -> NDArray[np.int64]:
-    """The row of each column for the greatest sum of overlaps of at least `least`; -1 for none."""
+    """Pair rows with columns so that the sum of overlaps is greatest.
+
+    Returns:
+        The row of each column; -1 where no overlap of at least `least` is left.
+    """
     _, _, rows = lap.lapjv(1 - overlap, extend_cost=True, cost_limit=1 - least)
     return np.asarray(rows, np.int64)
 

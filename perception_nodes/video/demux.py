@@ -146,9 +146,9 @@ class WholePictures:
                 self._order.read_sets([*nal_units(self._decoder.extradata or b"")])
 
     def suspect(self) -> None:
-        """Lose the pictures of the next packets, since something that they are made of is missing.
+        """Lose the pictures of the next packets, which build on something that is missing.
 
-        Of JPEG only whole pictures are put together from packets of the network.
+        A JPEG is not lost: it builds on nothing, and FFmpeg gives it only if it arrived completely.
         """
         self._suspects = 0 if self._decoder.name == "mjpeg" else SUSPECTS
 
