@@ -50,7 +50,7 @@ class WatchdogNode(PerceptionNode):
         self._systemd_period = Period(systemd.period_ns)
         self._safe_stops = self.add_protected(Bool, settings.safe_stop_topic, LATCHED)
         self._hardware: HardwareWatchdog | None = None
-        # Open it open it last: an error above must not disarm one that runs already.
+        # Open it last: an error above must not disarm one that runs already.
         if settings.hardware_watchdog:
             try:
                 self._hardware = hardware = HardwareWatchdog(settings.hardware_watchdog)

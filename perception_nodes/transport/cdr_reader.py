@@ -188,10 +188,10 @@ def read_ffmpeg_packet(data: Buffer) -> ImageView:
     """
     reader = CdrReader(data, "FFMPEGPacket")
     stamp_ns, frame_id = reader.stamp_ns(), reader.frame_id()
-    reader.numbers("2i")  # skip skip width and height, which the stream has too
+    reader.numbers("2i")  # skip width and height, which the stream has too
     # Such as "h264;yuv420p;bgr8;bgr8"; older versions give the name of the encoder, "hevc_nvenc".
     encoding = _video_codec(reader.string().partition(";")[0])
-    reader.numbers("Q")  # skip the skip the presentation time
+    reader.numbers("Q")  # skip the presentation time
     reader.uint8(), reader.uint8()  # skip flags and the byte order of high depths
     return ImageView(stamp_ns, frame_id, 0, 0, encoding, 0, reader.octets())
 
@@ -219,7 +219,7 @@ def read_camera_info(data: Buffer) -> CameraInfo:
         raise FrameRejected(f"CameraInfo: {count} distortion coefficients are not believable")
     distortion = reader.numbers(f"{count}d") if count else ()
     matrix = reader.numbers("9d")
-    reader.numbers("21d")  # skip skip R and P
+    reader.numbers("21d")  # skip R and P
     across, down, left, top, region_height, region_width = (reader.uint32() for _ in range(6))
     region = left, top, region_width, region_height
     return CameraInfo(width, height, model, distortion, matrix, (across, down), region)
