@@ -15,6 +15,7 @@ from perception_nodes.drives.synthetic_storage import SCHEME, SyntheticStorage
 from perception_nodes.drives.video_packets import VIDEO_TYPES, RecordedPackets
 from perception_nodes.drives.video_storage import VIDEO_SUFFIXES, VideoStorage
 from perception_nodes.preprocess.lens import is_rectified
+from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 
 __all__ = ["BagError", "Drive", "RawFrame", "image_topics", "open_drive"]
 
@@ -50,6 +51,7 @@ class Drive:
         path: the bag.
         topic: of the camera's images.
         message_type: of the frames, `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
+        read: reads the picture of a frame's message; raises `FrameRejected` if it cannot be read.
         frame_count: number of frames that the bag states; if reading finds damage, fewer come. For
             a video that states none, an estimate.
         lost: number of frames that the bag's index or metadata names and that cannot be read. It is
@@ -64,6 +66,7 @@ class Drive:
         is_video = chosen.message_type in VIDEO_TYPES
         self.path, self.topic = path, chosen.name
         self.message_type = IMAGE if is_video else chosen.message_type
+        self.read = read_image if self.message_type == IMAGE else read_compressed_image
         self.frame_count, self.lost = chosen.count, chosen.lost
         self.recorded_count = chosen.count + chosen.lost
         self.duration_ns, self.frame_files = storage.duration_ns, storage.frame_files

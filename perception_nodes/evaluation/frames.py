@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.rectification import RecordedCalibration
-from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.evaluation import LabelledImage
 from perception_nodes.evaluation.datasets import check_images, list_images
 from perception_nodes.networks.model import InputSpec
-from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 
 
 @dataclass
@@ -80,11 +78,10 @@ class FrameSource:
         rejected = 0
         with open_drive(bag) as drive:
             calibration = RecordedCalibration(preprocessor)
-            read = read_compressed_image if drive.message_type == COMPRESSED_IMAGE else read_image
             for frame in drive.frames():
                 calibration.follow(frame)
                 try:
-                    preprocessor.write(read(frame.data), pixels, FrameHeader())
+                    preprocessor.write(drive.read(frame.data), pixels, FrameHeader())
                 except FrameRejected as error:
                     rejected += 1
                     reason = error

@@ -17,7 +17,6 @@ from perception_nodes.faults.scenario import PictureFault, Scenario
 from perception_nodes.faults.weather import with_weather
 from perception_nodes.preprocess.converter import Converter
 from perception_nodes.report.recording import Recorder
-from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 
 TOPICS = {IMAGE: "/camera/image_raw", COMPRESSED_IMAGE: "/camera/image_raw/compressed"}
 JPEG_QUALITY = 90
@@ -55,7 +54,6 @@ def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
     was_jpeg = drive.message_type == COMPRESSED_IMAGE
     quality = scenario.jpeg_quality or (JPEG_QUALITY if was_jpeg else 0)
     kind = COMPRESSED_IMAGE if quality else IMAGE
-    read = read_compressed_image if was_jpeg else read_image
     with closing(drive), Recorder(path) as recorder:
         info = drive.camera_info()
         if info is not None:
@@ -65,7 +63,7 @@ def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
             now = {n: f for n, f in weather.items() if f.after_s <= at_s < f.end_s}
             if now or scenario.jpeg_quality:
                 try:
-                    picture = Converter().convert(read(data))
+                    picture = Converter().convert(drive.read(data))
                 except FrameRejected as error:
                     raise BagError(f"{scenario.drive}: frame {frame.index}: {error}") from error
                 for number, fault in now.items():

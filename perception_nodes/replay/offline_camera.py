@@ -23,12 +23,10 @@ from perception_nodes.core.inference import Candidate, InferenceBackend
 from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.drives.bag import Drive, RawFrame
 from perception_nodes.drives.rectification import RecordedCalibration
-from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.report.recording import FrameDetections, ReportedFrame
-from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 from perception_nodes.transport.cdr_writer import write_detection_array
 from perception_nodes.watchdog.ledger import PASSED_OVER
 
@@ -173,8 +171,7 @@ class Camera:
         if skip_late:
             durations_ns = loaded.bare_inference_ns([loaded.new_input()], calls=20)
             self._inference_ns = sorted(durations_ns)[len(durations_ns) // 2]
-        compressed = drive.message_type == COMPRESSED_IMAGE
-        self._read = read_compressed_image if compressed else read_image
+        self._read = drive.read
 
     @property
     def warnings(self) -> list[str]:

@@ -228,11 +228,11 @@ class PictureWriter:
                 `Preprocessor`.
         """
         self._recorder = recorder
-        self._maker = PictureMaker(drive.message_type, sample_bits=sample_bits)
+        self._read, self._maker = drive.read, PictureMaker(sample_bits=sample_bits)
         self._video = VideoFile(video) if video is not None else None
         self._log_clock = LogClock()
         self._packets = VideoPackets() if picture_format == "h264" else None
-        self._whole = PictureMaker(drive.message_type, False, sample_bits)
+        self._whole = PictureMaker(False, sample_bits)
         self._info: bytes | None = None
         self._size = (640, 360)
         self.chosen = ChosenFrames(drive.frame_count)
@@ -290,13 +290,13 @@ class PictureWriter:
             info_topic = camera_info_topic(VIDEO_TOPIC)
             self._recorder.write(info_topic, CAMERA_INFO, log_time_ns, frame.camera_info)
         with suppress(FrameRejected):
-            packet = packets.encode(self._whole.make(frame.data)[0])
+            packet = packets.encode(self._whole.of(self._read(frame.data))[0])
             message = compressed_video(stamp_ns, frame_id, packet)
             self._recorder.write(VIDEO_TOPIC, COMPRESSED_VIDEO, log_time_ns, message)
 
     def _picture(self, frame: RawFrame) -> tuple[Picture, float]:
         try:
-            picture, scale = self._maker.make(frame.data)
+            picture, scale = self._maker.of(self._read(frame.data))
         except FrameRejected as error:
             return blank(*self._size, f"frame {frame.index}: {error}"), 1.0
         self._size = (picture.shape[1], picture.shape[0])

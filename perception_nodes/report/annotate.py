@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.frame import IN_TIME, FrameStatus, ImageView, latency_ms
-from perception_nodes.drives.schemas import IMAGE
 from perception_nodes.preprocess.compressed import source_size
 from perception_nodes.preprocess.converter import Converter
 from perception_nodes.report.changes import Change
 from perception_nodes.report.recording import DetectedObject, FrameDetections, ReportedFrame
-from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 
 Picture = NDArray[np.uint8]
 MAX_WIDTH, MAX_HEIGHT = 960, 1920
@@ -48,23 +46,15 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 class PictureMaker:
     """Makes BGR pictures from the frames of one camera."""
 
-    def __init__(
-        self, message_type: str = IMAGE, scaled: bool = True, sample_bits: int = 0
-    ) -> None:
+    def __init__(self, scaled: bool = True, sample_bits: int = 0) -> None:
         """Prepare.
 
         Args:
-            message_type: `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
             scaled: whether to scale pictures to a width that suits people, instead of keeping the
                 frames' size.
             sample_bits: see `Preprocessor`.
         """
         self._scaled, self._converter = scaled, Converter(sample_bits)
-        self._read = read_image if message_type == IMAGE else read_compressed_image
-
-    def make(self, message: bytes) -> tuple[Picture, float]:
-        """Make the picture of a serialized message; see `of`."""
-        return self.of(self._read(message))
 
     def of(self, view: ImageView) -> tuple[Picture, float]:
         """Make the picture of a frame.

@@ -105,7 +105,7 @@ def test_pictures_are_as_bright_as_what_the_model_sees(tmp_path, mode):
         out = tmp_path / format_
         replay(tmp_path / "d", "--out", out, *options, "--picture-format", format_)
         with open_drive(out / "detections.mcap", topic) as drive:
-            picture, _ = PictureMaker(drive.message_type).make(next(iter(drive.frames())).data)
+            picture, _ = PictureMaker().of(drive.read(next(drive.frames()).data))
         assert picture.mean() == pytest.approx(255 * 1000 / 4095, abs=3)
 
 
