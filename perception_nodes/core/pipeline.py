@@ -83,8 +83,9 @@ class Pipeline:
         self._chosen = models[0]
         self._level = 0
         self._step_up = StepUp()
+        self._left = CostPrediction(1 << 62)
         self._abandoned = 0
-        self._on_trial = False
+        self._on_trial = self._has_run = False
         self._standing_in = fitting(standing_in)
 
     def detect(
@@ -103,7 +104,7 @@ class Pipeline:
             (None), the record is complete and says why; otherwise `published` completes it.
         """
         record = _outcome_of(header)
-        self.engine = None
+        self.engine, self._has_run = None, False
         started_ns = self._clock.monotonic_ns()
         shared = finish_by_ns is not None
         left_ns = header.deadline_ns - started_ns
@@ -114,10 +115,8 @@ class Pipeline:
         if finish_by_ns is not None and not self._on_trial:
             model = self._in_time_by(finish_by_ns - started_ns, model)
         self._chosen, record.model = model, model.name
-        record.reason = self._standing_in
-        if model is not self._models[0]:
-            reasons = filter(None, (self._standing_in, self._why_smaller(left_ns)))
-            record.reason = b"; ".join(reasons)[: REASON_BYTES - 1]
+        smaller = b"" if model is self._models[0] else self._why_smaller(left_ns)
+        record.reason = b"; ".join(filter(None, (self._standing_in, smaller)))[: REASON_BYTES - 1]
         try:
             (answer,) = model.infer([(header, frame)])
         except BackendError as error:
@@ -125,7 +124,10 @@ class Pipeline:
         record.inferred_ns = self._clock.monotonic_ns()
         found = self._decoded(record, header, answer)
         if found is not None:
+            self._has_run = True
             self._learn(model.inference, record.inferred_ns - started_ns, record)
+            if self._on_trial and record.postprocessed_ns < record.deadline_ns:
+                self._level = min(self._level, self._models.index(model))
         return record, found
 
     def _decoded(
@@ -180,25 +182,34 @@ class Pipeline:
         nothing about the models' costs: a frame past its deadline may still be tried, and if no
         model is chosen, the predictions stay as they are.
         """
+        self._step_up.count()
+        self._on_trial = False
         if left_ns <= 0 and not shared and self._skip_late:
             return None
-        self._step_up.count()
-        if self._level > 0:
-            self._step_up_if_fast_again(left_ns)
+        self._left.add(left_ns)
+        if self._level > 0 and self._step_up.is_over:
+            better = self._models[self._level - 1]
+            if not self._step_up.is_rehearsed:
+                self._step_up.fell()  # until this frame has shown otherwise
+                self._on_trial = True
+                return better
+            self._step_up.begin()
+            if self._p99_ns(better) <= left_ns * SPARED_SHARE:
+                self._level -= 1
         smallest = self._models[-1]
-        fits = (
-            n for n, m in enumerate(self._models) if n >= self._level and self._p99_ns(m) <= left_ns
-        )
+        levels = range(self._level, len(self._models))
+        fits = (level for level in levels if self._p99_ns(self._models[level]) <= left_ns)
         level = next(fits, None)
-        # So far caution costs only accuracy; from here on it would cost the frame.
+        # Up to here caution costs only accuracy; from here on it would cost the frame.
         if level is None and (not self._skip_late or self._median_ns(smallest) <= left_ns):
             level = len(self._models) - 1
         if level is None:
             return self._tried(smallest, shared)
-        if level > self._level:
+        # A model that fits into the time of most frames is there again for the next one.
+        if level > self._level and self._p99_ns(self._models[self._level]) > self._left.median_ns:
             self._level = level
             self._step_up.fell()
-        self._abandoned, self._on_trial = 0, False
+        self._abandoned = 0
         return self._models[level]
 
     def _tried(self, smallest: Candidate, shared: bool) -> Candidate | None:
@@ -210,22 +221,11 @@ class Pipeline:
             smallest.postprocess.passed_over()
         return smallest if self._on_trial else None
 
-    def _step_up_if_fast_again(self, left_ns: int) -> None:
-        """End the better model's hold if all of its rehearsals would have been in time."""
-        better = self._models[self._level - 1]
-        if self._step_up.is_unknown:
-            better.inference.expect(0)
-            better.postprocess.expect(0)
-        elif not self._step_up.is_over:
-            return
-        if self._p99_ns(better) <= left_ns * SPARED_SHARE:
-            self._level -= 1
-        self._step_up.begin()
-
     @property
     def rehearsal_due(self) -> bool:
         """Whether `rehearse` is to be called after the last frame."""
-        return self._level > 0 and self._step_up.rehearsal_due and self.lost is None
+        is_due = self._level > 0 and self._has_run and self._step_up.rehearsal_due
+        return is_due and not self._on_trial
 
     def rehearse(self, header: FrameHeader, frame: Frame, free_until_ns: int) -> None:
         """Time the next better model on a frame that is reported already; drop its answer.
@@ -244,33 +244,35 @@ class Pipeline:
             return
         try:
             (answer,) = better.infer([(header, frame)])
+            if isinstance(answer, Exception):
+                raise answer
             inferred_ns = self._clock.monotonic_ns()
-            if isinstance(answer, tuple) and isinstance(answer[0], HeadTensors):
+            if isinstance(answer[0], HeadTensors):
                 better.decoder.decode(answer[0].boxes, answer[0].classes)
-        except (BackendError, AbsurdOutput) as error:
-            self.lost = error if isinstance(error, BackendLost) else None
+        except BackendLost as error:
+            self.lost = error
             return
-        inference_ns, decoding_ns = (
-            inferred_ns - started_ns,
-            self._clock.monotonic_ns() - inferred_ns,
-        )
-        if self._step_up.rehearsed():
-            better.inference.add(inference_ns)
-            better.postprocess.add(decoding_ns)
-        else:  # what was too slow is forgotten
-            better.inference.expect(inference_ns)
-            better.postprocess.expect(decoding_ns)
+        except (FrameRejected, BackendError, AbsurdOutput):
+            return  # the trial at the end of the hold reports it
+        ended_ns = self._clock.monotonic_ns()
+        for cost, took_ns in (
+            (better.inference, inferred_ns - started_ns),
+            (better.postprocess, ended_ns - inferred_ns),
+        ):
+            if self._step_up.is_rehearsed:
+                cost.add(took_ns)
+            else:  # what was too slow is forgotten
+                cost.expect(took_ns)
+        self._step_up.is_rehearsed = True
 
     def _why_smaller(self, left_ns: int) -> bytes:
-        """Why a smaller model runs instead of the best one."""
-        if self._level == 0:
-            return b"frames of other cameras wait"
-        needed_ms, name = self._p99_ns(self._models[0]) / 1e6, self._models[0].name
-        return b"%.1f ms left; %s was too slow lately, needs %.1f" % (
-            left_ns / 1e6,
-            name,
-            needed_ms,
-        )
+        """Why a smaller model runs than the best one."""
+        needed_ns, name = self._p99_ns(self._models[0]), self._models[0].name
+        if needed_ns > left_ns:
+            return b"%.1f ms left, %s needs %.1f" % (left_ns / 1e6, name, needed_ns / 1e6)
+        if self._level > 0:
+            return b"%s was too slow lately" % name
+        return b"frames of other cameras wait"
 
     def _why_not(self, left_ns: int, record: FrameRecord) -> bytes:
         """Why no model was chosen in the time left."""
@@ -390,7 +392,8 @@ def detect_together(
     for pipeline, record in zip(pipelines, records, strict=True):
         pipeline._chosen, record.model = model, model.name
         record.reason = pipeline._standing_in
-        pipeline._abandoned, pipeline._on_trial = 0, False
+        pipeline._step_up.count()
+        pipeline._abandoned, pipeline._on_trial, pipeline._has_run = 0, False, False
     try:
         answers = model.infer([(header, frame) for _, header, frame in frames])
     except BackendError as error:

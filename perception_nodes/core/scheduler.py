@@ -94,9 +94,19 @@ class Scheduler:
         return len(self._waiting)
 
     def free_until_ns(self, now_ns: int) -> int:
-        """When the next frame is due, as far as that is known; `now_ns` if one waits already."""
-        found = (self._frame(camera, now_ns) for camera in range(len(self._turns)))
-        return min((frame.release_ns for frame in found if frame is not None), default=FOREVER_NS)
+        """When the next frame is due, as far as that is known; `now_ns` if one waits or is late.
+
+        A camera that is late by more than an interval has stopped.
+        """
+        if self._waiting:
+            return now_ns
+        due_ns = [FOREVER_NS]
+        for arrivals_ns in self._arrivals_ns:
+            if len(arrivals_ns) >= MIN_ARRIVALS:
+                interval_ns = _interval_ns(arrivals_ns)
+                if arrivals_ns[-1] + 2 * interval_ns > now_ns:
+                    due_ns.append(max(now_ns, arrivals_ns[-1] + interval_ns))
+        return min(due_ns)
 
     def turn(self, now_ns: int, levels: Sequence[Sequence[int]]) -> Turn:
         """Decide what to infer now.
@@ -144,13 +154,17 @@ class Scheduler:
             return _Frame(now_ns, deadline_ns, camera)
         if len(arrivals_ns) < MIN_ARRIVALS:
             return None
-        interval_ns = round(median(b - a for a, b in pairwise(arrivals_ns)))
+        interval_ns = _interval_ns(arrivals_ns)
         due_ns = arrivals_ns[-1] + interval_ns
         if due_ns <= now_ns:
             due_ns += round(TOLERANCE * interval_ns)
         if due_ns <= now_ns:
             return None
         return _Frame(due_ns, due_ns + deadline_ns - arrivals_ns[-1], camera)
+
+
+def _interval_ns(arrivals_ns: Sequence[int]) -> int:
+    return round(median(b - a for a, b in pairwise(arrivals_ns)))
 
 
 def _plan(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> list[_Call]:

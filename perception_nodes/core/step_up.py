@@ -11,12 +11,16 @@ REHEARSALS = 8
 
 
 class StepUp:
-    """Counts frames since the step down to a smaller model."""
+    """Counts frames since the step down to a smaller model.
+
+    Attributes:
+        is_rehearsed: whether the better model has been timed in this hold; set by the caller.
+    """
 
     def __init__(self) -> None:
         self._hold = FIRST_HOLD
         self._frames = SOON * FIRST_HOLD
-        self._rehearsed = False
+        self.is_rehearsed = False
 
     def fell(self) -> None:
         """Note that the model was too slow, and begin a hold."""
@@ -26,7 +30,7 @@ class StepUp:
 
     def begin(self) -> None:
         """Count from here: a hold begins, or the better model runs again."""
-        self._frames, self._rehearsed = 0, False
+        self._frames, self.is_rehearsed = 0, False
 
     def count(self) -> None:
         """Count a frame."""
@@ -37,17 +41,7 @@ class StepUp:
         """Whether to time the better model on this frame."""
         return self._frames % (self._hold // REHEARSALS) == 0
 
-    def rehearsed(self) -> bool:
-        """Note a rehearsal; return whether another one preceded it in this hold."""
-        before, self._rehearsed = self._rehearsed, True
-        return before
-
     @property
     def is_over(self) -> bool:
-        """Whether the hold is over and the better model has been timed in it."""
-        return self._frames >= self._hold and self._rehearsed
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether the better model could not be timed for as long as the longest hold."""
-        return self._frames >= LONGEST_HOLD and not self._rehearsed
+        """Whether the hold is over."""
+        return self._frames >= self._hold

@@ -182,9 +182,12 @@ class DetectorNode(RedundantNode):
 
         Ends the process if the backend will never work again in it.
         """
-        if lane.pipeline.rehearsal_due:
-            free_until_ns = self._scheduler.free_until_ns(time.monotonic_ns())
-            lane.pipeline.rehearse(lane.header, lane.frame, free_until_ns)
+        if lane.pipeline.rehearsal_due and not any(one.slots.has_samples() for one in self._lanes):
+            header = lane.header
+            until_ns = self._scheduler.free_until_ns(time.monotonic_ns())
+            # Preprocessing of the next frame has the processors before it is ready.
+            until_ns -= header.preprocessed_ns - header.capture_ns
+            lane.pipeline.rehearse(header, lane.frame, until_ns)
         lane.drop()
         if lane.pipeline.lost is not None:
             self.get_logger().fatal(f"{lane.pipeline.lost}; another process is to work")

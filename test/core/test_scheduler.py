@@ -26,6 +26,17 @@ def periodic(made, camera, life):
         made.done(camera, served=True)
 
 
+def test_the_detector_is_free_until_a_frame_is_due():
+    made = Scheduler(2)
+    periodic(made, 0, 90)
+    periodic(made, 1, 90)
+    times = {450: 500, 499: 500, 530: 530, 599: 530 + 69}
+    assert {now: made.free_until_ns(now) for now in times} == times
+    assert made.free_until_ns(600) > 10**9  # both have stopped
+    made.arrived(0, 610, 700)
+    assert made.free_until_ns(650) == 650
+
+
 def test_without_a_frame_there_is_nothing_to_do():
     assert scheduler(None, None).turn(0, [[3]]) == Turn()
 
