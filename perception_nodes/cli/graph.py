@@ -172,11 +172,11 @@ def view(assignments: RunAssignments = None, parameters: ListParameters = False)
 
 
 def say_page(specs: Sequence[NodeSpec]) -> None:
-    """Say where the page is, if there is one.
+    """Say where the page is, if there is one, before the graph runs.
 
     Raises:
-        PerceptionError: it cannot be served there; to be known before the graph runs. A graph goes
-            on without it where this machine has no such address, since its interface may be late.
+        PerceptionError: the page cannot be served there. If only the address is missing, a graph
+            goes on without the page, since the network interface may come later.
     """
     for spec in specs:
         if isinstance(settings := spec.settings, ViewSettings):

@@ -198,7 +198,7 @@ class _Builder:
         return whole and not span.upsampled and span.tensor != self._graph.image
 
     def _copied(self, view: View) -> View:
-        """A view in which every span that cannot be stored beside the others is a copy."""
+        """Replace each span of a view by a copy if it cannot be stored beside the others."""
         taken: set[str] = set()
         spans = []
         for span in view:

@@ -184,7 +184,7 @@ def _place(
 
 
 def _line(samples: int, pixels: int) -> NDArray[np.int32]:
-    """Positions of pixels, in 1 / 2**BITS, on a line of samples that has the same length."""
+    """Spread pixels evenly over a line of samples; return their positions in 1 / 2**BITS."""
     position = (np.arange(pixels) + 0.5) * (samples / pixels) - 0.5
     fixed: NDArray[np.int32] = np.rint(np.clip(position, 0, samples - 1) * (1 << BITS)).astype(
         np.int32

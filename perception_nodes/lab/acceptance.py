@@ -135,7 +135,7 @@ class Acceptance:
         return (taken.source, taken.image_topic) != (default.source, default.image_topic)
 
     def _as_driven(self) -> dict[str, Any]:
-        """The parameters that differ from their defaults, for the graph of a failover."""
+        """The parameters to repeat in the graph that is tested for failover."""
         return {
             name: self.parameters[name]
             for name, field in LIVE.parameters.items()

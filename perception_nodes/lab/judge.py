@@ -24,8 +24,8 @@ LAST_FRAME_NS = 100_000_000
 """Health is about the drive until this long after the last frame; later it is about the silent
 camera, and the nodes stop."""
 LATE_AT_MOST = 1
-"""So many frames from a fault on may be late by the machine's own tail, which `perception bench
-deadline` measures, without the fault being to blame."""
+"""So many late frames are not blamed on a fault: the machine alone delays some, as
+`perception bench deadline` measures."""
 OVERTAKEN_SHARE = 0.75
 """If the bench sends a frame this share of the frame period late, or later, the next one follows
 closely."""

@@ -169,7 +169,7 @@ def scenarios_markdown(scenarios: Sequence[Scenario]) -> str:
 
 
 def _expected(scenario: Scenario) -> list[str]:
-    """Cells: the fault, what must be reported, how soon, in which mode, which loss, two times."""
+    """Make the cells: fault, report, its time, mode, loss, times of detections and recovery."""
     expect = scenario.expect
     said = expect.cause.replace(".* ", " … ").replace("|", '" or "')
     worst = expect.at_worst or expect.told

@@ -28,9 +28,10 @@ EXACT = 1e-6
 def find_levels(
     exported: OnnxNetwork, strides: Sequence[int], classes: int
 ) -> tuple[list[str], list[str]] | None:
-    """Names of the box tensors and class tensors of the raw head, level by level.
+    """Find the names of the raw head's box tensors and class tensors, level by level.
 
-    None if they are not found, or if the boxes that they mean are not the network's own.
+    Returns:
+        The names; None if there are none, or if they decode to other boxes than the network's.
     """
     graph = exported.network.graph
     readers: dict[str, list[str]] = {}

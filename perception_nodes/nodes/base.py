@@ -33,7 +33,7 @@ IDLE_WAIT_MS = 8.0
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """QoS of a state: a late subscriber gets the last message."""
 REPORTS = QoSProfile(depth=1000)
-"""QoS of reports: a subscriber may fall behind; a late one gets the reports from then on."""
+"""QoS of reports: a subscriber may fall behind; one that joins late gets no earlier reports."""
 OVERRIDABLE = QoSOverridingOptions(
     (
         QoSPolicyKind.HISTORY,

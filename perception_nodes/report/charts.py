@@ -23,8 +23,8 @@ RAILS_ACROSS = 0.18
 GAP_INTERVALS = 4
 """A timeline is empty between frames that are more than so many median intervals apart."""
 TIME_BINS, BIN_FRAMES = 120, 2
-"""Largest number of equal parts of the drive in which objects are counted, and frames in each on
-average, so that frames at uneven intervals leave no part empty.
+"""Objects are counted in at most so many equal parts of the drive. Each has so many frames on
+average, so that uneven intervals between frames leave no part empty.
 """
 SECONDS = "seconds since the first frame"
 

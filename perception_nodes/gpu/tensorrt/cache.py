@@ -45,7 +45,7 @@ class EngineKey:
 
     @property
     def facts(self) -> bytes:
-        """All of it, as files are sealed with it."""
+        """The whole key as JSON, with which the files are sealed."""
         return json.dumps(asdict(self), sort_keys=True).encode()
 
     @property
