@@ -204,14 +204,12 @@ class Recording:
         detections: by the frame's stamp in nanoseconds, or by its number in the drive.
         by_number: whether the key is the number. A replay knows the number, which is unique even if
             stamps and log times are not.
-        arrived_ns: when detections arrived at the recorder, by the frame's stamp; of a replay none.
         health: changes of the health mode, in the order of the recording.
     """
 
     reports: list[ReportedFrame] = field(default_factory=list)
     detections: dict[int, FrameDetections] = field(default_factory=dict)
     by_number: bool = False
-    arrived_ns: dict[int, int] = field(default_factory=dict)
     health: list[HealthChange] = field(default_factory=list)
 
     def found(self, report: ReportedFrame) -> FrameDetections | None:
@@ -272,9 +270,7 @@ def read_recording(path: str | Path, by_number: bool = False) -> Recording:
             if by_number:
                 unreported[log_time_ns] = found
             else:
-                stamp_ns = nanoseconds(message.header.stamp)
-                recording.detections[stamp_ns] = found
-                recording.arrived_ns[stamp_ns] = log_time_ns
+                recording.detections[nanoseconds(message.header.stamp)] = found
         elif not recording.health or recording.health[-1].mode != message.mode:
             change = HealthChange(log_time_ns, HealthMode(message.mode), message.cause)
             recording.health.append(change)
