@@ -30,30 +30,19 @@ class CameraEnded(CameraError):
 
 @dataclass(frozen=True)
 class CameraFormat:
-    """The frames that an opened source will give.
+    """What an opened source needs, and states.
 
     Attributes:
-        encoding: ROS name, or `jpeg`.
-        width, height: pixels.
-        step: bytes of a row of the first plane; 0 for `jpeg`.
         size_bytes: of a frame, at most.
-        rate_hz: frames a second as the source states it; 0 where it does not.
-        copies: full-frame copies on the way into shared memory.
+        description: device, encoding, size, rate and number of copies, for people.
         loaned: slots that the source fills at once.
-        description: the above and the device, for people.
         is_file: whether it is a file, which begins when it is started, and pauses where its times
             have a gap.
     """
 
-    encoding: str
-    width: int
-    height: int
-    step: int
     size_bytes: int
-    rate_hz: float
-    copies: int
-    loaned: int
     description: str
+    loaned: int = 2
     is_file: bool = False
 
 

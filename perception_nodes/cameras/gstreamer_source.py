@@ -123,7 +123,7 @@ class GStreamerSource:
         is_full = colours.range == gst_video.VideoColorRange(1)
         note = colour_note(ENCODINGS[name], MATRICES.get(int(colours.matrix), ""), is_full)
         description = f"{self._name}, {name} {width}x{height} at {rate_hz:g} Hz, one copy{note}"
-        return CameraFormat(*self._frame, rate_hz, 1, 2, description)
+        return CameraFormat(size, description)
 
     def start(self, slots: Writer[CameraHeader]) -> None:
         """See `CameraSource`; the pipeline is running already."""

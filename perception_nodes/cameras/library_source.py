@@ -68,7 +68,7 @@ class LibrarySource:
         self._layout = found.encoding.decode(errors="replace"), width, height, found.step
         what = f"{self._layout[0]} {width}x{height} at {found.rate_hz:g} Hz"
         description = f"{self._path}, {what}, no copy"
-        return CameraFormat(*self._layout, found.size_bytes, found.rate_hz, 0, 2, description)
+        return CameraFormat(found.size_bytes, description)
 
     def _loaded(self) -> Any:
         try:

@@ -155,9 +155,7 @@ def capability_of(descriptor: int, path: str) -> kernel.Capability:
     """
     capability = kernel.Capability()
     kernel.call(descriptor, kernel.QUERYCAP, capability)
-    flags = capability.capabilities
-    if flags & kernel.CAP_DEVICE_CAPS:
-        flags = capability.device_caps
+    flags = capability.device_caps
     if not flags & kernel.CAP_VIDEO_CAPTURE or not flags & kernel.CAP_STREAMING:
         raise CameraError(
             f"{path} is no single-plane capture device; for others use a gst: pipeline"

@@ -17,7 +17,7 @@ MEMORY_MMAP, MEMORY_USERPTR = 1, 2
 FIELD_NONE, FIELD_INTERLACED = 1, 4
 NOT_WHOLE = {0: "any", 2: "top", 3: "bottom", 5: "seq-tb", 6: "seq-bt", 7: "alternate"}
 """The values of `v4l2_field` with which a buffer does not hold the rows of a picture in order."""
-CAP_VIDEO_CAPTURE, CAP_STREAMING, CAP_DEVICE_CAPS = 0x1, 0x04000000, 0x80000000
+CAP_VIDEO_CAPTURE, CAP_STREAMING = 0x1, 0x04000000
 CAP_TIMEPERFRAME = 0x1000
 BUF_FLAG_ERROR = 0x40
 BUF_FLAG_TIMESTAMP_MASK, BUF_FLAG_TIMESTAMP_MONOTONIC = 0xE000, 0x2000

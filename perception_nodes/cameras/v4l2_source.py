@@ -90,14 +90,14 @@ class V4l2Source:
         self._use_pointers = wanted.user_pointers and self._takes_pointers()
         step = 0 if encoding == "jpeg" else given.bytesperline
         self._frame = encoding, given.width, given.height, step
-        copies, loaned, way = 1, 2, "mmap, one copy"
+        loaned, way = 2, "mmap, one copy"
         if self._use_pointers:
-            copies, loaned, way = 0, BUFFERS + 1, "user pointers, no copy"
+            loaned, way = BUFFERS + 1, "user pointers, no copy"
         description = (
             f"{path} ({capability.card.decode(errors='replace')}), {code.decode()} {given.width}x"
             f"{given.height} at {rate_hz:g} Hz, {way}{colour_note(encoding, *_colours(given))}"
         )
-        return CameraFormat(*self._frame, given.sizeimage, rate_hz, copies, loaned, description)
+        return CameraFormat(given.sizeimage, description, loaned)
 
     def _set_format(self, mode: Mode) -> kernel.Format:
         """Ask for a mode in whole pictures; returns what the driver gives."""

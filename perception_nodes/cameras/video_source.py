@@ -88,7 +88,7 @@ class VideoSource:
             f"{self._url}, {context.name} {width}x{height} at {rate_hz:g} Hz, decoded, one copy; "
             f"stamps are {stamps}"
         )
-        return CameraFormat(*self._frame, rate_hz, 1, 2, description, is_file=not self._is_live)
+        return CameraFormat(self._frame[-1], description, is_file=not self._is_live)
 
     def _upright(self, width: int, height: int) -> tuple[int, int]:
         return (width, height) if self._orientation[0] else (height, width)

@@ -23,7 +23,7 @@ class Scripted:
         self.opened += 1
         if isinstance(self.script[0], CameraError) and self.opened > 1:
             raise self.script.pop(0)
-        return CameraFormat("bgr8", 2, 1, 6, 6, 30.0, 1, 2, "scripted")
+        return CameraFormat(6, "scripted")
 
     def start(self, slots):
         self.slots = slots

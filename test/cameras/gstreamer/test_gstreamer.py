@@ -88,7 +88,7 @@ def test_pixels_are_those_of_the_pipeline(name, size, shot):
         f"videotestsrc pattern=smpte100 ! video/x-raw,format={name},width={width},height={height}",
         1,
     )
-    assert (opened.encoding, opened.width, opened.height) == (ENCODINGS[name], width, height)
+    assert f", {name} {width}x{height} at " in opened.description
     picture = found[0][2][1]
     # The bars of SMPTE: white, yellow, cyan, green, magenta, red, blue.
     bars = [(1, 1, 1), (0, 1, 1), (1, 1, 0), (0, 1, 0), (1, 0, 1), (0, 0, 1), (1, 0, 0)]
