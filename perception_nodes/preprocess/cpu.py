@@ -11,7 +11,6 @@ from perception_nodes.core.frame import CameraInfo, FrameHeader, FrameRejected, 
 from perception_nodes.core.geometry import PADDING_VALUE, Points
 from perception_nodes.preprocess.compressed import decompressed, read_header
 from perception_nodes.preprocess.encodings import (
-    Plane,
     Samples,
     demosaic,
     planes_of,
@@ -153,7 +152,7 @@ class Preprocessor:
             brightest = sorted(self._needed)[-BRIGHTER_FRAMES:]
             self.sample_bits = max(self.sample_bits, brightest[0])
 
-    def _scale_into(self, planes: list[Plane], image: ImageView, out: NDArray[np.uint8]) -> None:
+    def _scale_into(self, planes: list[Samples], image: ImageView, out: NDArray[np.uint8]) -> None:
         box = self._placement.letterbox
         right, bottom = box.pad_x + box.inner_width, box.pad_y + box.inner_height
         out[: box.pad_y] = self._padding
@@ -162,26 +161,25 @@ class Preprocessor:
         out[:, right:] = self._padding
         inner = out[box.pad_y : bottom, box.pad_x : right]
         if image.encoding in ("bgr8", "8uc3"):
-            self._scale(planes[0], image, inner)
+            self._scale(planes[0], self._padding, inner)
         else:
-            scaled = [self._scale(plane, image) for plane in planes]
+            is_yuv = len(planes) > 1 and not image.encoding.startswith("bayer")
+            greys = self._padding, 128 if is_yuv else self._padding
+            scaled = [self._scale(*one) for one in zip(planes, greys, strict=False)]
             planes_to_bgr(image.encoding, [to_8_bits(p, self.sample_bits) for p in scaled], inner)
 
-    def _scale(
-        self, plane: Plane, image: ImageView, out: NDArray[np.uint8] | None = None
-    ) -> Samples:
-        """A plane in the size of the picture, written into `out` if that is given."""
+    def _scale(self, plane: Samples, grey: int, out: NDArray[np.uint8] | None = None) -> Samples:
+        """A plane in the size of the picture with a border of this grey, in `out` if given."""
         size = (self._placement.letterbox.inner_width, self._placement.letterbox.inner_height)
         if self._grid is None:
-            scaled = cv2.resize(plane.pixels, size, dst=out, interpolation=cv2.INTER_LINEAR)
+            scaled = cv2.resize(plane, size, dst=out, interpolation=cv2.INTER_LINEAR)
             return np.asarray(scaled)
-        height, width = plane.pixels.shape[:2]
+        height, width = plane.shape[:2]
         maps = self._maps.get((width, height)) or self._make_maps(width, height)
-        grey = 128 if plane.step_x > 1 and not image.encoding.startswith("bayer") else self._padding
-        if plane.pixels.dtype == np.uint16:
+        if plane.dtype == np.uint16:
             grey = round(grey * ((1 << self.sample_bits) - 1) / 255)
         rectified = cv2.remap(
-            plane.pixels,
+            plane,
             *maps,
             interpolation=cv2.INTER_LINEAR,
             dst=out,

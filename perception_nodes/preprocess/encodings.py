@@ -3,7 +3,6 @@
 Converting colours after scaling, on the small image, saves a pass over the whole frame.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -76,25 +75,14 @@ YUV_CHANNELS = {"uyvy": ((0, 1), (1, 0), (1, 2)), "yuyv": ((0, 0), (1, 1), (1, 3
 """Plane and channel of Y, U and V where they lie between others."""
 
 
-@dataclass(frozen=True)
-class Plane:
-    """A part of a frame's pixels.
-
-    Attributes:
-        pixels: uint8 or uint16 [h, w] or [h, w, c], a view.
-        step_x, step_y: distance of neighbouring plane pixels, in source pixels.
-    """
-
-    pixels: Samples
-    step_x: int = 1
-    step_y: int = 1
-
-
-def planes_of(image: ImageView) -> list[Plane]:
+def planes_of(image: ImageView) -> list[Samples]:
     """View a frame as planes.
 
     Args:
         image: an uncompressed frame.
+
+    Returns:
+        uint8 or uint16 [h, w] or [h, w, c]; of YUV, the second plane holds the chroma.
 
     Raises:
         FrameRejected: see `check_frame`.
@@ -102,16 +90,15 @@ def planes_of(image: ImageView) -> list[Plane]:
     layout, lines = _lines(image)
     channels, height = BYTES_PER_PIXEL[layout], image.height
     if layout in ROWS_OF_CHROMA:
-        chroma = lines[height:].reshape(height // 2, image.width // 2, 2)
-        return [Plane(lines[:height]), Plane(chroma, 2, 2)]
+        return [lines[:height], lines[height:].reshape(height // 2, image.width // 2, 2)]
     if layout in YUV_CHANNELS:
-        return [Plane(_split(lines, 2)), Plane(_split(lines, 4), 2, 1)]
+        return [_split(lines, 2), _split(lines, 4)]
     if layout.startswith("bayer"):
-        return [Plane(_split(lines[0::2], 2), 2, 2), Plane(_split(lines[1::2], 2), 2, 2)]
-    return [Plane(lines if channels == 1 else _split(lines, channels))]
+        return [_split(lines[0::2], 2), _split(lines[1::2], 2)]
+    return [lines if channels == 1 else _split(lines, channels)]
 
 
-def significant_bits(encoding: str, planes: list[Plane]) -> int:
+def significant_bits(encoding: str, planes: list[Samples]) -> int:
     """How many bits of a frame's samples are significant, as far as its pixels show.
 
     No ROS message states whether 10, 12 or 14 bits come in 16. A sixteenth of the pixels is
@@ -129,7 +116,7 @@ def significant_bits(encoding: str, planes: list[Plane]) -> int:
     encoding = ALIASES.get(encoding, encoding)
     if encoding not in DEEP:
         return 8
-    samples = [np.atleast_3d(plane.pixels)[::4, ::4, :3] for plane in planes]  # leave out alpha
+    samples = [np.atleast_3d(plane)[::4, ::4, :3] for plane in planes]  # leave out alpha
     outliers = OUTLIERS * sum(one.size for one in samples)
     most = DEEP[encoding][1]
     for bits in range(10, most, 2):

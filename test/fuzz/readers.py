@@ -68,7 +68,7 @@ def check_image(image: ImageView, guarded: Guarded) -> None:
     write_detection_array(image.stamp_ns, frame_id, Detections.none(), ())
     if not image.file_type and image.encoding not in VIDEO_ENCODINGS:
         for plane in planes_of(image):
-            assert guarded.holds(*np.lib.array_utils.byte_bounds(plane.pixels))
+            assert guarded.holds(*np.lib.array_utils.byte_bounds(plane))
 
 
 def image(guarded: Guarded) -> None:
