@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from perception_nodes.cameras.camera_source import CameraGone, CameraSource
+from perception_nodes.cameras.camera_source import CameraFormat, CameraGone, CameraSource
 from perception_nodes.cameras.channel import CameraHeader, camera_writer
 from perception_nodes.cameras.credentials import redacted
 from perception_nodes.core.frame import FRAME_ID_BYTES
@@ -44,6 +44,7 @@ class CameraFeed:
         self._endpoint, self._camera, self._source = endpoint, camera, source
         self._frame_id, self._log = frame_id.encode()[:FRAME_ID_BYTES], log
         self._slots: Writer[CameraHeader] | None = None
+        self._format = CameraFormat(0, "")
         self._number = 0
         self.sent = self.lost = 0
         self._is_open = False

@@ -217,7 +217,8 @@ def stream(descriptor: int, request: int) -> None:
 
 
 def letters(code: bytes) -> str:
-    """The four letters of a pixel format as text, with -BE if it is big-endian."""
+    """The four letters of a pixel format as text, with -BE if it is big-endian; - for none."""
+    code = code.ljust(4, b"-")  # ctypes cuts a code at a NUL
     return bytes(one & 0x7F for one in code).decode() + "-BE" * (code[3] >> 7)
 
 

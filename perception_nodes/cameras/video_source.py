@@ -69,8 +69,8 @@ class VideoSource:
         video = self._opened()
         if self._url.startswith(HTTP) and video.container.duration:
             self._is_live = False  # a server sends a file as fast as it can
-        # A stream comes back, and a loop begins anew; a file is not played twice.
-        self._broken = CameraGone if self._is_live or self._loop else CameraEnded
+        # A stream comes back, as a server does, and a loop begins anew; a file is not played twice.
+        self._broken = CameraGone if "://" in self._url or self._loop else CameraEnded
         self._orientation = AS_STORED
         if not self._is_live:
             self._orientation = self._orientation_of_first(video)

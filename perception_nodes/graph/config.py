@@ -221,9 +221,8 @@ class CameraSettings(Settings):
 
     @property
     def plays_file_once(self) -> bool:
-        """Whether the graph ends with the source, if that is a file or clip that has an end."""
-        has_end = self.source.startswith(("gst:", "http://", "https://"))
-        return (has_end or is_file(self.source)) and not self.loop
+        """Whether the source is a file that has an end."""
+        return is_file(self.source) and not self.loop
 
     def open_source(self) -> CameraSource:
         """The source that these parameters describe; nothing is opened yet.

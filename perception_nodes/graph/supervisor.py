@@ -33,6 +33,9 @@ START_FAILED = 2
 it ends the graph, unless the node is dispensable, since a restart would not help. Later the cause
 may go away, such as memory that others hold."""
 
+SOURCE_ENDED = 4
+"""Exit status of a camera whose source has come to its end, which may show only then."""
+
 
 class GraphFailure(PerceptionError):
     """A process of the graph ended although it should not."""
@@ -185,9 +188,12 @@ class Supervisor:
                     if status is None:
                         self._kill_stopped(spec, process)
                         continue
-                    if spec.ends_graph and status == 0:
+                    if status == SOURCE_ENDED or (spec.ends_graph and status == 0):
                         self._shut_down.add(spec.name)
-                        if all(s.name in self._shut_down for s in self._specs if s.ends_graph):
+                        ends = [s for s in self._specs if s.ends_graph]
+                        # Without a file, the graph ends when all cameras have.
+                        ends = ends or [s for s in self._specs if s.kind == spec.kind]
+                        if all(s.name in self._shut_down for s in ends):
                             return True
                         self._say(f"{spec.name} has come to its end; others go on")
                         continue

@@ -76,6 +76,8 @@ class PerceptionNode(LifecycleNode):
     """See `system.realtime.RANKS`; None for a node that no frame waits for."""
     longest_ns = LONG_NS
     """How long a step may compute without a pause."""
+    exit_status = 0
+    """Exit status of the process if the node has finished."""
     frame_ns = 0
     """When the last frame came or was finished here, CLOCK_MONOTONIC."""
 

@@ -5,6 +5,7 @@ import time
 from perception_nodes.cameras.camera_feed import CameraFeed
 from perception_nodes.cameras.camera_source import CameraEnded, CameraError, CameraGone
 from perception_nodes.graph.config import CameraSettings
+from perception_nodes.graph.supervisor import SOURCE_ENDED
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.graph_health import GraphHealth
 from perception_nodes.system.realtime import RANKS
@@ -43,6 +44,7 @@ class CameraNode(PerceptionNode):
         except CameraGone as error:
             if not settings.wait_for_camera:
                 raise
+            self._is_started = not settings.source.startswith("http")  # it may be a file
             self._log(f"camera {settings.camera}: {error}; it is waited for")
 
     def rest(self) -> None:
@@ -63,11 +65,12 @@ class CameraNode(PerceptionNode):
             else:
                 self.spin(IDLE_WAIT_MS)
                 if not self._graph.silent:
-                    self._feed.start()
                     self._is_started = True
+                    if self._feed.is_file:
+                        self._feed.start()
         except CameraEnded as ended:
             self._log(f"camera {self.settings.camera}: {ended}")
-            self._ended_s = time.monotonic()
+            self._ended_s, self.exit_status = time.monotonic(), SOURCE_ENDED
         except CameraError as error:
             self.error = str(error)  # this ends us, and the supervisor starts us again
             self.get_logger().error(self.error)

@@ -115,7 +115,7 @@ def run_node(node_type: Any, name: str) -> int:
         rclpy.shutdown()
     if node.error:
         return 1 if started else 2
-    return 128 + stopping if stopping else 0
+    return 128 + stopping if stopping else node.exit_status
 
 
 def _without_log_file(name: str) -> list[str]:

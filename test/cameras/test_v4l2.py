@@ -32,6 +32,7 @@ def test_colours_other_than_those_that_are_read_are_noted(facts, states):
     ("codes", "asked", "said"),
     [
         ((b"H264",), "", "has none that can be read; its formats H264 need a gst: pipeline"),
+        ((b"", b"A"), "", "has none that can be read; its formats ----, A--- need"),
         ((b"H264", b"Y16 "), "H264", "has none that can be read; its formats H264, Y16  need"),
         ((b"NV12", b"Y16\xa0"), "UYVY", "has NV12 640x480; its formats Y16 -BE need a gst:"),
     ],

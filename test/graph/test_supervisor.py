@@ -51,6 +51,8 @@ if manner == "crash then refuse":
         manner = "crash" if len(file.readlines()) == 1 else "refuse"
 if manner == "crash":
     sys.exit(3)
+if manner == "source ends":
+    sys.exit(4)
 if manner == "refuse":
     sys.exit(2)
 if manner == "abort once":
@@ -205,6 +207,17 @@ def test_the_graph_ends_with_its_last_node(graph, log):
         log.wait_for(2)
         assert running.wait() is True
     assert log.names("stopped") == ["a"]
+
+
+@pytest.mark.parametrize(("file", "ends"), [("", True), ("rear", False)])
+def test_a_graph_ends_with_a_clip_but_not_before_its_files(graph, log, capfd, file, ends):
+    cameras = {"front": "source ends"} | ({"rear": "run"} if file else {})
+    with graph(ends=[file], restarted=["front", "rear"], **cameras) as running:
+        if ends:
+            assert running.wait() is True
+        else:
+            assert stopped_when(running, told_of(capfd, "front has come to its end")) is False
+    assert log.names("started").count("front") == 1
 
 
 def test_a_graph_of_several_files_ends_with_the_last_of_them(graph, log, monkeypatch):
