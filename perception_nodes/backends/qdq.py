@@ -221,7 +221,8 @@ class _NetworkReader:
         stride = facts.get("strides", [1, 1])
         weight, scale = self._weight(node.input[1])
         groups = facts.get("group", 1)
-        if groups not in (1, len(weight)) or set(facts.get("dilations", [1])) != {1}:
+        alone = groups == len(weight) and weight.shape[1] == 1
+        if not (groups == 1 or alone) or set(facts.get("dilations", [1])) != {1}:
             raise self._refusal(node, "has dilation or groups of several channels")
         if stride[0] != stride[1]:
             raise self._refusal(node, f"has strides {stride}, which differ")

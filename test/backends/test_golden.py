@@ -140,6 +140,14 @@ def with_other_zero_points(model):
     zero_point.CopyFrom(onnx.numpy_helper.from_array(np.uint8(7), zero_point.name))
 
 
+def with_groups_of_two_channels(model):
+    node = next(node for node in model.graph.node if node.name == "mix")
+    next(one for one in node.attribute if one.name == "group").i = 8
+    weight = next(t for t in model.graph.initializer if t.name == "mix.weight_q")
+    values = onnx.numpy_helper.to_array(weight)
+    weight.CopyFrom(onnx.numpy_helper.from_array(values[:, :2].copy(), weight.name))
+
+
 class TestRefusals:
     @staticmethod
     def refused(content, path):
@@ -154,6 +162,7 @@ class TestRefusals:
         [
             (with_average, "AveragePool 'pool' is not an operator of the integer network"),
             (with_other_zero_points, "zero point 128"),
+            (with_groups_of_two_channels, "Conv 'mix' has dilation or groups of several channels"),
         ],
     )
     def test_what_it_cannot_express_by_name(self, files, tmp_path, change, text):
