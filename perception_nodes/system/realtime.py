@@ -220,12 +220,8 @@ def _is_middleware(task: int) -> bool:
 def _receives(task: int) -> bool:
     """Whether a thread of Fast DDS receives messages of users, which come on odd ports."""
     protocol, _, port = _thread_name(task).removeprefix("dds.").partition(".")
-    return (
-        protocol in ("shm", "udp")
-        and port.isdigit()
-        and int(port) >= DDS_PORTS_FROM
-        and int(port) % 2 == 1
-    )
+    has_port = protocol in ("shm", "udp") and port.isdigit()
+    return has_port and int(port) >= DDS_PORTS_FROM and int(port) % 2 == 1
 
 
 def _attempt(name: str, value: str, set_it: Callable[[], object]) -> str:

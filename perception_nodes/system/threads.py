@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from perception_nodes.system.processes import stat_of
 
@@ -82,21 +83,11 @@ def _thread(folder: Path, process: int, task: int, node: str) -> Thread:
         for line in (folder / "status").read_text().splitlines()
         if ":\t" in line
     )
-    return Thread(
-        node,
-        process,
-        task,
-        name,
-        POLICIES.get(int(fields[41]), fields[41]),
-        int(fields[40]),
-        int(fields[39]),
-        int(fields[10]),
-        int(fields[12]),
-        int(status["voluntary_ctxt_switches"]),
-        int(status["nonvoluntary_ctxt_switches"]),
-        int(computed_ns) / 1e6,
-        int(waited_ns) / 1e6,
-    )
+    policy = POLICIES.get(int(fields[41]), fields[41])
+    facts: list[Any] = [int(fields[number]) for number in (40, 39, 10, 12)]
+    facts += [int(status[f"{kind}voluntary_ctxt_switches"]) for kind in ("", "non")]
+    facts += [int(computed_ns) / 1e6, int(waited_ns) / 1e6]
+    return Thread(node, process, task, name, policy, *facts)
 
 
 def _node_name(arguments: list[str]) -> str:

@@ -48,17 +48,11 @@ def said(root, arguments, before="", after=""):
 
 
 def test_without_being_asked_only_the_collector_and_the_timers_are_set(root):
-    *lines, state, slack = said(root, NOTHING)
-    assert lines == []
-    assert state == f"{sorted(os.sched_getaffinity(0))} {os.SCHED_OTHER} False"
-    assert slack == "1"
-
-
-def test_processors_are_set(root):
-    first = min(os.sched_getaffinity(0))
+    processors = sorted(os.sched_getaffinity(0))
+    assert said(root, NOTHING) == [f"{processors} {os.SCHED_OTHER} False", "1"]
+    first = processors[0]
     line, state, _ = said(root, f"'{first}', 0, None, False, 3.0")
-    assert line == f"affinity: {first}"
-    assert state.startswith(f"[{first}]")
+    assert (line, state) == (f"affinity: {first}", f"[{first}] {os.SCHED_OTHER} False")
 
 
 @pytest.mark.parametrize(
