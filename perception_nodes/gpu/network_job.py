@@ -139,13 +139,13 @@ def pack_weights(weight: NDArray[np.int8]) -> NDArray[np.int8]:
         weight: int8 [out, ky, kx, in], whole groups of both.
 
     Returns:
-        int8 [groups, steps, 32, 16]: for each step, two slabs of 16 codes, the registers of a lane:
-        those of channel lane / 4 of the group and of channel 8 more, for a quarter of the codes.
+        int8 [groups, steps, 32, 16]: the registers of each of 32 lanes. A step is two slabs of 16
+        codes. A lane has a quarter of these, for channels lane / 4 and lane / 4 + 8 of the group.
     """
     slabs = weight.reshape(len(weight), -1, GROUP)
     slabs = np.pad(slabs, ((0, 0), (0, slabs.shape[1] % 2), (0, 0)))
     steps = slabs.shape[1] // 2
-    # [group, 8 more, channel, step, slab, half, code]; a lane is channel, slab and half.
+    # Axes: group, plus 8, channel, step, slab, half, code. Channel, slab and half make a lane.
     split = slabs.reshape(-1, 2, 8, steps, 2, 2, GROUP // 2)
     return split.transpose(0, 3, 2, 4, 5, 1, 6).reshape(-1, steps, 32, GROUP)
 

@@ -92,7 +92,7 @@ def is_changeable(field: FieldInfo) -> bool:
 
 
 def same(settings_type: type[BaseModel], name: str) -> Any:
-    """The definition of another class's parameter; of type Any, as what `Field` returns."""
+    """The definition of another class's parameter, of type Any like the result of `Field`."""
     return settings_type.model_fields[name]
 
 

@@ -14,7 +14,7 @@ from perception_nodes.report.chart import Axis, Chart, LatencyAxis, add_health, 
 from perception_nodes.report.recording import Recording, ReportedFrame
 
 MAX_POINTS = 1500
-"""Frames that a timeline shows; of a longer drive the worst frame of each group."""
+"""A timeline shows at most so many frames; each stands for a group, as its worst frame."""
 STAGE_COLOURS = ("#a5b4fc", "#67c7e8", "#4263eb", "#9775fa", "#ced4da")
 LATENCY_COLOUR = "#4263eb"
 BINS = 80
