@@ -102,15 +102,14 @@ def read_openvino(path: Path, size: tuple[int, int] | None) -> OpenvinoNetwork:
     ]
     if answers:
         network = ov.Model(answers, network.get_parameters(), "detector")
-    names = [
-        min(output.names) if output.names else f"output{n}"
-        for n, output in enumerate(network.outputs)
-    ]
-    if any(output.get_partial_shape().is_dynamic for output in network.outputs):
-        raise ModelError(f"{path} has outputs of open size; convert it again without NMS inside")
-    shapes = {
-        name: tuple(output.get_shape()) for name, output in zip(names, network.outputs, strict=True)
-    }
+    shapes = {}
+    for number, output in enumerate(network.outputs):
+        if output.get_partial_shape().is_dynamic:
+            raise ModelError(
+                f"{path} has outputs of open size; convert it again without NMS inside"
+            )
+        name = min(output.names) if output.names else f"output{number}"
+        shapes[name] = tuple(output.get_shape())
     operators = frozenset(op.get_type_name() for op in network.get_ops())
     targets = network.input(0).get_target_inputs()
     readers = [target.get_node().get_type_name() for target in targets]
