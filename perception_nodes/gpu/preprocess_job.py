@@ -8,7 +8,7 @@ that a network sees the same picture from both.
 """
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,19 +168,17 @@ def _rows(plane: PlanePlan, step: int, all_rows: bool) -> NDArray[np.int64]:
 def _place(
     plane: PlanePlan, source: tuple[int, int], letterbox: Letterbox, grid: Points | None
 ) -> PlanePlan:
-    positions: dict[str, NDArray[np.generic]] = {}
     if grid is None:
-        positions["columns"] = _line(plane.width, letterbox.inner_width)
-        positions["rows"] = _line(plane.height, letterbox.inner_height)
-    else:
-        scale = np.array([plane.width, plane.height], np.float64) / source
-        placed = ((grid + 0.5) * scale - 0.5).astype(np.float32)
-        fixed = np.rint(placed * np.float32(1 << LENS_BITS)).astype(np.int64)
-        limits = np.iinfo(np.int16)
-        positions["xy"] = np.clip(fixed >> LENS_BITS, limits.min, limits.max).astype(np.int16)
-        between = (fixed & ((1 << LENS_BITS) - 1)).astype(np.uint16)
-        positions["fraction"] = between[:, :, 1] << np.uint16(LENS_BITS) | between[:, :, 0]
-    return PlanePlan(**{**vars(plane), **positions})
+        columns = _line(plane.width, letterbox.inner_width)
+        return replace(plane, columns=columns, rows=_line(plane.height, letterbox.inner_height))
+    scale = np.array([plane.width, plane.height], np.float64) / source
+    placed = ((grid + 0.5) * scale - 0.5).astype(np.float32)
+    fixed = np.rint(placed * np.float32(1 << LENS_BITS)).astype(np.int64)
+    limits = np.iinfo(np.int16)
+    xy = np.clip(fixed >> LENS_BITS, limits.min, limits.max).astype(np.int16)
+    between = (fixed & ((1 << LENS_BITS) - 1)).astype(np.uint16)
+    fraction = between[:, :, 1] << np.uint16(LENS_BITS) | between[:, :, 0]
+    return replace(plane, xy=xy, fraction=fraction)
 
 
 def _line(samples: int, pixels: int) -> NDArray[np.int32]:

@@ -279,11 +279,20 @@ def test_paced_frames_begin_at_their_times(period_s, monkeypatch):
     assert took["over_aim"] == 4 and took["shared_memory_to_boxes_ms"]["max"] == pytest.approx(120)
 
 
-def test_without_a_network_it_has_not_measured_what_matters(gpu, only_networks, capsys, tmp_path):
-    options = ["--model", "none-such", "--out", str(tmp_path / "out")]
-    assert command.main([*options, "--backends", "tensorrt"]) == 2
-    said = capsys.readouterr().err
-    assert "gpu.py: no network was measured: tensorrt: " in said and "none-such" in said
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--model", "none-such"], "gpu.py: no network was measured: tensorrt: "),
+        ([*FEW, "--conditions", "process"], "should keep the GPU busy does not start"),
+    ],
+)
+def test_what_has_not_measured_what_matters_is_no_quiet_success(
+    options, text, gpu, only_networks, monkeypatch, capsys, tmp_path
+):
+    """Without the load, the figures would be those of an idle GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert command.main([*options, "--backends", "tensorrt", "--out", str(tmp_path / "out")]) == 2
+    assert text in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -346,17 +355,6 @@ def test_a_folder_that_takes_no_files_is_told_before_anything_is_measured(gpu, c
     monkeypatch.setattr(gpu_stages, "measure", lambda *_: pytest.fail("it was measured"))
     assert command.main(["--out", "/proc/out"]) == 2
     assert "--out /proc/out cannot be written: " in capsys.readouterr().err
-
-
-def test_a_load_that_does_not_start_is_no_quiet_success(
-    gpu, only_networks, monkeypatch, capsys, tmp_path
-):
-    """The figures would be those of an idle GPU."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    options = ["--conditions", "process", "--backends", "tensorrt", "--out", str(tmp_path / "out")]
-    assert command.main([*FEW, *options]) == 2
-    assert "should keep the GPU busy does not start" in capsys.readouterr().err
-    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_load_goes_on_until_it_is_told_to_end(gpu, monkeypatch, capsys):

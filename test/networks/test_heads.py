@@ -254,32 +254,28 @@ def test_boxes_and_scores_are_those_of_the_original(case, kind, tmp_path):
     np.testing.assert_allclose(scores, [row for _, row in wanted], rtol=1e-4, atol=1e-4)
 
 
+def boxes_and_scores(count, largest, low=0.0, high=0.8):
+    scores = random(1, count, CLASSES, low=low, high=high)
+    return {"boxes": random(1, count, 4, high=largest), "scores": scores}
+
+
 def of_nothing():
     found = queries()
     found["logits"][..., -1] = 8
     return found
 
 
-NO_QUERIES = {
-    "YOLO-NAS: pixels and probabilities": lambda: {
-        "boxes": random(1, 7, 4, high=60),
-        "scores": random(1, 7, CLASSES),
-    },
-    "SSD: shares and probabilities": lambda: {
-        "boxes": random(1, 7, 4),
-        "scores": random(1, 7, CLASSES),
-    },
-    "cells": lambda: {
-        "boxes": random(1, 3000, 4),
-        "logits": random(1, 3000, CLASSES, low=-3, high=3),
-    },
-    "DETR: a class for no object": of_nothing,
-}
-
-
-@pytest.mark.parametrize("case", NO_QUERIES)
-def test_boxes_and_scores_of_another_kind_are_refused(case, tmp_path):
-    said = refusal(detector(NO_QUERIES[case]()), tmp_path, classes=NAMES)
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        pytest.param(boxes_and_scores(7, 60), id="YOLO-NAS: pixels and probabilities"),
+        pytest.param(boxes_and_scores(7, 0.8), id="SSD: shares and probabilities"),
+        pytest.param(boxes_and_scores(3000, 0.8, low=-3, high=3), id="cells"),
+        pytest.param(of_nothing(), id="DETR: a class for no object"),
+    ],
+)
+def test_boxes_and_scores_of_another_kind_are_refused(outputs, tmp_path):
+    said = refusal(detector(outputs), tmp_path, classes=NAMES)
     assert "no head of a detector that is known here" in said
 
 
