@@ -149,21 +149,17 @@ class Consumer:
             self._begun_ns = now.monotonic_ns
         if self._unsafe(now) or self._told is HealthMode.UNSAFE:
             self._note(MAX_TOLERATED + 1, now)
-        found = self._nothing(now) if message is None else self._received(message, now)
+        found = self._found(message, now)
         if found.state in (State.WRONG, State.SILENT):
             self._note(MAX_TOLERATED + 1, now)
         else:
             self._note(found.lost + (found.state in (State.LATE, State.REPEATED)), now)
-        silent_ms = self._silent_ns(now) // MS
-        return Verdict(
-            found.state, self._mode(now), silent_ms, found.lost, found.data, found.reason
-        )
+        return Verdict(found.state, self._mode(now), self._silent_ns(now) // MS, *found[1:])
 
-    def _nothing(self, now: Instant) -> _Found:
-        silent = self._silent_ns(now) > self._limits.silent_after_ms * MS
-        return _Found(State.SILENT if silent else State.NOTHING_NEW)
-
-    def _received(self, message: bytes, now: Instant) -> _Found:
+    def _found(self, message: bytes | None, now: Instant) -> _Found:
+        if message is None:
+            silent = self._silent_ns(now) > self._limits.silent_after_ms * MS
+            return _Found(State.SILENT if silent else State.NOTHING_NEW)
         opened = open_protected(message, self._identity)
         if isinstance(opened, str):
             return _Found(State.WRONG, reason=opened)
