@@ -77,21 +77,13 @@ def test_one_of_an_earlier_graph_is_not_missed(watched, monkeypatch):
     assert watched.update(later) == ""
 
 
-def test_one_that_is_silent_within_its_patience_is_there(watched):
+@pytest.mark.parametrize(("patience_ns", "missed"), [(PATIENCE_NS, False), (LOOK_NS // 2, True)])
+def test_one_that_is_silent_for_longer_than_its_patience_is_missed(watched, patience_ns, missed):
     """A guard that starts beside it has not heard it yet."""
     watched.work()
-    watched.lease.note.patience_ns = PATIENCE_NS
+    watched.lease.note.patience_ns = patience_ns
     watched.now_ns += LOOK_NS
-    later = watched.later_guard()
-    assert watched.update(later) == ""
-
-
-def test_one_that_was_silent_for_longer_is_missed(watched):
-    watched.work()
-    watched.lease.note.patience_ns = LOOK_NS // 2
-    watched.now_ns += LOOK_NS
-    later = watched.later_guard()
-    assert watched.update(later)
+    assert bool(watched.update(watched.later_guard())) is missed
 
 
 def test_one_that_dies_is_missed_until_another_one_works(watched):

@@ -85,15 +85,6 @@ def test_what_is_lost_of_a_slow_camera_is_no_outage(run):
     assert {fault.mode for fault in run.watch.present()} == {HealthMode.UNSAFE}
 
 
-def test_lost_records_are_counted_and_told(run):
-    run.send()
-    run.send(lost=3)
-    assert run.watch.records_lost == 3
-    assert run.names == ["records"]
-    run.tick(1001)
-    assert "records" not in run.names
-
-
 def test_a_repeated_stamp_is_told_but_none_of_a_frame_that_a_successor_enters_again(run):
     for _ in range(2):
         run.send(stamp_ns=5, sequence=3)
@@ -102,18 +93,28 @@ def test_a_repeated_stamp_is_told_but_none_of_a_frame_that_a_successor_enters_ag
     assert run.names == ["stamp"]
 
 
-def test_a_takeover_is_told_and_the_first_start_is_none(run):
+@pytest.mark.parametrize(
+    ("kind", "values", "text", "mode"),
+    [
+        (Takeover, {"lost": 3}, "3 records of process 7 did not arrive", HealthMode.DEGRADED),
+        (
+            Takeover,
+            {"predecessor": 6, "reason": b"detector 6 died"},
+            "detector 6 died",
+            HealthMode.DEGRADED,
+        ),
+        (WatchdogGone, {"cause": b"it hung"}, "the watchdog was gone: it hung", HealthMode.UNSAFE),
+    ],
+    ids=["lost records", "takeover", "watchdog"],
+)
+def test_what_a_record_tells_is_told_for_a_second(run, kind, values, text, mode):
     run.send(Takeover)
-    assert run.names == []
-    run.send(Takeover, predecessor=6, reason=b"detector 6 died")
-    assert [fault.text for fault in run.watch.present()] == ["detector 6 died"]
-    assert run.watch.takeovers == 1
-
-
-def test_a_watchdog_that_was_gone_says_so_and_asks_for_a_stop(run):
-    run.send(WatchdogGone, cause=b"it hung")
+    assert run.names == [], "the first start is no takeover"
+    run.send(kind, **values)
     (fault,) = run.watch.present()
-    assert (fault.text, fault.mode) == ("the watchdog was gone: it hung", HealthMode.UNSAFE)
+    assert (fault.text, fault.mode) == (text, mode)
+    assert run.watch.records_lost == values.get("lost", 0)
+    assert run.watch.takeovers == ("predecessor" in values)
     run.tick(1001)
     assert run.names == []
 
