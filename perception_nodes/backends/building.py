@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Generic, TypeVar
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
@@ -43,7 +44,6 @@ class Building(Generic[T]):
             BackendError: the build cannot be started.
         """
         self._load = load
-        self._loading = ThreadPoolExecutor(1, "loading", work_in_background)
         self._loaded: Future[T] | None = None
         self._stderr = tempfile.TemporaryFile()
         try:
@@ -66,7 +66,9 @@ class Building(Generic[T]):
                 return None
             if status:
                 raise BackendError(self._last_words(status))
-            self._loaded = self._loading.submit(self._load)
+            self._loaded = Future()
+            # A process that ends without `close` must not wait for it.
+            Thread(target=self._run, args=[self._loaded], name="loading", daemon=True).start()
         try:
             return self._loaded.result() if self._loaded.done() else None
         except Exception as error:
@@ -81,10 +83,16 @@ class Building(Generic[T]):
         self._process.kill()
         self._process.wait()
         self._stderr.close()
-        self._loading.shutdown()
         if self._loaded is None or self._loaded.exception() is not None:
             return None
         return self._loaded.result()
+
+    def _run(self, loaded: "Future[T]") -> None:
+        work_in_background()
+        try:
+            loaded.set_result(self._load())
+        except BaseException as error:
+            loaded.set_exception(error)
 
     def _last_words(self, status: int) -> str:
         self._stderr.seek(0)

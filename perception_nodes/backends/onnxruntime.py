@@ -89,7 +89,8 @@ class Backend:
         """Make a binding with output memory of its own."""
         binding = session.io_binding()
         tensors = {}
-        for output in session.get_outputs():
+        wanted = {*model.outputs.box, *model.outputs.classes}
+        for output in (one for one in session.get_outputs() if one.name in wanted):
             tensors[output.name] = tensor = np.zeros(output.shape, np.float32)
             binding.bind_output(output.name, "cpu", 0, np.float32, tensor.shape, tensor.ctypes.data)
         return binding, heads_of(model, tensors)
