@@ -189,13 +189,14 @@ class Pipeline:
         self._left.add(left_ns)
         if self._level > 0 and self._step_up.is_over:
             better = self._models[self._level - 1]
-            if not self._step_up.is_rehearsed:
+            if self._step_up.is_rehearsed:
+                self._step_up.begin()
+                if self._p99_ns(better) <= left_ns * SPARED_SHARE:
+                    self._level -= 1
+            elif left_ns >= self._left.median_ns:
                 self._step_up.fell()  # until this frame has shown otherwise
                 self._on_trial = True
                 return better
-            self._step_up.begin()
-            if self._p99_ns(better) <= left_ns * SPARED_SHARE:
-                self._level -= 1
         smallest = self._models[-1]
         levels = range(self._level, len(self._models))
         fits = (level for level in levels if self._p99_ns(self._models[level]) <= left_ns)
