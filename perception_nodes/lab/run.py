@@ -16,6 +16,7 @@ from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.lab.resources import Sample, role_of
 from perception_nodes.report.recording import ReportedFrame, deserialized, read_messages
+from perception_nodes.system.children import STOP_TIMEOUT_S
 from perception_nodes.transport.cdr_reader import read_stamp
 
 Beside = Callable[[Supervisor, threading.Event], bool | None]
@@ -181,7 +182,7 @@ def execute(
     run.started_ns = time.time_ns()
     with ExitStack() as stack:
         file = None if log is None else stack.enter_context(log.open("wb"))
-        graph = stack.enter_context(Supervisor(specs, log=file))
+        graph = stack.enter_context(Supervisor(specs, STOP_TIMEOUT_S, log=file))
         threads = [threading.Thread(target=act, args=(call, graph)) for call in beside]
         for thread in threads:
             thread.start()
