@@ -236,3 +236,13 @@ def test_boxes_of_objects_must_be_finite():
     scores[0, 1, 5] = 0.9
     with pytest.raises(AbsurdOutput, match="million pixels"):
         decoder.decode([boxes], [scores])
+
+
+def test_a_crowd_is_reported_whole():
+    """Sixty cars, each seen by twelve cells about as well."""
+    corners = np.repeat(np.stack([np.arange(60) * 50.0, np.zeros(60)]), 12, axis=1)
+    scores = np.random.default_rng(3).uniform(0.5, 0.9, (1, 1, 720)).astype(np.float32)
+    boxes = np.concatenate([corners, corners + 40])[None].astype(np.float32)
+    found = CellsDecoder(False, SETTINGS).decode([boxes], [scores])
+    assert sorted(found.boxes[:, 0].tolist()) == [50 * n for n in range(60)]
+    np.testing.assert_array_equal(found.scores, np.sort(scores.reshape(60, 12).max(1))[::-1])

@@ -427,3 +427,34 @@ def test_one_frame_of_several_that_cannot_be_read_does_not_fail_the_others():
     (bad, nothing), (good, detections) = detect_together(frames)
     assert (bad.status, bad.reason, nothing) == (FrameStatus.FAILED, b"no pixels", None)
     assert (good.model, detections) == (b"toy", found)
+
+
+def test_a_stand_in_that_is_late_is_late_and_says_what_it_stands_in_for():
+    rig = Rig(duration_ms=11.0)
+    rig.pipeline.replace(rig.models, "a stand-in")
+    record, _ = rig.run()
+    assert (record.status, record.reason) == (FrameStatus.LATE, b"a stand-in")
+
+
+def test_a_smaller_model_is_taken_for_the_sake_of_others():
+    rig = Rig(expected_ms=6.0, fallback_ms=2.0)
+    for finish_by_ms, model in [(8.0, b"toy"), (7.9, b"tiny"), (1.0, b"tiny")]:
+        record, detections = rig.pipeline.detect(rig.header(), IMAGE, round(finish_by_ms * MS))
+        assert (record.model, detections is not None) == (model, True), finish_by_ms
+        rig.pipeline.published(record)
+
+
+def test_publication_that_is_fast_again_is_known_from_one_frame():
+    rig = Rig(duration_ms=7.0)
+    for _ in range(WINDOW):
+        rig.run(publish_ms=5.0)
+
+    def published():
+        record, detections = rig.pipeline.detect(rig.header(), IMAGE)
+        if detections is None or rig.pipeline.withholds(record):
+            return False
+        rig.clock.now_ns += MS // 2
+        return rig.pipeline.published(record).status == FrameStatus.OK
+
+    came = [published() for _ in range(3 * TRIED_EVERY)]
+    assert all(came[TRIED_EVERY:])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.graph.config import DetectorSettings, PreprocessSettings, WatchdogSettings
 from perception_nodes.graph.graph import RECORDED
 from perception_nodes.graph.settings import SettingsError, allowed_range, check, numeric_range
@@ -141,3 +142,9 @@ def test_the_faster_model(given: str, backend: str, found: str) -> None:
     settings = DetectorSettings(fallback_model=given, backend=backend)
     assert settings.faster_model("small") == found
     assert settings.faster_model(None) == (found if given == "mine" else "")
+
+
+def test_the_deadline_of_every_node_is_the_budgets() -> None:
+    for settings in NODES.values():
+        if "deadline_ms" in settings.model_fields:
+            assert settings().deadline_ms == DEADLINE_MS  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -474,3 +475,16 @@ with Supervisor([stand_in(n, "hang", {str(log.path)!r}) for n in ("a", "b")]) as
         process.kill()
         process.wait(TIMEOUT_S)
     until(lambda: not is_alive(log.process("a")) and not is_alive(log.process("b")))
+
+
+def test_nodes_get_their_environment(graph, log):
+    made = graph(a="run")
+    made._specs[0].environment["PERCEPTION_TEST"] = "here"
+    with made:
+        log.wait_for(1)
+        environment = Path(f"/proc/{log.process('a')}/environ").read_bytes().split(b"\0")
+    assert b"PERCEPTION_TEST=here" in environment
+
+
+def test_an_end_by_a_signal_without_a_name_is_said():
+    assert supervisor._how(-signal.SIGRTMIN - 1) == f"by signal {signal.SIGRTMIN + 1}"

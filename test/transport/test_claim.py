@@ -78,3 +78,8 @@ def test_what_fills_the_shared_memory_keeps_nobody_from_a_claim(tmp_path, monkey
     with pytest.raises(TransportError, match=r"process \(starting\) runs a graph"):
         Claim("front", "a graph", tmp_path)
     claim.release()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(TransportError, match="No such file or directory"):
+        Claim("front", "it", tmp_path / "none")

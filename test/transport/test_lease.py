@@ -250,3 +250,26 @@ def test_a_process_that_only_has_the_number_of_the_holder_is_left_alone(lease, h
 def test_the_note_has_no_hidden_padding(lease):
     note = type(lease.note)
     assert ctypes.sizeof(note) == sum(getattr(note, name).size for name, _ in note._fields_)
+
+
+def test_a_frame_that_was_ended_is_not_held(lease, holder):
+    process = holder("lease.end(); print(flush=True); time.sleep(100)")
+    process.stdout.readline()
+    process.kill()
+    record = acquired(lease)
+    assert (record.predecessor, record.held_process) == (process.pid, 0)
+
+
+def test_the_next_one_is_killed_too_where_it_hangs(lease, holder):
+    for _ in range(2):
+        hanging = holder(SIGNS)
+        os.kill(hanging.pid, signal.SIGSTOP)
+        while hanging.poll() is None:
+            lease.kill_hung_holder()
+            time.sleep(0.005)
+
+
+def test_without_a_holder_the_wait_has_its_time(lease):
+    started_s = time.monotonic()
+    lease.wait(20.0)
+    assert time.monotonic() - started_s > 0.019

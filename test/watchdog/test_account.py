@@ -7,6 +7,7 @@ import pytest
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.core.health import HealthMode
 from perception_nodes.core.records import Heartbeat
 from perception_nodes.system import processes
 from perception_nodes.system.processes import Process
@@ -251,3 +252,15 @@ def test_what_was_not_published_is_told_by_the_next_watchdog_and_nothing_twice(g
     assert graph.account.ledger.counts[FrameStatus.OK] == 2
     graph.account = graph.new_account()
     assert graph.step()[1] == []
+
+
+def test_a_change_of_mode_is_published_at_once(graph):
+    assert graph.step()[0].changed
+    assert not graph.step()[0].changed
+    graph.end(graph.start_detector(), graph.enter())
+    step, _ = graph.step()
+    assert step.changed
+    assert (step.transition.previous, step.transition.mode) == (
+        HealthMode.UNSAFE,
+        HealthMode.NOMINAL,
+    )

@@ -1,11 +1,18 @@
 """The accounting: each frame that enters is reported once, whatever becomes of the processes."""
 
 import pytest
-from records import FAILED, FIRST_NS, LATE, TIMEOUT_NS, entry, outcome, takeover
+from records import DETECTOR, FAILED, FIRST_NS, LATE, TIMEOUT_NS, entry, outcome, takeover
 
 from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.records import Left
 from perception_nodes.watchdog.detectors import REMEMBERED_DETECTORS
-from perception_nodes.watchdog.ledger import RECORDS_LOST, REMEMBERED_OUTCOMES, Ledger, LedgerBook
+from perception_nodes.watchdog.ledger import (
+    DETECTOR_STOPPED,
+    RECORDS_LOST,
+    REMEMBERED_OUTCOMES,
+    Ledger,
+    LedgerBook,
+)
 
 PASSED_OVER = b"a newer frame took its place"
 NO_DETECTOR = b"no detector is known to have been working when it came"
@@ -160,3 +167,15 @@ class TestLedger:
         successor = Ledger(TIMEOUT_NS, book)
         assert successor.frames_in == REMEMBERED_OUTCOMES + 100
         assert successor.take([entry(100), outcome(100)]) == []
+
+    def test_a_frame_at_a_detector_that_was_deactivated_failed_with_that_reason(self, ledger):
+        left = Left(process=DETECTOR, sent_ns=FIRST_NS + 5)
+        ledger.take([entry(0), left, entry(1, ingested_ns=FIRST_NS + 9)])
+        reasons = [report.reason for report in ledger.expire(TIMEOUT_NS + 50)]
+        assert reasons == [DETECTOR_STOPPED % DETECTOR, NO_DETECTOR]
+
+    def test_memory_is_bounded(self):
+        ledger = Ledger(TIMEOUT_NS)
+        for sequence in range(REMEMBERED_OUTCOMES + 100):
+            ledger.take([entry(sequence), outcome(sequence)])
+        assert len(ledger._closed) == len(ledger._closed_order) == REMEMBERED_OUTCOMES
