@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from perception_nodes.backends.instructions import has_tiles
 from perception_nodes.cameras.v4l2_devices import list_devices
@@ -18,7 +17,14 @@ from perception_nodes.gpu.nvrtc import nvrtc
 from perception_nodes.gpu.tensorrt.library import load_library
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.node_spec import parameter_arguments
-from perception_nodes.graph.ros_packages import REMEDIES
+from perception_nodes.graph.ros_packages import (
+    DOMAIN_REMEDY,
+    MIDDLEWARE,
+    REMEDIES,
+    middleware,
+    middleware_remedy,
+    ros_domain,
+)
 from perception_nodes.graph.settings import check
 from perception_nodes.networks.model import ModelError, available_models, load_model
 from perception_nodes.system.findings import (
@@ -37,8 +43,9 @@ def examine() -> list[Finding]:
     """Make every check; none of them changes anything on the machine."""
     return [
         python_version(),
+        _middleware(),
+        _domain(),
         package("rclpy", "rclpy", REMEDIES["rclpy"]),
-        _rmw(),
         messages("vision_msgs"),
         messages("perception_interfaces"),
         package("iceoryx2", "iceoryx2", "pip install iceoryx2"),
@@ -97,17 +104,17 @@ def _version(package: str) -> str:
     return "installed"
 
 
-def _rmw() -> Finding:
-    wanted = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
-    folders = [Path(sys.prefix) / "lib"]
-    folders += [Path(p) / "lib" for p in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if p]
-    folders += [Path(p) for p in sys.path if p.endswith("site-packages")]
-    there = any(
-        next(folder.glob(pattern), None)
-        for folder in folders
-        for pattern in (f"lib{wanted}.so", f"{wanted}*", f"ros_{wanted}*")
-    )
-    return Finding("ROS middleware", there, wanted, f"install ros-{wanted.replace('_', '-')}")
+def _middleware() -> Finding:
+    name, there = middleware()
+    if not there:
+        # rclpy would end this process.
+        os.environ.pop(MIDDLEWARE, None)
+    return Finding("ROS middleware", there, name, middleware_remedy(name))
+
+
+def _domain() -> Finding:
+    domain, is_one = ros_domain()
+    return Finding("ROS domain", is_one, domain, DOMAIN_REMEDY)
 
 
 def _openvino() -> Finding:

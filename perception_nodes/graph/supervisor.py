@@ -14,7 +14,7 @@ from perception_nodes.core import failover
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.restarts import Restarts
-from perception_nodes.graph.ros_packages import require_ros_packages
+from perception_nodes.graph.ros_packages import require_ros
 from perception_nodes.system.awake import kept_awake
 from perception_nodes.system.children import start
 from perception_nodes.system.life import new_life
@@ -95,7 +95,7 @@ class Supervisor:
             TransportError: another process runs a graph of one of the cameras, or with the same
                 names of nodes; or shared memory is another user's.
         """
-        require_ros_packages()
+        require_ros()
         # Only nodes that are restarted make a graph; a player alone is just a camera.
         restarted = [spec for spec in self._specs if spec.kind.restarted]
         cameras = sorted({name for spec in restarted for name in spec.settings.served})
