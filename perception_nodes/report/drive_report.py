@@ -8,7 +8,7 @@ from perception_nodes.report import charts, page
 from perception_nodes.report.accelerator import engine_sentence
 from perception_nodes.report.annotate import STATUS_COLOURS
 from perception_nodes.report.chosen_frames import ChosenFrames
-from perception_nodes.report.page import counted
+from perception_nodes.report.page import UNTIMED, counted
 from perception_nodes.report.recording import Recording
 
 _STATUS_WORDS = {
@@ -40,6 +40,7 @@ def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) 
         verdict=sentence,
         summary=summary,
         is_simulated=is_simulated(summary),
+        untimed=UNTIMED,
         deadline_ms=deadline_ms,
         budget=Budget.for_deadline(deadline_ms),
         colours={status.name: colour for status, colour in STATUS_COLOURS.items()},

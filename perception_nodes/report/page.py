@@ -9,6 +9,8 @@ from markupsafe import Markup
 
 FOLDER = Path(__file__).parent
 NO_VALUE = "–"
+UNTIMED = "detected, time not judged"
+"""Status OK in a lockstep run, where frames wait for each other."""
 NO_RESULT = "no result"
 """Text for the latency of a frame without detections, which is slower than all others."""
 MAX_LINES = 60

@@ -16,7 +16,7 @@ from rich.text import Text
 from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.statistics import summarize
-from perception_nodes.report.page import NO_RESULT, NO_VALUE, shown
+from perception_nodes.report.page import NO_RESULT, NO_VALUE, UNTIMED, shown
 
 WINDOW_FRAMES = 300
 REFRESH_INTERVAL_S = 0.25
@@ -200,6 +200,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
         summary: as in `summary.json`.
     """
     deadline_ms = float(summary.get("deadline_ms", DEADLINE_MS))
+    is_simulated = "over_deadline" in summary
     table = Table(box=box.SIMPLE_HEAD, show_header=False, title="summary", title_justify="left")
     table.add_column(style="bright_black")
     table.add_column()
@@ -210,7 +211,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
     for kind in FrameStatus:
         count = summary["status"][kind.name]
         if count or kind == FrameStatus.OK:
-            table.add_row(f"  {kind.name}", Text(f"{count}", STATUS_STYLES[kind]))
+            name = UNTIMED if is_simulated and kind == FrameStatus.OK else kind.name
+            table.add_row(f"  {name}", Text(f"{count}", STATUS_STYLES[kind]))
     if len(summary["models"]) > 1:
         table.add_row("by model", Text(", ".join(f"{m} {n}" for m, n in summary["models"].items())))
     if summary.get("lost_before_ingest"):
@@ -223,10 +225,11 @@ def summary_table(summary: dict[str, Any]) -> Table:
         text = shown(value, "{:.2f}", NO_RESULT if late else NO_VALUE)
         latency.append(f"{name.replace('_', '.')} ").append(text, "dark_orange" if late else "")
         latency.append("   ")
-    table.add_row(f"latency, ms (deadline {deadline_ms:g})", latency)
+    name = "work, ms" if is_simulated else "latency, ms"
+    table.add_row(f"{name} (deadline {deadline_ms:g})", latency)
     for stage, values in summary["stages_ms"].items():
         table.add_row(f"  {stage}", f"p50 {_ms(values['p50'])}   p99 {_ms(values['p99'])}")
-    if "over_deadline" in summary:
+    if is_simulated:
         share = summary["over_deadline"] / max(summary["frames_in"], 1)
         table.add_row("work over deadline", f"{share:.2%}")
     elif summary["miss_rate"] is not None:

@@ -6,6 +6,7 @@ import cv2
 import gpu_page
 import numpy as np
 import pytest
+from rich.console import Console
 
 from perception_nodes.core.frame import STAMPS, Detections, FrameRecord, FrameStatus
 from perception_nodes.core.statistics import latency_percentiles, summarize
@@ -19,6 +20,7 @@ from perception_nodes.report import drive_report, page
 from perception_nodes.report.changes import Change, ChangeKind
 from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.overview import overview
+from perception_nodes.report.page import UNTIMED
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
@@ -27,6 +29,7 @@ from perception_nodes.report.recording import (
     Recording,
     read_recording,
 )
+from perception_nodes.report.screen import summary_table
 from perception_nodes.transport.cdr_writer import write_detection_array, write_frame_report
 
 HOSTILE = "<script>alert(1)</script>"
@@ -241,3 +244,14 @@ def test_the_overview_marks_the_deadline_and_the_stages(tmp_path):
     for hex_colour in ("#e03131", "#4263eb", "#9775fa", "#67c7e8"):
         blue_green_red = tuple(int(hex_colour[i : i + 2], 16) for i in (5, 3, 1))
         assert blue_green_red in colours, hex_colour
+
+
+def test_in_lockstep_no_frame_is_said_to_be_in_time(tmp_path):
+    page = drive_page(tmp_path)
+    assert f"{UNTIMED} <b>4</b>" in page
+    assert "OK <b>" not in page
+    screen = Console(width=200)
+    with screen.capture() as shown:
+        screen.print(summary_table(drive_summary(read_recording(tmp_path / "r.mcap"))))
+    assert f"{UNTIMED} " in shown.get()
+    assert " OK " not in shown.get()
