@@ -88,13 +88,22 @@ def parse_assignments(assignments: Iterable[str] | None) -> dict[str, Any]:
     Raises:
         SettingsError: a text is not of that form.
     """
-    values = {}
-    for text in assignments or []:
+    values, texts = {}, list(assignments or [])
+    for index, text in enumerate(texts):
         name, separator, value = text.partition(":=")
         if not separator:
-            raise SettingsError(f"argument {text!r} is not of the form NAME:=VALUE")
+            meant = _assignment(text, *texts[index + 1 : index + 2])
+            hint = f"; did you mean {meant}?" if meant else ""
+            raise SettingsError(f"argument {text!r} is not of the form NAME:=VALUE{hint}")
         values[name] = value
     return values
+
+
+def _assignment(text: str, following: str = "") -> str:
+    """What NAME=VALUE, or --NAME VALUE, is as an assignment; empty for any other text."""
+    name, _, value = text.removeprefix("--").partition("=")
+    value = value or (following if text.startswith("--") else "")
+    return f"{name.replace('-', '_')}:={value}" if value else ""
 
 
 class _Rate(ProgressColumn):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from perception_nodes.backends.auto import AUTO
@@ -16,6 +17,7 @@ from perception_nodes.graph.config import (
     PreprocessSettings,
     Settings,
 )
+from perception_nodes.graph.misnamed import ALIKE
 from perception_nodes.graph.node_spec import NodeKind
 from perception_nodes.graph.ros_arguments import RosArguments
 from perception_nodes.graph.settings import SettingsError, check
@@ -153,7 +155,9 @@ def _refuse_unknown(kinds: Sequence[NodeKind], given: Mapping[str, Any]) -> None
         )
     known = {name: None for kind in kinds for name in kind.settings.model_fields}
     for name in sorted(given.keys() - known.keys()):
-        raise SettingsError(f"parameter {name!r} is unknown; known are {', '.join(known)}", name)
+        alike = get_close_matches(name, known, n=1, cutoff=ALIKE)
+        hint = f"did you mean {alike[0]}?" if alike else f"known are {', '.join(known)}"
+        raise SettingsError(f"parameter {name!r} is unknown; {hint}", name)
 
 
 def _of_nodes(

@@ -223,7 +223,9 @@ class TestGraph:
 
     def test_an_unknown_parameter_is_told_the_known_ones(self):
         text = refusal(LIVE, {"score_treshold": 0.5})
-        assert text.startswith("parameter 'score_treshold' is unknown; known are camera")
+        assert text == "parameter 'score_treshold' is unknown; did you mean score_threshold?"
+        text = refusal(LIVE, {"sausage": 0.5})
+        assert text.startswith("parameter 'sausage' is unknown; known are camera")
 
     def test_a_bag_that_is_not_there_is_told(self):
         assert refusal(REPLAY, {"bag": "/no/such/bag"}).startswith("parameter bag: /no/such/bag")
