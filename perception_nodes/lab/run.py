@@ -182,7 +182,7 @@ def execute(
     run.started_ns = time.time_ns()
     with ExitStack() as stack:
         file = None if log is None else stack.enter_context(log.open("wb"))
-        graph = stack.enter_context(Supervisor(specs, STOP_TIMEOUT_S, log=file))
+        graph = stack.enter_context(Supervisor(specs, stop_timeout_s=STOP_TIMEOUT_S, log=file))
         threads = [threading.Thread(target=act, args=(call, graph)) for call in beside]
         for thread in threads:
             thread.start()

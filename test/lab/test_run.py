@@ -20,7 +20,7 @@ class Graph:
 
     processes = ()
 
-    def __init__(self, specs, log):
+    def __init__(self, specs, stop_timeout_s, log):
         self._stopped = threading.Event()
 
     def __enter__(self):
