@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+from ctypes.util import find_library
+from pathlib import Path
 
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.environment import prefixes
@@ -29,7 +31,8 @@ def require_ros() -> None:
         if importlib.util.find_spec(name) is None:
             raise SettingsError(f"the ROS package {name} is not installed; {remedy}")
     name, there = middleware()
-    if not there:
+    # A default that is not where we look is not refused: rclpy may have one of its own.
+    if not there and os.environ.get(MIDDLEWARE):
         raise SettingsError(f"{MIDDLEWARE}={name} is not installed; {middleware_remedy(name)}")
     domain, is_one = ros_domain()
     if not is_one:
@@ -39,8 +42,10 @@ def require_ros() -> None:
 def middleware() -> tuple[str, bool]:
     """Name of the ROS middleware that nodes use, and whether it is installed."""
     name = os.environ.get(MIDDLEWARE) or "rmw_fastrtps_cpp"
-    libraries = [prefix / "lib" / f"lib{name}.so" for prefix in prefixes()]
-    return name, any(library.exists() for library in libraries)
+    folders = [prefix / "lib" for prefix in prefixes()]
+    folders += [Path(f) for f in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if f]
+    found = any((folder / f"lib{name}.so").exists() for folder in folders)
+    return name, found or find_library(name) is not None
 
 
 def ros_domain() -> tuple[str, bool]:
