@@ -59,8 +59,13 @@ class WatchdogSubstitute:
                 if guard.gone:
                     self._speak()
         elif now_ns >= guard.gone_ns + turn * TURN_NS:
+            # Another process may just have released the voice because there is a watchdog again.
+            # Look before acquiring, since the watchdog is silent while the voice is taken; and once
+            # more with the voice, since the watchdog may have come in between.
+            guard.look(time.monotonic_ns(), patience_ns)
+            if not guard.gone:
+                return
             if voice.acquire(patience_ns):
-                # Another process may just have released it because there is a watchdog again.
                 guard.look(time.monotonic_ns(), patience_ns)
                 if guard.gone:
                     self._begin()

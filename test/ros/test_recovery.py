@@ -18,7 +18,7 @@ RESTART_MS = 3000.0
 DISCOVERED_MS = 20_000.0
 """Until a camera on a topic has discovered who subscribes."""
 KILLS = 20
-WATCHDOG_KILLS = 3
+WATCHDOG_KILLS, MANY_WATCHDOG_KILLS = 3, 50
 CALM_S = 0.5
 """A substitute that has not seen the new watchdog yet would be heard within this time."""
 
@@ -44,19 +44,30 @@ def test_standbys_take_over_and_the_request_of_a_killed_watchdog_ends_once() -> 
     def scenario(rig: Rig) -> None:
         for role, number in product(("detector", "preprocess"), (signal.SIGKILL, signal.SIGSTOP)):
             take_over(rig, role, number)
-        rig.listen()
-        rig.wait_until(lambda: rig.asks_to_stop is False)
-        for _ in range(WATCHDOG_KILLS):
-            rig.wait_for_standby("detector")
-            rig.requests.clear()
-            os.kill(rig.watchdog, signal.SIGKILL)
-            rig.wait_until(lambda: (True in stops(rig)) and rig.asks_to_stop is False)
-            calm_s = time.monotonic() + CALM_S
-            rig.wait_until(lambda at_s=calm_s: time.monotonic() > at_s)
-            told = stops(rig)[stops(rig).index(True) :]  # before it: what the dead one has said
-            assert told == sorted(told, reverse=True), "no False before the final ones"
+        kill_watchdogs(rig, WATCHDOG_KILLS)
 
     with_graph(scenario, standby="always")
+
+
+def kill_watchdogs(rig: Rig, times: int) -> None:
+    """Kill one watchdog after another; each time the request to stop ends once."""
+    rig.listen()
+    rig.wait_until(lambda: rig.asks_to_stop is False)
+    for _ in range(times):
+        rig.wait_for_standby("detector")
+        rig.requests.clear()
+        os.kill(rig.watchdog, signal.SIGKILL)
+        rig.wait_until(lambda: (True in stops(rig)) and rig.asks_to_stop is False)
+        calm_s = time.monotonic() + CALM_S
+        rig.wait_until(lambda at_s=calm_s: time.monotonic() > at_s)
+        told = stops(rig)[stops(rig).index(True) :]  # before it: what the dead one has said
+        assert told == sorted(told, reverse=True), "no False before the final ones"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_requests_of_fifty_killed_watchdogs_end_once_each() -> None:
+    with_graph(lambda rig: kill_watchdogs(rig, MANY_WATCHDOG_KILLS), standby="always")
 
 
 def stops(rig: Rig) -> list[bool]:

@@ -72,11 +72,13 @@ def test_a_voice_that_is_released_for_a_new_watchdog_is_not_taken(pair, clock):
     watchdog.note.process, watchdog.note.alive_ns = os.getpid(), clock.now_ns
     clock.now_ns += LOOK_NS // 2
     speaker.fall_silent()
+    voice = Lease("front", VOICE)
+    voice.note.alive_ns = before = 1  # whoever acquires it gives a sign of life
     other.update(turn=1)
     assert nodes[1].heard == []
-    with_voice = Lease("front", VOICE)
-    assert not with_voice.is_taken
-    with_voice.close()
+    assert not voice.is_taken
+    assert voice.note.alive_ns == before, "a new watchdog must not find it taken, however briefly"
+    voice.close()
 
 
 def test_a_speaker_says_nothing_after_the_first_sign_of_a_new_watchdog(pair, clock):
