@@ -4,9 +4,11 @@ It runs when nothing else wants the processor, and reads frames only while a bro
 somebody subscribes to what was found in them.
 """
 
+import socket
 import time
 from collections import deque
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 from perception_interfaces.msg import FrameReport, Health
@@ -55,7 +57,12 @@ class ViewNode(PerceptionNode):
         except ImportError:
             raise SettingsError(f"view_node {NEEDS_AIOHTTP}") from None
         settings: ViewSettings = self.settings
-        self._feed = Feed(settings.served, settings.deadline_ms, settings.view_rate)
+        about = {
+            "host": socket.gethostname(),
+            "domain": str(self.context.get_domain_id()),
+            "version": version("perception_nodes"),
+        }
+        self._feed = Feed(settings.served, settings.deadline_ms, settings.view_rate, about)
         self._waiting: deque[tuple[float, str, FrameReport]] = deque()
         self._pictures: dict[str, Pictures] = {}
         self._annotated: dict[str, AnnotatedTopics] = {}
@@ -95,6 +102,7 @@ class ViewNode(PerceptionNode):
         elif self._channels is not None:
             self._leave_channels()
         self._show_frames()
+        self._feed.turned()
         self.spin(WAIT_MS)
 
     def close(self) -> None:
@@ -176,6 +184,7 @@ class ViewNode(PerceptionNode):
 
     def _on_vision_info(self, camera: str, info: VisionInfo) -> None:
         """Ask the node that VisionInfo names for the names of the classes."""
+        self._feed.runs(camera, info.method)
         node, _, parameter = info.database_location.rpartition("/")
         try:
             client: Any = self.create_client(GetParameters, f"{node}/get_parameters")

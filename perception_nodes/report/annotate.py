@@ -34,9 +34,18 @@ STATUS_COLOURS = {
     FrameStatus.LATE: "#e8590c",
     FrameStatus.SKIPPED_LATE: "#f2a900",
     FrameStatus.SUPERSEDED: "#868e96",
-    FrameStatus.DEGRADED: "#1c7ed6",
+    FrameStatus.DEGRADED: "#0b7285",
     FrameStatus.FAILED: "#d6336c",
 }
+STATUS_SHAPES = {
+    FrameStatus.OK: "●",
+    FrameStatus.LATE: "▲",
+    FrameStatus.SKIPPED_LATE: "◆",
+    FrameStatus.SUPERSEDED: "■",
+    FrameStatus.DEGRADED: "▼",
+    FrameStatus.FAILED: "✖",
+}
+"""What statuses differ by where colours do not show."""
 NO_REPORT_COLOUR = "#343a40"
 BEFORE_COLOUR = "#ff3b5c"
 AFTER_COLOUR = "#2ee66b"

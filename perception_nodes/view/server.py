@@ -127,6 +127,7 @@ class PageServer:
         app.on_response_prepare.append(_secure)
         app.router.add_get("/stream", self._stream)
         app.router.add_get(r"/missed/{serial:\d{1,15}}.jpg", self._missed)
+        app.router.add_get(r"/frame/{camera}/{sequence:\d{1,20}}.json", self._frame)
         app.router.add_get("/{name:[^/]*}", self._file)
         runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=CLOSING_S, keepalive_timeout=SILENCE_S
@@ -211,6 +212,13 @@ class PageServer:
         if jpeg is None:
             raise web.HTTPNotFound(text="No picture of this frame is kept any more.\n")
         return web.Response(body=jpeg, content_type="image/jpeg")
+
+    async def _frame(self, request: web.Request) -> web.Response:
+        camera, sequence = (request.match_info[name] for name in ("camera", "sequence"))
+        facts = self._feed.frame_facts(camera, int(sequence))
+        if facts is None:
+            raise web.HTTPNotFound(text="This frame is not known any more.\n")
+        return web.json_response(facts)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         if not access.is_own_page(request.headers):

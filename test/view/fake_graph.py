@@ -29,6 +29,7 @@ def report(
     reason: str = "",
     frame_id: str = "camera",
     begun_ns: int | None = None,
+    sequence: int = 0,
 ) -> SimpleNamespace:
     """A frame report whose stages share the latency as they do."""
     begun_ns = time.monotonic_ns() if begun_ns is None else begun_ns
@@ -40,6 +41,7 @@ def report(
         stamp=SimpleNamespace(sec=1_700_000_000, nanosec=40), frame_id=frame_id
     )
     return SimpleNamespace(
+        sequence=sequence,
         status=status,
         reason=reason,
         model="road-n",
@@ -71,6 +73,24 @@ def pass_s(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
 
 def nominal(feed: Feed, camera: str = "front") -> None:
     feed.health(camera, HealthMode.NOMINAL, "detections arrive in time", [], COUNTS)
+
+
+@contextmanager
+def turning(feed: Feed) -> Iterator[None]:
+    """Let the page's process have time, as its node does in each step."""
+    stop = threading.Event()
+
+    def turn() -> None:
+        while not stop.wait(0.05):
+            feed.turned()
+
+    thread = threading.Thread(target=turn)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.view.feed import MAX_LOG, MAX_MISSES, Feed
+from perception_nodes.view.history import MAX_CAUSES
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def front(feed: Feed, cursor: int = 0) -> dict[str, Any]:
 
 def test_each_browser_gets_each_frame_once(feed: Feed) -> None:
     def latencies(cursor: int) -> list[float]:
-        return [ms for _, ms, _ in front(feed, cursor)["frames"]]
+        return [ms for _, ms, *_ in front(feed, cursor)["frames"]]
 
     feed.frame("front", report(ms=6.0))
     cursor = feed.update(0)[2]
@@ -69,7 +70,7 @@ def test_nothing_grows_without_an_end(feed: Feed) -> None:
     for number in range(3 * MAX_LOG):
         feed.frame("front", report(FrameStatus.LATE), picture())
         feed.health("front", number % 2, "x", [], COUNTS)
-    kept = [serial for serial in range(12 * MAX_LOG) if feed.missed_picture(serial)]
+    kept = [serial for serial in range(13 * MAX_LOG) if feed.missed_picture(serial)]
     assert [miss["n"] for miss in front(feed)["misses"]] == kept and len(kept) == MAX_MISSES
     assert len(facts(feed)["log"]) == MAX_LOG
 
@@ -106,3 +107,70 @@ def test_health_and_the_last_picture_have_an_age(
         pass_s(monkeypatch, seconds)
         ages = front(feed)["health_age"], front(feed)["picture"]["age"]
         assert all(seconds <= age < seconds + 3 for age in ages)
+
+
+def test_causes_are_counted_by_stage_over_a_minute_ten_and_since_the_start(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def skipped(left_ms: float) -> None:
+        reason = f"{left_ms} ms are left"
+        feed.frame("front", report(FrameStatus.SKIPPED_LATE, 6.0, reason))
+
+    skipped(2.1)
+    skipped(3.2)
+    pass_s(monkeypatch, 120)
+    for _ in range(2):
+        feed.frame("front", report(FrameStatus.LATE, 20.0))
+    pass_s(monkeypatch, 140)
+    skipped(1.9)
+    late, skip = (FrameStatus.LATE, FrameStatus.SKIPPED_LATE)
+    rows = front(feed)["causes"]
+    assert [row[1:] for row in rows] == [
+        [late, "inference", "published after the deadline", 2, 2, 2],
+        [skip, "inference", "1.9 ms are left", 1, 3, 3],
+    ]
+    assert {miss["cause"] for miss in front(feed)["misses"]} == {row[0] for row in rows}
+    pass_s(monkeypatch, 1000)
+    assert [row[4:] for row in front(feed)["causes"]] == [[0, 0, 3], [0, 0, 2]]
+
+
+def test_causes_are_bounded_and_no_frame_is_left_out(feed: Feed) -> None:
+    for number in range(200):
+        feed.frame("front", report(FrameStatus.FAILED, 1.0, f"error {'x' * number}"))
+    rows = front(feed)["causes"]
+    assert len(rows) == MAX_CAUSES + 1 and sum(row[6] for row in rows) == 200
+
+
+def test_an_hour_is_kept_by_the_worst_frame_of_each_interval(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed.frame("front", report(ms=6.0, sequence=1))
+    feed.frame("front", report(FrameStatus.LATE, 30.0, sequence=2))
+    feed.frame("front", report(ms=7.0, sequence=3))
+    pass_s(monkeypatch, 70)
+    feed.frame("front", report(sequence=4))
+    intervals = front(feed)["intervals"]
+    assert sum(frames for _, frames, *_ in intervals) == 3
+    assert [one[2:] for one in intervals if one[2]] == [[1, 30.0, FrameStatus.LATE, 2]]
+    known = feed.frame_facts("front", 2)
+    assert known is not None and known["ms"] == 30.0
+    assert feed.frame_facts("front", 1) is None and feed.frame_facts("nobody", 2) is None
+
+
+def test_reports_that_the_watchdog_counted_and_nobody_brought_are_known(feed: Feed) -> None:
+    counts = dict.fromkeys(COUNTS, 0)
+    for ok, shown in ((100, 0), (160, 20)):
+        for _ in range(shown):
+            feed.frame("front", report())
+        feed.health("front", HealthMode.NOMINAL, "", [], counts | {"OK": ok})
+    assert front(feed)["summary"]["unseen"] == 40
+
+
+def test_a_page_knows_how_far_it_is_behind(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed.turned()
+    feed.frame("front", report())
+    made = report()
+    assert facts(feed)["turned"] < 1 and front(feed)["lag"] < 1
+    pass_s(monkeypatch, 5)
+    feed.frame("front", made)
+    assert facts(feed)["turned"] >= 5 and front(feed)["lag"] >= 4.9

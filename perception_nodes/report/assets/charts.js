@@ -1,8 +1,15 @@
 // Draws the charts of a page with uPlot; report/chart.py describes what is in their data. A page may
-// also call drawChart(box, chart), and show(chart) of what it returns when the data have changed.
+// also call drawChart(box, chart, on), and show(chart) of what it returns when the data have changed;
+// `on` may have zoomed([from, to]) and picked(x, y, distancePx).
 "use strict";
 (() => {
 const FONT_PX = 12, FONT = `${FONT_PX}px system-ui, sans-serif`;
+const PRINT_PX = 680;
+let printing = false;
+// On paper the colours are those of light, and a chart is as wide as the paper.
+for (const [kind, isOn] of [["beforeprint", true], ["afterprint", false]]) {
+  addEventListener(kind, () => document.documentElement.classList.toggle("printing", printing = isOn));
+}
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function ticks(read, isX) {
@@ -30,13 +37,13 @@ function ticks(read, isX) {
 }
 
 function look(one, texts, given) {
-  const { name, colour, kind, size = 2, dash } = one;
+  const { name, colour, kind, size = 2, dash, shape } = one;
   const steps = kind === "stack" || kind === "steps";
   return {
-    label: name, stroke: colour, width: kind === "stack" || kind === "points" ? 0 : size, dash,
+    label: shape ? `${shape} ${name}` : name, stroke: colour, width: kind === "stack" || kind === "points" ? 0 : size, dash,
     fill: kind === "stack" ? colour : undefined,
     paths: kind === "points" ? () => null : steps ? uPlot.paths.stepped({ align: 1, alignGaps: 1 }) : undefined,
-    points: { show: kind === "points", size, fill: colour, stroke: colour, width: 0 },
+    points: { show: kind === "points" && !one.shape, size, fill: colour, stroke: colour, width: 0 },
     value: (plot, _, series, place) => {
       const value = place === null ? null : given[series][place];
       if (value === null || value === undefined) return "";
@@ -50,12 +57,19 @@ function write(pen, text, x, y, area, right) {
   const wide = pen.measureText(text).width;
   const fits = right ? x + wide < area.left + area.width : x - wide < area.left;
   pen.textAlign = fits ? "left" : "right";
-  pen.fillText(text, x + (fits ? 1 : -1) * 5 * devicePixelRatio, y);
+  const at = x + (fits ? 1 : -1) * 5 * devicePixelRatio;
+  pen.save();
+  pen.strokeStyle = css("--card");
+  pen.lineWidth = 4 * devicePixelRatio;
+  pen.setLineDash([]);
+  pen.strokeText(text, at, y);
+  pen.restore();
+  pen.fillText(text, at, y);
 }
 
 const join = ({ tables }) => tables.length ? uPlot.join(tables) : [[]];  // a chart without a series
 
-function make(box, chart) {
+function make(box, chart, on = {}) {
   const data = join(chart), given = data.map((values) => [...values]), bands = [], dense = devicePixelRatio;
   const highest = chart.y.top ?? Infinity;  // rails are not for stacks
   let below = 0;
@@ -99,6 +113,18 @@ function make(box, chart) {
       else write(pen, text, at, area.top + (place + 1) * 1.2 * FONT_PX * dense, area, true);
     });
     pen.textAlign = "center";
+    pen.textBaseline = "middle";
+    chart.series.forEach(({ shape, size, colour }, place) => {
+      if (!shape || !plot.series[place + 1].show) return;
+      pen.fillStyle = colour;
+      pen.font = `${1.35 * size * dense}px system-ui, sans-serif`;
+      plot.data[place + 1].forEach((value, at) => {
+        const x = value === null || value === undefined ? -1 : plot.valToPos(plot.data[0][at], "x", true);
+        if (x >= area.left && x <= area.left + area.width) pen.fillText(shape, x, plot.valToPos(value, "y", true));
+      });
+    });
+    pen.textBaseline = "alphabetic";
+    pen.font = `${FONT_PX * dense}px system-ui, sans-serif`;
     pen.fillStyle = css("--ink");
     const taken = [];
     const written = chart.series.flatMap(({ labels = [] }, one) => labels.map(([x, text]) => [x, text, one + 1]));
@@ -113,19 +139,34 @@ function make(box, chart) {
     pen.restore();
   };
 
-  const size = () => ({ width: box.clientWidth, height: chart.height_px });
+  const size = () => ({ width: Math.min(box.clientWidth, printing ? PRINT_PX : Infinity), height: chart.height_px });
   const scale = ({ range, log }) => ({ time: false, distr: log ? 3 : 1, ...(range && { range: [...range] }) });
   const plot = new uPlot({
     ...size(), bands, padding: [8, 14, 0, 4],
     legend: { show: chart.legend ?? true, markers: { width: 0, fill: (_, series) => chart.series[series - 1]?.colour } },
-    cursor: { y: false, points: { show: false } },
+    cursor: { y: false, points: { show: false }, drag: { setScale: !on.zoomed } },
     scales: { x: scale(chart.x), y: scale(chart.y) },
     axes: [ticks(() => chart.x, true), ticks(() => chart.y, false)],
     series: [{ label: chart.x.title, value: (_, value) => value === null ? "" : +value.toPrecision(6) },
       ...chart.series.map((one) => look(one, new Map(one.texts), given))],
-    hooks: { drawAxes: [shade], draw: [mark] },
+    hooks: { drawAxes: [shade], draw: [mark], setSelect: on.zoomed ? [({ select: { left, width } }) => {
+      if (!width) return;
+      plot.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+      on.zoomed([left, left + width].map((px) => plot.posToVal(px, "x")));
+    }] : [] },
   }, data, box);
-  new ResizeObserver(() => plot.setSize(size())).observe(box);
+  if (on.picked) {
+    let pressedPx = 0;
+    plot.over.addEventListener("mousedown", ({ offsetX }) => pressedPx = offsetX);
+    plot.over.addEventListener("click", ({ offsetX, offsetY }) => {
+      if (Math.abs(offsetX - pressedPx) > 4) return;
+      on.picked(plot.posToVal(offsetX, "x"), plot.posToVal(offsetY, "y"), (x) => Math.abs(plot.valToPos(x, "x") - offsetX));
+    });
+  }
+  const fit = () => plot.setSize(size());
+  new ResizeObserver(fit).observe(box);
+  addEventListener("beforeprint", fit);
+  addEventListener("afterprint", fit);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => plot.redraw());
   plot.show = (changed) => {
     chart = changed;

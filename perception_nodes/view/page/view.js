@@ -1,17 +1,16 @@
-// The page of perception_nodes.view. It asks for an update when it has drawn the last one, so that a
-// slow browser gets fewer. Texts of the graph (frame_id, classes, reasons) are only ever put into
-// the page as text.
+// The page of perception_nodes.view: connection, cameras and their health. It asks for an update when
+// it has drawn the last one, so that a slow browser gets fewer. Texts of the graph (frame_id, classes,
+// reasons) are only ever put into the page as text. why.js draws figures, frames.js single frames.
 "use strict";
 
-const MISSES = 60, LOG = 200, STALE_S = 1, LOST_MS = 2500, AGAIN_MS = 1000, WINDOW_S = 60;
-const CHART_MS = 500, CHART_PX = 230, TRACK_BUDGETS = 1.5;
-const STAGE_COLOURS = ["#a5b4fc", "#67c7e8", "#7b93ff", "#b197fc", "#ced4da"];
+const LOG = 200, STALE_S = 1, GONE_S = 2, LOST_MS = 2500, AGAIN_MS = 1000, WINDOW_S = 60;
+const SHAPES = { NOMINAL: "●", DEGRADED: "▼", SKIPPING: "◆", UNSAFE: "✖", SILENT: "?", WAITING: "…" };
+const ORDER = ["NOMINAL", "DEGRADED", "SKIPPING", "WAITING", "SILENT", "UNSAFE"];
 
 const $ = (id) => document.getElementById(id);
 const decoder = new TextDecoder();
-let socket, setup, chosen, chart, heardMs = 0, chartMs = 0, now = 0, opened = null;
-let cameras = {};  // by name: {figure, canvas, frames, facts, picture, seenMs}
-let misses = [];
+let socket, setup, chosen, heardMs = 0, now = 0, turnedS = 0, stopRequested = null;
+let cameras = {};  // by name: {figure, canvas, frames, intervals, facts, picture, seenMs, healthMs}
 
 function element(kind, classes, text) {
   const made = document.createElement(kind);
@@ -24,8 +23,10 @@ const number = (value, digits) => value === null || value === undefined ? "–"
   : value === Infinity ? "no result" : value.toFixed(digits);
 const time = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 const word = ({ status }) => setup.statuses[status][0].replace("_", " ");
-const spent = ({ published, ms }) => published ? `${ms.toFixed(1)} ms` : "";
+const shape = ({ status }) => setup.statuses[status][3];
+const spent = ({ published, ms }) => published ? `${ms.toFixed(1)} ms` : "no result";
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const several = () => setup.cameras.length > 1;
 
 // --- connection ---------------------------------------------------------------------------------
 
@@ -48,51 +49,49 @@ function connect() {
   socket.onclose = () => setTimeout(connect, AGAIN_MS);
 }
 
-setInterval(() => {
-  const silentMs = performance.now() - heardMs;
-  const lost = silentMs > LOST_MS;
-  document.body.classList.toggle("lost-link", lost);
-  $("link").className = lost ? "lost" : "live";
-  const state = lost ? heardMs ? `no word for ${Math.round(silentMs / 1000)} s` : "connecting" : "live";
-  if ($("link").textContent !== state) $("link").textContent = state;
-}, 250);
-
 function begin(given) {
+  const anew = !setup || setup.began !== given.began || setup.cameras.join() !== given.cameras.join();
   setup = given;
+  const before = cameras;
   cameras = {};
-  misses = [];
-  for (const id of ["cameras", "health", "misses", "log", "stops"]) $(id).replaceChildren();
-  $("no-miss").hidden = false;
-  $("missed-count").textContent = "";
-  $("cameras").classList.toggle("several", setup.cameras.length > 1);
+  forgetFrames();
+  for (const id of ["cameras", "log", "stops"]) $(id).replaceChildren();
+  $("no-stop").hidden = false;
+  $("cameras").classList.toggle("several", several());
   for (const name of setup.cameras) {
     const figure = element("figure", "camera"), canvas = element("canvas");
-    const caption = element("figcaption"), title = element("b", "", name);
+    const caption = element("figcaption"), title = element("button", "name", name);
     const objects = element("span", "objects"), outcome = element("span", "outcome", "waiting for a frame");
-    caption.append(title, objects, outcome);
+    const mode = element("span", "mode", "…"), cause = element("div", "cause", "waiting for the watchdog");
+    const health = element("div", "health");
+    title.type = "button";
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `${name}: no frame yet`);
+    health.append(mode, cause);
+    caption.append(title, objects, outcome, health);
     figure.append(canvas, caption);
     figure.onclick = () => choose(name);
     $("cameras").append(figure);
-    const health = element("div", "health"), mode = element("span", "mode", "…");
-    const cause = element("div", "cause", "waiting for the watchdog");
-    health.append(mode, cause);
-    $("health").append(health);
-    cameras[name] = { figure, canvas, objects, outcome, mode, cause, frames: [], facts: null,
-      picture: null, seenMs: performance.now() };
+    const picture = anew ? null : before[name].picture;
+    cameras[name] = { figure, canvas, title, objects, outcome, mode, cause, frames: [], intervals: [],
+      facts: anew ? null : before[name].facts, picture, seenMs: anew ? performance.now() : before[name].seenMs,
+      healthMs: 0 };
+    if (picture) draw(canvas, picture);
   }
+  showStrip();
   choose(setup.cameras.includes(chosen) ? chosen : setup.cameras[0]);
+  openLinked();
 }
 
 function choose(name) {
   chosen = name;
   for (const [other, one] of Object.entries(cameras)) {
     one.figure.classList.toggle("chosen", other === name);
+    one.title.setAttribute("aria-pressed", other === name);
   }
-  for (const one of document.querySelectorAll(".of-camera")) {
-    one.textContent = setup.cameras.length > 1 ? name : "";
-  }
-  chartMs = 0;
-  if (cameras[name].facts) showFigures();
+  for (const one of document.querySelectorAll(".of-camera")) one.textContent = several() ? name : "";
+  showStrip();
+  showFigures(true);
 }
 
 // An update: the length of the facts, the facts as JSON, the pictures that they name, in their order.
@@ -101,15 +100,18 @@ async function take(data) {
   const facts = JSON.parse(decoder.decode(new Uint8Array(data, 4, size)));
   let start = 4 + size;
   now = facts.now;
-  const missed = Object.entries(facts.cameras).flatMap(([camera, found]) =>
-    found.misses.map((miss) => ({ ...miss, camera })));
-  for (const miss of missed.sort((a, b) => a.n - b.n)) addMiss(miss);
+  turnedS = facts.turned;
+  addMisses(Object.entries(facts.cameras).flatMap(([camera, found]) =>
+    found.misses.map((miss) => ({ ...miss, camera }))));
   for (const [name, found] of Object.entries(facts.cameras)) {
     const one = cameras[name];
     one.facts = found;
+    one.healthMs = performance.now() - 1000 * found.health_age;
     one.frames.push(...found.frames);
     const gone = one.frames.findIndex(([at]) => at > now - WINDOW_S);
     one.frames.splice(0, gone < 0 ? one.frames.length : gone);
+    one.intervals.push(...found.intervals);
+    one.intervals.splice(0, Math.max(0, one.intervals.length - 3600 / setup.interval_s));
     if (found.picture) {
       const jpeg = new Blob([new Uint8Array(data, start, found.picture.bytes)], { type: "image/jpeg" });
       start += found.picture.bytes;
@@ -118,12 +120,12 @@ async function take(data) {
       one.seenMs = performance.now() - 1000 * found.picture.age;
       draw(one.canvas, one.picture);
     }
-    showCamera(one);
-    showHealth(name, one, found);
   }
   showStop(facts.safe_stop, facts.stops);
   for (const entry of facts.log) addLine($("log"), entry.at, entry.kind,
-    setup.cameras.length > 1 ? `${entry.camera}: ${entry.text}` : entry.text);
+    several() ? `${entry.camera}: ${entry.text}` : entry.text);
+  showState();
+  showStrip();
   showFigures();
 }
 
@@ -183,23 +185,79 @@ function showCamera(one) {
   const shown = one.picture;
   one.objects.textContent = shown ? counted(shown) : "";
   one.outcome.textContent = old ? `no picture for ${Math.round(oldS)} s`
-    : shown ? `${word(shown)} ${spent(shown)}` : "…";
-  one.outcome.title = shown ? `frame_id ${shown.frame_id}, stamp ${shown.stamp}` : "";
+    : shown ? `${shape(shown)} ${word(shown)} ${shown.published ? spent(shown) : ""}` : "waiting for a frame";
+  one.outcome.title = shown ? `frame ${shown.sequence}, frame_id ${shown.frame_id}, stamp ${shown.stamp}` : "";
 }
 
-// --- state --------------------------------------------------------------------------------------
+// --- state: what is known of the graph, and how old that is -------------------------------------
 
-function showHealth(name, one, { health, health_age: age }) {
-  const silent = health && age > STALE_S;
-  const mode = !health ? "WAITING" : silent ? "SILENT" : health.mode;
-  const cause = !health ? "for the watchdog"
-    : silent ? `no word from the watchdog for ${age.toFixed(1)} s; before: ${health.mode}` : health.cause;
-  const faults = health && !silent ? health.faults.filter((text) => text !== cause) : [];
-  const shownHealth = JSON.stringify([mode, cause, faults]);
+const silentS = () => (performance.now() - heardMs) / 1000;
+const isLost = () => silentS() > LOST_MS / 1000;
+// How far what we show lies behind: our server's own process got no time, or reports wait for it.
+const behindS = () => Math.max(turnedS, ...Object.values(cameras).map(({ facts }) => facts?.lag ?? 0));
+
+function stateOf(one) {
+  const health = one.facts?.health;
+  if (!health) return { mode: "WAITING", cause: "for the watchdog" };
+  const ageS = (performance.now() - one.healthMs) / 1000;
+  if (isLost()) return { mode: health.mode, cause: health.cause, lastKnown: true };
+  if (behindS() > STALE_S) {
+    return { mode: health.mode, cause: `${health.cause} (this page is behind)`, lastKnown: true };
+  }
+  if (ageS > STALE_S) {
+    return { mode: "SILENT", cause: `no word from the watchdog for ${ageS.toFixed(1)} s; before: ${health.mode}`, ageS };
+  }
+  return { mode: health.mode, cause: health.cause, faults: health.faults.filter((text) => text !== health.cause) };
+}
+
+function showState() {
+  if (!setup) return;
+  let worst = "NOMINAL", goneS = Infinity;
+  for (const one of Object.values(cameras)) {
+    const state = stateOf(one);
+    showHealth(one, state);
+    showCamera(one);
+    if (ORDER.indexOf(state.mode) > ORDER.indexOf(worst)) worst = state.mode;
+    goneS = Math.min(goneS, state.mode === "SILENT" ? state.ageS : 0);
+  }
+  const lost = isLost(), graphGone = !lost && goneS > GONE_S && Number.isFinite(goneS);
+  document.body.classList.toggle("lost-link", lost || graphGone);
+  const last = Object.entries(cameras).filter(([, { facts }]) => facts?.health).map(([name, one]) =>
+    `${several() ? `${name} ` : ""}${one.facts.health.mode}, ${rateOf(one).toFixed(0)} frames/s`).join("; ");
+  const goneText = lost ? `DISCONNECTED ${Math.round(silentS())} s` : `DISCONNECTED from the graph ${Math.round(goneS)} s`;
+  $("gone").hidden = !(lost && heardMs) && !graphGone;
+  const told = `${goneText}${last ? `; last known: ${last}` : "; nothing was known"}`;
+  if (!$("gone").hidden && $("gone").textContent !== told) $("gone").textContent = told;
+  const lag = behindS(), behind = !lost && !graphGone && lag > STALE_S;
+  $("behind").hidden = !behind;
+  if (behind) $("behind").textContent = `THIS PAGE IS BEHIND by ${lag.toFixed(1)} s: this machine leaves it no time. The graph may be ahead of what is shown.`;
+  $("stop").hidden = !stopRequested;
+  if (stopRequested) $("stop").firstChild.textContent = lost || graphGone ? "LAST KNOWN: " : "";
+  const silent = lost || graphGone;
+  $("worst").className = `mode ${silent ? "SILENT" : worst}`;
+  $("worst").textContent = silent ? "not known" : `${SHAPES[worst]} ${worst}`;
+  const alarm = silent ? `✖ ${goneText}` : stopRequested ? "✖ SAFE STOP" : `${SHAPES[worst]} ${worst}`;
+  const title = `${alarm} – perception ${setup.about.host ?? ""}`.trim();
+  if (document.title !== title) document.title = title;
+  const icon = silent || stopRequested || worst === "UNSAFE" || worst === "SILENT" ? "icon-bad.svg"
+    : worst === "NOMINAL" && !behind ? "icon.svg" : "icon-fair.svg";
+  if ($("icon").getAttribute("href") !== icon) $("icon").setAttribute("href", icon);
+}
+
+setInterval(() => {
+  const lost = isLost();
+  $("link").className = lost ? "lost" : "live";
+  const state = lost ? heardMs ? `no word for ${Math.round(silentS())} s` : "connecting" : "live";
+  if ($("link").textContent !== state) $("link").textContent = state;
+  showState();
+}, 250);
+
+function showHealth(one, { mode, cause, faults = [], lastKnown }) {
+  const shownHealth = JSON.stringify([mode, cause, faults, lastKnown]);
   if (one.shownHealth === shownHealth) return;
   one.shownHealth = shownHealth;
-  one.mode.className = `mode ${mode}`;
-  one.mode.textContent = setup.cameras.length > 1 ? `${name}: ${mode}` : mode;
+  one.mode.className = `mode ${lastKnown ? "known" : mode}`;
+  one.mode.textContent = `${lastKnown ? "last known: " : ""}${SHAPES[mode]} ${mode}`;
   one.cause.replaceChildren(cause);
   if (faults.length) {
     const list = element("ul");
@@ -209,13 +267,16 @@ function showHealth(name, one, { health, health_age: age }) {
 }
 
 function showStop(requested, entries) {
+  stopRequested = requested;
   for (const entry of entries) {
     addLine($("stops"), entry.at, entry.on ? "on" : "off",
       entry.on ? `requested: ${entry.text || "no cause was given"}` : "ended");
-    if (entry.on) $("stop").textContent = `SAFE STOP requested at ${time(entry.at)}: ${entry.text}`;
+    if (entry.on) $("stop").replaceChildren("", `✖ SAFE STOP requested at ${time(entry.at)}: ${entry.text}`);
   }
-  $("stop").hidden = !requested;
+  if (requested && !$("stop").childNodes.length) $("stop").replaceChildren("", "✖ SAFE STOP requested");
   $("no-stop").hidden = $("stops").childElementCount > 0;
+  $("no-stop").textContent = requested === null ? "Not known yet: the watchdog has not said."
+    : `Not requested since this page's server started at ${time(setup.began)}.`;
 }
 
 function addLine(list, at, kind, text) {
@@ -225,158 +286,15 @@ function addLine(list, at, kind, text) {
   while (list.childElementCount > LOG) list.lastChild.remove();
 }
 
-// --- figures ------------------------------------------------------------------------------------
-
-function tile(name, value, unit, over) {
-  const made = element("div", over ? "tile over" : "tile"), strong = element("b", "", value);
-  if (unit) strong.append(element("small", "", ` ${unit}`));
-  made.append(strong, element("span", "", name));
-  return made;
+function showStrip() {
+  const { facts } = cameras[chosen] ?? {};
+  const facts_of = { ...setup.about, model: facts?.runs || facts?.model || "not known yet" };
+  const shown = JSON.stringify(facts_of);
+  if ($("strip").dataset.shown === shown) return;
+  $("strip").dataset.shown = shown;
+  $("strip").replaceChildren(...Object.entries(facts_of).flatMap(([name, value]) =>
+    [element("dt", "", name), element("dd", name, value)]));
 }
-
-function showFigures() {
-  if (performance.now() - chartMs < CHART_MS || document.hidden) return;
-  chartMs = performance.now();
-  const { facts, frames } = cameras[chosen], { summary, health, model } = facts;
-  const looks = Object.entries(summary.models), total = looks.reduce((sum, [, count]) => sum + count, 0);
-  $("model").textContent = looks.length < 2 ? model
-    : looks.map(([name, count]) => `${name} ${(100 * count / total).toFixed(1)} %`).join(", ");
-  const deadline = setup.deadline_ms, rows = [];
-  const rate = frames.filter(([at]) => at > now - 2).length / 2;
-  for (const [name, key] of [["p50", "p50"], ["p99", "p99"], ["p99.9", "p99_9"]]) {
-    const value = summary.latency_ms[key], unknown = !summary.frames_in;
-    if (value === null && !unknown) rows.push(tile(name, "no result", "", true));
-    else rows.push(tile(name, number(value, 1), "ms", value > deadline));
-  }
-  const missed = summary.miss_rate;
-  rows.push(tile("missed", missed === null ? "–" : (100 * missed).toFixed(missed && missed < 0.1 ? 2 : 0), "%", missed > 0));
-  rows.push(tile("now", rate.toFixed(0), "frames/s"), tile("frames", String(summary.frames_in)));
-  $("tiles").replaceChildren(...rows);
-
-  const stages = Object.entries(setup.stages).map(([name, budget]) => [name, summary.stages_ms[name], budget]);
-  const { p50, p99 } = summary.latency_ms, worst = summary.frames_in ? Infinity : null;
-  stages.push(["total", { p50: p50 ?? worst, p99: p99 ?? worst }, deadline]);
-  $("stages").tBodies[0].replaceChildren(...stages.map(([name, { p50, p99 }, budget]) => {
-    const row = element("tr", `${p99 > budget ? "over " : ""}${name === "total" ? "total" : ""}`);
-    const track = element("div", "track"), limit = element("u");
-    for (const value of [p99, p50]) {
-      const bar = element("i");
-      bar.style.width = `${Math.min(100, 100 * (value ?? 0) / budget / TRACK_BUDGETS)}%`;
-      track.append(bar);
-    }
-    limit.style.left = `${100 / TRACK_BUDGETS}%`;
-    track.append(limit);
-    const cell = element("td");
-    cell.append(track);
-    row.append(element("td", "", name), cell, element("td", "number", number(p50, 1)),
-      element("td", "number p99", number(p99, 1)), element("td", "number", number(budget, 1)));
-    return row;
-  }));
-
-  $("statuses").replaceChildren(...setup.statuses.map(([name, tint]) => {
-    const count = health ? health.counts[name] : 0, item = element("span", count ? "" : "none");
-    const mark = element("i");
-    mark.style.background = tint;
-    item.append(mark, `${name} `, element("b", "", String(count)));
-    return item;
-  }), element("span", "soft", "since the start of the graph"));
-  showChart(frames);
-}
-
-// Each frame at its latency; charts.js draws it. A stall does not flatten all else: the chart ends at four
-// deadlines, and slower frames are on a rail, as those without a result are.
-function showChart(frames) {
-  const deadline = setup.deadline_ms, slowest = Math.max(...frames.map(([, ms]) => ms ?? 0));
-  const top = Math.max(1.25 * deadline, Math.min(1.08 * slowest, 4 * deadline));
-  const [slower, without, end] = ["slower", "without", "end"].map((name) => top * setup.places[name]);
-  const seconds = [], values = setup.statuses.map(() => []), labels = setup.statuses.map(() => []);
-  for (const [at, ms, status] of frames) {
-    seconds.push(at - now);
-    values.forEach((one) => one.push(null));
-    values[status][seconds.length - 1] = ms === null ? without : ms > top ? slower : ms;
-    if (ms > top) labels[status].push([at - now, ms.toFixed(0)]);
-  }
-  const described = {
-    x: { title: "seconds from now", range: [-WINDOW_S, 0], rails: [] },
-    y: { title: "ms", range: [0, end], top, rails: [[slower, `> ${top.toFixed(0)}`], [without, "no result"]] },
-    tables: [[seconds, ...values]], spans: [], height_px: CHART_PX, legend: false,
-    lines: [{ text: `deadline ${deadline} ms`, colour: colour("--deadline"), y: deadline }],
-    series: setup.statuses.map(([name, tint, inTime], one) => (
-      { name, colour: tint, kind: "points", size: inTime ? 3 : 8, labels: labels[one] })),
-  };
-  if (chart) chart.show(described);
-  else chart = drawChart($("chart"), described);
-}
-
-// --- missed frames ------------------------------------------------------------------------------
-
-function addMiss(miss) {
-  misses.unshift(miss);
-  const item = element("li"), button = element("button"), text = element("span");
-  button.type = "button";
-  if (miss.pictured) {
-    const image = element("img", "thumb");
-    image.loading = "lazy";
-    image.alt = "";
-    image.src = `missed/${miss.n}.jpg`;
-    button.append(image);
-  } else button.append(element("div", "thumb none", "no picture"));
-  const name = element("b", "", word(miss));
-  name.style.color = setup.statuses[miss.status][1];
-  const where = setup.cameras.length > 1 ? `${miss.camera} ` : "";
-  text.append(name, ` ${spent(miss)}`, element("br"), `${where}${time(miss.at)}`);
-  button.append(text);
-  button.onclick = () => openMiss(miss);
-  item.append(button);
-  $("misses").prepend(item);
-  if (misses.filter(({ camera }) => camera === miss.camera).length > MISSES) {
-    const oldest = misses.findLastIndex(({ camera }) => camera === miss.camera);
-    misses.splice(oldest, 1);
-    $("misses").children[oldest].remove();
-  }
-  $("missed-count").textContent = setup.cameras.length > 1 ? `the last ${MISSES} of each camera`
-    : `the last ${misses.length}`;
-  $("no-miss").hidden = true;
-}
-
-async function openMiss(miss) {
-  opened = miss;
-  const reached = Object.keys(miss.stages).at(-1);
-  $("frame-title").textContent = miss.published ? `${word(miss)}, ${spent(miss)} of ${setup.deadline_ms} ms`
-    : `${word(miss)}${reached ? ` after ${reached}` : ""}`;
-  $("frame-reason").textContent = miss.reason;
-  $("frame-facts").textContent = `${miss.camera}, ${time(miss.at)}, frame_id ${miss.frame_id}, stamp ${miss.stamp}`
-    + (miss.pictured ? `: ${counted(miss)}` : "");
-  const whole = Math.max(miss.ms, setup.deadline_ms * 1.2), limit = element("u");
-  limit.style.left = `${100 * setup.deadline_ms / whole}%`;
-  $("frame-stages").replaceChildren(...Object.entries(miss.stages).map(([stage, ms], place) => {
-    const part = element("i", "", ms > whole / 8 ? `${stage} ${ms.toFixed(1)}` : "");
-    part.style.width = `${100 * ms / whole}%`;
-    part.style.background = STAGE_COLOURS[place];
-    part.title = `${stage} ${ms.toFixed(1)} ms`;
-    return part;
-  }), limit);
-  $("before").disabled = misses.at(-1) === miss;
-  $("after").disabled = misses[0] === miss;
-  $("frame-picture").hidden = $("frame-none").hidden = true;
-  if (!$("frame").open) $("frame").showModal();
-  const answer = miss.pictured ? await fetch(`missed/${miss.n}.jpg`).catch(() => null) : null;
-  if (opened !== miss) return;
-  if (answer?.ok) {
-    const image = await createImageBitmap(await answer.blob());
-    $("frame-picture").hidden = false;
-    draw($("frame-picture"), { ...miss, image });
-  } else $("frame-none").hidden = false;
-}
-
-function step(by) {
-  const place = misses.indexOf(opened) + by;
-  if (misses[place]) openMiss(misses[place]);
-}
-$("before").onclick = () => step(1);
-$("after").onclick = () => step(-1);
-$("frame").onclick = ({ target }) => target === $("frame") && $("frame").close();
-$("frame").onkeydown = ({ key }) => step({ ArrowLeft: 1, ArrowRight: -1 }[key] ?? NaN);
 
 // --- light and dark -----------------------------------------------------------------------------
 
@@ -384,7 +302,7 @@ const system = matchMedia("(prefers-color-scheme: dark)");
 function dress() {
   const wanted = localStorage.getItem("theme");
   document.documentElement.classList.toggle("dark", wanted ? wanted === "dark" : system.matches);
-  chart?.redraw();
+  window.dispatchEvent(new Event("dressed"));
 }
 system.onchange = dress;
 $("theme").onclick = () => {
@@ -392,4 +310,5 @@ $("theme").onclick = () => {
   dress();
 };
 dress();
-connect();
+// The other scripts are there when the document is.
+addEventListener("DOMContentLoaded", connect);
