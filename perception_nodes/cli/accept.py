@@ -51,7 +51,7 @@ def accept(
 
     others, ros = split_ros_arguments(assignments or [])
     check_folder(out, "--out")
-    acceptance = Acceptance(parse_assignments(others), ros, minutes, say)
+    acceptance = Acceptance(parse_assignments(others, ("minutes", "out")), ros, minutes, say)
     with progress_bars() as progress:
         verdict = acceptance.run(out, progress)
     if as_json:

@@ -14,6 +14,7 @@ from perception_nodes.cli.common import (
     BackendOption,
     DataRoot,
     DeadlineOption,
+    JsonFlag,
     ModelOption,
     ThreadsOption,
     check_writable,
@@ -42,7 +43,7 @@ MAX_FRAMES = 100_000_000
 MIN_SIDE, MAX_SIDE = 16, 8192
 FrameSize = Annotated[str, typer.Option(help="Size of the camera's frames, WIDTHxHEIGHT.")]
 FrameRate = Annotated[float, typer.Option(min=1, max=240, help="Frames a second.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here, as JSON.")]
+OutFile = Annotated[Path | None, typer.Option("--out", help="Write the JSON into this file too.")]
 HtmlFile = Annotated[Path | None, typer.Option("--html", help="Write the result here, as a page.")]
 
 
@@ -61,7 +62,8 @@ def bench_latency(
     baseline_weights: str = "yolov8n.yaml",
     recorder: bool = False,
     browsers: Annotated[int, typer.Option(min=0, max=16)] = 0,
-    json_file: JsonFile = None,
+    as_json: JsonFlag = False,
+    out: OutFile = None,
 ) -> None:
     """Measure the latency from capture to detections.
 
@@ -78,16 +80,15 @@ def bench_latency(
         recorder: Also measure beside a recorder, for which shared memory is republished over DDS.
         browsers: Also measure while so many browsers look at the page; 0: not.
 
-    Example: perception bench latency --path shm --frames 80 --rounds 1 --json out/latency.json
+    Example: perception bench latency --path shm --frames 80 --rounds 1 --out out/latency.json
     """
     from perception_nodes.lab.latency import LatencyBench, result_table
 
-    check_writable(json_file, "--json")
+    check_writable(out, "--out")
     setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     weights = baseline_weights if baseline else None
     result = LatencyBench(setup, path, rounds, weights, recorder, browsers).run(say)
-    _write_json(json_file, result)
-    Console().print(result_table(result))
+    _give(result, result_table(result), as_json, out)
 
 
 @bench_app.command("deadline")
@@ -104,7 +105,8 @@ def bench_deadline(
     backend: BackendOption = AUTO,
     threads: ThreadsOption = 0,
     deadline_ms: DeadlineOption = DEADLINE_MS,
-    json_file: JsonFile = None,
+    as_json: JsonFlag = False,
+    out: OutFile = None,
     html_file: HtmlFile = None,
 ) -> None:
     """Measure how often the deadline is missed under load, and whether each miss is reported.
@@ -132,7 +134,7 @@ def bench_deadline(
     names = [name for name in conditions.split(",") if name]
     if not names and not soak:
         raise SettingsError(f"--conditions {conditions!r} names none; name one, such as quiet")
-    check_writable(json_file, "--json")
+    check_writable(out, "--out")
     check_writable(html_file, "--html")
     setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     if real_time == "both" and not allowed_priority():
@@ -148,10 +150,9 @@ def bench_deadline(
     )
     with progress_bar("measuring, seconds") as progress:
         result = bench.run(progress)
-    _write_json(json_file, result)
     if html_file is not None:
         write_whole(html_file, deadline_page(result))
-    Console().print(result_table(result))
+    _give(result, result_table(result), as_json, out)
     if not result["passed"]:
         raise typer.Exit(1)
 
@@ -166,7 +167,8 @@ def bench_cameras(
     backend: BackendOption = AUTO,
     threads: ThreadsOption = 0,
     deadline_ms: DeadlineOption = DEADLINE_MS,
-    json_file: JsonFile = None,
+    as_json: JsonFlag = False,
+    out: OutFile = None,
 ) -> None:
     """Measure several cameras in step: one shared detector against one detector for each camera.
 
@@ -177,23 +179,23 @@ def bench_cameras(
         cameras: Numbers of cameras to measure, with commas.
         frames: Frames of each camera in each run.
 
-    Example: perception bench cameras --cameras 1,2 --frames 100 --json out/cameras.json
+    Example: perception bench cameras --cameras 1,2 --frames 100 --out out/cameras.json
     """
     from perception_nodes.lab.cameras import CamerasBench, result_table
 
     if not re.fullmatch(r"[1-9](,[1-9])*", cameras):
         raise SettingsError(f"--cameras {cameras!r} is not of the form 1,2")
-    check_writable(json_file, "--json")
+    check_writable(out, "--out")
     setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     result = CamerasBench(setup, [int(number) for number in cameras.split(",")]).run(say)
-    _write_json(json_file, result)
-    Console().print(result_table(result))
+    _give(result, result_table(result), as_json, out)
 
 
 @bench_app.command("models")
 def bench_models(
     models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...")] = None,
-    json_file: JsonFile = None,
+    as_json: JsonFlag = False,
+    out: OutFile = None,
     html_file: HtmlFile = None,
     svg_file: Annotated[Path | None, typer.Option("--svg")] = None,
     data: list[Path] | None = None,
@@ -229,7 +231,7 @@ def bench_models(
 
     if not re.fullmatch(r"[1-9]\d?(,[1-9]\d?)*", threads):
         raise SettingsError(f"--threads {threads!r} is not of the form 1,2")
-    for file, option in ((json_file, "--json"), (html_file, "--html"), (svg_file, "--svg")):
+    for file, option in ((out, "--out"), (html_file, "--html"), (svg_file, "--svg")):
         check_writable(file, option)
     bench = ModelsBench(
         [load_model(name) for name in models or available_models()],
@@ -243,12 +245,11 @@ def bench_models(
     except Disagreement as error:
         say_problem("failed", error)
         raise typer.Exit(1) from error
-    _write_json(json_file, result)
     if html_file is not None:
         write_whole(html_file, render(result))
     if svg_file is not None:
         write_whole(svg_file, pareto_picture(result))
-    Console().print(result_table(result))
+    _give(result, result_table(result), as_json, out)
 
 
 @bench_app.command("shapes")
@@ -260,7 +261,8 @@ def bench_shapes(
     best: Annotated[int, typer.Option(min=1, max=20)] = 2,
     threads: ThreadsOption = 0,
     rounds: Annotated[int, typer.Option(min=3, max=1000)] = 15,
-    json_file: JsonFile = None,
+    as_json: JsonFlag = False,
+    out: OutFile = None,
 ) -> None:
     """Search plain networks for the most work within a time, on each kind of hardware.
 
@@ -284,13 +286,13 @@ def bench_shapes(
         best: Networks to measure for each target and size.
         rounds: Timed calls of each network on each target.
 
-    Example: perception bench shapes --json out/shapes.json
+    Example: perception bench shapes --out out/shapes.json
 
     Example: perception bench shapes --targets openvino:ALL --sizes 960x544 --budget-ms 10
     """
     from perception_nodes.evaluation.targets import check_target, usual_targets
 
-    check_writable(json_file, "--json")
+    check_writable(out, "--out")
     sides = re.fullmatch(r"\d{2,4}x\d{2,4}(,\d{2,4}x\d{2,4})*", sizes) and [
         tuple(map(int, size.split("x"))) for size in sizes.split(",")
     ]
@@ -305,15 +307,15 @@ def bench_shapes(
     bench = shape_bench.ShapeBench(chosen, sides, budget_ms, networks, best, threads, rounds)
     with progress_bars() as progress:
         result = bench.run(progress)
-    _write_json(json_file, result)
-    Console().print(shape_bench.result_tables(result))
+    _give(result, shape_bench.result_tables(result), as_json, out)
 
 
 @bench_app.command("tracking")
 def bench_tracking(
     sequences: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...")] = None,
     objects: Annotated[int, typer.Option(min=1, max=500)] = 30,
-    json_file: JsonFile = None,
+    as_json: JsonFlag = False,
+    out: OutFile = None,
 ) -> None:
     """Follow objects whose tracks are known: identities, prediction errors, processor time.
 
@@ -333,7 +335,7 @@ def bench_tracking(
     from perception_nodes.evaluation.tracking import evaluate_tracks, require_trackeval
 
     require_trackeval()
-    check_writable(json_file, "--json")
+    check_writable(out, "--out")
     drives = [read_mot(folder) for folder in sequences or []]
     drives = drives or [generated(name, objects) for name in GENERATED]
     results = {}
@@ -341,7 +343,6 @@ def bench_tracking(
         for done, drive in enumerate(drives, 1):
             results[drive.name] = evaluate_tracks(drive)
             progress(done, len(drives))
-    _write_json(json_file, results)
     titles = ("HOTA", "IDF1", "switches", "px", "old", "bare", "2σ", "p50", "p99 ms")
     table = figure_table(["drive"], titles)
     for name, found in results.items():
@@ -350,7 +351,7 @@ def bench_tracking(
         cells += [errors.get(key) for key in ("predicted", "capture", "detections")]
         cells += [found.get("within_2_sigma"), *found["ms"].values()]
         table.add_row(escape(name), *("–" if cell is None else f"{cell:.4g}" for cell in cells))
-    Console().print(table)
+    _give(results, table, as_json, out)
 
 
 def _setup(
@@ -372,6 +373,12 @@ def _setup(
     return BenchSetup(frames, size, rate_hz, model, backend, threads, deadline_ms)
 
 
-def _write_json(file: Path | None, result: Any) -> None:
-    if file is not None:
-        write_whole(file, json.dumps(result, indent=2) + "\n")
+def _give(result: Any, table: Any, as_json: bool, out: Path | None) -> None:
+    """Print a result, as JSON or as its table, and write it."""
+    text = json.dumps(result, indent=2)
+    if out is not None:
+        write_whole(out, text + "\n")
+    if as_json:
+        print(text)
+    else:
+        Console().print(table)

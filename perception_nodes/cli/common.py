@@ -1,8 +1,9 @@
 """What the commands share: options, the screen, progress, build-time tools."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from rich.progress import (
 from rich.text import Text
 
 from perception_nodes.backends.auto import CHOICES
+from perception_nodes.cli.described import as_option
 from perception_nodes.core.errors import printable
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.files import try_writing
@@ -33,7 +35,9 @@ LINE_INTERVAL_S = 5.0
 
 screen = Console(stderr=True)
 
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Model: name or folder.")]
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Model: name or folder; or --model.")
+]
 ModelOption = Annotated[str, typer.Option(help="Model: name or folder.")]
 BackendOption = Annotated[str, typer.Option(help=f"Runtime, one of {', '.join(CHOICES)}.")]
 ThreadsOption = Annotated[
@@ -82,28 +86,45 @@ def say_problem(word: str, problem: object) -> None:
     screen.print(f"[red]{word}:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 
-def parse_assignments(assignments: Iterable[str] | None) -> dict[str, Any]:
+def parse_assignments(
+    assignments: Iterable[str] | None, options: Collection[str] = ()
+) -> dict[str, Any]:
     """NAME:=VALUE texts as a mapping.
 
+    Args:
+        assignments: the texts.
+        options: names of what this command takes as options instead.
+
     Raises:
-        SettingsError: a text is not of that form.
+        SettingsError: a text is not of that form, or names an option.
     """
     values, texts = {}, list(assignments or [])
     for index, text in enumerate(texts):
         name, separator, value = text.partition(":=")
+        if separator and name in options:
+            meant = as_option(name, value)
+            raise SettingsError(f"{name} is an option; did you mean {meant}?", name)
         if not separator:
-            meant = _assignment(text, *texts[index + 1 : index + 2])
+            meant = _meant(text, "".join(texts[index + 1 : index + 2]), options)
             hint = f"; did you mean {meant}?" if meant else ""
             raise SettingsError(f"argument {text!r} is not of the form NAME:=VALUE{hint}")
         values[name] = value
     return values
 
 
-def _assignment(text: str, following: str = "") -> str:
-    """What NAME=VALUE, or --NAME VALUE, is as an assignment; empty for any other text."""
+def _meant(text: str, following: str, options: Collection[str]) -> str:
+    """What NAME=VALUE, --NAME VALUE or a path is in the form that is taken; empty if nothing."""
     name, _, value = text.removeprefix("--").partition("=")
     value = value or (following if text.startswith("--") else "")
-    return f"{name.replace('-', '_')}:={value}" if value else ""
+    if not value and Path(text).exists():
+        name, value = "bag", text
+    if not value:
+        return ""
+    from perception_nodes.graph.graph import ALL
+
+    name = name.replace("-", "_")
+    name = next(iter(get_close_matches(name, [*options, *ALL.parameters], n=1)), name)
+    return as_option(name, value) if name in options else f"{name}:={value}"
 
 
 class _Rate(ProgressColumn):

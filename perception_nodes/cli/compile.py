@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.backends.auto import runtime_for
+from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.cli.common import (
     BackendOption,
     DataRoot,
@@ -33,7 +33,7 @@ SHOWN_COSTS = 8
 
 def compile_command(
     model: ModelName,
-    backend: BackendOption,
+    backend: BackendOption = AUTO,
     threads: ThreadsOption = 0,
     bag: Bags = None,
     images: Images = None,

@@ -7,9 +7,45 @@ from copy import copy
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
+
+from perception_nodes.graph.settings import SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _ENTRY = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
+
+
+SUBJECTS = ("BAG", "MODEL")
+"""Arguments that may be given as the option that other commands have: --bag, --model."""
+
+
+def as_option(name: str, value: str) -> str:
+    """A parameter in the form of an option."""
+    return f"--{name.replace('_', '-')} {value}"
+
+
+class _Command(TyperCommand):
+    """Takes its subject by the name of the option too, and tells parameters from options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, see `click.Command`.
+
+        Raises:
+            SettingsError: a parameter of the graph is given, and the command has none.
+        """
+        metavars = [str(p.metavar) for p in self.params if p.param_type_name == "argument"]
+        names = (metavar.removesuffix("...") for metavar in metavars)
+        subjects = {f"--{name.lower()}" for name in names if name in SUBJECTS}
+        options = {name for p in self.params for name in p.opts if name.startswith("--")}
+        if not any(":=" in metavar for metavar in metavars):
+            for name, _, value in (text.partition(":=") for text in args if ":=" in text):
+                meant = as_option(name, value)
+                is_one = meant.split()[0] in {*options, *subjects}
+                hint = f"; did you mean {meant}?" if is_one else ""
+                raise SettingsError(f"{name}:={value} is for parameters of the graph{hint}", name)
+        for subject in subjects - options:
+            args = [text.removeprefix(f"{subject}=") for text in args if text != subject]
+        return super().parse_args(ctx, args)
 
 
 class Commands(typer.Typer):
@@ -23,6 +59,7 @@ class Commands(typer.Typer):
 
         def register(command: Command) -> Command:
             text = _describe(command)
+            attributes.setdefault("cls", _Command)
             return super(Commands, self).command(name, help=text, **attributes)(command)
 
         return register

@@ -81,7 +81,7 @@ def demo(
     if parameters:
         return show_parameters(RECORDED, SET_BY_THE_DEMO)
     check_folder(out, "--out")
-    values = parse_assignments(assignments)
+    values = parse_assignments(assignments, ("bag", "topic", "out"))
     if view:
         values["view"] = "true"
     say_page(VIEW_ALONE.nodes({n: v for n, v in values.items() if n in VIEW_ALONE.parameters}))

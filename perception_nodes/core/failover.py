@@ -39,13 +39,17 @@ STOPPED_S = 1.0
 """The supervisor kills a process that is stopped (SIGSTOP) for this long. Other processes notice a
 hang sooner, but only that of a process that has given a sign of life before."""
 
-# Restarts: however many there are, a process is restarted.
+# Restarts: however many there are, a process that has worked is restarted.
 DEATHS_WITHIN_S = 60.0
 AT_ONCE = 5
 """Up to this many deaths of a process within `DEATHS_WITHIN_S`, it is restarted at once."""
 DELAY_S = 1.0
 """From then on it is restarted after this time: a process that dies again and again must not take
 the processor from the others."""
+SAME_CAUSE = 3
+"""A process that has never worked and dies so often in a row by the same cause ends the graph."""
+WORKED_S = 30.0
+"""A process that has run for so long has worked."""
 STANDBY_AGAIN_S = 10.0
 """A standby that could not start is tried again after this time: each try loads the models."""
 
@@ -89,7 +93,9 @@ supervisor | dies | the kernel | at once | the kernel: all nodes | nobody
 RESTARTS = f"""
 The supervisor restarts every node that has died: at once up to {AT_ONCE} times within
 {DEATHS_WITHIN_S:g} s, then after {DELAY_S:g} s each time, and a standby that cannot start after
-{STANDBY_AGAIN_S:g} s.
+{STANDBY_AGAIN_S:g} s. Only a node that has never run for {WORKED_S:g} s and ends {SAME_CAUSE}
+times in a row by the same cause, other than a kill, ends the graph, with that cause as the last
+line.
 """
 
 

@@ -218,9 +218,7 @@ def _open(name: str | Path) -> Storage:
             # Raises an error with the reason, which Path.exists does not from Python 3.14 on.
             path.stat()
         except FileNotFoundError:
-            option, is_assignment, value = str(name).partition(":=")
-            hint = f"; did you mean --{option.replace('_', '-')} {value}?" if is_assignment else ""
-            raise BagError(f"{path} does not exist{hint}") from None
+            raise BagError(f"{path} does not exist") from None
         if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
             return VideoStorage(path)
         if path.is_dir() and not storage_files(path) and (files := images_in(path)):

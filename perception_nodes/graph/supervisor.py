@@ -17,6 +17,7 @@ from perception_nodes.graph.restarts import Restarts
 from perception_nodes.graph.ros_packages import require_ros
 from perception_nodes.system.awake import kept_awake
 from perception_nodes.system.children import start
+from perception_nodes.system.last_words import LastWords
 from perception_nodes.system.life import new_life
 from perception_nodes.system.processes import Process, is_stopped
 from perception_nodes.system.signals import STOPPING, handled_stopping
@@ -35,6 +36,10 @@ may go away, such as memory that others hold."""
 
 SOURCE_ENDED = 4
 """Exit status of a camera whose source has come to its end, which may show only then."""
+
+
+FROM_OUTSIDE = (signal.SIGKILL, *STOPPING)
+"""Signals that end a process by the will of another one."""
 
 
 class GraphFailure(PerceptionError):
@@ -78,6 +83,7 @@ class Supervisor:
         self._running_s: dict[str, float] = {}
         self._looked_s = 0.0
         self._shut_down: set[str] = set()
+        self._last_words: dict[str, LastWords] = {}
         self._held = ExitStack()
         self._life = new_life()
         self._stop_requested = False
@@ -111,6 +117,9 @@ class Supervisor:
             processors = set().union(*(spec.awake_processors for spec in self._specs))
             if processors:
                 self._say(held.enter_context(kept_awake(processors)))
+            for spec in self._specs:
+                self._last_words[spec.name] = words = LastWords()
+                held.callback(words.close)
             held.callback(self._stop_all)
             for spec in self._specs:
                 if spec.stands_by:
@@ -155,14 +164,18 @@ class Supervisor:
             )
 
     def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
+        words = self._last_words[spec.name]
+        words.clear()
+        self._restarts.note_start(spec.name, time.monotonic())
         return start(
             [sys.executable, "-m", spec.kind.module, *spec.arguments()],
-            {**self._life, **spec.environment},
+            {**self._life, **words.environment, **spec.environment},
             # Blocked until the node can stop in good order, see `run_node`: before, the signals
             # would end Python in the middle of an import.
             begin=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING),
             stdout=None if spec.executable == "monitor_node" else self._log,
             stderr=self._log,
+            pass_fds=(words.descriptor,),
         )
 
     def wait(self) -> bool:
@@ -230,22 +243,32 @@ class Supervisor:
 
     def _is_done_without(self, spec: NodeSpec, status: int) -> bool:
         first = not self._restarts.has_died(spec.name)
-        return spec.kind.dispensable and first and status == START_FAILED
+        is_vain = (first and status == START_FAILED) or self._restarts.is_hopeless(spec.name)
+        return spec.kind.dispensable and is_vain
 
     def _note_death(self, spec: NodeSpec, status: int) -> float:
         """Report a death; return when to restart the process, in seconds of CLOCK_MONOTONIC."""
         ended = f"{spec.name} ended {_how(status)}"
         first = not self._restarts.has_died(spec.name)
+        said = self._last_words[spec.name].read()
         if not spec.kind.restarted or (status == START_FAILED and first and not spec.stands_by):
-            said = "" if self._log is None else f": {last_error(Path(self._log.name))}"
-            raise GraphFailure(ended + said)
+            raise GraphFailure(ended + self._why(said))
         now_s = time.monotonic()
-        deaths, delay_s = self._restarts.note_death(spec.name, now_s)
+        cause = "" if _is_from_outside(status) else said or ended
+        deaths, delay_s = self._restarts.note_death(spec.name, now_s, cause)
+        is_needed = not (spec.stands_by or spec.kind.dispensable)
+        if is_needed and self._restarts.is_hopeless(spec.name):
+            raise GraphFailure(f"{ended} at once, {failover.SAME_CAUSE} times{self._why(said)}")
         if spec.stands_by and status == START_FAILED:
             delay_s = failover.STANDBY_AGAIN_S
         when = f"in {delay_s:g} s, {deaths} deaths within a minute" if delay_s else "at once"
         self._say(f"{ended} and is started again {when}")
         return now_s + delay_s
+
+    def _why(self, last_words: str) -> str:
+        if not last_words and self._log is not None:
+            last_words = last_error(Path(self._log.name))
+        return f": {last_words}" if last_words else ""
 
     def _say(self, line: str) -> None:
         # Write to where the nodes write: on the screen it would tear the live view. If the process
@@ -261,6 +284,10 @@ def _sweep(cameras: Sequence[str]) -> None:
     sweep_segments()
     for camera in cameras:
         forget(camera)
+
+
+def _is_from_outside(status: int) -> bool:
+    return -status in FROM_OUTSIDE or status - 128 in FROM_OUTSIDE
 
 
 def _how(status: int) -> str:

@@ -18,6 +18,7 @@ from perception_nodes.system.environment import (
     leave_out_working_folder,
     ros_environment,
 )
+from perception_nodes.system.last_words import leave
 from perception_nodes.system.realtime import RealTime, give_way
 from perception_nodes.system.service import is_in_journal
 from perception_nodes.system.signals import STOPPING
@@ -70,7 +71,9 @@ def run_node(node_type: Any, name: str) -> int:
         )
         node = node_type(name)
     except (RuntimeError, SettingsError) as error:  # wrong ROS arguments, an unusable keystore
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        text = " ".join(str(error).split())
+        leave(text)
+        print(f"{name}: {text}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
     realtime.leave_out_middleware()
@@ -101,8 +104,9 @@ def run_node(node_type: Any, name: str) -> int:
                 realtime.keep()
                 # Automatic collection is off, and few objects were created since the last one.
                 gc.collect(1)
-    except BaseException:
+    except BaseException as error:
         node.crashed = True
+        leave(f"{type(error).__name__}: {error}")
         raise
     finally:
         gc.unfreeze()  # an object that is not collected leaves its shared memory behind
@@ -114,6 +118,7 @@ def run_node(node_type: Any, name: str) -> int:
         node.destroy_node()
         rclpy.shutdown()
     if node.error:
+        leave(node.error)
         return 1 if started else 2
     return 128 + stopping if stopping else node.exit_status
 

@@ -333,7 +333,7 @@ def test_bench_writes_json_page_and_picture(
 ) -> None:
     monkeypatch.setattr("perception_nodes.evaluation.models.RATE_HZ", 200.0)
     monkeypatch.chdir(tmp_path)
-    command = "bench models road-n --frames 10 --threads 1 --json m.json --html m.html --svg m.svg"
+    command = "bench models road-n --frames 10 --threads 1 --out m.json --html m.html --svg m.svg"
     result = run(app, command.split())
     assert result.exit_code == 0, result.output
     assert json.loads(Path("m.json").read_text())["models"][0]["name"] == "road-n"

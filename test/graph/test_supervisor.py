@@ -54,6 +54,9 @@ if manner == "crash":
     sys.exit(3)
 if manner == "source ends":
     sys.exit(4)
+if manner == "say and crash":
+    os.pwrite(int(os.environ["PERCEPTION_LAST_WORDS"]), b"no lens " + str(os.getpid()).encode(), 0)
+    sys.exit(1)
 if manner == "refuse":
     sys.exit(2)
 if manner == "abort once":
@@ -297,8 +300,21 @@ def test_who_was_stopped_himself_does_not_blame_the_others(monkeypatch, away_s, 
     assert bool(kills) is killed
 
 
+@pytest.mark.parametrize(
+    ("manner", "said"),
+    [("crash", "with status 3 at once, 3 times$"), ("say and crash", r"times: no lens \d+$")],
+)
+def test_one_that_never_works_ends_the_graph_with_its_cause(graph, log, manner, said):
+    with pytest.raises(GraphFailure, match=said):
+        with graph(restarted=["detector"], a="run", detector=manner) as running:
+            running.wait()
+    assert log.names("started").count("detector") == failover.SAME_CAUSE
+    assert log.names("stopped") == ["a"]
+
+
 def test_one_that_dies_again_and_again_is_started_more_slowly(graph, log, monkeypatch, capfd):
     monkeypatch.setattr(failover, "DELAY_S", 0.5)
+    monkeypatch.setattr(failover, "WORKED_S", 0.0)
     with graph(restarted=["detector"], detector="crash then refuse") as running:
         assert stopped_when(running, lambda: log.wait_for(2 + AT_ONCE)) is False
     said = [line for line in capfd.readouterr().err.splitlines() if "is started again" in line]
