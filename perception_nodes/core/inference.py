@@ -112,8 +112,9 @@ class Candidate:
         backend: runs the model on slots' pixels.
         in_place: runs the model on camera frames as they come; None if that is not wanted.
         decoder: decodes the model's outputs.
-        inference, postprocess: predicted costs for one frame.
-        batches: predicted costs of inferring 2, 3, ... frames at once.
+        calls: predicted costs of 1, 2, ... frames at once, from the beginning of their inference to
+            the publication of the last one's detections.
+        alone: the first of them, of a single frame.
     """
 
     def __init__(
@@ -132,9 +133,8 @@ class Candidate:
         self.in_place = in_place
         self.batch_backend = batch_backend
         self.decoder = decoder
-        self.inference = CostPrediction(inference_ns)
-        self.batches = [CostPrediction(batch_ns) for batch_ns in batches_ns]
-        self.postprocess = CostPrediction(0)
+        self.calls = [CostPrediction(call_ns) for call_ns in (inference_ns, *batches_ns)]
+        self.alone = self.calls[0]
         self._inferred_alone = 0
 
     def infer(self, frames: Sequence[tuple[FrameHeader, Frame]]) -> Sequence[Answer]:
@@ -153,18 +153,13 @@ class Candidate:
         assert self.batch_backend is not None
         return [(heads, 0) for heads in self.batch_backend.infer_batch(images)]
 
-    @property
-    def calls(self) -> list[CostPrediction]:
-        """Predicted costs of inferring 1, 2, ... frames at once."""
-        return [self.inference, *self.batches]
-
     def inferred_alone(self, waiting: int) -> None:
         """Note that one frame was inferred alone while `waiting` frames waited.
 
         At every `BEST_TRIED_EVERY`-th such call the prediction for the batch forgets its longest
         sample. If it did so at each call, a batch that is always slow would soon look fast.
         """
-        if 2 <= waiting <= len(self.batches) + 1:
+        if 2 <= waiting <= len(self.calls):
             self._inferred_alone += 1
             if self._inferred_alone % BEST_TRIED_EVERY == 0:
-                self.batches[waiting - 2].passed_over()
+                self.calls[waiting - 1].passed_over()

@@ -31,14 +31,8 @@ from perception_nodes.core.inference import (
     Frame,
     HeadTensors,
 )
+from perception_nodes.core.model_choice import TRIED_EVERY, ModelChoice
 from perception_nodes.core.prediction import CostPrediction
-from perception_nodes.core.step_up import StepUp
-
-TRIED_EVERY = 10
-"""While frames are abandoned because every model is too slow, every tenth one is run all the same:
-an overloaded vehicle still sees something, marked late, and the predictions stay up to date."""
-SPARED_SHARE = 0.9
-"""Share of the time left that a better model may take so that it runs again."""
 
 
 class Pipeline:
@@ -79,13 +73,10 @@ class Pipeline:
             standing_in: why these models replace the wanted ones for now; their frames are
                 DEGRADED with this reason. Empty if they are the wanted ones.
         """
-        self._models = models
+        self._choice = ModelChoice(models, self._skip_late)
         self._chosen = models[0]
-        self._level = 0
-        self._step_up = StepUp()
-        self._left = CostPrediction(1 << 62)
-        self._abandoned = 0
-        self._on_trial = self._has_run = False
+        self._cost: CostPrediction | None = None
+        self._started_ns, self._has_run = 0, False
         self._standing_in = fitting(standing_in)
 
     def detect(
@@ -104,18 +95,16 @@ class Pipeline:
             (None), the record is complete and says why; otherwise `published` completes it.
         """
         record = _outcome_of(header)
-        self.engine, self._has_run = None, False
-        started_ns = self._clock.monotonic_ns()
-        shared = finish_by_ns is not None
+        self.engine, self._has_run, self._cost = None, False, None
+        self._started_ns = started_ns = self._clock.monotonic_ns()
         left_ns = header.deadline_ns - started_ns
-        model = self._choose(left_ns, shared)
+        choice = self._choice
+        model = choice.choose(left_ns, None if finish_by_ns is None else finish_by_ns - started_ns)
         if model is None:
             record.status, record.reason = FrameStatus.SKIPPED_LATE, self._why_not(left_ns, record)
             return record, None
-        if finish_by_ns is not None and not self._on_trial:
-            model = self._in_time_by(finish_by_ns - started_ns, model)
         self._chosen, record.model = model, model.name
-        smaller = b"" if model is self._models[0] else self._why_smaller(left_ns)
+        smaller = b"" if model is choice.best else choice.why_smaller(left_ns)
         record.reason = b"; ".join(filter(None, (self._standing_in, smaller)))[: REASON_BYTES - 1]
         try:
             (answer,) = model.infer([(header, frame)])
@@ -124,17 +113,13 @@ class Pipeline:
         record.inferred_ns = self._clock.monotonic_ns()
         found = self._decoded(record, header, answer)
         if found is not None:
-            self._has_run = True
-            self._learn(model.inference, record.inferred_ns - started_ns, record)
-            if self._on_trial and record.postprocessed_ns < record.deadline_ns:
-                self._level = min(self._level, self._models.index(model))
+            self._has_run, self._cost = True, model.alone
         return record, found
 
     def _decoded(
         self, record: FrameRecord, header: FrameHeader, answer: Answer
     ) -> Detections | None:
         """Postprocess an answer: the objects in source pixels, None if the frame failed."""
-        started_ns = self._clock.monotonic_ns()
         try:
             if isinstance(answer, Exception):
                 raise answer
@@ -149,7 +134,6 @@ class Pipeline:
             reasons = b"; ".join(filter(None, (CROWDED, record.reason)))
             record.reason = reasons[: REASON_BYTES - 1]
         record.postprocessed_ns = self._clock.monotonic_ns()
-        self._learn(self._chosen.postprocess, record.postprocessed_ns - started_ns, record)
         return detections
 
     def _decode(self, header: FrameHeader, heads: HeadTensors) -> Detections:
@@ -167,149 +151,39 @@ class Pipeline:
         scores, classes = found.scores[visible], found.classes[visible]
         return Detections(boxes[visible], scores, classes, found.more)
 
-    def _learn(self, cost: CostPrediction, duration_ns: int, record: FrameRecord) -> None:
-        if self._on_trial and record.postprocessed_ns < record.deadline_ns:
-            cost.expect(duration_ns)
-        else:
-            cost.add(duration_ns)
-
-    def _choose(self, left_ns: int, shared: bool) -> Candidate | None:
-        """Choose the model to run in the time left; None if none fits.
-
-        The choice is the best model whose 99th percentile fits and that does not rest (`StepUp`);
-        failing that the smallest model, if its median fits or frames are not skipped; failing that
-        none. If cameras share the models, time may be short because of another camera, which says
-        nothing about the models' costs: a frame past its deadline may still be tried, and if no
-        model is chosen, the predictions stay as they are.
-        """
-        self._step_up.count()
-        self._on_trial = False
-        if left_ns <= 0 and not shared and self._skip_late:
-            return None
-        self._left.add(left_ns)
-        if self._level > 0 and self._step_up.is_over:
-            better = self._models[self._level - 1]
-            if self._step_up.is_rehearsed:
-                self._step_up.begin()
-                if self._p99_ns(better) <= left_ns * SPARED_SHARE:
-                    self._level -= 1
-            elif left_ns >= self._left.median_ns:
-                self._step_up.fell()  # until this frame has shown otherwise
-                self._on_trial = True
-                return better
-        smallest = self._models[-1]
-        levels = range(self._level, len(self._models))
-        fits = (level for level in levels if self._p99_ns(self._models[level]) <= left_ns)
-        level = next(fits, None)
-        # Up to here caution costs only accuracy; from here on it would cost the frame.
-        if level is None and (not self._skip_late or self._median_ns(smallest) <= left_ns):
-            level = len(self._models) - 1
-        if level is None:
-            return self._tried(smallest, shared)
-        # A model that fits into the time of most frames is there again for the next one.
-        if level > self._level and self._p99_ns(self._models[self._level]) > self._left.median_ns:
-            self._level = level
-            self._step_up.fell()
-        self._abandoned = 0
-        return self._models[level]
-
-    def _tried(self, smallest: Candidate, shared: bool) -> Candidate | None:
-        """The smallest model for every `TRIED_EVERY`th frame that no model fits, else None."""
-        self._abandoned += 1
-        self._on_trial = self._abandoned % TRIED_EVERY == 0
-        if not (self._on_trial or shared):
-            smallest.inference.passed_over()
-            smallest.postprocess.passed_over()
-        return smallest if self._on_trial else None
+    def _learn(self, published_ns: int, record: FrameRecord) -> None:
+        if self._cost is not None:
+            took_ns, in_time = published_ns - self._started_ns, published_ns <= record.deadline_ns
+            self._choice.learn(self._chosen, self._cost, took_ns, in_time)
 
     @property
     def rehearsal_due(self) -> bool:
         """Whether `rehearse` is to be called after the last frame."""
-        is_due = self._level > 0 and self._has_run and self._step_up.rehearsal_due
-        return is_due and not self._on_trial
+        return self._has_run and self._choice.rehearsal_due
 
     def rehearse(self, header: FrameHeader, frame: Frame, free_until_ns: int) -> None:
-        """Time the next better model on a frame that is reported already; drop its answer.
-
-        So it is known when the model is fast enough again, and no frame is late for it.
+        """Time the next better model on the frame that `detect` was called for last.
 
         Args:
-            header: header of the frame that `detect` was called for last.
+            header: the frame's header.
             frame: its pixels.
-            free_until_ns: when the next frame is due; a rehearsal that would last longer is left
-                out.
+            free_until_ns: see `ModelChoice.rehearse`.
         """
-        better = self._models[self._level - 1]
-        started_ns = self._clock.monotonic_ns()
-        if started_ns + better.inference.median_ns + better.postprocess.median_ns > free_until_ns:
-            return
+        publish_ns = self._publish.median_ns
         try:
-            (answer,) = better.infer([(header, frame)])
-            if isinstance(answer, Exception):
-                raise answer
-            inferred_ns = self._clock.monotonic_ns()
-            if isinstance(answer[0], HeadTensors):
-                better.decoder.decode(answer[0].boxes, answer[0].classes)
+            self._choice.rehearse(header, frame, free_until_ns, publish_ns, self._clock)
         except BackendLost as error:
             self.lost = error
-            return
-        except (FrameRejected, BackendError, AbsurdOutput):
-            return  # the trial at the end of the hold reports it
-        ended_ns = self._clock.monotonic_ns()
-        for cost, took_ns in (
-            (better.inference, inferred_ns - started_ns),
-            (better.postprocess, ended_ns - inferred_ns),
-        ):
-            if self._step_up.is_rehearsed:
-                cost.add(took_ns)
-            else:  # what was too slow is forgotten
-                cost.expect(took_ns)
-        self._step_up.is_rehearsed = True
-
-    def _why_smaller(self, left_ns: int) -> bytes:
-        """Why a smaller model runs than the best one."""
-        needed_ns, name = self._p99_ns(self._models[0]), self._models[0].name
-        if needed_ns > left_ns:
-            return b"%.1f ms left, %s needs %.1f" % (left_ns / 1e6, name, needed_ns / 1e6)
-        if self._level > 0:
-            return b"%s was too slow lately" % name
-        return b"frames of other cameras wait"
 
     def _why_not(self, left_ns: int, record: FrameRecord) -> bytes:
         """Why no model was chosen in the time left."""
-        why = b"past its deadline before inference"
-        if left_ns > 0:
-            needed_ms = self._median_ns(self._models[-1]) / 1e6
-            why = b"%.1f ms left, %.1f ms needed" % (left_ns / 1e6, needed_ms)
         came_ms = (record.ingested_ns - record.capture_ns) / 1e6
+        why = self._choice.why_none(left_ns)
         return b"%s; it came %.1f ms after its capture" % (why, came_ms)
 
-    def _p99_ns(self, model: Candidate) -> int:
-        """The 99th percentile of a frame's time with a model, from inference to publication."""
-        return model.inference.p99_ns + model.postprocess.p99_ns + self._publish.p99_ns
-
-    def _median_ns(self, model: Candidate) -> int:
-        """The median of a frame's time with a model, from inference to publication."""
-        return model.inference.median_ns + model.postprocess.median_ns + self._publish.median_ns
-
-    def _in_time_by(self, left_ns: int, chosen: Candidate) -> Candidate:
-        """The chosen model or the next smaller one whose 99th percentile fits, or the smallest."""
-        for model in self._models[self._models.index(chosen) :]:
-            if self._p99_ns(model) <= left_ns:
-                return model
-        return self._models[-1]
-
     def costs(self) -> list[list[int]]:
-        """Predicted costs of 1, 2, ... frames at once, ns, for `Scheduler.turn`.
-
-        There is one level for each model, from its 99th percentile, and a last one from the median
-        of the smallest model. Only the best model runs on several frames at once.
-        """
-        levels = []
-        for model in self._models:
-            own_ns = model.postprocess.p99_ns + self._publish.p99_ns
-            levels.append([call.p99_ns + size * own_ns for size, call in enumerate(model.calls, 1)])
-        return [*levels, [self._median_ns(self._models[-1])]]
+        """Predicted costs, see `ModelChoice.costs`."""
+        return self._choice.costs()
 
     def status_of(self, record: FrameRecord) -> FrameStatus:
         """The status that the frame will probably get if its detections go out now.
@@ -329,7 +203,7 @@ class Pipeline:
             return False
         if self._clock.monotonic_ns() > record.deadline_ns:
             return True
-        if self._on_trial:  # one in `TRIED_EVERY` goes out unchanged
+        if self._choice.on_trial:  # one in `TRIED_EVERY` goes out unchanged
             return False
         self._without_publishing += 1
         return self._without_publishing % TRIED_EVERY > 0
@@ -337,7 +211,7 @@ class Pipeline:
     def _status_at(self, published_ns: int, record: FrameRecord) -> FrameStatus:
         if published_ns > record.deadline_ns:
             return FrameStatus.LATE
-        as_wanted = self._chosen is self._models[0] and not self._standing_in
+        as_wanted = self._chosen is self._choice.best and not self._standing_in
         return FrameStatus.OK if as_wanted else FrameStatus.DEGRADED
 
     def _failed(
@@ -358,12 +232,14 @@ class Pipeline:
         record.status = FrameStatus.SKIPPED_LATE
         record.reason = b"withheld: it would have been published past its deadline"
         record.detections = 0
+        self._learn(record.postprocessed_ns + self._publish.median_ns, record)
         return record
 
     def published(self, record: FrameRecord) -> FrameRecord:
         """Complete the record of a frame whose detections have just been published."""
         record.published_ns = self._clock.monotonic_ns()
         record.status = self._status_at(record.published_ns, record)
+        self._learn(record.published_ns, record)
         took_ns = record.published_ns - record.postprocessed_ns
         expected_ns = record.postprocessed_ns + self._publish.median_ns
         if record.published_ns <= record.deadline_ns < expected_ns:
@@ -388,13 +264,13 @@ def detect_together(
     """
     pipelines = [pipeline for pipeline, _, _ in frames]
     started_ns = pipelines[0]._clock.monotonic_ns()
-    model = pipelines[0]._models[0]
+    model = pipelines[0]._choice.best
     records = [_outcome_of(header) for _, header, _ in frames]
     for pipeline, record in zip(pipelines, records, strict=True):
         pipeline._chosen, record.model = model, model.name
         record.reason = pipeline._standing_in
-        pipeline._step_up.count()
-        pipeline._abandoned, pipeline._on_trial, pipeline._has_run = 0, False, False
+        pipeline._choice.chosen_together()
+        pipeline._started_ns, pipeline._cost, pipeline._has_run = started_ns, None, False
     try:
         answers = model.infer([(header, frame) for _, header, frame in frames])
     except BackendError as error:
@@ -402,10 +278,12 @@ def detect_together(
             yield pipeline._failed(record, error), None
         return
     inferred_ns = pipelines[0]._clock.monotonic_ns()
-    model.batches[len(frames) - 2].add(inferred_ns - started_ns)
     for (pipeline, header, _), record, answer in zip(frames, records, answers, strict=True):
         record.inferred_ns = inferred_ns
-        yield record, pipeline._decoded(record, header, answer)
+        found = pipeline._decoded(record, header, answer)
+        if found is not None and pipeline is pipelines[-1]:  # all of them are out with the last
+            pipeline._cost = model.calls[len(frames) - 1]
+        yield record, found
 
 
 def _outcome_of(header: FrameHeader) -> FrameRecord:

@@ -302,7 +302,7 @@ def test_late_detections_can_be_withheld():
         assert rig.pipeline.status_of(record) == FrameStatus.LATE
         assert rig.pipeline.withholds(record)
         rig.pipeline.withheld(record)
-        rig.models[0].inference.expect(0)
+        rig.models[0].alone.expect(0)
     assert record.status == FrameStatus.SKIPPED_LATE  # LATE ones are published
     assert (record.published_ns, record.detections) == (0, 0)
     assert record.reason == b"withheld: it would have been published past its deadline"
@@ -371,7 +371,7 @@ def test_frames_inferred_together_are_each_decoded_and_judged_on_their_own():
     assert [report.status for report in reports] == [FrameStatus.OK, FrameStatus.LATE]
     assert (reports[0].sequence, reports[0].stamp_ns, reports[0].ingest_process) == (7, 5, 42)
     assert reports[0].inferred_ns == reports[1].inferred_ns
-    assert [cost.p99_ns for cost in models[0].batches] == [12 * MS]
+    assert [cost.p99_ns for cost in models[0].calls] == [0, 12 * MS]
 
 
 class InPlace:
@@ -419,7 +419,7 @@ def test_what_goes_wrong_in_place_fails_the_frame(error):
 def test_one_frame_of_several_that_cannot_be_read_does_not_fail_the_others():
     rig = Rig()
     found = Detections.none()
-    rig.models[0].batches = [CostPrediction(0)]
+    rig.models[0].calls.append(CostPrediction(0))
     rig.models[0].in_place = InPlace(rig, None)
     rig.models[0].in_place.infer = lambda frames: [FrameRejected("no pixels"), (found, 0)]
     image = ImageView.of_pixels(np.zeros((128, 128, 3), np.uint8))
