@@ -10,7 +10,12 @@ import yaml
 
 from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.drives.bag_file import BagError, BagFile, Findings, Messages
-from perception_nodes.drives.decompression import COMPRESSED, decompress_file, decompressed_message
+from perception_nodes.drives.decompression import (
+    COMPRESSED,
+    DecompressionError,
+    decompress_file,
+    decompressed_message,
+)
 from perception_nodes.drives.mcap_file import McapFile
 from perception_nodes.drives.message_order import in_log_time_order
 from perception_nodes.drives.ros1_file import Ros1File
@@ -142,7 +147,13 @@ class BagStorage(Storage):
             return file
         folder = self._stack.enter_context(tempfile.TemporaryDirectory())
         plain = Path(folder, file.stem)
-        if problem := decompress_file(file, plain):
+        try:
+            problem = decompress_file(file, plain)
+        except DecompressionError as error:
+            raise BagError(
+                f"{file}: {error}; decompress it yourself if it is one of yours"
+            ) from error
+        if problem:
             self._notes.note(f"{file}: {problem}")
             self._truncated = True
         return plain

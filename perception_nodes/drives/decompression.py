@@ -14,6 +14,9 @@ MAX_MESSAGE_BYTES = 256 << 20
 """Limit of a message that is compressed on its own; 8192 x 8192 pixels in bgr8 are 192 MiB."""
 MAX_CHUNK_BYTES = 1 << 30
 BLOCK = 1 << 20
+MAX_RATIO, ALWAYS_BYTES = 200, 1 << 30
+"""A file may decompress to so many times its size, and to so many bytes in any case: a few bytes
+can be made to fill every disk."""
 ZSTD_STEP = 4 << 10
 """Bytes given to zstd at a time; at its best compression they decompress to 128 MiB."""
 _ERRORS = (zstandard.ZstdError, RuntimeError, EOFError, OSError, ValueError)
@@ -90,11 +93,17 @@ def decompress_file(file: Path, out: Path) -> str:
 
     Returns:
         Why the end of the file was not reached; empty if it was.
+
+    Raises:
+        DecompressionError: it decompresses to much more than any recording does.
     """
+    limit = max(ALWAYS_BYTES, MAX_RATIO * file.stat().st_size)
     with file.open("rb") as compressed, out.open("wb") as plain:
         blocks = _lz4_blocks(compressed) if file.suffix == ".lz4" else _zstd_blocks(compressed)
         try:
             for block in blocks:
+                if plain.tell() + len(block) > limit:
+                    raise DecompressionError(f"it decompresses to more than {limit >> 20} MiB")
                 plain.write(block)
         except (zstandard.ZstdError, RuntimeError, EOFError) as error:
             at = compressed.tell()

@@ -19,6 +19,7 @@ from perception_nodes.system.awake import kept_awake
 from perception_nodes.system.children import start
 from perception_nodes.system.last_words import LastWords
 from perception_nodes.system.life import new_life
+from perception_nodes.system.output import STDERR
 from perception_nodes.system.processes import Process, is_stopped
 from perception_nodes.system.signals import STOPPING, handled_stopping
 from perception_nodes.transport.claim import Claim
@@ -34,6 +35,8 @@ START_FAILED = 2
 it ends the graph, unless the node is dispensable, since a restart would not help. Later the cause
 may go away, such as memory that others hold."""
 
+COLOURS = "RCUTILS_COLORIZED_OUTPUT"
+"""Tells nodes that people read their messages at a terminal, which they write to through us."""
 SOURCE_ENDED = 4
 """Exit status of a camera whose source has come to its end, which may show only then."""
 
@@ -70,7 +73,8 @@ class Supervisor:
         Args:
             specs: in the order of starting.
             stop_timeout_s: a process is killed if it has not ended this long after it was asked to.
-            log: receives the processes' output, except the monitor's screen; our own by default.
+            log: receives the processes' output, except the monitor's screen; our own standard error
+                by default.
             while_alive: the graph is stopped when this process has ended.
         """
         self._specs = specs
@@ -167,14 +171,17 @@ class Supervisor:
         words = self._last_words[spec.name]
         words.clear()
         self._restarts.note_start(spec.name, time.monotonic())
+        log = STDERR if self._log is None else self._log
+        if self._log is None and sys.stderr.isatty():
+            os.environ.setdefault(COLOURS, "1")
         return start(
             [sys.executable, "-m", spec.kind.module, *spec.arguments()],
             {**self._life, **words.environment, **spec.environment},
             # Blocked until the node can stop in good order, see `run_node`: before, the signals
             # would end Python in the middle of an import.
             begin=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING),
-            stdout=None if spec.executable == "monitor_node" else self._log,
-            stderr=self._log,
+            stdout=None if spec.executable == "monitor_node" else log,
+            stderr=log,
             pass_fds=(words.descriptor,),
         )
 
@@ -274,7 +281,7 @@ class Supervisor:
         # Write to where the nodes write: on the screen it would tear the live view. If the process
         # that started us was killed, perhaps nobody reads any more.
         with suppress(OSError):
-            descriptor = sys.stderr.fileno() if self._log is None else self._log.fileno()
+            descriptor = STDERR if self._log is None else self._log.fileno()
             os.write(descriptor, f"{line}\n".encode())
 
 

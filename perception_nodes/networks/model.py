@@ -18,9 +18,12 @@ from perception_nodes.networks.external_data import file_outside
 from perception_nodes.networks.terms import UNSTATED, Terms, terms_of
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.system.environment import prefixes
+from perception_nodes.system.files import read_file
 
 VERSION = 1
 """Version of the keys of `model.yaml` that are understood here."""
+MAX_DESCRIPTION_BYTES = 4 << 20
+MAX_NETWORK_BYTES = 4 << 30
 
 
 class ModelError(PerceptionError):
@@ -298,7 +301,7 @@ def load_model(name_or_folder: str, key_file: str = "") -> Model:
     folder = _find(name_or_folder)
     description = folder / "model.yaml"
     try:
-        content = description.read_bytes()
+        content = read_file(description, MAX_DESCRIPTION_BYTES)
         if key_file:  # only this needs the library
             from perception_nodes.networks.signature import verify
 
@@ -328,7 +331,7 @@ def check_hash(path: Path, sha256: str) -> None:
         ModelError: its hash differs, it has weights in another file, or it cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path, MAX_NETWORK_BYTES)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     found = hashlib.sha256(content).hexdigest()

@@ -21,7 +21,8 @@ from perception_nodes.networks.exported import (
     chosen_size,
 )
 from perception_nodes.networks.external_data import named_outside
-from perception_nodes.networks.model import ModelError, Shape, in_another_file
+from perception_nodes.networks.model import MAX_NETWORK_BYTES, ModelError, Shape, in_another_file
+from perception_nodes.system.files import read_file
 
 OPSETS = range(11, 24)
 """Opsets that all runtimes here read; older ones define the same operators differently."""
@@ -97,7 +98,7 @@ def session_of(network: onnx.ModelProto) -> ort.InferenceSession:
 
 def _parsed(path: Path) -> onnx.ModelProto:
     try:
-        content = path.read_bytes()
+        content = read_file(path, MAX_NETWORK_BYTES)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     try:

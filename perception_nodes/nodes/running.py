@@ -19,6 +19,8 @@ from perception_nodes.system.environment import (
     ros_environment,
 )
 from perception_nodes.system.last_words import leave
+from perception_nodes.system.life import is_supervised
+from perception_nodes.system.output import Relay, make_unfailing
 from perception_nodes.system.realtime import RealTime, give_way
 from perception_nodes.system.service import is_in_journal
 from perception_nodes.system.signals import STOPPING
@@ -43,6 +45,15 @@ def run_node(node_type: Any, name: str) -> int:
         Exit status: 0 if it has ended by itself or was shut down through its life cycle, 2 if it
         could not start, 1 if it failed later, 128 and the number of a signal that ended it.
     """
+    # A supervisor relays what its nodes write; a node that is started by itself relays it itself.
+    if not is_supervised():
+        with Relay():
+            return _run(node_type, name)
+    make_unfailing()
+    return _run(node_type, name)
+
+
+def _run(node_type: Any, name: str) -> int:
     # A supervisor has set these already; a node that is started by itself needs them as well.
     images = "image_topic" in node_type.settings_type.model_fields
     os.environ.update(ros_environment(images))

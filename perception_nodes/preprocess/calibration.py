@@ -8,6 +8,9 @@ import yaml
 from perception_nodes.core.frame import CameraInfo
 from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.preprocess.lens import UnknownLens, lens_from
+from perception_nodes.system.files import read_file
+
+MAX_BYTES = 1 << 20
 
 
 def read_calibration(path: str | Path) -> CameraInfo:
@@ -17,7 +20,7 @@ def read_calibration(path: str | Path) -> CameraInfo:
         UnknownLens: the file cannot be read, lacks a key, or its lens is not supported.
     """
     try:
-        values: Any = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        values: Any = parse_yaml(read_file(Path(path), MAX_BYTES).decode())
         if not isinstance(values, dict):
             raise UnknownLens(
                 f"calibration {path} holds no keys; name a file that camera_calibration has written"

@@ -16,6 +16,11 @@ from perception_nodes.preprocess.encodings import Samples, converted
 
 MAX_PIXELS = 1 << 26
 """Limit for a compressed frame: a forged header must not cost gigabytes and seconds."""
+MAX_PNG_PIXELS = 1 << 23
+"""Limit for a PNG, which takes ten times as long as a JPEG: frames behind it would wait for a
+second."""
+SLOW_PIXELS = {"jpeg": 1 << 23, "png": 1 << 20}
+"""A larger frame takes so long to decode that we would be taken for hung."""
 PNG_GREY = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 PNG_COLOUR = PNG_GREY | cv2.IMREAD_COLOR
 """Flags of OpenCV: samples keep their 8 or 16 bits, and the picture is not turned."""
@@ -42,6 +47,11 @@ def read_header(image: ImageView) -> tuple[int, int, bool]:
     except (ValueError, struct.error) as error:
         raise FrameRejected(f"{image.encoding}: {error}") from error
     _check_size(image, width, height)
+    if image.file_type == "png" and width * height > MAX_PNG_PIXELS:
+        raise FrameRejected(
+            f"{image.encoding}: {width}x{height} takes too long to decode, a PNG may have "
+            f"{MAX_PNG_PIXELS:,} pixels; let the camera send JPEG or raw images"
+        )
     if image.file_type == "png" and zlib.crc32(image.data[12:29]) != crc:
         raise FrameRejected(f"{image.encoding}: its header is damaged")
     return width, height, is_grey

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.frame import CameraInfo, FrameHeader, FrameRejected, ImageView
 from perception_nodes.core.geometry import PADDING_VALUE, Points
-from perception_nodes.preprocess.compressed import decompressed, read_header
+from perception_nodes.preprocess.compressed import SLOW_PIXELS, decompressed, read_header
 from perception_nodes.preprocess.encodings import (
     Samples,
     demosaic,
@@ -100,7 +100,9 @@ class Preprocessor:
         if image.file_type:
             width, height, is_grey = read_header(image)
             box = self.placer.letterbox(width, height)
-            image = decompressed(image, is_grey, (box.inner_width, box.inner_height))
+            is_slow = width * height > SLOW_PIXELS[image.file_type]
+            with self.placer.preparing() if is_slow else nullcontext():
+                image = decompressed(image, is_grey, (box.inner_width, box.inner_height))
         check_frame(image)  # a bad frame must not change the placement
         placement = self.placer.place(width, height)
         has_maps = placement is self._placement or placement.lens is None

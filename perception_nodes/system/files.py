@@ -1,15 +1,34 @@
-"""Files that are complete as soon as they exist."""
+"""Files that are complete as soon as they exist, and files that have an end."""
 
+import errno
 import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PROOF_BYTES = 65_536
 """So many bytes are written to see that a disk has room; results are seldom smaller."""
+
+
+def read_file(path: Path, most_bytes: int) -> bytes:
+    """Read a file; a pipe or a device, which may never end, is refused.
+
+    Raises:
+        OSError: it is no file, is larger than `most_bytes`, or cannot be read.
+    """
+    # Without this flag, a pipe that nobody writes to would not even be opened.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+        if status.st_size > most_bytes:
+            size = f"it has {status.st_size:,} bytes, {most_bytes:,} are allowed"
+            raise OSError(errno.EFBIG, size, str(path))
+        return file.read()
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent import futures
 from contextlib import suppress
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.http import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler
 
 from perception_nodes import report
 from perception_nodes.core.errors import PerceptionError
@@ -30,7 +32,10 @@ FOLDERS = (Path(__file__).parent / "page", Path(report.__file__).parent / "asset
 SUFFIXES = ".html", ".css", ".js", ".svg"
 MAX_BROWSERS = 16
 MAX_CONNECTIONS = 64
-"""Connections of all kinds; a browser that loads the page has up to six beside its stream."""
+"""Connections that were let in; a browser that loads the page has up to six beside its stream."""
+MAX_STRANGERS = 32
+"""Connections that were not let in yet. The longest-waiting one of the address that has the most
+gives way to a new one, so that nobody can take all places by being slow."""
 SILENCE_S = 5.0
 """A connection is closed if it sends no whole request for so long."""
 HEARTBEAT_S = 10.0
@@ -101,6 +106,7 @@ class PageServer:
         self._interval_s = 1 / rate_hz
         self._asked_s = -LOOKING_S
         self._streams: dict[web.WebSocketResponse, asyncio.Transport | None] = {}
+        self._strangers: dict[RequestHandler, None] = {}
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
         files = (file for folder in FOLDERS for file in folder.iterdir())
@@ -160,14 +166,26 @@ class PageServer:
         """The protocol of a new connection."""
         server = self._runner.server
         assert server is not None
-        # Many may come at once; the server knows all of them after the next turn of the loop.
-        self._loop.call_later(0, self._hang_up, server)
-        return server()
+        stranger = server()
+        self._loop.call_later(0, self._meet, stranger)  # in the next turn it is connected
+        return stranger
 
-    def _hang_up(self, server: web.Server) -> None:
-        """Close the newest connections, where there are too many."""
-        for one_too_many in server.connections[MAX_CONNECTIONS:]:
-            one_too_many.force_close()
+    def _meet(self, stranger: RequestHandler) -> None:
+        """Make room for a new connection."""
+        strangers = [one for one in (*self._strangers, stranger) if one.transport is not None]
+        if len(strangers) > MAX_STRANGERS:
+            ((busiest, _),) = Counter(map(_address_of, strangers)).most_common(1)
+            oldest = next(one for one in strangers if _address_of(one) == busiest)
+            strangers.remove(oldest)
+            oldest.force_close()
+        self._strangers = dict.fromkeys(strangers)
+
+    def _let_in(self, stranger: RequestHandler) -> None:
+        server = self._runner.server
+        assert server is not None
+        if sum(one not in self._strangers for one in server.connections) >= MAX_CONNECTIONS:
+            raise web.HTTPServiceUnavailable(text="Too many connections.\n")
+        del self._strangers[stranger]
 
     async def _close(self) -> None:
         self._door.close()
@@ -198,6 +216,8 @@ class PageServer:
                 # nothing, and the stream is for our own page.
                 answer.set_cookie(self._cookie, self._token, httponly=True, samesite="Lax")
                 raise answer
+        if request.protocol in self._strangers:
+            self._let_in(request.protocol)
         return await handler(request)
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
@@ -253,6 +273,10 @@ class PageServer:
         finally:
             del self._streams[stream]
         return stream
+
+
+def _address_of(connection: RequestHandler) -> str:
+    return str((connection.peername or [""])[0])
 
 
 def _is_our_fault(record: logging.LogRecord) -> bool:

@@ -38,3 +38,13 @@ def test_the_file_is_named_by_its_readers(tmp_path: Path) -> None:
         load_keys(file)
     with pytest.raises(ModelError, match=r"model\.yaml cannot be read"):
         load_model(str(tmp_path))
+
+
+def test_aliases_count_as_what_they_stand_for():
+    levels = ["l0: &l0 [1, 2]"]
+    levels += [f"l{n}: &l{n} [*l{n - 1}, *l{n - 1}]" for n in range(1, 60)]
+    with pytest.raises(yaml.YAMLError, match="it stands for more than 500,000 values"):
+        parse_yaml("\n".join(levels))
+    with pytest.raises(yaml.YAMLError, match="it contains itself"):
+        parse_yaml("a: &a [1, *a]")
+    assert parse_yaml("a: &a [1, 2]\nb: *a") == {"a": [1, 2], "b": [1, 2]}

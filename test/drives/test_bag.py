@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import tempfile
 
 import cv2
 import lz4.frame
@@ -25,6 +26,7 @@ from mcap.writer import CompressionType
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionMode
 
+from perception_nodes.drives import decompression
 from perception_nodes.drives.bag import BagError, open_drive
 from perception_nodes.drives.decompression import decompress_file
 
@@ -77,6 +79,16 @@ def test_a_cut_off_zstd_file_is_not_taken_for_whole(tmp_path, share):
     cut.write_bytes(packed[: int(len(packed) * share)])
     assert "it ends within a frame" in decompress_file(cut, plain)
     assert content.startswith(plain.read_bytes())
+
+
+def test_a_file_that_would_fill_the_disk_is_refused_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(decompression, "ALWAYS_BYTES", 1 << 20)
+    bomb = tmp_path / "bomb.mcap.zstd"
+    bomb.write_bytes(zstandard.compress(bytes(64 << 20)))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(BagError, match="bomb.mcap.zstd: it decompresses to more than 1 MiB"):
+        open_drive(bomb)
+    assert list(tmp_path.iterdir()) == [bomb]
 
 
 @pytest.mark.parametrize("compression", [None, "bz2", "lz4"])

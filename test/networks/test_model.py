@@ -1,6 +1,7 @@
 """Model folders: found, read, and refused for one clear reason."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,17 @@ def test_a_file_with_another_hash_is_refused(folder):
 def test_a_missing_file_is_refused_by_its_path(folder):
     (folder / "toy.onnx").unlink()
     assert f"{folder / 'toy.onnx'} cannot be read: No such file" in refusal("toy")
+
+
+@pytest.mark.parametrize("device", ["pipe", "/dev/zero"])
+def test_a_file_that_has_no_end_is_refused(folder, device):
+    (folder / "toy.onnx").unlink()
+    if device == "pipe":
+        os.mkfifo(folder / "toy.onnx")
+    else:
+        (folder / "toy.onnx").symlink_to(device)
+    with pytest.raises(ModelError, match="toy.onnx cannot be read: it is a pipe or a device"):
+        load_model("toy")
 
 
 @pytest.mark.parametrize("key", ["name", "sha256", "input", "input__width", "outputs__class"])

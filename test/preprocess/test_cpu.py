@@ -414,6 +414,26 @@ def test_a_forged_size_costs_nothing(kind):
         write(compressed(kind, bytes(data)))
 
 
+def test_a_png_that_would_hold_up_all_others_is_refused_and_a_slow_one_is_announced():
+    announced = []
+
+    @contextmanager
+    def preparing():
+        announced.append("begins")
+        yield
+        announced.append("ends")
+
+    processor = preprocessor()
+    write(compressed("png", png(scene(64, 48))), processor)
+    processor.placer.preparing = preparing
+    write(compressed("png", png(scene(64, 48))), processor)
+    assert not announced
+    write(compressed("png", png(scene(1280, 1024))), processor)
+    assert announced == ["begins", "ends"]
+    with pytest.raises(FrameRejected, match="4000x3000 takes too long to decode"):
+        write(compressed("png", png(scene(4000, 3000))), processor)
+
+
 def test_other_content_than_its_name_says_is_rejected():
     with pytest.raises(FrameRejected, match="jpeg"):
         write(compressed("jpeg", png(scene(64, 48))))

@@ -50,11 +50,12 @@ def calls(draw: st.DrawFn, content: Content) -> list[Call]:
             st.sampled_from(
                 ["sent"] * 8
                 + ["nothing", "lost", "repeated", "late", "altered", "cut", "other", "ahead"]
-                + ["restarted", "clock"]
+                + ["restarted", "clock", "earliest", "latest"]
             )
         )
         topic = "/perception/tracks/protected" if what == "other" else TOPIC
         deadline_ns = wall_ns + {"late": -60, "ahead": 400}.get(what, 5) * MS
+        deadline_ns = {"earliest": -(2**63), "latest": 2**63 - 1}.get(what, deadline_ns)
         if what == "lost":
             counter += draw(st.integers(1, 12))
         elif what == "restarted":

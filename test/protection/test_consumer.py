@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable
 
 import pytest
+from cases import Case, cases
 from faults import BEGIN_NS, MS, TOPIC, Call, calls, limits
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +45,12 @@ class Stream:
 
     def get(self, got: bytes | None) -> Verdict:
         return self.consumer.check(got, at(self.now_ms))
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_it_judges_the_table_of_cases(case: Case) -> None:
+    consumer = Consumer(TOPIC, case.content)
+    assert [consumer.check(*call)[:2] for call in case.calls] == case.expected
 
 
 def test_messages_in_order_and_in_time_are_ok_and_nominal_after_a_while() -> None:

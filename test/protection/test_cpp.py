@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cases import Case, cases
 from faults import TOPIC, Call, calls, limits
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +57,12 @@ def test_both_give_the_same_verdicts(
     consumer = Consumer(TOPIC, made[0], demanded)
     expected = [comparable(consumer.check(*call)) for call in made[1]]
     assert replay(made[0], demanded, made[1]) == expected
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_it_judges_the_table_of_cases(replay: Replay, case: Case) -> None:
+    verdicts = replay(case.content, Limits(), case.calls)
+    assert [verdict[:2] for verdict in verdicts] == case.expected
 
 
 def test_it_needs_no_allocation_and_throws_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -23,7 +23,13 @@ from perception_nodes.lab.browsers import free_port
 from perception_nodes.view import access
 from perception_nodes.view import server as server_module
 from perception_nodes.view.feed import Feed
-from perception_nodes.view.server import MAX_BROWSERS, MAX_CLOSING_S, MAX_CONNECTIONS, PageServer
+from perception_nodes.view.server import (
+    MAX_BROWSERS,
+    MAX_CLOSING_S,
+    MAX_CONNECTIONS,
+    MAX_STRANGERS,
+    PageServer,
+)
 
 TOKEN = "0123456789abcdef"
 COOKIE = access.cookie_of(TOKEN).encode()
@@ -284,16 +290,27 @@ def test_too_many_browsers_are_refused() -> None:
         asked(port, act)
 
 
+def test_those_who_only_connect_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "SILENCE_S", 1000.0)
+    with served(token=TOKEN) as (_, _, port), ExitStack() as held:
+        for _ in range(3 * MAX_STRANGERS):
+            slow = socket_module.create_connection(("127.0.0.1", port), 20)
+            held.enter_context(slow).sendall(b"GET / HTTP/1.1\r\nHost: local")
+        assert status_of(port, "/") == 401
+        assert status_of(port, f"/?token={TOKEN}") == 303
+
+
 def test_too_many_connections_are_refused_until_some_have_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(server_module, "SILENCE_S", 1000.0)
     with served() as (_, server, port):
-        silent = [
-            socket_module.create_connection(("127.0.0.1", port), 20) for _ in range(MAX_CONNECTIONS)
-        ]
-        with socket_module.create_connection(("127.0.0.1", port), 20) as one_too_many:
-            assert one_too_many.recv(1) == b""
+        silent = []
+        for _ in range(MAX_CONNECTIONS):
+            silent.append(socket_module.create_connection(("127.0.0.1", port), 20))
+            silent[-1].sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert silent[-1].recv(1) == b"H"
+        assert status_of(port, "/") == 503
         silent.pop().close()
         assert server._runner.server is not None
         while len(server._runner.server.connections) >= MAX_CONNECTIONS:  # has its own timeout

@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string_view>
 
 namespace perception_consumer {
@@ -155,6 +156,16 @@ constexpr std::uint64_t number_at(const std::uint8_t* bytes, unsigned size) noex
     return number;
 }
 
+// a - b, or the nearest number that there is: what a message says may be any number.
+constexpr std::int64_t difference(std::int64_t a, std::int64_t b) noexcept {
+    constexpr std::int64_t lowest = std::numeric_limits<std::int64_t>::min();
+    constexpr std::int64_t highest = std::numeric_limits<std::int64_t>::max();
+    if (b < 0 && a > highest + b) {
+        return highest;
+    }
+    return b > 0 && a < lowest + b ? lowest : a - b;
+}
+
 }  // namespace detail
 
 // Identifies a topic by its full name, such as "/perception/detections/protected".
@@ -270,7 +281,7 @@ class Consumer {
         if (!limits_.can_be_held()) {
             return wrong("limits that cannot be held");
         }
-        const std::int64_t late_ns = now.wall_ns - fields.deadline_ns;
+        const std::int64_t late_ns = detail::difference(now.wall_ns, fields.deadline_ns);
         if (late_ns < -MS * limits_.ahead_ms) {
             return wrong("deadline far ahead: the clocks differ");
         }
@@ -338,7 +349,7 @@ class Consumer {
         const auto enough = static_cast<std::uint32_t>(limits_.tolerated + 1);
         if (noted_ >= enough) {
             const std::uint32_t first = (next_fault_ + ALL - enough) % ALL;
-            if (now.monotonic_ns - faults_ns_[first] <= MS * limits_.hold_ms) {
+            if (detail::difference(now.monotonic_ns, faults_ns_[first]) <= MS * limits_.hold_ms) {
                 return told_ > Mode::DEGRADED ? told_ : Mode::DEGRADED;
             }
         }
@@ -350,7 +361,9 @@ class Consumer {
         return !usable_ || silent_ns(now) > MS * limits_.unsafe_after_ms;
     }
 
-    std::int64_t silent_ns(Instant now) const noexcept { return now.monotonic_ns - since_ns_; }
+    std::int64_t silent_ns(Instant now) const noexcept {
+        return detail::difference(now.monotonic_ns, since_ns_);
+    }
 
     std::uint32_t identity_;
     Content content_;
