@@ -166,13 +166,14 @@ class CameraInfo:
 class FrameFacts(ctypes.Structure):
     """What is known of a frame before inference.
 
-    Stamps are CLOCK_MONOTONIC, except `stamp_ns`, which is the message's own. `ingest_process` is
-    the process that numbered the frame: together with `sequence` it identifies the frame. `picture`
-    is a hash of a sample of the frame's pixels, 0 if there are none.
+    Stamps are CLOCK_MONOTONIC, except `stamp_ns`, which is the message's own. `incarnation` is that
+    of the process that numbered the frame: together with `sequence` it identifies the frame.
+    `picture` is a hash of a sample of the frame's pixels, 0 if there are none.
     """
 
     _fields_ = [
         ("sequence", ctypes.c_uint64),
+        ("incarnation", ctypes.c_uint64),
         ("stamp_ns", ctypes.c_int64),
         ("deadline_ns", ctypes.c_int64),
         ("capture_ns", ctypes.c_int64),
@@ -180,7 +181,6 @@ class FrameFacts(ctypes.Structure):
         ("preprocessed_ns", ctypes.c_int64),
         ("copies", ctypes.c_uint32),
         ("flags", ctypes.c_uint32),
-        ("ingest_process", ctypes.c_uint32),
         ("picture", ctypes.c_uint32),
         ("camera", ctypes.c_char * 32),
         ("frame_id", ctypes.c_char * (FRAME_ID_BYTES + 1)),
@@ -293,7 +293,8 @@ class FrameRecord(Record):
     """A frame that has entered, or the outcome of one.
 
     `facts` has the fields of `FrameFacts`, which are also fields of ours. A frame report is written
-    from the fields that have the names of `FrameReport.msg`.
+    from the fields that have the names of `FrameReport.msg`; only a report has `report_number` and,
+    of a lost frame, the stamps `lost_after_ns` and `lost_before_ns` of the frames around it.
     """
 
     _anonymous_ = ("facts",)
@@ -302,6 +303,9 @@ class FrameRecord(Record):
         ("inferred_ns", ctypes.c_int64),
         ("postprocessed_ns", ctypes.c_int64),
         ("published_ns", ctypes.c_int64),
+        ("report_number", ctypes.c_uint64),
+        ("lost_after_ns", ctypes.c_int64),
+        ("lost_before_ns", ctypes.c_int64),
         ("status", ctypes.c_uint32),
         ("detections", ctypes.c_uint32),
         ("model", ctypes.c_char * 32),
@@ -342,18 +346,18 @@ class Detections:
 class DetectionRecord(ctypes.Structure):
     """A frame's detections in shared memory; boxes are x1 y1 x2 y2 in source pixels.
 
-    `ingest_process` and `sequence` identify the frame, see `FrameRecord`. A detector, and its
+    `incarnation` and `sequence` identify the frame, see `FrameRecord`. A detector, and its
     successor too, gives frames in the order of `ingested_ns`.
     """
 
     _fields_ = [
         ("sequence", ctypes.c_uint64),
+        ("incarnation", ctypes.c_uint64),
         ("stamp_ns", ctypes.c_int64),
         ("capture_ns", ctypes.c_int64),
         ("ingested_ns", ctypes.c_int64),
         ("deadline_ns", ctypes.c_int64),
         ("status", ctypes.c_uint32),
-        ("ingest_process", ctypes.c_uint32),
         ("frame_id", ctypes.c_char * (FRAME_ID_BYTES + 1)),
         ("count", ctypes.c_uint32),
         ("boxes", ctypes.c_float * (4 * MAX_DETECTIONS)),

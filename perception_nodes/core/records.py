@@ -8,7 +8,7 @@ from perception_nodes.core.frame import REASON_BYTES, FrameRecord, Record
 class Takeover(Record):
     """`process` replaces `predecessor` in its role from now on; 0 if there was none.
 
-    `held_process` and `held_sequence` identify the frame that the predecessor had begun and not
+    `held_incarnation` and `held_sequence` identify the frame that the predecessor had begun and not
     ended; `newest_ns` is `ingested_ns` of the frame begun last in this role. `joined_ns` is when
     the sender began to receive slots; 0 for preprocessing, which sends them. `reason` says why the
     predecessor was replaced.
@@ -18,7 +18,7 @@ class Takeover(Record):
         ("held_sequence", ctypes.c_uint64),
         ("newest_ns", ctypes.c_int64),
         ("joined_ns", ctypes.c_int64),
-        ("held_process", ctypes.c_uint32),
+        ("held_incarnation", ctypes.c_uint64),
         ("predecessor", ctypes.c_uint32),
         ("reason", ctypes.c_char * REASON_BYTES),
     ]

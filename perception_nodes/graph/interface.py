@@ -69,8 +69,8 @@ def _interface(spec: NodeSpec, detectors: set[str], ros: RosArguments) -> Interf
 
     match settings:
         case WatchdogSettings():
-            publishes += [*of_each_camera(FRAME_REPORTS), "/diagnostics"]
-            publishes += with_copy([*of_each_camera(HEALTH), settings.safe_stop_topic])
+            topics = [*of_each_camera(FRAME_REPORTS, HEALTH), settings.safe_stop_topic]
+            publishes += [*with_copy(topics), "/diagnostics"]
             if settings.safe_stop_clears == "by_service":
                 serves.append(f"{settings.safe_stop_topic}/release")
         case DetectorSettings():

@@ -127,14 +127,15 @@ class Run:
         Raises:
             RecordingError: the recording cannot be read.
         """
-        for topic, type_name, at_ns, data in read_messages(recording):
+        for recorded in read_messages(recording):
+            topic, type_name, at_ns, data, _ = recorded
             self.arrivals_ns.setdefault(topic, []).append(at_ns)
             if type_name == DETECTIONS:
                 self.detections.append((at_ns, read_stamp(data)))
             elif type_name == PROTECTED:
                 self.protected.append((topic, at_ns, data))
             elif type_name in (FRAME_REPORT, HEALTH):
-                message = deserialized(recording, type_name, data)
+                message = deserialized(recording, recorded)
                 if type_name == HEALTH:
                     self.health.append(HealthMessage.of_message(at_ns, message))
                 else:

@@ -1,12 +1,14 @@
 """Publishes one camera's account: frame reports, health and diagnostics."""
 
+from collections.abc import Sequence
+
 from diagnostic_msgs.msg import DiagnosticArray
 from perception_interfaces.msg import FrameReport
 from perception_interfaces.msg import Health as HealthMessage
 from rclpy.duration import Duration
 
 from perception_nodes.core.budget import Budget
-from perception_nodes.core.health import HealthMode
+from perception_nodes.core.health import HealthMode, Phase
 from perception_nodes.graph.config import WatchdogSettings
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode, Period
@@ -15,7 +17,7 @@ from perception_nodes.nodes.protected_topic import PERIOD_NS
 from perception_nodes.transport.cdr_writer import write_frame_report
 from perception_nodes.watchdog.account import Account, AccountSettings, Step
 from perception_nodes.watchdog.audience import Audience
-from perception_nodes.watchdog.faults import FaultLimits
+from perception_nodes.watchdog.faults import Fault, FaultLimits
 from perception_nodes.watchdog.guard import ROLE
 from perception_nodes.watchdog.health import HealthLimits
 
@@ -53,13 +55,9 @@ class AccountTopics:
         self.account = node.own(Account(node.endpoint, camera, account, now_ns))
         self._health_period = Period(PERIOD_NS)
         self._diagnostics_period = Period(DIAGNOSTICS_PERIOD_NS)
-        self._reports = node.add_publisher(
-            FrameReport, settings.topic_of(FRAME_REPORTS, camera), REPORTS
-        )
-        reports = self._reports
-        self._audience = Audience(
-            now_ns, DISCOVERY_NS, lambda: reports.get_subscription_count() > 0
-        )
+        topic = settings.topic_of(FRAME_REPORTS, camera)
+        reports = self._reports = node.add_protected(FrameReport, topic, REPORTS, REPORTS)
+        self._audience = Audience(now_ns, DISCOVERY_NS, lambda: reports.listeners > 0)
         health = settings.topic_of(HEALTH, camera)
         self._healths = node.add_protected(HealthMessage, health, LATCHED)
         self._diagnostics = node.add_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -89,7 +87,7 @@ class AccountTopics:
             previous = step.transition.previous.name
             self._node.get_logger().info(f"{self._prefix}{previous} -> {mode}: {cause}")
         if speaks and (self._health_period.due() or step.changed):
-            self._publish_health(step)
+            self._publish_health(step.faults, self.account.phase)
         if self._diagnostics_period.due() or step.changed:
             message = diagnostics(self.account)
             message.header.stamp = self._node.get_clock().now().to_msg()
@@ -105,6 +103,7 @@ class AccountTopics:
                 mode=HealthMode.UNSAFE,
                 previous_mode=self.account.health.mode,
                 cause="the watchdog is deactivated",
+                phase=Phase.STOPPING,
                 silent_processes=[ROLE],
             )
         )
@@ -112,16 +111,18 @@ class AccountTopics:
     def publish_reports(self) -> None:
         """Publish all waiting reports."""
         for report in self.account.reports():
-            self._reports.publish(write_frame_report(report))
+            self._reports.publish_report(write_frame_report(report))
 
     def end(self) -> None:
         """Publish the last reports, and wait until those who listen have them."""
         self.account.end()
         self.publish_reports()
+        self._publish_health((), Phase.STOPPING)
         self._reports.wait_for_all_acked(DELIVERED_WITHIN)
 
-    def _publish_health(self, step: Step) -> None:
+    def _publish_health(self, faults: Sequence[Fault], phase: Phase) -> None:
         account = self.account
+        shares = account.models.shares()
         counts = {status.name.lower(): n for status, n in account.ledger.counts.items()}
         self._healths.publish_state(
             HealthMessage(
@@ -129,11 +130,14 @@ class AccountTopics:
                 mode=account.health.mode,
                 previous_mode=account.health.previous,
                 cause=account.health.cause,
-                faults=[fault.text for fault in step.faults],
+                faults=[fault.text for fault in faults],
                 frames_in=account.ledger.frames_in,
                 in_flight=account.ledger.in_flight,
                 reports_lost=account.watch.records_lost,
                 silent_processes=account.roster.missing(),
+                phase=phase,
+                model_names=list(shares),
+                model_shares=list(shares.values()),
                 **counts,
             )
         )

@@ -145,11 +145,15 @@ class PerceptionNode(LifecycleNode):
         return publisher
 
     def add_protected(
-        self, message_type: type, topic: str, qos: QoSProfile | int
+        self,
+        message_type: type,
+        topic: str,
+        qos: QoSProfile | int,
+        copy_qos: QoSProfile = PROTECTED,
     ) -> ProtectedTopic:
         """A topic with its protected copy, closed when the node is cleaned up."""
         plain = self.add_publisher(message_type, topic, qos)
-        copy_of = self.add_publisher(Protected, protected(topic), PROTECTED)
+        copy_of = self.add_publisher(Protected, protected(topic), copy_qos)
         return self.own(ProtectedTopic(plain, copy_of))
 
     def add_subscription(

@@ -136,7 +136,7 @@ class Lane:
     def begin(self) -> None:
         """Start on the waiting frame; should it make us crash, no successor takes it."""
         header, lease = self.header, self._seat.lease
-        lease.begin(header.ingest_process, header.sequence, header.ingested_ns)
+        lease.begin(header.incarnation, header.sequence, header.ingested_ns)
         lease.note.listeners = self.topic.listeners
 
     def prepare(self) -> None:
@@ -177,7 +177,7 @@ class Lane:
         header.sequence, header.stamp_ns = record.sequence, record.stamp_ns
         header.capture_ns, header.frame_id = record.capture_ns, record.frame_id
         header.ingested_ns = record.ingested_ns
-        header.ingest_process, header.deadline_ns = record.ingest_process, record.deadline_ns
+        header.incarnation, header.deadline_ns = record.incarnation, record.deadline_ns
         header.status = self.pipeline.status_of(record)
         header.hold(detections)
         self._seat.lease.publish()

@@ -23,6 +23,7 @@ from perception_nodes.nodes.ros_time import ros_clock
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.preprocess.lens import UnknownLens, is_rectified
+from perception_nodes.system.life import own_incarnation
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr_reader import Buffer, read_camera_info, read_header
@@ -53,6 +54,7 @@ class PreprocessNode(RedundantNode):
             Budget.for_deadline(settings.deadline_ms),
             ros_clock(self),
             self._sequences,
+            own_incarnation(),
         )
         in_place = settings.preprocess_on == "gpu"
         size = (0, 0) if in_place else (model.input.width, model.input.height)

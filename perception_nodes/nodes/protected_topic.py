@@ -49,6 +49,15 @@ class ProtectedTopic:
             copy.publish(protect(data, self._identity, number, by_wall_ns))
         plain.publish(data)
 
+    def publish_report(self, data: bytes) -> None:
+        """Publish what became of a frame; a report is due within `PERIOD_NS` from now."""
+        self.publish(data, time.monotonic_ns() + PERIOD_NS)
+
+    def wait_for_all_acked(self, timeout: Any) -> None:
+        """Wait until those who listen have all messages, or until the timeout, for each topic."""
+        for publisher in self.publishers:
+            publisher.wait_for_all_acked(timeout)
+
     def publish_state(self, message: Any) -> None:
         """Publish a state of the graph; the next message is due after `PERIOD_NS`."""
         self.publish(serialize_message(message), time.monotonic_ns() + PERIOD_NS)

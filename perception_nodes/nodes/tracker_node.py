@@ -118,7 +118,7 @@ class FollowedCamera:
     def _take(self, record: DetectionRecord) -> None:
         detections, last = record.detections(), self._last
         without = 0
-        if last is not None and last.ingest_process == record.ingest_process:
+        if last is not None and last.incarnation == record.incarnation:
             without = max(0, record.sequence - last.sequence - 1)
         wrong = self._other_model(detections)
         if wrong:

@@ -18,6 +18,7 @@ from perception_nodes.nodes.protected_topic import PERIOD_NS, PROTECTED, Protect
 from perception_nodes.transport.lease import Lease
 from perception_nodes.watchdog.book import kept_counts
 from perception_nodes.watchdog.guard import ROLE, WatchdogGuard
+from perception_nodes.watchdog.health import phase_of
 
 VOICE = "voice"
 """The role of the process that speaks."""
@@ -131,7 +132,8 @@ class WatchdogSubstitute:
         self._stops.publish_state(Bool(data=True))
         unsafe, stamp = HealthMode.UNSAFE, self._node.get_clock().now().to_msg()
         for seat, health in zip(self._node.seats, self._healths, strict=True):
-            counts = {s.name.lower(): number for s, number in kept_counts(seat.camera).items()}
+            kept = kept_counts(seat.camera)
+            counts = {status.name.lower(): number for status, number in kept.items()}
             health.publish_state(
                 HealthMessage(
                     stamp=stamp,
@@ -141,6 +143,7 @@ class WatchdogSubstitute:
                     faults=[self._cause],
                     silent_processes=[ROLE, *_missing(seat.camera)],
                     frames_in=sum(counts.values()),
+                    phase=phase_of(kept),
                     **counts,
                 )
             )

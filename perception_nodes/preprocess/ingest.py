@@ -1,6 +1,5 @@
 """The first half of a frame's way: it gets a number and a deadline, and is written into a slot."""
 
-import os
 import zlib
 from collections.abc import Iterator
 from itertools import count
@@ -38,6 +37,7 @@ class Ingest:
         budget: Budget,
         clock: Clock,
         numbers: Iterator[int] | None = None,
+        incarnation: int = 0,
     ) -> None:
         """Take what frames of this camera need.
 
@@ -48,12 +48,13 @@ class Ingest:
             clock: that of the stamps.
             numbers: numbers of the frames; by default from 0. Where this process has numbered
                 others before, they must go on behind those.
+            incarnation: of this process; 0 outside a graph, where nobody else numbers frames.
         """
         self._preprocessor = preprocessor
         self._camera = camera.encode()
         self._deadline_ns = budget.deadline_ns
         self._clock = clock
-        self._process = os.getpid()
+        self._incarnation = incarnation
         self._numbers = count() if numbers is None else numbers
 
     def enter(
@@ -79,7 +80,7 @@ class Ingest:
         record.ingested_ns = now_ns
         record.deadline_ns = record.capture_ns + self._deadline_ns
         record.flags = FrameFlag.CLOCK_SUSPECT if capture.clock_suspect else 0
-        record.ingest_process = self._process
+        record.incarnation = self._incarnation
         record.camera = self._camera
         record.frame_id = frame_id.encode(errors="replace")[: FrameRecord.frame_id.size - 1]
         return record

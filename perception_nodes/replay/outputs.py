@@ -323,10 +323,12 @@ class MergedRecording(Recorder):
         self._others: Iterator[Recorded] = read_messages(other)
         self._next = next(self._others, None)
 
-    def write(self, topic: str, type_name: str, log_time_ns: int, cdr_bytes: bytes) -> None:
+    def write(
+        self, topic: str, type_name: str, log_time_ns: int, cdr_bytes: bytes, definition: str = ""
+    ) -> None:
         """Append a message after those of the other recording up to its log time."""
         self._take_over(log_time_ns)
-        super().write(topic, type_name, log_time_ns, cdr_bytes)
+        super().write(topic, type_name, log_time_ns, cdr_bytes, definition)
 
     def close(self) -> None:
         """Append the rest of the other recording and close."""

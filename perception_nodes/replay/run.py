@@ -265,6 +265,7 @@ class _Run:
     def _write(self, outcome: Outcome, recorder: Recorder, pictures: PictureWriter | None) -> None:
         frame, record, found = outcome.frame, outcome.record, outcome.found
         at_ns = frame.log_time_ns
+        record.report_number = record.sequence
         if found is not None:
             recorder.write(DETECTIONS_TOPIC, DETECTIONS, at_ns, outcome.message)
         recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))

@@ -39,10 +39,11 @@ def read_traced(path: Path) -> tuple[list[ReportedFrame], Tracked]:
         RecordingError: it cannot be read, or has no frame reports with durations.
     """
     frames, tracked = list[ReportedFrame](), Tracked()
-    for _, type_name, log_time_ns, data in read_messages(path):
+    for recorded in read_messages(path):
+        type_name, log_time_ns = recorded.type_name, recorded.log_time_ns
         if type_name not in (FRAME_REPORT, TRACKS):
             continue
-        message = deserialized(path, type_name, data)
+        message = deserialized(path, recorded)
         if type_name == FRAME_REPORT:
             frames.append(ReportedFrame.of_message(message, log_time_ns))
         elif not message.coasted:

@@ -15,7 +15,15 @@ from rosbags.serde import SerdeError
 from perception_nodes.core.errors import InputError
 from perception_nodes.core.frame import FrameRecord
 from perception_nodes.core.health import HealthMode
-from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, HEALTH, schema_text, typestore
+from perception_nodes.drives.schemas import (
+    DETECTIONS,
+    FRAME_REPORT,
+    HEALTH,
+    DefinitionError,
+    schema_text,
+    typestore,
+    typestore_of,
+)
 from perception_nodes.transport.cdr_writer import FRAME_REPORT_FIELDS
 
 DETECTIONS_TOPIC = "/perception/detections"
@@ -44,10 +52,12 @@ class Recorder:
         # Pictures are already compressed; all other messages are small.
         self._writer = Writer(self._file, compression=CompressionType.NONE)
         self._writer.start(profile="ros2", library="perception_nodes")
-        self._channels: dict[tuple[str, str], int] = {}
-        self._schemas: dict[str, int] = {}
+        self._channels: dict[tuple[str, str, str], int] = {}
+        self._schemas: dict[tuple[str, str], int] = {}
 
-    def write(self, topic: str, type_name: str, log_time_ns: int, cdr_bytes: bytes) -> None:
+    def write(
+        self, topic: str, type_name: str, log_time_ns: int, cdr_bytes: bytes, definition: str = ""
+    ) -> None:
         """Append a message.
 
         Args:
@@ -55,11 +65,12 @@ class Recorder:
             type_name: its type, such as `vision_msgs/msg/Detection2DArray`.
             log_time_ns: nanoseconds since the Unix epoch.
             cdr_bytes: the serialized message.
+            definition: the text that it was serialized by; by default the shipped one.
         """
-        key = (topic, type_name)
+        key = (topic, type_name, definition)
         if key not in self._channels:
             self._channels[key] = self._writer.register_channel(
-                topic, "cdr", self._schema(type_name)
+                topic, "cdr", self._schema(type_name, definition)
             )
         self._writer.add_message(self._channels[key], log_time_ns, cdr_bytes, log_time_ns)
 
@@ -87,20 +98,22 @@ class Recorder:
         else:
             self.discard()
 
-    def _schema(self, type_name: str) -> int:
-        if type_name not in self._schemas:
-            text = schema_text(type_name).encode()
-            self._schemas[type_name] = self._writer.register_schema(type_name, "ros2msg", text)
-        return self._schemas[type_name]
+    def _schema(self, type_name: str, definition: str) -> int:
+        key = (type_name, definition)
+        if key not in self._schemas:
+            text = (definition or schema_text(type_name)).encode()
+            self._schemas[key] = self._writer.register_schema(type_name, "ros2msg", text)
+        return self._schemas[key]
 
 
 class Recorded(NamedTuple):
-    """A message of a recording as it was written."""
+    """A message of a recording as it was written, and the text of its definition then."""
 
     topic: str
     type_name: str
     log_time_ns: int
     data: bytes
+    definition: str
 
 
 _TYPES = {"string": str, "bool": bool}
@@ -111,6 +124,8 @@ _ReportFields: Any = make_dataclass(
         ("stamp_ns", int),
         ("frame_id", str),
         *((name, _TYPES.get(type_name, int)) for type_name, name in FRAME_REPORT_FIELDS),
+        ("lost_after_ns", int),
+        ("lost_before_ns", int),
     ],
     frozen=True,
     slots=True,
@@ -120,7 +135,8 @@ _ReportFields: Any = make_dataclass(
 class ReportedFrame(_ReportFields):  # type: ignore[misc]
     """A `perception_interfaces/FrameReport` of a recording, with its log time.
 
-    The fields are those of the message's definition; its header is `stamp_ns` and `frame_id`.
+    The fields are those of the message's definition; its header is `stamp_ns` and `frame_id`. What
+    an older definition did not have is 0 or empty.
     """
 
     __slots__ = ()
@@ -131,6 +147,8 @@ class ReportedFrame(_ReportFields):  # type: ignore[misc]
         texts_and_numbers = (
             record.frame_id,
             *(getattr(record, name) for _, name in FRAME_REPORT_FIELDS),
+            record.lost_after_ns,
+            record.lost_before_ns,
         )
         values = (
             value.decode(errors="replace") if isinstance(value, bytes) else value
@@ -141,9 +159,14 @@ class ReportedFrame(_ReportFields):  # type: ignore[misc]
     @classmethod
     def of_message(cls, message: Any, log_time_ns: int) -> "ReportedFrame":
         """The report that a deserialized message holds."""
-        values = (getattr(message, name) for _, name in FRAME_REPORT_FIELDS)
         header = message.header
-        return cls(log_time_ns, nanoseconds(header.stamp), header.frame_id, *values)
+        values = (
+            getattr(message, name, _TYPES.get(type_name, int)())
+            for type_name, name in FRAME_REPORT_FIELDS
+        )
+        lost = (getattr(message, f"lost_{side}", None) for side in ("after", "before"))
+        around = (0 if stamp is None else nanoseconds(stamp) for stamp in lost)
+        return cls(log_time_ns, nanoseconds(header.stamp), header.frame_id, *values, *around)
 
 
 class DetectedObject(NamedTuple):
@@ -230,7 +253,8 @@ def read_messages(path: str | Path) -> Iterator[Recorded]:
             for schema, channel, message in reader.iter_messages():
                 count += 1
                 if schema is not None:
-                    yield Recorded(channel.topic, schema.name, message.log_time, message.data)
+                    text = schema.data.decode(errors="replace")
+                    yield Recorded(channel.topic, schema.name, message.log_time, message.data, text)
             summary = reader.get_summary()
     except Exception as error:  # mcap and its decompressors raise many kinds of errors
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -251,14 +275,15 @@ def read_recording(path: str | Path, by_number: bool = False) -> Recording:
         by_number: see `Recording`; only for the recording of a replay.
 
     Raises:
-        RecordingError: see `read_messages`; or its messages have another definition.
+        RecordingError: see `read_messages`; or a message is not as its definition says.
     """
     recording = Recording(by_number=by_number)
     unreported: dict[int, FrameDetections] = {}
-    for _, type_name, log_time_ns, data in read_messages(path):
+    for recorded in read_messages(path):
+        type_name, log_time_ns = recorded.type_name, recorded.log_time_ns
         if type_name not in (FRAME_REPORT, DETECTIONS, HEALTH):
             continue
-        message = deserialized(path, type_name, data)
+        message = deserialized(path, recorded)
         if type_name == FRAME_REPORT:
             report = ReportedFrame.of_message(message, log_time_ns)
             recording.reports.append(report)
@@ -290,18 +315,20 @@ def detections_of(data: bytes) -> tuple[int, FrameDetections]:
         raise RecordingError(f"a message of {DETECTIONS} cannot be read: {error}") from error
 
 
-def deserialized(path: str | Path, type_name: str, data: bytes) -> Any:
-    """A message of a recording.
+def deserialized(path: str | Path, recorded: Recorded) -> Any:
+    """A message of a recording, by the definition that the recording holds.
 
     Raises:
-        RecordingError: it has another definition, or is damaged.
+        RecordingError: it does not have that definition.
     """
+    type_name = recorded.type_name
     try:
-        return typestore().deserialize_cdr(data, type_name)
-    except UNREADABLE as error:
+        store = typestore_of(type_name, recorded.definition)
+        return store.deserialize_cdr(recorded.data, type_name)
+    except (DefinitionError, *UNREADABLE) as error:
         raise RecordingError(
-            f"recording {path} is damaged, or was made with another definition of {type_name} "
-            f"({error}); record the run again"
+            f"recording {path} is damaged: a message of {type_name} is not as its definition in "
+            f"the recording says ({error}); record the run again"
         ) from error
 
 

@@ -1,8 +1,12 @@
-"""Which start of a graph this process belongs to, so that remains of an earlier one are ignored."""
+"""Which start of a graph this process belongs to, so that remains of an earlier one are ignored.
+
+And which process of all that have ever been we are: process numbers are used again.
+"""
 
 import hashlib
 import os
 import time
+from functools import cache
 from pathlib import Path
 
 VARIABLE = "PERCEPTION_GRAPH_LIFE"
@@ -21,6 +25,12 @@ def graph_life() -> int:
     """
     text = os.environ.get(VARIABLE) or _boot_id()
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") | 1
+
+
+@cache
+def own_incarnation() -> int:
+    """Identifies this process in 64 random bits, never 0; no other process ever has the same."""
+    return int.from_bytes(os.urandom(8), "little") or 1
 
 
 def is_supervised() -> bool:

@@ -8,8 +8,17 @@ import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import groupby
+from math import nan
 
-from perception_nodes.core.frame import DetectionRecord, Detections, FrameRecord, ImageView
+from perception_nodes.core.budget import STAGES
+from perception_nodes.core.frame import (
+    DetectionRecord,
+    Detections,
+    FrameRecord,
+    ImageView,
+    latency_ms,
+    stage_durations_ms,
+)
 from perception_nodes.tracking import motion
 from perception_nodes.tracking.tracks import Tracks
 from perception_nodes.transport.cdr import HEADER_SIZE, NO_PICTURE, NS_PER_S
@@ -209,10 +218,6 @@ def write_tracks(
     return bytes(out.data)
 
 
-FRAME_REPORT_FIELDS = [
-    field for field in fields("perception_interfaces/msg/FrameReport") if field.name != "header"
-]
-"""What a frame report holds besides its header; a `FrameRecord` has an attribute of each name."""
 _INTEGER_CODES = {
     "bool": "?",
     "uint8": "B",
@@ -221,6 +226,12 @@ _INTEGER_CODES = {
     "uint64": "Q",
     "int64": "q",
 }
+FRAME_REPORT_FIELDS = [
+    field
+    for field in fields("perception_interfaces/msg/FrameReport")
+    if field.type_name in (*_INTEGER_CODES, "string")
+]
+"""The integers and strings of a frame report; a `FrameRecord` has an attribute of each name."""
 
 
 _CODES = [(_INTEGER_CODES.get(type_name, ""), name) for type_name, name in FRAME_REPORT_FIELDS]
@@ -262,4 +273,10 @@ def write_frame_report(record: FrameRecord) -> bytes:
         except struct.error:  # the record holds its counts in more bits than the message does
             sizes = map(struct.calcsize, codes)
             out.data += layout.pack(*map(min, values, ((1 << 8 * size) - 1 for size in sizes)))
+    total_ms, stages_ms = latency_ms(record), stage_durations_ms(record)
+    durations_ms = [nan if total_ms is None else total_ms]
+    durations_ms += (stages_ms.get(stage, nan) for stage in STAGES)
+    out.pack("6f", 4, *durations_ms)
+    around = record.lost_after_ns, record.lost_before_ns
+    out.pack("iIiII", 4, *(part for at_ns in around for part in divmod(at_ns, NS_PER_S)), 0)
     return bytes(out.data)

@@ -34,7 +34,7 @@ class LeaseNote(ctypes.Structure):
 
     `process` is the holder's process number, 0 if it stopped in good order. It gave its last sign
     of life at `alive_ns`, may be silent for `patience_ns`, and had used `spent_ns` of processor
-    time by then. `ingest_process`, `sequence` and `ingested_ns` identify the last frame that it
+    time by then. `incarnation`, `sequence` and `ingested_ns` identify the last frame that it
     took; `unended` is set until it has finished that frame. `number` is the last frame number that
     it took from the numbered stream `source`, and `entered_number` the last one whose record,
     `entered`, it has made. `earlier` is a ring of the streams before that one, whose last frames
@@ -57,8 +57,8 @@ class LeaseNote(ctypes.Structure):
         ("switches", ctypes.c_uint64),
         ("earlier", StreamPosition * EARLIER_STREAMS),
         ("unended", ctypes.c_uint64),
-        ("process", ctypes.c_uint32),
-        ("ingest_process", ctypes.c_uint32),
+        ("incarnation", ctypes.c_uint64),
+        ("process", ctypes.c_uint64),
         ("entered", FrameRecord),
     ]
 
@@ -131,7 +131,7 @@ class Lease:
                 f"{(now_ns - note.alive_ns) / 1e6:.0f} ms after its last sign of life"
             ).encode()
             if note.unended:
-                record.held_process, record.held_sequence = note.ingest_process, note.sequence
+                record.held_incarnation, record.held_sequence = note.incarnation, note.sequence
                 record.reason += MAY_BE_OUT if note.unended == PUBLISHING else b""
         self._killed = 0
         note.unended, note.process = 0, os.getpid()
@@ -145,10 +145,10 @@ class Lease:
         note.patience_ns, note.spent_ns = patience_ns, own_time_ns()
         note.alive_ns = time.monotonic_ns()
 
-    def begin(self, ingest_process: int, sequence: int, ingested_ns: int) -> None:
+    def begin(self, incarnation: int, sequence: int, ingested_ns: int) -> None:
         """Note the frame that we start to work on, so that no successor dies of it too."""
         note = self.note
-        note.ingest_process, note.sequence = ingest_process, sequence
+        note.incarnation, note.sequence = incarnation, sequence
         note.ingested_ns, note.unended = ingested_ns, WORKING
 
     def take(self, source: int, number: int) -> None:
@@ -181,7 +181,7 @@ class Lease:
         """
         note = self.note
         note.entered = record
-        self.begin(record.ingest_process, record.sequence, record.ingested_ns)
+        self.begin(record.incarnation, record.sequence, record.ingested_ns)
         note.entered_number = note.number
 
     def publish(self) -> None:

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import FrameRecord, FrameStatus, Record
-from perception_nodes.core.health import HealthMode
+from perception_nodes.core.health import HealthMode, Phase
 from perception_nodes.system.processes import open_process, was_alive
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.watchdog.book import KeptBook
 from perception_nodes.watchdog.detectors import DetectorTenure
 from perception_nodes.watchdog.failures import Failures
 from perception_nodes.watchdog.faults import Fault, FaultLimits
-from perception_nodes.watchdog.health import Health, HealthLimits, Transition
+from perception_nodes.watchdog.health import Health, HealthLimits, Transition, phase_of
 from perception_nodes.watchdog.inbox import Inbox
 from perception_nodes.watchdog.ledger import Ledger
 from perception_nodes.watchdog.liveness import Member, Roster
+from perception_nodes.watchdog.model_shares import ModelShares
 from perception_nodes.watchdog.watch import Watch
 
 JOURNAL_NS = 10_000_000_000
@@ -76,6 +77,7 @@ class Account:
         watch: its faults, but for missing processes.
         roster: its processes.
         inbox: their records.
+        models: which models ran.
     """
 
     def __init__(
@@ -103,7 +105,13 @@ class Account:
         self._failures = Failures()
         self._outbox: deque[FrameRecord] = deque()
         self._fault_names: tuple[str, ...] = ()
+        self.models = ModelShares()
         self._memory_read_ns = 0
+
+    @property
+    def phase(self) -> Phase:
+        """Whether detections have been published since the graph started."""
+        return phase_of(self.ledger.counts)
 
     @property
     def unsafe(self) -> bool:
@@ -159,14 +167,14 @@ class Account:
         closed += self.ledger.expire(now_ns - self._timeout_ns if is_late else now_ns)
         for report in closed:
             self.watch.report(report)
+            self.models.report(report)
             self.health.frame(
                 FrameStatus(report.status),
                 report.published_ns or now_ns,
                 report.reason.decode(errors="replace"),
             )
         self._outbox += closed
-        for process in self.inbox.remove_spent(now_ns):
-            self.ledger.forget(process)
+        self.inbox.remove_spent(now_ns)
         if now_ns - self._memory_read_ns >= MEMORY_PERIOD_NS:
             self._memory_read_ns = now_ns
             members = self.roster.members.values()
@@ -189,6 +197,7 @@ class Account:
     def reports(self) -> Iterator[FrameRecord]:
         """The reports to publish; asking for the next one says that this one is published."""
         while self._outbox:
+            self._outbox[0].report_number = self.ledger.reports
             yield self._outbox[0]
             self.ledger.reported(self._outbox.popleft())
 

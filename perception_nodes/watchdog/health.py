@@ -1,11 +1,11 @@
 """The health of the pipeline: ordered rules over measured facts, with hysteresis."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from perception_nodes.core.frame import CROWDED, IN_TIME, PUBLISHED, FrameStatus
-from perception_nodes.core.health import HealthMode
+from perception_nodes.core.health import HealthMode, Phase
 from perception_nodes.watchdog.faults import Fault
 
 ABANDONED = (FrameStatus.SKIPPED_LATE, FrameStatus.SUPERSEDED)
@@ -32,6 +32,11 @@ class HealthLimits:
     degraded_miss_rate: float = 0.1
     skipping_rate: float = 0.4
     recovery_ms: float = 1000.0
+
+
+def phase_of(counts: Mapping[FrameStatus, int]) -> Phase:
+    """Whether a graph that does not stop has published detections, by its frames."""
+    return Phase.RUNNING if any(counts[status] for status in PUBLISHED) else Phase.STARTING
 
 
 @dataclass(frozen=True)

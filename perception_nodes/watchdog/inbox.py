@@ -138,8 +138,8 @@ class Inbox:
         if signs is not None:
             signs.close()
 
-    def remove_spent(self, now_ns: int) -> Iterator[int]:
-        """Forget and name the processes that ended long ago: their numbers may be used again."""
+    def remove_spent(self, now_ns: int) -> None:
+        """Forget the processes that ended long ago: their numbers may be used again."""
         for process, (ended_ns, path, handle) in list(self._spent.items()):
             if now_ns - ended_ns <= self._kept_for_ns:
                 continue
@@ -150,4 +150,3 @@ class Inbox:
             self._taken.pop(process, None)
             self._forget_signs(process)
             path.unlink(missing_ok=True)
-            yield process

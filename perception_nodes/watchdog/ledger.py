@@ -9,7 +9,7 @@ from perception_nodes.core.records import Left, Takeover
 from perception_nodes.watchdog.detectors import DetectorHistory, DetectorTable, DetectorTenure
 
 Key = tuple[int, int]
-"""(ingest process, sequence): identifies a frame, since each process numbers frames from 0."""
+"""(incarnation, sequence): identifies a frame, since each process numbers frames from 0."""
 
 REMEMBERED_OUTCOMES = 4096
 RECORDS_LOST = b"its records were lost on the way to the watchdog"
@@ -23,7 +23,7 @@ PASSED_OVER = b"a newer frame took its place"
 class FrameName(ctypes.Structure):
     """Identifies a frame whose report is published, see `Key`."""
 
-    _fields_ = [("sequence", ctypes.c_uint64), ("process", ctypes.c_uint32)]
+    _fields_ = [("sequence", ctypes.c_uint64), ("incarnation", ctypes.c_uint64)]
 
 
 class LedgerBook(ctypes.Structure):
@@ -72,6 +72,7 @@ class Ledger:
         self._in_flight: dict[Key, FrameRecord] = {}
         self._reasons: dict[Key, bytes] = {}
         self._numbers: dict[int, range] = {}
+        self._stamps: dict[int, int] = {}
         self._closed: set[Key] = set()
         self._closed_order: deque[Key] = deque()
         self._book = LedgerBook() if book is None else book
@@ -85,6 +86,11 @@ class Ledger:
     def in_flight(self) -> int:
         """The number of frames that have entered and not ended."""
         return len(self._in_flight)
+
+    @property
+    def reports(self) -> int:
+        """The number of reports published since the graph started, by all watchdogs."""
+        return int(self._book.reported)
 
     @property
     def balanced(self) -> bool:
@@ -118,7 +124,7 @@ class Ledger:
         """
         book = self._book
         frame = book.frames[book.reported % REMEMBERED_OUTCOMES]
-        frame.process, frame.sequence = _key(record)
+        frame.incarnation, frame.sequence = _key(record)
         book.counts[record.status] += 1
         book.last_ns = max(book.last_ns, record.sent_ns)  # a lost record has 0
         book.reported += 1
@@ -135,12 +141,6 @@ class Ledger:
     def detector(self) -> DetectorTenure | None:
         """The detector that works, None if it is known that none does."""
         return self._detectors.working()
-
-    def forget(self, process: int) -> None:
-        """Forget the frames of a process that is long gone, whose number may be used again."""
-        self._numbers.pop(process, None)
-        self._closed_order = deque(key for key in self._closed_order if key[0] != process)
-        self._closed = set(self._closed_order)
 
     def expire(self, now_ns: int) -> list[FrameRecord]:
         """Close the frames that have been without an outcome for too long.
@@ -203,32 +203,48 @@ class Ledger:
 
         That frame may not have entered yet: the successor then enters it.
         """
-        key = record.held_process, record.held_sequence
-        if record.held_process and key not in self._closed:
+        key = record.held_incarnation, record.held_sequence
+        if record.held_incarnation and key not in self._closed:
             self._reasons[key] = record.reason
         if record.joined_ns:
             self._detectors.took_over(record)
 
     def _fill_gap(self, record: FrameRecord) -> None:
         """Enter the frames whose records are missing: a process numbers its frames without gaps."""
-        process, sequence = _key(record)
-        known = self._numbers.get(process, range(sequence, sequence))
-        self._enter_all(process, range(known.stop, sequence), record.ingested_ns)
-        self._enter_all(process, range(sequence + 1, known.start), int(self._book.last_ns))
-        self._numbers[process] = _with(known, sequence)
+        incarnation, sequence = _key(record)
+        known = self._numbers.get(incarnation, range(sequence, sequence))
+        before, newest_ns = range(known.stop, sequence), self._stamps.get(incarnation, 0)
+        self._enter_all(incarnation, before, record.ingested_ns, newest_ns, record.stamp_ns)
+        after = range(sequence + 1, known.start)
+        self._enter_all(incarnation, after, int(self._book.last_ns), record.stamp_ns, 0)
+        if sequence >= known.stop:
+            self._stamps[incarnation] = record.stamp_ns
+        self._numbers[incarnation] = _with(known, sequence)
 
-    def _enter_all(self, process: int, missing: range, ingested_ns: int) -> None:
-        """Enter frames whose records are missing; `ingested_ns` is later than the frames' own."""
+    def _enter_all(
+        self, incarnation: int, missing: range, ingested_ns: int, after_ns: int, before_ns: int
+    ) -> None:
+        """Enter frames whose records are missing.
+
+        Args:
+            incarnation: of the process that took them in.
+            missing: their numbers.
+            ingested_ns: later than the frames' own.
+            after_ns: stamp of the frame before them, 0 if not known.
+            before_ns: stamp of the frame after them, 0 if not known.
+        """
         many = missing.stop - missing.start - MAX_GAP
+        for sequence in missing[max(0, many - 1) :]:
+            self._enter_unknown(incarnation, sequence, ingested_ns, after_ns, before_ns)
         if many > 0:
-            self._enter_unknown(process, missing[many - 1], ingested_ns)
-            self._reasons[process, missing[many - 1]] = MANY_LOST % many
-        for sequence in missing[max(0, many) :]:
-            self._enter_unknown(process, sequence, ingested_ns)
+            self._reasons[incarnation, missing[many - 1]] = MANY_LOST % many
 
-    def _enter_unknown(self, process: int, sequence: int, ingested_ns: int) -> None:
-        unknown = FrameRecord(sequence=sequence, ingest_process=process)
+    def _enter_unknown(
+        self, incarnation: int, sequence: int, ingested_ns: int, after_ns: int, before_ns: int
+    ) -> None:
+        unknown = FrameRecord(sequence=sequence, incarnation=incarnation)
         unknown.camera, unknown.ingested_ns = self._camera, ingested_ns
+        unknown.lost_after_ns, unknown.lost_before_ns = after_ns, before_ns
         self._in_flight[_key(unknown)] = unknown
         self._reasons[_key(unknown)] = RECORDS_LOST
         self.frames_in += 1
@@ -270,18 +286,18 @@ class Ledger:
         recent: dict[int, range] = {}
         for index in range(max(0, reported - REMEMBERED_OUTCOMES), reported):
             frame = self._book.frames[index % REMEMBERED_OUTCOMES]
-            key = process, sequence = int(frame.process), int(frame.sequence)
+            key = incarnation, sequence = int(frame.incarnation), int(frame.sequence)
             self._remember(key)
-            self._numbers[process] = _with(self._numbers.get(process), sequence)
+            self._numbers[incarnation] = _with(self._numbers.get(incarnation), sequence)
             if index >= reported - REMEMBERED_OUTCOMES // 2:
-                known = recent.get(process)
+                known = recent.get(incarnation)
                 is_far = known is not None and sequence - known.stop >= MAX_GAP
                 # One report stands for all frames in between.
-                recent[process] = _with(None if is_far else known, sequence)
-        for process, numbers in recent.items():
+                recent[incarnation] = _with(None if is_far else known, sequence)
+        for incarnation, numbers in recent.items():
             for sequence in numbers[-REMEMBERED_OUTCOMES:]:
-                if (process, sequence) not in self._closed:
-                    self._enter_unknown(process, sequence, int(self._book.last_ns))
+                if (incarnation, sequence) not in self._closed:
+                    self._enter_unknown(incarnation, sequence, int(self._book.last_ns), 0, 0)
         return frozenset(self._closed)
 
     def _remember(self, key: Key) -> None:
@@ -292,7 +308,7 @@ class Ledger:
 
 
 def _key(record: FrameRecord) -> Key:
-    return (record.ingest_process, record.sequence)
+    return (record.incarnation, record.sequence)
 
 
 def _order(record: FrameRecord) -> tuple[int, int]:

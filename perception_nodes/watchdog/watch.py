@@ -42,7 +42,7 @@ class Watch:
         self._hold_ns = round(limits.hold_ms * MS)
         self._held_until_ns: dict[str, int] = {}
         self._next_record: dict[int, int] = {}
-        self._last_entered = (0, 0)
+        self._last_entered, self._taker = (0, 0), 0
         # This comes first, since it causes other faults that are as bad.
         self._present: dict[str, faults.Fault | None] = {"camera input": None}
         self._repeated_outcomes = 0
@@ -83,10 +83,11 @@ class Watch:
 
     def _entered(self, record: FrameRecord, now_ns: int) -> None:
         # A successor repeats what its predecessor entered last.
-        repeated = (record.ingest_process, record.sequence) == self._last_entered
-        self._last_entered = (record.ingest_process, record.sequence)
+        repeated = (record.incarnation, record.sequence) == self._last_entered
+        self._last_entered = (record.incarnation, record.sequence)
         if repeated:
             return
+        self._taker = record.process
         self._no_frame.frame(record.ingested_ns)
         self._present["camera input"] = self._input.frame()
         self._present["frame rate"] = self._rate.update(record.ingested_ns)
@@ -143,7 +144,7 @@ class Watch:
             now_ns: CLOCK_MONOTONIC.
             silent: numbers of the processes whose next sign of life is overdue.
         """
-        taker = self._last_entered[0]
+        taker = self._taker
         self._present["no frame"] = self._no_frame.update(now_ns, taker if taker in silent else 0)
 
     def memory(self, rss_bytes: Mapping[tuple[str, int], int], now_ns: int) -> None:

@@ -75,7 +75,7 @@ class Rig:
         header.pad_x, header.pad_y = box.pad_x, box.pad_y
         header.capture_ns, header.ingested_ns, header.preprocessed_ns = 1, 1 * MS, 2 * MS
         header.deadline_ns = round(deadline_ms * MS)
-        header.ingest_process, header.copies, header.camera = 42, 1, b"front"
+        header.incarnation, header.copies, header.camera = 42, 1, b"front"
         header.frame_id = b"camera"
         self.clock.now_ns = 2 * MS
         return header
@@ -369,7 +369,7 @@ def test_frames_inferred_together_are_each_decoded_and_judged_on_their_own():
         boxes.append(detections.boxes[0].tolist())
     assert boxes == [pytest.approx([24, 24, 56, 56]), pytest.approx([12, 12, 28, 28])]
     assert [report.status for report in reports] == [FrameStatus.OK, FrameStatus.LATE]
-    assert (reports[0].sequence, reports[0].stamp_ns, reports[0].ingest_process) == (7, 5, 42)
+    assert (reports[0].sequence, reports[0].stamp_ns, reports[0].incarnation) == (7, 5, 42)
     assert reports[0].inferred_ns == reports[1].inferred_ns
     assert [cost.p99_ns for cost in models[0].calls] == [0, 12 * MS]
 

@@ -98,7 +98,7 @@ class Drive:
         return self.reports
 
     def arrive(self, at_ns, camera):
-        header = FrameHeader(sequence=self.sequences[camera], ingest_process=1 + camera)
+        header = FrameHeader(sequence=self.sequences[camera], incarnation=1 + camera)
         header.capture_ns = header.ingested_ns = header.preprocessed_ns = at_ns + 1
         header.deadline_ns = at_ns + self.life_ns
         self.sequences[camera] += 1
@@ -132,7 +132,7 @@ class Drive:
 
     def tell(self, camera, record):
         record.sent_ns = self.clock.now_ns
-        record.process = DETECTOR if record.kind == RecordKind.OUTCOME else record.ingest_process
+        record.process = DETECTOR if record.kind == RecordKind.OUTCOME else record.incarnation
         self.reports[camera] += self.ledgers[camera].take([record])
 
 

@@ -1,7 +1,5 @@
 """Ingest of a frame: its number, capture time, deadline and slot."""
 
-import os
-
 import numpy as np
 import pytest
 from fake_clock import FakeClock
@@ -31,13 +29,13 @@ def clock():
 
 @pytest.fixture
 def ingest(clock):
-    return Ingest(Preprocessor(64, 64, undistort=False), "front", Budget(), clock)
+    return Ingest(Preprocessor(64, 64, undistort=False), "front", Budget(), clock, incarnation=5)
 
 
 def test_frames_are_numbered_from_zero_without_gaps(ingest):
     records = [ingest.enter(WALL, "camera", NOW) for _ in range(3)]
     assert [record.sequence for record in records] == [0, 1, 2]
-    assert {record.ingest_process for record in records} == {os.getpid()}
+    assert {record.incarnation for record in records} == {5}
     assert {record.kind for record in records} == {RecordKind.ENTERED}
 
 

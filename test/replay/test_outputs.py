@@ -48,7 +48,8 @@ def health_message(stamp_ns, mode, previous, cause):
     names = store.types[HEALTH].__dataclass_fields__
     values = dict.fromkeys([name for name in names if not name.startswith("__")], 0)
     values |= {"stamp": stamp, "mode": mode, "previous_mode": previous, "cause": cause}
-    values |= {"silent_processes": [], "faults": []}
+    lists = ("silent_processes", "faults", "model_names", "model_shares", "changed_parameters")
+    values |= {name: np.empty(0, np.float32) if "shares" in name else [] for name in lists}
     return bytes(store.serialize_cdr(store.types[HEALTH](**values), HEALTH))
 
 
@@ -276,8 +277,8 @@ def test_a_damaged_recording_is_refused_or_read_whole(tmp_path):
     assert refused > 100
 
 
-def test_recording_of_another_version(tmp_path):
+def test_recording_with_a_message_that_is_not_as_it_says(tmp_path):
     with Recorder(tmp_path / "old.mcap") as recorder:
         recorder.write(HEALTH_TOPIC, HEALTH, 1, b"\x00\x01\x00\x00" + bytes(8))
-    with pytest.raises(RecordingError, match="another definition of perception_interfaces"):
+    with pytest.raises(RecordingError, match="damaged: a message of perception_interfaces"):
         read_recording(tmp_path / "old.mcap")

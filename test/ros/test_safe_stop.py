@@ -57,7 +57,7 @@ class Vehicle:
     def frame(self) -> None:
         now_ns = time.monotonic_ns()
         stamps = {"ingested_ns": now_ns, "capture_ns": now_ns}
-        frame = {"sequence": self.sequence, "ingest_process": 1, **stamps}
+        frame = {"sequence": self.sequence, "incarnation": 1, **stamps}
         self.senders[1].send(FrameRecord(kind=RecordKind.ENTERED, **frame))
         done = {"preprocessed_ns": now_ns, "published_ns": now_ns, "status": FrameStatus.OK}
         self.senders[0].send(FrameRecord(kind=RecordKind.OUTCOME, **frame, **done))

@@ -56,7 +56,7 @@ class Rig:
 
     def frame(self, label: int = 0, sender: Any = None) -> None:
         """One object, in a frame that was captured 5 ms ago."""
-        record = DetectionRecord(sequence=self.sequence, status=FrameStatus.OK, ingest_process=1)
+        record = DetectionRecord(sequence=self.sequence, status=FrameStatus.OK, incarnation=1)
         record.stamp_ns = time.time_ns() - 5_000_000
         record.capture_ns = time.monotonic_ns() - 5_000_000
         record.ingested_ns = time.monotonic_ns()
@@ -113,7 +113,7 @@ class SlowRig(Rig):
     def frames(self) -> None:
         """Send frames, each as old as `AGE_NS`, until none is due."""
         while self._next_ns <= self.recorded_ns():
-            record = DetectionRecord(sequence=self.sequence, ingest_process=1)
+            record = DetectionRecord(sequence=self.sequence, incarnation=1)
             record.stamp_ns = self.recorded_ns() - self.AGE_NS
             record.capture_ns = time.monotonic_ns() - self.AGE_NS
             record.hold(Detections(BOX, np.array([0.9]), np.array([0])))

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from perception_interfaces.msg import FrameReport, Health
+from perception_interfaces.msg import FrameReport, Health, Look
 from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.typesys.store import Typestore
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
+from perception_nodes.core.health import Phase
 from perception_nodes.drives.schemas import typestore
 
 # That of vision_msgs 4 as ROS distributions ship it. Nodes with another one do
@@ -60,6 +61,7 @@ def test_detections_have_the_distributions_type(store: Typestore) -> None:
     [
         "perception_interfaces/msg/FrameReport",
         "perception_interfaces/msg/Health",
+        "perception_interfaces/msg/Look",
         "perception_interfaces/msg/Protected",
         "perception_interfaces/msg/Track",
         "perception_interfaces/msg/Tracks",
@@ -94,14 +96,16 @@ def test_report_survives_both_serializers(store: Typestore) -> None:
         copies=1,
         deadline_ns=2**62,
         capture_ns=2**62 - 1,
+        looks=[Look(width=640, cost_ms=1.5)],
     )
     raw = serialize_message(sent)
     assert deserialize_message(raw, FrameReport) == sent
 
     read = store.deserialize_cdr(raw, "perception_interfaces/msg/FrameReport")
     for name, kind in FrameReport.get_fields_and_field_types().items():
-        if name != "header":
+        if name not in ("header", "lost_after", "lost_before", "looks"):
             assert np.all(getattr(read, name) == getattr(sent, name)), (name, kind)
+    assert [(look.width, look.cost_ms) for look in read.looks] == [(640, 1.5)]
 
 
 def test_codes_are_fixed() -> None:
@@ -109,6 +113,7 @@ def test_codes_are_fixed() -> None:
     health = ["NOMINAL", "DEGRADED", "SKIPPING", "UNSAFE"]
     assert [getattr(FrameReport, name) for name in report] == list(range(6))
     assert [getattr(Health, name) for name in health] == list(range(4))
+    assert [getattr(Health, phase.name) for phase in Phase] == list(Phase)
 
 
 def test_messages_import_without_rclpy() -> None:

@@ -129,6 +129,9 @@ def test_frame_report(stamp_ns, camera, frame_id, reason, status, sequence, time
         source_height=1080,
         copies=1,
         detections=7,
+        incarnation=2**64 - 1 - sequence,
+        report_number=2**40,
+        lost_after_ns=stamp_ns,
         deadline_ns=times[-1],
         **dict(zip(STAMPS, times, strict=False)),
     )
@@ -141,7 +144,18 @@ def test_frame_report(stamp_ns, camera, frame_id, reason, status, sequence, time
     assert (message.source_width, message.source_height) == (1920, 1080)
     assert (message.copies, message.detections, message.deadline_ns) == (1, 7, times[-1])
     assert [getattr(message, name) for name in STAMPS] == times[:6]
+    assert (message.incarnation, message.report_number) == (2**64 - 1 - sequence, 2**40)
+    assert (message.lost_after, message.lost_before) == (time_of(stamp_ns), time_of(0))
     assert bytes(STORE.serialize_cdr(message, FRAME_REPORT)) == data
+
+
+def test_durations_are_for_plots_and_no_numbers_where_there_are_none():
+    record = FrameRecord(capture_ns=1_000_000, ingested_ns=3_500_000, published_ns=9_000_000)
+    message = STORE.deserialize_cdr(write_frame_report(record), FRAME_REPORT)
+    assert message.latency_ms == 8
+    np.testing.assert_array_equal(message.stage_ms, [2.5, *[np.nan] * 4])
+    lost = STORE.deserialize_cdr(write_frame_report(FrameRecord()), FRAME_REPORT)
+    assert np.isnan(lost.latency_ms) and len(lost.looks) == 0
 
 
 def test_counts_beyond_their_field_are_clipped():

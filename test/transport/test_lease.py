@@ -26,7 +26,7 @@ lease = Lease("front", "detector")
 assert lease.acquire(40_000_000)
 lease.begin(5, 17, 1234)
 lease.take(3, 99)
-lease.enter(FrameRecord(sequence=17, ingest_process=5, ingested_ns=1234))
+lease.enter(FrameRecord(sequence=17, incarnation=5, ingested_ns=1234))
 lease.take(3, 100)
 print(flush=True)
 """
@@ -99,7 +99,7 @@ def test_a_lease_that_is_given_up_leaves_no_predecessor_but_in_the_middle_of_a_f
     assert lease.release() == in_order
     record = other.acquire(PATIENCE_NS)
     held = (0, 0, 0) if in_order else (os.getpid(), 5, 17)
-    assert (record.predecessor, record.held_process, record.held_sequence) == held
+    assert (record.predecessor, record.held_incarnation, record.held_sequence) == held
     assert record.reason.endswith(MAY_BE_OUT) != in_order
     assert other.note.ingested_ns == 1234, "where it stood is known all the same"
     other.close()
@@ -114,7 +114,7 @@ def test_of_a_frame_that_was_just_published_it_is_said(lease, holder, code, may_
     process.stdout.readline()
     process.kill()
     record = acquired(lease)
-    assert record.held_process == 5
+    assert record.held_incarnation == 5
     assert (MAY_BE_OUT in record.reason) == may_be_out
 
 
@@ -123,7 +123,11 @@ def test_a_killed_holder_is_followed_at_once_with_the_frame_it_held(lease, holde
     assert lease.acquire(PATIENCE_NS) is None
     process.kill()
     record = acquired(lease)
-    assert (record.predecessor, record.held_process, record.held_sequence) == (process.pid, 5, 17)
+    assert (record.predecessor, record.held_incarnation, record.held_sequence) == (
+        process.pid,
+        5,
+        17,
+    )
     assert record.newest_ns == 1234
     assert record.reason.startswith(f"detector {process.pid} died; {os.getpid()} took".encode())
     note = lease.note
@@ -220,7 +224,7 @@ def test_of_an_earlier_graph_nothing_is_inherited(lease, holder, monkeypatch):
     assert later.listeners == 0
     record = acquired(later)
     note = later.note
-    assert (record.predecessor, record.held_process, record.newest_ns) == (0, 0, 0)
+    assert (record.predecessor, record.held_incarnation, record.newest_ns) == (0, 0, 0)
     assert (note.source, note.number, note.unended, note.process) == (0, 0, 0, os.getpid())
     del note
     later.close()
@@ -257,7 +261,7 @@ def test_a_frame_that_was_ended_is_not_held(lease, holder):
     process.stdout.readline()
     process.kill()
     record = acquired(lease)
-    assert (record.predecessor, record.held_process) == (process.pid, 0)
+    assert (record.predecessor, record.held_incarnation) == (process.pid, 0)
 
 
 def test_the_next_one_is_killed_too_where_it_hangs(lease, holder):

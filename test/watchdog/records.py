@@ -14,7 +14,7 @@ def entry(sequence, process=1, ingested_ns=None, sent_ns=0):
     return FrameRecord(
         kind=RecordKind.ENTERED,
         sequence=sequence,
-        ingest_process=process,
+        incarnation=process,
         ingested_ns=FIRST_NS + sequence if ingested_ns is None else ingested_ns,
         sent_ns=sent_ns,
     )
@@ -41,14 +41,14 @@ def takeover(
 ):
     """Of a detector where it receives frames, since `joined_ns`; of preprocessing where not."""
     record = Takeover(reason=reason, joined_ns=joined_ns)
-    record.held_process, record.held_sequence = held
+    record.held_incarnation, record.held_sequence = held
     record.process, record.predecessor = detector, predecessor
     record.sent_ns, record.newest_ns = sent_ns, newest_ns
     return record
 
 
 def key_of(record):
-    return (record.ingest_process, record.sequence)
+    return (record.incarnation, record.sequence)
 
 
 def copy(record):

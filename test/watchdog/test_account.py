@@ -34,7 +34,7 @@ records.send(takeover)
 print(flush=True)
 for line in sys.stdin:
     process, sequence, ingested_ns, status = map(int, line.split())
-    frame = {"ingest_process": process, "sequence": sequence, "ingested_ns": ingested_ns}
+    frame = {"incarnation": process, "sequence": sequence, "ingested_ns": ingested_ns}
     records.send(FrameRecord(kind=RecordKind.OUTCOME, status=status, preprocessed_ns=1, **frame))
     print(flush=True)
 """
@@ -70,7 +70,7 @@ class Graph:
         return process
 
     def enter(self):
-        frame = {"ingest_process": os.getpid(), "sequence": self.sequence}
+        frame = {"incarnation": os.getpid(), "sequence": self.sequence}
         frame["ingested_ns"] = time.monotonic_ns()
         self.sequence += 1
         self.records.send(FrameRecord(kind=RecordKind.ENTERED, **frame))
@@ -215,7 +215,7 @@ def test_frames_that_waited_while_preprocessing_was_taken_over_came_in_order(gra
     now_ns = time.monotonic_ns()
     for sender, came_ns in ((predecessor, now_ns - 400_000_000), (graph.records, now_ns)):
         for _ in range(3):
-            frame = {"ingest_process": sender._process, "sequence": graph.sequence}
+            frame = {"incarnation": sender._process, "sequence": graph.sequence}
             graph.sequence += 1
             stamp = {"stamp_ns": graph.sequence, "ingested_ns": came_ns}
             sender.send(FrameRecord(kind=RecordKind.ENTERED, **frame, **stamp))

@@ -17,9 +17,7 @@ NOW_NS = 10**12
 def book_of_a_crash(ros_domain):
     """A book with one frame, whose keeper is gone; kept by nobody in the end."""
     ledger = Ledger(1000, KeptBook("test", NOW_NS).pages)
-    ledger.reported(
-        FrameRecord(sequence=5, ingest_process=7, status=FrameStatus.OK, sent_ns=NOW_NS)
-    )
+    ledger.reported(FrameRecord(sequence=5, incarnation=7, status=FrameStatus.OK, sent_ns=NOW_NS))
     yield
     forget("test")
 
@@ -29,7 +27,7 @@ def test_it_is_found_again_but_not_by_another_graph():
         book = KeptBook("test", NOW_NS + FORGOTTEN_AFTER_NS)
         pages = book.pages
         assert (pages.reported, pages.counts[FrameStatus.OK]) == (1, 1)
-        assert (pages.frames[0].process, pages.frames[0].sequence) == (7, 5)
+        assert (pages.frames[0].incarnation, pages.frames[0].sequence) == (7, 5)
         del pages
         book.close()
     forget("test")

@@ -88,14 +88,14 @@ class TestLedger:
         successor = Ledger(TIMEOUT_NS, book)
         assert (successor.in_flight, successor.frames_in) == (0, ledger.frames_in)
 
-    def test_the_numbers_of_a_process_that_is_gone_say_nothing_of_the_next_one(self):
+    def test_a_lost_frame_is_reported_with_the_stamps_around_it(self):
         ledger = Ledger(TIMEOUT_NS)
-        for sequence in (3, 4, 500):
-            ledger.take([entry(sequence), outcome(sequence)])
-        ledger.forget(entry(0).ingest_process)
-        assert names(ledger.take([entry(3), outcome(3), entry(5), outcome(5)])) == [
-            (3, "OK"), (4, "FAILED"), (5, "OK"),
-        ]  # fmt: skip
+        records = [entry(0), outcome(0), entry(3), outcome(3)]
+        for record in records:
+            record.stamp_ns = 100 + record.sequence
+        lost = [report for report in ledger.take(records) if report.status == FAILED]
+        around = [(r.sequence, r.lost_after_ns, r.lost_before_ns) for r in lost]
+        assert around == [(1, 100, 103), (2, 100, 103)]
 
     def test_a_repeated_outcome_is_counted_apart(self):
         ledger = Ledger(TIMEOUT_NS)

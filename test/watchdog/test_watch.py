@@ -33,7 +33,7 @@ class Run:
     def send(self, kind=FrameRecord, lost=0, **values):
         record = kind(process=7, record=self.number + lost)
         if kind is FrameRecord:
-            record.ingest_process, record.sequence = 7, self.number
+            record.incarnation, record.sequence = 7, self.number
             record.ingested_ns = self.ms * MS
         for name, value in values.items():
             setattr(record, name, value)
