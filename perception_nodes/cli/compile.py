@@ -60,7 +60,7 @@ def compile_command(
     Options:
         threads: Threads for inference, as many as in the graph; 0: one per physical core.
         frames: Number of frames to check on; the golden model takes a second for each. Without
-            --bag and --images, the images of --data are used, or bags/sample.
+            --bag and --images, the images of --data are used, or the sample drive.
         min_agreement: Share of objects that the model and the golden model must both see.
         min_parent_agreement: Share of objects that the model and its FP32 parent must both see;
             only without --data.

@@ -68,13 +68,13 @@ def demo(
 
     Options:
         bag: Recorded drive: ROS 2 bag folder, .mcap, .db3, ROS 1 .bag, video file or folder of
-            images. Without it, street video: bags/sample, or the same in the cache, fetched the
-            first time.
+            images. Without it, a road: bags/road.mp4, or the same in the cache, fetched the first
+            time.
         topic: Image topic; found by type if not given.
         out: Folder for the outputs.
         view: Show it on a page in the browser too, as view:=true.
 
-    Example: perception demo --bag bags/sample --out out/demo deadline_ms:=20
+    Example: perception demo --bag bags/road.mp4 --out out/demo deadline_ms:=20
     """
     from perception_nodes.lab.demo import SET_BY_THE_DEMO, run_demo
 

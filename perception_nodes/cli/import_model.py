@@ -150,7 +150,7 @@ def import_command(
         say(f"{check.measure}: {check.value:g}, with {check.reference}")
     if not (bag or images):
         say(f"{name} has not been tried on any frame: --bag or --images would show what it finds")
-    say(f"Written to {out / name}; try it: perception replay bags/sample --model {out / name}")
+    say(f"Written to {out / name}; try it: perception replay bags/road.mp4 --model {out / name}")
 
 
 def _import_tool() -> Any:

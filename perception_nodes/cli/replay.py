@@ -107,7 +107,7 @@ def replay_command(
         bare: Measure bare inference too, and compare the speed.
         compare: Replay nothing; compare the folders of two runs, in --out.
 
-    Example: perception replay bags/sample --every 5 --out out/replay
+    Example: perception replay bags/road.mp4 --every 5 --out out/replay
 
     Example: perception replay drives/rain drives/night --workers 2
 

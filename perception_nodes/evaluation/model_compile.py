@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.compiled import Bar, CompiledRefused, compiled
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.drives.sample import SAMPLE
+from perception_nodes.drives.sample import sample_drive
 from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import Gate, Margins
@@ -81,17 +81,12 @@ def frames_to_check(
     """Frames of drives and folders; if there are none those of sets, or else the sample drive's.
 
     Raises:
-        DataError: no source is named, and the sample drive is missing.
+        PerceptionError: no source is named, and the sample drive cannot be fetched.
     """
     by_path = {image.path: image for one in sets for image in one.images}
     images = [] if bags or folders else list(by_path.values())
     if not (bags or folders or images):
-        bags = [SAMPLE]
-        if not SAMPLE.exists():
-            raise DataError(
-                f"no frames to check on: {SAMPLE} is not there (make sample makes it); name "
-                "a drive with --bag or a folder with --images"
-            )
+        bags = [sample_drive()]
     return FrameSource(bags, folders, model.input, images)
 
 

@@ -35,6 +35,8 @@ START_FAILED = 2
 it ends the graph, unless the node is dispensable, since a restart would not help. Later the cause
 may go away, such as memory that others hold."""
 
+SCREEN = 1
+"""Our standard output. Where it is no terminal, it is for results alone."""
 COLOURS = "RCUTILS_COLORIZED_OUTPUT"
 """Tells nodes that people read their messages at a terminal, which they write to through us."""
 SOURCE_ENDED = 4
@@ -174,13 +176,14 @@ class Supervisor:
         log = STDERR if self._log is None else self._log
         if self._log is None and sys.stderr.isatty():
             os.environ.setdefault(COLOURS, "1")
+        screen = SCREEN if os.isatty(SCREEN) else STDERR
         return start(
             [sys.executable, "-m", spec.kind.module, *spec.arguments()],
             {**self._life, **words.environment, **spec.environment},
             # Blocked until the node can stop in good order, see `run_node`: before, the signals
             # would end Python in the middle of an import.
             begin=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING),
-            stdout=None if spec.executable == "monitor_node" else log,
+            stdout=log if spec.executable != "monitor_node" else screen,
             stderr=log,
             pass_fds=(words.descriptor,),
         )

@@ -18,7 +18,8 @@ from model_compression.errors import CompressionError, GateRefused
 from perception_nodes.cli import model as cli_model
 from perception_nodes.cli.app import app
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.evaluation import DataError, calibration, gate, model_compile
+from perception_nodes.drives import sample
+from perception_nodes.evaluation import calibration, gate, model_compile
 from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.frames import FrameSource
@@ -279,13 +280,16 @@ def test_dark_frames_prove_nothing(cache: Path, tmp_path: Path) -> None:
     assert names_in(cache) == []
 
 
-def test_without_the_sample_drive_frames_are_asked_for(
+def test_outside_a_checkout_the_sample_drive_is_fetched(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "bags").mkdir()
+    (tmp_path / "bags/make_sample.py").write_text("raise SystemExit(1)")
+    monkeypatch.setattr(sample, "share_folder", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     found = run(app, COMPILE).exception
-    assert isinstance(found, DataError)
-    assert "bags/sample is not there" in str(found) and "--bag" in str(found)
+    assert isinstance(found, PerceptionError)
+    assert "could not be fetched" in str(found) and "--bag" in str(found)
     assert names_in(cache) == []
 
 

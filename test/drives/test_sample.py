@@ -1,4 +1,4 @@
-"""Where the sample drive is found, and that it is made where it is not."""
+"""Where the sample drive is found, and that it is fetched where it is not."""
 
 from pathlib import Path
 
@@ -10,7 +10,10 @@ from perception_nodes.drives.sample import sample_drive
 
 MAKER = """
 import pathlib, sys
-(pathlib.Path(sys.argv[sys.argv.index("--out") + 1]) / "sample").mkdir(parents=True)
+assert sys.argv[1:4] == ["--only", "road", "--out"]
+folder = pathlib.Path(sys.argv[4])
+folder.mkdir(parents=True)
+(folder / "road.mp4").touch()
 """
 
 
@@ -25,11 +28,11 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_is_made_once(elsewhere: Path) -> None:
+def test_it_is_fetched_once(elsewhere: Path) -> None:
     maker = elsewhere / "bags/make_sample.py"
     maker.write_text(MAKER)
-    made = elsewhere / "cache/perception_nodes/bags/sample"
-    assert sample_drive() == made and made.is_dir()
+    made = elsewhere / "cache/perception_nodes/bags/road.mp4"
+    assert sample_drive() == made and made.is_file()
     maker.write_text("raise SystemExit(1)")
     assert sample_drive() == made
 
@@ -37,9 +40,11 @@ def test_it_is_made_once(elsewhere: Path) -> None:
 def test_that_of_the_checkout_comes_first(elsewhere: Path) -> None:
     (elsewhere / "work/bags/sample").mkdir(parents=True)
     assert sample_drive() == Path("bags/sample")
+    (elsewhere / "work/bags/road.mp4").touch()
+    assert sample_drive() == Path("bags/road.mp4")
 
 
-def test_where_it_cannot_be_made_another_is_asked_for(elsewhere: Path) -> None:
+def test_where_it_cannot_be_fetched_another_is_asked_for(elsewhere: Path) -> None:
     (elsewhere / "bags/make_sample.py").write_text("raise SystemExit(1)")
     with pytest.raises(PerceptionError, match="name another with --bag"):
         sample_drive()

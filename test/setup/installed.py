@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 WHEELS = ("perception_nodes-*.whl", "perception_messages-*.whl")
-FRAMES = 250
+FRAMES = 221
 """Of the sample drive."""
 
 
