@@ -105,6 +105,7 @@ class AccountTopics:
                 cause="the watchdog is deactivated",
                 phase=Phase.STOPPING,
                 silent_processes=[ROLE],
+                **self._counts(),
             )
         )
 
@@ -123,7 +124,6 @@ class AccountTopics:
     def _publish_health(self, faults: Sequence[Fault], phase: Phase) -> None:
         account = self.account
         shares = account.models.shares()
-        counts = {status.name.lower(): n for status, n in account.ledger.counts.items()}
         self._healths.publish_state(
             HealthMessage(
                 stamp=self._node.get_clock().now().to_msg(),
@@ -131,13 +131,20 @@ class AccountTopics:
                 previous_mode=account.health.previous,
                 cause=account.health.cause,
                 faults=[fault.text for fault in faults],
-                frames_in=account.ledger.frames_in,
-                in_flight=account.ledger.in_flight,
-                reports_lost=account.watch.records_lost,
                 silent_processes=account.roster.missing(),
                 phase=phase,
                 model_names=list(shares),
                 model_shares=list(shares.values()),
-                **counts,
+                **self._counts(),
             )
         )
+
+    def _counts(self) -> dict[str, int]:
+        """What health says of frames."""
+        ledger = self.account.ledger
+        return {
+            "frames_in": ledger.frames_in,
+            "in_flight": ledger.in_flight,
+            "reports_lost": self.account.watch.records_lost,
+            **{status.name.lower(): number for status, number in ledger.counts.items()},
+        }

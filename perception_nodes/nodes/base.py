@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from copy import copy
 from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
+from lifecycle_msgs.msg import State as StateMessage
 from perception_interfaces.msg import Protected
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, State, TransitionCallbackReturn
@@ -25,6 +26,7 @@ from perception_nodes.nodes.parameters import changed_settings, declare_paramete
 from perception_nodes.nodes.protected_topic import PROTECTED, ProtectedTopic
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.realtime import RealTime
+from perception_nodes.transport.commanded import Commanded
 from perception_nodes.transport.memory import reserve
 from perception_nodes.transport.shm import Endpoint
 
@@ -45,6 +47,13 @@ OVERRIDABLE = QoSOverridingOptions(
 """Policies that parameters `qos_overrides./TOPIC.publisher.POLICY` or `.subscription.` can
 change."""
 Publisher: TypeAlias = "LifecyclePublisher[Any]"  # the type is not generic in Jazzy
+
+
+UNCONFIGURED, INACTIVE, ACTIVE = (
+    StateMessage.PRIMARY_STATE_UNCONFIGURED,
+    StateMessage.PRIMARY_STATE_INACTIVE,
+    StateMessage.PRIMARY_STATE_ACTIVE,
+)
 
 
 class Closable(Protocol):
@@ -98,6 +107,30 @@ class PerceptionNode(LifecycleNode):
         self.is_shut_down = self.crashed = False
         self.error = ""
         self.owned = ExitStack()
+        self._commanded = Commanded(self.settings.served[0], self.get_fully_qualified_name())
+        self._leads_itself = False
+
+    def begin(self) -> None:
+        """Go to the state that was last commanded; without a command to what `autostart` says."""
+        goal = self._commanded.state or (ACTIVE if self.settings.autostart else UNCONFIGURED)
+        if goal != ACTIVE:
+            self.await_command()
+        self._leads_itself = True
+        if goal != UNCONFIGURED:
+            self.trigger_configure()
+        if goal == ACTIVE and not self.error:
+            self.trigger_activate()
+        self._leads_itself = False
+
+    def end(self) -> None:
+        """Shut down in good order, without a command."""
+        self._leads_itself = True
+        if not self.is_shut_down:
+            self.trigger_shutdown()
+        self._commanded.close()
+
+    def await_command(self) -> None:
+        """Prepare to wait until a life-cycle manager activates the node; not called if active."""
 
     def open(self) -> None:
         """Acquire the node's resources; `self.endpoint` is available."""
@@ -178,6 +211,7 @@ class PerceptionNode(LifecycleNode):
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Join shared memory, and open."""
+        self._follow(state, "inactive", INACTIVE)
         try:
             with self.realtime.leisurely():
                 if self.shares_memory:
@@ -197,25 +231,38 @@ class PerceptionNode(LifecycleNode):
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Start working."""
+        self._follow(state, "active", ACTIVE)
         self.active = True
         return super().on_activate(state)
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
         """Stop working, keep everything."""
+        self._follow(state, "inactive", INACTIVE)
         self._rest()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
         """Release all resources."""
+        self._follow(state, "unconfigured", UNCONFIGURED)
         self._close()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
         """Release everything; the process ends, since nothing leads out of this state."""
+        self._follow(state, "finalized")
         self._rest()
         self._close()
         self.is_shut_down = True
         return TransitionCallbackReturn.SUCCESS
+
+    def _follow(self, state: State, goal: str, number: int = 0) -> None:
+        """Log a transition that was commanded, and keep its goal for a process after us."""
+        if self._leads_itself:
+            self.get_logger().debug(f"{state.label} -> {goal}")
+            return
+        self.get_logger().info(f"{state.label} -> {goal}, as commanded")
+        if number:
+            self._commanded.keep(number)
 
     def _on_parameters(self, parameters: "Sequence[Parameter[Any]]") -> SetParametersResult:
         try:

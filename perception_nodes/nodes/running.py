@@ -12,7 +12,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logging_directory
 from rclpy.signals import SignalHandlerOptions
 
-from perception_nodes.graph.settings import SettingsError
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.system.environment import (
     keep_large_buffers,
     leave_out_working_folder,
@@ -81,7 +81,7 @@ def _run(node_type: Any, name: str) -> int:
             signal_handler_options=SignalHandlerOptions.NO,
         )
         node = node_type(name)
-    except (RuntimeError, SettingsError) as error:  # wrong ROS arguments, an unusable keystore
+    except (RuntimeError, PerceptionError) as error:  # wrong ROS arguments, an unusable keystore
         text = " ".join(str(error).split())
         leave(text)
         print(f"{name}: {text}", file=sys.stderr)
@@ -93,10 +93,7 @@ def _run(node_type: Any, name: str) -> int:
     executor.add_node(node)
     started = False
     try:
-        if node.settings.autostart:
-            node.trigger_configure()
-            if not node.error:
-                node.trigger_activate()
+        node.begin()
         served_ns = 0
         while not (stopping or node.finished or node.error or node.is_shut_down):
             if not node.active:
@@ -123,8 +120,7 @@ def _run(node_type: Any, name: str) -> int:
         gc.unfreeze()  # an object that is not collected leaves its shared memory behind
         if node.is_shut_down:
             time.sleep(ANSWER_S)
-        else:
-            node.trigger_shutdown()
+        node.end()
         executor.remove_node(node)
         node.destroy_node()
         rclpy.shutdown()

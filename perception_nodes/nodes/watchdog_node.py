@@ -1,8 +1,10 @@
 """The accounting and the health of the pipeline, in a process of its own."""
 
 import time
+from collections.abc import Callable
 
 from rclpy.lifecycle import State, TransitionCallbackReturn
+from rclpy.timer import Timer
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
@@ -12,6 +14,7 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes.account_topics import AccountTopics
 from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, PerceptionNode, Period
 from perception_nodes.nodes.protected_topic import PERIOD_NS
+from perception_nodes.nodes.unwatched import UnwatchedTopics
 from perception_nodes.nodes.watchdog_substitute import VOICE
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.system.service import HardwareWatchdog, Systemd
@@ -26,6 +29,8 @@ class WatchdogNode(PerceptionNode):
 
     settings_type = WatchdogSettings
     rank = RANKS["watchdog"]
+    _unwatched: UnwatchedTopics | None = None
+    _timer: Timer | None = None
 
     def open(self) -> None:
         """Join the channels, announce the topics."""
@@ -60,8 +65,31 @@ class WatchdogNode(PerceptionNode):
             self.owned.callback(lambda: hardware.close(self.crashed))
         systemd.notify("READY=1")
 
+    def await_command(self) -> None:
+        """Say until the activation that nobody watches."""
+        self._unwatched = UnwatchedTopics(self, self.settings.served)
+        self._every_period(self._say_inactive)
+
+    def _say_inactive(self) -> None:
+        assert self._unwatched is not None
+        self._unwatched.publish("the watchdog is not active")
+
+    def _every_period(self, callback: Callable[[], None]) -> None:
+        """Have it called while we are inactive, since the executor spins then."""
+        callback()
+        self._timer = self.create_timer(PERIOD_NS / 1e9, callback)
+
+    def _end_waiting(self) -> None:
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
+            self._timer = None
+        if self._unwatched is not None:
+            self._unwatched.close()
+            self._unwatched = None
+
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Watch from now on: earlier silence does not count."""
+        self._end_waiting()
         for topics in self._topics:
             topics.account.postpone(time.monotonic_ns())
         self._due_ns, self._told_safe_stop = 0, None
@@ -69,13 +97,28 @@ class WatchdogNode(PerceptionNode):
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
         """Say that nobody watches from now on, while the topics can still be published to."""
+        self._be_patient()
         for topics in self._topics:
             topics.pause()
         self._tell_safe_stop(["the watchdog is not active"])
+        self._every_period(self._feed)
         return super().on_deactivate(state)
+
+    def on_cleanup(self, state: State) -> TransitionCallbackReturn:
+        """Release everything, and say until the next activation that nobody watches."""
+        self._end_waiting()
+        cleaned = super().on_cleanup(state)
+        self.await_command()
+        return cleaned
+
+    def on_shutdown(self, state: State) -> TransitionCallbackReturn:
+        """Fall silent."""
+        self._end_waiting()
+        return super().on_shutdown(state)
 
     def rest(self) -> None:
         """Publish the last reports, and say that we stop in good order."""
+        self._be_patient()
         for topics in self._topics:
             topics.end()
         self._lease.release()
@@ -100,6 +143,17 @@ class WatchdogNode(PerceptionNode):
             for topics in self._topics:
                 topics.account.postpone(time.monotonic_ns())
             self._due_ns = 0
+
+    def _be_patient(self) -> None:
+        """Announce that the last messages take longer than we may be silent otherwise."""
+        if self._lease.held:
+            self._lease.sign(LONG_NS)
+
+    def _feed(self) -> None:
+        """Tell the watchdogs above us that we are alive: a deactivated node does not hang."""
+        self._systemd.notify("WATCHDOG=1")
+        if self._hardware is not None:
+            self._hardware.alive()
 
     def _reclaim(self) -> None:
         """Remove what dead processes left; it takes longer than we may be silent otherwise."""

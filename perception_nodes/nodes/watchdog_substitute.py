@@ -2,27 +2,18 @@
 
 import os
 import time
-from contextlib import closing
 from typing import Any
 
-from perception_interfaces.msg import Health as HealthMessage
-from perception_interfaces.msg import Protected
-from std_msgs.msg import Bool
-
 from perception_nodes.core.failover import TURN_NS
-from perception_nodes.core.health import HealthMode
 from perception_nodes.core.records import WatchdogGone
-from perception_nodes.graph.topics import HEALTH, protected
-from perception_nodes.nodes.base import LATCHED, Period
-from perception_nodes.nodes.protected_topic import PERIOD_NS, PROTECTED, ProtectedTopic
+from perception_nodes.nodes.base import Period
+from perception_nodes.nodes.protected_topic import PERIOD_NS
+from perception_nodes.nodes.unwatched import UnwatchedTopics
 from perception_nodes.transport.lease import Lease
-from perception_nodes.watchdog.book import kept_counts
-from perception_nodes.watchdog.guard import ROLE, WatchdogGuard
-from perception_nodes.watchdog.health import phase_of
+from perception_nodes.watchdog.guard import WatchdogGuard
 
 VOICE = "voice"
 """The role of the process that speaks."""
-OTHERS = ("detector", "preprocess")
 
 
 class WatchdogSubstitute:
@@ -83,35 +74,19 @@ class WatchdogSubstitute:
     def fall_silent(self) -> None:
         """Let others speak."""
         if self._voice.held:
-            self._retract()
+            self._topics.close()
             self._announce()
             self._voice.release()
 
     def close(self) -> None:
         """Stop looking."""
-        self._retract()
+        self._topics.close()
         self._voice.close()
         self._guard.close()
 
     def _announce(self) -> None:
         """Open the topics long before they are needed: listeners take time to discover them."""
-        node, settings = self._node, self._node.settings
-        self._healths = [
-            self._open(HealthMessage, settings.topic_of(HEALTH, seat.camera)) for seat in node.seats
-        ]
-        self._stops = self._open(Bool, settings.safe_stop_topic)
-
-    def _open(self, kind: type, topic: str) -> ProtectedTopic:
-        create = self._node.create_publisher
-        plain = create(kind, topic, LATCHED)
-        return ProtectedTopic(plain, create(Protected, protected(topic), PROTECTED))
-
-    def _retract(self) -> None:
-        """Take back the latched messages, which late subscribers would still get."""
-        for topic in (*self._healths, self._stops):
-            topic.close()
-            for publisher in topic.publishers:
-                self._node.destroy_publisher(publisher)
+        self._topics = UnwatchedTopics(self._node, [seat.camera for seat in self._node.seats])
 
     def _begin(self) -> None:
         self._speak()
@@ -126,34 +101,5 @@ class WatchdogSubstitute:
         return f"the watchdog is gone: {self._guard.gone}; {us} speaks in its place"
 
     def _speak(self) -> None:
-        """Publish what we know: who is missing, and how many frames have been reported."""
-        topics = (*self._healths, self._stops)
-        self._voice.note.listeners = sum(topic.listeners for topic in topics)
-        self._stops.publish_state(Bool(data=True))
-        unsafe, stamp = HealthMode.UNSAFE, self._node.get_clock().now().to_msg()
-        for seat, health in zip(self._node.seats, self._healths, strict=True):
-            kept = kept_counts(seat.camera)
-            counts = {status.name.lower(): number for status, number in kept.items()}
-            health.publish_state(
-                HealthMessage(
-                    stamp=stamp,
-                    mode=unsafe,
-                    previous_mode=unsafe,
-                    cause=self._cause,
-                    faults=[self._cause],
-                    silent_processes=[ROLE, *_missing(seat.camera)],
-                    frames_in=sum(counts.values()),
-                    phase=phase_of(kept),
-                    **counts,
-                )
-            )
-
-
-def _missing(camera: str) -> list[str]:
-    """The roles in which nobody works."""
-    found = []
-    for role in OTHERS:
-        with closing(Lease(camera, role)) as lease:
-            if not lease.is_taken:
-                found.append(role)
-    return found
+        self._voice.note.listeners = self._topics.listeners
+        self._topics.publish(self._cause)

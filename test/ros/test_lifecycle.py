@@ -1,16 +1,19 @@
 """The nodes as ROS tools see them: life cycle and parameters."""
 
+import itertools
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rclpy
+from beside import beside
 from filming import send_frame
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -20,6 +23,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from recorder import Recorder
 from sensor_msgs.msg import CameraInfo, CompressedImage
+from std_msgs.msg import Bool
 
 from perception_nodes.cameras.channel import CameraHeader, camera_reader, camera_writer
 from perception_nodes.core.frame import FrameRecord, RecordKind
@@ -106,6 +110,61 @@ def test_a_manager_leads_the_nodes_through_their_whole_life(recorder: Recorder) 
         for _, process in graph.processes:
             assert process.wait(30) == 0
         assert graph.wait() is True
+
+
+def test_restarted_nodes_return_to_the_state_that_was_last_commanded(recorder: Recorder) -> None:
+    client, latched = recorder, QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    client.subscribe("perception/health", Health, latched)
+    client.subscribe("perception/safe_stop", Bool, latched)
+    healths, stops = client.got["perception/health"], client.got["perception/safe_stop"]
+    values = {"backend": "null", "autostart": False, "source": "shm", "standby": "never"}
+
+    def kill(graph: Supervisor, name: str) -> None:
+        """Kill a node, and wait until there is another one."""
+        process = next(p for spec, p in graph.processes if spec.name == name)
+        process.kill()
+        client.until(lambda: any(s.name == name and p is not process for s, p in graph.processes))
+
+    def until_in_state(name: str, state: int) -> None:
+        """Ask until the node is there: who asks a dead one gets no answer."""
+        asking = client.node.create_client(GetState, f"/{name}/get_state")
+        answers: list[int] = []
+
+        def told() -> bool:
+            asked = asking.call_async(GetState.Request())
+            asked.add_done_callback(lambda done: answers.append(done.result().current_state.id))
+            return state in answers
+
+        client.until(told)
+
+    def act(graph: Supervisor) -> None:
+        client.until(lambda: healths and stops)
+        assert healths[0].mode == Health.UNSAFE
+        assert healths[0].cause == "the watchdog is not active"
+        assert stops[0].data
+        for name in NAMES:
+            assert change(client, name, Transition.TRANSITION_CONFIGURE)
+            assert change(client, name, Transition.TRANSITION_ACTIVATE)
+        with closing(Endpoint("test")) as endpoint:
+            camera = camera_writer(endpoint, "front", PIXELS.nbytes)
+            numbers = itertools.count()
+
+            def entered() -> bool:
+                send_frame(camera, next(numbers), PIXELS)
+                return bool(healths[-1].frames_in)
+
+            client.until(entered)
+        kill(graph, "detector_node")
+        until_in_state("detector_node", State.PRIMARY_STATE_ACTIVE)
+        said = len(healths)
+        assert change(client, "watchdog_node", Transition.TRANSITION_DEACTIVATE)
+        client.until(lambda: any("the watchdog is gone" in h.cause for h in healths[said:]))
+        assert not any("hangs" in h.cause for h in healths[said:])
+        assert all(health.frames_in for health in healths[said:])
+        kill(graph, "watchdog_node")
+        until_in_state("watchdog_node", State.PRIMARY_STATE_INACTIVE)
+
+    beside(LIVE.nodes(values), act)
 
 
 def in_this_process(node_type: type[PerceptionNode], *parameters: str) -> Iterator[Any]:
