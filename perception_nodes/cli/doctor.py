@@ -1,6 +1,7 @@
 """`perception doctor`: what this machine has, what it lacks, and the remedy."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,7 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.cli.common import JsonFlag, say
+from perception_nodes.backends.auto import AUTO
+from perception_nodes.cli.common import JsonFlag, progress_bar, say
+from perception_nodes.core.budget import DEADLINE_MS
+from perception_nodes.evaluation.measured import THOROUGH_S, Row, best_of, known_rows, measured_rows
+from perception_nodes.graph.config import DetectorSettings
 from perception_nodes.graph.findings import examine, images
 from perception_nodes.report.figures import figure_table
 from perception_nodes.system.findings import Finding
@@ -19,6 +24,7 @@ from perception_nodes.system.threads import Thread, nodes, threads
 def doctor(
     as_json: JsonFlag = False,
     show_threads: Annotated[bool, typer.Option("--threads")] = False,
+    measure: bool = False,
     image_topic: str = "",
     image_transport: str = "raw",
 ) -> None:
@@ -28,6 +34,8 @@ def doctor(
 
     Options:
         show_threads: List the threads of running nodes instead.
+        measure: Measure anew, for half a minute, how fast the networks are here; do it when nothing
+            else runs. The graph's model:=auto goes by the latest measurement.
         image_topic: Listen to this topic too, and report whether images come.
         image_transport: Type of its images, as for `perception run`.
 
@@ -35,11 +43,19 @@ def doctor(
 
     Example: perception doctor --threads
 
+    Example: perception doctor --measure
+
     Example: perception doctor --image-topic /cam/image_raw
     """
     if show_threads:
         return _show_threads(as_json)
-    findings = examine()
+    detector = DetectorSettings(model=AUTO)
+    if measure:
+        with progress_bar("measuring, seconds") as progress:
+            rows = measured_rows(detector, say, progress, THOROUGH_S, anew=True)
+    else:
+        rows = known_rows(detector)
+    findings = [*examine(), _networks(rows, detector)]
     if image_topic:
         say(f"listening to {image_topic} for some seconds")
         findings.append(images(image_topic, image_transport))
@@ -47,6 +63,8 @@ def doctor(
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         Console().print(findings_table(findings))
+        if rows:
+            Console().print(networks_table(rows))
     if any(finding.needed and not finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -59,6 +77,32 @@ def findings_table(findings: list[Finding]) -> Table:
         remedy = "" if finding.ok else finding.remedy
         table.add_row(mark, *map(escape, (finding.subject, finding.found, remedy)))
     return table
+
+
+def networks_table(rows: Sequence[Row]) -> Table:
+    """What the networks take here as a table, one row for each way to run one."""
+    figures = ("threads", "processors", "bare ms", "frame ms", "p99.9 ms", "times")
+    table = figure_table(["network", "runtime"], figures, "What networks take here")
+    for row in rows:
+        times = [f"{one:.1f}" for one in (row.bare_ms, row.median_ms, row.p99_9_ms)]
+        cells = [str(row.threads), row.cpus or "all", *(times if row.frames else ["", "", ""])]
+        table.add_row(escape(row.model), row.backend, *cells, str(row.frames))
+        if row.refused:
+            table.add_row("", escape(row.refused))
+    table.caption = (
+        "bare: the median of inference; frame: from capture to detections, at a camera's pace; "
+        "p99.9: of that, as predicted"
+    )
+    return table
+
+
+def _networks(rows: Sequence[Row], detector: DetectorSettings) -> Finding:
+    remedy = "perception doctor --measure, when nothing else runs"
+    if not rows:
+        return Finding("networks", False, "not measured on this machine", remedy, needed=False)
+    row, why = best_of(rows, detector, DEADLINE_MS)
+    taken = f"model:={row.model} backend:={row.backend} threads:={row.threads}: " if row else ""
+    return Finding("networks", row is not None, taken + why, remedy, needed=False)
 
 
 def thread_table(found: list[Thread]) -> Table:

@@ -28,10 +28,11 @@ from perception_nodes.cli.common import (
 )
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives.sample import sample_drive
-from perception_nodes.evaluation.measured import measured
+from perception_nodes.evaluation.measured import default_choice, measured_settings
 from perception_nodes.graph.config import DetectorSettings, ViewSettings
 from perception_nodes.graph.graph import (
     ALL,
+    LIVE,
     MONITOR,
     PLAYER,
     RECORDED,
@@ -41,7 +42,7 @@ from perception_nodes.graph.graph import (
     graph_of,
 )
 from perception_nodes.graph.node_spec import NodeSpec
-from perception_nodes.graph.ros_arguments import split_ros_arguments
+from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, split_ros_arguments
 from perception_nodes.graph.settings import SettingsError, allowed_range, refuse
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.networks.model import load_model
@@ -86,6 +87,10 @@ def demo(
         values["view"] = "true"
     say_page(VIEW_ALONE.nodes({n: v for n, v in values.items() if n in VIEW_ALONE.parameters}))
     drive = bag or sample_drive()
+    live = {name: value for name, value in values.items() if name in LIVE.parameters}
+    with progress_bar("measuring, seconds") as measuring:
+        if choice := default_choice(LIVE, live, NO_ROS_ARGUMENTS, say, measuring):
+            values |= choice.parameters
     with progress_bar("writing report and video") as writing:
         summary = run_demo(drive, out, topic, values, writing)
     conclude(summary, out, as_json)
@@ -123,11 +128,10 @@ def run(
     started = graph_of({**ros.parameters, **values})
     if view:
         started = Graph((MONITOR, *started.kinds))
-    settings = started.settings(values, ros)
-    for line in ALL.misnamed(settings, ros):
+    for line in ALL.misnamed(started.settings(values, ros), ros):
         say(line)
-    if found := measured(settings, say):
-        settings = started.settings({**values, **found}, ros)
+    with progress_bar("measuring, seconds") as measuring:
+        settings = measured_settings(started, values, ros, say, measuring)
     detector = settings.of(DetectorSettings)
     # Check it here, or several processes would report the same error.
     models = [load_model(detector.model, detector.model_key)]

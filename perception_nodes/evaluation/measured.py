@@ -1,133 +1,342 @@
-"""Parameters that a measurement on this machine decides: `model:=auto` and `threads:=auto`."""
+"""Parameters that a measurement on this machine decides: `model:=auto` and `threads:=auto`.
+
+The most accurate network is taken that keeps the deadline here: its 99.9th percentile is predicted,
+from the median of its times and from how far those of its runtime spread.
+"""
 
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from perception_nodes.backends.auto import AUTO, runtime_for
+from perception_nodes.backends.auto import AUTO
 from perception_nodes.backends.contract import INSTALL
 from perception_nodes.backends.delegate import DELEGATE
-from perception_nodes.backends.pace import RATE_HZ, apart_ms
-from perception_nodes.core.budget import Budget
+from perception_nodes.evaluation.screening import Option, Times, time_in_turns
 from perception_nodes.graph.config import AUTO_THREADS, ON_CPU, DetectorSettings, WatchdogSettings
+from perception_nodes.graph.graph import Graph
+from perception_nodes.graph.node_spec import awake_processors
 from perception_nodes.graph.resolve import GraphSettings
+from perception_nodes.graph.ros_arguments import RosArguments
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.networks.model import load_model
+from perception_nodes.networks.model import ModelError, load_model
 from perception_nodes.networks.openvino_core import VARIABLE
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.load import busy
 from perception_nodes.system.processes import physical_cores, speed_facts
+from perception_nodes.system.realtime import parse_cpus
 
-FAMILY = (("road-s", AUTO), ("road-s", "openvino"), ("road-n", AUTO))
-"""Models and their runtimes, from the most accurate one to the fastest one, which is taken if none
-keeps its budget. LiteRT has fewer slow frames; OpenVINO is the faster one on some processors."""
-FRAMES = 150
-"""Timed frames, five seconds: the p99 is about the second longest time."""
+FAMILY = ("road-s", "road-n", "road-xs")
+"""Networks that `model:=auto` may take, the most accurate one first."""
+DEFAULT = "road-n"
+"""Taken where no network keeps the deadline or none could be measured: it has a smaller sibling."""
+RUNTIMES = ("litert", "openvino")
+FIRST_START_S, THOROUGH_S = 5.0, 30.0
+"""How long a measurement may take at the first start of a graph, and when it is asked for."""
+SHARE, SHARE_ALONE = 0.8, 0.6
+"""Share of the deadline that a network must keep: one with a smaller sibling, which runs where time
+is short, and one without. The rest is for what the measurement lacks: two hand-overs and DDS."""
+ENOUGH = 8
+"""An option with fewer times was not measured."""
+TAIL = NormalDist().inv_cdf(0.999) / NormalDist().inv_cdf(0.95)
+"""How many times as far from the median a log-normal p99.9 is as the p95, by their logarithms."""
+FILE = "measured.json"
 Say = Callable[[str], None]
+Progress = Callable[[int, int], None]
 
 
-def measured(settings: GraphSettings, say: Say) -> dict[str, Any]:
-    """The parameters of a graph that are automatic, with the values that this machine gives them.
+@dataclass(frozen=True)
+class Row:
+    """What is known of an option here.
 
-    Each number of threads and each model is timed once on a machine, without the graph beside it;
-    the times are kept in the cache folder.
+    Attributes:
+        model, backend, threads, cpus: the option.
+        bare_ms: median of its inference; 0 if it was not measured.
+        median_ms, p99_9_ms: of a frame's whole way, the latter predicted.
+        frames: number of times.
+        refused: why it was not measured; empty if it was.
+    """
+
+    model: str
+    backend: str
+    threads: int
+    cpus: str
+    bare_ms: float
+    median_ms: float
+    p99_9_ms: float
+    frames: int
+    refused: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is taken.
+
+    Attributes:
+        parameters: model, backend and threads.
+        cpus: processors for the detector alone; empty for all.
+    """
+
+    parameters: dict[str, Any]
+    cpus: str = ""
+
+
+def measured_settings(
+    graph: Graph, values: Mapping[str, Any], ros: RosArguments, say: Say, progress: Progress
+) -> GraphSettings:
+    """The settings of a graph with what `default_choice` says, which has the same arguments."""
+    choice = default_choice(graph, values, ros, say, progress) or Choice({})
+    nodes = graph.settings({**values, **choice.parameters}, ros).nodes
+    if choice.cpus:
+        own = {"cpus": choice.cpus}
+        nodes |= {
+            name: one.model_copy(update=own)
+            for name, one in nodes.items()
+            if isinstance(one, DetectorSettings)
+        }
+    return GraphSettings(nodes)
+
+
+def default_choice(
+    graph: Graph, values: Mapping[str, Any], ros: RosArguments, say: Say, progress: Progress
+) -> Choice | None:
+    """What this machine gives to a graph whose model is measured unless it is named.
+
+    Args:
+        graph: its nodes.
+        values: parameters that differ from their defaults.
+        ros: parameters of less precedence.
+        say: receives the choice and its reason.
+        progress: called with the seconds done and their total.
+
+    Raises:
+        SettingsError: as of `Graph.settings`, and of `measured`.
+    """
+    settings = graph.settings(values, ros, {"model": AUTO})
+    if _obstacle(settings.of(DetectorSettings)):
+        settings = graph.settings(values, ros)
+    return measured(settings, say, progress)
+
+
+def measured(
+    settings: GraphSettings, say: Say, progress: Progress = lambda done, total: None
+) -> Choice | None:
+    """What this machine gives to a graph's parameters that are automatic; None if none is.
 
     Args:
         settings: of the nodes.
-        say: receives lines of progress and the choices.
+        say: receives the choice and its reason.
+        progress: called with the seconds done and their total.
 
     Raises:
         SettingsError: a fallback model is named with `model:=auto`, which must have the same input;
             or there are several cameras, or a device whose time depends on more than is known here.
-        BackendError: the runtime refuses the model.
     """
     given = settings.of(DetectorSettings)
-    is_any_model, is_any_number = given.model == AUTO, given.threads == AUTO_THREADS
-    if not (is_any_model or is_any_number):
-        return {}
-    for name, is_allowed in (
-        ("fallback_model", given.fallback_model in ("auto", "none") or not is_any_model),
-        ("cameras", not given.cameras),
-        ("backend", given.backend in ON_CPU),
-    ):
-        if not is_allowed:
-            wanted = ["model:=auto"] * is_any_model + ["threads:=auto"] * is_any_number
-            raise SettingsError(
-                f"{' and '.join(wanted)} cannot be measured with {name}:={getattr(given, name)}; "
-                "name the value"
-            )
-    limit_ms = Budget.for_deadline(settings.of(WatchdogSettings).deadline_ms).inference
-    tries = {(given.model, str(given.backend)): None}
-    if is_any_model:
-        of_any = given.backend == AUTO
-        tries = {(model, own if of_any else str(given.backend)): None for model, own in FAMILY}
-    for model, backend in tries:
-        chosen = given.model_copy(update={"model": model, "backend": backend})
-        if is_any_number:
-            chosen = chosen.model_copy(update={"threads": _best_threads(chosen, say)})
-        if not is_any_model:
-            break
-        p99_ms = _p99_ms(chosen, say)
-        keeps = "keeps" if p99_ms <= limit_ms else "does not keep"
-        say(
-            f"model:=auto: {model} by backend:={backend} has a p99 of {p99_ms:.1f} ms and {keeps} "
-            f"{limit_ms:.1f} ms"
+    if AUTO != given.model and given.threads != AUTO_THREADS:
+        return None
+    if name := _obstacle(given):
+        wanted = [f"{n}:=auto" for n in ("model", "threads") if getattr(given, n) in _AUTOMATIC]
+        raise SettingsError(
+            f"{' and '.join(wanted)} cannot be measured with {name}:={getattr(given, name)}; "
+            "name the value"
         )
-        if p99_ms <= limit_ms:
-            break
-    found = chosen.model_dump(include={"model", "backend", "threads"})
-    say(" ".join(f"{name}:={value}" for name, value in found.items()) + ", measured here")
+    chosen: dict[str, Any] = given.model_dump(include={"model", "backend", "threads"})
+    cpus, why = "", "the fastest beside other work"
+    if given.model == AUTO:
+        rows = measured_rows(given, say, progress)
+        row, why = best_of(rows, given, settings.of(WatchdogSettings).deadline_ms)
+        chosen["model"] = DEFAULT
+        if row is not None:
+            chosen, cpus = {name: getattr(row, name) for name in chosen}, row.cpus
+    if given.threads == AUTO_THREADS:
+        named = given.model_copy(update=chosen | {"threads": AUTO_THREADS})
+        timed = [row for row in measured_rows(named, say, progress) if not row.refused]
+        best = min(timed, key=lambda row: row.p99_9_ms, default=None)
+        chosen["threads"], cpus = best.threads if best else 0, ""
+    told = " ".join(f"{name}:={value}" for name, value in chosen.items())
+    say(f"{told}{f', processors {cpus}' if cpus else ''}: {why}")
+    return Choice(chosen, cpus)
+
+
+_AUTOMATIC = (AUTO, AUTO_THREADS)
+
+
+def _obstacle(given: DetectorSettings) -> str:
+    """The parameter with which nothing can be measured; empty if there is none."""
+    if given.model == AUTO and given.fallback_model not in ("auto", "none"):
+        return "fallback_model"
+    return "cameras" if given.cameras else "" if given.backend in ON_CPU else "backend"
+
+
+def best_of(
+    rows: Sequence[Row], given: DetectorSettings, deadline_ms: float
+) -> tuple[Row | None, str]:
+    """The option to take, None if none was measured; and why, in a line."""
+    timed = [row for row in rows if not row.refused]
+    best = [
+        min(own, key=lambda row: row.p99_9_ms)
+        for model in FAMILY
+        if (own := [row for row in timed if row.model == model])
+    ]
+    if not any(row.model == DEFAULT for row in best):
+        return None, (
+            "the default, since nothing could be measured in time; "
+            "perception doctor --measure takes the time it needs"
+        )
+
+    def limit_ms(row: Row) -> float:
+        has_sibling = given.faster_model(load_model(row.model, given.model_key).fallback)
+        return deadline_ms * (SHARE if has_sibling else SHARE_ALONE)
+
+    for number, row in enumerate(best):
+        if row.p99_9_ms <= limit_ms(row):
+            better = "".join(
+                f"; {one.model} would take {one.p99_9_ms:.1f}, more than {limit_ms(one):g}"
+                for one in best[:number]
+            )
+            return row, (
+                f"measured here, the p99.9 is predicted as {row.p99_9_ms:.1f} ms and keeps "
+                f"{limit_ms(row):g} of {deadline_ms:g}{better}"
+            )
+    floor = next(row for row in best if row.model == DEFAULT)
+    smallest = min(best, key=lambda row: row.p99_9_ms / limit_ms(row))
+    needed_ms = math.ceil(smallest.p99_9_ms * deadline_ms / limit_ms(smallest))
+    return floor, (
+        f"no network keeps {deadline_ms:g} ms here, predicted are p99.9 of "
+        + ", ".join(f"{row.model} {row.p99_9_ms:.1f}" for row in best)
+        + f" ms; what would do: model:={smallest.model} deadline_ms:={needed_ms}, a smaller "
+        "network, or more or faster processors"
+    )
+
+
+def measured_rows(
+    given: DetectorSettings,
+    say: Say,
+    progress: Progress,
+    limit_s: float = FIRST_START_S,
+    anew: bool = False,
+) -> list[Row]:
+    """What each option takes here, as measured now or before; see `known_rows`.
+
+    Args:
+        given: the detector's settings; beside other work if the number of threads alone is open.
+        say: is told that it is measured.
+        progress: called with the seconds done and their total.
+        limit_s: how long a measurement may take.
+        anew: measure even if it was measured before.
+    """
+    options, key = _options(given), _key(given)
+    if not anew and (rows := known_rows(given)):
+        return rows
+    beside = "" if given.model == AUTO else " beside other work"
+    say(f"measuring what this machine has the time for{beside}: {limit_s:g} s, once")
+    with nullcontext() if given.model == AUTO else busy(sorted(os.sched_getaffinity(0))):
+        found = time_in_turns(
+            options,
+            limit_s,
+            progress,
+            given.model_key,
+            given.fifo_priority,
+            awake_processors(given),
+        )
+    rows = _rows(found)
+    wanted = DEFAULT if given.model == AUTO else given.model
+    if any(row.model == wanted and not row.refused for row in rows):
+        kept = _kept() | {key: [asdict(row) for row in rows]}
+        with suppress(OSError):  # it is measured again next time
+            write_whole(cache_folder() / FILE, json.dumps(kept, indent=1))
+    return rows
+
+
+def known_rows(given: DetectorSettings) -> list[Row]:
+    """What was measured before on this machine, of these files and runtimes; empty if nothing."""
+    with suppress(TypeError):  # of another version
+        return [Row(**row) for row in _kept().get(_key(given), ())]
+    return []
+
+
+def _kept() -> dict[str, Any]:
+    with suppress(OSError, ValueError, TypeError):
+        return dict(json.loads((cache_folder() / FILE).read_text(encoding="utf-8")))
+    return {}
+
+
+def _options(given: DetectorSettings) -> list[Option]:
+    """What is to be timed; first all networks with all processors."""
+    models = _models(given)
+    runtimes = RUNTIMES if given.backend == AUTO else (str(given.backend),)
+    cores = physical_cores() if not given.cpus else len(parse_cpus(given.cpus))
+    of_any = given.threads == AUTO_THREADS or (given.model == AUTO and not given.threads)
+    counts = [cores, *(1 << n for n in range(cores.bit_length()) if 1 << n < cores)]
+    options = [
+        Option(model, backend, count, given.cpus)
+        for count in (counts if of_any else [given.threads or cores])
+        for backend in runtimes
+        for model in models
+    ]
+    if given.model == AUTO and not given.cpus:
+        ours = sorted(os.sched_getaffinity(0))
+        options += [
+            one._replace(cpus=",".join(map(str, ours[-one.threads :])))
+            for one in options
+            if one.threads < len(ours)
+        ]
+    return options
+
+
+def _models(given: DetectorSettings) -> list[str]:
+    """The networks to time, `DEFAULT` first; without those that are not there or not signed."""
+    if given.model != AUTO:
+        return [given.model]
+    found = []
+    for name in sorted(FAMILY, key=lambda name: name != DEFAULT):
+        with suppress(ModelError):
+            load_model(name, given.model_key)
+            found.append(name)
     return found
 
 
-def _best_threads(settings: DetectorSettings, say: Say) -> int:
-    """The number of threads with the lowest p99 while every processor has other work.
+def _rows(found: Mapping[Option, Times]) -> list[Row]:
+    spread: dict[str, list[float]] = {}
+    for option, times in found.items():
+        if len(times.whole_ms) >= ENOUGH:
+            ratios = np.array(times.whole_ms) / np.median(times.whole_ms)
+            spread.setdefault(option.backend, []).extend(ratios)
+    rows = []
+    for option, times in found.items():
+        ms, refused = (0.0, 0.0, 0.0), times.refused or "there was no time for it"
+        if len(times.whole_ms) >= ENOUGH:
+            median_ms = float(np.median(times.whole_ms))
+            tail = max(1.0, float(np.percentile(spread[option.backend], 95))) ** TAIL
+            ms, refused = (
+                (float(np.median(times.bare_ms)), median_ms, median_ms * tail),
+                times.refused,
+            )
+        rows.append(Row(*option, *ms, len(times.whole_ms), refused))
+    return rows
 
-    On a quiet machine more threads are always better; beside other work each layer waits for the
-    thread whose processor is the busiest.
-    """
-    cores = physical_cores()
-    p99_ms = {
-        count: _p99_ms(settings.model_copy(update={"threads": count}), say, loaded=True)
-        for count in sorted({*(1 << n for n in range(cores.bit_length())), cores})
-    }
-    listed = ", ".join(f"{count}: {time_ms:.1f}" for count, time_ms in p99_ms.items())
-    say(f"threads:=auto: p99 in ms beside other work, by number of threads: {listed}")
-    return min(p99_ms, key=p99_ms.__getitem__)
 
-
-def _p99_ms(settings: DetectorSettings, say: Say, loaded: bool = False) -> float:
-    """The p99 of a model's inference, as measured now or before."""
-    model = load_model(settings.model, settings.model_key)
-    backend = runtime_for(settings.backend, model)
-    threads, cpus, fifo_priority = settings.threads, settings.cpus, settings.fifo_priority
-    key = f"{model.digest} {backend} {_version(backend)} {[threads, cpus, fifo_priority]}"
-    key += f" {speed_facts()} {[os.environ.get(name, '') for name in (DELEGATE, VARIABLE)]}"
-    key += " loaded" * loaded
-    kept, known = cache_folder() / "paced_p99_ms.json", {}
-    with suppress(OSError, ValueError, TypeError):
-        known = dict(json.loads(kept.read_text(encoding="utf-8")))
-    if not isinstance(known.get(key), float):
-        beside = f", {threads} threads, beside other work" if loaded else ""
-        seconds = f"{FRAMES / RATE_HZ:.0f} s"
-        say(f"measuring {model.name} by {backend}{beside}: {seconds}, once on this machine")
-        with busy(sorted(os.sched_getaffinity(0))) if loaded else nullcontext():
-            times_ms = apart_ms(settings.model, backend, threads, FRAMES, cpus, fifo_priority)
-        known[key] = float(np.percentile(times_ms, 99))
-        with suppress(OSError):  # it is measured again next time
-            write_whole(kept, json.dumps(known, indent=1))
-    return float(known[key])
+def _key(given: DetectorSettings) -> str:
+    """What the times depend on."""
+    models = [load_model(name, given.model_key).digest for name in _models(given)]
+    facts = [given.backend, given.threads, given.cpus, given.fifo_priority, given.stay_awake]
+    runtimes = {name: _version(name) for name in (*RUNTIMES, str(given.backend))}
+    environment = [os.environ.get(name, "") for name in (DELEGATE, VARIABLE)]
+    return json.dumps([given.model, models, facts, runtimes, environment, speed_facts()])
 
 
 def _version(backend: str) -> str:
-    """The version of a runtime; empty if it is not installed, which an error reports later."""
+    """The version of a runtime; empty if it is not installed, which its opening reports."""
     try:
-        return version(INSTALL[backend])
+        return version(INSTALL.get(backend, backend))
     except PackageNotFoundError:
         return ""

@@ -151,9 +151,10 @@ class PreprocessSettings(RedundantSettings):
     PNG); foxglove, foxglove_msgs/CompressedVideo, and ffmpeg,
     ffmpeg_image_transport_msgs/FFMPEGPacket (H.264 or H.265 without B-frames)"""
     model: str = "road-n"
-    """name or folder of the model that detects objects; auto, for perception run and launch files:
-    the most accurate road model that keeps its budget on this machine, measured at the first
-    start"""
+    """name or folder of the model that detects objects; auto, for perception run, demo and launch
+    files, and what they take where it is not named: the most accurate road model that keeps the
+    deadline on this machine, and the backend and threads that it is fastest with, measured in five
+    seconds at the first start"""
     model_key: str = ""
     """file of a public key; a model that its owner has not signed (perception model sign) is
     refused; empty: models need no signature"""
@@ -267,8 +268,9 @@ class DetectorSettings(CamerasSettings):
     is the slow integer reference; null detects nothing and is for measurements"""
     preprocess_on: Literal["cpu", "gpu"] = same(PreprocessSettings, "preprocess_on")
     threads: Annotated[int, BeforeValidator(_as_number)] = Field(default=0, ge=AUTO_THREADS, le=256)
-    """inference threads; 0: one per physical core; -1 or auto, for perception run and launch files:
-    as many as are the fastest beside other work on this machine, measured at the first start"""
+    """inference threads; 0: one per physical core, or with model:=auto what was measured as best;
+    -1 or auto, for perception run and launch files: as many as are the fastest beside other work on
+    this machine, measured at the first start"""
     stay_awake: Literal["auto", "always", "never"] = "auto"
     """keep the processors of the graph from sleeping between frames, since they take long to wake;
     auto: where the graph has real-time priority, without which it is of no use; costs power and

@@ -24,7 +24,7 @@ from perception_nodes.graph.config import (
 from perception_nodes.graph.misnamed import misnamed
 from perception_nodes.graph.node_spec import NodeKind, NodeSpec
 from perception_nodes.graph.page import page_token
-from perception_nodes.graph.resolve import FILLED_BY_OTHERS, GraphSettings, resolve
+from perception_nodes.graph.resolve import FILLED_BY_OTHERS, NO_DEFAULTS, GraphSettings, resolve
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.environment import ros_environment
@@ -50,10 +50,13 @@ class Graph:
         return merged
 
     def settings(
-        self, values: Mapping[str, Any], ros: RosArguments = NO_ROS_ARGUMENTS
+        self,
+        values: Mapping[str, Any],
+        ros: RosArguments = NO_ROS_ARGUMENTS,
+        defaults: Mapping[str, Any] = NO_DEFAULTS,
     ) -> GraphSettings:
         """The settings of the nodes with parameters and ROS arguments; see `resolve`."""
-        return resolve(self.kinds, values, ros)
+        return resolve(self.kinds, values, ros, defaults)
 
     def nodes(
         self, values: Mapping[str, Any], ros: RosArguments = NO_ROS_ARGUMENTS

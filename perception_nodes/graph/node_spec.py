@@ -110,14 +110,19 @@ class NodeSpec:
     @property
     def awake_processors(self) -> set[int]:
         """Processors that should not sleep between frames."""
-        mode = getattr(self.settings, "stay_awake", "never")
-        has_priority = self.settings.fifo_priority and allowed_priority()
-        if mode == "never" or (mode == "auto" and not has_priority):
-            return set()
-        ours = os.sched_getaffinity(0)
-        with suppress(ValueError):  # the node reports what is wrong with them
-            return ours & parse_cpus(self.settings.cpus) or ours
-        return ours
+        return awake_processors(self.settings)
+
+
+def awake_processors(settings: Settings) -> set[int]:
+    """Processors that should not sleep between the frames of a node with these settings."""
+    mode = getattr(settings, "stay_awake", "never")
+    has_priority = settings.fifo_priority and allowed_priority()
+    if mode == "never" or (mode == "auto" and not has_priority):
+        return set()
+    ours = os.sched_getaffinity(0)
+    with suppress(ValueError):  # the node reports what is wrong with them
+        return ours & parse_cpus(settings.cpus) or ours
+    return ours
 
 
 def parameter_arguments(parameters: Mapping[str, Any]) -> list[str]:

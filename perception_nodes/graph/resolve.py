@@ -30,6 +30,8 @@ STANDBY_MEMORY_BYTES = 2_000_000_000
 """Standbys are kept if at least this much memory is available, since each loads the models
 again."""
 
+NO_DEFAULTS: Mapping[str, Any] = {}
+
 S = TypeVar("S", bound=Settings)
 
 
@@ -54,7 +56,10 @@ class GraphSettings:
 
 
 def resolve(
-    kinds: Sequence[NodeKind], values: Mapping[str, Any], ros: RosArguments
+    kinds: Sequence[NodeKind],
+    values: Mapping[str, Any],
+    ros: RosArguments,
+    defaults: Mapping[str, Any] = NO_DEFAULTS,
 ) -> GraphSettings:
     """The settings of the nodes that a graph of these kinds has.
 
@@ -62,13 +67,14 @@ def resolve(
         kinds: kinds of nodes in the order of starting.
         values: parameters that differ from their defaults; texts are converted.
         ros: parameters of less precedence than `values`.
+        defaults: parameters of less precedence still.
 
     Raises:
         SettingsError: a parameter is unknown, outside its range, or contradicts another one.
     """
     given = {**ros.parameters, **values}
     _refuse_unknown(kinds, given)
-    chosen = {**_of_nodes(kinds, ros), **given}
+    chosen = {**defaults, **_of_nodes(kinds, ros), **given}
     if chosen.get("cameras"):
         return GraphSettings(_of_several(kinds, chosen, given, ros))
     camera = str(chosen.get("camera", DEFAULT_CAMERA))

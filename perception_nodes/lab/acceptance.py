@@ -71,7 +71,8 @@ class Acceptance:
         settings = graph.settings(values, self.ros)
         for line in ALL.misnamed(settings, self.ros):
             self.say(line)
-        found = measured(settings, self.say)
+        choice = measured(settings, self.say)
+        found = choice.parameters if choice else {}
         self.values, self.parameters = {**self.values, **found}, settings.parameters | found
         self._model = load_model(self.parameters["model"], self.parameters["model_key"])
         self._scenarios = [load_scenario(name, self._as_driven()) for name in FAILOVERS]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,146 +11,227 @@ import pytest
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation import measured as choices
-from perception_nodes.graph.config import AUTO_THREADS, DetectorSettings
+from perception_nodes.evaluation.measured import Choice, measured_rows, measured_settings
+from perception_nodes.evaluation.screening import Option, Times
+from perception_nodes.graph.config import AUTO_THREADS, DetectorSettings, PreprocessSettings
 from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.system.processes import physical_cores
 
-VALUES: dict[str, Any] = {"model": "auto", "backend": "openvino", "threads": 1}
+SLOWER = {
+    "road-s": 3.0,
+    "road-n": 2.0,
+    "road-xs": 1.0,
+    "litert": 0.5,
+    "openvino": 1.0,
+    "onnxruntime": 1.0,
+}
+"""Milliseconds by model and by runtime, of which an option takes the sum."""
 
 
-def measured(values: dict[str, Any], say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    return choices.measured(LIVE.settings({"standby": "never", **values}), say)
+class Machine:
+    """A machine of two processors whose times are known, and what was asked of it."""
+
+    def __init__(self) -> None:
+        self.slower: dict[Any, float] = {**SLOWER, 1: 1.0, 2: 0.0, "": 0.0, "1": 0.1}
+        self.tail = 1.0
+        self.refused: dict[str, str] = {}
+        self.frames = 40
+        self.asked: list[list[Option]] = []
+        self.said: list[str] = []
+
+    def time_in_turns(self, options: Sequence[Option], *_: object) -> dict[Option, Times]:
+        self.asked.append(list(options))
+        return {option: self._times(option) for option in options}
+
+    def _times(self, option: Option) -> Times:
+        if refused := self.refused.get(option.backend, ""):
+            return Times(refused=refused)
+        ms = sum(self.slower[part] for part in option)
+        slow = self.frames // 10
+        return Times([ms] * (self.frames - slow) + [ms * self.tail] * slow, [ms / 2] * self.frames)
+
+    def measured(self, **values: Any) -> Choice | None:
+        settings = LIVE.settings({"standby": "never", **values})
+        return choices.measured(settings, self.said.append)
+
+    def taken(self, **values: Any) -> tuple[Any, ...]:
+        choice = self.measured(model="auto", **values)
+        assert choice is not None
+        return (*choice.parameters.values(), choice.cpus)
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
-    """Times by model and by number of threads, which stand in for measurements, and the calls."""
-    ms = {"road-s": 5.0, "road-n": 3.0, 1: 0.0, 2: 0.0, "litert": 0.0, "openvino": 0.0}
-    facts: dict[str, Any] = {"ms": ms, "calls": []}
-
-    def apart(model: str, backend: str, threads: int, *_: object) -> list[float]:
-        facts["calls"].append((model, threads))
-        return [1.0] * 98 + [ms[model] + ms[threads] + ms[backend]] * 2
-
-    monkeypatch.setattr(choices, "apart_ms", apart)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    one = Machine()
+    monkeypatch.setattr(choices, "time_in_turns", one.time_in_turns)
     monkeypatch.setattr(choices, "physical_cores", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return facts
+    monkeypatch.delenv("PERCEPTION_DELEGATE", raising=False)
+    return one
 
 
 @pytest.mark.parametrize(
-    "deadline_ms, slow_ms, taken",
-    [(10.0, 5.0, "road-s"), (10.0, 6.5, "road-n"), (20.0, 6.5, "road-s"), (1.0, 5.0, "road-n")],
-)
-def test_the_most_accurate_model_within_its_budget_is_taken(
-    timed: dict[str, Any], deadline_ms: float, slow_ms: float, taken: str
-) -> None:
-    timed["ms"]["road-s"] = slow_ms
-    said: list[str] = []
-    found = measured({**VALUES, "deadline_ms": deadline_ms}, said.append)
-    assert found == {"model": taken, "backend": "openvino", "threads": 1}
-    assert f"model:={taken}" in said[-1]
-    assert ("does not keep" in said[-2]) == (deadline_ms == 1.0)
-
-
-@pytest.mark.parametrize("slow, best", [(1, 2), (2, 1)])
-def test_the_best_number_of_threads_beside_other_work_is_taken(
-    timed: dict[str, Any], slow: int, best: int
-) -> None:
-    timed["ms"][slow] = 0.5
-    values = {**VALUES, "model": "road-n", "threads": AUTO_THREADS}
-    found = measured(values)
-    assert found == {"model": "road-n", "backend": "openvino", "threads": best}
-    assert timed["calls"] == [("road-n", 1), ("road-n", 2)]
-
-
-@pytest.mark.parametrize(
-    "litert_ms, openvino_ms, taken",
+    ("deadline_ms", "taken"),
     [
-        (0.0, 0.0, ("road-s", "auto")),  # LiteRT has fewer slow frames
-        (2.0, 0.5, ("road-s", "openvino")),
-        (2.0, 2.0, ("road-n", "auto")),
-        (9.0, 9.0, ("road-n", "auto")),
+        (10.0, "road-s"),  # 3.5 of 6, which it must keep without a smaller sibling
+        (5.0, "road-n"),  # 2.5 of 4
+        (2.9, "road-xs"),  # 1.5 of 1.74
+        (2.0, "road-n"),  # none: its smaller sibling helps
     ],
 )
-def test_a_model_is_tried_on_the_other_runtime_before_a_smaller_one(
-    timed: dict[str, Any], litert_ms: float, openvino_ms: float, taken: tuple[str, str]
+def test_the_most_accurate_network_that_keeps_the_deadline_is_taken(
+    machine: Machine, deadline_ms: float, taken: str
 ) -> None:
-    timed["ms"].update(litert=litert_ms, openvino=openvino_ms)
-    found = measured({**VALUES, "backend": "auto"})
-    assert (found["model"], found["backend"]) == taken
+    assert machine.taken(deadline_ms=deadline_ms) == (taken, "litert", 2, "")
+    assert f"model:={taken} backend:=litert threads:=2: " in machine.said[-1]
 
 
-def test_what_is_named_is_not_measured(timed: dict[str, Any]) -> None:
-    assert measured({**VALUES, "model": "road-n"}) == {}
-    assert timed["calls"] == []
+def test_where_nothing_fits_it_is_said_what_would(machine: Machine) -> None:
+    machine.taken(deadline_ms=2.0)
+    assert "no network keeps 2 ms here, predicted are p99.9 of road-s 3.5" in machine.said[-1]
+    assert "what would do: model:=road-xs deadline_ms:=3," in machine.said[-1]
+
+
+def test_without_the_smaller_sibling_a_network_must_be_faster(machine: Machine) -> None:
+    assert machine.taken(deadline_ms=4.0)[0] == "road-n"
+    assert machine.taken(deadline_ms=4.0, fallback_model="none")[0] == "road-xs"
+
+
+def test_a_tail_counts(machine: Machine) -> None:
+    machine.tail = 1.4
+    assert machine.taken()[0] == "road-n"  # 3.5 × 1.4^1.9 = 6.6 ms is more than 6
+
+
+@pytest.mark.parametrize(
+    ("slower", "taken"),
+    [
+        ({"openvino": 0.2}, ("openvino", 2, "")),
+        ({2: 1.5}, ("litert", 1, "")),
+        ({2: 1.5, "": 0.2}, ("litert", 1, "1")),
+    ],
+)
+def test_the_fastest_way_to_run_it_is_taken(
+    machine: Machine, slower: Mapping[Any, float], taken: tuple[Any, ...]
+) -> None:
+    machine.slower.update(slower)
+    assert machine.taken()[1:] == taken
+
+
+def test_a_runtime_that_refuses_takes_no_other_one_out(machine: Machine) -> None:
+    machine.refused = {"litert": "no such processor"}
+    assert machine.taken()[:2] == ("road-s", "openvino")
+
+
+def test_where_nothing_is_measured_in_time_the_default_is_taken_and_nothing_kept(
+    machine: Machine, tmp_path: Path
+) -> None:
+    machine.frames = choices.ENOUGH - 1
+    for _ in range(2):
+        assert machine.taken() == ("road-n", "auto", 0, "")
+        assert "nothing could be measured in time" in machine.said[-1]
+    assert len(machine.asked) == 2
+    assert not (tmp_path / "perception_nodes" / choices.FILE).exists()
+
+
+def test_what_is_named_is_not_measured(machine: Machine) -> None:
+    assert machine.measured(model="road-n") is None
+    assert machine.taken(backend="openvino", threads=1) == ("road-s", "openvino", 1, "")
+    options = machine.asked.pop()
+    assert {(one.backend, one.threads) for one in options} == {("openvino", 1)}
+    machine.taken(cpus="1")
+    assert {one.cpus for one in machine.asked.pop()} == {"1"}
+
+
+def test_the_best_number_of_threads_beside_other_work_is_taken(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.slower[2] = 1.5
+    choice = machine.measured(model="road-n", backend="openvino", threads=AUTO_THREADS)
+    assert choice == Choice({"model": "road-n", "backend": "openvino", "threads": 1})
+    assert "beside other work" in machine.said[0]
+    assert machine.taken(threads=AUTO_THREADS)[:3] == ("road-s", "litert", 1)
 
 
 def test_each_is_measured_once_a_machine_and_setting(
-    timed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    allowed = {0, 1}
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed)
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    for threads in (1, 1, 2):
-        measured({**VALUES, "threads": threads})
-    assert timed["calls"] == [("road-s", 1), ("road-s", 2)]
+    for values in ({}, {}, {"deadline_ms": 20.0}, {"threads": 1}, {"fifo_priority": 0}):
+        machine.taken(**values)
+    assert len(machine.asked) == 3
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    measured(VALUES)
+    machine.taken()
     monkeypatch.setenv("PERCEPTION_DELEGATE", "libedgetpu.so.1")
-    measured(VALUES)
-    allowed.remove(0)
-    measured(VALUES)
-    assert len(timed["calls"]) == 5
+    machine.taken()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1})
+    machine.taken()
+    assert len(machine.asked) == 6
 
 
-def test_a_runtime_that_is_not_installed_is_told_by_its_opening(
-    timed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> list[float]:
-        raise BackendError("install it with")
-
-    monkeypatch.setattr(choices, "INSTALL", {"openvino": "no-such-runtime"})
-    monkeypatch.setattr(choices, "apart_ms", refuse)
-    with pytest.raises(BackendError, match="install it with"):
-        measured(VALUES)
+def test_a_choice_of_a_bad_minute_is_measured_again_when_asked(machine: Machine) -> None:
+    given = DetectorSettings(model="auto")
+    machine.slower["road-s"] = 9.0
+    assert machine.taken()[0] == "road-n"
+    machine.slower["road-s"] = 3.0
+    assert machine.taken()[0] == "road-n"
+    measured_rows(given, machine.said.append, lambda done, total: None, anew=True)
+    assert machine.taken()[0] == "road-s"
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "null"])
+@pytest.mark.parametrize("text", ["", "[1]", "null", '{"KEY": [{"model": "road-n"}]}'])
 def test_a_damaged_file_of_measurements_is_written_anew(
-    timed: dict[str, Any], tmp_path: Path, text: str
+    machine: Machine, tmp_path: Path, text: str
 ) -> None:
-    kept = tmp_path / "perception_nodes" / "paced_p99_ms.json"
+    kept = tmp_path / "perception_nodes" / choices.FILE
     kept.parent.mkdir()
-    kept.write_text(text)
-    assert measured(VALUES)["model"] == "road-s"
-    assert list(json.loads(kept.read_text()).values()) == [5.0]
+    key = choices._key(DetectorSettings(model="auto"))
+    kept.write_text(text.replace('"KEY"', json.dumps(key)))
+    assert machine.taken()[0] == "road-s"
+    assert len(json.loads(kept.read_text())[key]) == len(machine.asked[0])
 
 
 @pytest.mark.parametrize(
-    "name, value", [("fallback_model", "road-xs"), ("cameras", "a,b"), ("backend", "tensorrt")]
+    ("name", "value"), [("fallback_model", "road-xs"), ("cameras", "a,b"), ("backend", "tensorrt")]
 )
-def test_what_cannot_be_measured(timed: dict[str, Any], name: str, value: str) -> None:
+def test_what_cannot_be_measured(machine: Machine, name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"model:=auto .* with {name}:={value}"):
-        measured({**VALUES, name: value})
-    assert timed["calls"] == []
+        machine.measured(model="auto", **{name: value})
+    # Where the model is not named either, the default is taken without a word.
+    settings = measured_settings(
+        LIVE, {name: value}, NO_ROS_ARGUMENTS, machine.said.append, lambda done, total: None
+    )
+    assert settings.of(DetectorSettings).model == "road-n"
+    assert (machine.asked, machine.said) == ([], [])
+
+
+def test_the_default_is_measured_and_its_processors_are_the_detectors_alone(
+    machine: Machine,
+) -> None:
+    machine.slower.update({2: 1.5, "": 0.2})
+
+    def settings(**values: Any) -> Any:
+        found = measured_settings(
+            LIVE, values, NO_ROS_ARGUMENTS, machine.said.append, lambda done, total: None
+        )
+        detector, preprocess = found.of(DetectorSettings), found.of(PreprocessSettings)
+        assert detector.model == preprocess.model
+        return detector.model, detector.threads, detector.cpus, preprocess.cpus
+
+    assert settings() == ("road-s", 1, "1", "")
+    assert settings(model="road-n") == ("road-n", 0, "", "")
+
+
+def test_a_runtime_that_is_not_installed_is_told_by_its_opening(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choices, "INSTALL", {"litert": "no-such-runtime"})
+    machine.refused = dict.fromkeys(("litert", "openvino"), "install it with")
+    assert machine.taken()[:2] == ("road-n", "auto")
 
 
 def test_the_word_auto_is_a_number_of_threads() -> None:
     assert DetectorSettings(threads="auto").threads == AUTO_THREADS  # type: ignore[arg-type]
     with pytest.raises(BackendError, match="name a number"):
         open_backend("null", BackendSettings(AUTO_THREADS))
-
-
-def test_numbers_of_threads_are_timed_on_busy_processors(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Real calls in processes of their own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(choices, "FRAMES", 3)
-    said: list[str] = []
-    values = {**VALUES, "model": "road-n", "threads": AUTO_THREADS}
-    threads = measured(values, said.append)["threads"]
-    for count in {1, threads, physical_cores()}:
-        assert any(f" {count} threads, beside" in line for line in said)
