@@ -97,14 +97,17 @@ def trouble_of(facts: ImageTopicFacts) -> Trouble | None:
     return Trouble(f"no frame from the camera: {facts.topic} has {fitting[0]}, who sends nothing")
 
 
-def channel_trouble(camera: str, source: str, senders: int) -> Trouble:
+def channel_trouble(camera: str, source: str, senders: int, notice: str = "") -> Trouble:
     """Why no frame comes through a camera's shared-memory channel.
 
     Args:
         camera: its name.
         source: parameter of that name.
         senders: how many processes can send into the channel.
+        notice: why none sends a frame, as it says itself.
     """
+    if notice and senders:
+        return Trouble(f"no frame from the camera {camera!r}: {notice}")
     if senders:
         return Trouble(f"no frame from the camera: {camera!r} is connected, but sends nothing")
     problem = f"shared memory: no process sends frames of the camera {camera!r}"

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from perception_nodes.cameras.camera_source import CameraFormat, CameraGone, CameraSource
-from perception_nodes.cameras.channel import CameraHeader, camera_writer
+from perception_nodes.cameras.channel import NOTICE_BYTES, CameraHeader, camera_writer
 from perception_nodes.cameras.credentials import redacted
 from perception_nodes.core.frame import FRAME_ID_BYTES
 from perception_nodes.transport.shm import Endpoint, Writer
@@ -49,6 +49,7 @@ class CameraFeed:
         self.sent = self.lost = 0
         self._is_open = False
         self._retry_s = self._frame_s = 0.0
+        self._reason = ""
 
     def open(self) -> None:
         """Open the source; it gives no frame before `start`.
@@ -76,7 +77,7 @@ class CameraFeed:
         """
         assert self._slots is not None
         self._source.start(self._slots)
-        self._is_open, self._frame_s = True, time.monotonic()
+        self._is_open, self._frame_s, self._reason = True, time.monotonic(), ""
         self._log(f"camera {self._camera}: {redacted(self._format.description)}")
 
     def step(self, timeout_ms: float) -> None:
@@ -98,22 +99,25 @@ class CameraFeed:
             self._is_open = False
             self._source.close()
             self._retry_s = time.monotonic()
-            self._log(f"camera {self._camera} is gone: {error}; it is tried again")
+            self._say(str(error))
             return
         if frame is None:
             return
-        self._frame_s = time.monotonic()
         assert self._slots is not None
-        header = frame.sample.header
         # Preprocessing accounts for lost frames by the gap in the numbers.
         self._number += frame.lost
+        self.lost += frame.lost
+        if frame.cause:
+            self._log(f"camera {self._camera} lost {frame.lost} frames: {frame.cause}")
+        if frame.sample is None:
+            self._notify(frame.cause, frame.lost)
+            return
+        self._frame_s = time.monotonic()
+        header = frame.sample.header
         header.number, header.lost, header.frame_id = self._number, frame.lost, self._frame_id
         self._slots.send(frame.sample)
         self._number += 1
         self.sent += 1
-        self.lost += frame.lost
-        if frame.cause:
-            self._log(f"camera {self._camera} lost {frame.lost} frames: {frame.cause}")
 
     def close(self) -> None:
         """Stop the source."""
@@ -129,5 +133,22 @@ class CameraFeed:
         try:
             self.open()
             self.start()
-        except CameraGone:
+        except CameraGone as error:
             self._source.close()
+            self._say(str(error))
+
+    def _say(self, reason: str) -> None:
+        """Log why the source is gone, and tell preprocessing, whenever the reason is another."""
+        if reason != self._reason:
+            self._reason = reason
+            self._log(f"camera {self._camera} is gone: {reason}; it is tried again")
+            self._notify(reason)
+
+    def _notify(self, text: str, lost: int = 0) -> None:
+        """Send a notice, which says why no frame comes."""
+        if self._slots is None:
+            return
+        sample = self._slots.loan(NOTICE_BYTES)
+        sample.header.number, sample.header.lost = self._number, lost
+        sample.header.note(text, sample.payload)
+        self._slots.send(sample)

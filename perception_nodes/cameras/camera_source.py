@@ -66,12 +66,13 @@ class CapturedFrame:
     """A frame in its slot, not sent yet.
 
     Attributes:
-        sample: the slot; its header has size, encoding and stamp, but no number.
+        sample: the slot; its header has size, encoding and stamp, but no number. None if there are
+            only lost frames so far.
         lost: frames that the sensor, its driver or the network lost since the frame before.
         cause: of the loss, where it is known.
     """
 
-    sample: "Sample[CameraHeader]"
+    sample: "Sample[CameraHeader] | None"
     lost: int
     cause: str = ""
 

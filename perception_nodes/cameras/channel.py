@@ -17,6 +17,9 @@ inference, two that no slot has named yet, and one that arrives. Pages are reser
 frames in the channel, two each in preprocessing, republishing and view, and the one being
 written."""
 CAMERA_SPARE = SPARE_SAMPLES + 4
+NOTICE = b"notice"
+"""In place of an encoding: the payload is no frame, but a text that says why none comes."""
+NOTICE_BYTES = 200
 
 
 class CameraHeader(ctypes.Structure):
@@ -27,6 +30,9 @@ class CameraHeader(ctypes.Structure):
     driver lost. `stamp_ns` is the wall clock at capture, nanoseconds since the Unix epoch.
     `filled_us` is CLOCK_MONOTONIC in microseconds, its low 32 bits, when the sender had the frame;
     0 if the sender does not state it.
+
+    A notice has the number of the frame that is to come, and no size; its last `lost` numbers are
+    lost, too.
     """
 
     _fields_ = [
@@ -64,18 +70,34 @@ class CameraHeader(ctypes.Structure):
         self.encoding, self.frame_id = encoding.encode()[:31], frame_id.encode()[:FRAME_ID_BYTES]
         self.filled_us = monotonic_us()
 
+    def note(self, text: str, payload: NDArray[np.uint8]) -> None:
+        """Make the sample a notice; a text that has no room is cut."""
+        data = text.encode()[: payload.size]
+        payload[: len(data)] = np.frombuffer(data, np.uint8)
+        self.encoding, self.size_bytes = NOTICE, len(data)
+
 
 def monotonic_us() -> int:
     """CLOCK_MONOTONIC for `filled_us`."""
     return max(1, time.monotonic_ns() // 1000 % (1 << 32))
 
 
+def notice_of(header: CameraHeader, payload: NDArray[np.uint8]) -> str:
+    """Why no frame comes, if the sample is a notice; else an empty text."""
+    if header.encoding != NOTICE:
+        return ""
+    return payload[: header.size_bytes].tobytes().decode(errors="replace") or "it does not say why"
+
+
 def view_camera_frame(header: CameraHeader, payload: NDArray[np.uint8]) -> ImageView:
     """View a frame in shared memory without copying it.
 
     Raises:
-        FrameRejected: the header contradicts the payload, or its stamp does not fit a ROS message.
+        FrameRejected: the header contradicts the payload, its stamp does not fit a ROS message, or
+            it is a notice.
     """
+    if notice := notice_of(header, payload):
+        raise FrameRejected(f"no frame: {notice}")
     if header.size_bytes > payload.size:
         raise FrameRejected(
             f"camera frame: the header says {header.size_bytes} bytes, the slot has {payload.size}"

@@ -2,7 +2,7 @@
 
 import time
 
-from perception_nodes.cameras.channel import CameraHeader, view_camera_frame
+from perception_nodes.cameras.channel import CameraHeader, notice_of, view_camera_frame
 from perception_nodes.cameras.frame_numbers import FrameNumbers
 from perception_nodes.core.frame import (
     MAX_GAP,
@@ -19,11 +19,16 @@ from perception_nodes.transport.memory import TransportError
 from perception_nodes.transport.shm import Sample, Writer
 from perception_nodes.video.packet_decoder import VideoDecoder
 
+LOST = "lost by the camera or its driver"
 LOST_ON_THE_WAY = "lost or pushed out by newer frames on the way here"
 
 
 class Intake:
-    """Numbers frames, notices those that are missing, and fills slots."""
+    """Numbers frames, notices those that are missing, and fills slots.
+
+    Attributes:
+        notice: why the camera sends no frame, as its sender says; empty since its last frame.
+    """
 
     def __init__(
         self,
@@ -47,6 +52,7 @@ class Intake:
         self._ingest, self._slots, self._shape, self._video = ingest, slots, shape, video
         self._records, self._lease = records, lease
         self._numbers, self._sender = FrameNumbers(), 0
+        self.notice = ""
 
     def take_over(self, died: bool) -> None:
         """Go on behind the last frame of a predecessor, which may have died before reporting it."""
@@ -62,6 +68,14 @@ class Intake:
     def take_sample(self, sample: Sample[CameraHeader], received_ns: int, superseded: bool) -> None:
         """Take a frame from the camera's channel in shared memory; see `take`."""
         header = sample.header
+        self.notice = notice_of(header, sample.payload)
+        if self.notice:
+            # The last of the numbers stands for itself, the others are lost before it.
+            if header.lost and self.is_new(
+                sample.source, header.number - 1, received_ns, header.lost - 1
+            ):
+                self.reject(f"{LOST}: {self.notice}", received_ns)
+            return
         # A camera that was restarted is another source, with numbers of its own.
         name = sample.source, header.number
         if self.is_new(*name, received_ns, header.lost):
@@ -99,7 +113,7 @@ class Intake:
         for one in missing:
             self._lease.take(source, one)
             if one >= number - lost:
-                self.reject("lost by the camera or its driver", received_ns)
+                self.reject(LOST, received_ns)
             else:
                 record = self._enter(0, "", received_ns)
                 self._end(record, FrameStatus.SUPERSEDED, LOST_ON_THE_WAY)

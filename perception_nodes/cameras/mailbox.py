@@ -8,7 +8,11 @@ from typing import Any
 
 from perception_nodes.cameras.camera_source import CameraError
 
-WAITING = 2
+WAITING = 16
+"""A decoder gives at most so many frames at once (`video.demux.MAX_HELD`)."""
+STOP_S = 0.3
+"""How long to wait for a thread that is to end. One that reads from a network ends by itself when
+its timeout has passed."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class Arrived:
     """A frame that nobody has taken yet.
 
     Attributes:
-        frame: the source's own.
+        frame: the source's own; None if there are only lost ones.
         stamp_ns: wall clock of its capture.
         lost: frames lost since the one before.
         cause: of the first loss, where it is known.
@@ -48,10 +52,10 @@ class Mailbox:
         self._thread.start()
 
     def close(self) -> None:
-        """Have the thread end, and wait for that."""
+        """Have the thread end, and wait a little for that."""
         self.closed.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(STOP_S)
 
     def put(self, item: Arrived | CameraError) -> None:
         """Add a frame, or the error that ends the frames."""
@@ -60,7 +64,7 @@ class Mailbox:
             if len(self._items) > WAITING and isinstance(item, Arrived):
                 oldest, behind = self._items.popleft(), self._items.popleft()
                 if isinstance(oldest, Arrived) and isinstance(behind, Arrived):
-                    lost = oldest.lost + 1 + behind.lost
+                    lost = oldest.lost + (oldest.frame is not None) + behind.lost
                     cause = oldest.cause or "they were not taken in time"
                     self._items.appendleft(replace(behind, lost=lost, cause=cause))
             self._condition.notify()

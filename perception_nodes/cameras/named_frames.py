@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from perception_nodes.cameras.channel import (
     CAMERA_BORROWED,
+    NOTICE,
     CameraHeader,
     camera_reader,
     view_camera_frame,
@@ -67,6 +68,9 @@ class NamedFrames:
         """The kept frames, then the new ones, which are kept."""
         yield from [*self._kept]
         while (sample := self._reader.receive()) is not None:
+            if sample.header.encoding == NOTICE:
+                sample.release()
+                continue
             self._kept.append(sample)
             yield sample
             if len(self._kept) > KEPT:

@@ -35,6 +35,7 @@ def camera_command(
     pixel_format: Annotated[str, typer.Option("--format")] = "",
     exposure_us: Annotated[int, typer.Option(min=0)] = 0,
     gain: Annotated[int, typer.Option(min=-1)] = -1,
+    rtsp_transport: str = "tcp",
     fifo: Annotated[int, typer.Option(min=-1, max=MAX_PRIORITY)] = -1,
     loop: bool = False,
     frames: Annotated[int, typer.Option(min=0)] = 0,
@@ -55,6 +56,7 @@ def camera_command(
         pixel_format: Four letters of the kernel, such as NV12; only for v4l2: sources.
         exposure_us: Exposure in microseconds; 0: automatic; only for v4l2: sources.
         gain: Gain in units of the device; -1: as it is; only for v4l2: sources.
+        rtsp_transport: What the packets of an RTSP camera come by, tcp or udp.
         fifo: The graph's fifo_priority; a v4l2 device is read at 3 more. -1: as much as the system
             allows; 0: no real time.
         loop: Begin a file anew at its end.
@@ -80,6 +82,7 @@ def camera_command(
             "pixel_format": pixel_format,
             "exposure_us": exposure_us,
             "gain": gain,
+            "rtsp_transport": rtsp_transport,
             "loop": loop,
         },
     )

@@ -215,6 +215,8 @@ class CameraSettings(Settings):
     """exposure time of a v4l2 camera in microseconds; 0: automatic"""
     gain: int = Field(default=-1, ge=-1, le=1_000_000)
     """gain of a v4l2 camera in the units of the device; -1: as it is"""
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    """what the packets of an RTSP camera come by; over udp a lost one delays no other"""
     loop: bool = False
     """begin a video file anew at its end"""
     wait_for_camera: bool = False
@@ -240,7 +242,7 @@ class CameraSettings(Settings):
             exposure_us=self.exposure_us or None,
             gain=None if self.gain < 0 else self.gain,
         )
-        return source_for(self.source, wanted, loop=self.loop)
+        return source_for(self.source, wanted, loop=self.loop, rtsp_transport=self.rtsp_transport)
 
 
 class RepublishSettings(Settings):

@@ -112,9 +112,11 @@ class PreprocessNode(RedundantNode):
         pending = self._camera.receive()
         while pending is not None:
             sample, pending = pending, self._camera.receive()
-            self.frame_ns, self._came = time.monotonic_ns(), self._came + 1
+            now_ns = time.monotonic_ns()
             self.sign()
-            self._intake.take_sample(sample, self.frame_ns, superseded=pending is not None)
+            self._intake.take_sample(sample, now_ns, superseded=pending is not None)
+            if not self._intake.notice:
+                self.frame_ns, self._came = now_ns, self._came + 1
             sample.release()
 
     def _take_message(
@@ -164,7 +166,8 @@ class PreprocessNode(RedundantNode):
         elif self._look_due.due():
             came, self._came = self._came, 0
             senders = camera_senders(self.endpoint, settings.camera)
-            trouble = None if came else channel_trouble(settings.camera, settings.source, senders)
+            awaited = settings.camera, settings.source, senders, self._intake.notice
+            trouble = None if came else channel_trouble(*awaited)
         else:
             return
         self._log_bits()

@@ -23,7 +23,7 @@ from perception_nodes.system.life import is_supervised
 from perception_nodes.system.output import Relay, make_unfailing
 from perception_nodes.system.realtime import RealTime, give_way
 from perception_nodes.system.service import is_in_journal
-from perception_nodes.system.signals import STOPPING
+from perception_nodes.system.signals import ASKED_TO_END, STOPPING
 
 NO_LOG_FILE = "--disable-external-lib-logs"
 INACTIVE_WAIT_MS = 8.0
@@ -67,6 +67,7 @@ def _run(node_type: Any, name: str) -> int:
     def stop(number: int, _: object) -> None:
         nonlocal stopping
         stopping = number
+        ASKED_TO_END.set()
 
     for number in STOPPING:
         # A supervisor that ignores Ctrl-C still stops its nodes by SIGINT; nohup stays in force.

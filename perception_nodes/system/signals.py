@@ -3,12 +3,15 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Event
 from types import FrameType
 
 FROM_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 """Signals that a terminal sends to all processes started in it: at Ctrl-C, and when it is
 closed."""
 STOPPING = (*FROM_TERMINAL, signal.SIGTERM)
+ASKED_TO_END = Event()
+"""Is set in a node that a signal has asked to end, for what else would wait long."""
 
 
 def leave_to_parent() -> None:

@@ -1,12 +1,14 @@
 """Videos as FFmpeg reads them from a file or a stream: whole pictures, and those that are lost."""
 
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from threading import Event
+from typing import Any, NamedTuple
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import FrameRejected
@@ -23,6 +25,8 @@ LOST_ON_THE_WAY = "RTP: missed"
 """Beginning of FFmpeg's warning that numbers of RTP packets have a gap."""
 SUSPECTS = 2
 """Number of pictures that a gap may have hurt: FFmpeg warns with that packet or the one before."""
+SENT = "prft"
+"""FFmpeg's side data of RTP packets behind a sender report of RTCP."""
 MAX_HELD = 16
 """A decoder holds back at most this many pictures (ITU-T H.264, A.3.1)."""
 
@@ -40,6 +44,22 @@ class VideoPicture:
     pts: int | None
     frame: Any = None
     cause: str = ""
+
+
+class LivePictures(NamedTuple):
+    """What a packet of a stream completes.
+
+    Attributes:
+        pictures: whole and lost ones.
+        arrived_ns: wall clock of the packet's arrival.
+        sender_offset_ns: wall clock of the sender, less the time in the stream; None if unknown.
+        has_gap: whether packets are missing about there.
+    """
+
+    pictures: list[VideoPicture]
+    arrived_ns: int
+    sender_offset_ns: int | None
+    has_gap: bool
 
 
 class VideoInput:
@@ -78,22 +98,28 @@ class VideoInput:
         for packet in self.container.demux(self.stream):
             yield from self.whole.take(packet)
 
-    def live_pictures(self) -> Iterator[tuple[list[VideoPicture], int, bool]]:
-        """The pictures that each packet completes.
-
-        With them come the wall clock of its arrival, and whether packets are missing about there.
-        """
+    def live_pictures(self, closed: Event) -> Iterator["LivePictures"]:
+        """What each packet completes, until `closed` is set or the stream ends."""
         av, packets = pyav(), self.container.demux(self.stream)
         while True:
             with av.logging.Capture() as logged:
                 packet = next(packets, None)
-            if packet is None:
+            if packet is None or closed.is_set():
                 return
             arrived_ns = time.time_ns()
             has_gap = any(text.startswith(LOST_ON_THE_WAY) for *_, text in logged)
             if has_gap or packet.is_corrupt:
                 self.whole.suspect()
-            yield self.whole.take(packet), arrived_ns, has_gap
+            sender_ns = self._sender_offset_ns(packet)
+            yield LivePictures(self.whole.take(packet), arrived_ns, sender_ns, has_gap)
+
+    def _sender_offset_ns(self, packet: Any) -> int | None:
+        """What to add to the times of the pictures, by the clock of a sender that reports it."""
+        if packet.pts is None or not packet.has_sidedata(SENT):
+            return None
+        # AVProducerReferenceTime begins with the wall clock of the picture, microseconds.
+        wall_us = int.from_bytes(bytes(packet.get_sidedata(SENT))[:8], sys.byteorder, signed=True)
+        return int(1000 * wall_us - packet.pts * self.stream.time_base * 1_000_000_000)
 
     def rate_hz(self, otherwise_hz: float) -> float:
         """Pictures a second as the stream states it."""
@@ -155,8 +181,8 @@ class WholePictures:
     def take(self, packet: Any) -> list[VideoPicture]:
         """The pictures that a packet completes, in the order of their times.
 
-        Lost ones come with the next whole one or, like those that the decoder has held back, with
-        the empty packet at the end.
+        Lost ones come with the next whole one, behind `MAX_HELD` others or, like those that the
+        decoder has held back, with the empty packet at the end.
         """
         is_end = not packet.size
         if is_end and packet.dts is not None:
@@ -194,6 +220,9 @@ class WholePictures:
             self._held.clear()
             self._latest_pts, self._resumed_pts = -math.inf, math.inf
             found += self._taken_lost()
+        elif len(self._lost) > MAX_HELD:  # none that is still to come is shown before these
+            lost = self._taken_lost()
+            found, self._lost = [*found, *lost[:-MAX_HELD]], lost[-MAX_HELD:]
         return found
 
     def drop(self, cause: str) -> list[VideoPicture]:

@@ -11,6 +11,9 @@ JUMP_NS = 5_000_000_000
 """A larger step of a stream's times shows that its clock was set: reading would have timed out."""
 INTERVALS, ENOUGH = 30, 5
 """Number of intervals between frames that are kept, and that are needed to notice a missing one."""
+SENDER_AGE_NS = 1_000_000_000
+"""A sender by whose clock a frame is older has another clock than ours."""
+STEP_NS = 1_000_000
 OFFSET_WINDOW_NS = 30_000_000_000
 MISSING_S = 1.0
 """A file may be cut off if its pictures end this long before its stated end. A shorter difference
@@ -92,6 +95,9 @@ class StatedEnd(NamedTuple):
 class StreamClock:
     """Wall-clock stamps of a stream whose presentation times have an unknown origin.
 
+    A sender that reports its wall clock (RTCP) ties them, if by that no frame is older than
+    `SENDER_AGE_NS` or of the future; stamps go over to it by `STEP_NS` a frame.
+
     The frame with the least delay of the last half minute ties the two clocks together. So the
     jitter of network and decoder does not reach the stamps. Stamps are late by that least delay,
     which cannot be known. If a clock is set, they are tied anew. A network that holds frames up
@@ -102,13 +108,18 @@ class StreamClock:
         """Know nothing of the stream yet."""
         self._offsets: list[tuple[int, int]] = []
         self._last_ns: int | None = None
+        self._earlier_ns: int | None = None  # by the sender than by arrival
 
-    def stamp_ns(self, presented_ns: int | None, arrived_ns: int) -> int:
+    def stamp_ns(
+        self, presented_ns: int | None, arrived_ns: int, sender_offset_ns: int | None = None
+    ) -> int:
         """The stamp of a frame.
 
         Args:
             presented_ns: its time in the stream; None where it has none.
             arrived_ns: wall clock of its arrival, before it was decoded.
+            sender_offset_ns: wall clock of its sender, less its time in the stream; None if
+                unknown.
         """
         if presented_ns is None:
             return arrived_ns
@@ -121,7 +132,18 @@ class StreamClock:
         oldest_ns = arrived_ns - OFFSET_WINDOW_NS
         self._offsets = [one for one in self._offsets if one[0] > oldest_ns and one[1] < offset_ns]
         self._offsets.append((arrived_ns, offset_ns))
-        return presented_ns + self._offsets[0][1]
+        tied_ns = self._offsets[0][1]
+        return presented_ns + tied_ns - self._earlier(tied_ns, sender_offset_ns)
+
+    def _earlier(self, tied_ns: int, sender_offset_ns: int | None) -> int:
+        """How much earlier a frame was taken than its arrival says."""
+        age_ns = 0 if sender_offset_ns is None else tied_ns - sender_offset_ns
+        wanted_ns = age_ns if 0 < age_ns < SENDER_AGE_NS else 0
+        if self._earlier_ns is None:
+            self._earlier_ns = wanted_ns
+        step_ns = max(-STEP_NS, min(STEP_NS, wanted_ns - self._earlier_ns))
+        self._earlier_ns += step_ns
+        return self._earlier_ns
 
 
 class LossCounter:

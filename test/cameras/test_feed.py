@@ -10,7 +10,7 @@ from perception_nodes.cameras.camera_source import (
     CameraGone,
     CapturedFrame,
 )
-from perception_nodes.cameras.channel import camera_reader
+from perception_nodes.cameras.channel import camera_reader, notice_of
 
 
 class Scripted:
@@ -34,6 +34,8 @@ class Scripted:
             raise lost
         if lost is None:
             return None
+        if isinstance(lost, CapturedFrame):
+            return lost
         sample = self.slots.loan(6)
         sample.header.width, sample.header.height, sample.header.size_bytes = 2, 1, 6
         sample.payload[:] = len(self.script)
@@ -58,7 +60,11 @@ def play(join, monkeypatch):
         found = []
         for _ in range(len(script) if steps is None else steps):
             feed.step(1.0)
-            found += [(r.number, r.lost, r.frame_id) for r in reader.records()]
+            while (sample := reader.receive()) is not None:
+                header, notice = sample.header, notice_of(sample.header, sample.payload)
+                last = notice or header.frame_id
+                found.append((header.number, header.lost, last))
+                sample.release()
         feed.close()
         return found, lines, source, feed
 
@@ -73,22 +79,29 @@ def test_frames_are_named_and_numbered_and_numbers_skip_what_the_sensor_lost(pla
 
 
 @pytest.mark.parametrize(
-    ("script", "opened", "numbers"),
+    ("script", "opened", "numbers", "whys"),
     [
-        ([0, CameraGone("unplugged"), CameraGone("not yet"), 0, 0], 3, [0, 1, 2]),
-        ([None, 0], 2, [0]),  # it falls silent
+        ([0, CameraGone("a"), CameraGone("a"), 0, 0], 3, [0, 1, 2], ["a"]),
+        ([0, CameraGone("a"), CameraGone("401"), CameraGone("401"), 0], 4, [0, 1], ["a", "401"]),
+        ([None, 0], 2, [0], ["no frame for 0 s"]),  # it falls silent
     ],
 )
-def test_a_source_that_is_gone_or_silent_is_opened_again(
-    play, monkeypatch, script, opened, numbers
+def test_a_source_that_is_gone_or_silent_is_opened_again_and_each_reason_is_told(
+    play, monkeypatch, script, opened, numbers, whys
 ):
     monkeypatch.setattr(feed_module, "SILENT_S", 0.0)
     found, lines, source, _ = play(script, steps=len(script) + 1)
-    assert [number for number, *_ in found] == numbers
-    why = "unplugged" if numbers[1:] else "no frame for 0 s"
-    gone = [f"camera front is gone: {why}; it is tried again"]
+    assert [number for number, _, last in found if last == b"optical"] == numbers
+    assert [last for *_, last in found if last != b"optical"] == whys
+    gone = [f"camera front is gone: {why}; it is tried again" for why in whys]
     opening = ["camera front: scripted"]
     assert (lines, source.opened) == (opening + gone + opening, opened)
+
+
+def test_lost_frames_are_told_before_the_next_one_comes(play):
+    found, lines, _, feed = play([0, CapturedFrame(None, 3, "missing"), 1])
+    assert found == [(0, 0, b"optical"), (4, 3, "missing"), (5, 1, b"optical")]
+    assert (feed.sent, feed.lost, lines[1]) == (2, 4, "camera front lost 3 frames: missing")
 
 
 def test_an_error_that_does_not_pass_is_raised(play):

@@ -2,10 +2,13 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from perception_nodes.cameras.awaited import channel_trouble
+from perception_nodes.cameras.channel import CameraHeader
 from perception_nodes.cameras.frame_numbers import FrameNumbers
-from perception_nodes.cameras.intake import Intake
+from perception_nodes.cameras.intake import LOST, Intake
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.frame import MAX_GAP, ImageView, RecordKind
@@ -71,6 +74,23 @@ def test_a_long_gap_has_one_report(gap):
         assert len(reasons) == gap
     else:
         assert reasons == [f"one report for {gap} frames that were lost in a row"]
+
+
+@pytest.mark.parametrize(("lost", "reports"), [(0, 0), (1, 1), (3, 3)])
+def test_a_notice_tells_why_no_frame_comes_and_ends_the_lost_frames(lost, reports):
+    reasons = []
+    taking = intake(reasons)
+    assert taking.is_new(1, 10, 0)
+    header, payload = CameraHeader(number=11 + lost, lost=lost), np.zeros(50, np.uint8)
+    header.note("no signal", payload)
+    taking.take_sample(SimpleNamespace(header=header, payload=payload, source=1), 0, False)
+    assert reasons == [LOST] * (reports - 1) + [f"{LOST}: no signal"] * bool(reports)
+    assert taking.notice == "no signal"
+    assert "no frame from the camera 'front': no signal" in str(
+        channel_trouble("front", "shm", 1, taking.notice)
+    )
+    assert taking.is_new(1, 11 + lost, 0)
+    assert len(reasons) == reports
 
 
 def test_video_waits_for_a_key_frame_wherever_packets_may_be_missing():

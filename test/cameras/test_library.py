@@ -95,6 +95,7 @@ def test_the_page_has_the_layout_and_the_depths_of_the_channel():
     assert f"| history, buffer, borrowed | 0, {CAMERA_DEPTH}, {CAMERA_BORROWED};" in PAGE
     ends = MAX_PROCESSES
     assert f"| publishers, subscribers, nodes | at most {ends}, {ends}, {2 * ends} |" in PAGE
+    assert f"notifiers and listeners at most {ends}, {ends}, nodes {2 * ends} |" in PAGE
 
 
 def test_the_pages_producer_fills_the_channel(join, ros_domain, monkeypatch):

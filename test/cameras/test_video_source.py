@@ -26,6 +26,7 @@ from viewer import Viewer
 from perception_nodes.cameras import camera_feed, video_source
 from perception_nodes.cameras.camera_source import CameraEnded, CameraError
 from perception_nodes.cameras.video_source import VideoSource
+from perception_nodes.system.signals import ASKED_TO_END
 from perception_nodes.video import demux
 
 MS = 1_000_000
@@ -89,9 +90,10 @@ def test_a_file_with_a_gap_is_played_to_its_end(join, tmp_path, monkeypatch):
 def test_a_damaged_file_is_played_once_and_what_is_lost_is_counted(join, tmp_path, damaged, share):
     """From the damage to the next key frame; without one the end tells of it."""
     path = hurt(write_video(tmp_path / "video.mp4", 18, g="6", bf="0"), damaged, share)
-    viewer, end = film(join, path), "the last 2 frames are lost: the file is damaged"
-    with pytest.raises(CameraEnded, match="has ended$" if damaged == 4 else end):
+    viewer = film(join, path)
+    with pytest.raises(CameraEnded, match="has ended$"):
         viewer.take(19)
+    assert viewer.notices == [(2, "the file is damaged")] * (damaged == 16)
     whole = [*range(damaged), *range(6 if damaged == 4 else 18, 18)]
     assert [seen.number for seen in viewer.found] == brightness(viewer.found) == whole
     assert [seen.lost for seen in viewer.found if seen.lost] == [2] * (damaged == 4)
@@ -126,9 +128,9 @@ def test_what_a_truncated_file_lacks_at_its_end_is_counted(join, tmp_path, name,
     data = path.read_bytes()
     path.write_bytes(data[: place(path, frames)[0]] if frames < 40 else data)
     viewer = film(join, path)
-    end = "the last 20 frames are lost: the file is cut off" if frames < 40 else "has ended"
-    with pytest.raises(CameraEnded, match=f"{end}$"):
+    with pytest.raises(CameraEnded, match="has ended$"):
         viewer.take(41)
+    assert viewer.notices == [(20, "the file is cut off")] * (frames < 40)
     assert viewer.found[-1].number == frames - 1
 
 
@@ -245,23 +247,60 @@ def test_a_stream_that_gives_no_picture_can_be_closed(join):
         sender.join()
 
 
-def test_what_was_lost_before_a_stream_broke_off_is_reported_when_it_is_back(
-    join, tmp_path, monkeypatch
-):
+def test_a_stream_that_gives_no_picture_is_told_of_and_opened_again(join, monkeypatch):
+    """As behind a lost key frame, where the next one is far."""
+    monkeypatch.setattr(video_source, "SILENT_S", 1.0)
+    monkeypatch.setattr(video_source, "NOTICE_S", 0.1)
+    key, *others = packets("h264")[:KEY_EVERY]
+    connections = []
+
+    def send():
+        while True:
+            with suppress(OSError), listener.accept()[0] as client:
+                connections.append(client)
+                client.sendall(key + others[0])
+                while True:
+                    client.sendall(b"".join(others))
+                    time.sleep(0.01)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=send, daemon=True).start()
+        viewer = film(join, f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+        viewer.until(lambda: len(connections) > 1 and sum("is gone" in one for one in viewer.log))
+        began_s = time.monotonic()
+        viewer.feed.close()
+        assert time.monotonic() - began_s < 5.0
+    told = [notice for lost, notice in viewer.notices if lost]
+    assert told and "no picture for 1 s" in viewer.notices[-1][1]
+
+
+def test_a_host_that_does_not_answer_keeps_no_process_from_ending(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        source = VideoSource(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/camera")
+        threading.Timer(0.2, ASKED_TO_END.set).start()
+        try:
+            with pytest.raises(CameraError, match="is not open yet"):
+                source.open()
+        finally:
+            ASKED_TO_END.clear()
+
+
+def test_what_was_lost_before_a_stream_broke_off_is_reported(join, tmp_path, monkeypatch):
     path = write_video(tmp_path / "video.mp4", 1)
 
     class Broken(demux.VideoInput):
         def __init__(self, *_, **__):
             super().__init__(str(path))
 
-        def live_pictures(self):
+        def live_pictures(self, closed):
             lost = demux.VideoPicture(None, cause=demux.MISSING)
             for picture in (next(self.pictures()), lost, lost):
-                yield [picture], time.time_ns(), False
+                yield demux.LivePictures([picture], time.time_ns(), None, False)
 
     monkeypatch.setattr(video_source, "VideoInput", Broken)
     viewer = film(join, "tcp://camera")
     assert [(seen.number, seen.lost) for seen in viewer.take(2)] == [(0, 0), (3, 2)]
+    assert viewer.notices[:2] == [(2, demux.MISSING), (0, "tcp://camera has ended")]
     assert any(line.endswith(f"lost 2 frames: {demux.MISSING}") for line in viewer.log)
 
 

@@ -26,6 +26,29 @@ def test_stamps_keep_the_streams_spacing_but_for_a_smaller_delay(delays_ns, orig
         assert stamp_ns <= arrived_ns
 
 
+@pytest.mark.parametrize(
+    ("sender_ms", "earlier_ms"),
+    [(-40, 40), (0, 0), (30, 0), (-999, 999), (-1500, 0)],
+    ids=["older", "at once", "of the future", "much older", "of another clock"],
+)
+@pytest.mark.parametrize("reports_from", [0, 10])
+def test_stamps_go_over_to_the_clock_of_a_sender_by_a_millisecond_a_frame(
+    sender_ms, earlier_ms, reports_from
+):
+    clock, last_ns = StreamClock(), 0
+    for index in range(1200):
+        presented_ns = 7 * 10**9 + index * 20 * MS
+        arrived_ns = 10**18 + index * 20 * MS
+        sender_ns = arrived_ns + sender_ms * MS - presented_ns
+        stamp_ns = clock.stamp_ns(
+            presented_ns, arrived_ns, sender_ns if index >= reports_from else None
+        )
+        gone_over_ms = earlier_ms if not reports_from else max(index - reports_from + 1, 0)
+        assert stamp_ns == arrived_ns - min(gone_over_ms, earlier_ms) * MS
+        assert stamp_ns > last_ns
+        last_ns = stamp_ns
+
+
 def test_frames_of_no_time_are_dated_by_their_arrival():
     clock = StreamClock()
     assert [clock.stamp_ns(None, at_ns) for at_ns in (5, 7, 6)] == [5, 7, 6]
