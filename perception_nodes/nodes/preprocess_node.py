@@ -23,6 +23,7 @@ from perception_nodes.nodes.ros_time import ros_clock
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.preprocess.lens import UnknownLens, is_rectified
+from perception_nodes.preprocess.plausibility import PictureJudge
 from perception_nodes.system.life import own_incarnation
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
@@ -48,6 +49,7 @@ class PreprocessNode(RedundantNode):
         model = load_model(settings.model, settings.model_key)
         preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
         self._preprocessor, self._last_info = preprocessor, b""
+        self._judge = PictureJudge(model.input.padding)
         ingest = Ingest(
             preprocessor,
             settings.camera,
@@ -55,6 +57,7 @@ class PreprocessNode(RedundantNode):
             ros_clock(self),
             self._sequences,
             own_incarnation(),
+            self._judge,
         )
         in_place = settings.preprocess_on == "gpu"
         size = (0, 0) if in_place else (model.input.width, model.input.height)
@@ -175,7 +178,7 @@ class PreprocessNode(RedundantNode):
         # Frames in the second of the takeover came to the predecessor.
         if self._working and now_ns > self._began_ns + LOOK_PERIOD_NS:
             is_missed = now_ns > self.frame_ns + settings.no_frame_ms * MS
-            trouble = trouble or self._misfit()
+            trouble = trouble or self._misfit() or self._implausible()
             self._input.report(trouble if came or is_missed else None)
 
     def _misfit(self) -> Trouble | None:
@@ -187,6 +190,11 @@ class PreprocessNode(RedundantNode):
         if placer.unfit not in ("", before):
             self.get_logger().info(placer.unfit)
         return None
+
+    def _implausible(self) -> Trouble | None:
+        """What is wrong with the pictures themselves."""
+        why = self._judge.trouble
+        return Trouble(why, "look at the lens and at what is before it") if why else None
 
     def _log_bits(self) -> None:
         """Log how many bits of 16-bit samples are significant, if that was learned."""

@@ -21,6 +21,7 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.formats import check_in_place
+from perception_nodes.preprocess.plausibility import PictureJudge
 
 SAMPLES = 5000
 """Number of bytes of a frame by which a repeated picture is recognized, about as many as are taken
@@ -38,6 +39,7 @@ class Ingest:
         clock: Clock,
         numbers: Iterator[int] | None = None,
         incarnation: int = 0,
+        judge: PictureJudge | None = None,
     ) -> None:
         """Take what frames of this camera need.
 
@@ -49,8 +51,9 @@ class Ingest:
             numbers: numbers of the frames; by default from 0. Where this process has numbered
                 others before, they must go on behind those.
             incarnation: of this process; 0 outside a graph, where nobody else numbers frames.
+            judge: looks at the pictures of a live camera.
         """
-        self._preprocessor = preprocessor
+        self._preprocessor, self._judge = preprocessor, judge
         self._camera = camera.encode()
         self._deadline_ns = budget.deadline_ns
         self._clock = clock
@@ -101,6 +104,8 @@ class Ingest:
         """
         header.facts = record.facts
         self._preprocessor.write(image, pixels, header)
+        if self._judge is not None:
+            self._judge.look(header, pixels)
         self._end(header, pixels[4::8, 4::8])
 
     def point_to(
