@@ -346,7 +346,11 @@ class WatchdogSettings(CamerasSettings):
     """a frame without an outcome after this time is reported as FAILED"""
     no_frame_ms: float = same(PreprocessSettings, "no_frame_ms")
     frozen_frames: int = Field(default=FaultLimits.frozen_frames, ge=0, le=1000)
-    """after this many consecutive frames with identical pixels, health is UNSAFE; 0: never"""
+    """after this many consecutive frames whose pixels are those of one of the 16 frames before,
+    health is UNSAFE; 0: never"""
+    expected_rate_hz: float = Field(default=0.0, ge=0, le=1000)
+    """frames a second that the camera should send; while fewer than 0.8 times as many come, health
+    is DEGRADED; 0: the usual rate, as it is learned"""
     hardware_watchdog: str = ""
     """hardware watchdog device that watchdog_node triggers while it runs on time, such as
     /dev/watchdog; empty: none"""

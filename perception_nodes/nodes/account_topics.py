@@ -50,7 +50,11 @@ class AccountTopics:
                 unsafe_when_late_ms=settings.unsafe_when_late_ms,
                 degraded_miss_rate=settings.degraded_miss_rate,
             ),
-            FaultLimits(no_frame_ms=settings.no_frame_ms, frozen_frames=settings.frozen_frames),
+            FaultLimits(
+                no_frame_ms=settings.no_frame_ms,
+                frozen_frames=settings.frozen_frames,
+                expected_rate_hz=settings.expected_rate_hz,
+            ),
         )
         self.account = node.own(Account(node.endpoint, camera, account, now_ns))
         self._health_period = Period(PERIOD_NS)

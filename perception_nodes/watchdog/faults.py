@@ -35,8 +35,12 @@ class FaultLimits:
 
     Attributes:
         no_frame_ms: a camera that sends nothing for longer is gone.
-        frozen_frames: this many frames in a row with the same pixels mean a frozen picture, since
-            noise changes each frame; 0 turns this off, for a camera without noise.
+        frozen_frames: this many frames in a row whose pixels are those of one of the
+            `remembered_pictures` before mean frozen pictures, since noise changes each frame; 0
+            turns this off, for a camera without noise.
+        remembered_pictures: more than a driver has buffers, which it may send again and again.
+        expected_rate_hz: the camera's frame rate; 0 where it is not known.
+        vanished_s: no objects for so long, after there were some, are suspicious.
         clock_jump_ms: a larger step of the wall clock against the monotonic one is a jump.
         frame_rate_ratio: a frame rate below this share of the usual one is a loss.
         new_rate_s: a frame rate that lasts this long becomes the usual one.
@@ -53,6 +57,9 @@ class FaultLimits:
 
     no_frame_ms: float = 300.0
     frozen_frames: int = 3
+    remembered_pictures: int = 16
+    expected_rate_hz: float = 0.0
+    vanished_s: float = 5.0
     clock_jump_ms: float = 50.0
     frame_rate_ratio: float = 0.8
     new_rate_s: float = 60.0
@@ -117,22 +124,50 @@ class InputTrouble:
 
 
 class FrozenPicture:
-    """The camera repeats the same picture."""
+    """The camera repeats the same picture, or a few of them in turn."""
 
     def __init__(self, limits: FaultLimits) -> None:
         self._limit = limits.frozen_frames
-        self._last = 0
+        self._last: deque[int] = deque(maxlen=limits.remembered_pictures)
+        self._repeated: set[int] = set()
         self._same = 0
 
     def update(self, picture: int) -> Fault | None:
         """Take the hash of a frame's pixels, 0 if there is none."""
+        if picture and picture in self._last:
+            self._same += 1
+            self._repeated.add(picture)
+        elif picture:
+            self._same, self._repeated = 1, {picture}
         if picture:
-            self._same = self._same + 1 if picture == self._last else 1
-            self._last = picture
-        if not self._limit or self._same < self._limit:
+            self._last.append(picture)
+        if not self._limit or self._same < max(self._limit, len(self._repeated) + 1):
             return None
         text = f"the camera has sent the same picture {self._same} times"
+        if len(self._repeated) > 1:
+            text = f"the camera repeats the same {len(self._repeated)} pictures, {self._same} times"
         return Fault("frozen picture", text, HealthMode.UNSAFE)
+
+
+class ExpectedRate:
+    """Frames come more slowly than the camera should send them, for however long."""
+
+    def __init__(self, limits: FaultLimits) -> None:
+        """Judge each second's frames."""
+        self._limits = limits
+        self._entered_ns: deque[int] = deque(maxlen=max(2, round(limits.expected_rate_hz)))
+
+    def update(self, entered_ns: int) -> Fault | None:
+        """Take the instant at which a frame came in."""
+        self._entered_ns.append(entered_ns)
+        span_ns = entered_ns - self._entered_ns[0]
+        if not self._limits.expected_rate_hz or span_ns < 1e9:
+            return None
+        rate_hz = (len(self._entered_ns) - 1) / span_ns * 1e9
+        if rate_hz >= self._limits.frame_rate_ratio * self._limits.expected_rate_hz:
+            return None
+        text = f"{rate_hz:.1f} frames a second, expected are {self._limits.expected_rate_hz:g}"
+        return Fault("expected rate", text, HealthMode.DEGRADED)
 
 
 class WrongStamp:
@@ -297,6 +332,37 @@ class NothingFound:
             return None
         text = f"no object in the {self._frames} frames since the watchdog started"
         return Fault("nothing found", f"{text}, which is suspicious")
+
+
+class ObjectsVanished:
+    """Objects were found, and then none for far longer than ever before."""
+
+    MUCH_LONGER = 3
+
+    def __init__(self, limits: FaultLimits) -> None:
+        self._limits = limits
+        self._found = 0
+        self._last_ns = 0
+        self._empty_ns = self._longest_ns = 0
+
+    def update(self, detections: int, published_ns: int) -> Fault | None:
+        """Take the number of objects in a frame, and when its detections were published."""
+        passed_ns, self._last_ns = published_ns - self._last_ns, published_ns
+        if detections:
+            if self._found:
+                self._longest_ns = max(self._longest_ns, self._empty_ns)
+            self._found, self._empty_ns = self._found + 1, 0
+            return None
+        if passed_ns < self._limits.no_frame_ms * MS:  # else nothing was looked at
+            self._empty_ns += max(0, passed_ns)
+        limit_ns = max(self._limits.vanished_s * 1e9, self.MUCH_LONGER * self._longest_ns)
+        if self._found < self._limits.empty_frames or self._empty_ns <= limit_ns:
+            return None
+        text = (
+            f"no object for {self._empty_ns / 1e9:.0f} s, after there were some in "
+            f"{self._found} frames, never {self._longest_ns / 1e9:.1f} s apart"
+        )
+        return Fault("objects vanished", text, HealthMode.DEGRADED)
 
 
 class MemoryGrowth:

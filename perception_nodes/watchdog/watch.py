@@ -33,7 +33,9 @@ class Watch:
         self._clock = faults.ClockJump(limits)
         self._rate = faults.FrameRateLoss(limits)
         self._drift = faults.LatencyDrift(limits)
+        self._expected_rate = faults.ExpectedRate(limits)
         self._nothing_found = faults.NothingFound(limits)
+        self._vanished = faults.ObjectsVanished(limits)
         self._starvation = faults.Starvation(limits)
         self._stages = {
             stage: faults.StageOverrun(stage, getattr(budget, stage), limits) for stage in STAGES
@@ -91,6 +93,7 @@ class Watch:
         self._no_frame.frame(record.ingested_ns)
         self._present["camera input"] = self._input.frame()
         self._present["frame rate"] = self._rate.update(record.ingested_ns)
+        self._present["expected rate"] = self._expected_rate.update(record.ingested_ns)
         self._hold("stamp", self._stamp.update(record.stamp_ns), now_ns)
         if record.stamp_ns:  # otherwise perhaps it could not be read
             self._hold("camera clock", faults.suspect_stamp(record), now_ns)
@@ -102,6 +105,8 @@ class Watch:
             self._present[f"{stage} overrun"] = self._stages[stage].update(duration_ms)
         if report.published_ns:
             self._present["nothing found"] = self._nothing_found.update(report.detections)
+            vanished = self._vanished.update(report.detections, report.published_ns)
+            self._present["objects vanished"] = vanished
             if not report.stamp_ns:  # the frame was read, so the camera sent it like this
                 self._hold("camera clock", faults.suspect_stamp(report), report.published_ns)
         total_ms = latency_ms(report)

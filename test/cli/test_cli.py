@@ -88,7 +88,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["replay", "models"], "models"),
         (["replay", "x" * 300], "File name too long"),
         (["replay", ""], "argument 2 is empty"),
-        (["replay", "bags/sample_sqlite3", "--calibration", os.devnull], "holds no keys"),
+        (["replay", "bags/sample_sqlite3", "--calibration", os.devnull], "is a pipe or a device"),
         (["replay", "bags/sample_sqlite3", "--topic", "/nose"], "/nose"),
         (["replay", "bags/sample_sqlite3", "--model", "road-z"], "known are dense-416x256"),
         (["replay", "bags/sample_sqlite3", "--backend", "abacus"], "'abacus' is unknown"),

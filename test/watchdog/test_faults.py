@@ -5,6 +5,7 @@ import pytest
 from perception_nodes.core.health import HealthMode
 from perception_nodes.watchdog.faults import (
     ClockJump,
+    ExpectedRate,
     FaultLimits,
     FrameRateLoss,
     FrozenPicture,
@@ -12,6 +13,7 @@ from perception_nodes.watchdog.faults import (
     MemoryGrowth,
     NoFrame,
     NothingFound,
+    ObjectsVanished,
     StageOverrun,
     WrongStamp,
 )
@@ -39,6 +41,53 @@ def test_the_same_picture_again_and_again_is_frozen():
     faults = [frozen.update(picture) for picture in (7, 7, 8, 8, 0, 8, 9)]
     assert [fault is not None for fault in faults] == [False] * 5 + [True, False]
     assert faults[5].text == "the camera has sent the same picture 3 times"
+
+
+def test_a_few_pictures_in_turn_are_frozen_too():
+    frozen = FrozenPicture(LIMITS)
+    faults = [frozen.update(picture) for picture in (1, 2, 3, 2, 3, 2, 3, 4, 5)]
+    assert [fault is not None for fault in faults] == [False] * 4 + [True] * 3 + [False] * 2
+    assert faults[6].text == "the camera repeats the same 2 pictures, 5 times"
+    assert not any([frozen.update(100 + n % 17) for n in range(200)]), "a longer loop"
+
+
+def test_less_than_the_expected_rate_is_told_for_as_long_as_it_lasts():
+    rate, now_ns = ExpectedRate(FaultLimits(expected_rate_hz=30.0)), HOUR_NS
+    texts = []
+    for period_ms in [33] * 60 + [100] * 3000 + [33] * 60:
+        now_ns += period_ms * MS
+        fault = rate.update(now_ns)
+        texts.append(fault and fault.text)
+    assert not any(texts[:60])
+    assert all(texts[75:3060]), "after 1.5 s"
+    assert texts[3059] == "10.0 frames a second, expected are 30"
+    assert texts[-1] is None
+    learns = ExpectedRate(FaultLimits())
+    assert not any([learns.update(HOUR_NS + number * 10**9) for number in range(9)])
+
+
+def test_objects_that_vanish_are_told_once_that_lasts_longer_than_ever():
+    vanished, now_ns = ObjectsVanished(FaultLimits(empty_frames=20)), HOUR_NS
+
+    def show(objects, frames, period_ms=50):
+        nonlocal now_ns
+        found = []
+        for _ in range(frames):
+            now_ns += period_ms * MS
+            found.append(vanished.update(objects, now_ns))
+        return found
+
+    assert not any(show(0, 500)), "there were none"
+    assert not any(show(3, 19) + show(0, 200) + show(1, 1))
+    assert not any(show(0, 600)), "ten seconds without any are known"
+    fault = show(0, 1)[0]
+    assert fault.mode == HealthMode.DEGRADED
+    assert (
+        fault.text == "no object for 30 s, after there were some in 20 frames, never 10.0 s apart"
+    )
+    assert not any(show(1, 1) + show(0, 1700))
+    assert show(0, 110)[-1]
+    assert not any(show(1, 30) + show(0, 50, period_ms=5000)), "nothing was looked at"
 
 
 def test_a_camera_without_noise_may_repeat_itself():
