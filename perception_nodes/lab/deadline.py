@@ -4,9 +4,11 @@ It is measured from outside the graph: for every frame that the camera sent, the
 detections and the report that a receiver got.
 """
 
+import json
+import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.lab.account import HostTook, account
 from perception_nodes.lab.bench import (
     WARM_UP_FRAMES,
@@ -22,11 +25,13 @@ from perception_nodes.lab.bench import (
     latency_cells,
     play,
 )
+from perception_nodes.lab.calibration import Calibration, calibrate, smaller_would_do
 from perception_nodes.lab.conditions import CONDITIONS, Surroundings, check_conditions
 from perception_nodes.lab.graphs import MEASURED
 from perception_nodes.lab.host import HostWatch
 from perception_nodes.lab.resources import Sample, Sampler, constancy, processor_shares
 from perception_nodes.lab.run import Beside, Run
+from perception_nodes.networks.model import load_model
 from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import shown
 from perception_nodes.system.realtime import allowed_priority
@@ -41,8 +46,10 @@ START_S = 8.0
 MEANINGS = (
     WITHOUT_DETECTIONS,
     "smaller: frames in time with the faster network, DEGRADED",
+    "could: missed frames that the smaller sibling would have made",
     "by host: missed frames during which a virtual machine's host had a processor",
     "arrived late: published in time, and with the receiver after the deadline",
+    "bare: the model's inference alone before and after the condition",
 )
 """What figures of the conditions mean."""
 
@@ -57,6 +64,7 @@ class DeadlineBench:
     real_time: Sequence[bool] = (False,)
     fifo_priority: int = -1
     stay_awake: str = "auto"
+    against: Path | None = None
 
     def __post_init__(self) -> None:
         """Check the conditions.
@@ -66,11 +74,20 @@ class DeadlineBench:
                 and not allowed.
         """
         check_conditions(self.conditions)
+        if self.against is not None and not self._perception(self.against).is_file():
+            raise SettingsError(
+                f"--against {self.against}: there is no {self._perception(self.against)}; name a "
+                "checkout in which `make` was run"
+            )
         if any(self.real_time) and not allowed_priority():
             raise SettingsError(
                 "real time is not allowed here; allow it with LimitRTPRIO=, `ulimit -r` or "
                 "CAP_SYS_NICE, or measure with --real-time without"
             )
+
+    @staticmethod
+    def _perception(checkout: Path) -> Path:
+        return checkout / ".venv/bin/perception"
 
     def values(self, real_time: bool) -> dict[str, Any]:
         """Parameters of the graph."""
@@ -113,6 +130,8 @@ class DeadlineBench:
 
             run, host = Run(), HostWatch()
             values = self.values(real_time)
+            inference = *self.setup.inference().values(), values["fifo_priority"]
+            before = calibrate(*inference)
             with tempfile.TemporaryDirectory(prefix="perception_bench_") as folder:
                 around = Surroundings(Path(folder), values, self.setup.drive(ENDLESS_FRAMES))
                 with CONDITIONS["quiet" if name == SOAK else name](around):
@@ -121,10 +140,47 @@ class DeadlineBench:
                     beside: list[Beside] = [host, Sampler(run.samples, show)]
                     log = Path(folder) / "nodes.log"
                     play(run, MEASURED, {**values, **drive}, Path(folder), log, beside)
-            found = figures(run, self.setup.deadline_ms, host.had_a_processor)
-            conditions[name + (REAL_TIME if real_time else "")] = found
+            calibrations = before, calibrate(*inference)
+            found = figures(run, self.setup, host.had_a_processor, calibrations)
+            title = name + (REAL_TIME if real_time else "")
+            conditions[title] = found
             samples = run.samples
+            if self.against is not None and name != SOAK:
+                theirs = self._theirs(self.against, name, real_time)
+                conditions[f"{self.against.name}: {title}"] = theirs
         return self.result(conditions, samples)
+
+    def _theirs(self, checkout: Path, condition: str, real_time: bool) -> dict[str, Any]:
+        """What another checkout measures in a condition.
+
+        Raises:
+            GraphFailure: it could not measure.
+        """
+        setup, command = self.setup, [str(self._perception(checkout)), "bench", "deadline"]
+        told = subprocess.run([*command, "--help"], capture_output=True, text=True)
+        options = {
+            "conditions": condition,
+            "real-time": "with" if real_time else "without",
+            "frames": setup.frames,
+            "size": setup.size,
+            "rate": setup.rate_hz,
+            "model": setup.model,
+            "backend": setup.backend,
+            "threads": setup.threads,
+            "deadline-ms": setup.deadline_ms,
+            "fifo": self.fifo_priority,
+            "stay-awake": self.stay_awake,
+        }
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            options["out" if "--out" in told.stdout else "json"] = file.name
+            words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+            done = subprocess.run([*command, *words], cwd=checkout, capture_output=True, text=True)
+            try:
+                (found,) = json.loads(Path(file.name).read_text())["conditions"].values()
+            except ValueError:
+                last = "".join(done.stderr.strip().splitlines()[-1:])
+                raise GraphFailure(f"--against {checkout}: {last or 'nothing measured'}") from None
+        return dict(found)
 
     def result(self, conditions: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, Any]:
         """The JSON result.
@@ -147,14 +203,27 @@ class DeadlineBench:
         return result
 
 
-def figures(run: Run, deadline_ms: float, host_took: HostTook) -> dict[str, Any]:
-    """The figures of a condition, as JSON holds them."""
-    found = account(run)
+def figures(
+    run: Run, setup: BenchSetup, host_took: HostTook, around: Sequence[Calibration] = ()
+) -> dict[str, Any]:
+    """The figures of a condition, as JSON holds them.
+
+    Args:
+        run: what was sent and received.
+        setup: model and deadline.
+        host_took: tells when the host of a virtual machine had a processor.
+        around: calibrations before and after the run.
+    """
+    found, deadline_ms = account(run), setup.deadline_ms
     return {
         "frames": len(found.frames),
         "latency_ms": found.latency_ms(),
         "status": dict(found.statuses),
         "miss_rate": found.miss_rate,
+        "smaller_would_do": smaller_would_do(
+            found, load_model(setup.model).name, around, deadline_ms
+        ),
+        "calibration": [asdict(one) for one in around],
         "missed_by_host": found.missed_by_host(host_took, deadline_ms),
         "silent_misses": found.silent,
         "in_time_and_arrived_late": found.arrived_late(deadline_ms),
@@ -164,8 +233,19 @@ def figures(run: Run, deadline_ms: float, host_took: HostTook) -> dict[str, Any]
 
 
 RANKS = ("p50", "p99", "p99.9", "max")
-HEAD = ("frames", *RANKS, "missed", "smaller", "by host", "silently", "arrived late")
+HEAD = (
+    "frames",
+    *RANKS,
+    "missed",
+    "smaller",
+    "could",
+    "by host",
+    "silently",
+    "arrived late",
+    "bare",
+)
 """Names of the columns of `condition_rows`, behind that of the condition."""
+SILENTLY = 1 + HEAD.index("silently")
 
 
 def condition_rows(result: Mapping[str, Any]) -> list[list[str]]:
@@ -177,9 +257,11 @@ def condition_rows(result: Mapping[str, Any]) -> list[list[str]]:
             *latency_cells(found["latency_ms"], ("p50", "p99", "p99_9", "max")),
             shown(found["miss_rate"], "{:.2%}"),
             f"{found['status'].get('DEGRADED', 0) / max(found['frames'], 1):.1%}",
+            shown(found.get("smaller_would_do"), "{:d}"),
             str(found["missed_by_host"]),
             str(found["silent_misses"]),
             str(found["in_time_and_arrived_late"]),
+            ", ".join(f"{one['bare_ms']:.1f}" for one in found.get("calibration", ())),
         ]
         for name, found in result["conditions"].items()
     ]
@@ -194,8 +276,9 @@ def result_table(result: dict[str, Any]) -> Table:
         f"{result['deadline_ms']:g} ms, {escape(result['model'])} on {result['backend']}, in ms",
     )
     for row in condition_rows(result):
-        is_silent = row[-2] != "0"
-        table.add_row(*row[:-2], f"[red]{row[-2]}" if is_silent else row[-2], row[-1])
+        if row[SILENTLY] != "0":
+            row[SILENTLY] = f"[red]{row[SILENTLY]}"
+        table.add_row(*row)
     first = next(iter(result["conditions"].values()))
     shares = (f"{name} {share:.1%}" for name, share in first["processor_shares"].items())
     captions = [*MEANINGS, f"of one processor: {', '.join(shares)}"]
