@@ -148,7 +148,8 @@ def run(
     # Messages of the nodes would tear the live view on a terminal.
     with NamedTemporaryFile() if view and screen.is_terminal else nullcontext() as log:
         with Supervisor(specs, log=log, while_alive=parent) as graph:
-            graph.wait()
+            ended = graph.wait()
+    say("the graph has come to its end" if ended else "the graph was stopped")
 
 
 def view(assignments: RunAssignments = None, parameters: ListParameters = False) -> None:

@@ -13,7 +13,7 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import Bool
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.core.health import HealthMode
+from perception_nodes.core.health import HealthMode, Phase
 from perception_nodes.graph.config import MonitorSettings
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH, SAFE_STOP, TRACKS, protected
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
@@ -93,7 +93,7 @@ class MonitorNode(PerceptionNode):
 
     @staticmethod
     def _show_health(view: LiveView, health: Health) -> None:
-        view.health(HealthMode(health.mode).name, health.cause)
+        view.health(HealthMode(health.mode), health.cause, Phase(health.phase))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.health import HealthMode, Phase
 from perception_nodes.core.statistics import summarize
 from perception_nodes.report.page import NO_RESULT, NO_VALUE, UNTIMED, shown
 
@@ -23,6 +24,7 @@ REFRESH_INTERVAL_S = 0.25
 PLAIN_INTERVAL_S = 1.0
 RATE_WINDOW_S = 2.0
 BAR_WIDTH = 24
+ENDED = "ENDED"
 
 STATUS_STYLES = {
     FrameStatus.OK: "green",
@@ -82,6 +84,7 @@ class LiveView:
 
     def __exit__(self, *_: object) -> None:
         """Draw a last time and restore the terminal."""
+        self._health = (ENDED, "")
         if self._console.is_terminal:
             self._live.stop()
         else:
@@ -103,9 +106,14 @@ class LiveView:
         self._objects = Counter(labels)
         self.render()
 
-    def health(self, mode_name: str, cause: str) -> None:
-        """Set the health mode (`NOMINAL`, ...) and its cause."""
-        self._health = (mode_name, cause)
+    def health(self, mode: HealthMode, cause: str, phase: Phase = Phase.RUNNING) -> None:
+        """Set the health and its cause; a graph that starts or stops is no alarm.
+
+        A drive that has been played to its end is none either, though no frame comes any more.
+        """
+        is_over = 0 < self._total_frames <= sum(self._statuses.values())
+        word = ENDED if is_over else (mode if phase == Phase.RUNNING else phase).name
+        self._health = (word, "" if is_over else cause)
         self.render()
 
     def render(self) -> None:
