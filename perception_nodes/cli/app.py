@@ -26,6 +26,8 @@ COMMANDS = {
     "view": (DETECT, "graph", "view"),
     "demo": (DETECT, "graph", "demo"),
     "replay": (DETECT, "replay", "replay_command"),
+    "topics": (DETECT, "topics", "topics_command"),
+    "echo": (DETECT, "topics", "echo_command"),
     "camera": (DETECT, "camera", "camera_command"),
     "doctor": (PREPARE, "doctor", "doctor"),
     "security": (PREPARE, "security", "security_command"),

@@ -30,6 +30,7 @@ from perception_nodes.replay.drives import Drives, ReplayRequest
 from perception_nodes.replay.offline_camera import ReplaySettings
 from perception_nodes.replay.outputs import PictureFormat
 from perception_nodes.replay.run import Mode, ReplayOptions
+from perception_nodes.report.boxes import BOX_FILES
 from perception_nodes.report.changes import Tolerance
 
 MAX_FRAMES = 1_000_000_000
@@ -63,6 +64,7 @@ def replay_command(
     pictures: bool = True,
     picture_format: PictureFormat = "jpeg",
     video: bool = False,
+    boxes: str = "",
     bare: bool = False,
     compare: Annotated[tuple[Path, Path] | None, typer.Option(metavar="A B")] = None,
     as_json: JsonFlag = False,
@@ -75,7 +77,8 @@ def replay_command(
 
     Options:
         bags: Recorded drives: ROS 2 bag folders, .mcap, .db3, ROS 1 .bag, video files, folders of
-            images. If there are several, each gets its own folder in --out.
+            images, an image, or a pattern of images ('frames/*.jpg'). If there are several, each
+            gets its own folder in --out.
         out: Folder for the outputs.
         corpus: File that names more drives, one path on each line. A drive that cannot be used does
             not stop the others, and a second run replays only what the first did not.
@@ -104,6 +107,8 @@ def replay_command(
         picture_format: How detections.mcap keeps them: jpeg, at most 960 pixels wide, each with a
             copy that shows the boxes; h264, a video topic in the frames' size that replays again.
         video: Write annotated.mp4 too.
+        boxes: Write the boxes too: jsonl, an object a frame (boxes.jsonl); csv, a row a box
+            (boxes.csv); coco (coco.json). Several with commas.
         bare: Measure bare inference too, and compare the speed.
         compare: Replay nothing; compare the folders of two runs, in --out.
 
@@ -130,6 +135,7 @@ def replay_command(
         tolerance=Tolerance(box_iou, score_tolerance),
         labels_topic=labels_topic,
         tracks=tracks,
+        boxes=box_formats(boxes),
     )
     request = ReplayRequest(
         bags or (), out, corpus, topic or (), workers, ray, golden, update, labels
@@ -160,6 +166,15 @@ def replay_command(
     show_replayed(replayed, request, as_json)
     if replayed.status:
         raise typer.Exit(replayed.status)
+
+
+def box_formats(text: str) -> tuple[str, ...]:
+    """The formats that --boxes names."""
+    formats = tuple(dict.fromkeys(filter(None, text.split(","))))
+    if unknown := [one for one in formats if one not in BOX_FILES]:
+        known = ", ".join(BOX_FILES)
+        raise SettingsError(f"--boxes {unknown[0]!r} is unknown; known are {known}")
+    return formats
 
 
 def _compare(runs: tuple[Path, Path], bags: list[Path] | None, out: Path, as_json: bool) -> None:

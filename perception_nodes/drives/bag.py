@@ -8,7 +8,12 @@ from pathlib import Path
 from perception_nodes.core.errors import listed
 from perception_nodes.drives.bag_file import BagError, Findings, Messages
 from perception_nodes.drives.bag_storage import BagStorage, storage_files
-from perception_nodes.drives.image_storage import ImageStorage, images_in
+from perception_nodes.drives.image_storage import (
+    IMAGE_SUFFIXES,
+    ImageStorage,
+    images_in,
+    images_like,
+)
 from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.storage import Storage, Topic
 from perception_nodes.drives.synthetic_storage import SCHEME, SyntheticStorage
@@ -177,7 +182,8 @@ def open_drive(path: str | Path, topic: str = "") -> Drive:
 
     Args:
         path: a rosbag2 folder (mcap or sqlite3), a bare `.mcap` or `.db3` file, either of them
-            also as `.zstd` or `.lz4`, a ROS 1 `.bag`, a video file, a folder of images, or
+            also as `.zstd` or `.lz4`, a ROS 1 `.bag`, a video file, a folder of images, an
+            image, a pattern of images such as `frames/*.jpg`, or
             `synthetic:WIDTHxHEIGHT@RATE*FRAMES[.jpeg]`.
         topic: of the images; empty for the image topic with the most frames.
 
@@ -218,7 +224,11 @@ def _open(name: str | Path) -> Storage:
             # Raises an error with the reason, which Path.exists does not from Python 3.14 on.
             path.stat()
         except FileNotFoundError:
+            if files := images_like(path):
+                return ImageStorage(path, files)
             raise BagError(f"{path} does not exist") from None
+        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+            return ImageStorage(path, [path])
         if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
             return VideoStorage(path)
         if path.is_dir() and not storage_files(path) and (files := images_in(path)):

@@ -1,5 +1,6 @@
 """A folder of image files, read as if a camera had been recorded."""
 
+import glob
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -23,14 +24,19 @@ TOPIC = "/camera/image_raw/compressed"
 
 
 class ImageStorage(Storage):
-    """A folder of images as a bag with one topic, `sensor_msgs/msg/CompressedImage`."""
+    """Image files as a bag with one topic, `sensor_msgs/msg/CompressedImage`."""
 
-    def __init__(self, folder: Path, files: list[Path]) -> None:
-        """Order the files by their names, numbers in them by value."""
-        super().__init__(folder)
+    def __init__(self, name: Path, files: list[Path]) -> None:
+        """Order the files by their names, numbers in them by value.
+
+        Args:
+            name: what the user calls them: a folder, a file, a pattern of names.
+            files: the files.
+        """
+        super().__init__(name)
         self.frame_files = tuple(sorted(files, key=lambda file: _natural(file.name)))
         self._notes.note(
-            f"{folder}: image files have no times: {RATE_HZ:g} frames a second are assumed"
+            f"{name}: image files have no times: {RATE_HZ:g} frames a second are assumed"
         )
         self.duration_ns = round((len(files) - 1) / RATE_HZ * 1e9)
         self.topics = {TOPIC: Topic(TOPIC, COMPRESSED_IMAGE, len(files))}
@@ -52,6 +58,14 @@ def images_in(folder: Path) -> list[Path]:
     """The image files of a folder, without its subfolders."""
     files = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
     return [file for file in files if not file.is_dir()]
+
+
+def images_like(pattern: Path) -> list[Path]:
+    """The image files that a pattern of names matches; none if it is no pattern."""
+    if glob.has_magic(str(pattern)):
+        files = (Path(name) for name in glob.glob(str(pattern), recursive=True))
+        return [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    return []
 
 
 def _jpeg_or_png(file: Path) -> tuple[bytes, str]:

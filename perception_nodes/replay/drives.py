@@ -10,6 +10,7 @@ from typing import Any
 from perception_nodes.core.errors import InputError
 from perception_nodes.drives.bag import BagError, image_topics, open_drive
 from perception_nodes.drives.decompression import COMPRESSED
+from perception_nodes.drives.image_storage import images_like
 from perception_nodes.drives.video_storage import VIDEO_SUFFIXES
 from perception_nodes.evaluation import read_set
 from perception_nodes.evaluation.matching import require_pycocotools
@@ -169,7 +170,7 @@ class Drives:
         self._request, self._model, self._settings = request, model, settings
         self._options = replace(options, golden=expected, labels=labels)
         listed = read_corpus(request.corpus) if request.corpus is not None else []
-        self._named = [*request.bags, *listed]
+        self._named = [*_together(request.bags), *listed]
         several = len(self._named) > 1 or request.is_sharded
         self.sources = sources(self._named, request.topics, keep_unreadable=several)
         self._is_one = len(self.sources) == 1 and not request.is_sharded
@@ -187,7 +188,7 @@ class Drives:
         failed: dict[str, str] = {}
         for source in self.sources:
             if not os.path.exists(source.path):
-                open_drive(source.path, source.topic)
+                open_drive(source.path, source.topic).close()  # it may be a pattern of names
         with LoadedModel(self._settings, str(cache_folder())) as loaded:
             for source in self.sources:
                 try:
@@ -296,6 +297,16 @@ def sources(
                 name = f"{plain}~{same}"
             found[name] = DriveCamera(name, bag, topic)
     return list(found.values())
+
+
+def _together(bags: Sequence[Path]) -> Sequence[Path]:
+    """Images that a shell has listed for a pattern are one drive: the pattern."""
+    patterns = {bag.parent / f"*{bag.suffix}" for bag in bags}
+    if len(bags) > 1 and len(patterns) == 1:
+        pattern = patterns.pop()
+        if len(images_like(pattern)) == len(bags):
+            return [pattern]
+    return bags
 
 
 def _plain_name(bag: Path) -> str:

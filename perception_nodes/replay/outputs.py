@@ -21,6 +21,7 @@ from perception_nodes.drives.schemas import (
 )
 from perception_nodes.report.accelerator import ENGINE_FILE
 from perception_nodes.report.annotate import Picture, PictureMaker, blank, draw, draw_changes
+from perception_nodes.report.boxes import BOX_FILES
 from perception_nodes.report.changes import Change
 from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.foxglove import compressed_video, image_annotations
@@ -48,7 +49,7 @@ MARKER = "complete.json"
 """File that a worker leaves in the folder of a drive; see `corpus`."""
 TABLE = "drives.csv"
 """Table of several drives, beside their folders."""
-OF_SOME_RUNS = (VIDEO_FILE, ENGINE_FILE, MARKER, TABLE)
+OF_SOME_RUNS = (VIDEO_FILE, ENGINE_FILE, MARKER, TABLE, *BOX_FILES.values())
 OF_EVERY_RUN = (RECORDING_FILE, REPORT_FILE, OVERVIEW_FILE, TIMING_FILE, SUMMARY_FILE)
 IMAGE_TOPIC = "/camera/image/compressed"
 VIDEO_TOPIC = "/camera/image/foxglove"

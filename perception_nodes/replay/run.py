@@ -41,6 +41,7 @@ from perception_nodes.replay.outputs import (
 )
 from perception_nodes.replay.realtime import RealTimeClock
 from perception_nodes.report.accelerator import ENGINE_FILE, engine_csv, engine_summary
+from perception_nodes.report.boxes import write_boxes
 from perception_nodes.report.changes import Change, Comparison, Tolerance, objects_of
 from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.recording import (
@@ -89,6 +90,7 @@ class ReplayOptions:
         labels: labels of the frames; None for none.
         labels_topic: topic of the bags that holds labels; empty for none.
         tracks: whether to follow the objects.
+        boxes: formats in which to write the boxes beside the recording.
     """
 
     mode: Mode = "lockstep"
@@ -104,6 +106,7 @@ class ReplayOptions:
     labels: LabelledSet | None = None
     labels_topic: str = ""
     tracks: bool = False
+    boxes: tuple[str, ...] = ()
 
 
 def made_with(model: Model, settings: ReplaySettings) -> dict[str, Any]:
@@ -145,6 +148,7 @@ def replay(
             summary["accuracy"] = accuracy(
                 loaded.model, drive, recording, options.labels, options.labels_topic
             )
+        write_boxes(folder, options.boxes, recording, drive.frame_files)
         write_summary(folder, summary, recording, chosen)
         for name in OF_SOME_RUNS:  # outputs of an earlier run would not belong to the new files
             (out / name).unlink(missing_ok=True)

@@ -102,6 +102,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["accept", "minutes:=1"], "minutes is an option; did you mean --minutes 1?"),
         (["replay", "model:=road-n"], "parameters of the graph; did you mean --model road-n?"),
         (["replay", "--bag", "/nowhere"], "/nowhere does not exist"),
+        (["replay", "x", "--boxes", "csv,xml"], "--boxes 'xml' is unknown; known are jsonl"),
         (["model", "card", "--model", "road-z"], "known are dense-416x256"),
         (["model", "card", "model:=road-n"], "parameters of the graph; did you mean --model"),
         (["demo", "--bag", "/nowhere"], "/nowhere does not exist"),

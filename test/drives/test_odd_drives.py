@@ -10,7 +10,7 @@ from commands import replay, unusable
 from drives import CAMERA_INFO, IMAGE, PERIOD_NS, START_NS, STORE, message, serialized
 from mcap.writer import Writer as McapWriter
 
-from perception_nodes.drives.bag import open_drive
+from perception_nodes.drives.bag import BagError, open_drive
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.networks.model import InputSpec
 from perception_nodes.report.recording import FRAME_REPORT_TOPIC, read_messages
@@ -230,3 +230,25 @@ def test_a_comparison_that_cannot_be_made_is_named(tmp_path):
     (run / "summary.json").write_text(json.dumps(summary))
     problem = unusable("--compare", run, run, "--out", tmp_path / "ab")
     assert "score_threshold 'y' is no number" in problem
+
+
+# Images
+
+
+def test_an_image_a_pattern_and_what_a_shell_makes_of_it_are_drives(tmp_path):
+    for name in ("b10.png", "b9.png", "c.jpg"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((48, 64, 3), np.uint8))
+
+    def files(path):
+        with open_drive(path) as drive:
+            return [file.name for file in drive.frame_files]
+
+    assert files(tmp_path / "c.jpg") == ["c.jpg"]
+    assert files(tmp_path / "b*.png") == ["b9.png", "b10.png"]
+    assert files(f"{tmp_path}/**/c.jpg") == ["c.jpg"]
+    with pytest.raises(BagError, match="does not exist"):
+        open_drive(tmp_path / "*.bmp")
+    out, images = tmp_path / "out", [tmp_path / "b9.png", tmp_path / "b10.png"]
+    summary = replay(*images, "--boxes", "csv", "--out", out, *NULL)
+    assert summary["frames_in"] == 2
+    assert (out / "boxes.csv").is_file()
