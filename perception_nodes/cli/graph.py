@@ -27,6 +27,7 @@ from perception_nodes.cli.common import (
     screen,
 )
 from perception_nodes.core.errors import PerceptionError
+from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.sample import sample_drive
 from perception_nodes.evaluation.measured import default_choice, measured_settings
 from perception_nodes.graph.config import DetectorSettings, ViewSettings
@@ -43,6 +44,7 @@ from perception_nodes.graph.graph import (
 )
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, split_ros_arguments
+from perception_nodes.graph.ros_packages import require_ros
 from perception_nodes.graph.settings import SettingsError, allowed_range, refuse
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.networks.model import load_model
@@ -87,6 +89,9 @@ def demo(
         values["view"] = "true"
     say_page(VIEW_ALONE.nodes({n: v for n, v in values.items() if n in VIEW_ALONE.parameters}))
     drive = bag or sample_drive()
+    # What cannot work is said before anything is measured.
+    require_ros()
+    open_drive(drive, topic).close()
     live = {name: value for name, value in values.items() if name in LIVE.parameters}
     with progress_bar("measuring, seconds") as measuring:
         if choice := default_choice(LIVE, live, NO_ROS_ARGUMENTS, say, measuring):
@@ -130,6 +135,7 @@ def run(
         started = Graph((MONITOR, *started.kinds))
     for line in ALL.misnamed(started.settings(values, ros), ros):
         say(line)
+    require_ros()  # before anything is measured
     with progress_bar("measuring, seconds") as measuring:
         settings = measured_settings(started, values, ros, say, measuring)
     detector = settings.of(DetectorSettings)
