@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.cli.common import (
     DataRoot,
     ModelName,
@@ -13,6 +14,7 @@ from perception_nodes.cli.common import (
     say,
     say_problem,
 )
+from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation import evaluate
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.matching import require_pycocotools
@@ -31,6 +33,8 @@ def card_command(
 ) -> None:
     """Write a page on a model: licence, data, weaknesses by class, height and light, latency here.
 
+    With --data it has curves of precision and recall, confusions, typical frames and the worst.
+
     Options:
         out: Write the page here; by default out/MODEL.html.
         data: Measure accuracy on this labelled set, as for `perception model evaluate`; may be
@@ -39,6 +43,7 @@ def card_command(
 
     Example: perception model card open-n --out out/open-n.html
     """
+    from perception_nodes.evaluation.mistakes import Examined, examine
     from perception_nodes.evaluation.model_card import render
     from perception_nodes.evaluation.models import Disagreement, ModelsBench
     from perception_nodes.evaluation.stated_accuracy import stated_accuracy
@@ -46,18 +51,21 @@ def card_command(
     subject = load_model(model)
     page = out or Path("out") / f"{subject.name}.html"
     check_writable(page, "--out")
+    examined: list[Examined] = []
     if not data:
         accuracy = stated_accuracy(subject)
     else:
         require_pycocotools()
-        accuracy = {}
+        accuracy, runtime = {}, runtime_for(AUTO, subject)
         for one in read_sets(data, root):
             with progress_bar(f"{subject.name} on {one.name}") as progress:
                 accuracy[one.name] = evaluate(subject, one, progress=progress).facts()
+            with progress_bar(f"looking at {one.name}") as progress:
+                examined.append(examine(subject, one, DecodeSettings(), runtime, progress=progress))
     try:
         timed = ModelsBench([subject], frames, THREADS, []).run(say) if frames else None
     except Disagreement as error:
         say_problem("failed", error)
         raise typer.Exit(1) from error
-    write_whole(page, render(subject, accuracy, timed))
+    write_whole(page, render(subject, accuracy, timed, examined))
     say(f"Written to {page}")

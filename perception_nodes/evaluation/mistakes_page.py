@@ -52,11 +52,12 @@ def _section(examined: Examined, frames: int) -> dict[str, Any]:
         "counts": examined.counts(),
         "confusions": list(examined.confusions().items())[:CONFUSIONS],
         "notes": examined.notes,
-        "frames": [_frame(examined, one) for one in worst],
+        "frames": [frame_of(examined, one) for one in worst],
     }
 
 
-def _frame(examined: Examined, judged: Judged) -> dict[str, Any]:
+def frame_of(examined: Examined, judged: Judged) -> dict[str, Any]:
+    """A frame with its boxes, as `boxed.html.j2` draws it."""
     width, height = judged.size_px
     shown = min(1.0, MAX_WIDTH_PX / width)
     pixels = cv2.resize(

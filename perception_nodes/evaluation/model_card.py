@@ -1,13 +1,16 @@
 """The page of one model: its licence, its weaknesses, its latency here, what it is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation.classes import MIN_CLASS_OBJECTS
+from perception_nodes.evaluation.curves import confusion, precision_recall
 from perception_nodes.evaluation.matching import HEIGHT_BANDS_PX
+from perception_nodes.evaluation.mistakes import Examined
+from perception_nodes.evaluation.mistakes_page import frame_of
 from perception_nodes.evaluation.models import is_busy
 from perception_nodes.networks.class_names import name_in
 from perception_nodes.networks.model import Model
@@ -15,6 +18,8 @@ from perception_nodes.networks.terms import MEANING, UNSTATED, Terms, materials,
 from perception_nodes.report import page
 from perception_nodes.report.page import NO_VALUE
 
+PICTURES = 4
+"""Number of worst frames of a set, and of typical ones."""
 SELDOM = 0.5
 """A recall or precision below this share is a weakness."""
 MIN_DARK_OBJECTS = 100
@@ -34,13 +39,22 @@ Accuracy = Mapping[str, Mapping[str, Any]]
 """The facts of `Evaluation.facts`, by the set's name."""
 
 
-def render(model: Model, accuracy: Accuracy, timed: Mapping[str, Any] | None) -> str:
+def render(
+    model: Model,
+    accuracy: Accuracy,
+    timed: Mapping[str, Any] | None,
+    examined: Sequence[Examined] = (),
+) -> str:
     """The page as HTML text.
 
     Args:
         model: the model.
         accuracy: its accuracy by set.
         timed: result of `ModelsBench.run` for this model alone; None if it was not timed.
+        examined: its reports on labelled sets, for curves, confusions and pictures.
+
+    Raises:
+        DataError: an image can no longer be decoded.
     """
     description = yaml.safe_load((model.folder / "model.yaml").read_text(encoding="utf-8"))
     tone, sentence = _verdict(model, description)
@@ -56,10 +70,27 @@ def render(model: Model, accuracy: Accuracy, timed: Mapping[str, Any] | None) ->
         parts=parts,
         sets=accuracy,
         timed=timed,
+        curves=precision_recall(examined),
+        examined=[_section(one) for one in examined],
         is_busy=machine and is_busy(machine),
         origin=_origin(model, description),
         facts=_facts(model, description),
     )
+
+
+def _section(examined: Examined) -> dict[str, Any]:
+    """Confusions of a set, its worst frames, and those with a median number of mistakes."""
+    names, rows = confusion(examined)
+    ranked = sorted(examined.images, key=lambda one: -one.mistakes)
+    middle = max(0, len(ranked) // 2 - PICTURES // 2)
+    return {
+        "name": examined.data,
+        "names": names,
+        "rows": rows,
+        "notes": examined.notes,
+        "worst": [frame_of(examined, one) for one in ranked[:PICTURES]],
+        "typical": [frame_of(examined, one) for one in ranked[middle : middle + PICTURES]],
+    }
 
 
 def weaknesses(

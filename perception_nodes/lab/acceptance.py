@@ -114,7 +114,7 @@ class Acceptance:
             if results.interrupted:
                 raise KeyboardInterrupt
             verdict = self._verdict(run, host, results.verdicts)
-            write_whole(folder / "report.html", acceptance_page(verdict))
+            write_whole(folder / "report.html", acceptance_page(verdict, settled(run).reports))
             write_whole(folder / VERDICT_FILE, json.dumps(verdict, indent=2) + "\n")
             _deliver(folder, out)
         return verdict
@@ -144,6 +144,14 @@ class Acceptance:
             and (name in ("backend", "standby") or self.parameters[name] != field.default)
         }
 
+    def _changed(self) -> dict[str, Any]:
+        """The parameters that are not their defaults."""
+        return {
+            name: self.parameters[name]
+            for name, field in sorted(LIVE.parameters.items())
+            if name in self.parameters and self.parameters[name] != field.default
+        }
+
     def _verdict(
         self, run: Run, host: HostWatch, verdicts: Sequence[ScenarioVerdict]
     ) -> dict[str, Any]:
@@ -166,6 +174,7 @@ class Acceptance:
             },
             "minutes": self.minutes,
             "deadline_ms": deadline_ms,
+            "changed_parameters": self._changed(),
             "parameters": {name: v for name, v in sorted(parameters.items()) if name not in own},
             "frames": summarize(frames),
             "latencies_ms": [round(took, 3) for took in latencies_ms(frames) if isfinite(took)],

@@ -71,6 +71,7 @@ def run_demo(
                 "frames_sent": len(run.sent),
                 "warnings": run.warnings,
                 "machine": machine(),
+                "parameters": values,
             }
             sent = list(zip(run.numbers, run.sent, strict=True))
             bits = int(parameters["sample_bits"])

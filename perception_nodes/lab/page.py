@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.lab.deadline import HEAD, MEANINGS, REAL_TIME, SOAK, condition_rows
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.report import page
@@ -17,7 +18,9 @@ from perception_nodes.report.chart import (
     add_health,
     seconds_of,
 )
-from perception_nodes.report.recording import RecordingError, read_recording
+from perception_nodes.report.missed import Missed
+from perception_nodes.report.recording import Recording, RecordingError, read_recording
+from perception_nodes.report.targets import targets
 
 CHART_DEADLINES = 3
 """The axis of a scenario's latencies ends at this multiple of the deadline."""
@@ -131,11 +134,12 @@ def tail(conditions: Mapping[str, Any], deadline_ms: float) -> Chart:
     return chart
 
 
-def acceptance_page(verdict: Mapping[str, Any]) -> str:
+def acceptance_page(verdict: Mapping[str, Any], reports: Sequence[Any]) -> str:
     """The page of an acceptance as HTML text, to hand over.
 
     Args:
         verdict: of `Acceptance.run`.
+        reports: those of the frames that are judged.
     """
     latencies_ms, count = verdict["latencies_ms"], verdict["frames"]["frames_in"]
     measured = {SOAK: {"latencies_ms": latencies_ms, "frames": count}}
@@ -145,6 +149,8 @@ def acceptance_page(verdict: Mapping[str, Any]) -> str:
         tone="good" if verdict["fit"] else "bad",
         verdict=acceptance_sentence(verdict),
         chart=tail(measured, verdict["deadline_ms"]) if latencies_ms else "",
+        targets=targets(verdict["frames"], verdict["deadline_ms"]),
+        missed=Missed.of(reports, verdict["deadline_ms"]),
         **verdict,
     )
 
@@ -174,23 +180,32 @@ def scenarios_page(
     sentence = f"{len(verdicts) - failed} of {count} scenarios are as expected"
     if not_begun:
         sentence += f"; not begun: {', '.join(not_begun)}"
+    played = [(one.scenario, one, _recording(one, folder)) for one in verdicts]
     return page.render(
         "scenarios.html.j2",
         heading=machine,
         tone="bad" if failed or not_begun else "good",
         verdict=sentence,
         verdicts=verdicts,
-        charts={one.scenario: _chart(one, folder) for one in verdicts},
+        charts={name: _chart(one, found) for name, one, found in played},
+        missed={
+            name: Missed.of(found.reports if one.sent else [], one.deadline_ms or DEADLINE_MS)
+            for name, one, found in played
+        },
         modes={mode.name: colour for mode, colour in HEALTH_COLOURS.items()},
     )
 
 
-def _chart(verdict: ScenarioVerdict, folder: Path) -> Chart | str:
-    """Draw each frame's latency by status over the health mode; empty without a run."""
+def _recording(verdict: ScenarioVerdict, folder: Path) -> Recording:
+    """What a scenario's graph published; nothing without a run."""
     try:
-        recording = read_recording(folder / f"{verdict.scenario}.mcap")
+        return read_recording(folder / f"{verdict.scenario}.mcap")
     except RecordingError:
-        return ""
+        return Recording()
+
+
+def _chart(verdict: ScenarioVerdict, recording: Recording) -> Chart | str:
+    """Draw each frame's latency by status over the health mode; empty without a run."""
     reports, first_ns = recording.reports, verdict.first_ns
     if not (reports and verdict.sent):
         return ""

@@ -8,7 +8,6 @@ import socket
 import time
 from collections import deque
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from perception_interfaces.msg import FrameReport, Health
@@ -27,6 +26,7 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH, TRACKED_DETECTIONS, VISION_INFO
 from perception_nodes.nodes.annotated_topic import AnnotatedTopics
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode
+from perception_nodes.system.environment import package_version
 from perception_nodes.transport.memory import TransportError
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.view.feed import Feed
@@ -60,7 +60,7 @@ class ViewNode(PerceptionNode):
         about = {
             "host": socket.gethostname(),
             "domain": str(self.context.get_domain_id()),
-            "version": version("perception_nodes"),
+            "version": package_version(),
         }
         self._feed = Feed(settings.served, settings.deadline_ms, settings.view_rate, about)
         self._waiting: deque[tuple[float, str, FrameReport]] = deque()

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -310,6 +310,11 @@ class _Run:
             "score_threshold": settings.score_threshold,
             "deadline_ms": settings.deadline_ms,
             "machine": machine(),
+            "parameters": {
+                one.name: value
+                for one in fields(settings)
+                if (value := getattr(settings, one.name)) != one.default
+            },
             "warnings": warnings,
         }
         frames = len(self.recording.reports)

@@ -11,6 +11,7 @@ from perception_nodes.core.frame import IN_TIME, FrameStatus, ImageView, latency
 from perception_nodes.preprocess.compressed import source_size
 from perception_nodes.preprocess.converter import Converter
 from perception_nodes.report.changes import Change
+from perception_nodes.report.looks import STATUS_COLOURS
 from perception_nodes.report.recording import DetectedObject, FrameDetections, ReportedFrame
 
 Picture = NDArray[np.uint8]
@@ -29,23 +30,6 @@ CLASS_COLOURS = {
     "stop sign": "#ff7b39",
 }
 OTHER_COLOURS = tuple(CLASS_COLOURS.values())
-STATUS_COLOURS = {
-    FrameStatus.OK: "#1f9d55",
-    FrameStatus.LATE: "#e8590c",
-    FrameStatus.SKIPPED_LATE: "#f2a900",
-    FrameStatus.SUPERSEDED: "#868e96",
-    FrameStatus.DEGRADED: "#0b7285",
-    FrameStatus.FAILED: "#d6336c",
-}
-STATUS_SHAPES = {
-    FrameStatus.OK: "●",
-    FrameStatus.LATE: "▲",
-    FrameStatus.SKIPPED_LATE: "◆",
-    FrameStatus.SUPERSEDED: "■",
-    FrameStatus.DEGRADED: "▼",
-    FrameStatus.FAILED: "✖",
-}
-"""What statuses differ by where colours do not show."""
 NO_REPORT_COLOUR = "#343a40"
 BEFORE_COLOUR = "#ff3b5c"
 AFTER_COLOUR = "#2ee66b"

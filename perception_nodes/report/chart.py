@@ -10,7 +10,7 @@ from jinja2.utils import htmlsafe_json_dumps
 
 from perception_nodes.core.frame import FrameStatus, latency_ms
 from perception_nodes.core.health import HealthMode
-from perception_nodes.report.annotate import STATUS_COLOURS
+from perception_nodes.report.looks import STATUS_COLOURS, STATUS_SHAPES
 from perception_nodes.report.page import NO_RESULT
 from perception_nodes.report.recording import HealthChange, ReportedFrame
 
@@ -38,6 +38,7 @@ class Axis:
         rails: values beyond the top, and their names.
         log: whether the axis is logarithmic.
         percent: whether shares are shown in percent.
+        is_drive: whether it is the time of a drive: a click shows the frame in the page's player.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Axis:
     rails: Sequence[tuple[float, str]] = ()
     log: bool = False
     percent: bool = False
+    is_drive: bool = False
 
 
 @dataclass
@@ -78,8 +80,8 @@ class Chart:
             name: name in the legend.
             colour: as `#rrggbb`.
             kind: `stack` for steps on top of the stack so far; `steps`, `line` or `points`.
-            looks: `size` of lines and points in pixels, `dash`, `texts` that the legend shows for
-                points, and `labels` that are written at points; both are `Texts`.
+            looks: `size` of lines and points in pixels, `dash`, `shape` of points, `texts` that the
+                legend shows for points, and `labels` that are written at points; both are `Texts`.
         """
         if not self.tables or self.tables[-1][0] is not x:
             self.tables.append([x])
@@ -163,6 +165,7 @@ class LatencyAxis:
                     STATUS_COLOURS[status],
                     "points",
                     size=size,
+                    shape="" if status == FrameStatus.OK else STATUS_SHAPES[status],
                     texts={at_s: reason for at_s, _, reason in found if reason},
                     labels={
                         at_s: f"{latency:.0f}"

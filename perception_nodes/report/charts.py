@@ -6,16 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.budget import STAGES
-from perception_nodes.core.frame import IN_TIME, FrameStatus, latency_ms, stage_durations_ms
+from perception_nodes.core.frame import FrameStatus, latency_ms, stage_durations_ms
 from perception_nodes.core.health import HealthMode
 from perception_nodes.core.statistics import LATENCY_RANKS, latency_percentiles
 from perception_nodes.report.annotate import class_colour
 from perception_nodes.report.chart import Axis, Chart, LatencyAxis, add_health, seconds_of
+from perception_nodes.report.looks import STAGE_COLOURS
+from perception_nodes.report.missed import badness
 from perception_nodes.report.recording import Recording, ReportedFrame
 
 MAX_POINTS = 1500
 """A timeline shows at most so many frames; each stands for a group, as its worst frame."""
-STAGE_COLOURS = ("#a5b4fc", "#67c7e8", "#4263eb", "#9775fa", "#ced4da")
 LATENCY_COLOUR = "#4263eb"
 BINS = 80
 RAILS_ACROSS = 0.18
@@ -66,7 +67,7 @@ def timeline(reports: Sequence[ReportedFrame], deadline_ms: float) -> Chart:
     stages = [stage_durations_ms(report) for report in shown]
     latencies = [latency_ms(report) for report in shown]
     axis = latency_axis(latencies, deadline_ms)
-    chart = Chart(Axis(SECONDS), axis.axis("ms"), 340)
+    chart = Chart(drive_axis(reports), axis.axis("ms"), 340)
     places = _with_gaps(seconds)
     x = [at_s for at_s, _ in places]
     for stage, colour in zip(STAGES, STAGE_COLOURS, strict=True):
@@ -85,10 +86,10 @@ def timeline(reports: Sequence[ReportedFrame], deadline_ms: float) -> Chart:
 def health(recording: Recording) -> Chart:
     """The health mode over the drive."""
     times = [change.log_time_ns for change in recording.health]
-    end_ns = max([report.log_time_ns for report in recording.reports] + times)
+    end_ns = max([report.log_time_ns for report in recording.reports] or times)
     start_ns = _start_ns(recording.reports) or times[0]
     rails = [(float(place), mode.name) for place, mode in enumerate(reversed(HealthMode))]
-    chart = Chart(Axis(SECONDS), Axis("", (-0.5, 3.5), -1.0, rails), 200)
+    chart = Chart(drive_axis(recording.reports), Axis("", (-0.5, 3.5), -1.0, rails), 200)
     y = {mode: float(place) for place, mode in enumerate(reversed(HealthMode))}
     add_health(chart, recording.health, start_ns, end_ns, y.__getitem__)
     return chart
@@ -109,7 +110,7 @@ def classes(recording: Recording) -> Chart:
         for label in found.labels if found else ():
             counts.setdefault(label, np.zeros(bins))[place] += 1
     seconds = (np.arange(bins + 1) * width_ns / 1e9).round(4).tolist()
-    chart = Chart(Axis(SECONDS), Axis("objects a frame"), 300)
+    chart = Chart(drive_axis(recording.reports), Axis("objects a frame"), 300)
     for label, count in sorted(counts.items(), key=lambda item: -item[1].sum()):
         mean = [round(n / of, 2) if of else None for n, of in zip(count, frames, strict=True)]
         name = f"{label} ({int(count.sum())})"
@@ -121,12 +122,15 @@ def worst_of_groups(reports: Sequence[ReportedFrame], most: int) -> list[Reporte
     """At most `most` reports: the worst one of each group of neighbours."""
     group = -(-len(reports) // most) or 1
     groups = (reports[start : start + group] for start in range(0, len(reports), group))
-    return [max(some, key=_badness) for some in groups]
+    return [max(some, key=badness) for some in groups]
 
 
-def _badness(report: ReportedFrame) -> tuple[bool, bool, float]:
-    latency = latency_ms(report)
-    return report.status not in IN_TIME, latency is None, latency or 0.0
+def drive_axis(reports: Sequence[ReportedFrame]) -> Axis:
+    """The axis of time, the same on all charts of a drive, that the player of its page shares."""
+    seconds = [(report.log_time_ns - _start_ns(reports)) / 1e9 for report in reports]
+    # The last frame lasts as long as the others.
+    end_s = max(seconds, default=0.0) * (1 + 1 / max(len(seconds) - 1, 1))
+    return Axis(SECONDS, (0.0, round(end_s, 3)) if end_s > 0 else None, is_drive=True)
 
 
 def _start_ns(reports: Sequence[ReportedFrame]) -> int:

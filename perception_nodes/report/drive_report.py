@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from perception_nodes.core.budget import DEADLINE_MS, Budget
+from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.frame import CROWDED, PUBLISHED, FrameStatus
 from perception_nodes.report import charts, page
 from perception_nodes.report.accelerator import engine_sentence
-from perception_nodes.report.annotate import STATUS_COLOURS
 from perception_nodes.report.chosen_frames import ChosenFrames
+from perception_nodes.report.looks import STATUS_COLOURS, STATUS_SHAPES
+from perception_nodes.report.missed import Missed
 from perception_nodes.report.page import UNTIMED, counted
 from perception_nodes.report.recording import Recording
+from perception_nodes.report.targets import targets
 
 _STATUS_WORDS = {
     FrameStatus.LATE: "late",
@@ -39,11 +41,13 @@ def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) 
         tone=tone,
         verdict=sentence,
         summary=summary,
+        targets=targets(summary, deadline_ms),
+        missed=Missed.of([] if is_simulated(summary) else recording.reports, deadline_ms),
         is_simulated=is_simulated(summary),
         untimed=UNTIMED,
         deadline_ms=deadline_ms,
-        budget=Budget.for_deadline(deadline_ms),
         colours={status.name: colour for status, colour in STATUS_COLOURS.items()},
+        shapes={status.name: shape for status, shape in STATUS_SHAPES.items()},
         warnings=problems + summary.get("warnings", []),
         golden=summary.get("golden"),
         changed_frames=chosen.changed(),
@@ -54,10 +58,20 @@ def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) 
         engine_sentence=engine_sentence(engine) if engine else "",
         accuracy=summary.get("accuracy"),
         frames=chosen.shown(),
-        film=chosen.film.frames(),
+        film=film_of(recording, chosen),
         film_taken=chosen.film.taken,
         health=charts.health(recording) if recording.health else "",
     )
+
+
+def film_of(recording: Recording, chosen: ChosenFrames) -> list[dict[str, Any]]:
+    """The frames that the page plays, with their seconds since the first frame."""
+    start_ns = recording.reports[0].log_time_ns if recording.reports else 0
+    return [
+        {**frame, "at_s": None if at_ns is None else round((at_ns - start_ns) / 1e9, 4)}
+        for frame in chosen.film.frames()
+        for at_ns in (frame["log_time_ns"],)
+    ]
 
 
 def nothing_found(summary: dict[str, Any]) -> str:

@@ -77,6 +77,8 @@ class Film:
         latency = latency_ms(report) if report else None
         self._frames[index] = {
             "index": index,
+            "log_time_ns": report.log_time_ns if report else None,
+            "sequence": report.sequence if report else None,
             "status": status,
             "colour": colour,
             "missed": missed,

@@ -1,10 +1,13 @@
 """Why a frame missed its deadline: one cause and one stage for each, the same on every page."""
 
 import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from perception_nodes.core.budget import STAGES, Budget
-from perception_nodes.core.frame import FrameStatus, stage_durations_ms
+from perception_nodes.core.frame import IN_TIME, FrameStatus, latency_ms, stage_durations_ms
 
 NUMBER = re.compile(r"\d[\d.]*")
 TOO_SLOW = (FrameStatus.LATE, FrameStatus.SKIPPED_LATE)
@@ -50,3 +53,53 @@ def blamed_stage(report: Any, budget: Budget) -> str:
         return worst
     reached = STAGES.index([*took_ms][-1]) + 1 if took_ms else 0
     return STAGES[min(reached, len(STAGES) - 1)]
+
+
+@dataclass(frozen=True)
+class Missed:
+    """The missed frames of a run, for its page.
+
+    Attributes:
+        count: how many they are.
+        causes: the causes with their frames, the most frequent first; a reason is that of the last
+            frame.
+        worst: the worst frame: without a result, or else the slowest; None if none missed.
+    """
+
+    count: int
+    causes: list[tuple[Cause, int]]
+    worst: Any
+    budget: Budget
+
+    @classmethod
+    def of(cls, reports: Iterable[Any], deadline_ms: float) -> "Missed":
+        """Those of a run, objects with the attributes of `FrameReport`."""
+        budget = Budget.for_deadline(deadline_ms)
+        missed = [report for report in reports if report.status not in IN_TIME]
+        counts: Counter[Cause] = Counter()
+        reasons = {}
+        for report in missed:
+            cause = cause_of(report, budget)
+            counts[cause] += 1
+            reasons[cause] = reason_of(report)
+        causes = [(c._replace(reason=reasons[c]), count) for c, count in counts.most_common()]
+        return cls(len(missed), causes, max(missed, key=badness, default=None), budget)
+
+    @property
+    def why(self) -> str:
+        """Status, reason and stage of the worst frame, in words."""
+        status = FrameStatus(self.worst.status).name.replace("_", " ")
+        stage = blamed_stage(self.worst, self.budget)
+        return f"{status}: {reason_of(self.worst)}; stage: {stage}"
+
+    @property
+    def stages(self) -> list[tuple[str, float | None, float]]:
+        """Each stage of the worst frame: what it took, None if it was not reached; its budget."""
+        took_ms = stage_durations_ms(self.worst)
+        return [(stage, took_ms.get(stage), getattr(self.budget, stage)) for stage in STAGES]
+
+
+def badness(report: Any) -> tuple[bool, bool, float]:
+    """A key by which the worst of several frames is the largest."""
+    latency = latency_ms(report)
+    return report.status not in IN_TIME, latency is None, latency or 0.0

@@ -9,11 +9,12 @@ from matplotlib.patches import Rectangle
 
 from perception_nodes.core.budget import DEADLINE_MS, STAGES
 from perception_nodes.core.frame import IN_TIME, FrameStatus, latency_ms, stage_durations_ms
-from perception_nodes.report.annotate import STATUS_COLOURS, decoded
+from perception_nodes.report.annotate import decoded
 from perception_nodes.report.chart import DEADLINE_COLOUR
-from perception_nodes.report.charts import STAGE_COLOURS, latency_axis, worst_of_groups
+from perception_nodes.report.charts import latency_axis, worst_of_groups
 from perception_nodes.report.chosen_frames import ChosenFrame, ChosenFrames
 from perception_nodes.report.drive_report import is_simulated, verdict
+from perception_nodes.report.looks import STAGE_COLOURS, STATUS_COLOURS, STATUS_SHAPES
 from perception_nodes.report.page import NO_RESULT, shown
 from perception_nodes.report.recording import Recording
 from perception_nodes.report.static_chart import INK, SOFT, drawing, saved
@@ -25,6 +26,8 @@ MAX_LABELS = 40
 PICTURES = 3
 CAPTION_LETTERS, CAPTION_LINES = 52, 3
 SENTENCE_LETTERS, SENTENCE_LINES = 105, 2
+MARKERS = {"●": "o", "▲": "^", "◆": "D", "■": "s", "▼": "v", "✖": "X"}
+"""Matplotlib's markers for the shapes of statuses."""
 TONES = {"good": "#1f9d55", "fair": "#e8a200", "bad": "#d6336c"}
 
 
@@ -86,7 +89,13 @@ def _timeline(axes: Axes, recording: Recording, deadline_ms: float) -> None:
     for report, latency, centre in zip(reports, latencies, centres, strict=True):
         if report.status not in IN_TIME or scale.place(latency) > scale.top:
             colour = STATUS_COLOURS[FrameStatus(report.status)]
-            axes.plot(centre, scale.place(latency), "o", ms=5, color=colour)
+            axes.plot(
+                centre,
+                scale.place(latency),
+                MARKERS[STATUS_SHAPES[FrameStatus(report.status)]],
+                ms=6,
+                color=colour,
+            )
         if latency is not None and latency > scale.top:
             slower.append((latency, centre))
     written: list[float] = []

@@ -1,11 +1,16 @@
 """HTML pages: each is one file that needs nothing else, made from a template of this folder."""
 
 from base64 import b64encode
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+from perception_nodes.core.budget import STAGES
+from perception_nodes.report.looks import STAGE_COLOURS, STATUS_COLOURS, STATUS_SHAPES
+from perception_nodes.system.environment import package_version
 
 FOLDER = Path(__file__).parent
 NO_VALUE = "–"
@@ -24,7 +29,9 @@ def render(template: str, **values: Any) -> str:
         template: name of a file in `templates/`.
         values: what it is filled with.
     """
-    return _ENVIRONMENT.get_template(template).render(values)
+    made = datetime.now(timezone.utc).isoformat(" ", "minutes")
+    about = {"made": made, "version": package_version()}
+    return _ENVIRONMENT.get_template(template).render({**about, **values})
 
 
 def shown(value: float | None, form: str, unknown: str = NO_VALUE) -> str:
@@ -53,6 +60,10 @@ _ENVIRONMENT = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+)
+_ENVIRONMENT.globals.update(
+    STAGE_COLOURS=dict(zip(STAGES, STAGE_COLOURS, strict=True)),
+    STATUS_LOOKS={s: (STATUS_SHAPES[s], c) for s, c in STATUS_COLOURS.items()},
 )
 _ENVIRONMENT.filters.update(shown=shown, counted=counted, jpeg_url=jpeg_url)
 _ENVIRONMENT.globals.update(

@@ -16,8 +16,8 @@ from perception_nodes.core.budget import STAGES, Budget
 from perception_nodes.core.frame import IN_TIME, STAMPS, stage_durations_ms
 from perception_nodes.core.health import HealthMode
 from perception_nodes.core.statistics import summarize
-from perception_nodes.report.annotate import STATUS_COLOURS, STATUS_SHAPES
 from perception_nodes.report.chart import LatencyAxis
+from perception_nodes.report.looks import STAGE_COLOURS, STATUS_COLOURS, STATUS_SHAPES
 from perception_nodes.report.missed import NUMBER, reason_of
 from perception_nodes.view.history import HOUR_INTERVALS, INTERVAL_S, Causes, Interval
 
@@ -131,6 +131,7 @@ class Feed:
                 [s.name, colour, s in IN_TIME, STATUS_SHAPES[s]]
                 for s, colour in STATUS_COLOURS.items()
             ],
+            "stage_colours": STAGE_COLOURS,
             "places": vars(LatencyAxis(1.0, RAILS_APART)),
             "interval_s": INTERVAL_S,
             "about": self._about,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from perception_nodes.cli.app import app
+from perception_nodes.evaluation.curves import NOTHING, confusion, precision_recall
 from perception_nodes.evaluation.labels import LabelledImage
 from perception_nodes.evaluation.matching import ALL_HEIGHTS, Objects, match
 from perception_nodes.evaluation.mistakes import MISTAKES, BoxKind, Examined, Judged, judge
@@ -77,6 +78,29 @@ def test_sums_over_images() -> None:
     assert (counts["bus"]["labelled"], counts["bus"]["missed"]) == (1, 1)
     assert counts["bus"][BoxKind.OTHER_CLASS.value] == 1
     assert examined.confusions() == {("bus", "car"): 1}
+
+
+def test_each_labelled_object_is_in_one_cell_of_its_row() -> None:
+    images = [
+        judged(LABELLED, objects((10, 10, 20, 20, BUS, 0.9))),
+        judged(LABELLED, objects((10, 10, 20, 20, CAR, 0.9), (60, 60, 9, 9, BUS, 0.8))),
+        judged(LABELLED, objects()),
+    ]
+    names, rows = confusion(Examined("set", ("car", "bus"), images))
+    assert names == ["car", "bus", NOTHING]
+    assert rows == [["car", 1, 1, 1], ["bus", 0, 0, 0], [NOTHING, 0, 1, 0]]
+
+
+def test_a_curve_has_the_precision_at_each_recall() -> None:
+    right, wrong = (10, 10, 20, 20, CAR), (60, 60, 20, 20, CAR)
+    images = [judged(LABELLED, objects((*right, 0.9)))] * 5
+    images += [judged(LABELLED, objects((*right, 0.5), (*wrong, 0.4)))] * 4
+    images += [judged(LABELLED, objects((*wrong, 0.7)))]
+    chart = precision_recall([Examined("set", ("car", "bus"), images)])
+    assert [one["name"] for one in chart.series] == ["car (10)"]
+    ((recall, precision),) = chart.tables
+    assert recall == [n / 10 for n in range(1, 10)]
+    assert precision == [1.0] * 5 + [0.8571, 0.875, 0.8889, 0.9]
 
 
 place, size = st.integers(0, 12), st.integers(2, 9)

@@ -97,6 +97,15 @@ def test_where_no_frame_was_no_objects_are_counted():
     assert [*cars] == pytest.approx([0.395 * i for i in range(11)], abs=0.01)
 
 
+def test_all_charts_of_a_drive_have_one_axis_of_time():
+    recording = Recording(reports=frames_at(1000, 2000, 5000), by_number=True)
+    recording.health = [HealthChange(500 * MS, HealthMode.NOMINAL, "start"),
+                        HealthChange(9000 * MS, HealthMode.UNSAFE, "ended")]  # fmt: skip
+    made = charts.timeline(recording.reports, 10.0), charts.health(recording)
+    ranges = [chart.x.range for chart in (*made, charts.classes(recording))]
+    assert ranges == [(0.0, 6.0)] * 3
+
+
 def test_health_shares_the_axis_of_the_frames():
     """A mode known before the first frame begins with it."""
     changes = [(500, HealthMode.NOMINAL, "start"), (2000, HealthMode.UNSAFE, "silence"),

@@ -241,7 +241,7 @@ def test_the_overview_marks_the_deadline_and_the_stages(tmp_path):
     png = overview(drive_summary(recording), recording, ChosenFrames(6))
     pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).reshape(-1, 3)
     colours = {tuple(map(int, colour)) for colour in np.unique(pixels, axis=0)}
-    for hex_colour in ("#e03131", "#4263eb", "#9775fa", "#67c7e8"):
+    for hex_colour in ("#e03131", "#7b93ff", "#b197fc", "#67c7e8"):
         blue_green_red = tuple(int(hex_colour[i : i + 2], 16) for i in (5, 3, 1))
         assert blue_green_red in colours, hex_colour
 

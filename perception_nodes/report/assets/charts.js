@@ -112,6 +112,11 @@ function make(box, chart, on = {}) {
       if (x === undefined) write(pen, text, area.left + area.width, at - 5 * dense, area, false);
       else write(pen, text, at, area.top + (place + 1) * 1.2 * FONT_PX * dense, area, true);
     });
+    if (chart.x.is_drive && shownAt !== null) {
+      const at = plot.valToPos(shownAt, "x", true);
+      pen.fillStyle = css("--ink");
+      pen.fillRect(at - dense / 2, area.top, dense, area.height);
+    }
     pen.textAlign = "center";
     pen.textBaseline = "middle";
     chart.series.forEach(({ shape, size, colour }, place) => {
@@ -139,6 +144,14 @@ function make(box, chart, on = {}) {
     pen.restore();
   };
 
+  let shownAt = null;
+  if (chart.x.is_drive) {
+    on = { ...on, picked: (x) => dispatchEvent(new CustomEvent("drive-picked", { detail: x })) };
+    addEventListener("drive-shown", ({ detail }) => {
+      shownAt = detail;
+      plot.redraw(false);
+    });
+  }
   const size = () => ({ width: Math.min(box.clientWidth, printing ? PRINT_PX : Infinity), height: chart.height_px });
   const scale = ({ range, log }) => ({ time: false, distr: log ? 3 : 1, ...(range && { range: [...range] }) });
   const plot = new uPlot({

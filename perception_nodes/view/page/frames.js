@@ -124,7 +124,7 @@ async function show(frame) {
   $("frame-stages").replaceChildren(...Object.entries(frame.stages).map(([stage, ms]) => {
     const part = element("i", "", ms > whole / 8 ? `${stage} ${ms.toFixed(1)}` : "");
     part.style.width = `${100 * ms / whole}%`;
-    part.style.background = STAGE_COLOURS[Object.keys(setup.stages).indexOf(stage)];
+    part.style.background = setup.stage_colours[Object.keys(setup.stages).indexOf(stage)];
     return part;
   }), limit);
   const table = element("table"), head = element("tr");
@@ -187,7 +187,7 @@ function pictureOf(frame) {
     const y = top + row * (place + 3) + 6, ms = frame.stages[name];
     pen.fillStyle = colour("--ink");
     pen.fillText(`${name} ${ms === undefined ? "not reached" : `${ms.toFixed(2)} ms`} of ${setup.stages[name].toFixed(1)}`, 12, y + 17);
-    pen.fillStyle = STAGE_COLOURS[place];
+    pen.fillStyle = setup.stage_colours[place];
     pen.fillRect(left, y, (ms ?? 0) * scale, row - 6);
     left += (ms ?? 0) * scale;
   });

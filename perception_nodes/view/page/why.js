@@ -2,7 +2,6 @@
 "use strict";
 
 const CHART_MS = 500, CHART_PX = 280, ROWS = 6, NEAR_PX = 24, ZOOM = 2;
-const STAGE_COLOURS = ["#a5b4fc", "#67c7e8", "#7b93ff", "#b197fc", "#ced4da"];
 let chart, chartMs = 0, minutes = 1, paused = null, zoomed = null, wantedCause = null, cursorFrame = null;
 
 // Frames a second, over two seconds that end with the newest frame.
@@ -103,7 +102,7 @@ function showStages(summary) {
       const part = element("i", "", 100 * ms / end > 11 ? `${name} ${ms.toFixed(1)}` : "");
       part.style.left = `${100 * Math.min(left, end) / end}%`;
       part.style.width = `${100 * Math.max(0, Math.min(ms, end - left)) / end}%`;
-      part.style.background = STAGE_COLOURS[place];
+      part.style.background = setup.stage_colours[place];
       part.title = `${name} ${ms.toFixed(2)} ms, budget ${setup.stages[name].toFixed(1)} ms`;
       if (ms - setup.stages[name] > excess) [worst, excess] = [name, ms - setup.stages[name]];
       left += ms;
@@ -121,7 +120,7 @@ function showStages(summary) {
   const legend = element("div", "legend");
   names.forEach((name, place) => {
     const item = element("span"), mark = element("i", "square");
-    mark.style.background = STAGE_COLOURS[place];
+    mark.style.background = setup.stage_colours[place];
     const { p50, p99 } = summary.stages_ms[name];
     item.append(mark, `${name} ${number(p50, 1)}, p99 `, element("b", p99 > setup.stages[name] ? "over" : "", number(p99, 1)), ` of ${setup.stages[name].toFixed(1)}`);
     legend.append(item);
