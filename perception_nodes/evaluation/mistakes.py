@@ -4,10 +4,10 @@ The kinds are those of TIDE (Bolya et al., A General Toolbox for Identifying Obj
 Errors, ECCV 2020), with its overlaps: from 0.5 a box is on an object, from 0.1 it touches one.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from perception_nodes.networks.model import Model
 
 ON_IOU = 0.5
 TOUCHES_IOU = 0.1
+NOTHING = "nothing"
 
 
 class BoxKind(Enum):
@@ -97,14 +98,35 @@ class Examined:
             table[name] = row
         return table
 
-    def confusions(self) -> dict[tuple[str, str], int]:
-        """How often an object labelled as the second class was reported as the first."""
-        found: Counter[tuple[str, str]] = Counter()
+    def confusions(self) -> list[list[Any]]:
+        """Rows of labelled classes: how often each was reported as each of `classes`.
+
+        The last column counts objects that were reported as none, the last row boxes on nothing.
+        """
+        counts = np.zeros((len(self.classes) + 1, len(self.classes) + 1), int)
         for one in self.images:
+            is_told = ~one.missed
             for kind, label, row in zip(one.kinds, one.found.classes, one.objects, strict=True):
-                if kind is BoxKind.OTHER_CLASS:
-                    found[self.classes[label], self.classes[one.truth.classes[row]]] += 1
-        return dict(found.most_common())
+                if kind in (BoxKind.RIGHT, BoxKind.OTHER_CLASS):
+                    counts[one.truth.classes[row], label] += 1
+                    is_told[row] = True
+                elif kind is not BoxKind.IGNORED:
+                    counts[-1, label] += 1
+            np.add.at(counts[:, -1], one.truth.classes[~is_told], 1)
+        names = [*self.classes, NOTHING]
+        return [[name, *map(int, row)] for name, row in zip(names, counts, strict=True)]
+
+    def reported(self) -> dict[str, tuple[int, list[tuple[float, bool]]]]:
+        """Labelled objects and boxes that count, by class, for `precision_recall`."""
+        labelled = self.counts()
+        found: dict[str, tuple[int, list[tuple[float, bool]]]]
+        found = {name: (labelled[name]["labelled"], []) for name in self.classes}
+        for one in self.images:
+            boxes = zip(one.kinds, one.found.classes, one.found.scores, strict=True)
+            for kind, label, score in boxes:
+                if kind is not BoxKind.IGNORED:
+                    found[self.classes[label]][1].append((float(score), kind is BoxKind.RIGHT))
+        return found
 
 
 def examine(

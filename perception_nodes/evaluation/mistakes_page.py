@@ -5,14 +5,13 @@ from typing import Any
 
 import cv2
 
-from perception_nodes.evaluation.mistakes import MISTAKES, BoxKind, Examined, Judged
+from perception_nodes.evaluation.mistakes import MISTAKES, NOTHING, BoxKind, Examined, Judged
 from perception_nodes.networks.model import Model
 from perception_nodes.report import page
+from perception_nodes.report.precision_recall import precision_recall
 
 MAX_WIDTH_PX = 640
 JPEG_QUALITY = 80
-CONFUSIONS = 8
-"""Number of confusions of a set on the page, the most frequent first."""
 
 
 def render(model: Model, score_threshold: float, sets: Sequence[Examined], frames: int) -> str:
@@ -40,48 +39,45 @@ def render(model: Model, score_threshold: float, sets: Sequence[Examined], frame
         ),
         score=score_threshold,
         columns=["labelled", BoxKind.RIGHT.value, "missed", *(kind.value for kind in MISTAKES)],
-        sets=[_section(one, max(1, frames // len(sets))) for one in sets],
+        sets=[section(one, max(1, frames // len(sets))) for one in sets],
     )
 
 
-def _section(examined: Examined, frames: int) -> dict[str, Any]:
-    worst = sorted(examined.images, key=lambda one: -one.mistakes)[:frames]
+def section(examined: Examined, frames: int) -> dict[str, Any]:
+    """A set on a page: counts, and so many frames with most mistakes and with a usual number."""
+    ranked = sorted(examined.images, key=lambda one: -one.mistakes)
+    middle = max(0, (len(ranked) - frames) // 2)
     return {
         "name": examined.data,
         "images": len(examined.images),
         "counts": examined.counts(),
-        "confusions": list(examined.confusions().items())[:CONFUSIONS],
+        "names": [*examined.classes, NOTHING],
+        "confusions": examined.confusions(),
+        "curves": precision_recall(examined.reported()),
         "notes": examined.notes,
-        "frames": [frame_of(examined, one) for one in worst],
+        "frames": [_frame(examined, one) for one in ranked[:frames]],
+        "typical": [_frame(examined, one) for one in ranked[middle : middle + frames]],
     }
 
 
-def frame_of(examined: Examined, judged: Judged) -> dict[str, Any]:
-    """A frame with its boxes, as `boxed.html.j2` draws it."""
+def _frame(examined: Examined, judged: Judged) -> dict[str, Any]:
     width, height = judged.size_px
     shown = min(1.0, MAX_WIDTH_PX / width)
-    pixels = cv2.resize(
-        judged.image.pixels(), None, fx=shown, fy=shown, interpolation=cv2.INTER_AREA
-    )
+    size_px = round(width * shown), round(height * shown)
+    pixels = cv2.resize(judged.image.pixels(), size_px, interpolation=cv2.INTER_AREA)
     _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     truth, found = judged.truth, judged.found
     boxes = []
     for row in judged.missed.nonzero()[0]:
         name = examined.classes[truth.classes[row]]
         boxes.append(_box(truth.boxes[row], "missed", name, f"{name}, missed"))
-    for kind, box, label, score in zip(
-        judged.kinds, found.boxes, found.classes, found.scores, strict=True
-    ):
+    reported = zip(judged.kinds, found.boxes, found.classes, found.scores, strict=True)
+    for kind, box, label, score in reported:
         name = examined.classes[label]
         said = f"{name}, {kind.value}" if kind in MISTAKES else ""
         boxes.append(_box(box, _tone(kind), said, f"{name} {score:.2f}, {kind.value}"))
-    return {
-        "name": judged.image.path.name,
-        "jpeg": jpeg.tobytes(),
-        "width": width,
-        "height": height,
-        "boxes": boxes,
-    }
+    shown_as = {"jpeg": jpeg.tobytes(), "width": width, "height": height}
+    return {"name": judged.image.path.name, "boxes": boxes, **shown_as}
 
 
 def _tone(kind: BoxKind) -> str:

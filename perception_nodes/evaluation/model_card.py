@@ -7,10 +7,9 @@ import yaml
 
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation.classes import MIN_CLASS_OBJECTS
-from perception_nodes.evaluation.curves import confusion, precision_recall
 from perception_nodes.evaluation.matching import HEIGHT_BANDS_PX
 from perception_nodes.evaluation.mistakes import Examined
-from perception_nodes.evaluation.mistakes_page import frame_of
+from perception_nodes.evaluation.mistakes_page import section
 from perception_nodes.evaluation.models import is_busy
 from perception_nodes.networks.class_names import name_in
 from perception_nodes.networks.model import Model
@@ -35,16 +34,13 @@ TONES = {
     Terms.OTHER: "fair",
     Terms.UNSTATED: "bad",
 }
+Timed = Mapping[str, Any] | None
+Sets = Sequence[Examined]
 Accuracy = Mapping[str, Mapping[str, Any]]
 """The facts of `Evaluation.facts`, by the set's name."""
 
 
-def render(
-    model: Model,
-    accuracy: Accuracy,
-    timed: Mapping[str, Any] | None,
-    examined: Sequence[Examined] = (),
-) -> str:
+def render(model: Model, accuracy: Accuracy, timed: Timed, examined: Sets = ()) -> str:
     """The page as HTML text.
 
     Args:
@@ -70,27 +66,11 @@ def render(
         parts=parts,
         sets=accuracy,
         timed=timed,
-        curves=precision_recall(examined),
-        examined=[_section(one) for one in examined],
+        examined=[section(one, PICTURES) for one in examined],
         is_busy=machine and is_busy(machine),
         origin=_origin(model, description),
         facts=_facts(model, description),
     )
-
-
-def _section(examined: Examined) -> dict[str, Any]:
-    """Confusions of a set, its worst frames, and those with a median number of mistakes."""
-    names, rows = confusion(examined)
-    ranked = sorted(examined.images, key=lambda one: -one.mistakes)
-    middle = max(0, len(ranked) // 2 - PICTURES // 2)
-    return {
-        "name": examined.data,
-        "names": names,
-        "rows": rows,
-        "notes": examined.notes,
-        "worst": [frame_of(examined, one) for one in ranked[:PICTURES]],
-        "typical": [frame_of(examined, one) for one in ranked[middle : middle + PICTURES]],
-    }
 
 
 def weaknesses(

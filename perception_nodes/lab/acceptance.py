@@ -144,14 +144,6 @@ class Acceptance:
             and (name in ("backend", "standby") or self.parameters[name] != field.default)
         }
 
-    def _changed(self) -> dict[str, Any]:
-        """The parameters that are not their defaults."""
-        return {
-            name: self.parameters[name]
-            for name, field in sorted(LIVE.parameters.items())
-            if name in self.parameters and self.parameters[name] != field.default
-        }
-
     def _verdict(
         self, run: Run, host: HostWatch, verdicts: Sequence[ScenarioVerdict]
     ) -> dict[str, Any]:
@@ -174,7 +166,11 @@ class Acceptance:
             },
             "minutes": self.minutes,
             "deadline_ms": deadline_ms,
-            "changed_parameters": self._changed(),
+            "changed_parameters": {
+                name: parameters[name]
+                for name, field in sorted(LIVE.parameters.items())
+                if name not in own and parameters.get(name, field.default) != field.default
+            },
             "parameters": {name: v for name, v in sorted(parameters.items()) if name not in own},
             "frames": summarize(frames),
             "latencies_ms": [round(took, 3) for took in latencies_ms(frames) if isfinite(took)],

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from perception_nodes.cli.app import app
-from perception_nodes.evaluation.curves import NOTHING, confusion, precision_recall
 from perception_nodes.evaluation.labels import LabelledImage
 from perception_nodes.evaluation.matching import ALL_HEIGHTS, Objects, match
-from perception_nodes.evaluation.mistakes import MISTAKES, BoxKind, Examined, Judged, judge
+from perception_nodes.evaluation.mistakes import MISTAKES, NOTHING, BoxKind, Examined, Judged, judge
+from perception_nodes.report.precision_recall import precision_recall
 
 CAR, BUS = 0, 1
 IMAGE = LabelledImage.without_objects(Path("one.png"))
@@ -77,7 +77,7 @@ def test_sums_over_images() -> None:
     assert (counts["car"]["labelled"], counts["car"]["missed"], counts["car"]["right"]) == (2, 1, 1)
     assert (counts["bus"]["labelled"], counts["bus"]["missed"]) == (1, 1)
     assert counts["bus"][BoxKind.OTHER_CLASS.value] == 1
-    assert examined.confusions() == {("bus", "car"): 1}
+    assert examined.confusions() == [["car", 1, 1, 0], ["bus", 0, 0, 1], [NOTHING, 0, 0, 0]]
 
 
 def test_each_labelled_object_is_in_one_cell_of_its_row() -> None:
@@ -86,8 +86,7 @@ def test_each_labelled_object_is_in_one_cell_of_its_row() -> None:
         judged(LABELLED, objects((10, 10, 20, 20, CAR, 0.9), (60, 60, 9, 9, BUS, 0.8))),
         judged(LABELLED, objects()),
     ]
-    names, rows = confusion(Examined("set", ("car", "bus"), images))
-    assert names == ["car", "bus", NOTHING]
+    rows = Examined("set", ("car", "bus"), images).confusions()
     assert rows == [["car", 1, 1, 1], ["bus", 0, 0, 0], [NOTHING, 0, 1, 0]]
 
 
@@ -96,7 +95,7 @@ def test_a_curve_has_the_precision_at_each_recall() -> None:
     images = [judged(LABELLED, objects((*right, 0.9)))] * 5
     images += [judged(LABELLED, objects((*right, 0.5), (*wrong, 0.4)))] * 4
     images += [judged(LABELLED, objects((*wrong, 0.7)))]
-    chart = precision_recall([Examined("set", ("car", "bus"), images)])
+    chart = precision_recall(Examined("set", ("car", "bus"), images).reported())
     assert [one["name"] for one in chart.series] == ["car (10)"]
     ((recall, precision),) = chart.tables
     assert recall == [n / 10 for n in range(1, 10)]
