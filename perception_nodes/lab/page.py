@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from perception_nodes.core.budget import DEADLINE_MS
+from perception_nodes.core.missed import Missed
 from perception_nodes.lab.deadline import HEAD, MEANINGS, REAL_TIME, SOAK, condition_rows
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.report import page
@@ -18,7 +19,6 @@ from perception_nodes.report.chart import (
     add_health,
     seconds_of,
 )
-from perception_nodes.report.missed import Missed
 from perception_nodes.report.recording import Recording, RecordingError, read_recording
 from perception_nodes.report.targets import targets
 

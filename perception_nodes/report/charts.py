@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import FrameStatus, latency_ms, stage_durations_ms
 from perception_nodes.core.health import HealthMode
+from perception_nodes.core.missed import badness
 from perception_nodes.core.statistics import LATENCY_RANKS, latency_percentiles
 from perception_nodes.report.annotate import class_colour
 from perception_nodes.report.chart import Axis, Chart, LatencyAxis, add_health, seconds_of
 from perception_nodes.report.looks import STAGE_COLOURS
-from perception_nodes.report.missed import badness
 from perception_nodes.report.recording import Recording, ReportedFrame
 
 MAX_POINTS = 1500

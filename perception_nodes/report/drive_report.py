@@ -4,11 +4,11 @@ from typing import Any
 
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.frame import CROWDED, PUBLISHED, FrameStatus
+from perception_nodes.core.missed import Missed
 from perception_nodes.report import charts, page
 from perception_nodes.report.accelerator import engine_sentence
 from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.looks import STATUS_COLOURS, STATUS_SHAPES
-from perception_nodes.report.missed import Missed
 from perception_nodes.report.page import UNTIMED, counted
 from perception_nodes.report.recording import Recording
 from perception_nodes.report.targets import targets

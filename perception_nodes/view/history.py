@@ -5,7 +5,7 @@ from typing import Any
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import IN_TIME, latency_ms
-from perception_nodes.report.missed import Cause, cause_of, reason_of
+from perception_nodes.core.missed import Cause, cause_of, reason_of
 
 INTERVAL_S = 2
 HOUR_INTERVALS = 3600 // INTERVAL_S

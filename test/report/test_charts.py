@@ -2,8 +2,10 @@
 
 import pytest
 
+from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import STAMPS, FrameRecord, FrameStatus
 from perception_nodes.core.health import HealthMode
+from perception_nodes.core.statistics import summarize
 from perception_nodes.report import charts
 from perception_nodes.report.recording import (
     FrameDetections,
@@ -11,6 +13,7 @@ from perception_nodes.report.recording import (
     Recording,
     ReportedFrame,
 )
+from perception_nodes.report.targets import targets
 
 MS = 1_000_000
 PERIOD_MS = 100
@@ -117,3 +120,16 @@ def test_health_shares_the_axis_of_the_frames():
     assert [at_s for at_s, y in nominal.items() if y is not None] == [0.0, 1.0, 2.0, 4.0]
     assert [at_s for at_s, y in unsafe.items() if y is not None] == [1.0, 2.0]
     assert dict(chart.series[1]["texts"]) == {1.0: "silence", 2.0: "silence"}
+
+
+def test_targets_know_frames_without_a_result():
+    reports = [frame(i, i, 6.3) for i in range(3)]
+    reports.append(frame(3, 3, None, FrameStatus.SKIPPED_LATE))
+    rows = targets(summarize(reports), 10.0)
+    found = {row.name: (row.measured, row.passed) for row in rows}
+    assert found["frames with detections in time"] == ("3 of 4 (75.00%)", False)
+    assert found["p50 of the latency"] == ("6.30 ms", True)
+    assert found["max of the latency"] == ("no result", False)
+    assert len(rows) == 1 + 4 + len(STAGES)
+    empty = {row.name: row.passed for row in targets(summarize([]), 10.0)}
+    assert set(empty.values()) == {None}

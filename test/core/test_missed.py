@@ -1,13 +1,11 @@
-"""What a missed frame is put down to, and what a run was to reach."""
+"""What a missed frame is put down to."""
 
 import pytest
 
-from perception_nodes.core.budget import STAGES, Budget
+from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import STAMPS, FrameRecord, FrameStatus
-from perception_nodes.core.statistics import summarize
-from perception_nodes.report.missed import Missed, blamed_stage
+from perception_nodes.core.missed import Missed, blamed_stage
 from perception_nodes.report.recording import ReportedFrame
-from perception_nodes.report.targets import targets
 
 BUDGET = Budget()
 
@@ -53,15 +51,3 @@ def test_causes_differ_by_words_and_stage_not_by_numbers_and_the_worst_has_no_re
     assert missed.worst in skipped
     assert [ms for _, ms, _ in missed.stages] == [1.0, 4.0, None, None, None]
     assert Missed.of([], 10.0).worst is None
-
-
-def test_targets_know_frames_without_a_result():
-    ok = frame(FrameStatus.OK, 1, 0.5, 4, 0.4, 0.4)
-    rows = targets(summarize([ok] * 3 + [frame(FrameStatus.SKIPPED_LATE, 1, 4)]), 10.0)
-    found = {row.name: (row.measured, row.passed) for row in rows}
-    assert found["frames with detections in time"] == ("3 of 4 (75.00%)", False)
-    assert found["p50 of the latency"] == ("6.30 ms", True)
-    assert found["max of the latency"] == ("no result", False)
-    assert len(rows) == 1 + 4 + len(STAGES)
-    empty = {row.name: row.passed for row in targets(summarize([]), 10.0)}
-    assert set(empty.values()) == {None}
