@@ -59,6 +59,9 @@ class Settings(Described):
 
     autostart: bool = True
     """the nodes configure and activate themselves; false: a life-cycle manager does it"""
+    remote_changes: Literal["allow", "refuse"] = "allow"
+    """whether other processes may change parameters and life-cycle states of running nodes by
+    services; refuse: every such call fails"""
 
     @model_validator(mode="before")
     @classmethod
@@ -68,6 +71,15 @@ class Settings(Described):
             name: str(value).replace(ANY_CAMERA, camera) if name in OF_ONE_CAMERA else value
             for name, value in values.items()
         }
+
+    @model_validator(mode="after")
+    def _somebody_can_start_it(self) -> "Settings":
+        if self.remote_changes == "refuse" and not self.autostart:
+            raise ValueError(
+                "remote_changes: 'refuse' is not allowed with autostart:=false, since a life-cycle "
+                "manager could not start the nodes"
+            )
+        return self
 
     @model_validator(mode="after")
     def _no_name_of_a_standby(self) -> "Settings":

@@ -24,6 +24,7 @@ from perception_nodes.system.processes import Process, is_stopped
 from perception_nodes.system.signals import STOPPING, handled_stopping
 from perception_nodes.transport.claim import Claim
 from perception_nodes.transport.fastdds import sweep_segments
+from perception_nodes.transport.notes import Notes, configuration
 from perception_nodes.transport.remains import forget, sweep
 
 STOP_TIMEOUT_S = 5.0
@@ -91,7 +92,9 @@ class Supervisor:
         self._shut_down: set[str] = set()
         self._last_words: dict[str, LastWords] = {}
         self._held = ExitStack()
-        self._life = new_life()
+        started_with = [[spec.kind.module, *spec.arguments()] for spec in specs]
+        self._life = new_life() | configuration(started_with)
+        self._notes: Notes | None = None
         self._stop_requested = False
 
     @property
@@ -126,6 +129,9 @@ class Supervisor:
             for spec in self._specs:
                 self._last_words[spec.name] = words = LastWords()
                 held.callback(words.close)
+            for spec in restarted[:1]:
+                self._notes = Notes(spec.settings.served[0], of_supervisor=True)
+                held.callback(self._notes.close)
             held.callback(self._stop_all)
             for spec in self._specs:
                 if spec.stands_by:
@@ -232,6 +238,8 @@ class Supervisor:
                     self._start_at_s[spec.name] = self._note_death(spec, status)
                 if time.monotonic() >= self._start_at_s[spec.name]:
                     self._start_if_possible(spec)
+            if self._notes is not None:
+                self._notes.tell_lines_dropped()
             time.sleep(failover.SUPERVISOR_LOOK_S)
         return False
 

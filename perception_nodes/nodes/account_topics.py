@@ -126,7 +126,7 @@ class AccountTopics:
         self._reports.wait_for_all_acked(DELIVERED_WITHIN)
 
     def _publish_health(self, faults: Sequence[Fault], phase: Phase) -> None:
-        account = self.account
+        account, notes = self.account, self._node.notes
         shares = account.models.shares()
         self._healths.publish_state(
             HealthMessage(
@@ -139,6 +139,9 @@ class AccountTopics:
                 phase=phase,
                 model_names=list(shares),
                 model_shares=list(shares.values()),
+                configuration_hash=notes.configuration_hash(),
+                changed_parameters=notes.changed(),
+                log_lines_dropped=notes.log_lines_dropped,
                 **self._counts(),
             )
         )

@@ -10,6 +10,7 @@ from copy import copy
 from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 from lifecycle_msgs.msg import State as StateMessage
+from lifecycle_msgs.srv import ChangeState
 from perception_interfaces.msg import Protected
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, State, TransitionCallbackReturn
@@ -20,7 +21,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.failover import LONG_NS
 from perception_nodes.graph.config import Settings
-from perception_nodes.graph.settings import SettingsError
+from perception_nodes.graph.settings import SettingsError, is_changeable
 from perception_nodes.graph.topics import protected
 from perception_nodes.nodes.parameters import changed_settings, declare_parameters
 from perception_nodes.nodes.protected_topic import PROTECTED, ProtectedTopic
@@ -28,6 +29,7 @@ from perception_nodes.nodes.running import run_node
 from perception_nodes.system.realtime import RealTime
 from perception_nodes.transport.commanded import Commanded
 from perception_nodes.transport.memory import reserve
+from perception_nodes.transport.notes import Notes
 from perception_nodes.transport.shm import Endpoint
 
 IDLE_WAIT_MS = 8.0
@@ -46,6 +48,7 @@ OVERRIDABLE = QoSOverridingOptions(
 )
 """Policies that parameters `qos_overrides./TOPIC.publisher.POLICY` or `.subscription.` can
 change."""
+REFUSED = "remote_changes:=refuse"
 Publisher: TypeAlias = "LifecyclePublisher[Any]"  # the type is not generic in Jazzy
 
 
@@ -108,13 +111,17 @@ class PerceptionNode(LifecycleNode):
         self.error = ""
         self.owned = ExitStack()
         self._commanded = Commanded(self.settings.served[0], self.get_fully_qualified_name())
+        self.notes = Notes(self.settings.served[0])
         self._leads_itself = False
+        if self.settings.remote_changes == "refuse":
+            self._refuse_transitions()
 
     def begin(self) -> None:
         """Go to the state that was last commanded; without a command to what `autostart` says."""
         goal = self._commanded.state or (ACTIVE if self.settings.autostart else UNCONFIGURED)
         if goal != ACTIVE:
             self.await_command()
+        self.follow_changes()
         self._leads_itself = True
         if goal != UNCONFIGURED:
             self.trigger_configure()
@@ -128,6 +135,7 @@ class PerceptionNode(LifecycleNode):
         if not self.is_shut_down:
             self.trigger_shutdown()
         self._commanded.close()
+        self.notes.close()
 
     def await_command(self) -> None:
         """Prepare to wait until a life-cycle manager activates the node; not called if active."""
@@ -264,13 +272,48 @@ class PerceptionNode(LifecycleNode):
         if number:
             self._commanded.keep(number)
 
+    def follow_changes(self) -> None:
+        """Take over parameters that were changed in another process of the graph."""
+        fields = self.settings_type.model_fields
+        news = {
+            name: value
+            for name, value in self.notes.news().items()
+            if name in fields and is_changeable(fields[name])
+        }
+        if news:
+            self._leads_itself = True
+            self.set_parameters([Parameter(name, value=value) for name, value in news.items()])
+            self._leads_itself = False
+
+    def _refuse_transitions(self) -> None:
+        """Have calls for a transition fail, which rclpy has no setting for."""
+        for service in self.services:
+            if service.srv_type is ChangeState:
+                service.callback = self._refused_transition
+
+    def _refused_transition(
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
+        self.get_logger().warning(f"transition {request.transition.id} is refused: {REFUSED}")
+        response.success = False
+        return response
+
     def _on_parameters(self, parameters: "Sequence[Parameter[Any]]") -> SetParametersResult:
+        values = {one.name: one.value for one in parameters}
         try:
-            settings = changed_settings(self.settings, {one.name: one.value for one in parameters})
+            settings = changed_settings(self.settings, values)
             if settings != self.settings:
+                own = self.settings.model_dump()
+                changed = {n: v for n, v in values.items() if n in own and v != own[n]}
+                text = ", ".join(f"{name}:={value}" for name, value in changed.items())
+                if not self._leads_itself and settings.remote_changes == "refuse":
+                    raise SettingsError(f"{text}: {REFUSED}; start the graph with it instead")
                 self.change(settings)
                 self.settings = settings
-        except SettingsError as error:
+                if not self._leads_itself:
+                    self.get_logger().warning(f"changed while the graph runs: {text}")
+                    self.notes.keep(changed)
+        except PerceptionError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 

@@ -98,8 +98,8 @@ def remove_unfinished(channel: str, pattern: str, domain: int) -> None:
 
 
 def forget(camera: str) -> None:
-    """Remove books, journals and states of a camera: no graph goes on with what they hold."""
-    for kind in ("book", "tracks", "*.journal", "*.state"):
+    """Remove what a graph has kept of a camera: no other graph goes on with it."""
+    for kind in ("book", "tracks", "notes", "*.journal", "*.state"):
         for path in SHM_FOLDER.glob(f"{own_prefix()}{camera}.{kind}"):
             with suppress(OSError):  # it belongs to another user
                 path.unlink()
