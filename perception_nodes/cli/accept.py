@@ -61,6 +61,6 @@ def accept(
         for check in verdict["checks"]:
             for note in check["notes"]:
                 say(f"{check['name']}: {note}")
-        say(f"{acceptance_sentence(verdict)} Written to {out}")
+        say(f"{acceptance_sentence(verdict)} Written to {out}; the page is {out / 'report.html'}")
     if not verdict["fit"]:
         raise typer.Exit(1)

@@ -80,6 +80,12 @@ def say(text: str) -> None:
     screen.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
+def say_written(folder: Path) -> None:
+    """Say what is in the folder of a run, and last its page."""
+    names = ", ".join(sorted(file.name for file in folder.iterdir()))
+    say(f"Written to {folder}: {names}; the page is {folder / 'report.html'}")
+
+
 def say_problem(word: str, problem: object) -> None:
     """Print in one line why a command ends, after a word such as `error` or `refused`."""
     text = printable(" ".join(str(problem).split()))

@@ -86,4 +86,5 @@ def _describe(command: Callable[..., Any]) -> str:
             option = copy(option)
             option.help = " ".join(text.split())
             command.__annotations__[name] = Annotated[kind, option]
-    return "\n\n".join(paragraphs)
+    # A line break within a paragraph would tear its lines on a narrow terminal.
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

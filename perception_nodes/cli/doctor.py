@@ -65,6 +65,7 @@ def doctor(
         Console().print(findings_table(findings))
         if rows:
             Console().print(networks_table(rows))
+        Console().print(_conclusion(findings), soft_wrap=True, highlight=False, markup=False)
     if any(finding.needed and not finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -73,7 +74,7 @@ def findings_table(findings: list[Finding]) -> Table:
     """The findings as a table."""
     table = Table("", "what", "found", "remedy", title="This machine")
     for finding in findings:
-        mark = "[green]ok" if finding.ok else "[red]missing" if finding.needed else "[yellow]no"
+        mark = "[green]ok" if finding.ok else "[red]missing" if finding.needed else "optional"
         remedy = "" if finding.ok else finding.remedy
         table.add_row(mark, *map(escape, (finding.subject, finding.found, remedy)))
     return table
@@ -94,6 +95,15 @@ def networks_table(rows: Sequence[Row]) -> Table:
         "p99.9: of that, as predicted"
     )
     return table
+
+
+def _conclusion(findings: Sequence[Finding]) -> str:
+    """One sentence: whether the machine is fit, and what would make it better."""
+    missing = [f"{one.subject} ({one.remedy})" for one in findings if one.needed and not one.ok]
+    if missing:
+        return f"Not fit: it lacks {'; '.join(missing)}."
+    better = [one.subject for one in findings if not one.ok]
+    return "Fit" + (f"; better still with: {', '.join(better)}." if better else ".")
 
 
 def _networks(rows: Sequence[Row], detector: DetectorSettings) -> Finding:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from perception_nodes.cli.common import (
     Assignments,
@@ -24,6 +24,7 @@ from perception_nodes.cli.common import (
     progress_bar,
     say,
     say_problem,
+    say_written,
     screen,
 )
 from perception_nodes.core.errors import PerceptionError
@@ -206,7 +207,8 @@ def say_page(specs: Sequence[NodeSpec]) -> None:
 
 def show_parameters(graph: Graph, hidden: Collection[str] = ()) -> None:
     """Print the parameters of a graph, except those that the command sets itself."""
-    table = Table("parameter", "default", "allowed", "meaning")
+    others = (Column(name, overflow="fold") for name in ("default", "allowed", "meaning"))
+    table = Table(Column("parameter", no_wrap=True), *others)
     for name, info in graph.parameters.items():
         if name in hidden:
             continue
@@ -224,7 +226,7 @@ def conclude(summary: dict[str, Any], out: Path, as_json: bool) -> None:
         print(json.dumps(summary, indent=2))
     else:
         screen.print(summary_table(summary))
-        say(f"Written to {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
+        say_written(out)
     if summary["lost_before_ingest"]:
         sent, accounted = summary["frames_sent"], summary["frames_in"]
         say_problem("failed", f"{sent} frames were sent, {accounted} are accounted for")

@@ -187,4 +187,4 @@ def _compare(runs: tuple[Path, Path], bags: list[Path] | None, out: Path, as_jso
         print(json.dumps(result, indent=2))
     else:
         screen.print(comparison_table(result))
-        say(f"Written to {out}: compare.html, compare.json")
+        say(f"Written to {out}: compare.json, and the page {out / 'compare.html'}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from perception_nodes.cli.common import say, say_problem, screen
+from perception_nodes.cli.common import say, say_problem, say_written, screen
 from perception_nodes.replay.drives import Replayed, ReplayRequest
 from perception_nodes.replay.run import Progress
 from perception_nodes.report.accelerator import engine_sentence
@@ -71,7 +71,7 @@ def _show(name: str, summary: dict[str, Any], folder: Path) -> None:
     if doubtful := _doubtful(summary):
         say(f"  {doubtful}")
     say(f"{name}: {verdict(summary)[1]}")
-    say(f"Written to {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
+    say_written(folder)
 
 
 def corpus_progress(show: Callable[[str, float, int], None], drives: int) -> Progress:

@@ -83,12 +83,11 @@ class LiveView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Draw a last time and restore the terminal."""
+        """Restore the terminal, and say in a line what became of the frames."""
         self._health = (ENDED, "")
         if self._console.is_terminal:
             self._live.stop()
-        else:
-            self._draw()
+        self._console.print(self._plain_line(), soft_wrap=True)
 
     def frame(self, report: Any) -> None:
         """Add a frame.
@@ -251,7 +250,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
 
 def _bar(share: float, style: str) -> Text:
     filled = round(share * BAR_WIDTH)
-    return Text.assemble(("━" * filled, style), ("━" * (BAR_WIDTH - filled), "grey23"))
+    return Text.assemble(("█" * filled, style), ("░" * (BAR_WIDTH - filled), "grey50"))
 
 
 def _ms(value: float | None) -> str:
