@@ -14,9 +14,11 @@ import pytest
 
 from perception_nodes import __main__
 from perception_nodes.cli import app as cli_app
+from perception_nodes.cli import doctor as doctor_command
 from perception_nodes.cli.common import say
 from perception_nodes.cli.doctor import doctor
 from perception_nodes.cli.messages import messages
+from perception_nodes.evaluation.measured import THOROUGH_S, Row
 from perception_nodes.graph import findings
 from perception_nodes.graph.ros_packages import REMEDIES
 from perception_nodes.system.environment import SAFE_PATH
@@ -201,6 +203,33 @@ def test_a_shared_memory_that_cannot_be_imported_is_told_without_traceback(
     result = run("run")
     told = "error: iceoryx2 is for another Python; perception doctor says what is missing\n"
     assert (result.returncode, result.stderr) == (2, told)
+
+
+def test_the_doctor_lists_what_networks_take_here_and_measures_anew_when_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    taken = Row("road-n", "litert", 2, "", 2.8, 4.3, 6.0, 99, "")
+    refused = Row("road-n", "openvino", 2, "1", 0.0, 0.0, 0.0, 0, "there was no time for it")
+    asked: list[float] = []
+
+    def measure(given: object, say: object, progress: object, limit_s: float, anew: bool) -> Any:
+        asked.append(limit_s)
+        return [taken, refused] if anew else []
+
+    monkeypatch.setattr(doctor_command, "measured_rows", measure)
+    monkeypatch.setattr(doctor_command, "examine", list)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    doctor(as_json=True)
+    (finding,) = json.loads(capsys.readouterr().out)
+    assert (finding["ok"], finding["needed"], asked) == (False, False, [])
+    assert finding["remedy"] == "perception doctor --measure, when nothing else runs"
+    doctor(measure=True)
+    told = capsys.readouterr().out
+    assert asked == [THOROUGH_S]
+    assert "model:=road-n backend:=litert threads:=2" in " ".join(told.split())
+    for text in ("2.8", "4.3", "6.0", "there was no time for it"):
+        assert text in told
 
 
 def test_threads_of_running_nodes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
