@@ -2,6 +2,7 @@
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from perception_nodes.core.frame import IN_TIME
 from perception_nodes.core.health import HealthMode
 from perception_nodes.watchdog.account import Account
 from perception_nodes.watchdog.faults import Fault
@@ -19,7 +20,12 @@ def diagnostics(account: Account) -> DiagnosticArray:
     ledger, watch, roster = account.ledger, account.watch, account.roster
     health, camera = account.health, account.camera
     values: dict[str, object] = {status.name: count for status, count in ledger.counts.items()}
+    in_time = sum(ledger.counts[status] for status in IN_TIME)
+    ended = max(sum(ledger.counts.values()), 1)
     values |= {
+        "mode": int(health.mode),
+        "missed_percent": round(100 * (1 - in_time / ended), 3),
+        "median_latency_ms": round(watch.median_ms, 3),
         "frames_in": ledger.frames_in,
         "in_flight": ledger.in_flight,
         "repeated_outcomes": ledger.repeated_outcomes,

@@ -298,6 +298,11 @@ class LatencyDrift:
         self._frames = 0
         self._fault: Fault | None = None
 
+    @property
+    def median_ms(self) -> float:
+        """Median of the last frames that were published; NaN before the first one."""
+        return median(self._window or [float("nan")])
+
     def update(self, latency_ms: float) -> Fault | None:
         """Take a frame's latency from capture to publish."""
         self._window.append(latency_ms)
@@ -307,7 +312,7 @@ class LatencyDrift:
             or self._frames < 2 * self._limits.window_frames
         ):
             return self._fault
-        now_ms = median(self._window)
+        now_ms = self.median_ms
         self._baseline_ms = self._baseline_ms or now_ms
         self._fault = None
         if now_ms > self._limits.latency_ratio * self._baseline_ms:

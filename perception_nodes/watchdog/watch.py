@@ -52,6 +52,11 @@ class Watch:
         self.takeovers = 0
 
     @property
+    def median_ms(self) -> float:
+        """Median latency of the last published frames; NaN before the first one."""
+        return self._drift.median_ms
+
+    @property
     def starved(self) -> int:
         """How often we woke too late to judge other processes."""
         return self._starvation.count

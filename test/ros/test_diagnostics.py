@@ -27,7 +27,8 @@ def test_every_fault_has_a_status_that_says_what_is_wrong(ros_domain: int) -> No
     assert (whole.name, whole.level) == ("perception/front", DiagnosticStatus.ERROR)
     values = {pair.key: pair.value for pair in whole.values}
     assert values["takeovers"] == "1"
-    assert values["frames_in"] == "0"
+    assert values["frames_in"] == "0" and values["median_latency_ms"] == "nan"
+    assert (values["mode"], float(values["missed_percent"])) == ("3", 100.0)
     by_name = {status.name: status for status in faults}
     assert by_name["perception/front/detector process"].level == DiagnosticStatus.ERROR
     assert by_name["perception/front/takeover"].level == DiagnosticStatus.WARN
