@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,12 +24,16 @@ from perception_nodes.transport.domain import (
 from perception_nodes.transport.lock import open_locked
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
+UNFILLED_S = 1.0
+"""A file that a process makes is empty for some microseconds."""
+
 
 def sweep(domain: int | None = None) -> None:
     """Remove what dead processes left behind; if no process is in the domain, everything.
 
     Raises:
-        TransportError: iceoryx2's folder is another user's, or damaged.
+        TransportError: iceoryx2's folder is another user's, or damaged; or a file of a channel is
+            empty, and processes use the domain.
     """
     domain = own_domain() if domain is None else domain
     config = config_of(domain)
@@ -39,6 +44,13 @@ def sweep(domain: int | None = None) -> None:
     except TransportError:
         alone = None
     try:
+        for path in _empty_files(config):
+            if alone is None:
+                raise TransportError(
+                    f"{path} is empty, and iceoryx2 would wait for its content for ever; end all "
+                    f"processes of ROS domain {domain}, cameras too, and start again"
+                )
+            path.unlink(missing_ok=True)
         # Joining needs a little room. Without any, the files can still be removed below.
         with suppress(TransportError):
             reclaim_dead(join_domain("sweep", config))
@@ -49,6 +61,17 @@ def sweep(domain: int | None = None) -> None:
         os.close(folder)
         if alone is not None:
             os.close(alone)
+
+
+def _empty_files(config: Any) -> list[Path]:
+    """Channels' files that whoever made them has not filled and never will."""
+    found, old = [], time.time() - UNFILLED_S
+    for path in SHM_FOLDER.glob(f"{config.global_cfg.prefix.to_string()}*"):
+        with suppress(FileNotFoundError):
+            state = path.stat()
+            if not state.st_size and state.st_mtime < old:
+                found.append(path)
+    return found
 
 
 def _remove_all(domain: int, config: Any) -> None:

@@ -80,6 +80,27 @@ while (line := told()):
         assert heard(other) == "sent"
         assert numbers(reader) == [1]
 
+    @pytest.mark.parametrize("kind", ["dynamic", "global_mgmt"])
+    def test_an_empty_file_of_a_killed_process_blocks_no_start(self, domain, start, kind):
+        """For iceoryx2 its maker is still filling it."""
+        self.kill_a_writer(start)
+        (*_, path) = SHM_FOLDER.glob(f"perception{domain}_*.{kind}")
+        path.chmod(0o600)
+        os.truncate(path, 0)
+        os.utime(path, (0, 0))
+        sweep(domain)
+        assert remains(domain) == []
+
+    def test_an_empty_file_beside_living_processes_is_named(self, domain, join):
+        join()
+        path = SHM_FOLDER / f"perception{domain}_empty.dynamic"
+        path.touch()
+        sweep(domain)  # it may be filled yet
+        os.utime(path, (0, 0))
+        with pytest.raises(TransportError, match=f"{path} is empty"):
+            sweep(domain)
+        path.unlink()
+
     @pytest.fixture
     def unfinished(self, domain, start, monkeypatch):
         """What a process leaves that is killed when it has opened half of a channel."""
