@@ -46,6 +46,7 @@ SHARE, SHARE_ALONE = 0.8, 0.6
 is short, and one without. The rest is for what the measurement lacks: two hand-overs and DDS."""
 ENOUGH = 8
 """An option with fewer times was not measured."""
+NO_TIME = "there was no time for it"
 TAIL = NormalDist().inv_cdf(0.999) / NormalDist().inv_cdf(0.95)
 """How many times as far from the median a log-normal p99.9 is as the p95, by their logarithms."""
 FILE = "measured.json"
@@ -95,13 +96,9 @@ def measured_settings(
     """The settings of a graph with what `default_choice` says, which has the same arguments."""
     choice = default_choice(graph, values, ros, say, progress) or Choice({})
     nodes = graph.settings({**values, **choice.parameters}, ros).nodes
-    if choice.cpus:
-        own = {"cpus": choice.cpus}
-        nodes |= {
-            name: one.model_copy(update=own)
-            for name, one in nodes.items()
-            if isinstance(one, DetectorSettings)
-        }
+    for name, own in nodes.items():
+        if choice.cpus and isinstance(own, DetectorSettings):
+            nodes[name] = own.model_copy(update={"cpus": choice.cpus})
     return GraphSettings(nodes)
 
 
@@ -144,7 +141,7 @@ def measured(
     if AUTO != given.model and given.threads != AUTO_THREADS:
         return None
     if name := _obstacle(given):
-        wanted = [f"{n}:=auto" for n in ("model", "threads") if getattr(given, n) in _AUTOMATIC]
+        wanted = ["model:=auto"] * (given.model == AUTO) + ["threads:=auto"] * (given.threads < 0)
         raise SettingsError(
             f"{' and '.join(wanted)} cannot be measured with {name}:={getattr(given, name)}; "
             "name the value"
@@ -165,9 +162,6 @@ def measured(
     told = " ".join(f"{name}:={value}" for name, value in chosen.items())
     say(f"{told}{f', processors {cpus}' if cpus else ''}: {why}")
     return Choice(chosen, cpus)
-
-
-_AUTOMATIC = (AUTO, AUTO_THREADS)
 
 
 def _obstacle(given: DetectorSettings) -> str:
@@ -203,9 +197,11 @@ def best_of(
                 f"; {one.model} would take {one.p99_9_ms:.1f}, more than {limit_ms(one):g}"
                 for one in best[:number]
             )
+            unknown = ", ".join(sorted(_unknown(rows)))
             return row, (
                 f"measured here, the p99.9 is predicted as {row.p99_9_ms:.1f} ms and keeps "
                 f"{limit_ms(row):g} of {deadline_ms:g}{better}"
+                + (f"; there was no time to measure {unknown}" if unknown else "")
             )
     floor = next(row for row in best if row.model == DEFAULT)
     smallest = min(best, key=lambda row: row.p99_9_ms / limit_ms(row))
@@ -240,21 +236,20 @@ def measured_rows(
     beside = "" if given.model == AUTO else " beside other work"
     say(f"measuring what this machine has the time for{beside}: {limit_s:g} s, once")
     with nullcontext() if given.model == AUTO else busy(sorted(os.sched_getaffinity(0))):
-        found = time_in_turns(
-            options,
-            limit_s,
-            progress,
-            given.model_key,
-            given.fifo_priority,
-            awake_processors(given),
-        )
+        fifo, awake = given.fifo_priority, awake_processors(given)
+        found = time_in_turns(options, limit_s, progress, given.model_key, fifo, awake)
     rows = _rows(found)
-    wanted = DEFAULT if given.model == AUTO else given.model
-    if any(row.model == wanted and not row.refused for row in rows):
+    if any(not row.refused for row in rows) and (anew or not _unknown(rows)):
         kept = _kept() | {key: [asdict(row) for row in rows]}
         with suppress(OSError):  # it is measured again next time
             write_whole(cache_folder() / FILE, json.dumps(kept, indent=1))
     return rows
+
+
+def _unknown(rows: Sequence[Row]) -> set[str]:
+    """Networks that there was no time for at all."""
+    timed = {row.model for row in rows if not row.refused}
+    return {row.model for row in rows if row.refused == NO_TIME} - timed
 
 
 def known_rows(given: DetectorSettings) -> list[Row]:
@@ -313,7 +308,7 @@ def _rows(found: Mapping[Option, Times]) -> list[Row]:
             spread.setdefault(option.backend, []).extend(ratios)
     rows = []
     for option, times in found.items():
-        ms, refused = (0.0, 0.0, 0.0), times.refused or "there was no time for it"
+        ms, refused = (0.0, 0.0, 0.0), times.refused or NO_TIME
         if len(times.whole_ms) >= ENOUGH:
             median_ms = float(np.median(times.whole_ms))
             tail = max(1.0, float(np.percentile(spread[option.backend], 95))) ** TAIL

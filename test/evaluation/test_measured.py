@@ -37,6 +37,7 @@ class Machine:
         self.tail = 1.0
         self.refused: dict[str, str] = {}
         self.frames = 40
+        self.slow_to_load: set[str] = set()
         self.asked: list[list[Option]] = []
         self.said: list[str] = []
 
@@ -47,6 +48,8 @@ class Machine:
     def _times(self, option: Option) -> Times:
         if refused := self.refused.get(option.backend, ""):
             return Times(refused=refused)
+        if option.model in self.slow_to_load:
+            return Times()
         ms = sum(self.slower[part] for part in option)
         slow = self.frames // 10
         return Times([ms] * (self.frames - slow) + [ms * self.tail] * slow, [ms / 2] * self.frames)
@@ -133,6 +136,17 @@ def test_where_nothing_is_measured_in_time_the_default_is_taken_and_nothing_kept
         assert "nothing could be measured in time" in machine.said[-1]
     assert len(machine.asked) == 2
     assert not (tmp_path / "perception_nodes" / choices.FILE).exists()
+
+
+def test_what_there_was_no_time_for_is_told_and_measured_at_the_next_start(
+    machine: Machine,
+) -> None:
+    machine.slow_to_load = {"road-s"}
+    assert machine.taken()[0] == "road-n"
+    assert "there was no time to measure road-s" in machine.said[-1]
+    machine.slow_to_load = set()
+    assert machine.taken()[0] == "road-s"
+    assert machine.taken()[0] == "road-s" and len(machine.asked) == 2
 
 
 def test_what_is_named_is_not_measured(machine: Machine) -> None:
