@@ -55,6 +55,7 @@ setup(
         NAME: [
             "gpu/kernels/*.cu*",
             "faults/scenarios/*.yaml",
+            "networks/heads.yaml",
             "report/assets/*",
             "report/templates/*.j2",
             "view/page/*",

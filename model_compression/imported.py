@@ -20,7 +20,7 @@ from model_compression.quantizers import Eight, quantizer_for
 from model_compression.trial import Trial, add_accuracy
 from perception_nodes.backends.contract import open_model
 from perception_nodes.evaluation.gate import GateCheck
-from perception_nodes.networks.model import Model, load_model
+from perception_nodes.networks.model import Model, ModelError, load_model
 from perception_nodes.networks.two_runtimes import check_runs
 from perception_nodes.system.files import write_whole
 
@@ -52,7 +52,7 @@ def quantize_imported(
     quantizer = quantizer_for(network, trial.frames, made.name)
     say(f"quantized by {quantizer.name} on {len(trial.frames)} frames")
     costs: dict[str, float] = {}
-    refusals: list[GateCheck] = []
+    refusal = ""
     for count in KEPT_FLOAT:
         if count and not costs:
             with trial.bar("cost of 8 bits, layer by layer") as progress:
@@ -60,17 +60,22 @@ def quantize_imported(
             say(_table(costs))
         eight = quantizer.quantize(list(costs)[:count])
         model = _written(parent, eight, made, trial.frames, frames_license)
-        checks, evaluations = trial.checks(model)
-        refusals = [check for check in checks if check.refusal]
-        if not refusals:
+        try:  # some frames tell whether it runs at all, before all are looked at
             check_runs(model, open_model, [frame for _, frame in trial.frames[:FRAMES_TO_RUN]])
-            add_accuracy(made, evaluations, say)
-            add_accuracy(parent.folder, trial.before)
-            return checks
-        say(f"with {count} layers float: {refusals[0].refusal}")
-        if refusals[0].at_fault == "frames":
-            break
-    raise GateRefused(refusals[0].refusal)
+        except ModelError as error:
+            refusal = str(error)
+        else:
+            checks, evaluations = trial.checks(model)
+            refused = next((check for check in checks if check.refusal), None)
+            if refused is None:
+                add_accuracy(made, evaluations, say)
+                add_accuracy(parent.folder, trial.before)
+                return checks
+            refusal = refused.refusal
+            if refused.at_fault == "frames":
+                break
+        say(f"with {count} layers float: {refusal}")
+    raise GateRefused(refusal)
 
 
 def _table(costs: dict[str, float], most: int = 8) -> str:

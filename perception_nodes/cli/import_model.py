@@ -64,11 +64,9 @@ def import_command(
 ) -> None:
     """Make a model of a detector that was trained and exported elsewhere.
 
-    Its kind of output is recognised by metadata and shapes, and shown; the conversion of our frames
-    (bytes, BGR) is written into the network. Heads: ultralytics (YOLOv5u to 12, and 26),
-    ultralytics-nms (NMS inside, or one-to-one), ultralytics-rtdetr, ultralytics-rtdetr-rows, yolov5
-    (and v7), yolov6, yolox, yolox-raw, nanodet-plus, detr (labels, boxes, scores), detr-queries
-    (logits, boxes).
+    Its kind of output, the head, is recognised by shapes, metadata and its answer to noise, and
+    shown; the conversion of our frames (bytes, BGR) is written into the network. The heads stand in
+    docs/models.md.
 
     With --bag or --images it is tried on frames, and refused with exit status 1 if it finds nothing
     in them, or layers are all zero and it finds the same in all: damaged weights raise no error.
@@ -78,8 +76,8 @@ def import_command(
     too much is refused too.
 
     Options:
-        file: Trained detector: ONNX, OpenVINO's .xml with its .bin, or .pt of Ultralytics. A .pt is
-            a program of its author's, which is run.
+        file: Trained detector: ONNX, OpenVINO's .xml with its .bin, TFLite, .pt of Ultralytics, or
+            a folder that holds one of them. A .pt is a program of its author's, which is run.
         name: Name of the model; by default that of the file.
         out: Folder of models that the model's folder is written into.
         head: Kind of output, where the file leaves it open; see above.
@@ -92,7 +90,8 @@ def import_command(
         std: What the difference is divided by: often 255.
         resize: How a frame of another shape becomes the input.
         padding: Grey of the letterbox's border.
-        license: Licence of the weights; what the file says itself is kept too.
+        license: Licence of the weights; what the file says itself is kept too, and what Ultralytics
+            made without saying so any more stays AGPL-3.0.
         int8: Quantize to 8 bits, on frames of --bag or --images.
         frames: Number of frames to take from them.
         max_loss: What mAP50-95 may lose, as a mean over the sets.
@@ -106,6 +105,7 @@ def import_command(
     Example: perception model import yolox_nano.onnx --name nano --license Apache-2.0
     """
     tool = _import_tool()
+    file = importlib.import_module("perception_nodes.networks.importer").file_in(file)
     check_folder(out, "--out")
     for option, given in (("--data", data), ("--frames-license", frames_license)):
         if given and not int8:

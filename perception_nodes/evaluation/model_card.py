@@ -168,8 +168,9 @@ def _origin(model: Model, description: Mapping[str, Any]) -> list[list[str]]:
     rows = [weights]
     imported = description.get("imported") or {}
     if imported:
-        source = imported.get("from", f"head {imported.get('head', NO_VALUE)}")
-        rows.append([f"imported from {imported.get('file', NO_VALUE)}", str(source)])
+        by = f"who states the licence: {imported.get('license_by', NO_VALUE)}"
+        by = f"{imported.get('from', 'head ' + imported.get('head', NO_VALUE))}; {by}"
+        rows.append([f"imported from {imported.get('file', NO_VALUE)}", by])
     if model.parent:
         rows.append([f"made from {model.parent}", "its model.yaml says more"])
     rows += data or [["trained on", UNSTATED[-1]]]

@@ -129,10 +129,9 @@ class ModelImport:
         for note in [*imported.notes, *[zeros][: len(dead)]]:
             self.say(note)
         self.say(
-            f"{self.file.name} is {imported.head.title}: {len(imported.classes)} classes, "
-            f"input {exported.width}x{exported.height}"
+            f"{self.file.name} is {imported.head.head.title}: {len(imported.classes)} classes, "
+            f"input {exported.width}x{exported.height}; licence of the weights: {imported.license}"
         )
-        self.say(f"licence of the weights: {imported.license}")
         return imported
 
     def _chosen_frames(self, model: Model) -> Frames:

@@ -1,9 +1,4 @@
-"""A detector that was exported elsewhere: its network, its head and its pixels.
-
-A head writes ONNX nodes behind the network's outputs. They compute what `CellsDecoder` reads:
-corners of boxes in input pixels, float32 [1, 4, n], and class probabilities, float32 [1, c, n]. The
-run time does not know where a network comes from.
-"""
+"""A detector that was exported elsewhere: its network and what it expects of its pixels."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -15,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.networks.class_names import python_value
-from perception_nodes.networks.graph_writer import Writer
 from perception_nodes.networks.model import ModelError, Shape
 
 INPUT_NAME = "image"
@@ -23,8 +17,9 @@ INPUT_NAME = "image"
 NEW_OPSET = 17
 """The opset of the nodes written here."""
 STRIDES = (8, 16, 32)
-MAX_OBJECTS = 1000
-"""Largest number of outputs of a network that reports objects; one that reports cells has more."""
+MOST_OBJECTS = 300
+"""Objects of a network that leaves open how many it reports; more are cut off."""
+NO_BOXES = ("classify", "semantic", "depth")
 ANCHOR_MAP_DIMS = 5
 """Dimensions of the raw maps that some exports of YOLOv5 and v7 have beside their answer."""
 OTHER_SIZE = "give another --size, in multiples of 32, or export it again"
@@ -65,6 +60,9 @@ class ExportedNetwork(ABC):
         sliced: whether it begins by slicing the image, as YOLOX does.
         facts: the metadata that the exporter wrote.
         dead: names of convolutions whose weights are all zero.
+        names: names of its operators and weights.
+        open: axis along which an output has as many objects as there are, by name; of that axis
+            `outputs` has the largest size.
     """
 
     path: Path
@@ -76,6 +74,8 @@ class ExportedNetwork(ABC):
     sliced: bool = False
     facts: dict[str, str] = field(default_factory=dict)
     dead: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset()
+    open: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def answer(self) -> dict[str, NDArray[Any]]:
@@ -90,42 +90,6 @@ class ExportedNetwork(ABC):
     def cells(self, *strides: int) -> int:
         """Number of cells of all levels; a stride that does not divide the input is rounded up."""
         return sum(-(-self.width // stride) * -(-self.height // stride) for stride in strides)
-
-
-class Head(ABC):
-    """One kind of output.
-
-    Attributes:
-        name: value of `--head`.
-        title: name for people.
-        suppressed: whether it reports an object only once.
-        pixels: what networks with it expect, unless they say otherwise.
-    """
-
-    name: str
-    title: str
-    suppressed = False
-    pixels = Normalisation()
-
-    def normalisation(self, exported: ExportedNetwork) -> Normalisation:
-        """What a network with this head expects, as far as can be known."""
-        return self.pixels
-
-    @abstractmethod
-    def classes(self, exported: ExportedNetwork) -> int | None:
-        """Number of classes if the network has this head, and 0 if that number is not in it."""
-
-    @abstractmethod
-    def write(self, exported: ExportedNetwork, classes: int, to: Writer) -> tuple[str, str]:
-        """Write nodes that compute corners and probabilities, and name these two."""
-
-
-class NumberedHead(Head):
-    """Gives an object the number of its class, and leaves open how many classes there are."""
-
-    @abstractmethod
-    def numbers(self, found: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        """The class of each object in the network's outputs."""
 
 
 @dataclass(frozen=True)
@@ -143,14 +107,6 @@ class RewrittenNetwork:
     parameters: int
 
 
-def only_output(exported: ExportedNetwork) -> tuple[str, Shape] | None:
-    """The network's output and its shape if it has one only, of one image and three dimensions."""
-    if len(exported.outputs) != 1:
-        return None
-    ((name, shape),) = exported.outputs.items()
-    return (name, shape) if len(shape) == 3 and shape[0] == 1 else None
-
-
 def check_task(path: Path, facts: dict[str, str]) -> None:
     """Refuse a network that is no detector by its metadata.
 
@@ -158,7 +114,7 @@ def check_task(path: Path, facts: dict[str, str]) -> None:
         ModelError: it is for another task.
     """
     task = facts.get("task", "detect")
-    if task != "detect":
+    if task in NO_BOXES:
         raise ModelError(f"{path} is a network for {task!r}, which finds no boxes; take a detector")
 
 

@@ -28,18 +28,17 @@ def named_outside(network: Any) -> str:
     """Name of that file for a parsed network, an `onnx.ModelProto`."""
     from onnx import TensorProto
 
-    for tensor in _messages(network, TensorProto):
+    for tensor in messages(network, TensorProto):
         if tensor.data_location == TensorProto.EXTERNAL:
             return next((e.value for e in tensor.external_data if e.key == WORD.decode()), "?")
     return ""
 
 
-def _messages(message: Any, kind: type) -> Iterator[Any]:
+def messages(message: Any, kind: type) -> Iterator[Any]:
     """All parts of a kind, also those in nodes, functions, and networks within networks."""
     if isinstance(message, kind):
         yield message
-        return
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in [value] if hasattr(value, "ListFields") else value:
-                yield from _messages(part, kind)
+                yield from messages(part, kind)

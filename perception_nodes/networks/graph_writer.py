@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 ABSURD = 1000.0
 """Factor that makes a score an impossible probability, unless the score is next to nothing."""
@@ -45,9 +45,13 @@ class Writer:
         """The tensor in another shape."""
         return self.op("Reshape", tensor, self.constant(shape, np.int64))
 
-    def turned(self, tensor: str) -> str:
-        """The tensor [1, a, b] as [1, b, a]."""
-        return self.op("Transpose", tensor, perm=[0, 2, 1])
+    def turned(self, tensor: str, perm: Sequence[int]) -> str:
+        """The tensor with its axes in another order."""
+        return self.op("Transpose", tensor, perm=list(perm))
+
+    def joined(self, tensors: Sequence[str], axis: int) -> str:
+        """Tensors behind each other along an axis."""
+        return self.op("Concat", *tensors, axis=axis)
 
     def corners(self, centres: str, sizes: str) -> str:
         """Corners, [1, 4, n], from centres and sizes, each [1, 2, n]."""
@@ -65,16 +69,19 @@ class Writer:
             return scores
         return self.op("Gather", scores, self.constant(kept, np.int64), axis=1)
 
-    def labelled(self, scores: str, labels: str, count: int, classes: int) -> str:
+    def labelled(self, scores: str, labels: str, numbers: Sequence[int]) -> str:
         """Probabilities [1, classes, n] from a score and a class number of each of n objects.
 
         An object whose class has no name gets absurd probabilities, which fail the frame; zeros
         would hide the object.
+
+        Args:
+            scores: float32 [1, 1, n].
+            labels: int64 [1, 1, n].
+            numbers: of the classes that have a name.
         """
-        whole = self.op("Cast", self.shaped(labels, 1, 1, count), to=TensorProto.INT64)
-        numbers = self.constant(np.arange(classes).reshape(1, classes, 1), np.int64)
-        score = self.shaped(scores, 1, 1, count)
-        unnamed = self.op("Greater", whole, self.constant(classes - 1, np.int64))
-        absurd = self.op("Mul", score, self.constant(ABSURD))
+        known = self.constant(np.reshape(numbers, (1, -1, 1)), np.int64)
+        unnamed = self.op("Greater", labels, self.constant(max(numbers), np.int64))
+        absurd = self.op("Mul", scores, self.constant(ABSURD))
         other = self.op("Where", unnamed, absurd, self.constant(0.0))
-        return self.op("Where", self.op("Equal", whole, numbers), score, other)
+        return self.op("Where", self.op("Equal", labels, known), scores, other)

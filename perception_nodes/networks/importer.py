@@ -13,24 +13,31 @@ from perception_nodes.networks.class_names import names_in, names_of
 from perception_nodes.networks.exported import (
     INPUT_NAME,
     ExportedNetwork,
-    Head,
     Normalisation,
-    NumberedHead,
     RewrittenNetwork,
 )
-from perception_nodes.networks.heads import is_of_ultralytics, recognise
+from perception_nodes.networks.head_layouts import Arrays
+from perception_nodes.networks.heads import (
+    FoundHead,
+    is_of_ultralytics,
+    recognise,
+    sign_of_ultralytics,
+)
 from perception_nodes.networks.model import Model, ModelError, load_model
 from perception_nodes.networks.onnx_file import read_onnx
 from perception_nodes.networks.onnx_rewrite import rewrite_onnx
 from perception_nodes.networks.openvino_file import read_openvino, rewrite_openvino
-from perception_nodes.networks.terms import says_more
+from perception_nodes.networks.terms import PROBABLY_ULTRALYTICS, says_more
 from perception_nodes.networks.two_runtimes import COARSE, FINE, OpenModel, check_runs, noise
 
 Format = tuple[Callable[..., ExportedNetwork], Callable[..., RewrittenNetwork]]
 ONNX: Format = read_onnx, rewrite_onnx
-FORMATS: dict[str, Format] = {".onnx": ONNX, ".xml": (read_openvino, rewrite_openvino)}
+OPENVINO: Format = read_openvino, rewrite_openvino
+FORMATS: dict[str, Format] = {".onnx": ONNX, ".xml": OPENVINO, ".tflite": OPENVINO}
 """By the file's ending: a function that reads it, and one that gives its network our input and
 outputs."""
+WHOLE = (*FORMATS, ".pt")
+"""Endings of files that are a network, or name its other files."""
 SUPPRESSED = (
     "suppression is in the network: what scores less than at its export (conf of Ultralytics, 0.25 "
     "by default) is never reported, whatever score_threshold says"
@@ -75,16 +82,18 @@ class Imported:
         made: the network with our input and outputs.
         notes: what was assumed, for people.
         license: licence of the weights.
+        license_by: who says so: "the file", "the importer", "signs of Ultralytics" or "nobody".
         sha256: hash of the file.
     """
 
     exported: ExportedNetwork
-    head: Head
+    head: FoundHead
     normalisation: Normalisation
     classes: list[str]
     made: RewrittenNetwork
     notes: list[str]
     license: str
+    license_by: str
     sha256: str
 
     def description(self, name: str) -> dict[str, Any]:
@@ -117,11 +126,27 @@ class Imported:
                 "file": self.exported.path.name,
                 "sha256": self.sha256,
                 "head": self.head.name,
+                "license_by": self.license_by,
                 "color": self.normalisation.color,
                 "mean": list(self.normalisation.mean),
                 "std": list(self.normalisation.std),
             },
         }
+
+
+def file_in(path: Path) -> Path:
+    """The network's file in a folder, as exporters write it; a file is itself.
+
+    Raises:
+        ModelError: there is none in the folder, or several.
+    """
+    if not path.is_dir():
+        return path
+    found = sorted(one for one in path.iterdir() if one.suffix.lower() in WHOLE)
+    if len(found) != 1:
+        names = ", ".join(one.name for one in found) or "none"
+        raise ModelError(f"{path} should hold one network ({', '.join(WHOLE)}), it holds {names}")
+    return found[0]
 
 
 def understand(path: Path, options: ImportOptions, onnx_file: Path | None = None) -> Imported:
@@ -140,7 +165,7 @@ def understand(path: Path, options: ImportOptions, onnx_file: Path | None = None
     exported = replace(read(file, options.size), path=path)
     known = options.classes or names_in(exported.facts)
     head = recognise(exported, options.head, len(known) if known else None)
-    named, notes = names_of(path, exported.facts, head.classes(exported), options.classes)
+    named, notes = names_of(path, exported.facts, head.classes, options.classes)
     classes = list(options.keep or named)
     unknown = [name for name in classes if name not in named]
     if unknown or len(set(classes)) < len(classes):
@@ -150,22 +175,40 @@ def understand(path: Path, options: ImportOptions, onnx_file: Path | None = None
         )
     given = {one.name: getattr(options, one.name) for one in fields(Normalisation)}
     given = {name: value for name, value in given.items() if value is not None}
-    normalisation = replace(head.normalisation(exported), **given)
+    normalisation = replace(head.normalisation, **given)
     if "NonMaxSuppression" in exported.operators:
         notes.append(SUPPRESSED)
     if not is_of_ultralytics(exported):
         notes.append(_scaling(normalisation, given))
-    if isinstance(head, NumberedHead):
+    if head.numbered:
         _check_numbers(exported, head, len(named), normalisation)
     kept = [named.index(name) for name in classes]
     made = rewrite(exported, head, len(named), kept, normalisation)
-    said = exported.facts.get("license") or ""
-    license = options.license or said or UNKNOWN_LICENSE
-    if says_more(said, license):
-        license = f"{license}; the file says {said}"
-        notes.append(f"--license is {options.license}, the file says {said}; model.yaml has both")
+    license, by, said = _license(exported, head, options.license)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Imported(exported, head, normalisation, classes, made, notes, license, sha256)
+    notes += said
+    return Imported(exported, head, normalisation, classes, made, notes, license, by, sha256)
+
+
+def _license(exported: ExportedNetwork, head: FoundHead, given: str) -> tuple[str, str, list[str]]:
+    """Licence of the weights, who says so, and notes for people.
+
+    A network of Ultralytics whose metadata a tool has dropped is as bound as before.
+    """
+    said = exported.facts.get("license") or ""
+    if said and says_more(said, given or said):
+        note = f"--license is {given}, the file says {said}; model.yaml has both"
+        return f"{given}; the file says {said}", "the file", [note]
+    sign = "" if said else sign_of_ultralytics(head)
+    if sign and (not given or says_more(PROBABLY_ULTRALYTICS, given)):
+        license = PROBABLY_ULTRALYTICS + (f"; the importer says {given}" if given else "")
+        note = (
+            f"{sign} of Ultralytics, and the file names no licence any more: {license}. Whoever "
+            "has other terms from Ultralytics writes them into model.yaml"
+        )
+        return license, "signs of Ultralytics", [note]
+    by = "the importer" if given else "the file" if said else "nobody"
+    return given or said or UNKNOWN_LICENSE, by, []
 
 
 def file_of(name: str, ending: str) -> str:
@@ -198,7 +241,7 @@ def write_model(imported: Imported, folder: Path, open_model: OpenModel) -> Mode
 
 
 def _check_numbers(
-    exported: ExportedNetwork, head: NumberedHead, named: int, wanted: Normalisation
+    exported: ExportedNetwork, head: FoundHead, named: int, wanted: Normalisation
 ) -> None:
     """Refuse a network whose objects are of classes without a name: they would not be reported.
 
@@ -210,12 +253,13 @@ def _check_numbers(
         picture = noise(exported.width, exported.height, grain)
         ordered = picture[..., ::-1] if wanted.color == "RGB" else picture
         pixels = ((ordered - np.array(wanted.mean)) / wanted.std).astype(np.float32)
-        numbers = head.numbers(exported.run(pixels.transpose(2, 0, 1)[None]))
-        largest = max(largest, int(numbers.max(initial=0)))
-    if largest >= named:
+        parts = head.parts(Arrays(), exported.run(pixels.transpose(2, 0, 1)[None]))
+        largest = max(largest, int(parts["number"].max(initial=0)))
+    if largest > max(head.numbers(named)):
         raise ModelError(
-            f"{exported.path} finds class {largest}, counted from 0, in a test picture, and only "
-            f"{named} classes are named; give --classes with at least {largest + 1} names"
+            f"{exported.path} finds class {largest}, counted from {head.head.first}, in a test "
+            f"picture, and only {named} classes are named; give --classes with at least "
+            f"{largest + 1 - head.head.first} names"
         )
 
 

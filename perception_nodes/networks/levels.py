@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from perception_nodes.networks.cell_heads import cells_of
+from perception_nodes.networks.heads import cells_of
 from perception_nodes.networks.onnx_file import OnnxNetwork, session_of
 
 REG_MAX = 16
@@ -84,7 +84,7 @@ def _agree(
     places = np.arange(REG_MAX, dtype=np.float32)[:, None]
     reach = [(one * places).sum(axis=1) / one.sum(axis=1) for one in bins]
     left, top, right, bottom = np.concatenate(reach, axis=1)
-    corners, widths = cells_of(exported, strides)
+    corners, widths = cells_of(exported, list(strides))
     x, y = (corners + 0.5).T
     middle = np.stack([x + (right - left) / 2, y + (bottom - top) / 2])
     ours = np.concatenate([middle, np.stack([left + right, top + bottom])]) * widths

@@ -341,15 +341,10 @@ def check_hash(path: Path, sha256: str) -> None:
             "the one that was measured; restore it or compile the model again"
         )
     if other := file_outside(content):
-        raise in_another_file(path, other)
-
-
-def in_another_file(path: Path, other: str) -> ModelError:
-    """The error about an ONNX file that has weights in another one, with its remedy."""
-    return ModelError(
-        f"{path} keeps its weights in another file ({other}); put them into one: "
-        "onnx.save(onnx.load(FILE), NEW)"
-    )
+        raise ModelError(
+            f"{path} keeps its weights in another file ({other}); put them into one: "
+            "onnx.save(onnx.load(FILE), NEW)"
+        )
 
 
 def _find(name_or_folder: str) -> Path:

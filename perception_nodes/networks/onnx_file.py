@@ -11,28 +11,36 @@ import onnx.version_converter
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
+from onnx.external_data_helper import load_external_data_for_model
 
 from perception_nodes.networks.exported import (
     ANCHOR_MAP_DIMS,
+    MOST_OBJECTS,
     NEW_OPSET,
     OTHER_SIZE,
     ExportedNetwork,
     check_task,
     chosen_size,
 )
-from perception_nodes.networks.external_data import named_outside
-from perception_nodes.networks.model import MAX_NETWORK_BYTES, ModelError, Shape, in_another_file
+from perception_nodes.networks.external_data import messages, named_outside
+from perception_nodes.networks.model import MAX_NETWORK_BYTES, ModelError, Shape
 from perception_nodes.system.files import read_file
 
-OPSETS = range(11, 24)
-"""Opsets that all runtimes here read; older ones define the same operators differently."""
+OPSETS = range(7, 24)
+"""Opsets that can be read here, or converted to `NEW_OPSET`."""
 PER_CHANNEL = 13
-"""The first opset that can quantize weights by channel; older files are converted to
-`NEW_OPSET`."""
+"""The first opset that can quantize weights by channel; older files are converted."""
+HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 SIZES = ("orig_target_sizes", "orig_image_sizes")
 """Names of inputs of DETR-like exports that take the image's size, width first."""
+PADDLE = {"im_shape": lambda width, height: (height, width), "scale_factor": lambda *_: (1, 1)}
+"""Names of inputs of PaddleDetection, which take the image's size and its scale, height first."""
+PLUGIN = "EfficientNMS_TRT"
+"""TensorRT's suppression, which is cut off: the run time has its own."""
+OF_OPEN_SIZE = {"NonMaxSuppression", "NonZero"}
+"""Operators whose results have as many rows as there are objects."""
 FORMATS = (
-    "read are ONNX, OpenVINO's .xml with its .bin, and .pt of Ultralytics; python -m "
+    "read are ONNX, OpenVINO's .xml with its .bin, TFLite, and .pt of Ultralytics; python -m "
     "model_compression.ncnn makes ONNX of NanoDet-Plus for ncnn"
 )
 
@@ -69,18 +77,24 @@ def read_onnx(path: Path, size: tuple[int, int] | None) -> OnnxNetwork:
         ModelError: it cannot be used; the text says why and what to do.
     """
     network = _parsed(path)
+    _load_other_files(path, network)
+    _widen(network)
+    _cut_suppression(network.graph)
     _check(path, network)
     facts = {entry.key: entry.value for entry in network.metadata_props}
     check_task(path, facts)
+    names = frozenset(one.name for one in (*network.graph.node, *network.graph.initializer))
     image = _fix_inputs(path, network, facts, size)
     network = _folded(path, _with_newer_operators(path, network), size)
-    shapes = _outputs_of(path, network)
+    shapes, axes = _outputs_of(path, network)
     height, width = _dims(network.graph.input[0])[2:]
     operators = frozenset(node.op_type for node in network.graph.node)
     readers = [node.op_type for node in network.graph.node if image in node.input]
     sliced = len(readers) > 1 and set(readers) == {"Slice"}
     dead = _dead(network.graph)
-    return OnnxNetwork(path, image, width, height, shapes, operators, sliced, facts, dead, network)
+    return OnnxNetwork(
+        path, image, width, height, shapes, operators, sliced, facts, dead, names, axes, network
+    )
 
 
 def _dead(graph: onnx.GraphProto) -> tuple[str, ...]:
@@ -117,10 +131,50 @@ def _parsed(path: Path) -> onnx.ModelProto:
     return network
 
 
+def _load_other_files(path: Path, network: onnx.ModelProto) -> None:
+    """Load weights from the files beside it, where PyTorch's newer exporter writes them."""
+    other = named_outside(network)
+    try:
+        load_external_data_for_model(network, str(path.parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(
+            f"{path} keeps its weights in {other}, which cannot be read beside it "
+            f"({_short(error)}); put both files into one folder"
+        ) from error
+
+
+def _widen(network: onnx.ModelProto) -> None:
+    """Turn half precision into float32, which is exact."""
+    for tensor in messages(network, TensorProto):
+        if tensor.data_type in HALF:
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for kind in messages(network, onnx.TypeProto.Tensor):
+        if kind.elem_type in HALF:
+            kind.elem_type = TensorProto.FLOAT
+    for attribute in messages(network, onnx.AttributeProto):
+        if attribute.name in ("to", "dtype") and attribute.i in HALF:
+            attribute.i = TensorProto.FLOAT
+
+
+def _cut_suppression(graph: onnx.GraphProto) -> None:
+    """End in front of TensorRT's plugin, whose inputs are boxes and class scores."""
+    plugins = [node for node in graph.node if node.op_type == PLUGIN]
+    for plugin in plugins:
+        graph.node.remove(plugin)
+        kept = [output for output in graph.output if output.name not in plugin.output]
+        del graph.output[:]
+        graph.output.extend(kept)
+        graph.output.extend(
+            onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            for name in plugin.input[:2]
+        )
+
+
 def _check(path: Path, network: onnx.ModelProto) -> None:
     """Refuse a network that no option can make usable."""
     graph = network.graph
-    opset = next((one.version for one in network.opset_import if one.domain in ("", "ai.onnx")), 0)
+    opset = _opset(network)
     if opset not in OPSETS:
         raise ModelError(
             f"{path} has opset {opset}; {OPSETS[0]} to {OPSETS[-1]} are read: export it again with "
@@ -133,22 +187,16 @@ def _check(path: Path, network: onnx.ModelProto) -> None:
             f"{path} has custom operators ({names}), which only some runtimes know; export it "
             "again with standard ones, and NMS outside (nms=False)"
         )
-    tensors = list(graph.initializer)
-    if other := named_outside(network):
-        raise in_another_file(path, other)
-    values = [*graph.input, *graph.output]
-    types = {v.type.tensor_type.elem_type for v in values} | {one.data_type for one in tensors}
-    if types & {TensorProto.FLOAT16, TensorProto.BFLOAT16}:
-        raise ModelError(
-            f"{path} is in half precision; export it again in float32 (half=False), and quantize "
-            "it here (--int8)"
-        )
-    for one in tensors:
+    for one in graph.initializer:
         if one.data_type == TensorProto.FLOAT and not _is_sound(one):
             raise ModelError(
                 f"{path}: weights {one.name!r} are not whole, or not finite; train, export or copy "
                 "it again"
             )
+
+
+def _opset(network: onnx.ModelProto) -> int:
+    return next((one.version for one in network.opset_import if one.domain in ("", "ai.onnx")), 0)
 
 
 def _is_sound(tensor: onnx.TensorProto) -> bool:
@@ -170,17 +218,19 @@ def _fix_inputs(
     graph = network.graph
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [one for one in graph.input if one.name not in constants]
-    images = [one for one in inputs if len(_dims(one)) == 4]
+    images = [one for one in inputs if len(_dims(one)) >= 3]
     others = [one for one in inputs if one not in images]
     said = ", ".join(f"{' '.join(one.name.split())} {list(_dims(one))}" for one in inputs)
-    if len(images) != 1 or any(one.name not in SIZES for one in others):
+    if len(images) != 1 or any(one.name not in (*SIZES, *PADDLE) for one in others):
         raise ModelError(
             f"{path} has the inputs {said}; a detector has one image, and at most "
             f"{SIZES[0]}: export it for inference"
         )
     image = images[0]
+    if len(_dims(image)) == 3:
+        image = _batched(graph, image)
     batch, channels, height, width = _dims(image)
-    if image.type.tensor_type.elem_type != TensorProto.FLOAT or channels != 3 or batch > 1:
+    if image.type.tensor_type.elem_type != TensorProto.FLOAT or channels not in (0, 3) or batch > 1:
         raise ModelError(
             f"{path}: input {said} is not float32 [1, 3, height, width]; export it as PyTorch "
             "does, for one image at a time"
@@ -193,18 +243,38 @@ def _fix_inputs(
     for one in others:
         graph.input.remove(one)
         kind = onnx.helper.tensor_dtype_to_np_dtype(one.type.tensor_type.elem_type)
-        graph.initializer.append(numpy_helper.from_array(np.array([chosen], kind), one.name))
+        values = PADDLE[one.name](*chosen) if one.name in PADDLE else chosen
+        graph.initializer.append(numpy_helper.from_array(np.array([values], kind), one.name))
     return str(image.name)
 
 
+def _batched(graph: onnx.GraphProto, image: Any) -> Any:
+    """Let a network that takes an image without a batch, as torchvision's, take a batch of one."""
+    one = onnx.helper.make_tensor_value_info(
+        f"{image.name}/batch", image.type.tensor_type.elem_type, [1, *_dims(image)]
+    )
+    first = numpy_helper.from_array(np.array(0, np.int64), f"{image.name}/first")
+    graph.initializer.append(first)
+    taken = onnx.helper.make_node("Gather", [one.name, first.name], [image.name], axis=0)
+    graph.node.insert(0, taken)
+    image.CopyFrom(one)
+    return image
+
+
 def _with_newer_operators(path: Path, network: onnx.ModelProto) -> onnx.ModelProto:
-    if network.opset_import[0].version >= PER_CHANNEL:
+    opset = _opset(network)
+    if opset >= PER_CHANNEL:
         return network
+    network.ir_version = max(network.ir_version, 4)  # weights need not be inputs
     try:
-        return onnx.version_converter.convert_version(network, NEW_OPSET)
+        newer = onnx.version_converter.convert_version(network, NEW_OPSET)
+        for node in newer.graph.node:
+            if node.op_type == "Resize" and len(node.input) > 3:
+                node.input[2] = ""  # scales beside sizes, which had to be there and empty
+        return newer
     except Exception as error:
         raise ModelError(
-            f"{path} cannot be brought from opset {network.opset_import[0].version} to "
+            f"{path} cannot be brought from opset {opset} to "
             f"{NEW_OPSET} ({_short(error)}); export it again with opset={NEW_OPSET}"
         ) from error
 
@@ -240,21 +310,29 @@ def _folded(path: Path, network: onnx.ModelProto, size: tuple[int, int] | None) 
     return onnx.shape_inference.infer_shapes(folded)
 
 
-def _outputs_of(path: Path, network: onnx.ModelProto) -> dict[str, Shape]:
-    """Shapes of the outputs, as a run gives them."""
+def _outputs_of(path: Path, network: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
+    """Shapes of the outputs, as a run gives them, and axes of open size."""
     session = session_of(network)
     image = network.graph.input[0]
+    pictures = (np.full(_dims(image), 0.4, np.float32), np.zeros(_dims(image), np.float32))
     try:
-        found = session.run(None, {image.name: np.full(_dims(image), 0.4, np.float32)})
+        found, others = (session.run(None, {image.name: picture}) for picture in pictures)
     except Exception as error:
         raise ModelError(
             f"{path} does not run at {_dims(image)[3]}x{_dims(image)[2]} ({_short(error)}); "
             f"{OTHER_SIZE}"
         ) from error
     names = [output.name for output in session.get_outputs()]
-    shapes = {name: tuple(array.shape) for name, array in zip(names, found, strict=True)}
+    loose = any(node.op_type in OF_OPEN_SIZE for node in network.graph.node)
+    shapes, open_axes = {}, {}
+    for name, one, other, output in zip(names, found, others, network.graph.output, strict=True):
+        shape, inferred = list(one.shape), _dims(output) or (0,) * one.ndim
+        for axis, size in enumerate(other.shape):
+            if size != shape[axis] or (loose and not inferred[axis] and name not in open_axes):
+                open_axes[name], shape[axis] = axis, MOST_OBJECTS
+        shapes[name] = tuple(shape)
     answers = {name: shape for name, shape in shapes.items() if len(shape) != ANCHOR_MAP_DIMS}
-    return answers or shapes
+    return answers or shapes, open_axes
 
 
 def _short(error: Exception) -> str:

@@ -7,9 +7,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from perception_nodes.networks.cell_heads import Grid
-from perception_nodes.networks.exported import INPUT_NAME, Head, Normalisation, RewrittenNetwork
+from perception_nodes.networks.exported import INPUT_NAME, Normalisation, RewrittenNetwork
 from perception_nodes.networks.graph_writer import Writer
+from perception_nodes.networks.head_writer import write_head
+from perception_nodes.networks.heads import FoundHead
 from perception_nodes.networks.levels import REG_MAX, find_levels
 from perception_nodes.networks.model import ModelError
 from perception_nodes.networks.onnx_file import OnnxNetwork
@@ -17,7 +18,7 @@ from perception_nodes.networks.onnx_file import OnnxNetwork
 
 def rewrite_onnx(
     exported: OnnxNetwork,
-    head: Head,
+    head: FoundHead,
     classes: int,
     kept: Sequence[int],
     normalisation: Normalisation,
@@ -35,11 +36,10 @@ def rewrite_onnx(
     network.CopyFrom(exported.network)
     # This metadata was read already, and other tools of ours read facts of their own there.
     del network.metadata_props[:]
-    levels, strides = None, None
-    if isinstance(head, Grid) and (strides := head.strides(exported)):
-        levels = find_levels(exported, strides, classes)
+    strides = head.strides
+    levels = find_levels(exported, strides, classes) if head.name == "ultralytics" else None
     outputs: dict[str, Any]
-    if levels is not None and strides is not None:
+    if levels is not None:
         made = [*levels[0], *levels[1]]
         if list(kept) != list(range(classes)):
             for name in levels[1]:
@@ -50,12 +50,12 @@ def rewrite_onnx(
         outputs |= dict(zip(("box", "class"), kinds, strict=True))
     else:
         to = Writer()
-        boxes, scores = head.write(exported, classes, to)
+        boxes, scores = write_head(head, classes, to)
         made = [boxes, to.some(scores, kept, classes)]
         network.graph.node.extend(to.nodes)
         network.graph.initializer.extend(to.constants)
         names = ["boxes", "scores"]
-        outputs = {"head": "cells", "cells": 0, "suppressed": head.suppressed}
+        outputs = {"head": "cells", "cells": 0, "suppressed": head.head.suppressed}
         outputs |= {"box": names[:1], "class": names[1:]}
     _take_bytes(network, exported, normalisation)
     _end_at(network, dict(zip(made, names, strict=True)))

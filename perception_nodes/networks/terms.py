@@ -30,6 +30,8 @@ are no copy of the images is a judgement, which docs/models.md explains."""
 COPYLEFT = re.compile(r"(gnu )?[al]?gpl[ v]*[\d.]*( only| or later|\+)?|cc by sa [\d.]+")
 NOTES = re.compile(r"\((started from Ultralytics weights|https?://[^()\s]*)\)")
 """Remarks in a licence that are known to restrict nothing."""
+PROBABLY_ULTRALYTICS = "probably AGPL-3.0"
+"""Licence of a network that Ultralytics made by all signs, and that no longer says it itself."""
 UNSTATED = ("unknown", "not stated")
 """First words of a licence that nobody has stated."""
 
@@ -104,7 +106,10 @@ def _terms_of_one(name: str) -> Terms:
 
 
 def _names(license: str) -> list[str]:
-    parts = re.split(r"[;,/]|\b(?:and|else|or(?! later)|the file says)\b", _plain(license))
+    parts = re.split(
+        r"[;,/]|\b(?:and|else|or(?! later)|the (?:file|importer) says)\b|\bprobably\b",
+        _plain(license),
+    )
     return [part.strip() for part in parts if part.strip()]
 
 

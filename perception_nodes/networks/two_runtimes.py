@@ -23,6 +23,8 @@ MAX_DIFFERENCE = {False: 0.02, True: 0.3}
 largest score, or of an object's size."""
 MIN_SCALE = {False: 1e-3, True: 0.1}
 """Least score of which a difference is taken as a share, by whether the network has 8 bits."""
+COMPARED_SCORE = {False: 1e-3, True: 0.05}
+"""Least score of an object whose box is compared, by whether the network has 8 bits."""
 EVERYTHING = DecodeSettings(score_threshold=1e-9, iou_threshold=1.0)
 BEST = 10
 """Number of best objects of a picture whose boxes are compared."""
@@ -63,13 +65,14 @@ def check_runs(
     for other in others:
         pairs = list(zip(first, other, strict=True))
         scores = max(_scores_apart(one[0], two[0], MIN_SCALE[eight]) for one, two in pairs)
-        boxes = max(_boxes_apart(one[1], two[1]) for one, two in pairs)
+        boxes = max(_boxes_apart(one[1], two[1], COMPARED_SCORE[eight]) for one, two in pairs)
         for what, far in (("class scores", scores), ("boxes", boxes)):
             if not far <= MAX_DIFFERENCE[eight]:
+                by = f"by {far:.0%} of the largest" if far < np.inf else "of which one has none"
                 raise ModelError(
-                    f"{model.name}: {' and '.join(RUNTIMES)} compute different {what}, by "
-                    f"{far:.0%} of the largest: one of them changes this network when it optimises "
-                    "it; export it again with another opset, or simplified"
+                    f"{model.name}: {' and '.join(RUNTIMES)} compute different {what}, {by}: one "
+                    "of them changes this network when it optimises it; export it again with "
+                    "another opset, or simplified"
                 )
 
 
@@ -84,10 +87,10 @@ def _check_alive(model: Model, seen: Sequence[tuple[NDArray[np.float32], Detecti
     if inside and not scores.any():
         return  # NMS inside the network leaves nothing of noise
     if np.array_equal(scores, other_scores) and np.array_equal(objects.boxes, others.boxes):
-        raise ModelError(
-            f"{model.name} answers the same to different pictures: its weights are zero or "
-            "damaged; export or copy it again"
-        )
+        reason = "its weights are zero or damaged; export or copy it again"
+        if model.precision == "int8":
+            reason = "8 bits leave nothing of it"
+        raise ModelError(f"{model.name} answers the same to different pictures: {reason}")
 
 
 def _check_boxes(model: Model, best: Sequence[NDArray[np.float32]]) -> None:
@@ -152,15 +155,16 @@ def _scores_apart(one: NDArray[np.float32], two: NDArray[np.float32], least: flo
     return float(np.abs(one - two).max()) / max(float(np.abs(one).max()), least)
 
 
-def _boxes_apart(some: Detections, others: Detections) -> float:
+def _boxes_apart(some: Detections, others: Detections, least: float) -> float:
     """How far the best objects are from the nearest of their class, as a share of their sizes.
 
     Boxes of the same cell are not compared: objects of equal score may change places, and with
-    untrained weights a hundred objects are as good and may be missing.
+    untrained weights a hundred objects are as good and may be missing. Nor are objects of a score
+    below `least`, which any rounding may reorder.
     """
-    sure = np.full(min(BEST, len(some)), True)
+    sure = some.scores[:BEST] >= least
     if others.more:
-        sure = some.scores[:BEST] > (1 + TIED) * others.scores[-1]
+        sure &= some.scores[:BEST] > (1 + TIED) * others.scores[-1]
     best, labels = some.boxes[:BEST][sure], some.classes[:BEST][sure]
     apart = np.abs(best[:, None] - others.boxes[None]).max(axis=2)
     apart[labels[:, None] != others.classes[None]] = np.inf

@@ -10,6 +10,7 @@ from toy_detectors import cells, detector, written
 from perception_nodes.backends.contract import open_model
 from perception_nodes.networks import importer
 from perception_nodes.networks.model import ModelError
+from perception_nodes.networks.two_runtimes import check_runs
 
 RANDOM = np.random.default_rng(4)
 
@@ -38,6 +39,17 @@ def differing(change):
                 return SimpleNamespace(boxes=[boxes], classes=[classes])
 
             yield SimpleNamespace(infer=infer) if name == "openvino" else backend
+
+    return opened
+
+
+def differing_all(change):
+    """Opens runtimes of which each computes other boxes and scores."""
+
+    @contextmanager
+    def opened(_name, model):
+        with differing(change)("openvino", model) as backend:
+            yield backend
 
     return opened
 
@@ -96,6 +108,33 @@ def test_of_many_objects_that_are_as_good_any_may_be_seen(tmp_path):
     lower = differing(lambda boxes, classes: (boxes, classes * 0.5))
     with pytest.raises(ModelError, match="different class scores"):
         importer.write_model(made, tmp_path / "other", lower)
+
+
+@pytest.mark.parametrize(("score", "differs"), [(0.04, False), (0.2, True)])
+def test_of_8_bits_only_objects_of_some_score_are_compared(score, differs, tmp_path):
+    """What is next to nothing may be among one runtime's best alone."""
+    model = importer.write_model(toy(tmp_path, 0.9), tmp_path / "toy", open_model)
+    eight = model.model_copy(update={"precision": "int8"})
+
+    def elsewhere(boxes, classes):
+        boxes[0, :, 5] += 30
+        return boxes, classes
+
+    def scaled(change):
+        return lambda boxes, classes: change(boxes, classes * (score / 0.9))
+
+    @contextmanager
+    def opened(name, model):
+        change = elsewhere if name == "openvino" else lambda *heads: heads
+        with differing_all(scaled(change))(name, model) as backend:
+            yield backend
+
+    if not differs:
+        check_runs(eight, opened)
+        return
+    with pytest.raises(ModelError, match="different boxes") as caught:
+        check_runs(eight, opened)
+    assert "inf" not in str(caught.value)
 
 
 def test_cells_may_change_places(tmp_path):
