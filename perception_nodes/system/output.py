@@ -12,9 +12,9 @@ import os
 import select
 import signal
 import sys
-from collections import deque
 from contextlib import suppress
-from threading import Condition, Thread
+from queue import Full, Queue
+from threading import Thread
 from typing import Any
 
 from perception_nodes.system.realtime import work_in_background
@@ -22,9 +22,10 @@ from perception_nodes.system.realtime import work_in_background
 STDERR = 2
 PIPE_BYTES = 1 << 20
 """Size of the pipe, the most that the kernel allows without privileges."""
-QUEUE_BYTES = 1 << 20
-"""Lines that wait for a slow reader; further ones are dropped."""
-LINE_BYTES = 1 << 16
+WAITING = 2048
+"""Lines that wait for a slow reader, or blocks of them if they come faster; further ones are
+dropped."""
+BLOCK_BYTES = 4096
 """A longer line is passed on in parts."""
 LAST_WORDS_S = 1.0
 """A reader gets this long at the end of the process to take what waits."""
@@ -83,11 +84,7 @@ class Relay:
 
     def __init__(self) -> None:
         self.dropped = 0
-        self._untold = 0
-        self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
-        self._ended = False
-        self._changed = Condition()
+        self._waiting: Queue[bytes] = Queue(WAITING)
 
     def __enter__(self) -> "Relay":
         """Put the pipe in the place of standard error."""
@@ -115,49 +112,30 @@ class Relay:
     def _take(self) -> None:
         """Empty the pipe; its writers would lose lines if this waited for anything else."""
         _stand_back()
-        rest = b""
-        while data := os.read(self._source, PIPE_BYTES):
-            lines, newline, rest = (rest + data).rpartition(b"\n")
-            self._queue(lines + newline)
-            if len(rest) > LINE_BYTES:
-                self._queue(rest)
-                rest = b""
-        self._queue(rest)
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
-
-    def _queue(self, lines: bytes) -> None:
-        with self._changed:
-            if self._waiting_bytes + len(lines) > QUEUE_BYTES:
-                self._drop(lines)
-            elif lines:
-                self._waiting.append(lines)
-                self._waiting_bytes += len(lines)
-                self._changed.notify()
+        data = b""
+        while more := os.read(self._source, BLOCK_BYTES):
+            data += more
+            end = data.rfind(b"\n") + 1 or len(data) // BLOCK_BYTES * BLOCK_BYTES
+            lines, data = data[:end], data[end:]
+            try:
+                if lines:
+                    self._waiting.put_nowait(lines)
+            except Full:
+                self.dropped += lines.count(b"\n")
+        self._waiting.put(data)
+        self._waiting.put(b"")
 
     def _pass_on(self) -> None:
         """Write what waits, for as long as it takes."""
         _stand_back()
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._ended)
-                if not self._waiting:
-                    return
-                lines = self._waiting.popleft()
-                told, self._untold = self._untold, 0
-            note = b"%d lines were dropped, since nobody read them\n" % told if told else b""
+        told = 0
+        while lines := self._waiting.get():
+            missed, told = self.dropped - told, self.dropped
+            note = b"%d lines were dropped, since nobody read them\n" % missed if missed else b""
             try:
                 _write_all(self._sink, note + lines)
             except OSError:  # nobody will ever read them, or the disk is full
-                with self._changed:
-                    self._drop(lines)
-            with self._changed:
-                self._waiting_bytes -= len(lines)
-
-    def _drop(self, lines: bytes) -> None:
-        self.dropped += lines.count(b"\n")
-        self._untold += lines.count(b"\n")
+                self.dropped += lines.count(b"\n")
 
 
 def _stand_back() -> None:

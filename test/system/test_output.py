@@ -8,10 +8,10 @@ import termios
 
 import pytest
 
-from perception_nodes.system.output import QUEUE_BYTES
+from perception_nodes.system.output import BLOCK_BYTES, WAITING
 
 TIMEOUT_S = 60
-LINES = 4 * QUEUE_BYTES // 100
+LINES = 2 * WAITING * BLOCK_BYTES // 100
 
 # Its child writes through it, as a node does. It says on standard output how many lines it dropped.
 TALKER = f"""
