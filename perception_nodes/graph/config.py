@@ -353,6 +353,7 @@ class TrackerSettings(CamerasSettings):
 class WatchdogSettings(CamerasSettings):
     """Parameters of watchdog_node."""
 
+    detections_topic: Topic = same(DetectorSettings, "detections_topic")
     deadline_ms: float = same(PreprocessSettings, "deadline_ms")
     outcome_timeout_ms: float = Field(default=1000.0, ge=10, le=60_000)
     """a frame without an outcome after this time is reported as FAILED"""

@@ -92,7 +92,7 @@ class Supervisor:
         self._shut_down: set[str] = set()
         self._last_words: dict[str, LastWords] = {}
         self._held = ExitStack()
-        started_with = [[spec.kind.module, *spec.arguments()] for spec in specs]
+        started_with = {s.full_name: [s.kind.module, *s.arguments()] for s in specs}
         self._life = new_life() | configuration(started_with)
         self._notes: Notes | None = None
         self._stop_requested = False

@@ -13,6 +13,7 @@ from perception_nodes.graph.config import WatchdogSettings
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode, Period
 from perception_nodes.nodes.diagnostics import diagnostics
+from perception_nodes.nodes.foreign_publishers import ForeignPublishers
 from perception_nodes.nodes.protected_topic import PERIOD_NS
 from perception_nodes.transport.cdr_writer import write_frame_report
 from perception_nodes.watchdog.account import Account, AccountSettings, Step
@@ -64,6 +65,9 @@ class AccountTopics:
         self._audience = Audience(now_ns, DISCOVERY_NS, lambda: reports.listeners > 0)
         health = settings.topic_of(HEALTH, camera)
         self._healths = node.add_protected(HealthMessage, health, LATCHED)
+        published = (settings.detections_topic, FRAME_REPORTS, HEALTH)
+        topics = [settings.topic_of(topic, camera) for topic in published]
+        self._foreign = ForeignPublishers(node, [*topics, settings.safe_stop_topic])
         self._diagnostics = node.add_publisher(DiagnosticArray, "/diagnostics", 10)
 
     @property
@@ -79,6 +83,7 @@ class AccountTopics:
             due_ns: the latest time at which we wanted to be called.
             speaks: whether we publish health, as no other process does.
         """
+        self.account.watch.foreign(self._foreign.look())
         step = self.account.step(now_ns, due_ns)
         for member in step.died:
             self._node.get_logger().error(f"{self._prefix}{member} died")

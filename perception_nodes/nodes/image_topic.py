@@ -160,7 +160,7 @@ class ImageTopic:
         host = self._host()
         return [
             Publisher(
-                _full_name(info),
+                full_name(info),
                 info.topic_type,
                 info.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
                 bytes(info.endpoint_gid[:HOST_BYTES]) == host,
@@ -236,7 +236,7 @@ class ImageTopic:
         self._mismatched = event.last_policy_kind.name.removeprefix("RMW_QOS_POLICY_")
 
 
-def _full_name(info: Any) -> str:
+def full_name(info: Any) -> str:
     """The full name of an endpoint's node; empty while the middleware does not know it."""
     if info.node_name.startswith("_"):
         return ""

@@ -16,7 +16,7 @@ from perception_nodes.graph.topics import info_topic
 from perception_nodes.networks.model import load_model
 from perception_nodes.nodes.base import IDLE_WAIT_MS, Period
 from perception_nodes.nodes.camera_input import CameraInput
-from perception_nodes.nodes.image_topic import LOOK_PERIOD_NS, QUEUE, ImageTopic
+from perception_nodes.nodes.image_topic import LOOK_PERIOD_NS, QUEUE, ImageTopic, full_name
 from perception_nodes.nodes.image_transports import TRANSPORTS
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.nodes.ros_time import ros_clock
@@ -48,7 +48,7 @@ class PreprocessNode(RedundantNode):
         settings: PreprocessSettings = self.settings
         model = load_model(settings.model, settings.model_key)
         preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
-        self._preprocessor, self._last_info = preprocessor, b""
+        self._preprocessor, self._last_info, self._info_topic = preprocessor, b"", ""
         self._judge = PictureJudge(model.input.padding)
         ingest = Ingest(
             preprocessor,
@@ -68,7 +68,8 @@ class PreprocessNode(RedundantNode):
             self.get_logger().info(f"{settings.image_topic} is rectified already, by its name")
         else:
             topic = info_topic(settings.image_topic)
-            self.add_subscription(CameraInfo, topic, self._on_camera_info, QUEUE)
+            subscribed = self.add_subscription(CameraInfo, topic, self._on_camera_info, QUEUE)
+            self._info_topic = subscribed.topic_name
         # Announce such work from here on: nobody waits for a node that has not joined.
         preprocessor.placer.preparing = self.busy
         self._unfit, self._bits = "", 0  # kinds of trouble with frames that were logged
@@ -178,8 +179,17 @@ class PreprocessNode(RedundantNode):
         # Frames in the second of the takeover came to the predecessor.
         if self._working and now_ns > self._began_ns + LOOK_PERIOD_NS:
             is_missed = now_ns > self.frame_ns + settings.no_frame_ms * MS
-            trouble = trouble or self._misfit() or self._implausible()
+            trouble = trouble or self._two_calibrations() or self._misfit() or self._implausible()
             self._input.report(trouble if came or is_missed else None)
+
+    def _two_calibrations(self) -> Trouble | None:
+        """Whether several nodes say what the camera's lens is."""
+        infos = self.get_publishers_info_by_topic(self._info_topic) if self._info_topic else ()
+        names = sorted({full_name(info) for info in infos} - {""})
+        if len(names) < 2:
+            return None
+        problem = f"{self._info_topic} is published by {', '.join(names)}"
+        return Trouble(problem, "give each camera a topic of its own")
 
     def _misfit(self) -> Trouble | None:
         """What is wrong with frames that do not fit their calibration."""

@@ -14,6 +14,8 @@ from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 
 CONFIGURATION = "PERCEPTION_CONFIGURATION"
 """Environment variable with a hash of all that the nodes of a graph were started with."""
+NODES = "PERCEPTION_NODES"
+"""Environment variable with the full names of all nodes of a graph."""
 CHANGES_BYTES = 4096
 
 
@@ -100,10 +102,11 @@ class Notes:
             self._seen, self._changes = version, _parsed(text)
 
 
-def configuration(started_with: object) -> dict[str, str]:
-    """The environment variable for all processes of a graph; the same for the same parameters."""
+def configuration(started_with: Mapping[str, object]) -> dict[str, str]:
+    """Environment variables for all nodes of a graph, given what each is started with."""
     text = json.dumps(started_with, sort_keys=True)
-    return {CONFIGURATION: hashlib.sha256(text.encode()).hexdigest()}
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return {CONFIGURATION: digest, NODES: " ".join(started_with)}
 
 
 def _parsed(text: bytes) -> dict[str, Any]:

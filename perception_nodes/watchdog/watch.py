@@ -157,6 +157,12 @@ class Watch:
         taker = self._taker
         self._present["no frame"] = self._no_frame.update(now_ns, taker if taker in silent else 0)
 
+    def foreign(self, publishers: str) -> None:
+        """Take who else publishes the graph's topics; empty if nobody does."""
+        text = f"published by others, too: {publishers}"
+        found = faults.Fault("foreign publisher", text, HealthMode.DEGRADED)
+        self._present["foreign publisher"] = found if publishers else None
+
     def memory(self, rss_bytes: Mapping[tuple[str, int], int], now_ns: int) -> None:
         """Take the resident memory of all processes that are there, by role and number.
 

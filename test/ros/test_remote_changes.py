@@ -1,15 +1,23 @@
 """Parameters and states that others change while the graph runs: shown and kept, or refused."""
 
+import itertools
+from contextlib import closing
+
 import pytest
+import rclpy
 from beside import beside
+from filming import send_frame
 from lifecycle_msgs.msg import Transition
 from perception_interfaces.msg import Health
 from rcl_interfaces.srv import GetParameters
 from recorder import Recorder
-from test_lifecycle import change, set_parameter
+from sensor_msgs.msg import CameraInfo
+from test_lifecycle import PIXELS, change, set_parameter
 
+from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.transport.shm import Endpoint
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
 VALUES = {"backend": "null", "source": "shm"}
@@ -61,3 +69,31 @@ def test_changes_are_refused(recorder: Recorder) -> None:
         assert all(process.poll() is None for _, process in graph.processes)
 
     beside(LIVE.nodes({**VALUES, "standby": "never", "remote_changes": "refuse"}), act)
+
+
+def test_who_publishes_our_topics_or_a_second_calibration_is_named(recorder: Recorder) -> None:
+    recorder.subscribe("perception/health", Health)
+    healths = recorder.got["perception/health"]
+
+    def act(graph: Supervisor) -> None:
+        recorder.until(lambda: healths and not any("published by" in f for f in healths[-1].faults))
+        forged = recorder.node.create_publisher(Health, "perception/health", 1)
+        said = "published by others, too: /perception/health by /recorder"
+        recorder.until(lambda: said in healths[-1].faults)
+        recorder.node.destroy_publisher(forged)
+        recorder.until(lambda: said not in healths[-1].faults)
+        other = rclpy.create_node("other", context=recorder.node.context)
+        for node in (recorder.node, other):
+            node.create_publisher(CameraInfo, "camera/camera_info", 1)
+        named = "/camera/camera_info is published by /other, /recorder"
+        with closing(Endpoint("test")) as endpoint:
+            camera, numbers = camera_writer(endpoint, "front", PIXELS.nbytes), itertools.count()
+
+            def is_named() -> bool:
+                send_frame(camera, next(numbers), PIXELS)
+                return any(named in fault for fault in healths[-1].faults)
+
+            recorder.until(is_named)
+        other.destroy_node()
+
+    beside(LIVE.nodes({**VALUES, "standby": "never"}), act)

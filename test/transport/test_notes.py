@@ -53,7 +53,7 @@ def test_the_hash_is_that_of_the_parameters(page, monkeypatch):
     hashes = set()
     for model in ("road-n", "road-s", "road-n"):
         monkeypatch.setenv(
-            CONFIGURATION, configuration([["node", f"model:={model}"]])[CONFIGURATION]
+            CONFIGURATION, configuration({"/node": [f"model:={model}"]})[CONFIGURATION]
         )
         hashes.add(notes.configuration_hash())
     assert len(hashes) == 2
