@@ -22,13 +22,16 @@ class FrameNumbers:
         self._taken, self._refused = dict(taken), 0
         self._next |= {source: number + 1 for source, number in taken.items()}
 
-    def missing_before(self, source: int, number: int, lost: int = 0) -> range | None:
+    def missing_before(
+        self, source: int, number: int, lost: int = 0, is_started: bool = False
+    ) -> range | None:
         """The numbers of frames that were sent before this one and did not arrive.
 
         Args:
             source: identifies who numbers the frames; not 0.
             number: that of a frame which has arrived.
             lost: so many frames directly before it were lost by the camera itself.
+            is_started: an unknown source has begun while we listened, with number 1.
 
         Returns:
             None if the predecessor has taken the frame already.
@@ -42,6 +45,7 @@ class FrameNumbers:
         self._taken.pop(source, None)
         # A source may have been running before us: then only the frames that it reports as lost are
         # missing before the first one that we see.
-        expected = self._next.get(source, max(0, number - lost))
+        first = min(1, number) if is_started else max(0, number - lost)
+        expected = self._next.get(source, first)
         self._next[source] = number + 1
         return range(expected, number)

@@ -52,6 +52,7 @@ class Intake:
         self._ingest, self._slots, self._shape, self._video = ingest, slots, shape, video
         self._records, self._lease = records, lease
         self._numbers, self._sender = FrameNumbers(), 0
+        self._stamp_ns, self._around = 0, (0, 0)
         self.notice = ""
 
     def take_over(self, died: bool) -> None:
@@ -78,7 +79,7 @@ class Intake:
             return
         # A camera that was restarted is another source, with numbers of its own.
         name = sample.source, header.number
-        if self.is_new(*name, received_ns, header.lost):
+        if self.is_new(*name, received_ns, header.lost, header.stamp_ns):
             try:
                 image = view_camera_frame(header, sample.payload)
             except FrameRejected as error:
@@ -87,7 +88,15 @@ class Intake:
                 waited_ns = header.since_filled_ns(received_ns)
                 self.take(image, received_ns, waited_ns, superseded, name=name)
 
-    def is_new(self, source: int, number: int, received_ns: int, lost: int = 0) -> bool:
+    def is_new(
+        self,
+        source: int,
+        number: int,
+        received_ns: int,
+        lost: int = 0,
+        stamp_ns: int = 0,
+        is_started: bool = False,
+    ) -> bool:
         """Whether the predecessor has not taken a frame; reports the missing ones before it.
 
         A frame is superseded if it was sent, but lost or pushed out before we could read it. One
@@ -98,25 +107,27 @@ class Intake:
             number: number of the frame.
             received_ns: CLOCK_MONOTONIC of its receipt.
             lost: frames directly before it that the camera lost.
+            stamp_ns: of the frame, 0 if not known.
+            is_started: whether an unknown source has begun with frame 1 while we listened.
         """
-        missing = self._numbers.missing_before(source, number, lost)
+        missing = self._numbers.missing_before(source, number, lost, is_started)
         if missing is None:
             return False
         gap = missing.stop - missing.start
+        self._around, self._stamp_ns = (self._stamp_ns, stamp_ns), stamp_ns
         is_other, self._sender = source != self._sender, source
         if self._video is not None and (gap or is_other):
             self._video.interrupt("packets were lost on the way here" if gap else "a new publisher")
         if gap > MAX_GAP:
             self._lease.take(source, number - 1)
-            self.reject(f"one report for {gap} frames that were lost in a row", received_ns)
+            self._lose(received_ns, f"one report for {gap} frames that were lost in a row")
             missing = range(number, number)
         for one in missing:
             self._lease.take(source, one)
             if one >= number - lost:
-                self.reject(LOST, received_ns)
+                self._lose(received_ns, LOST)
             else:
-                record = self._enter(0, "", received_ns)
-                self._end(record, FrameStatus.SUPERSEDED, LOST_ON_THE_WAY)
+                self._lose(received_ns, LOST_ON_THE_WAY, FrameStatus.SUPERSEDED)
         self._lease.take(source, number)
         return True
 
@@ -154,6 +165,14 @@ class Intake:
     def reject(self, reason: str, received_ns: int, stamp_ns: int = 0, frame_id: str = "") -> None:
         """Report a frame that cannot be read as FAILED."""
         self._end(self._enter(stamp_ns, frame_id, received_ns), FrameStatus.FAILED, reason)
+
+    def _lose(
+        self, received_ns: int, reason: str, status: FrameStatus = FrameStatus.FAILED
+    ) -> None:
+        """Report a frame that never came, with the stamps of those around it."""
+        record = self._enter(0, "", received_ns)
+        record.lost_after_ns, record.lost_before_ns = self._around
+        self._end(record, status, reason)
 
     def _send(
         self, record: FrameRecord, image: ImageView, copies: int, name: tuple[int, int]

@@ -33,6 +33,10 @@ SUPERVISOR_LOOK_S = 0.05
 STARVED_NS = 20 * MS
 """A process that wakes later than this after the time asked for was itself kept from running. The
 process that it looks at perhaps was too, so its silence until then does not count."""
+SUPERVISOR_SILENT_NS = 2_000 * MS
+"""The watchdog reports a supervisor that is silent for so long."""
+FILES_LOOK_NS = 1_000 * MS
+"""How often a node looks whether its files in shared memory still stand."""
 AWAY_S = 0.5
 """A supervisor that looks later than this was stopped or starved itself."""
 STOPPED_S = 1.0
@@ -88,7 +92,9 @@ speaker for the watchdog | dies | the other detector | at once, by its lease | �
 | hangs, or is stopped | the other detector | {_HANG} | the other one, at once | the other one
 any node | dies | the supervisor | {_DEATH} | – | –
 | is stopped | the supervisor | {STOPPED_S:g} s | the supervisor | –
-supervisor | dies | the kernel | at once | the kernel: all nodes | nobody
+| misses its files | itself, the supervisor | {_ms(FILES_LOOK_NS)} | – | the graph starts anew
+supervisor | hangs, or is stopped | the watchdog | {_ms(SUPERVISOR_SILENT_NS)} | nobody | nobody
+| dies | the kernel | at once | the kernel: all nodes | nobody
 """
 RESTARTS = f"""
 The supervisor restarts every node that has died: at once up to {AT_ONCE} times within

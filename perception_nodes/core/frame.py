@@ -273,10 +273,11 @@ class RecordKind(IntEnum):
 class Record(ctypes.Structure):
     """What every record for the watchdog begins with: a sign of life of the process that sent it.
 
-    `record` numbers the records of one process without gaps, so that a lost one is noticed, and
-    `sent_ns` orders those of several processes. `patience_ns` is how long the process may be silent
-    from now on before it counts as hung, `spent_ns` the processor time that its main thread has
-    used.
+    `record` numbers the records of one process from 0 without gaps, so that a lost one is noticed,
+    and `sent_ns` orders those of several processes. `sender` is the incarnation of the process,
+    `process` its number, which another process may have had before. `patience_ns` is how long it
+    may be silent from now on before it counts as hung, `spent_ns` the processor time that its main
+    thread has used.
     """
 
     _fields_ = [
@@ -284,6 +285,7 @@ class Record(ctypes.Structure):
         ("sent_ns", ctypes.c_int64),
         ("patience_ns", ctypes.c_int64),
         ("spent_ns", ctypes.c_int64),
+        ("sender", ctypes.c_uint64),
         ("kind", ctypes.c_uint32),
         ("process", ctypes.c_uint32),
     ]

@@ -2,11 +2,13 @@
 
 import ctypes
 
-from perception_nodes.core.frame import REASON_BYTES, FrameRecord, Record
+from perception_nodes.core.frame import REASON_BYTES, FrameRecord, FrameStatus, Record
 
 
 class Takeover(Record):
     """`process` replaces `predecessor` in its role from now on; 0 if there was none.
+
+    `predecessor_sender` is the incarnation of that process.
 
     `held_incarnation` and `held_sequence` identify the frame that the predecessor had begun and not
     ended; `newest_ns` is `ingested_ns` of the frame begun last in this role. `joined_ns` is when
@@ -19,6 +21,7 @@ class Takeover(Record):
         ("newest_ns", ctypes.c_int64),
         ("joined_ns", ctypes.c_int64),
         ("held_incarnation", ctypes.c_uint64),
+        ("predecessor_sender", ctypes.c_uint64),
         ("predecessor", ctypes.c_uint32),
         ("reason", ctypes.c_char * REASON_BYTES),
     ]
@@ -48,13 +51,32 @@ STRUCTS = (FrameRecord, FrameRecord, Takeover, Left, InputState, WatchdogGone, H
 """Structs by their kinds, see `RecordKind`. None is larger than a `FrameRecord`."""
 
 
+STATUSES = frozenset(FrameStatus)
+
+
 def mark(record: Record) -> None:
     """Set the kind of a record that is about to be sent; that of a frame is set already."""
     if type(record) is not FrameRecord:
         record.kind = STRUCTS.index(type(record))
 
 
+def bounded(record: Record, now_ns: int) -> Record:
+    """The record, with times that cannot be later than now, and a status that there is.
+
+    One damaged number must neither hide what comes after it nor keep the watchdog from working.
+    """
+    record.sent_ns = min(record.sent_ns, now_ns)
+    if isinstance(record, FrameRecord):
+        record.ingested_ns = min(record.ingested_ns, record.sent_ns)
+        if record.status not in STATUSES:
+            record.status, record.reason = FrameStatus.FAILED, b"its record was damaged"
+    elif isinstance(record, Takeover):
+        record.newest_ns = min(record.newest_ns, record.sent_ns)
+        record.joined_ns = min(record.joined_ns, record.sent_ns)
+    return record
+
+
 def as_sent(record: FrameRecord) -> Record:
-    """The record as the struct of its kind, in the same memory."""
-    kind = STRUCTS[record.kind]
+    """The record as the struct of its kind, in the same memory; a damaged kind tells nothing."""
+    kind = STRUCTS[record.kind] if record.kind < len(STRUCTS) else Heartbeat
     return record if kind is FrameRecord else kind.from_buffer(record)

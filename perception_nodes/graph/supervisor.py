@@ -24,10 +24,19 @@ from perception_nodes.system.processes import Process, is_stopped
 from perception_nodes.system.signals import STOPPING, handled_stopping
 from perception_nodes.transport.claim import Claim
 from perception_nodes.transport.fastdds import sweep_segments
+from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.notes import Notes, configuration
 from perception_nodes.transport.remains import forget, sweep
+from perception_nodes.transport.standing import FILES_REMOVED, removed_file
 
 STOP_TIMEOUT_S = 5.0
+ANEW_TIMEOUT_S = 1.0
+"""The same where the graph starts anew: nodes without their files may not be able to end."""
+ROLES = ("preprocess", "detector", "watchdog")
+LAST_REPORTS_S = 4.0
+"""How long a watchdog that was started to report the last frames gets to find its listeners."""
+GRAPH = "graph"
+"""What is restarted where all nodes are."""
 STANDBYS_AFTER_S = 1.5
 """Standbys are started this much later than the nodes that work at once, which need the processors
 until then."""
@@ -96,6 +105,7 @@ class Supervisor:
         self._life = new_life() | configuration(started_with)
         self._notes: Notes | None = None
         self._stop_requested = False
+        self._claims: list[Claim] = []
 
     @property
     def processes(self) -> list[tuple[NodeSpec, subprocess.Popen[bytes]]]:
@@ -119,10 +129,16 @@ class Supervisor:
         claims |= {one.full_name: f"a graph with a node {one.full_name}" for one in restarted[:1]}
         with ExitStack() as held:
             held.enter_context(handled_stopping(lambda *_: self.stop()))
+            self._claims.clear()
             for name, meaning in claims.items():
-                held.callback(Claim(name, meaning).release)
+                self._claims.append(Claim(name, meaning))
+                held.callback(self._claims[-1].release)
             _sweep(cameras)
             held.callback(_sweep, cameras)
+            self._removed = ""
+            for camera in cameras:
+                for role in ROLES:  # map them, to see when they are removed
+                    held.callback(Lease(camera, role).close)
             processors = set().union(*(spec.awake_processors for spec in self._specs))
             if processors:
                 self._say(held.enter_context(kept_awake(processors)))
@@ -133,7 +149,11 @@ class Supervisor:
                 self._notes = Notes(spec.settings.served[0], of_supervisor=True)
                 held.callback(self._notes.close)
             held.callback(self._stop_all)
+            self._started.clear()
+            self._start_at_s.clear()
             for spec in self._specs:
+                if spec.name in self._shut_down:
+                    continue
                 if spec.stands_by:
                     self._start_at_s[spec.name] = time.monotonic() + STANDBYS_AFTER_S
                 else:
@@ -148,7 +168,8 @@ class Supervisor:
     def _stop_all(self) -> None:
         """Stop the processes in reverse order, and the watchdog when the others have ended."""
         for last in (False, True):
-            processes = [p for spec, p in reversed(self.processes) if spec.kind.stops_last == last]
+            ending = [one for one in reversed(self.processes) if one[0].kind.stops_last == last]
+            processes = [self._reporting(*one) if last else one[1] for one in ending]
             for process in processes:
                 if process.poll() is None:
                     process.send_signal(signal.SIGINT)
@@ -159,6 +180,20 @@ class Supervisor:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+
+    def _reporting(
+        self, spec: NodeSpec, process: "subprocess.Popen[bytes]"
+    ) -> "subprocess.Popen[bytes]":
+        """A process of the watchdog that reports the last frames: another one if it was killed."""
+        if process.poll() is None or not _is_from_outside(process.returncode):
+            return process
+        self._say(f"{spec.name} ended {_how(process.returncode)}; another one tells of its frames")
+        try:
+            process = self._start(spec)
+            process.wait(LAST_REPORTS_S)
+        except (OSError, subprocess.SubprocessError):  # it runs, as it should
+            pass
+        return process
 
     def stop(self) -> None:
         """End `wait`; may be called from any thread."""
@@ -208,6 +243,9 @@ class Supervisor:
                 error in the log, if there is one.
         """
         while not self._is_to_stop():
+            for claim in self._claims:
+                claim.sign()
+            self._look_after_files()
             for spec in self._specs:
                 if spec.name in self._shut_down:
                     continue
@@ -228,6 +266,9 @@ class Supervisor:
                         continue
                     if self._stop_requested:
                         return False
+                    self._removed = removed_file()
+                    if self._removed or status == FILES_REMOVED:
+                        break
                     if spec.kind.restarted and (status == 0 or self._is_done_without(spec, status)):
                         self._shut_down.add(spec.name)
                         how = f"ended {_how(status)}" if status else "was shut down"
@@ -242,6 +283,21 @@ class Supervisor:
                 self._notes.tell_lines_dropped()
             time.sleep(failover.SUPERVISOR_LOOK_S)
         return False
+
+    def _look_after_files(self) -> None:
+        """Start the graph anew if its files were removed, also if only a node knows of it.
+
+        A node that is started beside others which go on with removed files would not know of them.
+        """
+        if FILES_REMOVED in [process.poll() for _, process in self.processes]:
+            self._removed = self._removed or "what a node used"
+        if self._removed:
+            self._say(f"{self._removed} was removed from shared memory; the graph starts anew")
+            timeout_s, self._stop_timeout_s = self._stop_timeout_s, ANEW_TIMEOUT_S
+            self._held.close()
+            self._stop_timeout_s, self._life = timeout_s, self._life | new_life()
+            time.sleep(self._restarts.note_death(GRAPH, time.monotonic())[1])
+            self.__enter__()
 
     def _is_to_stop(self) -> bool:
         if self._while_alive is not None and not self._while_alive.is_alive():

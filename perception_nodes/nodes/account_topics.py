@@ -157,6 +157,6 @@ class AccountTopics:
         return {
             "frames_in": ledger.frames_in,
             "in_flight": ledger.in_flight,
-            "reports_lost": self.account.watch.records_lost,
+            "reports_lost": ledger.records_lost,
             **{status.name.lower(): number for status, number in ledger.counts.items()},
         }

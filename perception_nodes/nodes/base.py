@@ -19,7 +19,7 @@ from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.core.failover import LONG_NS
+from perception_nodes.core.failover import FILES_LOOK_NS, LONG_NS
 from perception_nodes.graph.config import Settings
 from perception_nodes.graph.settings import SettingsError, is_changeable
 from perception_nodes.graph.topics import protected
@@ -31,6 +31,7 @@ from perception_nodes.transport.commanded import Commanded
 from perception_nodes.transport.memory import reserve
 from perception_nodes.transport.notes import Notes
 from perception_nodes.transport.shm import Endpoint
+from perception_nodes.transport.standing import FILES_REMOVED, removed_file
 
 IDLE_WAIT_MS = 8.0
 """The longest wait. With kernel ticks of 4 ms it takes 12 ms, rarely 16."""
@@ -113,6 +114,7 @@ class PerceptionNode(LifecycleNode):
         self._commanded = Commanded(self.settings.served[0], self.get_fully_qualified_name())
         self.notes = Notes(self.settings.served[0])
         self._leads_itself = False
+        self._files_due = Period(FILES_LOOK_NS)
         if self.settings.remote_changes == "refuse":
             self._refuse_transitions()
 
@@ -321,6 +323,15 @@ class PerceptionNode(LifecycleNode):
         if self.active:
             self.active = False
             self.rest()
+
+    def look_after_files(self) -> None:
+        """End if our files were removed: whoever makes them anew would not know of us."""
+        if not (self.shares_memory and self.active and self._files_due.due()):
+            return
+        if removed := removed_file(self.endpoint.number):
+            text = f"{removed} was removed from shared memory, so the graph has to start anew"
+            self.get_logger().fatal(text)
+            self.finished, self.exit_status = True, FILES_REMOVED
 
     def _close(self) -> None:
         self.close()

@@ -29,7 +29,7 @@ def diagnostics(account: Account) -> DiagnosticArray:
         "frames_in": ledger.frames_in,
         "in_flight": ledger.in_flight,
         "repeated_outcomes": ledger.repeated_outcomes,
-        "records_lost": watch.records_lost,
+        "records_lost": ledger.records_lost,
         "takeovers": watch.takeovers,
         "watchdog_starved": watch.starved,
         "processes": ", ".join(map(str, roster.members.values())),

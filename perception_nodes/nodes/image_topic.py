@@ -89,7 +89,7 @@ class ImageTopic:
         self._transport, self._type = settings.image_transport, transport.message_class()
         self._topic = image_topic(settings.image_topic, settings.image_transport)
         self._look_due = Period(LOOK_PERIOD_NS)
-        self._known_publishers = 0
+        self._known_publishers = self._opened_ns = 0
         self._received = self._lost = self._publisher = self._changes = 0
         self.read, self.copies = transport.read, transport.copies
         # The first call takes 40 ms, later ones 1 ms.
@@ -103,6 +103,12 @@ class ImageTopic:
         """Subscribe, and read from now on."""
         self._received = self._lost = self._publisher = self._changes = 0
         self._subscribe(self._offered(self._publishers()))
+        self._opened_ns = time.monotonic_ns()
+
+    @property
+    def open_for_ns(self) -> int:
+        """How long we have been reading."""
+        return time.monotonic_ns() - self._opened_ns
 
     def close(self) -> None:
         """Unsubscribe."""

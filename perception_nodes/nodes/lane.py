@@ -27,6 +27,8 @@ from perception_nodes.transport.cdr_writer import write_detection_array
 from perception_nodes.transport.shm import Sample
 
 QUEUE_DEPTH = 10
+NOTES_LAST_NS = 5_000_000_000
+"""If all frames for so long are older than the one that was taken last, that note is wrong."""
 
 
 class Lane:
@@ -59,13 +61,13 @@ class Lane:
         self.slots = channels.slot_reader(node.endpoint, camera)
         self._prepared: tuple[object, ...] = ()
         self.waiting: Sample[FrameHeader] | None = None
-        self._newest_ns = 0
+        self._newest_ns = self._passed_since_ns = 0
         self._image: ImageView
 
     def sit(self, seat: Seat) -> None:
         """Begin to work behind the predecessor's last frame, which may have made it crash."""
         self._seat = seat
-        self._newest_ns = seat.lease.note.ingested_ns
+        self._newest_ns = min(seat.lease.note.ingested_ns, time.monotonic_ns())
 
     def replace(self, serving: Serving) -> None:
         """Go on with the models that serve now; to be called between two frames."""
@@ -83,6 +85,8 @@ class Lane:
         header, size = received.header, self._size
         in_place = self._in_place is not None
         try:
+            if header.ingested_ns > self._newest_ns:
+                raise FrameRejected("slot with a time in the future; its memory was damaged")
             check_slot(header, received.payload.nbytes, size.width, size.height, in_place)
             if self._in_place is not None:
                 self._image = self._in_place.take(header)
@@ -97,12 +101,17 @@ class Lane:
         """The newest frame of any process, if it has just arrived."""
         before = self.waiting
         while (sample := self.slots.receive()) is not None:
+            now_ns = time.monotonic_ns()
             if sample.header.ingested_ns <= self._newest_ns:
                 sample.release()
+                self._passed_since_ns = self._passed_since_ns or now_ns
+                if now_ns - self._passed_since_ns > NOTES_LAST_NS:
+                    self._newest_ns = 0
                 continue
             self.drop()
             self.waiting = sample
-            self._newest_ns = sample.header.ingested_ns
+            self._newest_ns = min(sample.header.ingested_ns, now_ns)
+            self._passed_since_ns = 0
         return None if self.waiting is before else self.waiting
 
     def drop(self) -> None:
@@ -136,7 +145,7 @@ class Lane:
     def begin(self) -> None:
         """Start on the waiting frame; should it make us crash, no successor takes it."""
         header, lease = self.header, self._seat.lease
-        lease.begin(header.incarnation, header.sequence, header.ingested_ns)
+        lease.begin(header.incarnation, header.sequence, self._newest_ns)
         lease.note.listeners = self.topic.listeners
 
     def prepare(self) -> None:

@@ -30,6 +30,9 @@ from perception_nodes.transport import channels
 from perception_nodes.transport.cdr_reader import Buffer, read_camera_info, read_header
 from perception_nodes.video.packet_decoder import VideoDecoder
 
+NEW_SOURCE_NS = 5_000_000_000
+"""A publisher that is first heard so long after we have subscribed has begun meanwhile."""
+
 
 class PreprocessNode(RedundantNode):
     """Does the first half of a frame's way: ingest and preprocessing."""
@@ -136,8 +139,11 @@ class PreprocessNode(RedundantNode):
         assert self._topic is not None
         self.frame_ns = received_ns
         self.sign()
-        if number is not None and not self._intake.is_new(source, number, received_ns):
-            return
+        if number is not None:
+            stamp_ns, _ = read_header(data)
+            is_started = self._topic.open_for_ns > NEW_SOURCE_NS
+            if not self._intake.is_new(source, number, received_ns, 0, stamp_ns, is_started):
+                return
         try:
             image = self._topic.read(data)
         except FrameRejected as error:

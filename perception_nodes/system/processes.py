@@ -112,10 +112,13 @@ class Process:
 
 
 def open_process(pid: int) -> Process | None:
-    """Open a process; None if it has already ended."""
+    """Open a process; None if it has already ended, or cannot be watched now.
+
+    A damaged number is no process's, and we may have no descriptor left; neither must end us.
+    """
     try:
         return Process(pid)
-    except ProcessLookupError:
+    except OSError:
         return None
 
 

@@ -98,7 +98,7 @@ class RealTime:
         except OSError as error:
             return f"SCHED_FIFO: refused ({error}); {REMEDIES['SCHED_FIFO']}"
         self._priority = base + rank
-        self.keep()
+        self._schedule_new()
         ours = len(self._known - self._left_out)
         return (
             f"SCHED_FIFO: priority {self._priority} for {ours} threads, none for "
@@ -106,9 +106,15 @@ class RealTime:
         )
 
     def keep(self) -> None:
-        """Schedule threads that were born meanwhile; cheap where there are none."""
-        if not self._priority:
-            return
+        """Schedule threads that were born meanwhile; cheap where there are none.
+
+        What the system refuses for now, such as a descriptor, is tried again the next time.
+        """
+        if self._priority:
+            with suppress(OSError):
+                self._schedule_new()
+
+    def _schedule_new(self) -> None:
         tasks = _own_threads()
         if tasks == self._known:
             return

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from itertools import count
 
 from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRecord, Record
-from perception_nodes.core.records import Left, Takeover, mark
+from perception_nodes.core.records import Left, mark
+from perception_nodes.system.life import own_incarnation
 from perception_nodes.system.processes import own_time_ns
 from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.shm import SPARE_SAMPLES, Endpoint, Reader, Writer
@@ -16,7 +17,6 @@ SLOT_SPARE = SPARE_SAMPLES + 2
 """Room for a page that shows frames: for one that waits and one that is looked at."""
 RECORD_DEPTH = 1024
 DETECTION_DEPTH = 64
-OF_FRAMES = (FrameRecord, Takeover)
 
 
 def slot_writer(endpoint: Endpoint, camera: str, width: int, height: int) -> Writer[FrameHeader]:
@@ -63,17 +63,17 @@ class NumberedRecords:
         self._journal = Journal(camera, role)
         self._writer = record_writer(endpoint, camera, role)
         self._numbers = count() if numbers is None else numbers
-        self._process = os.getpid()
+        self._process, self._sender = os.getpid(), own_incarnation()
         self.patience_ns = patience_ns
 
     def send(self, record: Record) -> None:
         """Number a record and send it."""
         mark(record)
         record.record, record.process = next(self._numbers), self._process
+        record.sender = self._sender
         record.patience_ns, record.spent_ns = self.patience_ns, own_time_ns()
         record.sent_ns = time.monotonic_ns()
-        if isinstance(record, OF_FRAMES):
-            self._journal.append(record)
+        self._journal.append(record)
         self._writer.send_record(record)
 
     def sign(self) -> None:
@@ -86,7 +86,7 @@ class NumberedRecords:
         self.send(Left())
 
     def close(self) -> None:
-        """Remove the journal; to be called when all records are sent."""
+        """Close the journal; to be called when all records are sent."""
         self._journal.close()
 
 

@@ -2,12 +2,24 @@
 
 import fcntl
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from perception_nodes.transport.domain import own_domain
 from perception_nodes.transport.lock import Locked, open_locked
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError
+
+
+def silence_ns(name: str, now_ns: int) -> int:
+    """How long the process that claims a name has given no sign of life; 0 if it never has."""
+    with suppress(FileNotFoundError):
+        return max(0, now_ns - _path_of(SHM_FOLDER, name).stat().st_mtime_ns)
+    return 0
+
+
+def _path_of(folder: Path, name: str) -> Path:
+    return folder / f"perception_graph{own_domain()}_{name.replace('/', '.')}.lock"
 
 
 class Claim:
@@ -27,7 +39,7 @@ class Claim:
                 user's.
         """
         domain = own_domain()
-        self._path = folder / f"perception_graph{domain}_{name.replace('/', '.')}.lock"
+        self._path = _path_of(folder, name)
         try:
             self._descriptor = open_locked(self._path, fcntl.LOCK_EX)
         except Locked:
@@ -45,6 +57,12 @@ class Claim:
             return self._path.read_text() or "(starting)"
         except FileNotFoundError:
             return "(ending)"
+
+    def sign(self) -> None:
+        """Give a sign of life: CLOCK_MONOTONIC as the time of the file."""
+        now_ns = time.monotonic_ns()
+        with suppress(OSError):
+            os.utime(self._descriptor, ns=(now_ns, now_ns))
 
     def release(self) -> None:
         """Give it up."""

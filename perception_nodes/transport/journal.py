@@ -17,6 +17,7 @@ from pathlib import Path
 
 from perception_nodes.core.frame import FrameRecord, Record
 from perception_nodes.core.records import as_sent
+from perception_nodes.system.life import is_supervised, own_incarnation
 from perception_nodes.system.processes import own_time_ns, was_alive
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped, is_ours
@@ -35,7 +36,8 @@ class _Pages(ctypes.Structure):
     order. That does no harm: it judges by them only after the process was silent for its patience,
     milliseconds after the last store became visible.
 
-    `written` counts all records ever written, and is set after each one.
+    `written` counts all records ever written, and is set after each one. `process` is the number of
+    the process.
     """
 
     _fields_ = [
@@ -43,22 +45,23 @@ class _Pages(ctypes.Structure):
         ("patience_ns", ctypes.c_int64),
         ("spent_ns", ctypes.c_int64),
         ("written", ctypes.c_uint64),
+        ("process", ctypes.c_uint64),
         ("records", FrameRecord * RECORDS),
     ]
 
 
 _SIGN = struct.Struct("3q")
-"""The sign of life; native numbers are read in one piece each."""
+_HEAD = struct.Struct("5q")
+"""The sign of life, and all that stands before the records; native numbers are read in one piece
+each."""
 
 
 class Journal:
     """The journal that this process writes."""
 
     def __init__(self, camera: str, role: str) -> None:
-        path = journal_of(camera, role, os.getpid())
-        with suppress(OSError):  # there is none, or it belongs to another user
-            path.unlink()  # of a dead process; somebody may have mapped it
-        self._mapped = Mapped(path, _Pages)
+        self._mapped = Mapped(journal_of(camera, role, own_incarnation()), _Pages)
+        self._mapped.value.process = os.getpid()
         self._records_at = addressof(self._mapped.value) + _Pages.records.offset
 
     def sign(self, patience_ns: int) -> None:
@@ -80,50 +83,61 @@ class Journal:
         pages.written = written + 1
 
     def close(self) -> None:
-        """Remove the journal, when this process stops in good order and has sent everything."""
-        self._mapped.path.unlink(missing_ok=True)
+        """Close the journal, when this process stops in good order.
+
+        A watchdog that is gone just now has not read it: where there is a supervisor, that one or
+        the next watchdog removes it.
+        """
+        if not is_supervised():
+            self._mapped.path.unlink(missing_ok=True)
         self._mapped.close()
 
 
 class Signs:
-    """Another process's signs of life, in its journal."""
+    """Another process's signs of life, in its journal.
 
-    def __init__(self, path: Path, process: int) -> None:
+    Attributes:
+        process: its number.
+        is_own: whether the process that now has this number has given them itself.
+    """
+
+    def __init__(self, path: Path) -> None:
         """Map the journal.
 
         Raises:
             OSError, ValueError: it is gone, or not complete yet.
         """
-        self._process = process
         with open(path, "rb") as file:
-            self._memory = mmap.mmap(file.fileno(), _SIGN.size, prot=mmap.PROT_READ)
-        # If the number now belongs to another process, the sign is not that process's own.
-        alive_ns = self._read()[0]
-        self._last_ns = 0 if was_alive(process, alive_ns) else alive_ns
+            self._memory = mmap.mmap(file.fileno(), _HEAD.size, prot=mmap.PROT_READ)
+        alive_ns, *_, self.process = _HEAD.unpack_from(self._memory)
+        self._sender = _sender_of(path)
+        self.is_own = was_alive(self.process, alive_ns)
+        self._last_ns = 0 if self.is_own else alive_ns
 
     def new(self) -> Record | None:
         """The last sign, if it was given after the one before."""
-        alive_ns, patience_ns, spent_ns = self._read()
+        alive_ns, patience_ns, spent_ns = _SIGN.unpack_from(self._memory)
         if not alive_ns or alive_ns == self._last_ns:
             return None
         self._last_ns = alive_ns
-        return Record(0, alive_ns, patience_ns, spent_ns, process=self._process)
+        return Record(0, alive_ns, patience_ns, spent_ns, sender=self._sender, process=self.process)
 
     def close(self) -> None:
         """Unmap it."""
         self._memory.close()
 
-    def _read(self) -> tuple[int, ...]:
-        return _SIGN.unpack_from(self._memory)
 
-
-def journal_of(camera: str, role: str, process: int) -> Path:
+def journal_of(camera: str, role: str, incarnation: int) -> Path:
     """Path of a process's journal, whether it exists or not."""
-    return SHM_FOLDER / f"{own_prefix()}{camera}.{role}.{process}.journal"
+    return SHM_FOLDER / f"{own_prefix()}{camera}.{role}.{incarnation:016x}.journal"
+
+
+def _sender_of(path: Path) -> int:
+    return int(path.suffixes[-2][1:], 16)
 
 
 def journals(camera: str, role: str) -> dict[int, Path]:
-    """Paths of the journals of all processes of a role, living and dead, by process id.
+    """Paths of the journals of all processes of a role, living and dead, by their incarnations.
 
     Those of other users are left out: only our own processes journal what they have done.
     """
@@ -131,7 +145,7 @@ def journals(camera: str, role: str) -> dict[int, Path]:
     for path in SHM_FOLDER.glob(f"{own_prefix()}{camera}.{role}.*.journal"):
         with suppress(FileNotFoundError):  # it was removed meanwhile
             if is_ours(path.lstat()):
-                found[int(path.suffixes[-2][1:])] = path
+                found[_sender_of(path)] = path
     return found
 
 

@@ -11,7 +11,7 @@ import time
 from perception_nodes.core.frame import MAY_BE_OUT, FrameRecord
 from perception_nodes.core.records import Takeover
 from perception_nodes.system.hanging import HangJudge
-from perception_nodes.system.life import graph_life
+from perception_nodes.system.life import graph_life, own_incarnation
 from perception_nodes.system.processes import Process, open_process, own_time_ns, runs_at_once
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped
@@ -32,7 +32,8 @@ class StreamPosition(ctypes.Structure):
 class LeaseNote(ctypes.Structure):
     """What the holder writes for its successor.
 
-    `process` is the holder's process number, 0 if it stopped in good order. It gave its last sign
+    `process` is the holder's process number, 0 if it stopped in good order, `holder` its
+    incarnation. It gave its last sign
     of life at `alive_ns`, may be silent for `patience_ns`, and had used `spent_ns` of processor
     time by then. `incarnation`, `sequence` and `ingested_ns` identify the last frame that it
     took; `unended` is set until it has finished that frame. `number` is the last frame number that
@@ -58,6 +59,7 @@ class LeaseNote(ctypes.Structure):
         ("earlier", StreamPosition * EARLIER_STREAMS),
         ("unended", ctypes.c_uint64),
         ("incarnation", ctypes.c_uint64),
+        ("holder", ctypes.c_uint64),
         ("process", ctypes.c_uint64),
         ("entered", FrameRecord),
     ]
@@ -125,6 +127,7 @@ class Lease:
             note.life = self._life
         record = Takeover(predecessor=note.process, newest_ns=note.ingested_ns)
         if note.process:
+            record.predecessor_sender = note.holder
             how = "hung and was killed" if self._killed == note.process else "died"
             record.reason = (
                 f"{self._role} {note.process} {how}; {os.getpid()} took over "
@@ -134,7 +137,7 @@ class Lease:
                 record.held_incarnation, record.held_sequence = note.incarnation, note.sequence
                 record.reason += MAY_BE_OUT if note.unended == PUBLISHING else b""
         self._killed = 0
-        note.unended, note.process = 0, os.getpid()
+        note.unended, note.process, note.holder = 0, os.getpid(), own_incarnation()
         self.held = True
         self.sign(patience_ns)
         return record

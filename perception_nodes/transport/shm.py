@@ -64,7 +64,11 @@ class Sample(Generic[Header]):
 
 
 class Endpoint:
-    """A process's entry to shared memory; all its channels close with it."""
+    """A process's entry to shared memory; all its channels close with it.
+
+    Attributes:
+        number: of this process in iceoryx2's list of processes.
+    """
 
     def __init__(self, name: str, domain: int | None = None) -> None:
         """Join a domain.
@@ -84,6 +88,7 @@ class Endpoint:
         except TransportError:
             self._presence.leave()
             raise
+        self.number = int(self._node.id.value)
         self._ports: list[Any] = []
         self._opened: dict[str, Any] = {}
 

@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from perception_nodes.core.budget import Budget
+from perception_nodes.core.failover import SUPERVISOR_SILENT_NS
 from perception_nodes.core.frame import FrameRecord, FrameStatus, Record
 from perception_nodes.core.health import HealthMode, Phase
+from perception_nodes.system.life import is_supervised
 from perception_nodes.system.processes import open_process, was_alive
+from perception_nodes.transport.claim import silence_ns
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.watchdog.book import KeptBook
 from perception_nodes.watchdog.detectors import DetectorTenure
@@ -144,7 +147,7 @@ class Account:
         # entry of its frame.
         while dead := self.roster.update(now_ns):
             for member in dead:
-                records += self.inbox.last_words(member.role, member.pid, now_ns)
+                records += self.inbox.last_words(member.role, member.sender, now_ns)
             died += dead
             records += self._read()
         self.roster.end_hung()
@@ -156,10 +159,10 @@ class Account:
         closed = self.ledger.take(records)
         for member in died:
             # `now_ns` is too early: frames may have come since then and before the death.
-            self.ledger.died(member.pid, time.monotonic_ns())
+            self.ledger.died(member.sender, time.monotonic_ns())
         working = self.ledger.detector()
         if working is not None and self._died_unseen(working):
-            self.ledger.died(working.process, time.monotonic_ns())
+            self.ledger.died(working.sender, time.monotonic_ns())
         if not on_time:
             self._late_ns = now_ns
         # If we were stopped, the senders of outcomes perhaps were too: they get twice the time.
@@ -179,7 +182,7 @@ class Account:
             self._memory_read_ns = now_ns
             members = self.roster.members.values()
             self.watch.memory({(m.role, m.pid): m.handle.rss_bytes() for m in members}, now_ns)
-        faults = (*self.roster.faults(), *self.watch.present())
+        faults = (*self.roster.faults(), *self.watch.present(), *self._supervisor(now_ns))
         transition = self.health.update(faults, now_ns)
         names, before = tuple(fault.name for fault in faults), self._fault_names
         self._fault_names = names
@@ -205,9 +208,16 @@ class Account:
         """Count silence from now on only, since we were busy with something else."""
         self.roster.postpone(now_ns)
 
+    def _supervisor(self, now_ns: int) -> list[Fault]:
+        """A fault while it gives no sign of life."""
+        if not is_supervised() or silence_ns(self.camera, now_ns) < SUPERVISOR_SILENT_NS:
+            return []
+        text = "the supervisor gives no sign of life: nothing that dies is started again"
+        return [Fault("supervisor", text, HealthMode.DEGRADED)]
+
     def _died_unseen(self, detector: DetectorTenure) -> bool:
         """Whether it is dead and never was a member, as one that died before we started."""
-        is_member = detector.process in self.roster.members
+        is_member = any(m.sender == detector.sender for m in self.roster.members.values())
         # If the machine was suspended since, a dead process may count as alive, see `was_alive`.
         suspended_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
         return not is_member and not was_alive(detector.process, detector.since_ns + suspended_ns)
@@ -220,6 +230,5 @@ class Account:
             self.roster.hear(role, sign)
         for role, record in self.inbox.receive():
             self.roster.hear(role, record)
-            self.watch.sent(record)
             records += self.inbox.take(role, record)
         return records

@@ -26,8 +26,12 @@ class KeptBook:
         life, pages = graph_life(), self.pages
         old = not is_supervised() and not 0 <= now_ns - pages.last_ns <= FORGOTTEN_AFTER_NS
         if pages.life != life or old:
+            processes = type(pages.processes).from_buffer_copy(pages.processes)
+            is_of_life = pages.life == life
             self._mapped.clear()
             pages.life = life
+            if is_of_life:  # perhaps the graph is the same and was silent: its numbers go on
+                pages.processes = processes
 
     def close(self) -> None:
         """Close the book; it stays for the next watchdog of the graph."""

@@ -6,7 +6,7 @@ All of this is recorded facts, which are never withdrawn. They may come in any o
 import ctypes
 from collections.abc import Iterator
 
-from perception_nodes.core.frame import FrameRecord
+from perception_nodes.core.frame import FrameRecord, Record
 from perception_nodes.core.records import Takeover
 
 REMEMBERED_DETECTORS = 64
@@ -15,7 +15,8 @@ REMEMBERED_DETECTORS = 64
 class DetectorTenure(ctypes.Structure):
     """The time in which one process worked as the detector.
 
-    The process has received frames since `joined_ns` and worked since `since_ns`. `newest_ns` is
+    `sender` is its incarnation, `process` its number. It has received frames since `joined_ns` and
+    worked since `since_ns`. `newest_ns` is
     `ingested_ns` of the newest frame that it or its predecessor has taken; it takes no older frame.
     `ended_ns` is when it stopped or was seen to be dead, 0 if neither. The start of the next
     detector also ends it.
@@ -26,6 +27,7 @@ class DetectorTenure(ctypes.Structure):
         ("since_ns", ctypes.c_int64),
         ("newest_ns", ctypes.c_int64),
         ("ended_ns", ctypes.c_int64),
+        ("sender", ctypes.c_uint64),
         ("process", ctypes.c_uint32),
     ]
 
@@ -42,12 +44,12 @@ class DetectorHistory:
 
     def took_over(self, record: Takeover) -> None:
         """Note that a detector has started to work."""
-        known = any(d.since_ns == record.sent_ns for d in self._of(record.process))
+        known = any(d.since_ns == record.sent_ns for d in self._of(record.sender))
         if not known:
-            self._add(record.process, record.joined_ns, record.sent_ns, record.newest_ns)
+            self._add(record, record.joined_ns, record.newest_ns)
         # If the predecessor died with that frame in hand, no outcome shows that it had taken the
         # frame.
-        for before in self._of(record.predecessor):
+        for before in self._of(record.predecessor_sender):
             if before.since_ns < record.sent_ns:
                 before.newest_ns = max(before.newest_ns, record.newest_ns)
                 break
@@ -59,17 +61,17 @@ class DetectorHistory:
             outcome: the frame's outcome. If the detector's takeover is not known, this is the first
                 proof that it receives frames.
         """
-        process, ingested_ns = outcome.process, outcome.ingested_ns
-        entries = list(self._of(process))
+        ingested_ns = outcome.ingested_ns
+        entries = list(self._of(outcome.sender))
         if not entries:
-            self._add(process, ingested_ns, outcome.sent_ns, ingested_ns)
+            self._add(outcome, ingested_ns, ingested_ns)
             return
         then = next((d for d in entries if d.since_ns <= outcome.sent_ns), entries[-1])
         then.newest_ns = max(then.newest_ns, ingested_ns)
 
-    def ended(self, process: int, now_ns: int) -> None:
+    def ended(self, sender: int, now_ns: int) -> None:
         """Note that a process has stopped, or was seen to be dead, if it worked as a detector."""
-        for detector in self._of(process):
+        for detector in self._of(sender):
             detector.ended_ns = detector.ended_ns or now_ns
             break
 
@@ -80,6 +82,10 @@ class DetectorHistory:
     def passed_over(self, ingested_ns: int) -> bool:
         """Whether a detector received the frame and went on to a newer one."""
         return any(d.joined_ns <= ingested_ns < d.newest_ns for d in self._newest_first)
+
+    def receivers(self, ingested_ns: int) -> Iterator[int]:
+        """The incarnations of all detectors that the frame can have reached."""
+        return (int(d.sender) for d in self._newest_first if d.joined_ns <= ingested_ns)
 
     def last_receiver(self, ingested_ns: int) -> tuple[int, bool] | None:
         """The last detector that the frame can have reached.
@@ -97,15 +103,17 @@ class DetectorHistory:
             next_since_ns = detector.since_ns
         return None
 
-    def _of(self, process: int) -> Iterator[DetectorTenure]:
+    def _of(self, sender: int) -> Iterator[DetectorTenure]:
         """The entries of one process, the last one first."""
-        return (d for d in self._newest_first if d.process == process)
+        return (d for d in self._newest_first if d.sender == sender)
 
-    def _add(self, process: int, joined_ns: int, since_ns: int, newest_ns: int) -> None:
+    def _add(self, record: Record, joined_ns: int, newest_ns: int) -> None:
+        since_ns = record.sent_ns
         oldest = min(range(len(self._table)), key=lambda number: self._table[number].since_ns)
         if self._table[oldest].since_ns < since_ns:
+            who = record.sender, record.process
             # Written in one piece, since we may be killed at any moment.
-            self._table[oldest] = DetectorTenure(joined_ns, since_ns, newest_ns, 0, process)
+            self._table[oldest] = DetectorTenure(joined_ns, since_ns, newest_ns, 0, *who)
             self._sort()
 
     def _sort(self) -> None:

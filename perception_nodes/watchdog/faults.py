@@ -12,6 +12,9 @@ from perception_nodes.core.failover import MS, STARVED_NS
 from perception_nodes.core.frame import FrameFlag, FrameRecord
 from perception_nodes.core.health import HealthMode
 
+AT_ONCE_NS = 1 * MS
+"""Frames that enter within this time of each other came at once: no camera is so fast."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -222,17 +225,18 @@ class FrameRateLoss:
     """Frames come more slowly than they used to."""
 
     def __init__(self, limits: FaultLimits) -> None:
-        """Learn the usual rate from the first window of frames, and another rate if it lasts."""
+        """Learn the usual rate from two windows of frames, and another rate if it lasts."""
         self._limits = limits
         self._entered_ns: deque[int] = deque(maxlen=limits.window_frames)
-        self._usual_ns = 0.0
-        self._usual_until_ns = 0
+        self._usual_ns = self._first_ns = 0.0
+        self._usual_until_ns = self._last_ns = 0
         self._fault: Fault | None = None
 
     def update(self, entered_ns: int) -> Fault | None:
         """Take the instant at which a frame came in."""
-        if self._entered_ns and entered_ns == self._entered_ns[-1]:
-            return self._fault  # frames that were lost before it enter at the same instant
+        last_ns, self._last_ns = self._last_ns, entered_ns
+        if entered_ns - last_ns < AT_ONCE_NS:
+            return self._fault  # frames that were lost before it enter at once
         self._fault = self._judge(entered_ns)
         return self._fault
 
@@ -245,11 +249,16 @@ class FrameRateLoss:
         if len(self._entered_ns) < self._limits.window_frames:
             return None
         period_ns = (self._entered_ns[-1] - self._entered_ns[0]) / (len(self._entered_ns) - 1)
-        if not self._usual_ns:
-            # Frames that had waited for us come at once, which does not move the median.
-            self._usual_ns = median(b - a for a, b in pairwise(self._entered_ns))
-            self._usual_until_ns = entered_ns
         ratio = self._limits.frame_rate_ratio
+        if not self._usual_ns:
+            # Frames that are dropped do not move the median. Those that had waited for us come in a
+            # burst, which is over in the next window.
+            usual_ns = median(b - a for a, b in pairwise(self._entered_ns))
+            if not (self._first_ns and ratio <= usual_ns / self._first_ns <= 1 / ratio):
+                self._first_ns = usual_ns
+                self._entered_ns.clear()
+                return None
+            self._usual_ns, self._usual_until_ns = usual_ns, entered_ns
         if ratio <= self._usual_ns / period_ns <= 1 / ratio:
             self._usual_until_ns = entered_ns
         elif entered_ns - self._usual_until_ns > self._limits.new_rate_s * 1e9:

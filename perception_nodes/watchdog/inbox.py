@@ -1,23 +1,26 @@
 """The records that processes send to the watchdog: each one once, even if its sender has died."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from perception_nodes.core.frame import FrameRecord, Record
-from perception_nodes.core.records import Heartbeat, Left, as_sent
+from perception_nodes.core.records import Heartbeat, Left, as_sent, bounded
+from perception_nodes.system.life import is_supervised
 from perception_nodes.system.processes import Process, open_process
 from perception_nodes.transport import channels
 from perception_nodes.transport.journal import Signs, journal_of, journals, read_journal
 from perception_nodes.transport.shm import Endpoint, Reader
 from perception_nodes.watchdog.book import FORGOTTEN_AFTER_NS
+from perception_nodes.watchdog.ledger import MAX_JUMP
 
 
 class Inbox:
     """Reads the channels, and the journals where a channel is not enough.
 
     A record has the same number in both. The records of a process are taken in order, so all with
-    higher numbers than the last one taken are new.
+    higher numbers than the last one taken are new. Processes are known by their incarnations.
     """
 
     def __init__(
@@ -64,89 +67,95 @@ class Inbox:
         Returns:
             The record if it is new, after those before it that the channel has lost.
         """
+        sender, path = record.sender, journal_of(self._camera, role, record.sender)
         if isinstance(record, Left):
-            path = journal_of(self._camera, role, record.process)
-            handle = open_process(record.process)
-            self._spend(record.sent_ns, record.process, path, handle)
-            self._forget_signs(record.process)
-        elif isinstance(record, Heartbeat) or record.process not in self._signs:
-            self._look_for_signs(role, record.process)
+            self._spend(record.sent_ns, sender, path, open_process(record.process))
+            self._forget_signs(sender)
+        elif isinstance(record, Heartbeat) or sender not in self._signs:
+            self._look_for_signs(role, sender)
         lost: list[Record] = []
-        if record.record > self._taken.get(record.process, -1) + 1:
-            journalled = read_journal(journal_of(self._camera, role, record.process))
-            forgotten_ns = record.sent_ns - FORGOTTEN_AFTER_NS
-            lost = [r for r in journalled if r.record < record.record and r.sent_ns > forgotten_ns]
+        if record.record > self._taken.get(sender, -1) + 1:
+            journalled = self._kept(read_journal(path), record.sent_ns)
+            lost = [r for r in journalled if r.record < record.record]
         return self.new([*lost, record])
 
     def new(self, records: Sequence[Record]) -> list[Record]:
         """Take the new records of one process."""
-        fresh = []
+        fresh, now_ns = [], time.monotonic_ns()
         for record in records:
-            if record.record > self._taken.get(record.process, -1):
-                self._taken[record.process] = record.record
-                fresh.append(record)
+            # One whose number is out of all proportion is damaged.
+            if 0 < record.record - self._taken.get(record.sender, -1) < MAX_JUMP:
+                self._taken[record.sender] = record.record
+                fresh.append(bounded(record, now_ns))
         return fresh
 
     def recover(self, now_ns: int) -> list[Record]:
         """Take what the watchdog before us may not have read, from living and dead processes."""
         records = []
         for role in self._roles:
-            for process, path in journals(self._camera, role).items():
-                found = read_journal(path)
-                records += self.new([r for r in found if now_ns - r.sent_ns < FORGOTTEN_AFTER_NS])
-                handle = open_process(process)
-                if handle is None:
-                    self._spend(now_ns, process, path, None)
-                else:
-                    handle.close()
-                    self._look_for_signs(role, process)
+            for sender, path in journals(self._camera, role).items():
+                records += self.new(self._kept(read_journal(path), now_ns))
+                signs = self._look_for_signs(role, sender)
+                if signs is None or not signs.is_own:
+                    self._spend(now_ns, sender, path, None)
         return records
 
-    def last_words(self, role: str, process: int, now_ns: int) -> list[Record]:
+    def last_words(self, role: str, sender: int, now_ns: int) -> list[Record]:
         """Take the records of a dead process that did not reach us through its channel."""
-        path = journal_of(self._camera, role, process)
-        self._spend(now_ns, process, path, None)
-        self._forget_signs(process)
+        path = journal_of(self._camera, role, sender)
+        self._spend(now_ns, sender, path, None)
+        self._forget_signs(sender)
         return self.new(read_journal(path))
 
     def close(self) -> None:
         """Unmap the journals."""
-        for process in list(self._signs):
-            self._forget_signs(process)
-        for process in list(self._spent):
-            self._no_longer_spent(process)
+        for sender in list(self._signs):
+            self._forget_signs(sender)
+        for sender in list(self._spent):
+            self._no_longer_spent(sender)
 
-    def _spend(self, now_ns: int, process: int, path: Path, handle: Process | None) -> None:
+    def _kept(self, records: list[Record], now_ns: int) -> list[Record]:
+        """The records that can be of this graph.
+
+        A supervisor has removed those of the graph before; without one, only their age tells.
+        """
+        if is_supervised():
+            return records
+        return [record for record in records if record.sent_ns > now_ns - FORGOTTEN_AFTER_NS]
+
+    def _spend(self, now_ns: int, sender: int, path: Path, handle: Process | None) -> None:
         """Forget a process some time after now, even if it left before."""
-        self._no_longer_spent(process)
-        self._spent[process] = now_ns, path, handle
+        self._no_longer_spent(sender)
+        self._spent[sender] = now_ns, path, handle
 
-    def _no_longer_spent(self, process: int) -> None:
-        _, _, handle = self._spent.pop(process, (0, None, None))
+    def _no_longer_spent(self, sender: int) -> None:
+        _, _, handle = self._spent.pop(sender, (0, None, None))
         if handle is not None:
             handle.close()
 
-    def _look_for_signs(self, role: str, process: int) -> None:
+    def _look_for_signs(self, role: str, sender: int) -> Signs | None:
         """Map the journal of a process that begins to work; it may have a new one."""
-        self._forget_signs(process)
+        self._forget_signs(sender)
         with suppress(OSError, ValueError):
-            signs = Signs(journal_of(self._camera, role, process), process)
-            self._signs[process] = role, signs
+            signs = Signs(journal_of(self._camera, role, sender))
+            self._signs[sender] = role, signs
+            return signs
+        return None
 
-    def _forget_signs(self, process: int) -> None:
-        _, signs = self._signs.pop(process, ("", None))
+    def _forget_signs(self, sender: int) -> None:
+        _, signs = self._signs.pop(sender, ("", None))
         if signs is not None:
             signs.close()
 
     def remove_spent(self, now_ns: int) -> None:
-        """Forget the processes that ended long ago: their numbers may be used again."""
-        for process, (ended_ns, path, handle) in list(self._spent.items()):
+        """Forget the processes that ended long ago, and remove their journals."""
+        for sender, (ended_ns, path, handle) in list(self._spent.items()):
             if now_ns - ended_ns <= self._kept_for_ns:
                 continue
             if handle is not None and handle.is_alive():  # it has left, and may come back
-                self._spent[process] = now_ns, path, handle
+                self._spent[sender] = now_ns, path, handle
                 continue
-            self._no_longer_spent(process)
-            self._taken.pop(process, None)
-            self._forget_signs(process)
+            self._no_longer_spent(sender)
+            self._taken.pop(sender, None)
+            self._forget_signs(sender)
             path.unlink(missing_ok=True)

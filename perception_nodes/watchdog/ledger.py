@@ -12,11 +12,18 @@ Key = tuple[int, int]
 """(incarnation, sequence): identifies a frame, since each process numbers frames from 0."""
 
 REMEMBERED_OUTCOMES = 4096
-RECORDS_LOST = b"its records were lost on the way to the watchdog"
-MANY_LOST = b"one report for %d frames, whose records were lost on the way to the watchdog"
+REMEMBERED_PROCESSES = 64
+MAX_JUMP = 1 << 32
+"""A frame whose number is so much higher than those before it is damaged: it tells of no gap."""
+MAY_BE_OUT = b"; its detections may have been published"
+RECORDS_LOST = b"its records were lost on the way to the watchdog" + MAY_BE_OUT
+MANY_LOST = (
+    b"one report for %d frames, whose records were lost on the way to the watchdog"
+    b"; their detections may have been published"
+)
 NO_DETECTOR = b"no detector is known to have been working when it came"
 GRAPH_STOPPED = b"the graph was stopped before its outcome"
-DETECTOR_STOPPED = b"detector %d stopped working and no outcome came"
+DETECTOR_STOPPED = b"detector %d stopped working and no outcome came" + MAY_BE_OUT
 PASSED_OVER = b"a newer frame took its place"
 
 
@@ -26,12 +33,29 @@ class FrameName(ctypes.Structure):
     _fields_ = [("sequence", ctypes.c_uint64), ("incarnation", ctypes.c_uint64)]
 
 
+class ProcessNote(ctypes.Structure):
+    """How far a process was accounted for.
+
+    All frames that it took in before `next_frame`, a number, are reported, or were when the ring of
+    reported frames was written. `next_record` is the number behind its last record that was taken,
+    which it sent at `last_ns`. `incarnation` is its own.
+    """
+
+    _fields_ = [
+        ("incarnation", ctypes.c_uint64),
+        ("next_frame", ctypes.c_uint64),
+        ("next_record", ctypes.c_uint64),
+        ("last_ns", ctypes.c_int64),
+    ]
+
+
 class LedgerBook(ctypes.Structure):
     """What the next watchdog must know to go on with a ledger if our process dies.
 
     `frames` is a ring of the frames that were reported last. `reported` counts all reports, which
     gives the ring's next place. The newest record of a reported frame was sent at `last_ns`.
-    `detectors` are those that the frames in flight may have reached. `life` is the graph's.
+    `detectors` are those that the frames in flight may have reached, `processes` all that have sent
+    records. `life` is the graph's.
     """
 
     _fields_ = [
@@ -41,6 +65,7 @@ class LedgerBook(ctypes.Structure):
         ("counts", ctypes.c_uint64 * len(FrameStatus)),
         ("frames", FrameName * REMEMBERED_OUTCOMES),
         ("detectors", DetectorTable),
+        ("processes", ProcessNote * REMEMBERED_PROCESSES),
     ]
 
 
@@ -73,6 +98,10 @@ class Ledger:
         self._reasons: dict[Key, bytes] = {}
         self._numbers: dict[int, range] = {}
         self._stamps: dict[int, int] = {}
+        self._gaps_ns: dict[int, int] = {}
+        self._next_records: dict[int, int] = {}
+        self._notes: dict[int, ProcessNote] = {}
+        self.records_lost = 0
         self._closed: set[Key] = set()
         self._closed_order: deque[Key] = deque()
         self._book = LedgerBook() if book is None else book
@@ -105,6 +134,7 @@ class Ledger:
         """
         reports: list[FrameRecord] = []
         for record in sorted(records, key=lambda record: (record.sent_ns, record.record)):
+            self._note(record)
             if isinstance(record, FrameRecord):
                 if record.kind == RecordKind.OUTCOME:
                     reports += self._finish(record)
@@ -113,7 +143,7 @@ class Ledger:
             elif isinstance(record, Takeover):
                 self._take_over(record)
             elif isinstance(record, Left):
-                self._detectors.ended(record.process, record.sent_ns)
+                self._detectors.ended(record.sender, record.sent_ns)
         return reports
 
     def reported(self, record: FrameRecord) -> None:
@@ -127,16 +157,19 @@ class Ledger:
         frame.incarnation, frame.sequence = _key(record)
         book.counts[record.status] += 1
         book.last_ns = max(book.last_ns, record.sent_ns)  # a lost record has 0
+        note = self._note_of(record.incarnation, book.last_ns)
+        if record.sequence - note.next_frame < MAX_JUMP:
+            note.next_frame = max(note.next_frame, record.sequence + 1)
         book.reported += 1
 
-    def died(self, process: int, now_ns: int) -> None:
+    def died(self, sender: int, now_ns: int) -> None:
         """Note that a process is dead; to be called after its last records were taken.
 
         Args:
-            process: its number.
+            sender: its incarnation.
             now_ns: CLOCK_MONOTONIC.
         """
-        self._detectors.ended(process, now_ns)
+        self._detectors.ended(sender, now_ns)
 
     def detector(self) -> DetectorTenure | None:
         """The detector that works, None if it is known that none does."""
@@ -163,6 +196,28 @@ class Ledger:
         """
         reasons = {key: self._reason(key) for key in self._in_flight}
         return [self._close_without_outcome(k, r or GRAPH_STOPPED) for k, r in reasons.items()]
+
+    def _note(self, record: Record) -> None:
+        """Note a record's number: one that is lost may have told how any frame in flight ended."""
+        sender = record.sender
+        note, expected = self._note_of(sender, record.sent_ns), self._next_records.get(sender, 0)
+        if record.record > expected:
+            self._gaps_ns[sender] = record.sent_ns
+            self.records_lost += max(0, record.record - max(expected, note.next_record))
+        self._next_records[sender] = max(expected, record.record + 1)
+        note.next_record = max(note.next_record, record.record + 1)
+
+    def _note_of(self, incarnation: int, now_ns: int) -> ProcessNote:
+        """The note of a process; a new one takes the place of who has been silent for longest."""
+        note = self._notes.get(incarnation)
+        if note is None:
+            note = min(self._book.processes, key=lambda one: one.last_ns)
+            self._notes.pop(int(note.incarnation), None)
+            note.next_frame = note.next_record = note.last_ns = 0
+            note.incarnation = incarnation
+            self._notes[incarnation] = note
+        note.last_ns = max(note.last_ns, now_ns)
+        return note
 
     def _enter(self, record: FrameRecord) -> None:
         key = _key(record)
@@ -212,14 +267,22 @@ class Ledger:
     def _fill_gap(self, record: FrameRecord) -> None:
         """Enter the frames whose records are missing: a process numbers its frames without gaps."""
         incarnation, sequence = _key(record)
-        known = self._numbers.get(incarnation, range(sequence, sequence))
+        # That the numbers begin at 0, only the process knows that gives them.
+        is_own = record.sender == incarnation
+        start = 0 if is_own else sequence
+        known = self._numbers.get(incarnation, range(start, start))
+        if sequence - known.stop > MAX_JUMP:
+            return
+        if is_own:
+            first = range(min(sequence, known.start))
+            self._enter_all(incarnation, first, record.ingested_ns, 0, record.stamp_ns)
         before, newest_ns = range(known.stop, sequence), self._stamps.get(incarnation, 0)
         self._enter_all(incarnation, before, record.ingested_ns, newest_ns, record.stamp_ns)
         after = range(sequence + 1, known.start)
         self._enter_all(incarnation, after, int(self._book.last_ns), record.stamp_ns, 0)
         if sequence >= known.stop:
             self._stamps[incarnation] = record.stamp_ns
-        self._numbers[incarnation] = _with(known, sequence)
+        self._numbers[incarnation] = _with(_with(known, sequence), 0 if is_own else sequence)
 
     def _enter_all(
         self, incarnation: int, missing: range, ingested_ns: int, after_ns: int, before_ns: int
@@ -253,9 +316,15 @@ class Ledger:
         """Why a frame in flight has no outcome; empty if a detector may still take it."""
         if key in self._reasons:
             return self._reasons[key]
-        ingested_ns = self._in_flight[key].ingested_ns
+        record = self._in_flight[key]
+        ingested_ns = record.ingested_ns
         if self._detectors.passed_over(ingested_ns):
-            return PASSED_OVER
+            # Perhaps one of these did end the frame, and its record of that is lost.
+            receivers = self._detectors.receivers(ingested_ns)
+            is_doubtful = self._gaps_ns.get(key[0], 0) > record.sent_ns or any(
+                self._gaps_ns.get(receiver, 0) > ingested_ns for receiver in receivers
+            )
+            return RECORDS_LOST if is_doubtful else PASSED_OVER
         receiver = self._detectors.last_receiver(ingested_ns)
         if receiver is None:
             return NO_DETECTOR
@@ -279,11 +348,19 @@ class Ledger:
         """Go on after the frames that were reported.
 
         Frames between them that were not reported had entered; their records may come again. Such
-        gaps are looked for only in the newer half of the ring: frames reported out of order at its
-        older end may be overwritten.
+        gaps are looked for from 0 while the ring holds all reports, and then only in its newer
+        half: frames reported out of order at its older end may be overwritten.
         """
         reported = int(self._book.reported)
         recent: dict[int, range] = {}
+        for note in self._book.processes:
+            incarnation = int(note.incarnation)
+            if incarnation:
+                self._notes[incarnation] = note
+            if note.next_frame and note.next_record:  # it numbers frames, and has told of them
+                self._numbers[incarnation] = range(note.next_frame)
+                if reported <= REMEMBERED_OUTCOMES:
+                    recent[incarnation] = range(0)
         for index in range(max(0, reported - REMEMBERED_OUTCOMES), reported):
             frame = self._book.frames[index % REMEMBERED_OUTCOMES]
             key = incarnation, sequence = int(frame.incarnation), int(frame.sequence)
@@ -319,4 +396,6 @@ def _with(numbers: range | None, number: int) -> range:
     """The range that includes a number too."""
     if numbers is None:
         return range(number, number + 1)
+    if number - numbers.stop > MAX_JUMP:
+        return numbers
     return range(min(numbers.start, number), max(numbers.stop, number + 1))

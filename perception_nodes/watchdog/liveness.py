@@ -19,6 +19,7 @@ class Member:
     role: str
     pid: int
     handle: Process
+    sender: int = 0
     heard_ns: int = 0
     patience_ns: int = 0
     spent_ns: int = 0
@@ -69,7 +70,9 @@ class Roster:
             handle = self._open(record.process)
             if handle is None:  # it has died meanwhile
                 return
-            member = self.members[record.process] = Member(role, record.process, handle)
+            member = self.members[record.process] = Member(
+                role, record.process, handle, record.sender
+            )
         if record.sent_ns >= member.heard_ns:
             member.heard_ns = record.sent_ns
             member.patience_ns, member.spent_ns = record.patience_ns, record.spent_ns

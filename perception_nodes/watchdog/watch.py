@@ -22,7 +22,7 @@ OF_RECORDS = ("records", "stamp", "camera clock", "takeover", "watchdog")
 
 
 class Watch:
-    """Keeps what each class of faults has found last; counts lost records and takeovers."""
+    """Keeps what each class of faults has found last; counts takeovers."""
 
     def __init__(self, budget: Budget, limits: faults.FaultLimits) -> None:
         self._limits = limits
@@ -43,12 +43,11 @@ class Watch:
         self._memory: dict[tuple[str, int], faults.MemoryGrowth] = {}
         self._hold_ns = round(limits.hold_ms * MS)
         self._held_until_ns: dict[str, int] = {}
-        self._next_record: dict[int, int] = {}
         self._last_entered, self._taker = (0, 0), 0
         # This comes first, since it causes other faults that are as bad.
         self._present: dict[str, faults.Fault | None] = {"camera input": None}
         self._repeated_outcomes = 0
-        self.records_lost = 0
+        self._records_lost = 0
         self.takeovers = 0
 
     @property
@@ -60,16 +59,6 @@ class Watch:
     def starved(self) -> int:
         """How often we woke too late to judge other processes."""
         return self._starvation.count
-
-    def sent(self, record: Record) -> None:
-        """Take the number of a record of any kind that came from its process."""
-        lost = record.record - self._next_record.get(record.process, record.record)
-        self._next_record[record.process] = record.record + 1
-        if lost > 0:
-            self.records_lost += lost
-            text = f"{lost} records of process {record.process} did not arrive"
-            fault = faults.Fault("records", text, HealthMode.DEGRADED)
-            self._hold("records", fault, record.sent_ns)
 
     def record(self, record: Record) -> None:
         """Take a record; each record only once."""
@@ -142,6 +131,10 @@ class Watch:
         self._repeated_outcomes = ledger.repeated_outcomes
         if again:
             text = f"{again} frames that were reported as lost have had an outcome afterwards"
+            self._hold("records", faults.Fault("records", text, HealthMode.DEGRADED), now_ns)
+        lost, self._records_lost = ledger.records_lost - self._records_lost, ledger.records_lost
+        if lost:
+            text = f"{lost} records were lost on the way to the watchdog"
             self._hold("records", faults.Fault("records", text, HealthMode.DEGRADED), now_ns)
         for name in OF_RECORDS:
             self._hold(name, None, now_ns)

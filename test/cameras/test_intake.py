@@ -8,7 +8,7 @@ import pytest
 from perception_nodes.cameras.awaited import channel_trouble
 from perception_nodes.cameras.channel import CameraHeader
 from perception_nodes.cameras.frame_numbers import FrameNumbers
-from perception_nodes.cameras.intake import LOST, Intake
+from perception_nodes.cameras.intake import LOST, LOST_ON_THE_WAY, Intake
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.frame import MAX_GAP, ImageView, RecordKind
@@ -91,6 +91,27 @@ def test_a_notice_tells_why_no_frame_comes_and_ends_the_lost_frames(lost, report
     )
     assert taking.is_new(1, 11 + lost, 0)
     assert len(reasons) == reports
+
+
+def test_the_first_frames_of_a_camera_that_has_begun_meanwhile_are_known_by_its_numbers():
+    reasons = []
+    taking = intake(reasons)
+    assert taking.is_new(1, 90, 0, is_started=False)
+    assert taking.is_new(2, 4, 0, is_started=True)
+    assert reasons == [LOST_ON_THE_WAY] * 3
+    assert taking.is_new(2, 5, 0, is_started=True)
+    assert taking.is_new(3, 0, 0, is_started=True), "numbers from 0 as well"
+    assert len(reasons) == 3
+
+
+def test_a_lost_frame_is_told_with_the_stamps_around_it():
+    sent = []
+    taking = intake(SimpleNamespace(append=lambda _: None))
+    taking._records.send = sent.append
+    assert taking.is_new(1, 10, 0, stamp_ns=100)
+    assert taking.is_new(1, 12, 0, lost=1, stamp_ns=166)
+    lost = sent[-1]
+    assert (lost.lost_after_ns, lost.lost_before_ns) == (100, 166)
 
 
 def test_video_waits_for_a_key_frame_wherever_packets_may_be_missing():

@@ -189,7 +189,7 @@ def _networks() -> list[bytes]:
 
 def _journals() -> list[bytes]:
     record = bytes(FrameRecord(record=3, reason=b"written by the dead"))
-    sign = struct.pack("3qQ", 1, 2, 3, 5)
+    sign = struct.pack("3qQQ", 1, 2, 3, 5, 7)
     return [sign + record * RECORDS]
 
 

@@ -52,6 +52,10 @@ if manner == "crash then refuse":
         manner = "crash" if len(file.readlines()) == 1 else "refuse"
 if manner == "crash":
     sys.exit(3)
+if manner == "miss files once":
+    with open(log) as file:
+        if sum(line.split()[0] == name for line in file) == 1:
+            sys.exit(5)
 if manner == "source ends":
     sys.exit(4)
 if manner == "say and crash":
@@ -504,3 +508,41 @@ def test_nodes_get_their_environment(graph, log):
 
 def test_an_end_by_a_signal_without_a_name_is_said():
     assert supervisor._how(-signal.SIGRTMIN - 1) == f"by signal {signal.SIGRTMIN + 1}"
+
+
+@pytest.mark.parametrize("who", ["supervisor", "node"])
+def test_where_files_of_the_graph_are_removed_all_its_nodes_start_anew(
+    graph, log, monkeypatch, capfd, who
+):
+    """One that is started alone would not know of those that go on with removed files."""
+    monkeypatch.setattr(supervisor, "ANEW_TIMEOUT_S", TIMEOUT_S)
+    lease = SHM_FOLDER / f"{own_prefix()}front_detector.lease"
+    manner = "run" if who == "supervisor" else "miss files once"
+    with graph(one="run", two=manner, restarted=("one", "two")) as running:
+
+        def remove():
+            if who == "supervisor":
+                log.wait_for(2)
+                lease.unlink()
+                os.kill(log.process("one"), signal.SIGKILL)
+            until(lambda: log.names("started").count("one") == 2)
+            until(lambda: log.names("started").count("two") == 2)
+
+        assert stopped_when(running, remove) is False
+    assert log.names("stopped").count("one") >= 1
+    assert "removed from shared memory; the graph starts anew" in capfd.readouterr().err
+    lease.unlink(missing_ok=True)
+
+
+def test_a_watchdog_that_dies_while_the_graph_stops_is_replaced_to_tell_of_the_last_frames(
+    graph, log, monkeypatch, capfd
+):
+    monkeypatch.setattr(supervisor, "LAST_REPORTS_S", 0.5)
+    with graph(node="run", watchdog="run", restarted=("node", "watchdog")) as running:
+        spec, process = running._started["watchdog"]
+        running._started["watchdog"] = with_kind(spec, stops_last=True), process
+        log.wait_for(2)
+        process.kill()
+    assert log.names("started").count("watchdog") == 2
+    assert log.names("stopped") == ["node", "watchdog"]
+    assert "another one tells of its frames" in capfd.readouterr().err

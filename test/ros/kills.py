@@ -117,12 +117,12 @@ class Rig:
             records.wait(100.0)
             holder, *others = self.members(role)
             self._hear(role)
-            for process, path in journals("front", role).items():
+            for sender, path in journals("front", role).items():
                 with suppress(OSError, ValueError):  # just removed, or not complete yet
-                    if process not in signs:
-                        signs[process] = Signs(path, process)
-                        signs[process].new()  # what was before tells nothing of now
-            if any(process in others and one.new() for process, one in signs.items()):
+                    if sender not in signs:
+                        signs[sender] = Signs(path)
+                        signs[sender].new()  # what was before tells nothing of now
+            if any(one.process in others and one.new() for one in signs.values()):
                 return
         raise TimeoutError(f"no standby of {role}")
 

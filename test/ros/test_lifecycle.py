@@ -1,7 +1,6 @@
 """The nodes as ROS tools see them: life cycle and parameters."""
 
 import itertools
-import os
 import subprocess
 import sys
 import time
@@ -38,6 +37,7 @@ from perception_nodes.nodes.monitor_node import MonitorNode
 from perception_nodes.nodes.preprocess_node import PreprocessNode
 from perception_nodes.nodes.view_node import ViewNode
 from perception_nodes.nodes.watchdog_substitute import VOICE
+from perception_nodes.system.life import own_incarnation
 from perception_nodes.transport.channels import record_reader
 from perception_nodes.transport.journal import journal_of, read_journal
 from perception_nodes.transport.lease import Lease
@@ -204,7 +204,7 @@ def test_a_node_that_is_configured_again_counts_on(preprocess: Any) -> None:
     endpoint = Endpoint("test")
     cameras = [camera_writer(endpoint, "front", 12) for _ in range(2)]
     records = record_reader(endpoint, "front", "preprocess")
-    journal = journal_of("front", "preprocess", os.getpid())
+    journal = journal_of("front", "preprocess", own_incarnation())
     heard: list[FrameRecord] = []
 
     def film(number: int, camera: Writer[CameraHeader] = cameras[0]) -> None:

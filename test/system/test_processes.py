@@ -1,5 +1,6 @@
 """What is asked of the kernel about real processes."""
 
+import errno
 import os
 import signal
 import time
@@ -133,3 +134,12 @@ def test_processors_are_told_apart_also_where_they_have_no_name(text, name, tmp_
     monkeypatch.setattr(processes.platform, "machine", lambda: "aarch64")
     assert cpu_name() == name
     assert ("avx2" in cpu_flags()) == bool(text)
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EMFILE, errno.ESRCH])
+def test_what_cannot_be_watched_ends_nobody(monkeypatch, error):
+    def refuse(pid):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert open_process(os.getpid()) is None

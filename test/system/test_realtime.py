@@ -1,5 +1,6 @@
 """Real-time settings, each tried in a process of its own: they cannot be taken back."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,13 @@ from observe import children, is_alive
 
 from perception_nodes.system import threads as threads_module
 from perception_nodes.system.awake import kept_awake
-from perception_nodes.system.realtime import AUTO_PRIORITY, RANKS, allowed_priority, parse_cpus
+from perception_nodes.system.realtime import (
+    AUTO_PRIORITY,
+    RANKS,
+    RealTime,
+    allowed_priority,
+    parse_cpus,
+)
 from perception_nodes.system.threads import nodes, threads
 
 REPORT = """
@@ -201,3 +208,14 @@ def test_lists_of_processors(text, cpus):
 def test_no_list_of_processors(text):
     with pytest.raises(ValueError):
         parse_cpus(text)
+
+
+def test_housekeeping_ends_no_process_that_has_no_descriptor_left(monkeypatch):
+    realtime = RealTime()
+    realtime._priority = 1
+    monkeypatch.setattr(os, "listdir", refuse_descriptors)
+    realtime.keep()
+
+
+def refuse_descriptors(path):
+    raise OSError(errno.EMFILE, "Too many open files", path)

@@ -7,8 +7,16 @@ import pytest
 
 from perception_nodes.core.frame import FrameRecord
 from perception_nodes.core.records import Heartbeat, Takeover
+from perception_nodes.system.life import VARIABLE, own_incarnation
 from perception_nodes.transport.channels import NumberedRecords
-from perception_nodes.transport.journal import RECORDS, Journal, journal_of, journals, read_journal
+from perception_nodes.transport.journal import (
+    RECORDS,
+    Journal,
+    Signs,
+    journal_of,
+    journals,
+    read_journal,
+)
 from perception_nodes.transport.shm import Endpoint
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
@@ -35,7 +43,7 @@ def test_the_records_of_a_killed_process_are_read(python):
     process.kill()
     process.wait()
     (path,) = journals("front", "detector").values()
-    assert path == journal_of("front", "detector", process.pid)
+    assert Signs(path).process == process.pid
     assert numbers(path) == [0, 1, 2]
     assert read_journal(path)[2].reason == b"written by the dead"
 
@@ -44,14 +52,14 @@ def test_it_holds_the_last_ones():
     journal = Journal("front", "detector")
     for number in range(RECORDS + 5):
         journal.append(FrameRecord(record=number))
-    found = numbers(journal_of("front", "detector", os.getpid()))
+    found = numbers(journal_of("front", "detector", own_incarnation()))
     # The oldest record is where the next one is written, possibly right now.
     assert found == list(range(6, RECORDS + 5))
 
 
 def test_what_is_overwritten_as_it_is_read_is_left_out(monkeypatch):
     """The count is read, then two more records come in the place of the oldest, which are read."""
-    path = journal_of("front", "detector", os.getpid())
+    path = journal_of("front", "detector", own_incarnation())
     journal, count = Journal("front", "detector"), RECORDS + 50
     for number in range(count):
         journal.append(FrameRecord(record=number))
@@ -89,11 +97,21 @@ def test_what_is_told_of_frames_is_kept_until_an_orderly_end():
     records = NumberedRecords(endpoint, "front", "detector", 1)
     for record in (FrameRecord(), Heartbeat(), Takeover()):
         records.send(record)
-    path = journal_of("front", "detector", os.getpid())
-    assert numbers(path) == [0, 2]
+    path = journal_of("front", "detector", own_incarnation())
+    assert numbers(path) == [0, 1, 2]
     records.leave()
     records.send(FrameRecord())
-    assert numbers(path) == [0, 2, 4], "it may go on after it has left"
+    assert numbers(path) == [0, 1, 2, 3, 4], "it may go on after it has left"
     records.close()
     assert not path.exists()
     endpoint.close()
+
+
+def test_in_a_supervised_graph_it_stays_for_a_watchdog_that_is_gone_just_now(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "one")
+    journal = Journal("front", "detector")
+    journal.append(FrameRecord(record=0))
+    journal.close()
+    path = journal_of("front", "detector", own_incarnation())
+    assert numbers(path) == [0]
+    path.unlink()

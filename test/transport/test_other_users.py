@@ -8,6 +8,7 @@ import iceoryx2 as iox2
 import pytest
 from other_user import NOBODY, needs_root, opened_by
 
+from perception_nodes.system.life import own_incarnation
 from perception_nodes.transport.claim import Claim
 from perception_nodes.transport.domain import config_of, keep_folder
 from perception_nodes.transport.journal import Journal, journal_of, journals
@@ -82,13 +83,13 @@ def test_journals_of_another_user_are_not_read(domain):
     ours = Journal("front", "detector")
     path = journal_of("front", "detector", 1)
     planted(path)
-    odd = path.with_name(path.name.replace(".1.", ".not_a_number."))
+    odd = path.with_name(path.name.replace(f"{1:016x}", "not_a_number"))
     planted(odd)
     found = journals("front", "detector")
     ours.close()
     path.unlink()
     odd.unlink()
-    assert set(found) == {os.getpid()}
+    assert set(found) == {own_incarnation()}
 
 
 @pytest.mark.parametrize(("user", "mode"), [(NOBODY, 0o700), (0, 0o777), (0, "link")])

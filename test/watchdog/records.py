@@ -32,7 +32,7 @@ def outcome(
     record = entry(sequence, process, ingested_ns, sent_ns)
     record.kind, record.status = RecordKind.OUTCOME, status
     record.preprocessed_ns = 1 if reached_detector else 0
-    record.process = detector if reached_detector else process
+    record.process = record.sender = detector if reached_detector else process
     return record
 
 
@@ -42,7 +42,8 @@ def takeover(
     """Of a detector where it receives frames, since `joined_ns`; of preprocessing where not."""
     record = Takeover(reason=reason, joined_ns=joined_ns)
     record.held_incarnation, record.held_sequence = held
-    record.process, record.predecessor = detector, predecessor
+    record.process = record.sender = detector
+    record.predecessor = record.predecessor_sender = predecessor
     record.sent_ns, record.newest_ns = sent_ns, newest_ns
     return record
 

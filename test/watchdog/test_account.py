@@ -6,17 +6,22 @@ import time
 import pytest
 
 from perception_nodes.core.budget import Budget
+from perception_nodes.core.failover import SUPERVISOR_SILENT_NS
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
 from perception_nodes.core.health import HealthMode
 from perception_nodes.core.records import Heartbeat
 from perception_nodes.system import processes
+from perception_nodes.system.life import VARIABLE
 from perception_nodes.system.processes import Process
 from perception_nodes.transport.channels import NumberedRecords
+from perception_nodes.transport.claim import Claim, silence_ns
+from perception_nodes.transport.journal import RECORDS
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.watchdog import account
 from perception_nodes.watchdog.account import Account, AccountSettings
 from perception_nodes.watchdog.faults import FaultLimits
 from perception_nodes.watchdog.health import HealthLimits
+from perception_nodes.watchdog.ledger import DETECTOR_STOPPED, RECORDS_LOST
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
 TIMEOUT_S = 30
@@ -24,7 +29,9 @@ DETECTOR = """
 import sys, time
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
 from perception_nodes.core.records import Takeover
+from perception_nodes.system.life import VARIABLE
 from perception_nodes.transport.channels import NumberedRecords
+from perception_nodes.transport.journal import RECORDS
 from perception_nodes.transport.shm import Endpoint
 joined_ns = time.monotonic_ns()
 records = NumberedRecords(Endpoint("d"), "front", "detector", 10**10)
@@ -132,7 +139,7 @@ def test_the_last_words_of_a_detector_count_before_the_first_ones_of_its_success
     assert reports == [
         (0, FrameStatus.SUPERSEDED, b"a newer frame took its place"),
         (1, FrameStatus.OK, b""),
-        (2, FrameStatus.FAILED, b"detector %d stopped working and no outcome came" % first.pid),
+        (2, FrameStatus.FAILED, DETECTOR_STOPPED % first.pid),
         (3, FrameStatus.OK, b""),
     ]
 
@@ -264,3 +271,54 @@ def test_a_change_of_mode_is_published_at_once(graph):
         HealthMode.UNSAFE,
         HealthMode.NOMINAL,
     )
+
+
+def test_after_a_watchdog_was_gone_for_longer_than_journals_last_each_frame_is_told_of(
+    python, monkeypatch
+):
+    monkeypatch.setenv(VARIABLE, "one")
+    graph = Graph(python)
+    try:
+        detector, reported, gone_for = graph.start_detector(), 10, RECORDS + 400
+        for _ in range(reported):
+            graph.end(detector, graph.enter())
+        assert len(graph.step()[1]) == reported
+        for _ in range(gone_for):
+            graph.end(detector, graph.enter())
+        graph.account = graph.new_account()
+        step, reports = graph.step()
+        many = [int(reason.split()[3]) for *_, reason in reports if b"one report for" in reason]
+        assert sum(many) + len(reports) - len(many) == gone_for, "each is told of once"
+        lost = [sequence for sequence, status, _ in reports if status == FrameStatus.FAILED]
+        assert max(lost) < reported + gone_for - RECORDS + 2
+        others = {status for sequence, status, _ in reports if sequence > max(lost)}
+        assert others == {FrameStatus.OK}
+        assert {r for _, status, r in reports if status == FrameStatus.FAILED} <= {
+            RECORDS_LOST,
+            *(r for *_, r in reports if b"one report for" in r),
+        }
+        assert graph.account.ledger.records_lost > 0
+        assert "records" in [fault.name for fault in graph.step()[0].faults]
+        assert step.failure
+    finally:
+        graph.close()
+
+
+def test_a_supervisor_that_falls_silent_is_told_of(python, monkeypatch):
+    def faults():
+        return [fault.name for fault in graph.step()[0].faults]
+
+    monkeypatch.setenv(VARIABLE, "one")
+    graph, claim = Graph(python), Claim("front", "a graph")
+    try:
+        assert "supervisor" not in faults(), "it has given no sign yet"
+        claim.sign()
+        assert "supervisor" not in faults()
+        os.utime(claim._descriptor, ns=(time.monotonic_ns() - SUPERVISOR_SILENT_NS,) * 2)
+        assert "supervisor" in faults()
+        claim.sign()
+        assert "supervisor" not in faults()
+    finally:
+        claim.release()
+        graph.close()
+    assert silence_ns("front", 1 << 62) == 0

@@ -145,12 +145,21 @@ def test_a_frame_rate_is_compared_with_the_usual_one(periods_ms, found):
 
 
 def test_frames_that_were_lost_before_one_are_no_frame_rate():
-    """A new graph learns of what the camera sent before: thousands of frames at one instant."""
+    """A graph learns of what the camera sent before: many frames some microseconds apart."""
     rate, now_ns = FrameRateLoss(LIMITS), HOUR_NS
     for frame in range(40):
         now_ns += 20 * MS
-        for _ in range(1000 if frame == 3 else 1):
-            assert rate.update(now_ns) is None
+        for number in range(1000 if frame == 3 else 1):
+            assert rate.update(now_ns + number * 15_000) is None
+
+
+@pytest.mark.parametrize("waited", range(11))
+def test_frames_that_had_waited_say_nothing_of_the_usual_rate(waited):
+    """After a restart they come 2 ms apart."""
+    rate, now_ns = FrameRateLoss(LIMITS), HOUR_NS
+    for frame in range(100):
+        now_ns += (2 if frame < waited else 33) * MS
+        assert rate.update(now_ns) is None
 
 
 def test_a_stage_may_overrun_now_and_then():

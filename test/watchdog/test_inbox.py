@@ -2,11 +2,13 @@
 
 import os
 import subprocess
+import time
 
 import pytest
 
-from perception_nodes.core.frame import FrameRecord, RecordKind
-from perception_nodes.core.records import Heartbeat, Left
+from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.core.records import Heartbeat, Left, Takeover, as_sent
+from perception_nodes.system.life import VARIABLE, own_incarnation
 from perception_nodes.transport import journal
 from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.journal import Journal, journal_of, journals
@@ -53,7 +55,7 @@ def test_what_comes_through_the_channel_is_not_taken_again_from_the_journal(endp
     assert sequences(received(inbox)) == [1, 2]
     tell(detector, 3)
     assert sequences(received(inbox)) == [3]
-    assert inbox.last_words("detector", os.getpid(), 0) == []
+    assert inbox.last_words("detector", own_incarnation(), 0) == []
 
 
 def test_what_the_channel_has_lost_is_taken_from_the_journal(endpoint, detector):
@@ -69,7 +71,7 @@ def test_what_the_channel_has_lost_is_taken_from_the_journal(endpoint, detector)
 def test_what_was_told_long_ago_is_not_taken_again(endpoint, detector):
     tell(detector, 1)
     inbox = inbox_of(endpoint)
-    much_later = FrameRecord(record=9, process=os.getpid(), sent_ns=1 << 62)
+    much_later = FrameRecord(record=9, sender=own_incarnation(), sent_ns=1 << 62)
     assert inbox.take("detector", much_later) == [much_later]
 
 
@@ -78,7 +80,7 @@ def test_last_words_are_those_that_the_channel_did_not_bring(endpoint, detector)
     tell(detector, 1)
     assert sequences(received(inbox)) == [1]
     tell(detector, 2, 3)
-    assert sequences(inbox.last_words("detector", os.getpid(), 0)) == [2, 3]
+    assert sequences(inbox.last_words("detector", own_incarnation(), 0)) == [2, 3]
     assert received(inbox) == [], "they come through the channel as well"
 
 
@@ -93,35 +95,37 @@ def test_a_new_watchdog_recovers_what_was_told_before_it_came(endpoint, detector
 
 
 def test_the_journal_of_the_dead_is_kept_for_a_while(endpoint):
-    dead = 2**22 + 1  # no process has such a number
+    dead = 7
     path = journal_of("front", "detector", dead)
-    Journal("front", "detector").append(FrameRecord(process=dead, sequence=7))
-    journal_of("front", "detector", os.getpid()).rename(path)
+    journal = Journal("front", "detector")
+    journal.append(FrameRecord(sender=dead, sequence=7))
+    journal._mapped.value.process = 2**22 + 1  # no process has such a number
+    journal_of("front", "detector", own_incarnation()).rename(path)
     inbox = inbox_of(endpoint)
     assert sequences(inbox.recover(1_000)) == [7]
     inbox.remove_spent(1_000 + KEPT_NS)
     assert dead in journals("front", "detector")
-    assert inbox.new([FrameRecord(process=dead)]) == []
+    assert inbox.new([FrameRecord(sender=dead)]) == []
     inbox.remove_spent(1_001 + KEPT_NS)
     assert not path.exists()
-    assert inbox.new([FrameRecord(process=dead)]), "another process may have its number"
+    assert inbox.new([FrameRecord(sender=dead)]), "it is forgotten"
 
 
 def test_the_number_of_one_that_has_left_may_be_used_again_when_it_has_ended(endpoint):
     inbox = inbox_of(endpoint)
     with subprocess.Popen(["sleep", "100"]) as left:
-        inbox.take("detector", Left(process=left.pid, record=301))
+        inbox.take("detector", Left(process=left.pid, sender=5, record=301))
         inbox.remove_spent(1 + KEPT_NS)
-        assert inbox.new([FrameRecord(process=left.pid, record=0)]) == [], "it may come back"
+        assert inbox.new([FrameRecord(sender=5, record=0)]) == [], "it may come back"
         left.kill()
         for number in range(2, 9):
-            inbox.take("detector", Left(process=left.pid, record=number))
+            inbox.take("detector", Left(process=left.pid, sender=5, record=number))
         assert len(inbox._spent) == 1, "no descriptor for each time that it has left"
-        inbox.last_words("detector", left.pid, KEPT_NS)
+        inbox.last_words("detector", 5, KEPT_NS)
     inbox.remove_spent(2 * KEPT_NS)
-    assert inbox.new([FrameRecord(process=left.pid, record=0)]) == [], "kept from its death on"
+    assert inbox.new([FrameRecord(sender=5, record=0)]) == [], "kept from its death on"
     inbox.remove_spent(1 + 2 * KEPT_NS)
-    assert inbox.new([FrameRecord(process=left.pid, record=0)])
+    assert inbox.new([FrameRecord(sender=5, record=0)])
 
 
 def heard(inbox):
@@ -165,7 +169,7 @@ def test_a_watchdog_that_is_restarted_knows_those_who_are_alive_by_their_next_si
     assert heard(inbox) == [], "that one is of another process, which had its number before"
     detector.sign()
     assert heard(inbox) == [("detector", os.getpid(), 1)]
-    inbox.last_words("detector", os.getpid(), 0)
+    inbox.last_words("detector", own_incarnation(), 0)
     detector.sign()
     assert heard(inbox) == [], "it was seen dead: its number may be another process's"
 
@@ -180,3 +184,24 @@ def test_one_that_is_configured_again_has_another_journal(endpoint, detector):
     received(inbox)
     again.sign()
     assert heard(inbox) == [("detector", os.getpid(), 2)]
+
+
+def test_the_journals_of_two_who_had_the_same_number_are_both_read(endpoint, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "one")
+    for sender in (5, 6):
+        monkeypatch.setattr(journal, "own_incarnation", lambda sender=sender: sender)
+        Journal("front", "detector").append(FrameRecord(sender=sender, sequence=sender))
+    assert sorted(sequences(inbox_of(endpoint).recover(1 << 60))) == [5, 6], "however old"
+
+
+def test_damaged_numbers_neither_hide_what_follows_nor_stop_the_watchdog(endpoint):
+    inbox, now_ns = inbox_of(endpoint), time.monotonic_ns()
+    damaged = FrameRecord(record=1 << 60, sent_ns=1 << 62, sender=5)
+    assert inbox.new([damaged]) == []
+    later = FrameRecord(record=1, sent_ns=1 << 62, ingested_ns=1 << 62, status=99, sender=5)
+    (taken,) = inbox.new([later])
+    assert now_ns <= taken.ingested_ns <= taken.sent_ns <= time.monotonic_ns()
+    assert taken.status == FrameStatus.FAILED
+    (newest,) = inbox.new([Takeover(record=2, newest_ns=1 << 62, joined_ns=1 << 62, sender=5)])
+    assert max(newest.newest_ns, newest.joined_ns) <= time.monotonic_ns()
+    assert isinstance(as_sent(FrameRecord(kind=77)), Heartbeat)

@@ -25,12 +25,13 @@ from records import (
     takeover,
 )
 
-from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.frame import FrameRecord, FrameStatus
 from perception_nodes.watchdog.ledger import Ledger, LedgerBook
 
 PASSED_OVER = b"a newer frame took its place"
 NO_DETECTOR = b"no detector is known to have been working when it came"
-RECORDS_LOST = b"its records were lost on the way to the watchdog"
+MAY_BE_OUT = b"; its detections may have been published"
+RECORDS_LOST = b"its records were lost on the way to the watchdog" + MAY_BE_OUT
 WAITED = b"no outcome within 0 ms"
 
 
@@ -76,6 +77,10 @@ class GraphMachine(RuleBasedStateMachine):
         self.channels = {}  # records under way, by sender; those of detectors are read first
         self.diaries, self.detectors, self.reported = {}, {}, {}
         self.unseen_dead = []
+        # By sender: how many records it sent, and when the last one that came.
+        self.sent, self.newest_ns_of = {}, {}
+        # Who has lost the last ones, and when the first one came after such a loss.
+        self.is_lossy, self.gaps_ns = set(), []
         # What outlives its writer: the frame in hand, the last one entered or taken, who held it.
         self.holds = self.preprocess = self.entered = None
         self.begun = self.detector = self.standby = None
@@ -89,9 +94,16 @@ class GraphMachine(RuleBasedStateMachine):
         return self.now_ns
 
     def send(self, sender, record, lost=False):
-        record.process, record.sent_ns = sender[1], self.tick()
+        record.process = record.sender = sender[1]
+        record.sent_ns, record.record = self.tick(), self.sent.get(sender, 0)
+        self.sent[sender] = record.record + 1
         if lost and self.lossy:
+            self.is_lossy.add(sender)
             return False
+        self.newest_ns_of[sender] = record.sent_ns
+        if sender in self.is_lossy:
+            self.is_lossy.remove(sender)
+            self.gaps_ns.append(record.sent_ns)
         self.channels.setdefault(sender, []).append(record)
         self.history.setdefault(sender, []).append(copy(record))
         return True
@@ -147,6 +159,7 @@ class GraphMachine(RuleBasedStateMachine):
         record.reason = b"as told by %d" % sender[1]
         diary.outcome = (status, record.reason)
         diary.outcome_lost = not self.send(sender, record, lost)
+        diary.told_by = sender, record.sent_ns
         return not diary.outcome_lost
 
     def is_free(self):
@@ -328,8 +341,7 @@ class GraphMachine(RuleBasedStateMachine):
     def is_true(self, diary, status, reason):
         """Whether what a report says of a frame without an outcome is what happened."""
         if reason == PASSED_OVER:
-            # Of a frame whose outcome is lost nobody can know that it was taken itself.
-            return status == SUPERSEDED and bool(diary.passers or diary.outcome_lost)
+            return status == SUPERSEDED and bool(diary.passers) and not self.is_gap(diary)
         if status != FAILED:
             return False
         if reason == WAITED:
@@ -337,8 +349,8 @@ class GraphMachine(RuleBasedStateMachine):
         if reason == NO_DETECTOR:
             return not diary.detector_works
         if reason == RECORDS_LOST:
-            return diary.entry_lost
-        if ended := re.fullmatch(rb"detector (\d+) stopped working and no outcome came", reason):
+            return diary.entry_lost or self.is_doubtful(diary)
+        if ended := re.match(rb"detector (\d+) stopped working and no outcome came; its", reason):
             detector = self.detectors[int(ended[1])]
             return not detector.is_working and detector.joined_ns <= diary.entered_ns
         return reason in diary.held
@@ -347,7 +359,18 @@ class GraphMachine(RuleBasedStateMachine):
         """Whether a report says the best that the records tell."""
         if diary.held:
             return reason == diary.held[-1]
-        return status == (SUPERSEDED if diary.told else FAILED)
+        return status == (SUPERSEDED if diary.told and reason != RECORDS_LOST else FAILED)
+
+    def is_gap(self, diary):
+        """Whether the frame's outcome is lost, and a later record of its sender shows it."""
+        if not diary.outcome_lost:
+            return False
+        sender, sent_ns = diary.told_by
+        return self.newest_ns_of.get(sender, 0) > sent_ns
+
+    def is_doubtful(self, diary):
+        """Whether a record was lost that can have been the frame's outcome."""
+        return any(at_ns > diary.entered_ns for at_ns in self.gaps_ns)
 
     @invariant()
     def in_is_the_sum_of_outs(self):
@@ -361,11 +384,17 @@ class GraphMachine(RuleBasedStateMachine):
         assert self.ledger.in_flight == 0
         missing = set(self.diaries) - set(self.reported)
         assert not missing or self.lossy
-        # What is lost at the very beginning or end of a process leaves no gap to be seen by.
+        # What is lost at the very end of a process leaves no gap to be seen by; what is lost at its
+        # beginning does as soon as it tells of a frame itself.
         for process in {process for process, _ in missing}:
             told = [sequence for p, sequence in self.reported if p == process]
+            own = any(
+                isinstance(record, FrameRecord) and record.incarnation == process
+                for record in self.history.get(("preprocess", process), ())
+            )
+            first = -1 if own else min(told, default=0)
             assert not any(
-                min(told) < sequence < max(told) for p, sequence in missing if p == process and told
+                first < sequence < max(told) for p, sequence in missing if p == process and told
             )
 
 

@@ -1,0 +1,33 @@
+"""Files that stand as long as a graph runs; whoever removes them splits it.
+
+A process that goes on with a removed file and one that has made it anew do not know of each other:
+two detectors would work at once. logind removes a user's files when he logs out (RemoveIPC).
+"""
+
+from pathlib import Path
+
+from perception_nodes.system.life import own_incarnation
+from perception_nodes.transport.domain import config_of, own_domain, own_prefix
+from perception_nodes.transport.memory import SHM_FOLDER
+
+FILES_REMOVED = 5
+"""Exit status of a node whose files were removed: the whole graph has to start anew."""
+STANDING = (".lease", ".notes", ".book", ".count", ".dynamic", f".{own_incarnation():016x}.journal")
+"""Ends of names; of journals our own alone, since the watchdog removes those of the dead."""
+
+
+def removed_file(node: int = 0) -> str:
+    """A file that this process uses and that somebody has removed or replaced; empty if all stand.
+
+    Args:
+        node: number of our entry in iceoryx2's list of processes, 0 if there is none.
+    """
+    ours = f"{SHM_FOLDER}/{own_prefix()}"
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        for line in maps:
+            path, is_removed, _ = line[line.find("/") :].partition(" (deleted)\n")
+            if is_removed and path.startswith(ours) and path.endswith(STANDING):
+                return path
+    entry = Path(config_of(own_domain()).global_cfg.node_dir.to_string())
+    entry /= f"{own_prefix()}{node}.node_monitor"
+    return str(entry) if node and not entry.exists() else ""
