@@ -44,7 +44,8 @@ FIRST_START_S, THOROUGH_S = 5.0, 30.0
 SHARE, SHARE_ALONE = 0.8, 0.6
 """Share of the deadline that a network must keep: one with a smaller sibling, which runs where time
 is short, and one without. The rest is for what the measurement lacks: two hand-overs and DDS."""
-ENOUGH = 8
+MOST_THREADS = 16
+ENOUGH = 5
 """An option with fewer times was not measured."""
 NO_TIME = "there was no time for it"
 TAIL = NormalDist().inv_cdf(0.999) / NormalDist().inv_cdf(0.95)
@@ -228,7 +229,7 @@ def measured_rows(
         say: is told that it is measured.
         progress: called with the seconds done and their total.
         limit_s: how long a measurement may take.
-        anew: measure even if it was measured before.
+        anew: measure even if it was measured before, and forget what was measured of others.
     """
     options, key = _options(given), _key(given)
     if not anew and (rows := known_rows(given)):
@@ -240,7 +241,7 @@ def measured_rows(
         found = time_in_turns(options, limit_s, progress, given.model_key, fifo, awake)
     rows = _rows(found)
     if any(not row.refused for row in rows) and (anew or not _unknown(rows)):
-        kept = _kept() | {key: [asdict(row) for row in rows]}
+        kept = ({} if anew else _kept()) | {key: [asdict(row) for row in rows]}
         with suppress(OSError):  # it is measured again next time
             write_whole(cache_folder() / FILE, json.dumps(kept, indent=1))
     return rows
@@ -271,7 +272,9 @@ def _options(given: DetectorSettings) -> list[Option]:
     runtimes = RUNTIMES if given.backend == AUTO else (str(given.backend),)
     cores = physical_cores() if not given.cpus else len(parse_cpus(given.cpus))
     of_any = given.threads == AUTO_THREADS or (given.model == AUTO and not given.threads)
-    counts = [cores, *(1 << n for n in range(cores.bit_length()) if 1 << n < cores)]
+    # More options would leave each one too few turns.
+    most = min(cores, MOST_THREADS)
+    counts = list(dict.fromkeys((most, -(-most // 2), 1)))
     options = [
         Option(model, backend, count, given.cpus)
         for count in (counts if of_any else [given.threads or cores])

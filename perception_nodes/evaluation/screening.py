@@ -37,10 +37,10 @@ RATE_HZ = 60.0
 CAMERA = (1080, 1920, 3)
 LARGEST_BYTES = 8192 * 8192 * 3
 """Of a network's input; memory that nothing is written to takes no room."""
-SCREENING_ROUNDS = 3
+SCREENING_ROUNDS = 2
 HOPELESS = 1.3
 """After these rounds, a way to run a network goes that takes so many times as long as another."""
-LOADING_SHARE, WAITING_SHARE = 0.5, 0.75
+LOADING_SHARE, WAITING_SHARE = 0.4, 0.6
 """Shares of the time after which no further network is loaded, and nothing more is waited for."""
 
 

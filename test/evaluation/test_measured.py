@@ -149,6 +149,22 @@ def test_what_there_was_no_time_for_is_told_and_measured_at_the_next_start(
     assert machine.taken()[0] == "road-s" and len(machine.asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("cores", "counts"), [(1, {1}), (2, {2, 1}), (6, {6, 3, 1}), (64, {16, 8, 1})]
+)
+def test_few_numbers_of_threads_are_tried(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, cores: int, counts: set[int]
+) -> None:
+    monkeypatch.setattr(choices, "physical_cores", lambda: cores)
+    machine.slower |= dict.fromkeys(range(65), 1.0) | {str(n): 1.0 for n in range(65)}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    machine.slower |= {",".join(map(str, range(cores - n, cores))): 1.0 for n in counts}
+    machine.taken()
+    assert {one.threads for one in machine.asked[0]} == counts
+    # The first ones loaded are the default by each runtime.
+    assert {one.model for one in machine.asked[0][::3]} == {"road-n"}
+
+
 def test_what_is_named_is_not_measured(machine: Machine) -> None:
     assert machine.measured(model="road-n") is None
     assert machine.taken(backend="openvino", threads=1) == ("road-s", "openvino", 1, "")
@@ -187,11 +203,11 @@ def test_each_is_measured_once_a_machine_and_setting(
 def test_a_choice_of_a_bad_minute_is_measured_again_when_asked(machine: Machine) -> None:
     given = DetectorSettings(model="auto")
     machine.slower["road-s"] = 9.0
-    assert machine.taken()[0] == "road-n"
+    assert machine.taken()[0] == machine.taken(cpus="1")[0] == "road-n"
     machine.slower["road-s"] = 3.0
     assert machine.taken()[0] == "road-n"
     measured_rows(given, machine.said.append, lambda done, total: None, anew=True)
-    assert machine.taken()[0] == "road-s"
+    assert machine.taken()[0] == machine.taken(cpus="1")[0] == "road-s"
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "null", '{"KEY": [{"model": "road-n"}]}'])

@@ -1,6 +1,7 @@
 """Times of networks, each in a process of its runtime: what comes of one that fails."""
 
 import os
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ NULL = Option("road-xs", "null", 1)
 def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading may take long on a busy machine; then a few rounds are enough."""
     monkeypatch.setattr(screening, "count", lambda: range(6))
+    monkeypatch.setattr(screening, "LONGEST_S", LIMIT_S)
     monkeypatch.setattr(screening, "LOADING_SHARE", 0.9)
     monkeypatch.setattr(screening, "WAITING_SHARE", 0.95)
 
@@ -41,13 +43,16 @@ def test_options_take_turns_and_one_that_is_refused_costs_the_others_nothing() -
             assert 0 <= bare_ms < whole_ms
 
 
-def test_a_runtime_that_hangs_or_ends_takes_its_own_options_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    slow = Option("road-s", "golden", 1)  # it computes for seconds
-    monkeypatch.setattr(screening, "LONGEST_S", 0.05)
-    found = timed(slow)
-    assert found[slow].refused == "golden ended, or hung, with road-s"
+def test_a_runtime_that_ends_takes_its_own_options_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = screening._Runtime.turn
+
+    def dies(self: screening._Runtime, *of_a_frame: Any) -> Any:
+        self.process.kill()
+        self.process.wait()
+        return turn(self, *of_a_frame)
+
+    monkeypatch.setattr(screening._Runtime, "turn", dies)
+    assert timed(NULL)[NULL].refused == "null ended, or hung, with road-xs"
 
 
 def test_ways_that_take_much_longer_are_left_out_of_further_turns() -> None:
