@@ -3,6 +3,7 @@
 
 BAG ?=
 ARGS ?=
+SECONDS ?= 3600
 
 # Whose wheels: kilted or jazzy; each has an environment of its own.
 ROS ?= kilted
@@ -43,7 +44,7 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view view-test view-packages chaos hil readme docs sbom lint lines setup dev sample compression baseline wheel wheel-test image-test clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view view-test view-packages chaos soak hil readme docs sbom lint lines setup dev sample compression baseline wheel wheel-test image-test clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -97,8 +98,11 @@ view-packages: ## install what view-test needs from Debian; as root
 
 chaos: setup ## kill and stop processes of a running graph at random; takes four minutes
 	set -e; for source in shm dds; do \
-	    $(BIN)/python test/ros/chaos.py --seconds 120 --signals KILL STOP --source $$source $(ARGS); \
+	    $(BIN)/python test/ros/chaos.py --seconds 120 --blows KILL STOP --source $$source $(ARGS); \
 	done
+
+soak: setup ## blows of all kinds for SECONDS, an hour by default; every frame must be accounted for
+	$(BIN)/python test/ros/chaos.py --seconds $(SECONDS) --blows KILL STOP PAUSE PAIR ALL $(ARGS)
 
 hil: setup bags/sample/metadata.yaml ## run the hardware-in-the-loop scenarios on this machine; takes five minutes; results in out/hil
 	$(BIN)/perception hil run test/faults/scenarios --out out/hil --junit out/hil/junit.xml $(ARGS)

@@ -14,7 +14,8 @@ from perception_nodes.drives.storage import Storage, Topic
 
 SCHEME = "synthetic:"
 FORM = f"{SCHEME}WIDTHxHEIGHT@RATE*FRAMES[.jpeg]"
-PICTURES = 4
+PICTURES = 18
+"""More than the watchdog remembers, which takes a few pictures in turn for stale ones."""
 TOPIC = "/camera/image_raw"
 
 
@@ -41,14 +42,17 @@ class SyntheticStorage(Storage):
 
     def messages(self, topics: Collection[str]) -> Messages:
         """The frames, as bgr8 Images, or as CompressedImages in JPEG."""
-        pictures = [self._message(index) for index in range(PICTURES)]
+        coarse = np.random.default_rng(0).integers(0, 256, (18, 32, 3), dtype=np.uint8)
+        large = cv2.resize(coarse, self._size, interpolation=cv2.INTER_CUBIC)
+        shown = min(PICTURES, self.topics[TOPIC].count)
+        pictures = [self._message(large, index) for index in range(shown)]
         for index in range(self.topics[TOPIC].count):
             yield round(index / self._rate_hz * 1e9), TOPIC, pictures[index % PICTURES]
 
-    def _message(self, index: int) -> bytes:
-        coarse = np.random.default_rng(0).integers(0, 256, (18, 32, 3), dtype=np.uint8)
-        large = cv2.resize(coarse, self._size, interpolation=cv2.INTER_CUBIC)
-        picture = np.roll(np.asarray(large, np.uint8), 8 * index, axis=1)
+    def _message(self, large: cv2.typing.MatLike, index: int) -> bytes:
+        # Small pictures are the same again after a few steps, but for their brightness.
+        drifted = np.roll(np.asarray(large, np.uint8), 8 * index, axis=1)
+        picture = np.asarray(cv2.add(drifted, np.full_like(drifted, index)), np.uint8)
         if self.topics[TOPIC].message_type == COMPRESSED_IMAGE:
             return compressed_message(0, cv2.imencode(".jpg", picture)[1].tobytes())
         return image_message(0, picture)

@@ -1,9 +1,11 @@
 """Kills and stops processes of a running graph at random: is every frame accounted for?
 
-    .venv/bin/python test/ros/chaos.py --seconds 120 --signals KILL STOP --source dds
+    .venv/bin/python test/ros/chaos.py --seconds 120 --blows KILL STOP --source dds
+    .venv/bin/python test/ros/chaos.py --seconds 3600 --blows KILL STOP PAUSE PAIR ALL
 
-The camera notes what it sends, a subscriber what it is told, and the two are compared. Exit status
-1 if a frame was lost silently.
+The camera notes what it sends, a subscriber what it is told, and the two are compared. What is
+longer than five minutes is done in rounds, each with a graph and a seed of its own. Exit status 1
+if a frame was lost silently, or has a report that contradicts what was published.
 """
 
 import argparse
@@ -17,7 +19,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from perception_nodes.core.frame import FrameStatus
@@ -31,11 +35,16 @@ VICTIMS = ("watchdog_node", "detector_node", "preprocess_node")
 RATE_HZ = 30
 QUIET_S = (2.0, 6.0)
 """Before the first blow and after the last one."""
+ROUND_S = 300
+PAUSE_S = (0.02, 1.5)
+BLOWS = ("KILL", "STOP", "PAUSE", "PAIR", "ALL")
+"""KILL and STOP are signals; PAUSE is STOP and then CONT; PAIR kills two at the same moment, and
+ALL a process and its standby, so that nobody is left in a role."""
 
 
 def strike(
     seconds: float,
-    signals: Sequence[int],
+    kinds: Sequence[str],
     chance: random.Random,
     blows: Counter[str],
     started: Path,
@@ -51,16 +60,32 @@ def strike(
     end_s = time.monotonic() + seconds - QUIET_S[1]
     over.wait(QUIET_S[0])
     while time.monotonic() < end_s and not over.wait(chance.uniform(0.3, 3.0)):
-        name, pid = chance.choice(
-            [
-                (spec.name, process.pid)
-                for spec, process in list(graph.processes)
-                if spec.executable in VICTIMS and process.poll() is None
-            ]
-        )
-        number = chance.choice(signals)
-        blows[f"{name} {signal.Signals(number).name}"] += 1
-        os.kill(pid, number)
+        alive = [
+            (spec, process.pid)
+            for spec, process in list(graph.processes)
+            if spec.executable in VICTIMS and process.poll() is None
+        ]
+        kind, (first, pid) = chance.choice(kinds), chance.choice(alive)
+        blows[f"{first.name} {kind}"] += 1
+        if kind in ("STOP", "PAUSE"):
+            send(pid, signal.SIGSTOP)
+            if kind == "PAUSE":
+                over.wait(chance.uniform(*PAUSE_S))
+                send(pid, signal.SIGCONT)
+            continue
+        struck = {pid}
+        if kind == "PAIR":
+            struck.add(chance.choice(alive)[1])
+        if kind == "ALL":
+            struck |= {other for spec, other in alive if spec.executable == first.executable}
+        for one in struck:
+            send(one, signal.SIGKILL)
+
+
+def send(process: int, number: int) -> None:
+    """Signal a process that may just have ended."""
+    with suppress(ProcessLookupError):
+        os.kill(process, number)
 
 
 def unaccounted(seen: Run) -> list[str]:
@@ -73,7 +98,7 @@ def unaccounted(seen: Run) -> list[str]:
 
 
 def run(
-    seconds: int, signals: Sequence[int], seed: int, source: str, folder: Path
+    seconds: int, kinds: Sequence[str], seed: int, source: str, folder: Path
 ) -> tuple[Run, Counter[str]]:
     """Run a graph under blows, and count them. The folder keeps what the nodes log."""
     blows: Counter[str] = Counter()
@@ -91,7 +116,7 @@ def run(
         }
     )
     seen = Run()
-    blow = partial(strike, seconds, signals, random.Random(seed), blows, started)
+    blow = partial(strike, seconds, kinds, random.Random(seed), blows, started)
     execute(seen, specs, folder / "nodes.log", [blow])
     seen.read_sent(sent)
     seen.read(recording)
@@ -103,13 +128,25 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--signals", nargs="+", choices=("KILL", "STOP"), default=["KILL"])
+    parser.add_argument("--blows", nargs="+", choices=BLOWS, default=["KILL"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--source", choices=("shm", "dds"), default="shm")
     arguments = parser.parse_args()
-    numbers = [getattr(signal, f"SIG{name}") for name in arguments.signals]
+    left_s = arguments.seconds
+    for seed in count(arguments.seed):
+        round_s, left_s = min(ROUND_S, left_s), left_s - ROUND_S
+        print(f"{arguments.source}, seed {seed}, {round_s} s:", flush=True)
+        if failed := one_round(round_s, arguments.blows, seed, arguments.source):
+            return failed
+        if left_s <= QUIET_S[0] + QUIET_S[1]:
+            return 0
+    return 0
+
+
+def one_round(seconds: int, kinds: Sequence[str], seed: int, source: str) -> int:
+    """Run a graph, print what became of it; returns the exit status."""
     folder = Path(tempfile.mkdtemp(prefix="perception_chaos_"))
-    seen, blows = run(arguments.seconds, numbers, arguments.seed, arguments.source, folder)
+    seen, blows = run(seconds, kinds, seed, source, folder)
     print(f"{blows.total()} blows: {dict(blows)}")
     statuses = Counter(FrameStatus(report.status).name for report in seen.reports)
     print(f"{len(seen.sent)} frames: {dict(statuses)}")
