@@ -44,7 +44,7 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view view-test view-packages chaos soak hil readme docs sbom lint lines setup dev sample compression baseline wheel wheel-test image-test clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view view-test view-packages pictures chaos soak hil readme docs sbom lint lines setup dev sample compression baseline wheel wheel-test image-test clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -95,6 +95,10 @@ view-test: dev ## test the page in Chromium; view-packages installs it
 view-packages: ## install what view-test needs from Debian; as root
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core
+
+pictures: dev sample ## make the pictures of README and documentation anew, in three minutes; view-packages installs Chromium
+	@$(PIP) install --quiet -r $(REQUIREMENTS)/browser.txt
+	$(BIN)/python docs/pictures.py
 
 chaos: setup ## kill and stop processes of a running graph at random; takes four minutes
 	set -e; for source in shm dds; do \

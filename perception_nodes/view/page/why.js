@@ -1,7 +1,7 @@
 // Figures of the chosen camera: causes of missed frames, stages against the deadline, every frame.
 "use strict";
 
-const CHART_MS = 500, CHART_PX = 280, ROWS = 6, NEAR_PX = 24, ZOOM = 2;
+const CHART_MS = 500, CHART_PX = 250, ROWS = 6, NEAR_PX = 24, ZOOM = 2;
 let chart, chartMs = 0, minutes = 1, paused = null, zoomed = null, wantedCause = null, cursorFrame = null;
 
 // Frames a second, over two seconds that end with the newest frame.
