@@ -163,6 +163,11 @@ class CameraInfo:
         return CameraInfo(width, height, self.model, self.distortion, matrix)
 
 
+def members(kind: Any, names: str) -> list[tuple[str, Any]]:
+    """Fields of one type of a ctypes structure, with spaces between their names."""
+    return [(name, kind) for name in names.split()]
+
+
 class FrameFacts(ctypes.Structure):
     """What is known of a frame before inference.
 
@@ -172,20 +177,12 @@ class FrameFacts(ctypes.Structure):
     """
 
     _fields_ = [
-        ("sequence", ctypes.c_uint64),
-        ("incarnation", ctypes.c_uint64),
-        ("stamp_ns", ctypes.c_int64),
-        ("deadline_ns", ctypes.c_int64),
-        ("capture_ns", ctypes.c_int64),
-        ("ingested_ns", ctypes.c_int64),
-        ("preprocessed_ns", ctypes.c_int64),
-        ("copies", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("picture", ctypes.c_uint32),
+        *members(ctypes.c_uint64, "sequence incarnation"),
+        *members(ctypes.c_int64, "stamp_ns deadline_ns capture_ns ingested_ns preprocessed_ns"),
+        *members(ctypes.c_uint32, "copies flags picture"),
         ("camera", ctypes.c_char * 32),
         ("frame_id", ctypes.c_char * (FRAME_ID_BYTES + 1)),
-        ("source_width", ctypes.c_uint32),
-        ("source_height", ctypes.c_uint32),
+        *members(ctypes.c_uint32, "source_width source_height"),
     ]
 
 
@@ -202,17 +199,11 @@ class FrameHeader(ctypes.Structure):
     _anonymous_ = ("facts",)
     _fields_ = [
         ("facts", FrameFacts),
-        ("scale_x", ctypes.c_double),
-        ("scale_y", ctypes.c_double),
-        ("pad_x", ctypes.c_double),
-        ("pad_y", ctypes.c_double),
-        ("camera_matrix", ctypes.c_double * 4),
-        ("rectified_matrix", ctypes.c_double * 4),
+        *members(ctypes.c_double, "scale_x scale_y pad_x pad_y"),
+        *members(ctypes.c_double * 4, "camera_matrix rectified_matrix"),
         ("distortion", ctypes.c_double * 8),
-        ("width", ctypes.c_uint32),
-        ("height", ctypes.c_uint32),
-        ("camera_source", ctypes.c_uint64),
-        ("camera_number", ctypes.c_uint64),
+        *members(ctypes.c_uint32, "width height"),
+        *members(ctypes.c_uint64, "camera_source camera_number"),
     ]
 
 
@@ -282,12 +273,9 @@ class Record(ctypes.Structure):
 
     _fields_ = [
         ("record", ctypes.c_uint64),
-        ("sent_ns", ctypes.c_int64),
-        ("patience_ns", ctypes.c_int64),
-        ("spent_ns", ctypes.c_int64),
+        *members(ctypes.c_int64, "sent_ns patience_ns spent_ns"),
         ("sender", ctypes.c_uint64),
-        ("kind", ctypes.c_uint32),
-        ("process", ctypes.c_uint32),
+        *members(ctypes.c_uint32, "kind process"),
     ]
 
 
@@ -302,14 +290,10 @@ class FrameRecord(Record):
     _anonymous_ = ("facts",)
     _fields_ = [
         ("facts", FrameFacts),
-        ("inferred_ns", ctypes.c_int64),
-        ("postprocessed_ns", ctypes.c_int64),
-        ("published_ns", ctypes.c_int64),
+        *members(ctypes.c_int64, "inferred_ns postprocessed_ns published_ns"),
         ("report_number", ctypes.c_uint64),
-        ("lost_after_ns", ctypes.c_int64),
-        ("lost_before_ns", ctypes.c_int64),
-        ("status", ctypes.c_uint32),
-        ("detections", ctypes.c_uint32),
+        *members(ctypes.c_int64, "lost_after_ns lost_before_ns"),
+        *members(ctypes.c_uint32, "status detections"),
         ("model", ctypes.c_char * 32),
         ("reason", ctypes.c_char * REASON_BYTES),
     ]
@@ -353,12 +337,8 @@ class DetectionRecord(ctypes.Structure):
     """
 
     _fields_ = [
-        ("sequence", ctypes.c_uint64),
-        ("incarnation", ctypes.c_uint64),
-        ("stamp_ns", ctypes.c_int64),
-        ("capture_ns", ctypes.c_int64),
-        ("ingested_ns", ctypes.c_int64),
-        ("deadline_ns", ctypes.c_int64),
+        *members(ctypes.c_uint64, "sequence incarnation"),
+        *members(ctypes.c_int64, "stamp_ns capture_ns ingested_ns deadline_ns"),
         ("status", ctypes.c_uint32),
         ("frame_id", ctypes.c_char * (FRAME_ID_BYTES + 1)),
         ("count", ctypes.c_uint32),

@@ -2,7 +2,7 @@
 
 import ctypes
 
-from perception_nodes.core.frame import REASON_BYTES, FrameRecord, FrameStatus, Record
+from perception_nodes.core.frame import REASON_BYTES, FrameRecord, FrameStatus, Record, members
 
 
 class Takeover(Record):
@@ -18,10 +18,8 @@ class Takeover(Record):
 
     _fields_ = [
         ("held_sequence", ctypes.c_uint64),
-        ("newest_ns", ctypes.c_int64),
-        ("joined_ns", ctypes.c_int64),
-        ("held_incarnation", ctypes.c_uint64),
-        ("predecessor_sender", ctypes.c_uint64),
+        *members(ctypes.c_int64, "newest_ns joined_ns"),
+        *members(ctypes.c_uint64, "held_incarnation predecessor_sender"),
         ("predecessor", ctypes.c_uint32),
         ("reason", ctypes.c_char * REASON_BYTES),
     ]

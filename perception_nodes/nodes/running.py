@@ -110,6 +110,7 @@ def _run(node_type: Any, name: str) -> int:
             if not is_frame_due and began_ns > served_ns + SERVICE_PERIOD_NS:
                 served_ns = began_ns
                 node.spin(0)
+                node.look_after_files()
                 node.follow_changes()
                 realtime.keep()
                 # Automatic collection is off, and few objects were created since the last one.

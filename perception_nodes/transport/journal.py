@@ -15,7 +15,7 @@ from contextlib import suppress
 from ctypes import addressof, memmove, sizeof
 from pathlib import Path
 
-from perception_nodes.core.frame import FrameRecord, Record
+from perception_nodes.core.frame import FrameRecord, Record, members
 from perception_nodes.core.records import as_sent
 from perception_nodes.system.life import is_supervised, own_incarnation
 from perception_nodes.system.processes import own_time_ns, was_alive
@@ -41,11 +41,8 @@ class _Pages(ctypes.Structure):
     """
 
     _fields_ = [
-        ("alive_ns", ctypes.c_int64),
-        ("patience_ns", ctypes.c_int64),
-        ("spent_ns", ctypes.c_int64),
-        ("written", ctypes.c_uint64),
-        ("process", ctypes.c_uint64),
+        *members(ctypes.c_int64, "alive_ns patience_ns spent_ns"),
+        *members(ctypes.c_uint64, "written process"),
         ("records", FrameRecord * RECORDS),
     ]
 
@@ -98,7 +95,6 @@ class Signs:
 
     Attributes:
         process: its number.
-        is_own: whether the process that now has this number has given them itself.
     """
 
     def __init__(self, path: Path) -> None:
@@ -111,8 +107,8 @@ class Signs:
             self._memory = mmap.mmap(file.fileno(), _HEAD.size, prot=mmap.PROT_READ)
         alive_ns, *_, self.process = _HEAD.unpack_from(self._memory)
         self._sender = _sender_of(path)
-        self.is_own = was_alive(self.process, alive_ns)
-        self._last_ns = 0 if self.is_own else alive_ns
+        # If another process has this number by now, the sign is not that process's own.
+        self._last_ns = 0 if was_alive(self.process, alive_ns) else alive_ns
 
     def new(self) -> Record | None:
         """The last sign, if it was given after the one before."""
@@ -147,6 +143,15 @@ def journals(camera: str, role: str) -> dict[int, Path]:
             if is_ours(path.lstat()):
                 found[_sender_of(path)] = path
     return found
+
+
+def process_of(path: Path) -> int:
+    """Number of the process that has written a journal; 0 if the journal is gone or no journal."""
+    with suppress(OSError, ValueError):
+        signs = Signs(path)
+        signs.close()
+        return int(signs.process)
+    return 0
 
 
 def read_journal(path: Path) -> list[Record]:

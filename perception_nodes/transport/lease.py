@@ -8,7 +8,7 @@ import fcntl
 import os
 import time
 
-from perception_nodes.core.frame import MAY_BE_OUT, FrameRecord
+from perception_nodes.core.frame import MAY_BE_OUT, FrameRecord, members
 from perception_nodes.core.records import Takeover
 from perception_nodes.system.hanging import HangJudge
 from perception_nodes.system.life import graph_life, own_incarnation
@@ -45,22 +45,10 @@ class LeaseNote(ctypes.Structure):
     """
 
     _fields_ = [
-        ("alive_ns", ctypes.c_int64),
-        ("patience_ns", ctypes.c_int64),
-        ("spent_ns", ctypes.c_int64),
-        ("ingested_ns", ctypes.c_int64),
-        ("sequence", ctypes.c_uint64),
-        ("number", ctypes.c_uint64),
-        ("entered_number", ctypes.c_uint64),
-        ("listeners", ctypes.c_uint64),
-        ("life", ctypes.c_uint64),
-        ("source", ctypes.c_uint64),
-        ("switches", ctypes.c_uint64),
+        *members(ctypes.c_int64, "alive_ns patience_ns spent_ns ingested_ns"),
+        *members(ctypes.c_uint64, "sequence number entered_number listeners life source switches"),
         ("earlier", StreamPosition * EARLIER_STREAMS),
-        ("unended", ctypes.c_uint64),
-        ("incarnation", ctypes.c_uint64),
-        ("holder", ctypes.c_uint64),
-        ("process", ctypes.c_uint64),
+        *members(ctypes.c_uint64, "unended incarnation holder process"),
         ("entered", FrameRecord),
     ]
 

@@ -147,7 +147,7 @@ class Account:
         # entry of its frame.
         while dead := self.roster.update(now_ns):
             for member in dead:
-                records += self.inbox.last_words(member.role, member.sender, now_ns)
+                records += self.inbox.last_words(member.role, member.sender)
             died += dead
             records += self._read()
         self.roster.end_hung()

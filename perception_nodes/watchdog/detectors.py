@@ -6,7 +6,7 @@ All of this is recorded facts, which are never withdrawn. They may come in any o
 import ctypes
 from collections.abc import Iterator
 
-from perception_nodes.core.frame import FrameRecord, Record
+from perception_nodes.core.frame import FrameRecord, Record, members
 from perception_nodes.core.records import Takeover
 
 REMEMBERED_DETECTORS = 64
@@ -23,10 +23,7 @@ class DetectorTenure(ctypes.Structure):
     """
 
     _fields_ = [
-        ("joined_ns", ctypes.c_int64),
-        ("since_ns", ctypes.c_int64),
-        ("newest_ns", ctypes.c_int64),
-        ("ended_ns", ctypes.c_int64),
+        *members(ctypes.c_int64, "joined_ns since_ns newest_ns ended_ns"),
         ("sender", ctypes.c_uint64),
         ("process", ctypes.c_uint32),
     ]

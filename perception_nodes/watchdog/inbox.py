@@ -3,14 +3,13 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from perception_nodes.core.frame import FrameRecord, Record
 from perception_nodes.core.records import Heartbeat, Left, as_sent, bounded
 from perception_nodes.system.life import is_supervised
-from perception_nodes.system.processes import Process, open_process
+from perception_nodes.system.processes import open_process
 from perception_nodes.transport import channels
-from perception_nodes.transport.journal import Signs, journal_of, journals, read_journal
+from perception_nodes.transport.journal import Signs, journal_of, journals, process_of, read_journal
 from perception_nodes.transport.shm import Endpoint, Reader
 from perception_nodes.watchdog.book import FORGOTTEN_AFTER_NS
 from perception_nodes.watchdog.ledger import MAX_JUMP
@@ -39,7 +38,8 @@ class Inbox:
         self._readers = {role: channels.record_reader(endpoint, camera, role) for role in roles}
         self._signs: dict[int, tuple[str, Signs]] = {}
         self._taken: dict[int, int] = {}
-        self._spent: dict[int, tuple[int, Path, Process | None]] = {}
+        self._dead: set[int] = set()
+        self._swept_ns = 0
 
     @property
     def first(self) -> Reader[FrameRecord]:
@@ -69,7 +69,6 @@ class Inbox:
         """
         sender, path = record.sender, journal_of(self._camera, role, record.sender)
         if isinstance(record, Left):
-            self._spend(record.sent_ns, sender, path, open_process(record.process))
             self._forget_signs(sender)
         elif isinstance(record, Heartbeat) or sender not in self._signs:
             self._look_for_signs(role, sender)
@@ -95,24 +94,18 @@ class Inbox:
         for role in self._roles:
             for sender, path in journals(self._camera, role).items():
                 records += self.new(self._kept(read_journal(path), now_ns))
-                signs = self._look_for_signs(role, sender)
-                if signs is None or not signs.is_own:
-                    self._spend(now_ns, sender, path, None)
+                self._look_for_signs(role, sender)
         return records
 
-    def last_words(self, role: str, sender: int, now_ns: int) -> list[Record]:
+    def last_words(self, role: str, sender: int) -> list[Record]:
         """Take the records of a dead process that did not reach us through its channel."""
-        path = journal_of(self._camera, role, sender)
-        self._spend(now_ns, sender, path, None)
         self._forget_signs(sender)
-        return self.new(read_journal(path))
+        return self.new(read_journal(journal_of(self._camera, role, sender)))
 
     def close(self) -> None:
         """Unmap the journals."""
         for sender in list(self._signs):
             self._forget_signs(sender)
-        for sender in list(self._spent):
-            self._no_longer_spent(sender)
 
     def _kept(self, records: list[Record], now_ns: int) -> list[Record]:
         """The records that can be of this graph.
@@ -123,24 +116,11 @@ class Inbox:
             return records
         return [record for record in records if record.sent_ns > now_ns - FORGOTTEN_AFTER_NS]
 
-    def _spend(self, now_ns: int, sender: int, path: Path, handle: Process | None) -> None:
-        """Forget a process some time after now, even if it left before."""
-        self._no_longer_spent(sender)
-        self._spent[sender] = now_ns, path, handle
-
-    def _no_longer_spent(self, sender: int) -> None:
-        _, _, handle = self._spent.pop(sender, (0, None, None))
-        if handle is not None:
-            handle.close()
-
-    def _look_for_signs(self, role: str, sender: int) -> Signs | None:
+    def _look_for_signs(self, role: str, sender: int) -> None:
         """Map the journal of a process that begins to work; it may have a new one."""
         self._forget_signs(sender)
         with suppress(OSError, ValueError):
-            signs = Signs(journal_of(self._camera, role, sender))
-            self._signs[sender] = role, signs
-            return signs
-        return None
+            self._signs[sender] = role, Signs(journal_of(self._camera, role, sender))
 
     def _forget_signs(self, sender: int) -> None:
         _, signs = self._signs.pop(sender, ("", None))
@@ -148,14 +128,17 @@ class Inbox:
             signs.close()
 
     def remove_spent(self, now_ns: int) -> None:
-        """Forget the processes that ended long ago, and remove their journals."""
-        for sender, (ended_ns, path, handle) in list(self._spent.items()):
-            if now_ns - ended_ns <= self._kept_for_ns:
-                continue
-            if handle is not None and handle.is_alive():  # it has left, and may come back
-                self._spent[sender] = now_ns, path, handle
-                continue
-            self._no_longer_spent(sender)
-            self._taken.pop(sender, None)
-            self._forget_signs(sender)
-            path.unlink(missing_ok=True)
+        """Remove the journals of processes that ended long ago; to be called now and then."""
+        if now_ns - self._swept_ns < self._kept_for_ns:
+            return
+        before, self._dead, self._swept_ns = self._dead, set(), now_ns
+        for sender, path in (one for r in self._roles for one in journals(self._camera, r).items()):
+            process = open_process(process_of(path))
+            if process is not None:
+                process.close()
+            elif sender in before:
+                self._taken.pop(sender, None)
+                self._forget_signs(sender)
+                path.unlink(missing_ok=True)
+            else:
+                self._dead.add(sender)

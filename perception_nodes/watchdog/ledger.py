@@ -4,7 +4,14 @@ import ctypes
 from collections import deque
 from collections.abc import Iterable
 
-from perception_nodes.core.frame import MAX_GAP, FrameRecord, FrameStatus, Record, RecordKind
+from perception_nodes.core.frame import (
+    MAX_GAP,
+    FrameRecord,
+    FrameStatus,
+    Record,
+    RecordKind,
+    members,
+)
 from perception_nodes.core.records import Left, Takeover
 from perception_nodes.watchdog.detectors import DetectorHistory, DetectorTable, DetectorTenure
 
@@ -42,9 +49,7 @@ class ProcessNote(ctypes.Structure):
     """
 
     _fields_ = [
-        ("incarnation", ctypes.c_uint64),
-        ("next_frame", ctypes.c_uint64),
-        ("next_record", ctypes.c_uint64),
+        *members(ctypes.c_uint64, "incarnation next_frame next_record"),
         ("last_ns", ctypes.c_int64),
     ]
 
@@ -59,8 +64,7 @@ class LedgerBook(ctypes.Structure):
     """
 
     _fields_ = [
-        ("life", ctypes.c_uint64),
-        ("reported", ctypes.c_uint64),
+        *members(ctypes.c_uint64, "life reported"),
         ("last_ns", ctypes.c_int64),
         ("counts", ctypes.c_uint64 * len(FrameStatus)),
         ("frames", FrameName * REMEMBERED_OUTCOMES),
@@ -158,8 +162,7 @@ class Ledger:
         book.counts[record.status] += 1
         book.last_ns = max(book.last_ns, record.sent_ns)  # a lost record has 0
         note = self._note_of(record.incarnation, book.last_ns)
-        if record.sequence - note.next_frame < MAX_JUMP:
-            note.next_frame = max(note.next_frame, record.sequence + 1)
+        note.next_frame = max(note.next_frame, record.sequence + 1)
         book.reported += 1
 
     def died(self, sender: int, now_ns: int) -> None:
@@ -273,41 +276,35 @@ class Ledger:
         known = self._numbers.get(incarnation, range(start, start))
         if sequence - known.stop > MAX_JUMP:
             return
+        lost = FrameRecord(incarnation=incarnation, ingested_ns=record.ingested_ns)
+        lost.camera, lost.lost_before_ns = self._camera, record.stamp_ns
         if is_own:
-            first = range(min(sequence, known.start))
-            self._enter_all(incarnation, first, record.ingested_ns, 0, record.stamp_ns)
-        before, newest_ns = range(known.stop, sequence), self._stamps.get(incarnation, 0)
-        self._enter_all(incarnation, before, record.ingested_ns, newest_ns, record.stamp_ns)
-        after = range(sequence + 1, known.start)
-        self._enter_all(incarnation, after, int(self._book.last_ns), record.stamp_ns, 0)
+            self._enter_all(lost, range(min(sequence, known.start)))
+        lost.lost_after_ns = self._stamps.get(incarnation, 0)
+        self._enter_all(lost, range(known.stop, sequence))
+        lost.ingested_ns = int(self._book.last_ns)
+        lost.lost_after_ns, lost.lost_before_ns = record.stamp_ns, 0
+        self._enter_all(lost, range(sequence + 1, known.start))
         if sequence >= known.stop:
             self._stamps[incarnation] = record.stamp_ns
         self._numbers[incarnation] = _with(_with(known, sequence), 0 if is_own else sequence)
 
-    def _enter_all(
-        self, incarnation: int, missing: range, ingested_ns: int, after_ns: int, before_ns: int
-    ) -> None:
+    def _enter_all(self, lost: FrameRecord, missing: range) -> None:
         """Enter frames whose records are missing.
 
         Args:
-            incarnation: of the process that took them in.
+            lost: what is known of each of them; it came in before `ingested_ns`.
             missing: their numbers.
-            ingested_ns: later than the frames' own.
-            after_ns: stamp of the frame before them, 0 if not known.
-            before_ns: stamp of the frame after them, 0 if not known.
         """
         many = missing.stop - missing.start - MAX_GAP
         for sequence in missing[max(0, many - 1) :]:
-            self._enter_unknown(incarnation, sequence, ingested_ns, after_ns, before_ns)
+            self._enter_unknown(lost, sequence)
         if many > 0:
-            self._reasons[incarnation, missing[many - 1]] = MANY_LOST % many
+            self._reasons[int(lost.incarnation), missing[many - 1]] = MANY_LOST % many
 
-    def _enter_unknown(
-        self, incarnation: int, sequence: int, ingested_ns: int, after_ns: int, before_ns: int
-    ) -> None:
-        unknown = FrameRecord(sequence=sequence, incarnation=incarnation)
-        unknown.camera, unknown.ingested_ns = self._camera, ingested_ns
-        unknown.lost_after_ns, unknown.lost_before_ns = after_ns, before_ns
+    def _enter_unknown(self, lost: FrameRecord, sequence: int) -> None:
+        unknown = FrameRecord.from_buffer_copy(lost)
+        unknown.sequence = sequence
         self._in_flight[_key(unknown)] = unknown
         self._reasons[_key(unknown)] = RECORDS_LOST
         self.frames_in += 1
@@ -371,10 +368,11 @@ class Ledger:
                 is_far = known is not None and sequence - known.stop >= MAX_GAP
                 # One report stands for all frames in between.
                 recent[incarnation] = _with(None if is_far else known, sequence)
-        for incarnation, numbers in recent.items():
+        lost = FrameRecord(camera=self._camera, ingested_ns=int(self._book.last_ns))
+        for lost.incarnation, numbers in recent.items():
             for sequence in numbers[-REMEMBERED_OUTCOMES:]:
-                if (incarnation, sequence) not in self._closed:
-                    self._enter_unknown(incarnation, sequence, int(self._book.last_ns), 0, 0)
+                if (lost.incarnation, sequence) not in self._closed:
+                    self._enter_unknown(lost, sequence)
         return frozenset(self._closed)
 
     def _remember(self, key: Key) -> None:
@@ -396,6 +394,4 @@ def _with(numbers: range | None, number: int) -> range:
     """The range that includes a number too."""
     if numbers is None:
         return range(number, number + 1)
-    if number - numbers.stop > MAX_JUMP:
-        return numbers
     return range(min(numbers.start, number), max(numbers.stop, number + 1))

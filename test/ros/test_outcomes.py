@@ -7,6 +7,8 @@ import pytest
 from observe import is_alive
 from started_graph import NODES, StartedGraph, Starter, left_behind, only_launch
 
+from perception_nodes.transport.memory import SHM_FOLDER
+
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
 GRAPH = ("backend:=null", "standby:=always")
 
@@ -47,6 +49,21 @@ def test_a_graph_is_alone_and_its_nodes_are_started_again(start: Starter, domain
     assert sorted(processes) == sorted(NODES)
     os.kill(graph.supervisor() or graph.command.pid, signal.SIGTERM)
     assert_ended_well(graph, domain, {stopped(start, signal.SIGTERM)}, processes)
+
+
+def test_a_graph_whose_files_are_removed_starts_anew(start: Starter, domain: int) -> None:
+    """All of its nodes: one that is started alone would not know of the others."""
+    graph = start(*GRAPH)
+    first = graph.until_ready()
+    for path in SHM_FOLDER.glob(f"perception{domain}_front_*.lease"):
+        path.unlink()
+    graph.until(lambda: "the graph starts anew" in graph.output())
+    graph.until(lambda: graph.output().count(" threads: ") == 4)
+    second = graph.nodes()
+    assert sorted(second) == sorted(NODES)
+    assert not set(first.values()) & set(second.values())
+    os.kill(graph.supervisor(), signal.SIGTERM)
+    assert_ended_well(graph, domain, {stopped(start, signal.SIGTERM)}, second)
 
 
 def test_a_killed_supervisor_takes_the_nodes_along_and_the_next_start_cleans_up(

@@ -1,13 +1,14 @@
 """Each record is taken once, through the channel or from the journal of one who has died."""
 
 import os
-import subprocess
+import shutil
+import sys
 import time
 
 import pytest
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
-from perception_nodes.core.records import Heartbeat, Left, Takeover, as_sent
+from perception_nodes.core.records import Heartbeat, Takeover, as_sent
 from perception_nodes.system.life import VARIABLE, own_incarnation
 from perception_nodes.transport import journal
 from perception_nodes.transport.channels import NumberedRecords
@@ -55,7 +56,7 @@ def test_what_comes_through_the_channel_is_not_taken_again_from_the_journal(endp
     assert sequences(received(inbox)) == [1, 2]
     tell(detector, 3)
     assert sequences(received(inbox)) == [3]
-    assert inbox.last_words("detector", own_incarnation(), 0) == []
+    assert inbox.last_words("detector", own_incarnation()) == []
 
 
 def test_what_the_channel_has_lost_is_taken_from_the_journal(endpoint, detector):
@@ -80,7 +81,7 @@ def test_last_words_are_those_that_the_channel_did_not_bring(endpoint, detector)
     tell(detector, 1)
     assert sequences(received(inbox)) == [1]
     tell(detector, 2, 3)
-    assert sequences(inbox.last_words("detector", own_incarnation(), 0)) == [2, 3]
+    assert sequences(inbox.last_words("detector", own_incarnation())) == [2, 3]
     assert received(inbox) == [], "they come through the channel as well"
 
 
@@ -94,38 +95,25 @@ def test_a_new_watchdog_recovers_what_was_told_before_it_came(endpoint, detector
     assert inbox_of(endpoint).recover(sent_ns + FORGOTTEN_AFTER_NS) == []
 
 
-def test_the_journal_of_the_dead_is_kept_for_a_while(endpoint):
+def test_the_journal_of_the_dead_is_kept_for_a_while_and_that_of_the_living_stays(
+    endpoint, detector
+):
     dead = 7
     path = journal_of("front", "detector", dead)
-    journal = Journal("front", "detector")
-    journal.append(FrameRecord(sender=dead, sequence=7))
-    journal._mapped.value.process = 2**22 + 1  # no process has such a number
-    journal_of("front", "detector", own_incarnation()).rename(path)
+    tell(detector, 1)
+    shutil.copy(journal_of("front", "detector", own_incarnation()), path)
+    with open(path, "r+b") as file:
+        file.seek(32)
+        file.write((2**22 + 1).to_bytes(8, sys.byteorder))  # no process has such a number
     inbox = inbox_of(endpoint)
-    assert sequences(inbox.recover(1_000)) == [7]
-    inbox.remove_spent(1_000 + KEPT_NS)
-    assert dead in journals("front", "detector")
-    assert inbox.new([FrameRecord(sender=dead)]) == []
-    inbox.remove_spent(1_001 + KEPT_NS)
+    inbox.recover(1_000)
+    detector.leave()  # it may come back
+    for sweep in range(3):
+        assert path.exists() == (sweep < 2)
+        inbox.remove_spent(1_000 + sweep * KEPT_NS)
+        inbox.remove_spent(1_001 + sweep * KEPT_NS)
     assert not path.exists()
-    assert inbox.new([FrameRecord(sender=dead)]), "it is forgotten"
-
-
-def test_the_number_of_one_that_has_left_may_be_used_again_when_it_has_ended(endpoint):
-    inbox = inbox_of(endpoint)
-    with subprocess.Popen(["sleep", "100"]) as left:
-        inbox.take("detector", Left(process=left.pid, sender=5, record=301))
-        inbox.remove_spent(1 + KEPT_NS)
-        assert inbox.new([FrameRecord(sender=5, record=0)]) == [], "it may come back"
-        left.kill()
-        for number in range(2, 9):
-            inbox.take("detector", Left(process=left.pid, sender=5, record=number))
-        assert len(inbox._spent) == 1, "no descriptor for each time that it has left"
-        inbox.last_words("detector", 5, KEPT_NS)
-    inbox.remove_spent(2 * KEPT_NS)
-    assert inbox.new([FrameRecord(sender=5, record=0)]) == [], "kept from its death on"
-    inbox.remove_spent(1 + 2 * KEPT_NS)
-    assert inbox.new([FrameRecord(sender=5, record=0)])
+    assert list(journals("front", "detector")) == [own_incarnation()]
 
 
 def heard(inbox):
@@ -169,7 +157,7 @@ def test_a_watchdog_that_is_restarted_knows_those_who_are_alive_by_their_next_si
     assert heard(inbox) == [], "that one is of another process, which had its number before"
     detector.sign()
     assert heard(inbox) == [("detector", os.getpid(), 1)]
-    inbox.last_words("detector", own_incarnation(), 0)
+    inbox.last_words("detector", own_incarnation())
     detector.sign()
     assert heard(inbox) == [], "it was seen dead: its number may be another process's"
 
