@@ -11,8 +11,6 @@ VENV := $(if $(filter kilted,$(ROS)),.venv,.venv-$(ROS))
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 REQUIREMENTS := requirements
-# Status 5: ARGS has chosen other tests.
-OR_NONE := || [ $$? -eq 5 ]
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 # The environment in .venv is whole in itself. A sourced ROS installation, or the
@@ -57,8 +55,7 @@ demo: setup $(if $(BAG),,bags/road.mp4) ## run the whole graph on the sample dri
 
 test: dev bags/sample/metadata.yaml ## run all tests but the slow ones and those of training, streams and the page; nodes last
 	@$(MAKE) --no-print-directory -j2 fpga-sim || echo "Tests of the simulated engine are skipped"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (ros or slow or stream or browser)" $(ARGS) $(OR_NONE)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "ros and not (slow or stream or browser)" $(ARGS) $(OR_NONE)
+	@$(BIN)/python test/setup/phases.py $(ARGS)
 
 slow-test: dev bags/sample/metadata.yaml ## run the tests that take longer: every command interrupted, several cameras, HIL, kills again and again
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -122,12 +119,14 @@ docs: setup $(STAMPS)/docs ## make the site of the documentation in out/site
 	$(BIN)/python -m sphinx -q -W --keep-going docs out/site
 	@echo "The site is out/site/index.html"
 
-lint: dev fpga-lint ## check style, types, the direction of imports, the budgets of lines, and the RTL
+lint: dev ## check style, types, the direction of imports, the budgets of lines, and the RTL
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python test/setup/lines.py --check
+	@if command -v verilator > /dev/null; then $(MAKE) --no-print-directory fpga-lint; \
+	    else echo "The RTL is not checked, for want of verilator: sudo make fpga-packages"; fi
 
 lines: $(STAMPS)/venv ## print the lines of code of each room, and its budget
 	$(BIN)/python test/setup/lines.py

@@ -63,13 +63,15 @@ VERSION_yosys := Yosys (0[.][3-9][0-9]|[1-9])
 VERSION_nextpnr-ecp5 := Version
 
 TOOLS := $(addprefix $(FPGA_BUILD)/,verilator yosys nextpnr-ecp5)
-fpga-packages: $(TOOLS) ## install what the other fpga targets need from Debian, as root; check what is there
+fpga-packages: ## install what the other fpga targets need from Debian, as root; check what is there
+	@lacks=""; for tool in $(notdir $(TOOLS)); do command -v $$tool > /dev/null || lacks="$$lacks $$tool"; done; \
+	[ -z "$$lacks" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$lacks; }
+	@$(MAKE) --no-print-directory $(TOOLS)
 
 $(TOOLS): TOOL = $(notdir $@)
 $(TOOLS):
 	@command -v $(TOOL) > /dev/null \
-	    || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -q -y --no-install-recommends $(TOOL); } \
-	    || { echo "$(TOOL) is needed; install it, e.g. sudo apt install $(TOOL)" >&2; exit 1; }
+	    || { echo "$(TOOL) is needed; install it: sudo make fpga-packages" >&2; exit 1; }
 	@$(TOOL) --version 2>&1 | grep -Eq '$(VERSION_$(TOOL))' \
 	    || { echo "$$($(TOOL) --version) is too old; Verilator 5 and Yosys 0.30 are needed" >&2; exit 1; }
 	@mkdir -p $(@D)

@@ -24,8 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # 1 to 101 are the domain ids whose ports are free on every platform.
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    # Where the tests run in the background it is ignored, which their processes would inherit.
+    # In the background, or under nohup, they are ignored, which the tests' processes would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # How long an example takes tells of the machine, not of us.
     hypothesis.settings.register_profile("any machine", deadline=None)
     hypothesis.settings.load_profile("any machine")

@@ -11,7 +11,8 @@ from perception_nodes.nodes.graph_health import GraphHealth
 from perception_nodes.system.realtime import RANKS
 
 STEP_MS = 50.0
-ACCOUNTING_TIMEOUT_S = 5.0
+ACCOUNTING_TIMEOUT_S = 30.0
+"""At its end a file waits at most so long for the reports on its last frames."""
 
 
 class CameraNode(PerceptionNode):

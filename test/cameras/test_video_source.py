@@ -182,7 +182,7 @@ def test_hls_is_refused_since_it_delays_pictures(tmp_path, site):
 def serve():
     """Sends a file's bytes to whom connects to the URL that it gives."""
     listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(10)
+    listener.settimeout(300)
 
     def send(data):
         with suppress(OSError), listener.accept()[0] as client:  # until the other end closes it
@@ -235,7 +235,7 @@ def test_a_stream_that_gives_no_picture_can_be_closed(join):
                 client.sendall(b"".join(others))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(10)
+        listener.settimeout(300)
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
         viewer = film(join, f"tcp://127.0.0.1:{listener.getsockname()[1]}")

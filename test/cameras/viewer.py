@@ -39,7 +39,7 @@ class Viewer:
         self._reader = camera_reader(join("reader"), camera)
         self.feed = CameraFeed(join("camera"), camera, source, "optical", self.log.append)
 
-    def until(self, condition, timeout_s=30.0):
+    def until(self, condition, timeout_s=300.0):
         """Step until it is so; opens the source at first."""
         give_up_s = time.monotonic() + timeout_s
         while not condition():

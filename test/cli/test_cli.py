@@ -39,7 +39,6 @@ def perception(
         env={**os.environ, "COLUMNS": "200", **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=110,
         check=False,
     )
 

@@ -150,7 +150,7 @@ def test_the_network_loses_and_reorders():
         [*OWN_NETWORK, sys.executable, "-c", NETWORK],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     good, lossy, unordered = (line.split() for line in result.stdout.splitlines())

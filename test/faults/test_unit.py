@@ -80,7 +80,7 @@ def test_orders_to_a_unit_and_ctrl_c(unit):
 
 
 def exchange(address: str, sent: bytes) -> bytes:
-    with socket.create_connection(split_address(address), timeout=10) as peer:
+    with socket.create_connection(split_address(address), timeout=300) as peer:
         peer.sendall(sent)
         received = b""
         while piece := peer.recv(65536):
@@ -129,7 +129,7 @@ def test_foreign_bytes_are_refused_in_one_line(
 def test_an_order_with_wrong_arguments_is_refused_and_the_next_one_is_not(
     served: UnitServer, arguments: bytes
 ):
-    connection = HTTPConnection(*split_address(served.address), timeout=10)
+    connection = HTTPConnection(*split_address(served.address), timeout=300)
     for body, status in ((arguments, 422), (b"[]", 200)):
         headers = {"User-Agent": PROTOCOL, "Authorization": f"Bearer {TOKEN}"}
         connection.request("POST", "/clock", body, headers)

@@ -19,8 +19,7 @@ pytestmark = [
     pytest.mark.skipif(
         not Path("/usr/include/fastdds/dds").is_dir() or shutil.which("c++") is None,
         reason="Fast DDS's headers are not installed (make security-packages)",
-    ),
-    pytest.mark.timeout(300),
+    )
 ]
 DONE, DENIED, REFUSED, ALONE = range(4)
 DOMAIN = 102 + os.getpid() % 100

@@ -23,7 +23,7 @@ from perception_nodes.system.signals import FROM_TERMINAL, STOPPING
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
-TIMEOUT_S = 20
+TIMEOUT_S = 300.0
 
 # Writes what happens to it into a log that all share: one line is one atomic append.
 STAND_IN = """

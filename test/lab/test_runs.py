@@ -18,12 +18,7 @@ from perception_nodes.faults.unit import TOKEN_VARIABLE, RemoteUnit
 from perception_nodes.lab.checks import ACCOUNTING
 from perception_nodes.lab.hil import run_scenario
 
-pytestmark = [
-    pytest.mark.ros,
-    pytest.mark.slow,
-    pytest.mark.timeout(120),
-    pytest.mark.usefixtures("domain"),
-]
+pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.usefixtures("domain")]
 DRIVE = "synthetic:320x240@15*105"
 ACCOUNT = (*(name for name, _ in ACCOUNTING), "frames by health")
 """How problems of accounting begin."""

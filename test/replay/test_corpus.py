@@ -371,7 +371,7 @@ def test_killed_workers_cost_nothing_but_time(drives, tmp_path, slow, engine):
     try:
         wait_for_work(process, out)
         kill_workers(process, "ray::_ray_task" if engine == "ray" else "spawn_main")
-        whole = json.loads(process.communicate(timeout=100)[0])
+        whole = json.loads(process.communicate(timeout=300)[0])
     finally:
         process.kill()
     assert process.returncode == 1  # the backend finds nothing
@@ -384,11 +384,11 @@ def test_interrupted_it_leaves_nothing_unfinished_and_is_taken_up_again(drives, 
     wait_for_work(process, out)
     workers = list(descendants(process.pid))
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGINT
     assert not list(out.rglob(".part-*")) and not (out / ".lock").exists()
     for pid in workers:
         other = open_process(pid)
         assert other is None or other.wait(20_000), "a worker has outlived the command"
     process = start(drives, out, "--workers", "2")
-    check_whole(json.loads(process.communicate(timeout=60)[0]), out)
+    check_whole(json.loads(process.communicate(timeout=300)[0]), out)

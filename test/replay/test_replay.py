@@ -517,7 +517,7 @@ def test_interrupted_it_leaves_nothing(street, tmp_path, mode, number):
     while not list(tmp_path.glob("out/*/.part-*")) and time.monotonic() < until_s:
         time.sleep(0.01)
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 128 + number
     assert not list(tmp_path.rglob(".part-*"))
     assert not list(tmp_path.rglob("*.part"))

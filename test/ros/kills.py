@@ -41,7 +41,7 @@ from perception_nodes.transport.memory import SHM_FOLDER
 from perception_nodes.transport.shm import Endpoint
 
 PERIOD_S = 0.02
-TIMEOUT_S = 100.0
+TIMEOUT_S = 300.0
 SIZE = (48, 64)
 """Frames so small that those for a dead subscriber leave room for others in Fast DDS's memory."""
 CHOICES = {

@@ -12,7 +12,7 @@ from rclpy.qos import QoSProfile
 class Recorder:
     """Keeps what comes: `got` has the messages by topic."""
 
-    def __init__(self, context: rclpy.Context, timeout_s: float = 150.0) -> None:
+    def __init__(self, context: rclpy.Context, timeout_s: float = 300.0) -> None:
         self._timeout_s = timeout_s
         self.node = rclpy.create_node("recorder", context=context)
         self._executor = SingleThreadedExecutor(context=context)

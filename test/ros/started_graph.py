@@ -18,7 +18,7 @@ from perception_nodes.transport.fastdds import PREFIXES
 
 ROOT = Path(__file__).parents[2]
 SHM = Path("/dev/shm")
-TIMEOUT_S = 40.0
+TIMEOUT_S = 300.0
 NODES = [
     "watchdog_node",
     "detector_node",

@@ -21,7 +21,6 @@ ALWAYS = ("camera's clock", "frame numbers", "processes", "file descriptors")
 
 @pytest.mark.ros
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_short_acceptance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceptance, "FAILOVERS", ("detector_kill",))
     steps: list[tuple[str, int, int]] = []

@@ -12,7 +12,7 @@ from kills import Rig, with_graph
 
 from perception_nodes.core.frame import FrameStatus
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ros]
 
 
 @pytest.fixture

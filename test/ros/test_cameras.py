@@ -27,11 +27,11 @@ from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.shm import Endpoint
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 CAMERAS = ("front", "rear")
 SIZE = (120, 160)
 PERIOD_S = 0.04
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0
 MOST = 0.5
 """Share of frames that are published whatever else runs; the others are superseded."""
 PUBLISHED = (FrameReport.OK, FrameReport.LATE, FrameReport.DEGRADED)

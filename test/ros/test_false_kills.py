@@ -23,7 +23,7 @@ from started_graph import RUN, StartedGraph
 
 from perception_nodes.system.load import busy, compilations
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 DRIVE = "synthetic:640x360@30*1000000"
 LONGEST_STOP_S, GOES_ON_S = 3.0, 1.5
 JOBS = 8

@@ -19,7 +19,7 @@ from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.transport.cdr_reader import read_image
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 MODEL = load_model("road-xs")
 
 

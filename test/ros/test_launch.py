@@ -17,7 +17,7 @@ from perception_nodes.graph.graph import REPLAY, VEHICLE
 from perception_nodes.graph.settings import allowed_range
 from perception_nodes.networks.model import load_model
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ros]
 SINGLE = ("backend:=null", "standby:=never")
 INCLUDING = """
 import pathlib

@@ -46,7 +46,7 @@ from perception_nodes.transport.shm import Endpoint, Writer
 
 PIXELS = np.zeros((2, 2, 3), np.uint8)
 NAMES = [kind.executable for kind in LIVE.kinds]
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.ros]
 
 
 def state_of(client: Recorder, name: str) -> int:

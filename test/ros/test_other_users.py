@@ -11,7 +11,7 @@ from started_graph import Starter, only_run
 
 from perception_nodes.transport.fastdds import PREFIXES
 
-pytestmark = [pytest.mark.ros, needs_root, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.ros, needs_root]
 OF_LIBRARIES = (
     "/dev/shm/lttng-ust-wait-",
     *(f"/dev/shm/{semaphore}{prefix}" for semaphore in ("", "sem.") for prefix in PREFIXES),

@@ -9,7 +9,7 @@ from started_graph import NODES, StartedGraph, Starter, left_behind, only_launch
 
 from perception_nodes.transport.memory import SHM_FOLDER
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ros]
 GRAPH = ("backend:=null", "standby:=always")
 
 
@@ -120,7 +120,7 @@ def test_a_node_that_cannot_start_ends_the_graph(start: Starter, domain: int) ->
     graph = start(*GRAPH, "hardware_watchdog:=/dev/none")
     assert graph.end() == failed(start, 2)
     output = graph.output()
-    assert output.count("parameter hardware_watchdog:") == 1
+    assert "parameter hardware_watchdog:" in output.rpartition("ended with status 2")[2]
     assert output.count("failed: watchdog_node ended with status 2") == 1
     # Fast DDS's own files stay for a second: a node may still be starting with them.
     assert [name for name in left_behind(domain) if name.startswith("perception")] == []

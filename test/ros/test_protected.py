@@ -27,11 +27,7 @@ from perception_nodes.nodes.consumed_topic import ConsumedTopic
 from perception_nodes.protection.consumer import Consumer, Content, State, Verdict
 from perception_nodes.protection.profile import data_id, open_protected, protect
 
-pytestmark = [
-    pytest.mark.ros,
-    pytest.mark.timeout(240),
-    pytest.mark.skipif(bool(why_not()), reason=why_not()),
-]
+pytestmark = [pytest.mark.ros, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 TOPIC, RELAYED = "/perception/detections/protected", "/relayed"
 DEADLINE_MS = 190.0
 """Enough for a machine that runs tests, and less than consumers take for another clock."""

@@ -13,7 +13,7 @@ import pytest
 from filming import stamp_ns
 from kills import Rig, with_graph
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ros]
 RESTART_MS = 3000.0
 DISCOVERED_MS = 20_000.0
 """Until a camera on a topic has discovered who subscribes."""

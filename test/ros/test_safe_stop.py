@@ -18,7 +18,7 @@ from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.watchdog.account import Account
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.ros]
 TOPIC = "/perception/safe_stop"
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 ALL = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -13,7 +13,6 @@ from perception_nodes.system.environment import RANGE
 
 pytestmark = [
     pytest.mark.ros,
-    pytest.mark.timeout(180),
     pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable()),
 ]
 

@@ -16,7 +16,7 @@ import pytest
 from kills import Rig, with_graph
 from perception_interfaces.msg import Health
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ros]
 PLACES = ("detector", "standby", "watchdog")
 CELLS = [
     *((*pair, signal.SIGKILL) for pair in permutations(PLACES, 2)),

@@ -14,7 +14,7 @@ from perception_nodes.graph.interface import Interface, interfaces
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.lab.browsers import free_port
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ros]
 OF_ROS = re.compile(r"/(rosout|parameter_events|.*/transition_event)")
 ONLY_PLAYED = "/clock"
 IN_BACKGROUND = ("republish_node", "view_node")

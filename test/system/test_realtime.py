@@ -43,7 +43,7 @@ def run(root, arguments, before="", after=""):
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from perception_nodes.transport.memory import SHM_FOLDER
 
-TIMEOUT_S = 30
+TIMEOUT_S = 300.0
 DOMAINS = itertools.count(1000 * os.getpid())
 
 

@@ -16,7 +16,7 @@ from perception_nodes.transport import lease as lease_module
 from perception_nodes.transport.lease import Lease
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
-TIMEOUT_S = 30
+TIMEOUT_S = 300.0
 PATIENCE_NS = 40_000_000
 HOLDER = """
 import sys, time

@@ -24,7 +24,7 @@ from perception_nodes.watchdog.health import HealthLimits
 from perception_nodes.watchdog.ledger import DETECTOR_STOPPED, RECORDS_LOST
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
-TIMEOUT_S = 30
+TIMEOUT_S = 300.0
 DETECTOR = """
 import sys, time
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind

@@ -17,7 +17,7 @@ from perception_nodes.watchdog.guard import ROLE, WatchdogGuard
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
 PATIENCE_NS = 10**10
-TIMEOUT_S = 30
+TIMEOUT_S = 300.0
 
 
 class Watched:
