@@ -42,7 +42,7 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view view-test view-packages pictures chaos soak hil readme docs sbom lint lines setup dev sample compression baseline wheel wheel-test image-test clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view-test view-packages pictures chaos soak hil readme docs sbom lint lines setup dev sample compression baseline wheel wheel-test image-test clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -82,8 +82,6 @@ camera-packages: ## install what camera-test and stream-test need from Debian; a
 security-packages: ## install the Fast DDS with security that tests of the keystore need, from Debian; as root
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends libfastdds-dev
-
-view: setup $(STAMPS)/view ## add to .venv what the page of `perception view` needs
 
 view-test: dev ## test the page in Chromium; view-packages installs it
 	@$(PIP) install --quiet -r $(REQUIREMENTS)/browser.txt
@@ -133,7 +131,7 @@ lines: $(STAMPS)/venv ## print the lines of code of each room, and its budget
 
 setup: $(STAMPS)/package $(STAMPS)/interfaces ## make .venv with everything that the graph needs
 
-dev: view $(STAMPS)/dev ## add to .venv what tests and checks need
+dev: setup $(STAMPS)/dev ## add to .venv what tests and checks need
 
 sample: bags/road.mp4 bags/sample/metadata.yaml ## make the sample drives in bags/
 
@@ -192,10 +190,6 @@ $(STAMPS)/package: $(STAMPS)/requirements setup.py setup.cfg package.xml pyproje
 $(STAMPS)/dev: $(STAMPS)/requirements $(addprefix $(REQUIREMENTS)/,dev.txt dev-no-deps.txt gpu.txt)
 	$(PIP) install $(addprefix -r $(REQUIREMENTS)/,dev.txt gpu.txt)
 	$(PIP) install --no-deps -r $(REQUIREMENTS)/dev-no-deps.txt
-	@touch $@
-
-$(STAMPS)/view: $(STAMPS)/requirements $(REQUIREMENTS)/view.txt
-	$(PIP) install -r $(REQUIREMENTS)/view.txt
 	@touch $@
 
 build/sbom: $(REQUIREMENTS)/sbom.txt | $(STAMPS)/venv

@@ -81,7 +81,6 @@ setup(
     install_requires=requirements("runtime.txt", f"{ROS}/runtime.txt"),
     extras_require={
         "messages": requirements("build.txt", f"{ROS}/build.txt"),
-        "view": requirements("view.txt"),
         "gpu": requirements("gpu.txt"),
         "test": ["pytest"],  # colcon test looks for it
     },

@@ -1,5 +1,6 @@
 """The command line: `perception COMMAND`."""
 
+import errno
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ COMMANDS = {
     "doctor": (PREPARE, "doctor", "doctor"),
     "security": (PREPARE, "security", "security_command"),
     "model": (PREPARE, "model", "model_app"),
+    "cache": (PREPARE, "cache", "cache_command"),
     "messages": (PREPARE, "messages", "messages"),
     "trace": (MEASURE, "trace", "trace_command"),
     "bench": (MEASURE, "bench", "bench_app"),
@@ -134,7 +136,9 @@ def _outcome() -> tuple[int, str, str]:
         return 2, "error", f"{printable(str(error))}; perception doctor says what is missing"
     except OSError as error:  # such as a disk that fills up, which no check can foresee
         parts = [str(part) for part in (error.filename, error.strerror) if part]
-        return 2, "error", ": ".join(parts) or str(error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "; make room (perception cache shows ours), or name another disk" if full else ""
+        return 2, "error", (": ".join(parts) or str(error)) + remedy
     return 0, "", ""
 
 

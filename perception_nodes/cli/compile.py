@@ -27,6 +27,7 @@ from perception_nodes.evaluation.gate import Margins
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.evaluation.model_compile import compile_model, frames_to_check
 from perception_nodes.networks.model import load_model
+from perception_nodes.system.cache import trim
 
 SHOWN_COSTS = 8
 
@@ -78,6 +79,7 @@ def compile_command(
     source = frames_to_check(subject, bag or [], images or [], sets)
     margins = Margins(min_agreement, min_parent_agreement, max_loss, max_class_loss)
     runtime = runtime_for(backend, subject)
+    trim()
     facts = compile_model(subject, runtime, threads, source, frames, sets, margins, progress_bar)
     if as_json:
         print(json.dumps(facts, indent=2))

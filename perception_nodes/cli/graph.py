@@ -50,6 +50,7 @@ from perception_nodes.graph.settings import SettingsError, allowed_range, refuse
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.networks.model import load_model
 from perception_nodes.networks.terms import MEANING, Terms
+from perception_nodes.system.cache import trim
 from perception_nodes.system.processes import open_process
 
 VIEW_ALONE = Graph((VIEW,))
@@ -92,6 +93,7 @@ def demo(
     drive = bag or sample_drive()
     # What cannot work is said before anything is measured.
     require_ros()
+    trim()
     open_drive(drive, topic).close()
     live = {name: value for name, value in values.items() if name in LIVE.parameters}
     with progress_bar("measuring, seconds") as measuring:
@@ -137,6 +139,7 @@ def run(
     for line in ALL.misnamed(started.settings(values, ros), ros):
         say(line)
     require_ros()  # before anything is measured
+    trim()
     with progress_bar("measuring, seconds") as measuring:
         settings = measured_settings(started, values, ros, say, measuring)
     detector = settings.of(DetectorSettings)
@@ -196,7 +199,7 @@ def say_page(specs: Sequence[NodeSpec]) -> None:
 
             try:
                 listening(settings.view_address, settings.view_port).close()
-                say(f"The page is at {settings.view_url}")
+                say(f"The page will be at {settings.view_url}; its node says when it is")
             except PerceptionError as error:
                 is_late = getattr(error.__cause__, "errno", 0) == errno.EADDRNOTAVAIL
                 is_alone = len(specs) == 1

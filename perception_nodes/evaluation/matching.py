@@ -44,8 +44,8 @@ def require_pycocotools() -> None:
     """
     if importlib.util.find_spec("pycocotools") is None:
         raise EvaluationNotInstalled(
-            "evaluation needs pycocotools, which is not installed; install it with: make dev "
-            "(or pip install pycocotools)"
+            "evaluation needs pycocotools, which is not installed; install it with: pip install "
+            "pycocotools"
         )
 
 

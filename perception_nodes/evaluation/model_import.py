@@ -104,6 +104,9 @@ class ModelImport:
             )
         if self.int8 and self.file.suffix.lower() == ".xml":
             raise SettingsError("--int8 needs the detector as ONNX, not as OpenVINO's files")
+        if self.int8:
+            # What is missing is said before the search for frames.
+            compression_tool("model_compression.imported")
 
     def _check_free(self, names: Sequence[str]) -> None:
         for folder in (self.out / name for name in names):

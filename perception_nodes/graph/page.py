@@ -10,9 +10,7 @@ TOKEN_VARIABLE = "PERCEPTION_VIEW_TOKEN"
 """The token is an environment variable, because everyone could read a parameter over DDS and in the
 list of processes."""
 MIN_TOKEN = 16
-NEEDS_AIOHTTP = (
-    "needs aiohttp, which is not installed: make view, or pip install -r requirements/view.txt"
-)
+NEEDS_AIOHTTP = "needs aiohttp, which is not installed: pip install aiohttp"
 
 
 def page_token(settings: ViewSettings) -> str:

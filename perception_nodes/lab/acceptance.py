@@ -1,6 +1,7 @@
 """The acceptance of a computer: a drive, the failovers, and the files of the verdict."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -39,6 +40,8 @@ OF_THE_CAMERA = frozenset(
 )
 """Parameters for which a failover's camera has values of its own."""
 VERDICT_FILE = "verdict.json"
+BUSY_FROM = 0.5
+"""Processors that other work keeps; with more it may be the cause of what is missed."""
 SET_BY_US = frozenset({"recording", "live", "frames", "autostart"})
 
 
@@ -65,6 +68,7 @@ class Acceptance:
             SettingsError, ModelError, ScenarioError: one cannot be used.
         """
         refuse(self.values, SET_BY_US)
+        self._busy_processors = os.getloadavg()[0]
         if {**self.ros.parameters, **self.values}.get("cameras"):
             raise SettingsError("parameter cameras: one is accepted at a time; give camera:=NAME")
         graph, values = self._graph(Path("drive.mcap"))
@@ -159,6 +163,7 @@ class Acceptance:
             "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "version": package_version(),
             "machine": machine(),
+            "busy": busy_sentence(self._busy_processors),
             "model": {
                 "name": self._model.name,
                 "sha256": self._model.sha256,
@@ -175,6 +180,16 @@ class Acceptance:
             "frames": summarize(frames),
             "latencies_ms": [round(took, 3) for took in latencies_ms(frames) if isfinite(took)],
         }
+
+
+def busy_sentence(processors: float) -> str:
+    """What to say of a machine on which so many processors were busy before; empty if few."""
+    if processors < BUSY_FROM:
+        return ""
+    return (
+        f"The machine was busy: other work kept {processors:.1f} of {os.cpu_count()} processors "
+        "in the minute before. Nothing else should run."
+    )
 
 
 def _deliver(results: Path, out: Path) -> None:

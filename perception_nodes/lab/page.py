@@ -161,7 +161,8 @@ def acceptance_sentence(verdict: Mapping[str, Any]) -> str:
     failed = [check["name"] for check in checks if not check["passed"]]
     if not failed:
         return f"Fit: all {len(checks)} checks passed in {verdict['minutes']:g} minutes."
-    return f"Not fit: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}."
+    sentence = f"Not fit: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}."
+    return f"{sentence} {verdict.get('busy', '')}".strip()
 
 
 def scenarios_page(

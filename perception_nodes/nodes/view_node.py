@@ -1,7 +1,7 @@
 """Shows the graph on a page in the browser: see `perception_nodes.view`.
 
-It runs when nothing else wants the processor, and reads frames only while a browser looks or
-somebody subscribes to what was found in them.
+It is the nicest of all processes, and reads frames only while a browser looks or somebody
+subscribes to what was found in them.
 """
 
 import socket
@@ -46,7 +46,8 @@ class ViewNode(PerceptionNode):
     """Listens to reports, health and safe stop, and takes pictures from shared memory."""
 
     settings_type = ViewSettings
-    in_background = True
+    # What keeps processors awake is in the background: beside it the page stood still.
+    niceness = 19
     _channels: Endpoint | None = None
     _enter_at_s = 0.0
 

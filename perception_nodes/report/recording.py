@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,14 +79,18 @@ class Recorder:
         """Write the index and rename the file; a second call does nothing."""
         if self._file.closed:
             return
-        self._writer.finish()
-        self._file.close()
-        self._partial.replace(self._path)
+        try:
+            self._writer.finish()
+            self._file.close()
+            self._partial.replace(self._path)
+        finally:  # of a full disk nothing is to be left
+            self._partial.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove the file."""
-        self._file.close()
         self._partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what is still to be written has no room
+            self._file.close()
 
     def __enter__(self) -> "Recorder":
         """Nothing to do: the file is open."""

@@ -340,7 +340,7 @@ class TestView:
 
     def test_a_missing_server_is_told_with_its_remedy(self, monkeypatch):
         monkeypatch.setattr(page.importlib.util, "find_spec", lambda name: None)
-        assert "pip install -r requirements/view.txt" in refusal(VEHICLE, {"view": "true"})
+        assert "pip install aiohttp" in refusal(VEHICLE, {"view": "true"})
         assert VEHICLE.nodes({})
 
 

@@ -1,5 +1,7 @@
 """Recordings are read by the definitions that they hold."""
 
+import errno
+
 import pytest
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -106,3 +108,15 @@ def test_a_definition_that_is_none_is_refused(tmp_path, text):
 def test_the_error_says_that_it_is_the_definition():
     with pytest.raises(DefinitionError, match="cannot be read"):
         typestore_of(FRAME_REPORT, "uint8")
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_nothing(tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path / "full.mcap")
+
+    def fail():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(recorder._writer, "finish", fail)
+    with pytest.raises(OSError, match="No space"), recorder:
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -154,6 +154,8 @@ def hurry(process: int) -> None:
     for task in os.listdir(f"/proc/{process}/task"):
         with suppress(ProcessLookupError):  # a thread that has just ended
             os.sched_setscheduler(int(task), os.SCHED_OTHER, os.sched_param(0))
+            with suppress(PermissionError):
+                os.setpriority(os.PRIO_PROCESS, int(task), 0)
     with suppress(OSError):  # no privileges for it, or no such groups
         Path(f"/proc/{process}/autogroup").write_text("0", encoding="ascii")
 

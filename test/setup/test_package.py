@@ -126,3 +126,15 @@ def test_unreadable_video_is_named_and_leaves_nothing(root: Path, tmp_path: Path
     assert made.returncode == 1
     assert "broken.mp4: no frame could be decoded" in made.stderr
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_minimal_installation_has_the_versions_of_the_whole(root: Path) -> None:
+    minimal, runtime, lock = (
+        {
+            line
+            for line in (root / f"requirements/{name}.txt").read_text().splitlines()
+            if "==" in line
+        }
+        for name in ("minimal", "runtime", "lock")
+    )
+    assert minimal and minimal <= runtime | lock
