@@ -22,6 +22,7 @@ from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.importer import Imported, ImportOptions, understand, write_model
 from perception_nodes.networks.model import Model, ModelError, ModelRefused, load_model
+from perception_nodes.networks.two_runtimes import tell_if_slow
 from perception_nodes.system.files import staged
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,30}")
@@ -62,6 +63,7 @@ class ModelImport:
     bar: Bar
     say: Callable[[str], None]
 
+    @np.errstate(all="ignore")  # what overflows is refused, in words
     def run(self) -> tuple[Model, str, list[GateCheck]]:
         """Write the model; return it, the name of its head, and the checks of its 8 bits.
 
@@ -73,20 +75,23 @@ class ModelImport:
         """
         names = [f"{self.name}{FLOAT}", self.name] if self.int8 else [self.name]
         self._check(names)
+        # What is missing is said before the search for frames.
+        quantize = compression_tool("model_compression.imported") if self.int8 else None
         imported = self._understood()
+        if self.int8 and imported.exported.quantized:
+            raise SettingsError(f"{self.file} is quantized already; leave --int8 out")
         checks: list[GateCheck] = []
         with staged(self.out, last=self.name) as folder:
             model = write_model(imported, folder / names[0], open_model)
             frames = self._chosen_frames(model)
             if frames:
                 self._try(model, frames, dead=bool(imported.exported.dead))
-            if self.int8:
-                quantize = compression_tool("model_compression.imported")
+            if quantize is not None:
                 trial = quantize.Trial(model, frames, self.sets, self.margins, self.bar)
-                made = folder / self.name
                 checks = quantize.quantize_imported(
-                    model, made, trial, self.say, self.frames_license
+                    model, folder / self.name, trial, self.say, self.frames_license
                 )
+            tell_if_slow(load_model(str(folder / self.name)), open_model, self.say)
             self._check_free(names)  # another import may have been faster
         return load_model(str(self.out / self.name)), imported.head.name, checks
 
@@ -102,11 +107,8 @@ class ModelImport:
             raise SettingsError(
                 "--int8 needs frames like those it is to work on: --bag or --images"
             )
-        if self.int8 and self.file.suffix.lower() == ".xml":
-            raise SettingsError("--int8 needs the detector as ONNX, not as OpenVINO's files")
-        if self.int8:
-            # What is missing is said before the search for frames.
-            compression_tool("model_compression.imported")
+        if self.int8 and self.file.suffix.lower() in (".xml", ".tflite"):
+            raise SettingsError("--int8 needs the detector as ONNX, not for OpenVINO or TFLite")
 
     def _check_free(self, names: Sequence[str]) -> None:
         for folder in (self.out / name for name in names):

@@ -122,7 +122,6 @@ class CamerasBench:
             "standby": "never",
             **self.setup.inference(),
             "deadline_ms": self.setup.deadline_ms,
-            "outcome_timeout_ms": max(1000.0, 2 * self.setup.deadline_ms),
         }
         if arrangement == "shared":
             return LIVE.nodes({**values, "cameras": ",".join(names)})

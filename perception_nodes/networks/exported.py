@@ -19,6 +19,7 @@ NEW_OPSET = 17
 STRIDES = (8, 16, 32)
 MOST_OBJECTS = 300
 """Objects of a network that leaves open how many it reports; more are cut off."""
+INTEGER = {"QLinearConv", "ConvInteger", "MatMulInteger"}
 NO_BOXES = ("classify", "semantic", "depth")
 ANCHOR_MAP_DIMS = 5
 """Dimensions of the raw maps that some exports of YOLOv5 and v7 have beside their answer."""
@@ -86,6 +87,11 @@ class ExportedNetwork(ABC):
     @abstractmethod
     def run(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """The outputs, by name, for a normalised image, float32 [1, 3, height, width]."""
+
+    @property
+    def quantized(self) -> bool:
+        """Whether it has 8 bits inside already."""
+        return any("Quant" in one or one in INTEGER for one in self.operators)
 
     def cells(self, *strides: int) -> int:
         """Number of cells of all levels; a stride that does not divide the input is rounded up."""

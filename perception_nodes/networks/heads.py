@@ -133,7 +133,7 @@ class FoundHead:
 
 def _ordered(found: FoundHead) -> bool:
     x1, y1, x2, y2 = found.answer["box"][0]
-    return bool(((x2 >= x1) & (y2 >= y1)).mean() > MOSTLY)
+    return bool(((x2 < x1) | (y2 < y1)).sum() <= (1 - MOSTLY) * x1.size)
 
 
 def _probable(found: FoundHead) -> bool:

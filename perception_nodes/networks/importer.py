@@ -119,7 +119,7 @@ class Imported:
             },
             "outputs": self.made.outputs,
             "classes": self.classes,
-            "precision": "fp32",
+            "precision": "int8" if self.exported.quantized else "fp32",
             "parameters": self.made.parameters,
             "license": self.license,
             "imported": {

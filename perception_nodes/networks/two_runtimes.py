@@ -3,6 +3,8 @@
 Runtimes rewrite a network before they run it, and not every rewriting is right.
 """
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
@@ -10,9 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import Detections
-from perception_nodes.core.inference import BackendError, HeadTensors, InferenceBackend
+from perception_nodes.core.inference import BackendError, InferenceBackend
 from perception_nodes.networks.model import CellsSpec, Model, ModelError
 
 OpenModel = Callable[[str, Model], AbstractContextManager[InferenceBackend]]
@@ -32,9 +35,9 @@ TIED = 1e-3
 """Scores that differ by a smaller share count as equal."""
 MIN_SIZE = 8.0
 """Size in pixels below which boxes are noise."""
-NEAR_PX = 2.0
-"""If all boxes are nearer to the corner than this, they are shares of the picture; 8 bits round by
-less."""
+TIMED_LOOKS, SMALL = 15, 416
+SHARE_OF_DEADLINE = 0.6
+"""What inference may take of a frame's time; the rest is for the stages around it."""
 FINE, COARSE = 6, 28
 """Sizes of the spots in test pictures, pixels: networks see different things in them."""
 
@@ -60,7 +63,6 @@ def check_runs(
     runtimes = RUNTIMES if model.path.suffix == ".onnx" else RUNTIMES[-1:]
     first, *others = (_seen(model, open_model, name, pictures) for name in runtimes)
     _check_alive(model, first)
-    _check_boxes(model, [objects.boxes[:BEST] for _, objects in first])
     eight = model.precision == "int8"
     for other in others:
         pairs = list(zip(first, other, strict=True))
@@ -93,40 +95,6 @@ def _check_alive(model: Model, seen: Sequence[tuple[NDArray[np.float32], Detecti
         raise ModelError(f"{model.name} answers the same to different pictures: {reason}")
 
 
-def _check_boxes(model: Model, best: Sequence[NDArray[np.float32]]) -> None:
-    """Refuse boxes that are shares of the picture, which a comparison of runtimes does not show.
-
-    Raises:
-        ModelError: all best boxes of test pictures are near the corner.
-    """
-    boxes = np.concatenate(best)
-    if len(boxes) and np.abs(boxes).max() < NEAR_PX:
-        raise _no_corners(
-            model, f"all are within {NEAR_PX:g} pixels of the corner, as shares of the picture are"
-        )
-
-
-def _check_order(model: Model, heads: HeadTensors) -> None:
-    """Refuse boxes that are no corners in their order, which the decoder would turn.
-
-    Raises:
-        ModelError: one of the best boxes ends before it begins.
-    """
-    if isinstance(model.outputs, CellsSpec):  # a head of levels cannot give crossed sides
-        scores = heads.classes[0][0].max(axis=0)
-        best = np.argsort(-scores, kind="stable")[:BEST]
-        boxes = heads.boxes[0][0][:, best[scores[best] > EVERYTHING.score_threshold]]
-        if (boxes[2:] + NEAR_PX < boxes[:2]).any():
-            raise _no_corners(model, "some end before they begin")
-
-
-def _no_corners(model: Model, reason: str) -> ModelError:
-    return ModelError(
-        f"{model.name} cannot be used: of its boxes in test pictures {reason}; give another "
-        "--head, or export it with boxes in pixels"
-    )
-
-
 def _seen(
     model: Model, open_model: OpenModel, runtime: str, pictures: Sequence[NDArray[np.uint8]]
 ) -> list[tuple[NDArray[np.float32], Detections]]:
@@ -137,7 +105,6 @@ def _seen(
         with open_model(runtime, model) as backend:
             for picture in pictures:
                 heads = backend.infer(picture)
-                _check_order(model, heads)
                 best = [one.reshape(one.shape[1], -1).max(1) for one in heads.classes]
                 seen.append((np.concatenate(best), decoder.decode(heads.boxes, heads.classes)))
     except BackendError as error:
@@ -148,6 +115,26 @@ def _seen(
             "--mean and --std that it was trained with"
         ) from error
     return seen
+
+
+def tell_if_slow(model: Model, open_model: OpenModel, say: Callable[[str], None]) -> None:
+    """Say what to do about a model whose inference alone takes too much of a frame's time.
+
+    It is timed by OpenVINO on this machine, as fast as it can.
+    """
+    picture, times_ms = noise(model.input.width, model.input.height, FINE), []
+    with open_model(RUNTIMES[-1], model) as backend:
+        for _ in range(TIMED_LOOKS):
+            start_ns = time.perf_counter_ns()
+            backend.infer(picture)
+            times_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
+    took_ms = float(np.median(times_ms))
+    if took_ms > SHARE_OF_DEADLINE * DEADLINE_MS:
+        remedies = ["--size 416x256"] if model.input.width > SMALL else []
+        remedies += [] if model.precision == "int8" else ["--int8"]
+        first = f"`{' '.join(remedies)}`, or " if remedies else ""
+        slower = 10 * math.ceil(took_ms / 5)
+        say(f"{took_ms:.0f} ms here; deadline {DEADLINE_MS:g}: {first}`deadline_ms:={slower}`")
 
 
 def _scores_apart(one: NDArray[np.float32], two: NDArray[np.float32], least: float) -> float:

@@ -45,7 +45,7 @@ class AccountTopics:
         account = AccountSettings(
             Budget.for_deadline(settings.deadline_ms),
             {"detector": expected, "preprocess": expected},
-            settings.outcome_timeout_ms,
+            max(settings.outcome_timeout_ms, 2 * settings.deadline_ms),
             HealthLimits(
                 unsafe_after_ms=settings.unsafe_after_ms,
                 unsafe_when_late_ms=settings.unsafe_when_late_ms,

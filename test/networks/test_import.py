@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from perception_nodes.cli.app import app
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import Detections
 from perception_nodes.evaluation.model_import import objects_in
+from perception_nodes.networks import two_runtimes
 from perception_nodes.networks.importer import ImportOptions, understand
 from perception_nodes.networks.model import ModelError, ModelRefused, load_model
 
@@ -290,9 +292,9 @@ def of_grid(boxes):
 @pytest.mark.parametrize(
     ("outputs", "text"),
     [
-        (of_detr([0.1, 0.2, 0.5, 0.7]), "all are within 2 pixels of the corner, as shares"),
+        (of_detr([0.1, 0.2, 0.5, 0.7]), "nearest is detr (RT-DETR, D-FINE or DEIM: labels, boxes"),
         (of_grid([0.3, 0.4, 0.2, 0.2]), ""),  # of which shares are read
-        (of_detr([60, 40, 20, 10]), "some end before they begin"),
+        (of_detr([60, 40, 20, 10]), "it lacks 'corners'"),
         (of_detr([10, 20, 40, 60]), ""),
     ],
 )
@@ -450,3 +452,52 @@ def test_a_folder_of_an_export_is_its_network(openvino_files, tmp_path):
     written(detector(grid()), folder / "other.onnx")
     said = command(folder, "--out", tmp_path / "m", status=2)
     assert "should hold one network" in said and "it.xml, other.onnx" in said
+
+
+def test_a_quantized_network_runs_as_it_is_and_not_twice(tmp_path, root):
+    network = detector(grid())
+    graph = network.graph
+    for name, value in (("step", np.float32(0.01)), ("zero", np.uint8(128))):
+        graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+    graph.node[0].input[0] = "rounded"
+    pairs = [("QuantizeLinear", "images", "codes"), ("DequantizeLinear", "codes", "rounded")]
+    for place, (kind, read, made) in enumerate(pairs):
+        graph.node.insert(place, helper.make_node(kind, [read, "step", "zero"], [made]))
+    path = written(network, tmp_path / "it.onnx")
+    options = ["--out", tmp_path, "--classes", "a,b,c", "--name", "eight"]
+    frames = ["--int8", "--bag", root / "bags/sample", "--frames", 8]
+    assert "quantized already; leave --int8 out" in command(path, *options, *frames, status=2)
+    command(path, *options, status=0)
+    assert load_model(str(tmp_path / "eight")).precision == "int8"
+
+
+@pytest.mark.parametrize(("size", "said"), [(640, "--size 416x256 --int8"), (416, "`--int8`")])
+def test_what_is_too_slow_is_told_with_its_remedy(size, said, monkeypatch):
+    clock, told = [0], []
+    slow = SimpleNamespace(infer=lambda picture: clock.append(clock.pop() + 29_000_000))
+    monkeypatch.setattr(two_runtimes.time, "perf_counter_ns", lambda: clock[0])
+    model = SimpleNamespace(input=SimpleNamespace(width=size, height=256), precision="fp32")
+    two_runtimes.tell_if_slow(model, lambda *_: nullcontext(slow), told.append)
+    assert told[0].startswith("29 ms here; deadline 10:") and said in told[0]
+    assert "deadline_ms:=60" in told[0]
+    monkeypatch.setattr(two_runtimes.time, "perf_counter_ns", lambda: 0)
+    two_runtimes.tell_if_slow(model, lambda *_: nullcontext(slow), told.append)
+    assert len(told) == 1
+
+
+def test_the_plugin_of_tensorrt_is_cut_off(tmp_path):
+    corners = np.sort(np.random.default_rng(0).uniform(1, 60, (1, 9, 2, 2)), axis=2)
+    outputs = {
+        "boxes": corners.reshape(1, 9, 4).astype(np.float32),
+        "scores": np.random.default_rng(1).uniform(0.1, 0.8, (1, 9, 3)).astype(np.float32),
+    }
+    network = detector(outputs)
+    network.opset_import.add(domain="TRT", version=1)
+    names = ["num_dets", "det_boxes", "det_scores", "det_classes"]
+    plugin = helper.make_node("EfficientNMS_TRT", [*outputs], names, domain="TRT")
+    network.graph.node.append(plugin)
+    del network.graph.output[:]
+    for name in names:
+        network.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    imported = understood(network, tmp_path)
+    assert (imported.head.name, imported.made.outputs["suppressed"]) == ("boxes-scores", False)
