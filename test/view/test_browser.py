@@ -11,6 +11,7 @@ from fake_graph import COUNTS, fed, nominal, pass_s, picture, report, served, tu
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.health import HealthMode
+from perception_nodes.core.missed import Missed
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.report import page
 from perception_nodes.report.chart import Axis, Chart
@@ -93,6 +94,7 @@ def driver() -> Iterator[Any]:
 @pytest.fixture
 def browser(driver: Any) -> Browser:
     one = Browser(driver)
+    driver.get("about:blank")  # the page before looks for its server, and complains
     one.size(1440, 1000)
     one.scheme("light")
     one.complaints()
@@ -215,7 +217,9 @@ def test_what_is_not_known_is_not_said_to_be_good(browser: Browser) -> None:
         browser.open(port)
         for place in ("no-stop", "no-miss", "no-cause"):
             assert browser.text(place).startswith("Not known yet")
-        assert "WAITING" in browser.text("worst") and "0" not in browser.text("tiles")
+        tiles = "return [...document.querySelectorAll('#tiles b')].map((one) => one.innerText[0])"
+        browser.until(lambda: browser.run(tiles) == ["–"] * 6)
+        assert "WAITING" in browser.text("worst")
         feed.safe_stop(False)
         browser.until(lambda: browser.text("no-stop").startswith("Not requested since"))
 
@@ -310,7 +314,8 @@ def test_a_report_without_objects_shows_all_of_its_charts(browser: Browser, tmp_
     charts[1].add([0.0, 1.0], [0.0, 1.0], "latency", "#000000", "line")
     values: dict[str, Any] = dict.fromkeys(("heading", "tone", "verdict"), "")
     values["verdicts"] = [ScenarioVerdict(scenario=name, title="") for name in "ab"]
-    values |= {"charts": dict(zip("ab", charts, strict=True)), "modes": {}}
+    missed = {name: Missed.of([], 10.0) for name in "ab"}
+    values |= {"charts": dict(zip("ab", charts, strict=True)), "modes": {}, "missed": missed}
     file = tmp_path / "page.html"
     file.write_text(page.render("scenarios.html.j2", **values))
     browser.driver.get(file.as_uri())
