@@ -1,5 +1,6 @@
 """Finds what keeps a camera's images from coming, and the remedy."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -115,6 +116,21 @@ def channel_trouble(camera: str, source: str, senders: int, notice: str = "") ->
         return Trouble(problem, f"messages of camera_node say what became of {redacted(source)}")
     command = f"perception camera SOURCE --name {camera}"
     return Trouble(problem, f"start `{command}` in the same ROS domain")
+
+
+def slow_transport(way_ms: float, deadline_ms: float) -> Trouble:
+    """What is wrong if frames take so long to come that most miss their deadline.
+
+    Args:
+        way_ms: from their capture until they are here.
+        deadline_ms: from their capture.
+    """
+    enough_ms = 10 * math.ceil((way_ms + deadline_ms) / 10)
+    return Trouble(
+        f"transport took {way_ms:.0f} ms of the {deadline_ms:g} ms that a frame has",
+        f"start the camera with {profiles_variable()}={share_folder() / 'config/fastdds.xml'}, or "
+        f"try images_over:=udp, or allow more with deadline_ms:={enough_ms}",
+    )
 
 
 def _unpublished(facts: ImageTopicFacts) -> Trouble:

@@ -1,6 +1,7 @@
 """Takes a camera's frames in: each gets a record, and a slot or the reason why it has none."""
 
 import time
+from collections.abc import Callable
 
 from perception_nodes.cameras.channel import CameraHeader, notice_of, view_camera_frame
 from perception_nodes.cameras.frame_numbers import FrameNumbers
@@ -38,6 +39,7 @@ class Intake:
         video: VideoDecoder | None,
         records: NumberedRecords,
         lease: Lease,
+        on_change: Callable[[str], None],
     ) -> None:
         """Take what frames go through.
 
@@ -48,9 +50,12 @@ class Intake:
             video: decodes frames that are packets of video.
             records: take the reports for the watchdog.
             lease: notes for a successor how far this process got.
+            on_change: called with a line when size, encoding or frame_id of the images have
+                changed.
         """
         self._ingest, self._slots, self._shape, self._video = ingest, slots, shape, video
-        self._records, self._lease = records, lease
+        self._records, self._lease, self._on_change = records, lease, on_change
+        self._kind: tuple[int, int, str, str] | None = None
         self._numbers, self._sender = FrameNumbers(), 0
         self._stamp_ns, self._around = 0, (0, 0)
         self.notice = ""
@@ -187,8 +192,14 @@ class Intake:
             slot.release()
             raise
         slot.header.copies += copies
+        size = slot.header.source_width, slot.header.source_height
         self._slots.send(slot)
         self._lease.end()
+        kind = (*size, image.encoding, image.frame_id)
+        if kind != self._kind:
+            before, self._kind = self._kind, kind
+            if before is not None:
+                self._on_change(f"the camera's images were {_text(before)}, now {_text(kind)}")
 
     def _enter(
         self, stamp_ns: int, frame_id: str, received_ns: int, waited_ns: int = 0
@@ -201,3 +212,8 @@ class Intake:
     def _end(self, record: FrameRecord, status: FrameStatus, reason: str) -> None:
         self._records.send(self._ingest.end(record, status, reason))
         self._lease.end()
+
+
+def _text(kind: tuple[int, int, str, str]) -> str:
+    width, height, encoding, frame_id = kind
+    return f"{width}x{height} {encoding} of frame_id {frame_id!r}"

@@ -19,6 +19,7 @@ from perception_nodes.cli.common import say_problem
 from perception_nodes.cli.described import Commands
 from perception_nodes.core.errors import PerceptionError, printable
 from perception_nodes.system.environment import package_version
+from perception_nodes.system.life import ended_by
 from perception_nodes.system.signals import STOPPING, handled_stopping
 
 DETECT, MEASURE, PREPARE = "Detect", "Measure and test", "Prepare"
@@ -118,7 +119,7 @@ def _ended_by(number: int) -> int:
     # unhandled. Python would then end the process by the signal. Running other such code resets
     # this.
     exec("")
-    return 128 + number
+    return ended_by(number)
 
 
 def _outcome() -> tuple[int, str, str]:

@@ -51,6 +51,7 @@ from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.networks.model import load_model
 from perception_nodes.networks.terms import MEANING, Terms
 from perception_nodes.system.cache import trim
+from perception_nodes.system.life import is_launched
 from perception_nodes.system.processes import open_process
 
 VIEW_ALONE = Graph((VIEW,))
@@ -136,12 +137,13 @@ def run(
     started = graph_of({**ros.parameters, **values})
     if view:
         started = Graph((MONITOR, *started.kinds))
-    for line in ALL.misnamed(started.settings(values, ros), ros):
+    ours = ros.only(started.parameters) if is_launched() else ros
+    for line in ALL.misnamed(started.settings(values, ours), ros):
         say(line)
     require_ros()  # before anything is measured
     trim()
     with progress_bar("measuring, seconds") as measuring:
-        settings = measured_settings(started, values, ros, say, measuring)
+        settings = measured_settings(started, values, ours, say, measuring)
     detector = settings.of(DetectorSettings)
     # Check it here, or several processes would report the same error.
     models = [load_model(detector.model, detector.model_key)]

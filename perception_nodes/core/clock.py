@@ -7,6 +7,9 @@ from typing import NamedTuple, Protocol
 MAX_SANE_AGE_NS = 1_000_000_000
 CLOCK_MESSAGES = 50
 """Number of the latest clock messages from which the rate of simulated time is computed."""
+RECENT_NS = 250_000_000
+"""The rate of the messages of this time, at least of the last three, is compared with that of all.
+If they differ by more than delivery explains, it has changed, and older messages are forgotten."""
 PAUSE_NS = 100_000_000
 """No message waits this long for delivery. So simulated time that is further behind its own rate
 has paused, or goes slower now."""
@@ -47,9 +50,10 @@ class SystemClock:
 class SimulatedClock:
     """The clock of a recorded drive, which is published now and then, for example on `/clock`.
 
-    Between two messages, time advances at the rate of the last `CLOCK_MESSAGES` ones. Every message
-    arrives with some delay, so the one with the smallest delay is the reference: the estimate is
-    the line with that rate through the reference, and no message lies above it.
+    Between two messages, time advances at the rate of the last `CLOCK_MESSAGES` ones, or of those
+    since the rate has changed, as that of a simulator does. Every message arrives with some delay,
+    so the one with the smallest delay is the reference: the estimate is the line with that rate
+    through the reference, and no message lies above it.
     """
 
     behind_ns = 20_000_000
@@ -91,9 +95,24 @@ class SimulatedClock:
         # After a pause messages may come in a burst, which says nothing of the rate.
         if passed_ns > self._least_span_ns:
             self._rate = (time_ns - first_ns) / passed_ns
+            self._forget_other_rates(time_ns, now_ns)
         self._reference = max(
             self._messages, key=lambda message: message[0] - self._rate * (message[1] - begin_ns)
         )
+
+    def _forget_other_rates(self, time_ns: int, now_ns: int) -> None:
+        """If the last messages have another rate than all, keep only them."""
+        messages = self._messages
+        recent = next(i for i, (_, at_ns) in enumerate(messages) if now_ns - at_ns <= RECENT_NS)
+        recent = min(recent, len(messages) - 3)
+        if recent <= 0:
+            return
+        then_ns, at_ns = messages[recent]
+        passed_ns = now_ns - at_ns
+        if passed_ns and abs(time_ns - then_ns - self._rate * passed_ns) > self.behind_ns:
+            self._rate = (time_ns - then_ns) / passed_ns
+            for _ in range(recent):
+                messages.popleft()
 
     def monotonic_ns(self) -> int:
         """Nanoseconds of CLOCK_MONOTONIC."""

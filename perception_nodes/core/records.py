@@ -35,6 +35,12 @@ class InputState(Record):
     _fields_ = [("trouble", ctypes.c_char * REASON_BYTES)]
 
 
+class Changed(Record):
+    """Preprocessing sends this once when the camera's images become others: from what, to what."""
+
+    _fields_ = [("change", ctypes.c_char * REASON_BYTES)]
+
+
 class WatchdogGone(Record):
     """For a watchdog that goes on: why the vehicle was asked to stop in its place."""
 
@@ -45,7 +51,7 @@ class Heartbeat(Record):
     """A sign of life and nothing but that; further ones are in the process's journal."""
 
 
-STRUCTS = (FrameRecord, FrameRecord, Takeover, Left, InputState, WatchdogGone, Heartbeat)
+STRUCTS = (FrameRecord, FrameRecord, Takeover, Left, InputState, Changed, WatchdogGone, Heartbeat)
 """Structs by their kinds, see `RecordKind`. None is larger than a `FrameRecord`."""
 
 

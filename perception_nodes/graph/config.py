@@ -174,6 +174,10 @@ class PreprocessSettings(RedundantSettings):
     """what scales and undistorts frames: the cpu, which writes the result into shared memory; or
     the gpu, which reads frames directly from the camera's shared memory and needs backend:=tensorrt
     or cuda, and a source other than dds"""
+    images_over: Literal["shm", "udp"] = "shm"
+    """how images of a ROS topic come from publishers of this machine: shm, through shared memory of
+    Fast DDS, best where the camera has our profile too (docs/ros-cameras.md); udp, through the
+    loopback device, which may be sooner for a reliable camera with Fast DDS's default settings"""
     undistort: bool = True
     """remove the lens distortion that CameraInfo describes"""
     sample_bits: int = Field(default=0, ge=0, le=16)

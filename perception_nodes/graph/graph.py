@@ -28,6 +28,7 @@ from perception_nodes.graph.resolve import FILLED_BY_OTHERS, NO_DEFAULTS, GraphS
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.environment import ros_environment
+from perception_nodes.transport.domain import NAMESPACE
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,13 @@ def _process(
         settings,
         name,
         ros.full_name(name),
-        {**ros_environment(moves_images and source == "dds"), **passwords},
+        {
+            **ros_environment(
+                moves_images and source == "dds", getattr(settings, "images_over", "") == "udp"
+            ),
+            **passwords,
+            **({} if ros.namespace == "/" else {NAMESPACE: ros.namespace}),
+        },
         ends_graph=kind.plays_drive or getattr(settings, "plays_file_once", False),
         stands_by=stands_by,
         ros_arguments=ros.for_every_node,

@@ -16,13 +16,17 @@ OF_EVERY_NODE = {"use_sim_time"}
 """Parameters that any section may hold, since every node has them."""
 
 
+OF_LAUNCH_ROS = {"ros_namespace", "ros_remaps", "ros_params", "global_params"}
+"""Names under which launch_ros keeps what its actions push and set."""
+
+
 def misspelt(given: Iterable[str], known: Iterable[str]) -> Iterator[str]:
     """Describe in a line each argument of an included launch file that seems to be misspelt.
 
     Arguments of the including file are among them, so others may be meant for that file.
     """
     names = list(known)
-    for name in sorted(set(given) - set(names)):
+    for name in sorted(set(given) - set(names) - OF_LAUNCH_ROS):
         if alike := get_close_matches(name, names, n=1, cutoff=ALIKE):
             yield (
                 f"launch argument {name!r} is none of this graph's and is ignored; did you mean "
@@ -39,6 +43,10 @@ def misnamed(ros: RosArguments, nodes: Iterable[str], parameters: Iterable[str])
         parameters: names of all parameters of the graph.
     """
     known, full_names = set(parameters), {node: ros.full_name(node) for node in nodes}
+    for name in sorted(set(ros.parameters) - known - OF_EVERY_NODE):
+        alike = get_close_matches(name, known, n=1, cutoff=ALIKE)
+        hint = f"; did you mean {alike[0]}?" if alike else ""
+        yield f"ROS argument -p {name}: no parameter of this graph; it is ignored{hint}"
     for section in ros.sections:
         names = {name for name in section.values if not name.startswith(QOS)} - OF_EVERY_NODE
         if any(section.matches(name) for name in full_names.values()):

@@ -4,8 +4,8 @@ Parameters are checked as if they were given as NAME:=VALUE; all else is given t
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,11 @@ class RosArguments:
     sections: tuple[Section, ...] = ()
     namespace: str = "/"
     for_every_node: tuple[str, ...] = ()
+
+    def only(self, names: Collection[str]) -> "RosArguments":
+        """Without parameters of other names: launch gives each node those of all nodes."""
+        kept = {name: value for name, value in self.parameters.items() if name in names}
+        return replace(self, parameters=kept)
 
     def full_name(self, node: str) -> str:
         """The name of a node with its namespace."""

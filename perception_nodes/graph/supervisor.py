@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +23,7 @@ from perception_nodes.system.output import STDERR
 from perception_nodes.system.processes import Process, is_stopped
 from perception_nodes.system.signals import STOPPING, handled_stopping
 from perception_nodes.transport.claim import Claim
+from perception_nodes.transport.domain import NAMESPACE, in_namespace
 from perception_nodes.transport.fastdds import sweep_segments
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.notes import Notes, configuration
@@ -70,6 +71,49 @@ def last_error(log: Path) -> str:
     return (errors or lines or ["no message"])[-1]
 
 
+def life_of(specs: Sequence[NodeSpec]) -> dict[str, str]:
+    """The environment variables of a graph that starts now, for all its processes."""
+    started_with = {s.full_name: [s.kind.module, *s.arguments()] for s in specs}
+    return new_life() | configuration(started_with)
+
+
+@contextmanager
+def claimed(specs: Sequence[NodeSpec]) -> Iterator[tuple[str, list[Claim]]]:
+    """While in this context a graph is ours: its cameras, and the names of its nodes.
+
+    What a killed graph has left is removed first, and what ours leaves at the end. In between the
+    processors stay awake if the graph wants it; the context gives a line about it, perhaps empty,
+    and the claims.
+
+    Raises:
+        SettingsError: a ROS package is missing.
+        TransportError: another process runs a graph of one of the cameras in the same namespace, or
+            with the same names of nodes; or shared memory is another user's.
+    """
+    require_ros()
+    # Only nodes that are restarted make a graph; a player alone is just a camera.
+    restarted = [spec for spec in specs if spec.kind.restarted]
+    cameras = sorted({name for spec in restarted for name in spec.settings.served})
+    namespace = specs[0].environment.get(NAMESPACE, "")
+    claims = {f"{namespace}/{name}".lstrip("/"): f"a graph of camera {name!r}" for name in cameras}
+    # Cameras that share a detector have nodes of the names that the default camera has.
+    claims |= {one.full_name: f"a graph with a node {one.full_name}" for one in restarted[:1]}
+
+    with ExitStack() as held:
+        held.enter_context(in_namespace(namespace))
+        ours = []
+        for name, meaning in claims.items():
+            ours.append(Claim(name, meaning))
+            held.callback(ours[-1].release)
+        _sweep(cameras)
+        held.callback(_sweep, cameras)
+        for camera in cameras:
+            for role in ROLES:  # map them, to see when they are removed
+                held.callback(Lease(camera, role).close)
+        processors = set().union(*(spec.awake_processors for spec in specs))
+        yield held.enter_context(kept_awake(processors)) if processors else "", ours
+
+
 class Supervisor:
     """The processes of one graph; a context manager that stops them all when it is left."""
 
@@ -101,8 +145,7 @@ class Supervisor:
         self._shut_down: set[str] = set()
         self._last_words: dict[str, LastWords] = {}
         self._held = ExitStack()
-        started_with = {s.full_name: [s.kind.module, *s.arguments()] for s in specs}
-        self._life = new_life() | configuration(started_with)
+        self._life = life_of(specs)
         self._notes: Notes | None = None
         self._stop_requested = False
         self._claims: list[Claim] = []
@@ -116,36 +159,18 @@ class Supervisor:
         """Claim the cameras, remove what a killed graph left, start all but the standbys.
 
         Raises:
-            SettingsError: a ROS package is missing.
-            TransportError: another process runs a graph of one of the cameras, or with the same
-                names of nodes; or shared memory is another user's.
+            SettingsError, TransportError: it cannot be `claimed`.
         """
-        require_ros()
-        # Only nodes that are restarted make a graph; a player alone is just a camera.
-        restarted = [spec for spec in self._specs if spec.kind.restarted]
-        cameras = sorted({name for spec in restarted for name in spec.settings.served})
-        claims = {camera: f"a graph of camera {camera!r}" for camera in cameras}
-        # Cameras that share a detector have nodes of the names that the default camera has.
-        claims |= {one.full_name: f"a graph with a node {one.full_name}" for one in restarted[:1]}
         with ExitStack() as held:
             held.enter_context(handled_stopping(lambda *_: self.stop()))
-            self._claims.clear()
-            for name, meaning in claims.items():
-                self._claims.append(Claim(name, meaning))
-                held.callback(self._claims[-1].release)
-            _sweep(cameras)
-            held.callback(_sweep, cameras)
+            line, self._claims = held.enter_context(claimed(self._specs))
+            if line:
+                self._say(line)
             self._removed = ""
-            for camera in cameras:
-                for role in ROLES:  # map them, to see when they are removed
-                    held.callback(Lease(camera, role).close)
-            processors = set().union(*(spec.awake_processors for spec in self._specs))
-            if processors:
-                self._say(held.enter_context(kept_awake(processors)))
             for spec in self._specs:
                 self._last_words[spec.name] = words = LastWords()
                 held.callback(words.close)
-            for spec in restarted[:1]:
+            for spec in [spec for spec in self._specs if spec.kind.restarted][:1]:
                 self._notes = Notes(spec.settings.served[0], of_supervisor=True)
                 held.callback(self._notes.close)
             held.callback(self._stop_all)

@@ -58,6 +58,7 @@ class AccountTopics:
             ),
         )
         self.account = node.own(Account(node.endpoint, camera, account, now_ns))
+        self._is_slow = False
         self._health_period = Period(PERIOD_NS)
         self._diagnostics_period = Period(DIAGNOSTICS_PERIOD_NS)
         topic = settings.topic_of(FRAME_REPORTS, camera)
@@ -87,10 +88,17 @@ class AccountTopics:
         step = self.account.step(now_ns, due_ns)
         for member in step.died:
             self._node.get_logger().error(f"{self._prefix}{member} died")
+        if step.early:
+            text = f"{step.early} frames came before the graph was ready"
+            self._node.get_logger().info(self._prefix + text)
         if step.failure:
             self._node.get_logger().error(f"{self._prefix}{step.failure}")
         if self._audience.hears(now_ns):
             self.publish_reports()
+        slow = next((fault.text for fault in step.faults if fault.name == "transport"), "")
+        if slow and not self._is_slow:
+            self._node.get_logger().warning(self._prefix + slow)
+        self._is_slow = bool(slow)
         if step.transition is not None:
             mode, cause = step.transition.mode.name, step.transition.cause
             previous = step.transition.previous.name

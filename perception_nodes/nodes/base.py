@@ -89,6 +89,8 @@ class PerceptionNode(LifecycleNode):
     """See `system.realtime.RANKS`; None for a node that no frame waits for."""
     longest_ns = LONG_NS
     """How long a step may compute without a pause."""
+    leads_itself = False
+    """Whether the present transition is our own, not one that was commanded."""
     exit_status = 0
     """Exit status of the process if the node has finished."""
     frame_ns = 0
@@ -113,7 +115,6 @@ class PerceptionNode(LifecycleNode):
         self.owned = ExitStack()
         self._commanded = Commanded(self.settings.served[0], self.get_fully_qualified_name())
         self.notes = Notes(self.settings.served[0])
-        self._leads_itself = False
         self._files_due = Period(FILES_LOOK_NS)
         if self.settings.remote_changes == "refuse":
             self._refuse_transitions()
@@ -124,16 +125,16 @@ class PerceptionNode(LifecycleNode):
         if goal != ACTIVE:
             self.await_command()
         self.follow_changes()
-        self._leads_itself = True
+        self.leads_itself = True
         if goal != UNCONFIGURED:
             self.trigger_configure()
         if goal == ACTIVE and not self.error:
             self.trigger_activate()
-        self._leads_itself = False
+        self.leads_itself = False
 
     def end(self) -> None:
         """Shut down in good order, without a command."""
-        self._leads_itself = True
+        self.leads_itself = True
         if not self.is_shut_down:
             self.trigger_shutdown()
         self._commanded.close()
@@ -267,7 +268,7 @@ class PerceptionNode(LifecycleNode):
 
     def _follow(self, state: State, goal: str, number: int = 0) -> None:
         """Log a transition that was commanded, and keep its goal for a process after us."""
-        if self._leads_itself:
+        if self.leads_itself:
             self.get_logger().debug(f"{state.label} -> {goal}")
             return
         self.get_logger().info(f"{state.label} -> {goal}, as commanded")
@@ -283,9 +284,9 @@ class PerceptionNode(LifecycleNode):
             if name in fields and is_changeable(fields[name])
         }
         if news:
-            self._leads_itself = True
+            self.leads_itself = True
             self.set_parameters([Parameter(name, value=value) for name, value in news.items()])
-            self._leads_itself = False
+            self.leads_itself = False
 
     def _refuse_transitions(self) -> None:
         """Have calls for a transition fail, which rclpy has no setting for."""
@@ -308,11 +309,11 @@ class PerceptionNode(LifecycleNode):
                 own = self.settings.model_dump()
                 changed = {n: v for n, v in values.items() if n in own and v != own[n]}
                 text = ", ".join(f"{name}:={value}" for name, value in changed.items())
-                if not self._leads_itself and settings.remote_changes == "refuse":
+                if not self.leads_itself and settings.remote_changes == "refuse":
                     raise SettingsError(f"{text}: {REFUSED}; start the graph with it instead")
                 self.change(settings)
                 self.settings = settings
-                if not self._leads_itself:
+                if not self.leads_itself:
                     self.get_logger().warning(f"changed while the graph runs: {text}")
                     self.notes.keep(changed)
         except PerceptionError as error:

@@ -5,7 +5,7 @@ import time
 
 from perception_nodes.cameras.awaited import Trouble
 from perception_nodes.core.frame import fitting
-from perception_nodes.core.records import InputState
+from perception_nodes.core.records import Changed, InputState
 from perception_nodes.nodes.base import Period
 from perception_nodes.nodes.redundant import RedundantNode
 
@@ -38,6 +38,11 @@ class CameraInput:
             self._again.due()
             self._node.get_logger().warning(text)
         self._last = text
+
+    def changed(self, text: str) -> None:
+        """Report that the camera's images have become others."""
+        self._node.records.send(Changed(change=fitting(text)))
+        self._node.get_logger().warning(text)
 
 
 def _kind(text: str) -> str:

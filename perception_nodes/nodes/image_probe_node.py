@@ -3,14 +3,16 @@
 import json
 import time
 from dataclasses import replace
+from statistics import median
 
-from perception_nodes.cameras.awaited import ImageTopicFacts, Trouble, trouble_of
+from perception_nodes.cameras.awaited import ImageTopicFacts, Trouble, slow_transport, trouble_of
+from perception_nodes.core.clock import MAX_SANE_AGE_NS
 from perception_nodes.core.frame import FrameRejected
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.image_topic import ImageTopic
 from perception_nodes.preprocess.formats import check_frame
-from perception_nodes.transport.cdr_reader import Buffer
+from perception_nodes.transport.cdr_reader import Buffer, read_header
 
 DISCOVERY_NS = 2_500_000_000
 LISTENING_NS = 3_000_000_000
@@ -27,6 +29,7 @@ class ImageProbeNode(PerceptionNode):
         self._begin_ns = time.monotonic_ns() + DISCOVERY_NS
         self._received = self._lost = self._changes = 0
         self._picture, self._refused = "", ""
+        self._ways_ms: list[float] = []
         self._topic = ImageTopic(self, self.settings, self._take)
         self._topic.open()
 
@@ -50,6 +53,10 @@ class ImageProbeNode(PerceptionNode):
             self.finished = True
 
     def _take(self, data: Buffer, *_: object) -> None:
+        stamp_ns, _frame_id = read_header(data)
+        way_ns = time.time_ns() - stamp_ns
+        if 0 <= way_ns < MAX_SANE_AGE_NS:
+            self._ways_ms.append(way_ns / 1e6)
         if self._picture or self._refused:
             return
         try:
@@ -63,6 +70,9 @@ class ImageProbeNode(PerceptionNode):
 
     def _print(self, facts: ImageTopicFacts) -> None:
         trouble = trouble_of(facts) or (Trouble(self._refused) if self._refused else None)
+        way_ms = median(self._ways_ms) if self._ways_ms else 0.0
+        if trouble is None and way_ms > self.settings.deadline_ms / 2:
+            trouble = slow_transport(way_ms, self.settings.deadline_ms)
         if trouble is None:
             senders = ", ".join(map(str, facts.publishers))
             found = f"{facts.received} frames of {self._picture} from {senders}, {facts.lost} lost"

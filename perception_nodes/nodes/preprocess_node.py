@@ -87,7 +87,9 @@ class PreprocessNode(RedundantNode):
         self._look_due, self._came = Period(LOOK_PERIOD_NS), 0
         self.join(round(settings.hang_after_ms * 1e6))
         shape = None if in_place else (model.input.height, model.input.width, 3)
-        self._intake = Intake(ingest, slots, shape, video, self.records, self.lease)
+        self._intake = Intake(
+            ingest, slots, shape, video, self.records, self.lease, self._input.changed
+        )
 
     def take_over(self, died: bool) -> None:
         """Go on behind the last frame of the predecessor, which may not have reported it."""

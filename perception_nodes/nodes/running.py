@@ -19,11 +19,12 @@ from perception_nodes.system.environment import (
     ros_environment,
 )
 from perception_nodes.system.last_words import leave
-from perception_nodes.system.life import is_supervised
+from perception_nodes.system.life import ended_by, is_launched, is_supervised
 from perception_nodes.system.output import Relay, make_unfailing
 from perception_nodes.system.realtime import RealTime, give_way
 from perception_nodes.system.service import is_in_journal
 from perception_nodes.system.signals import ASKED_TO_END, STOPPING
+from perception_nodes.transport.domain import NAMESPACE
 
 NO_LOG_FILE = "--disable-external-lib-logs"
 INACTIVE_WAIT_MS = 8.0
@@ -43,10 +44,10 @@ def run_node(node_type: Any, name: str) -> int:
 
     Returns:
         Exit status: 0 if it has ended by itself or was shut down through its life cycle, 2 if it
-        could not start, 1 if it failed later, 128 and the number of a signal that ended it.
+        could not start, 1 if it failed later, `ended_by` of a signal that ended it.
     """
     # A supervisor relays what its nodes write; a node that is started by itself relays it itself.
-    if not is_supervised():
+    if is_launched() or not is_supervised():
         with Relay():
             return _run(node_type, name)
     make_unfailing()
@@ -88,6 +89,8 @@ def _run(node_type: Any, name: str) -> int:
         print(f"{name}: {text}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    if not is_supervised():
+        os.environ.setdefault(NAMESPACE, node.get_namespace())
     realtime.leave_out_middleware()
     node.realtime = realtime
     executor = SingleThreadedExecutor()
@@ -127,10 +130,13 @@ def _run(node_type: Any, name: str) -> int:
         executor.remove_node(node)
         node.destroy_node()
         rclpy.shutdown()
+        # Python lets another signal end it while it ends, and launch would take that for a failure.
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
     if node.error:
         leave(node.error)
         return 1 if started else 2
-    return 128 + stopping if stopping else node.exit_status
+    return ended_by(stopping) if stopping else node.exit_status
 
 
 def _without_log_file(name: str) -> list[str]:

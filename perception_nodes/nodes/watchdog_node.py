@@ -16,6 +16,7 @@ from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, PerceptionNode, P
 from perception_nodes.nodes.protected_topic import PERIOD_NS
 from perception_nodes.nodes.unwatched import UnwatchedTopics
 from perception_nodes.nodes.watchdog_substitute import VOICE
+from perception_nodes.system.life import is_launched
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.system.service import HardwareWatchdog, Systemd
 from perception_nodes.transport.lease import Lease
@@ -119,6 +120,12 @@ class WatchdogNode(PerceptionNode):
     def rest(self) -> None:
         """Publish the last reports, and say that we stop in good order."""
         self._be_patient()
+        # Launch ends all nodes at once: wait for those whose last frames we report.
+        give_up_ns = time.monotonic_ns() + LONG_NS * (is_launched() and self.leads_itself)
+        while time.monotonic_ns() < give_up_ns and any(
+            t.account.roster.members for t in self._topics
+        ):
+            self.step()
         for topics in self._topics:
             topics.end()
         self._lease.release()

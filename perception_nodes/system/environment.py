@@ -46,7 +46,7 @@ def profiles_variable() -> str:
     return "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
 
 
-def ros_environment(images: bool = False) -> dict[str, str]:
+def ros_environment(images: bool = False, over_udp: bool = False) -> dict[str, str]:
     """Environment variables for the process of a node; settings that the user has made are kept.
 
     Unless the user sets it otherwise, no other machine finds the node or gets an answer from it.
@@ -54,6 +54,7 @@ def ros_environment(images: bool = False) -> dict[str, str]:
     Args:
         images: whether the node sends or receives images through DDS. They do not arrive at all
             without the right profile, see `config/fastdds.xml`.
+        over_udp: whether it receives images over UDP instead of shared memory of Fast DDS.
     """
     name, profiles = profiles_variable(), share_folder() / "config"
     reach = os.environ.get(RANGE) or LOCALHOST
@@ -63,6 +64,8 @@ def ros_environment(images: bool = False) -> dict[str, str]:
         kind, reach = "_localhost_images" if images else "_localhost", "SYSTEM_DEFAULT"
     else:
         kind = "" if images else "_network"
+    if images and over_udp:
+        kind = "_localhost_images_udp" if kind else "_images_udp"
     return {name: str(profiles / f"fastdds{kind}.xml"), RANGE: reach}
 
 

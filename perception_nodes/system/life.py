@@ -10,12 +10,14 @@ from functools import cache
 from pathlib import Path
 
 VARIABLE = "PERCEPTION_GRAPH_LIFE"
+LAUNCHED = "PERCEPTION_LAUNCHED"
+"""Set in the environment of a process that ROS's launch has started."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def new_life() -> dict[str, str]:
     """The environment variable for all processes of a graph that is started now."""
-    return {VARIABLE: f"{_boot_id()} {os.getpid()} {time.monotonic_ns()}"}
+    return {VARIABLE: f"{_boot_id()} {os.getpid()} {time.monotonic_ns()}", LAUNCHED: ""}
 
 
 def graph_life() -> int:
@@ -36,6 +38,19 @@ def own_incarnation() -> int:
 def is_supervised() -> bool:
     """Whether a supervisor has started us, and with us the whole graph."""
     return bool(os.environ.get(VARIABLE))
+
+
+def is_launched() -> bool:
+    """Whether launch has started this very process."""
+    return bool(os.environ.get(LAUNCHED))
+
+
+def ended_by(number: int) -> int:
+    """The exit status of a process that a signal has ended in good order.
+
+    Launch sends signals to end what it started, and takes every other status than 0 for a failure.
+    """
+    return 0 if is_launched() else 128 + number
 
 
 def _boot_id() -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ import iceoryx2 as iox2
 from perception_nodes.transport.lock import open_locked, own_folder
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
+NAMESPACE = "PERCEPTION_NAMESPACE"
+"""Environment variable with the ROS namespace of a graph. Graphs of one domain in different
+namespaces share nothing, even if their cameras have the same names."""
 CREATION_TIMEOUT_S = 5
 PATIENCE_S = 10.0
 """How long to wait for another process that opens a channel or sweeps the domain."""
@@ -77,6 +81,17 @@ def keep_folder(config: Any) -> int:
 
 
 @contextmanager
+def in_namespace(namespace: str) -> Iterator[None]:
+    """A context in which this process is in the ROS namespace of a graph."""
+    before = os.environ.get(NAMESPACE, "")
+    os.environ[NAMESPACE] = namespace
+    try:
+        yield
+    finally:
+        os.environ[NAMESPACE] = before
+
+
+@contextmanager
 def opening(domain: int) -> Iterator[None]:
     """A context in which no other process of ours opens a channel; see `remains.remove_unfinished`.
 
@@ -133,9 +148,13 @@ def join_domain(name: str, config: Any) -> Any:
 
 
 def config_of(domain: int) -> Any:
-    """Settings of iceoryx2 with a name prefix that keeps domains apart."""
+    """Settings of iceoryx2 with a name prefix that keeps domains and namespaces apart."""
     config = iox2.config.default()
-    config.global_cfg.prefix = iox2.FileName.new(f"perception{domain}_")
+    namespace = os.environ.get(NAMESPACE, "").strip("/")
+    # The names of sockets have little room.
+    part = hashlib.blake2b(namespace.encode(), digest_size=4).hexdigest() + "_"
+    part = part if namespace else ""
+    config.global_cfg.prefix = iox2.FileName.new(f"perception{domain}_{part}")
     # Several processes open a channel at the same moment, and one of them creates it. On a busy
     # machine that one may be kept from running for longer than the default of half a second.
     config.global_cfg.creation_timeout = iox2.Duration.from_secs(CREATION_TIMEOUT_S)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.failover import SUPERVISOR_SILENT_NS
-from perception_nodes.core.frame import FrameRecord, FrameStatus, Record
+from perception_nodes.core.frame import PUBLISHED, FrameRecord, FrameStatus, Record
 from perception_nodes.core.health import HealthMode, Phase
 from perception_nodes.system.life import is_supervised
 from perception_nodes.system.processes import open_process, was_alive
@@ -19,7 +19,7 @@ from perception_nodes.watchdog.failures import Failures
 from perception_nodes.watchdog.faults import Fault, FaultLimits
 from perception_nodes.watchdog.health import Health, HealthLimits, Transition, phase_of
 from perception_nodes.watchdog.inbox import Inbox
-from perception_nodes.watchdog.ledger import Ledger
+from perception_nodes.watchdog.ledger import NO_DETECTOR, Ledger
 from perception_nodes.watchdog.liveness import Member, Roster
 from perception_nodes.watchdog.model_shares import ModelShares
 from perception_nodes.watchdog.watch import Watch
@@ -60,6 +60,7 @@ class Step:
         faults: all faults that are present.
         changed: whether the mode or the set of faults has changed.
         failure: a line about failed frames to log, empty if there is none now.
+        early: how many frames came before the graph was ready; told once, when it is.
     """
 
     on_time: bool
@@ -68,6 +69,7 @@ class Step:
     faults: tuple[Fault, ...]
     changed: bool
     failure: str
+    early: int
 
 
 class Account:
@@ -106,6 +108,8 @@ class Account:
         self._recovered = self.inbox.recover(now_ns)
         self.roster.postpone(now_ns)  # count the silence of processes from now on
         self._failures = Failures()
+        self._early = 0
+        self._is_ready = any(self.ledger.counts[status] for status in PUBLISHED)
         self._outbox: deque[FrameRecord] = deque()
         self._fault_names: tuple[str, ...] = ()
         self.models = ModelShares()
@@ -168,14 +172,16 @@ class Account:
         # If we were stopped, the senders of outcomes perhaps were too: they get twice the time.
         is_late = now_ns < self._late_ns + self._timeout_ns
         closed += self.ledger.expire(now_ns - self._timeout_ns if is_late else now_ns)
+        told = []
         for report in closed:
             self.watch.report(report)
             self.models.report(report)
-            self.health.frame(
-                FrameStatus(report.status),
-                report.published_ns or now_ns,
-                report.reason.decode(errors="replace"),
-            )
+            self._is_ready = self._is_ready or report.status in PUBLISHED
+            is_early = not self._is_ready and report.reason == NO_DETECTOR
+            self._early += is_early
+            told += [] if is_early else [report]
+            status, reason = FrameStatus(report.status), report.reason.decode(errors="replace")
+            self.health.frame(status, report.published_ns or now_ns, reason, is_early)
         self._outbox += closed
         self.inbox.remove_spent(now_ns)
         if now_ns - self._memory_read_ns >= MEMORY_PERIOD_NS:
@@ -187,8 +193,10 @@ class Account:
         names, before = tuple(fault.name for fault in faults), self._fault_names
         self._fault_names = names
         changed = names != before or transition is not None
-        failure = self._failures.update(closed, now_ns)
-        return Step(on_time, tuple(died), transition, faults, changed, failure)
+        failure = self._failures.update(told, now_ns)
+        early = self._early if self._is_ready else 0
+        self._early -= early
+        return Step(on_time, tuple(died), transition, faults, changed, failure, early)
 
     def end(self) -> None:
         """Close the frames in flight, if all processes have stopped that could end them."""

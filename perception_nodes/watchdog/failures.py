@@ -1,4 +1,7 @@
-"""Which failed frames are logged: the first one at once, then one a second, uncut."""
+"""Which failed frames are logged: the first one at once, then one a second, uncut.
+
+Frames that came before the first detections of a graph are told apart: it was not ready yet.
+"""
 
 from collections.abc import Iterable
 

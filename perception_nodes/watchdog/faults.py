@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from perception_nodes.cameras.awaited import slow_transport
 from perception_nodes.core.failover import MS, STARVED_NS
-from perception_nodes.core.frame import FrameFlag, FrameRecord
+from perception_nodes.core.frame import FrameFlag, FrameRecord, FrameStatus
 from perception_nodes.core.health import HealthMode
 
 AT_ONCE_NS = 1 * MS
@@ -294,6 +295,27 @@ class StageOverrun:
             f"{len(self._over)} frames, up to {self._worst_ms:.1f} ms"
         )
         return Fault(f"{self._stage} overrun", text)
+
+
+class SlowTransport:
+    """Most frames miss the deadline because they were so long on their way here."""
+
+    def __init__(self, deadline_ms: float, limits: FaultLimits) -> None:
+        self._deadline_ms = deadline_ms
+        self._ways_ms: deque[float] = deque(maxlen=limits.window_frames)
+
+    def update(self, report: FrameRecord) -> Fault | None:
+        """Take the report of a frame that has ended."""
+        way_ms = (report.ingested_ns - report.capture_ns) / MS
+        is_to_blame = way_ms > self._deadline_ms / 2 and not report.flags & FrameFlag.CLOCK_SUSPECT
+        is_late = report.status in (FrameStatus.LATE, FrameStatus.SKIPPED_LATE)
+        self._ways_ms.append(way_ms if is_late and is_to_blame else 0.0)
+        late_ms = [way_ms for way_ms in self._ways_ms if way_ms]
+        share = len(late_ms) / (self._ways_ms.maxlen or 1)
+        if share <= 0.5:
+            return None
+        text = str(slow_transport(median(late_ms), self._deadline_ms))
+        return Fault("transport", text, HealthMode.UNSAFE if share > 0.9 else HealthMode.DEGRADED)
 
 
 class LatencyDrift:

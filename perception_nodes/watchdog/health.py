@@ -8,6 +8,9 @@ from perception_nodes.core.frame import CROWDED, IN_TIME, PUBLISHED, FrameStatus
 from perception_nodes.core.health import HealthMode, Phase
 from perception_nodes.watchdog.faults import Fault
 
+SETTLED_FRAMES = 3
+"""After the start a better mode is entered at once when the last frames, so many of them, had
+detections in time. A single detection among frames that were abandoned proves nothing."""
 ABANDONED = (FrameStatus.SKIPPED_LATE, FrameStatus.SUPERSEDED)
 
 
@@ -64,9 +67,19 @@ class Health:
         self.mode = self.previous = HealthMode.UNSAFE
         self.cause = "no detections yet"
 
-    def frame(self, status: FrameStatus, now_ns: int, reason: str = "") -> None:
-        """Take the status of a frame that has ended, and its reason."""
-        self._statuses.append(status)
+    def frame(
+        self, status: FrameStatus, now_ns: int, reason: str = "", is_early: bool = False
+    ) -> None:
+        """Take the status of a frame that has ended.
+
+        Args:
+            status: of the frame.
+            now_ns: CLOCK_MONOTONIC.
+            reason: its reason.
+            is_early: it came before the graph was ready, and says nothing of what follows.
+        """
+        if not is_early:
+            self._statuses.append(status)
         if status == FrameStatus.DEGRADED:
             # A crowd is no cause: the wanted model would have met it too.
             self._degraded_why = reason.removeprefix(CROWDED.decode()).removeprefix("; ")
@@ -91,14 +104,17 @@ class Health:
 
         Returns:
             The change of mode; None if there is none. A worse mode is entered at once, and so is
-            the first better one after the start. Any other better mode must hold for `recovery_ms`.
-            If several better modes alternate in that time, the worst of them is entered.
+            the first better one after the start if the last frames are good. Any other better mode
+            must hold for `recovery_ms`. If several better modes alternate in that time, the worst
+            of them is entered.
         """
         mode, cause = self._judge(faults, now_ns)
         if mode == self.mode:
             self._better, self.cause = None, cause
             return None
-        if mode < self.mode and not self._starting:
+        last = list(self._statuses)[-SETTLED_FRAMES:]
+        is_settled = len(last) == SETTLED_FRAMES and set(last) <= set(IN_TIME)
+        if mode < self.mode and not (self._starting and is_settled):
             if self._better is None:
                 self._better, self._better_since_ns = (mode, cause), now_ns
             elif mode >= self._better[0]:

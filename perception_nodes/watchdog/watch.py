@@ -13,11 +13,11 @@ from perception_nodes.core.frame import (
     stage_durations_ms,
 )
 from perception_nodes.core.health import HealthMode
-from perception_nodes.core.records import InputState, Takeover, WatchdogGone
+from perception_nodes.core.records import Changed, InputState, Takeover, WatchdogGone
 from perception_nodes.watchdog import faults
 from perception_nodes.watchdog.ledger import Ledger
 
-OF_RECORDS = ("records", "stamp", "camera clock", "takeover", "watchdog")
+OF_RECORDS = ("records", "stamp", "camera clock", "camera images", "takeover", "watchdog")
 """Faults of an instant that records show."""
 
 
@@ -33,6 +33,7 @@ class Watch:
         self._clock = faults.ClockJump(limits)
         self._rate = faults.FrameRateLoss(limits)
         self._drift = faults.LatencyDrift(limits)
+        self._transport = faults.SlowTransport(budget.deadline_ms, limits)
         self._expected_rate = faults.ExpectedRate(limits)
         self._nothing_found = faults.NothingFound(limits)
         self._vanished = faults.ObjectsVanished(limits)
@@ -69,6 +70,9 @@ class Watch:
         elif isinstance(record, InputState):
             why = record.trouble.decode(errors="replace")
             self._present["camera input"] = self._input.said(why, self._no_frame.none_comes(now_ns))
+        elif isinstance(record, Changed):
+            text = record.change.decode(errors="replace")
+            self._hold("camera images", faults.Fault("camera images", text), now_ns)
         elif isinstance(record, Takeover) and record.predecessor:
             self.takeovers += 1
             text = record.reason.decode(errors="replace")
@@ -95,6 +99,7 @@ class Watch:
     def report(self, report: FrameRecord) -> None:
         """Take the report of a frame that has ended."""
         self._present["frozen picture"] = self._frozen.update(report.picture)
+        self._present["transport"] = self._transport.update(report)
         for stage, duration_ms in stage_durations_ms(report).items():
             self._present[f"{stage} overrun"] = self._stages[stage].update(duration_ms)
         if report.published_ns:

@@ -1,5 +1,6 @@
 """Which of a camera's numbered frames are new, which are missing, and what is reported of them."""
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from perception_nodes.cameras.frame_numbers import FrameNumbers
 from perception_nodes.cameras.intake import LOST, LOST_ON_THE_WAY, Intake
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.clock import SystemClock
-from perception_nodes.core.frame import MAX_GAP, ImageView, RecordKind
+from perception_nodes.core.frame import MAX_GAP, FrameHeader, ImageView, RecordKind
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.transport.memory import TransportError
@@ -49,8 +50,8 @@ def test_numbers_that_begin_anew_or_stand_still_are_new_after_a_takeover():
     assert 0 < standing.count(None) < 20
 
 
-def intake(reasons, video=None):
-    """One whose reports of frames that ended here are added to a list."""
+def intake(reasons, video=None, slots=None, told=None):
+    """One whose reports of frames that ended here are added to a list, as are changes to `told`."""
 
     def send(record):
         if record.kind == RecordKind.OUTCOME:
@@ -59,7 +60,29 @@ def intake(reasons, video=None):
     calls = dict.fromkeys(("take", "enter", "end"), lambda *_: None)
     lease = SimpleNamespace(**calls, taken=dict, note=SimpleNamespace(source=0))
     ingest = Ingest(Preprocessor(64, 64, undistort=False), "front", Budget(), SystemClock())
-    return Intake(ingest, None, None, video, SimpleNamespace(send=send), lease)
+    records, shape = SimpleNamespace(send=send), (64, 64, 3)
+    return Intake(ingest, slots, shape, video, records, lease, (told or []).append)
+
+
+def test_a_change_of_the_images_is_told_once():
+    pixels, sent, told = np.zeros(64 * 64 * 3, np.uint8), [], [""]
+    slots = SimpleNamespace(
+        loan=lambda: SimpleNamespace(payload=pixels, header=FrameHeader()), send=sent.append
+    )
+    taking = intake([], slots=slots, told=told)
+    shown = [(32, 24, "bgr8", "a"), (32, 24, "rgb8", "a"), (16, 24, "rgb8", "a")]
+    shown.append((16, 24, "rgb8", "b"))
+    for width, height, encoding, frame_id in shown:
+        data = memoryview(bytes(3 * width * height))
+        image = ImageView(0, frame_id, width, height, encoding, 3 * width, data)
+        for _ in range(3):
+            taking.take(image, time.monotonic_ns(), 0, superseded=False)
+    assert len(sent) == 12
+    assert told[1:] == [
+        "the camera's images were 32x24 bgr8 of frame_id 'a', now 32x24 rgb8 of frame_id 'a'",
+        "the camera's images were 32x24 rgb8 of frame_id 'a', now 16x24 rgb8 of frame_id 'a'",
+        "the camera's images were 16x24 rgb8 of frame_id 'a', now 16x24 rgb8 of frame_id 'b'",
+    ]
 
 
 @pytest.mark.parametrize("gap", [3, MAX_GAP, MAX_GAP + 1, 42_000, 2**64 - 100])

@@ -1,5 +1,7 @@
 """Message stamps on the monotonic clock."""
 
+import math
+import random
 import time
 
 import pytest
@@ -121,6 +123,37 @@ def test_messages_at_one_instant_or_seconds_apart_are_followed():
         told_ns = 2 * index * 10**9
         clock.update(WALL + told_ns, begin_ns + told_ns)
     assert abs(clock._at(begin_ns + told_ns + 10**9) - WALL - told_ns - 10**9) < 10_000_000
+
+
+@pytest.mark.parametrize("period_ms", [4, 10, 33, 100])
+@pytest.mark.parametrize(
+    ("rate_at", "at_most"),
+    [
+        (lambda s: 1.0 if s < 5 else 3.0, 0.03),
+        (lambda s: 3.0 if s < 5 else 1.0, 0.03),
+        (lambda s: 0.75 + 0.25 * math.sin(s), 0.01),
+        (lambda s: 0.6 + 0.4 * math.sin(2 * s), 0.03),
+    ],
+    ids=["faster", "slower", "wandering", "wandering fast"],
+)
+def test_a_simulated_time_follows_the_rate_of_its_clock(rate_at, at_most, period_ms):
+    """Frames at 30 Hz have the time of the clock, whose messages are up to 3 ms under way."""
+    begin_ns, clock, told_ns = time.monotonic_ns() - 10**11, SimulatedClock(), WALL
+    late, suspect, frames = random.Random(7), 0, 0
+    waiting = []
+    for ms in range(20_000):
+        now_ns = begin_ns + ms * 1_000_000
+        told_ns += round(rate_at(ms / 1000) * 1_000_000)
+        if ms % period_ms == 0:
+            waiting.append((now_ns + late.randrange(3_000_000), told_ns))
+        while waiting and waiting[0][0] <= now_ns:
+            at_ns, time_ns = waiting.pop(0)
+            clock.update(time_ns, at_ns)
+        if ms > 1000 and ms % 33 == 0:
+            frames += 1
+            age_ns = clock._at(now_ns) - (told_ns - round(2_000_000 * rate_at(ms / 1000)))
+            suspect += not -clock.behind_ns <= age_ns < 50_000_000
+    assert suspect <= at_most * frames, f"{suspect} of {frames}"
 
 
 @pytest.mark.parametrize(("waited_ns", "known_ns"), [(5, 5), (-1, 0), (10**9, 0), (10**18, 0)])

@@ -3,6 +3,7 @@
 import re
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import yaml
@@ -205,6 +206,19 @@ class TestGraph:
             profile = f"/fastdds{profiles[not images]}.xml"
             assert spec.environment[profiles_variable()].endswith(profile)
             assert spec.environment[RANGE] == reach
+
+    @pytest.mark.parametrize(
+        ("reach", "profile"), [(LOCALHOST, "localhost_images_udp"), (SUBNET, "images_udp")]
+    )
+    def test_images_over_udp_are_asked_for_by_who_receives_them(
+        self, drive, reach, profile, monkeypatch
+    ):
+        monkeypatch.setenv(RANGE, reach)
+        specs = RECORDED.nodes({"standby": "never", "images_over": "udp"})
+        files = {s.executable: Path(s.environment[profiles_variable()]) for s in specs}
+        assert all(file.is_file() for file in files.values())
+        asking = [name for name, file in files.items() if file.name == f"fastdds_{profile}.xml"]
+        assert asking == ["preprocess_node"]
 
     def test_settings_of_dds_that_the_user_has_made_stay_on_this_machine_too(
         self, drive, monkeypatch

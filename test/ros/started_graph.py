@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from observe import children
 
+from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.system.processes import Process
 from perception_nodes.transport.fastdds import PREFIXES
 
@@ -35,6 +36,7 @@ only_launch = pytest.mark.parametrize(
 )
 only_run = pytest.mark.parametrize("start", ["run"], indirect=True)
 ROS2 = "import sys; from ros2cli.cli import main; sys.exit(main())"
+RUN_NODE = "import runpy; runpy.run_module({!r}, run_name='__main__', alter_sys=True)"
 RUN = "import sys; from perception_nodes.__main__ import main; sys.exit(main())"
 
 
@@ -132,15 +134,18 @@ class Starter:
 
 def installed(prefix: Path) -> dict[str, str]:
     """The environment of a workspace in which this checkout is installed."""
-    script = prefix / "lib/perception_nodes/perception"
+    scripts = prefix / "lib/perception_nodes"
     if not prefix.exists():
         marker = prefix / "share/ament_index/resource_index/packages/perception_nodes"
         marker.parent.mkdir(parents=True)
         marker.touch()
         shutil.copytree(ROOT / "launch", prefix / "share/perception_nodes/launch")
-        script.parent.mkdir(parents=True)
-        script.write_text(f"#!{sys.executable}\n{RUN}\n")
-        script.chmod(0o755)
+        scripts.mkdir(parents=True)
+        nodes = {kind.executable: RUN_NODE.format(kind.module) for kind in VEHICLE.kinds}
+        for name, text in {"perception": RUN, **nodes}.items():
+            script = scripts / name
+            script.write_text(f"#!{sys.executable}\n{text}\n")
+            script.chmod(0o755)
     before = os.environ.get("AMENT_PREFIX_PATH", sys.prefix)
     return {
         "AMENT_PREFIX_PATH": os.pathsep.join([str(prefix), before]),

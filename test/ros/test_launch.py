@@ -1,16 +1,18 @@
 """What a launch file can be told, with the real launch where it is installed."""
 
+import os
 import re
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from observe import children
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from recorder import Recorder
-from started_graph import ROOT, StartedGraph, Starter, only_launch
+from started_graph import ROOT, StartedGraph, Starter, name_of, only_launch
 from vision_msgs.msg import VisionInfo
 
 from perception_nodes.graph.graph import REPLAY, VEHICLE
@@ -33,6 +35,7 @@ def generate_launch_description():
         PushRosNamespace("truck"),
         SetRemap("perception/detections", "objects"),
         SetParameter("deadline_ms", 20.0),
+        SetParameter("robot_name", "r2"),
         IncludeLaunchDescription(ours, launch_arguments=given.items()),
     ])])
 """
@@ -44,10 +47,36 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 def generate_launch_description():
     ours = PythonLaunchDescriptionSource({path!r})
     given = {{"backend": "null", "standby": "never"}}
-    more = {{"cameras": "left,right", "namespace": "truck"}}
+    more = {{"namespace": "truck"}}
     return LaunchDescription([
         IncludeLaunchDescription(ours, launch_arguments=given.items()),
         IncludeLaunchDescription(ours, launch_arguments=more.items()),
+    ])
+"""
+OF_NODES = """
+from launch import LaunchDescription
+from launch.actions import (
+    GroupAction, IncludeLaunchDescription, LogInfo, OpaqueFunction, RegisterEventHandler
+)
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import PushRosNamespace, SetParameter
+from launch_ros.event_handlers import OnStateTransition
+
+def say(context):
+    name = context.locals.event.action.node_name.rpartition("/")[2]
+    return [LogInfo(msg=f"{{name}} is active")]
+
+def generate_launch_description():
+    ours = PythonLaunchDescriptionSource({path!r})
+    given = {{"backend": "null", "standby": "always", "source": "shm"}}
+    return LaunchDescription([
+        RegisterEventHandler(OnStateTransition(
+            goal_state="active", entities=[OpaqueFunction(function=say)])),
+        GroupAction([
+            PushRosNamespace("truck"),
+            SetParameter("robot_name_of_all", "r2"),
+            IncludeLaunchDescription(ours, launch_arguments=given.items()),
+        ]),
     ])
 """
 
@@ -108,6 +137,8 @@ def test_a_launch_file_that_includes_ours(
     recorder.until(lambda: {"/truck/objects", "/truck/perception/health"} <= topics(recorder))
     assert parameter(recorder, "/truck/watchdog_node", "deadline_ms") == 20.0
     assert "'deadlin_ms' is none of this graph's" in graph.output()
+    assert "-p robot_name: no parameter of this graph; it is ignored" in graph.output()
+    assert "ros_namespace" not in graph.output()
     stop(graph)
 
 
@@ -118,9 +149,33 @@ def test_a_launch_file_that_includes_ours_twice(
     path = tmp_path / "vehicle.launch.py"
     path.write_text(INCLUDING_TWICE.format(path=str(ROOT / "launch/perception.launch.py")))
     graph = start(file=str(path))
-    expected = {"/perception/detections", "/truck/perception/left/detections"}
+    expected = {"/perception/detections", "/truck/perception/detections"}
     recorder.until(lambda: expected <= topics(recorder))
     stop(graph)
+    assert "process has died" not in graph.output(), "an interrupted graph ends with 0"
+
+
+def ready(graph: StartedGraph) -> int:
+    """How many detectors have loaded their model so far."""
+    return graph.output().count(" threads: ")
+
+
+@only_launch
+def test_each_node_is_an_action_whose_events_others_hear(
+    start: Starter, recorder: Recorder, tmp_path: Path
+) -> None:
+    path = tmp_path / "vehicle.launch.py"
+    path.write_text(OF_NODES.format(path=str(ROOT / "launch/nodes.launch.py")))
+    graph = start(file=str(path))
+    # Launch may discover a node only after its activation.
+    graph.until(lambda: graph.output().count("_node is active") and ready(graph) == 2)
+    assert parameter(recorder, "/truck/detector_node", "robot_name_of_all") is None
+    victim = next(p for p in children(graph.command.pid) if name_of(p) == "detector_node")
+    os.kill(victim, signal.SIGKILL)
+    graph.until(lambda: ready(graph) == 3)
+    stop(graph)
+    text = graph.output()
+    assert text.count("process has died") == 1, "of the one that was killed"
 
 
 @only_launch

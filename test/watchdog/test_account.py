@@ -20,7 +20,7 @@ from perception_nodes.transport.shm import Endpoint
 from perception_nodes.watchdog import account
 from perception_nodes.watchdog.account import Account, AccountSettings
 from perception_nodes.watchdog.faults import FaultLimits
-from perception_nodes.watchdog.health import HealthLimits
+from perception_nodes.watchdog.health import SETTLED_FRAMES, HealthLimits
 from perception_nodes.watchdog.ledger import DETECTOR_STOPPED, RECORDS_LOST
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
@@ -157,8 +157,15 @@ def test_frames_while_no_detector_runs_are_told_so(graph):
     graph.end(second, graph.enter())
     step, reports = graph.step()
     nobody = b"no detector is known to have been working when it came"
-    assert step.failure == f"frame 0 FAILED: {nobody.decode()}"
+    assert (step.failure, step.early) == ("", 1), "the graph has not detected anything before"
     assert reports == [(0, FrameStatus.FAILED, nobody), (1, FrameStatus.OK, b"")]
+    second.kill()
+    second.wait(TIMEOUT_S)
+    graph.step()
+    graph.enter()
+    graph.end(graph.start_detector(), graph.enter())
+    step, _ = graph.step()
+    assert (step.failure, step.early) == (f"frame 2 FAILED: {nobody.decode()}", 0)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -264,7 +271,9 @@ def test_what_was_not_published_is_told_by_the_next_watchdog_and_nothing_twice(g
 def test_a_change_of_mode_is_published_at_once(graph):
     assert graph.step()[0].changed
     assert not graph.step()[0].changed
-    graph.end(graph.start_detector(), graph.enter())
+    detector = graph.start_detector()
+    for _ in range(SETTLED_FRAMES):
+        graph.end(detector, graph.enter())
     step, _ = graph.step()
     assert step.changed
     assert (step.transition.previous, step.transition.mode) == (

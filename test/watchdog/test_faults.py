@@ -2,6 +2,7 @@
 
 import pytest
 
+from perception_nodes.core.frame import FrameFlag, FrameRecord, FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.watchdog.faults import (
     ClockJump,
@@ -14,6 +15,7 @@ from perception_nodes.watchdog.faults import (
     NoFrame,
     NothingFound,
     ObjectsVanished,
+    SlowTransport,
     StageOverrun,
     WrongStamp,
 )
@@ -49,6 +51,38 @@ def test_a_few_pictures_in_turn_are_frozen_too():
     assert [fault is not None for fault in faults] == [False] * 4 + [True] * 3 + [False] * 2
     assert faults[6].text == "the camera repeats the same 2 pictures, 5 times"
     assert not any([frozen.update(100 + n % 17) for n in range(200)]), "a longer loop"
+
+
+def reported(status, way_ms, flags=0):
+    """The report of a frame that came so long after its capture."""
+    return FrameRecord(
+        status=status, ingested_ns=10**12 + way_ms * MS, capture_ns=10**12, flags=flags
+    )
+
+
+def test_frames_that_come_too_late_to_be_in_time_name_the_transport_and_the_remedy():
+    transport, skipped = SlowTransport(10.0, LIMITS), FrameStatus.SKIPPED_LATE
+    assert not any([transport.update(reported(skipped, 30)) for _ in range(5)])
+    fault = transport.update(reported(skipped, 28))
+    assert fault.mode is HealthMode.DEGRADED
+    assert fault.text.startswith("transport took 30 ms of the 10 ms that a frame has; ")
+    assert "/config/fastdds.xml" in fault.text
+    assert fault.text.endswith("or allow more with deadline_ms:=40")
+    for _ in range(4):
+        fault = transport.update(reported(FrameStatus.LATE, 30))
+    assert fault.mode is HealthMode.UNSAFE
+    answered = [transport.update(reported(FrameStatus.OK, 30)) for _ in range(10)]
+    assert answered[-1] is None, "where there is time enough"
+
+
+@pytest.mark.parametrize(
+    "report",
+    [reported(FrameStatus.LATE, 4), reported(FrameStatus.LATE, 30, FrameFlag.CLOCK_SUSPECT)],
+    ids=["the graph itself was late", "an age that nobody knows"],
+)
+def test_what_is_late_for_another_reason_does_not_name_the_transport(report):
+    transport = SlowTransport(10.0, LIMITS)
+    assert not any([transport.update(report) for _ in range(20)])
 
 
 def test_less_than_the_expected_rate_is_told_for_as_long_as_it_lasts():

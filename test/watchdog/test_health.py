@@ -5,7 +5,7 @@ import pytest
 from perception_nodes.core.frame import CROWDED, FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.watchdog.faults import Fault
-from perception_nodes.watchdog.health import Health, HealthLimits, Transition
+from perception_nodes.watchdog.health import SETTLED_FRAMES, Health, HealthLimits, Transition
 
 MS = 1_000_000
 LIMITS = HealthLimits(
@@ -14,6 +14,7 @@ LIMITS = HealthLimits(
 GONE = Fault("crash", "detector 7 is gone", HealthMode.UNSAFE)
 NOTED = Fault("starved", "late by 30 ms")
 OK, LATE, FAILED = FrameStatus.OK, FrameStatus.LATE, FrameStatus.FAILED
+SKIPPED = FrameStatus.SKIPPED_LATE
 
 
 class Run:
@@ -57,13 +58,31 @@ def test_starts_unsafe_since_nothing_was_detected():
 
 
 @pytest.mark.parametrize("start_ms", [0, 1, 1_000_000])
-def test_the_first_detection_ends_the_start_at_once(start_ms):
+def test_the_first_detections_end_the_start_at_once(start_ms):
     run = Run(start_ms)
     run.wait(100, faults=[GONE])
     assert run.health.cause == "detector 7 is gone"
+    assert run.frames(OK, SETTLED_FRAMES - 1) == []
     assert run.frames(OK) == [
         Transition(HealthMode.UNSAFE, HealthMode.NOMINAL, "detections arrive in time")
     ]
+
+
+def test_one_detection_among_frames_that_are_abandoned_does_not_end_the_start():
+    run = Run()
+    run.frames(SKIPPED, 28)
+    assert run.frames(OK) == run.frames(SKIPPED, 14) == []
+    assert run.mode == "UNSAFE"
+
+
+def test_frames_before_the_graph_was_ready_do_not_count():
+    run = Run()
+    for _ in range(20):
+        run.health.frame(FAILED, 0, "nobody works", is_early=True)
+    assert run.wait(0) is None
+    assert run.health.cause.endswith("20 frames gave none, the last one FAILED: nobody works")
+    run.frames(OK, SETTLED_FRAMES)
+    assert run.mode == "NOMINAL"
 
 
 def test_a_frame_that_is_not_published_does_not_end_the_start():
