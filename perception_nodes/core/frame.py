@@ -323,6 +323,11 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def of_classes(self, wanted: NDArray[np.bool_]) -> "Detections":
+        """Those of some classes; `wanted` is bool [c], by the number of the class."""
+        kept = wanted[self.classes]
+        return Detections(self.boxes[kept], self.scores[kept], self.classes[kept], self.more)
+
     @classmethod
     def none(cls) -> "Detections":
         """No objects."""

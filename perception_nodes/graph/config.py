@@ -293,6 +293,10 @@ class DetectorSettings(CamerasSettings):
     """keep the processors of the graph from sleeping between frames, since they take long to wake;
     auto: where the graph has real-time priority, without which it is of no use; costs power and
     heat as if they were busy"""
+    enabled: bool = Field(default=True, json_schema_extra=CHANGEABLE)
+    """detect; false: every frame is FAILED with that reason, and the vehicle is asked to stop"""
+    classes: str = Field(default="", json_schema_extra=CHANGEABLE, examples=["car,person"])
+    """names of the classes to report, such as car,person; empty: all that the model knows"""
     score_threshold: float = Field(
         default=DecodeSettings.score_threshold, ge=0.01, le=0.99, json_schema_extra=CHANGEABLE
     )

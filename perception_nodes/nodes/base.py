@@ -1,5 +1,6 @@
 """What all nodes share: parameters from settings, the life cycle, the work loop."""
 
+import os
 import re
 import sys
 import time
@@ -26,8 +27,10 @@ from perception_nodes.graph.topics import protected
 from perception_nodes.nodes.parameters import changed_settings, declare_parameters
 from perception_nodes.nodes.protected_topic import PROTECTED, ProtectedTopic
 from perception_nodes.nodes.running import run_node
+from perception_nodes.system.life import is_supervised
 from perception_nodes.system.realtime import RealTime
 from perception_nodes.transport.commanded import Commanded
+from perception_nodes.transport.domain import NAMESPACE
 from perception_nodes.transport.memory import reserve
 from perception_nodes.transport.notes import Notes
 from perception_nodes.transport.shm import Endpoint
@@ -105,6 +108,8 @@ class PerceptionNode(LifecycleNode):
     def __init__(self, name: str) -> None:
         """Declare the parameters of `settings_type`."""
         super().__init__(name)
+        if not is_supervised():
+            os.environ.setdefault(NAMESPACE, self.get_namespace())
         self.settings: Any = declare_parameters(self, self.settings_type)
         self.add_on_set_parameters_callback(self._on_parameters)
         self.realtime = RealTime()

@@ -3,6 +3,7 @@
 import os
 import time
 
+import numpy as np
 from vision_msgs.msg import VisionInfo
 
 from perception_nodes.backends.contract import BackendSettings
@@ -63,6 +64,7 @@ class DetectorNode(RedundantNode):
         )
         self._model = model
         self._lanes = [Lane(self, camera, model, serving) for camera in cameras]
+        self._apply(settings)
         self._infos = [
             self.add_publisher(VisionInfo, settings.topic_of(VISION_INFO, camera), LATCHED)
             for camera in cameras
@@ -77,14 +79,34 @@ class DetectorNode(RedundantNode):
         self._substitute = self.own(WatchdogSubstitute(self))
 
     def change(self, settings: DetectorSettings) -> None:
-        """Use other thresholds from the next frame on."""
-        if settings.preprocess_on == "gpu":
+        """Use other thresholds and classes from the next frame on."""
+        decode = _decode_settings(settings)
+        is_other = decode != _decode_settings(self.settings)
+        if settings.preprocess_on == "gpu" and is_other:
             raise SettingsError(
                 "parameters score_threshold, iou_threshold and across_classes are part of the "
                 "GPU's program: with preprocess_on:=gpu start the graph anew to change them"
             )
         if self.seats:
-            self._serving.decode_with(_decode_settings(settings))
+            self._apply(settings)
+            if is_other:
+                self._serving.decode_with(decode)
+
+    def _apply(self, settings: DetectorSettings) -> None:
+        """Set what the lanes report.
+
+        Raises:
+            SettingsError: a class is none of the model's.
+        """
+        names = [name.strip() for name in settings.classes.split(",") if name.strip()]
+        if unknown := sorted(set(names) - set(self._model.classes)):
+            raise SettingsError(
+                f"parameter classes: {unknown[0]!r} is no class of {self._model.name}; known are "
+                + ", ".join(self._model.classes)
+            )
+        wanted = np.isin(self._model.classes, names) if names else None
+        for lane in self._lanes:
+            lane.enabled, lane.wanted = settings.enabled, wanted
 
     def listeners(self) -> int:
         """Subscribers of detections of the first camera."""

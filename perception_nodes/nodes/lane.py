@@ -3,6 +3,8 @@
 import time
 from contextlib import suppress
 
+import numpy as np
+from numpy.typing import NDArray
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.backends.serving import Serving
@@ -46,6 +48,8 @@ class Lane:
         self._settings: DetectorSettings = node.settings
         settings = self._settings
         self._size = model.input
+        self.enabled = True
+        self.wanted: NDArray[np.bool_] | None = None
         self._class_names = tuple(name.encode() for name in model.classes)
         self.pipeline = Pipeline(
             serving.candidates, SystemClock(), settings.skip_late, serving.standing_in
@@ -87,6 +91,8 @@ class Lane:
         try:
             if header.ingested_ns > self._newest_ns:
                 raise FrameRejected("slot with a time in the future; its memory was damaged")
+            if not self.enabled:
+                raise FrameRejected("detection is switched off: enabled:=false")
             check_slot(header, received.payload.nbytes, size.width, size.height, in_place)
             if self._in_place is not None:
                 self._image = self._in_place.take(header)
@@ -167,6 +173,9 @@ class Lane:
     def finish(self, record: FrameRecord, detections: Detections | None) -> None:
         """Publish the objects found in the waiting frame, and report its outcome."""
         if detections is not None:
+            if self.wanted is not None:
+                detections = detections.of_classes(self.wanted)
+                record.detections = len(detections)
             if not self._settings.publish_late and self.pipeline.withholds(record):
                 record = self.pipeline.withheld(record)
             else:

@@ -24,7 +24,6 @@ from perception_nodes.system.output import Relay, make_unfailing
 from perception_nodes.system.realtime import RealTime, give_way
 from perception_nodes.system.service import is_in_journal
 from perception_nodes.system.signals import ASKED_TO_END, STOPPING
-from perception_nodes.transport.domain import NAMESPACE
 
 NO_LOG_FILE = "--disable-external-lib-logs"
 INACTIVE_WAIT_MS = 8.0
@@ -89,8 +88,6 @@ def _run(node_type: Any, name: str) -> int:
         print(f"{name}: {text}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
-    if not is_supervised():
-        os.environ.setdefault(NAMESPACE, node.get_namespace())
     realtime.leave_out_middleware()
     node.realtime = realtime
     executor = SingleThreadedExecutor()

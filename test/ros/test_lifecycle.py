@@ -25,11 +25,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import Bool
 
 from perception_nodes.cameras.channel import CameraHeader, camera_reader, camera_writer
-from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.frame import Detections, FrameRecord, RecordKind
 from perception_nodes.core.records import InputState, WatchdogGone, as_sent
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.lab.browsers import free_port
+from perception_nodes.networks.model import load_model
 from perception_nodes.nodes import monitor_node, view_node
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.nodes.detector_node import DetectorNode
@@ -38,7 +39,7 @@ from perception_nodes.nodes.preprocess_node import PreprocessNode
 from perception_nodes.nodes.view_node import ViewNode
 from perception_nodes.nodes.watchdog_substitute import VOICE
 from perception_nodes.system.life import own_incarnation
-from perception_nodes.transport.channels import record_reader
+from perception_nodes.transport.channels import record_reader, slot_writer
 from perception_nodes.transport.journal import journal_of, read_journal
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.memory import TransportError
@@ -319,6 +320,36 @@ def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector: Any)
     assert not voice.is_taken
     lease.close()
     voice.close()
+
+
+def test_what_is_reported_changes_while_the_detector_runs(detector: Any) -> None:
+    def change(name: str, value: object) -> Any:
+        (result,) = detector.set_parameters([rclpy.parameter.Parameter(name, value=value)])
+        return result
+
+    assert change("classes", "car, person").successful
+    (lane,) = detector._lanes
+    names = np.array(load_model("road-n").classes)
+    assert set(names[lane.wanted]) == {"car", "person"}
+    found = Detections(np.zeros((3, 4), "f4"), np.ones(3, "f4"), np.array([0, 0, len(names) - 1]))
+    assert len(found.of_classes(lane.wanted)) == sum(lane.wanted[found.classes])
+    refused = change("classes", "car,unicorn")
+    assert refused.reason.startswith("parameter classes: 'unicorn' is no class of road-n")
+    assert change("classes", "").successful
+    assert lane.wanted is None
+    assert change("enabled", False).successful
+    slots = slot_writer(detector.endpoint, "front", 416, 256)
+    records = record_reader(detector.endpoint, "front", "detector")
+    detector.step()  # it takes the lease
+    slot = slots.loan()
+    slot.header.ingested_ns = time.monotonic_ns()
+    slots.send(slot)
+    give_up_s, reasons = time.monotonic() + 30, []
+    while not reasons and time.monotonic() < give_up_s:
+        detector.step()
+        heard = [one for one in records.records() if one.kind == RecordKind.OUTCOME]
+        reasons += [one.reason.decode() for one in heard]
+    assert reasons == ["detection is switched off: enabled:=false"]
 
 
 def test_the_monitor_completes_its_recording_though_others_go_on_speaking(
