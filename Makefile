@@ -42,7 +42,7 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view-test view-packages pictures chaos soak hil readme docs sbom lint lines setup dev sample compression baseline wheel wheel-test image-test clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view-test view-packages pictures chaos soak hil readme docs sbom lint lines setup dev sample compression baseline wheel wheel-test ros-release image-test clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -139,6 +139,9 @@ wheel: setup ## make wheels of the package and of its messages in dist/
 	rm -rf build/lib build/bdist.*  # or what was deleted since would be packed too
 	PERCEPTION_ROS=$(ROS) $(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	$(BIN)/perception messages --wheel dist
+
+ros-release: ## write the packages as ROS's index takes them, in out/ros_release
+	@python3 packaging/ros_release.py $(ARGS)
 
 wheel-test: wheel ## install the wheels into an empty environment and play the demo there
 	$(BIN)/python test/setup/installed.py $(ARGS)

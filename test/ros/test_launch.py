@@ -169,7 +169,8 @@ def test_each_node_is_an_action_whose_events_others_hear(
     graph = start(file=str(path))
     # Launch may discover a node only after its activation.
     graph.until(lambda: graph.output().count("_node is active") and ready(graph) == 2)
-    assert parameter(recorder, "/truck/detector_node", "robot_name_of_all") is None
+    assert parameter(recorder, "/truck/detector_node", "backend") == "null"
+    assert "robot_name_of_all: no parameter of this graph" in graph.output()
     victim = next(p for p in children(graph.command.pid) if name_of(p) == "detector_node")
     os.kill(victim, signal.SIGKILL)
     graph.until(lambda: ready(graph) == 3)

@@ -47,6 +47,31 @@ def test_the_changelog_tells_of_this_version(root: Path) -> None:
     assert parse_package(root / "interfaces/perception_interfaces").version == version
 
 
+def test_a_release_has_each_package_of_ours_beside_the_others(root: Path, tmp_path: Path) -> None:
+    if not (root / ".git").exists():
+        pytest.skip("the tree is made of what git lists")
+    script, out = root / "packaging/ros_release.py", tmp_path / "release"
+    subprocess.run([sys.executable, script, "--out", out], check=True)
+    packages = {path.name: parse_package(path) for path in out.iterdir()}
+    own = {"perception_consumer", "perception_interfaces", "perception_models", "perception_nodes"}
+    assert set(packages) == own
+    for name, package in packages.items():
+        assert package.name == name
+        assert package.version == parse_package(root).version
+        assert package.urls
+        assert package.maintainers[0].email.endswith(".invalid"), "until a person is named"
+        changes = (out / name / "CHANGELOG.rst").read_text()
+        assert changes.split("\n")[1] == f"Changelog for package {name}"
+        assert (out / name / "QUALITY_DECLARATION.md").is_file()
+    needed = {one.name for one in packages["perception_nodes"].exec_depends}
+    assert {"perception_interfaces", "perception_models", "vision_msgs"} <= needed
+    assert packages["perception_nodes"].licenses == ["Apache-2.0"]
+    assert not list((out / "perception_nodes").rglob("*.onnx"))
+    assert (out / "perception_models/models/road-n/model.yaml").is_file()
+    for python in (out / "perception_nodes/perception_nodes").rglob("*.py"):
+        assert python.read_text().startswith("# Copyright "), python
+
+
 def test_colcon_finds_each_package_once(root: Path, tmp_path: Path) -> None:
     listed = subprocess.run(
         [BIN / "colcon", "--log-base", tmp_path, "list"],
