@@ -118,6 +118,7 @@ class PerceptionNode(LifecycleNode):
         self.is_shut_down = self.crashed = False
         self.error = ""
         self.owned = ExitStack()
+        self.meanwhile = ExitStack()
         self._commanded = Commanded(self.settings.served[0], self.get_fully_qualified_name())
         self.notes = Notes(self.settings.served[0])
         self._files_due = Period(FILES_LOOK_NS)
@@ -272,7 +273,12 @@ class PerceptionNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _follow(self, state: State, goal: str, number: int = 0) -> None:
-        """Log a transition that was commanded, and keep its goal for a process after us."""
+        """Log a transition that was commanded, and keep its goal for a process after us.
+
+        What is done while the node waits for its activation ends here.
+        """
+        if number != INACTIVE:
+            self.meanwhile.close()
         if self.leads_itself:
             self.get_logger().debug(f"{state.label} -> {goal}")
             return

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 
 from rclpy.lifecycle import State, TransitionCallbackReturn
-from rclpy.timer import Timer
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
@@ -30,8 +29,6 @@ class WatchdogNode(PerceptionNode):
 
     settings_type = WatchdogSettings
     rank = RANKS["watchdog"]
-    _unwatched: UnwatchedTopics | None = None
-    _timer: Timer | None = None
 
     def open(self) -> None:
         """Join the channels, announce the topics."""
@@ -68,29 +65,18 @@ class WatchdogNode(PerceptionNode):
 
     def await_command(self) -> None:
         """Say until the activation that nobody watches."""
-        self._unwatched = UnwatchedTopics(self, self.settings.served)
-        self._every_period(self._say_inactive)
-
-    def _say_inactive(self) -> None:
-        assert self._unwatched is not None
-        self._unwatched.publish("the watchdog is not active")
+        topics = UnwatchedTopics(self, self.settings.served)
+        self.meanwhile.callback(topics.close)
+        self._every_period(lambda: topics.publish("the watchdog is not active"))
 
     def _every_period(self, callback: Callable[[], None]) -> None:
         """Have it called while we are inactive, since the executor spins then."""
         callback()
-        self._timer = self.create_timer(PERIOD_NS / 1e9, callback)
-
-    def _end_waiting(self) -> None:
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-            self._timer = None
-        if self._unwatched is not None:
-            self._unwatched.close()
-            self._unwatched = None
+        timer = self.create_timer(PERIOD_NS / 1e9, callback)
+        self.meanwhile.callback(self.destroy_timer, timer)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Watch from now on: earlier silence does not count."""
-        self._end_waiting()
         for topics in self._topics:
             topics.account.postpone(time.monotonic_ns())
         self._due_ns, self._told_safe_stop = 0, None
@@ -107,15 +93,9 @@ class WatchdogNode(PerceptionNode):
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
         """Release everything, and say until the next activation that nobody watches."""
-        self._end_waiting()
         cleaned = super().on_cleanup(state)
         self.await_command()
         return cleaned
-
-    def on_shutdown(self, state: State) -> TransitionCallbackReturn:
-        """Fall silent."""
-        self._end_waiting()
-        return super().on_shutdown(state)
 
     def rest(self) -> None:
         """Publish the last reports, and say that we stop in good order."""
