@@ -347,8 +347,7 @@ def test_what_is_reported_changes_while_the_detector_runs(detector: Any) -> None
     give_up_s, reasons = time.monotonic() + 30, []
     while not reasons and time.monotonic() < give_up_s:
         detector.step()
-        heard = [one for one in records.records() if one.kind == RecordKind.OUTCOME]
-        reasons += [one.reason.decode() for one in heard]
+        reasons += [r.reason.decode() for r in records.records() if r.kind == RecordKind.OUTCOME]
     assert reasons == ["detection is switched off: enabled:=false"]
 
 
