@@ -4,6 +4,7 @@ A process that goes on with a removed file and one that has made it anew do not 
 two detectors would work at once. logind removes a user's files when he logs out (RemoveIPC).
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 from perception_nodes.system.life import own_incarnation
@@ -23,7 +24,8 @@ def removed_file(node: int = 0) -> str:
         node: number of our entry in iceoryx2's list of processes, 0 if there is none.
     """
     ours = f"{SHM_FOLDER}/{own_prefix()}"
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+    # Without a descriptor left, that is for others to see.
+    with suppress(OSError), open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
         for line in maps:
             path, is_removed, _ = line[line.find("/") :].partition(" (deleted)\n")
             if is_removed and path.startswith(ours) and path.endswith(STANDING):

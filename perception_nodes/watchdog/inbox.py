@@ -3,11 +3,11 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from perception_nodes.core.frame import FrameRecord, Record
 from perception_nodes.core.records import Heartbeat, Left, as_sent, bounded
 from perception_nodes.system.life import is_supervised
-from perception_nodes.system.processes import open_process
 from perception_nodes.transport import channels
 from perception_nodes.transport.journal import Signs, journal_of, journals, process_of, read_journal
 from perception_nodes.transport.shm import Endpoint, Reader
@@ -132,13 +132,14 @@ class Inbox:
         if now_ns - self._swept_ns < self._kept_for_ns:
             return
         before, self._dead, self._swept_ns = self._dead, set(), now_ns
-        for sender, path in (one for r in self._roles for one in journals(self._camera, r).items()):
-            process = open_process(process_of(path))
-            if process is not None:
-                process.close()
-            elif sender in before:
-                self._taken.pop(sender, None)
-                self._forget_signs(sender)
-                path.unlink(missing_ok=True)
-            else:
-                self._dead.add(sender)
+        with suppress(OSError):  # no descriptor may be left
+            for role in self._roles:
+                for sender, path in journals(self._camera, role).items():
+                    process = process_of(path)
+                    if not process or Path(f"/proc/{process}").exists():
+                        continue
+                    self._dead.add(sender)
+                    if sender in before:
+                        self._taken.pop(sender, None)
+                        self._forget_signs(sender)
+                        path.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """Each record is taken once, through the channel or from the journal of one who has died."""
 
+import builtins
+import errno
 import os
 import shutil
 import sys
@@ -14,6 +16,7 @@ from perception_nodes.transport import journal
 from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.journal import Journal, journal_of, journals
 from perception_nodes.transport.shm import Endpoint
+from perception_nodes.transport.standing import removed_file
 from perception_nodes.watchdog.book import FORGOTTEN_AFTER_NS
 from perception_nodes.watchdog.inbox import Inbox
 
@@ -193,3 +196,19 @@ def test_damaged_numbers_neither_hide_what_follows_nor_stop_the_watchdog(endpoin
     (newest,) = inbox.new([Takeover(record=2, newest_ns=1 << 62, joined_ns=1 << 62, sender=5)])
     assert max(newest.newest_ns, newest.joined_ns) <= time.monotonic_ns()
     assert isinstance(as_sent(FrameRecord(kind=77)), Heartbeat)
+
+
+def test_without_a_descriptor_left_nobody_counts_as_dead(endpoint, detector, monkeypatch):
+    tell(detector, 1)
+    inbox = inbox_of(endpoint)
+
+    def refuse(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        for module, name in ((os, "scandir"), (os, "pidfd_open"), (builtins, "open")):
+            patched.setattr(module, name, refuse)
+        for now_ns in range(1, 9 * KEPT_NS, KEPT_NS):
+            inbox.remove_spent(now_ns)
+        assert removed_file(endpoint.number) == ""
+    assert list(journals("front", "detector")) == [own_incarnation()]
