@@ -267,7 +267,7 @@ def _scaling(wanted: Normalisation, given: Collection[str]) -> str:
     """What the network is assumed to expect of its pixels, and which of that nobody has stated."""
     said: dict[bool, list[str]] = {True: [], False: []}
     for name, value in asdict(wanted).items():
-        text = ",".join(f"{one:g}" for one in value) if isinstance(value, tuple) else value
+        text = ",".join(f"{one:g}" for one in value) if isinstance(value, tuple | list) else value
         said[name in given].append(f"--{name} {text}")
     parts = (("given", said[True]), ("assumed, as usual for its head:", said[False]))
     known = "; ".join(f"{what} {' '.join(options)}" for what, options in parts if options)

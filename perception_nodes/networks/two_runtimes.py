@@ -131,7 +131,7 @@ def tell_if_slow(model: Model, open_model: OpenModel, say: Callable[[str], None]
     took_ms = float(np.median(times_ms))
     if took_ms > SHARE_OF_DEADLINE * DEADLINE_MS:
         remedies = ["--size 416x256"] if model.input.width > SMALL else []
-        remedies += [] if model.precision == "int8" else ["--int8"]
+        remedies += ["--int8"] if model.precision != "int8" and model.file[-5:] == ".onnx" else []
         first = f"`{' '.join(remedies)}`, or " if remedies else ""
         slower = 10 * math.ceil(took_ms / 5)
         say(f"{took_ms:.0f} ms here; deadline {DEADLINE_MS:g}: {first}`deadline_ms:={slower}`")
