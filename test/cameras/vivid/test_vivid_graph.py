@@ -17,7 +17,7 @@ from recorder import Recorder
 from virtual_camera import DEVICE, DROPPED, control, unplugged
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.cameras.channel import camera_reader
+from perception_nodes.cameras.channel import NOTICE, camera_reader
 from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH
@@ -74,7 +74,8 @@ class Watched:
     def until(self, condition: Callable[[], object]) -> None:
         def is_so() -> bool:
             while (sample := self._camera.receive()) is not None:
-                self.frames[sample.header.stamp_ns] = sample.source, sample.header.number
+                if sample.header.encoding != NOTICE:
+                    self.frames[sample.header.stamp_ns] = sample.source, sample.header.number
                 sample.release()
             return bool(condition())
 
