@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.cli.common import (
@@ -30,7 +29,6 @@ from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.lab.bench import BenchSetup
 from perception_nodes.networks.model import available_models, load_model
-from perception_nodes.report.figures import figure_table
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.realtime import MAX_PRIORITY, allowed_priority
 
@@ -312,50 +310,6 @@ def bench_shapes(
     with progress_bars() as progress:
         result = bench.run(progress)
     _give(result, shape_bench.result_tables(result), as_json, out)
-
-
-@bench_app.command("tracking")
-def bench_tracking(
-    sequences: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...")] = None,
-    objects: Annotated[int, typer.Option(min=1, max=500)] = 30,
-    as_json: JsonFlag = False,
-    out: OutFile = None,
-) -> None:
-    """Follow objects whose tracks are known: identities, prediction errors, processor time.
-
-    HOTA, IDF1 and switches are TrackEval's. The errors are the median distances of an object's
-    centre from where it is when the result is published: of the prediction (px), of the track at
-    the time of capture (old), and of the detection (bare). 2σ is the share of coordinates that are
-    predicted within two standard deviations.
-
-    Options:
-        sequences: Sequences of MOTChallenge (gt/gt.txt, det/det.txt, seqinfo.ini), whose detections
-            are followed; by default generated drives of each kind.
-        objects: Objects in a generated drive.
-
-    Example: perception bench tracking --objects 20
-    """
-    from perception_nodes.evaluation.tracked_drives import GENERATED, generated, read_mot
-    from perception_nodes.evaluation.tracking import evaluate_tracks, require_trackeval
-
-    require_trackeval()
-    check_writable(out, "--out")
-    drives = [read_mot(folder) for folder in sequences or []]
-    drives = drives or [generated(name, objects) for name in GENERATED]
-    results = {}
-    with progress_bar("following objects") as progress:
-        for done, drive in enumerate(drives, 1):
-            results[drive.name] = evaluate_tracks(drive)
-            progress(done, len(drives))
-    titles = ("HOTA", "IDF1", "switches", "px", "old", "bare", "2σ", "p50", "p99 ms")
-    table = figure_table(["drive"], titles)
-    for name, found in results.items():
-        errors = found.get("error_px", {})
-        cells = [found[key] for key in ("hota", "idf1", "switches")]
-        cells += [errors.get(key) for key in ("predicted", "capture", "detections")]
-        cells += [found.get("within_2_sigma"), *found["ms"].values()]
-        table.add_row(escape(name), *("–" if cell is None else f"{cell:.4g}" for cell in cells))
-    _give(results, table, as_json, out)
 
 
 def _setup(

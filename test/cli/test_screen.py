@@ -2,7 +2,6 @@
 
 import io
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from perception_nodes.cli import camera as cli_camera
 from perception_nodes.cli import replay_screen
 from perception_nodes.cli.app import app
 from perception_nodes.cli.graph import conclude
-from perception_nodes.evaluation import tracked_drives, tracking
 from perception_nodes.replay.drives import Replayed, ReplayRequest
 
 NAME = "[/x]"
@@ -62,27 +60,6 @@ def test_long_names_of_drives_leave_room_for_the_figures(monkeypatch: pytest.Mon
     (row,) = (row.split() for row in rows if NAME in row)
     assert row[1:] == ["54000", "2766", "1234", "7654321", "12.35", "1234.57", "0"]
     assert "".join(row.strip() for row in rows).count("…") == 0
-
-
-def test_long_names_of_sequences_leave_room_for_the_figures(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    name = f"{NAME}-MOT17-04-FRCNN-first-half"
-    found: dict[str, Any] = {
-        "hota": 0.81234,
-        "idf1": 0.91234,
-        "switches": 1234,
-        "error_px": {"predicted": 12.344, "capture": 23.455, "detections": 34.566},
-        "within_2_sigma": 0.95123,
-        "ms": {"p50": 0.12344, "p99": 0.23455},
-    }
-    monkeypatch.setattr(tracking, "require_trackeval", lambda: None)
-    monkeypatch.setattr(tracked_drives, "read_mot", lambda _: SimpleNamespace(name=name))
-    monkeypatch.setattr(tracking, "evaluate_tracks", lambda _: found)
-    runner = CliRunner(env={"COLUMNS": "80"})
-    output = runner.invoke(app, ["bench", "tracking", str(tmp_path)]).output
-    (row,) = (row.split() for row in output.splitlines() if "0.8123" in row)
-    assert row[1:] == "0.8123 0.9123 1234 12.34 23.45 34.57 0.9512 0.1234 0.2346".split()
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -1,7 +1,6 @@
 """How good tracks are: HOTA, IDF1 and switches by TrackEval, and the error of predictions."""
 
 import contextlib
-import importlib.util
 import io
 import time
 from collections import defaultdict
@@ -10,29 +9,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tracked_drives import Boxes, TrackedDrive
+from trackeval.metrics import CLEAR, HOTA, Identity
 
 from perception_nodes.core.geometry import pairwise_iou
 from perception_nodes.core.statistics import MEDIAN_AND_P99, percentiles
-from perception_nodes.evaluation.matching import EvaluationNotInstalled
-from perception_nodes.evaluation.tracked_drives import Boxes, TrackedDrive
 from perception_nodes.tracking import motion
 from perception_nodes.tracking.tracker import Tracker
 from perception_nodes.tracking.tracks import Tracks, TrackState
 
 SAME_IOU = 0.5
-
-
-def require_trackeval() -> None:
-    """Check that TrackEval is installed, and what it needs.
-
-    Raises:
-        EvaluationNotInstalled: it is missing.
-    """
-    if any(importlib.util.find_spec(name) is None for name in ("trackeval", "scipy")):
-        raise EvaluationNotInstalled(
-            "the evaluation of tracks needs trackeval, which is not installed; install it with: "
-            "make dev (or pip install scipy, and pip install --no-deps trackeval)"
-        )
 
 
 def evaluate_tracks(drive: TrackedDrive) -> dict[str, Any]:
@@ -118,8 +104,6 @@ def _scores(
     track_ids: Sequence[NDArray[np.int64]],
     similar: Sequence[NDArray[np.float64]],
 ) -> dict[str, Any]:
-    from trackeval.metrics import CLEAR, HOTA, Identity
-
     (truth, objects), (tracks, identities) = _numbered(truth_ids), _numbered(track_ids)
     data = {
         "gt_ids": truth,

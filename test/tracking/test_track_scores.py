@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-
-from perception_nodes.evaluation import tracked_drives
-from perception_nodes.evaluation.tracked_drives import GENERATED, TracksError, generated, read_mot
-from perception_nodes.evaluation.tracking import evaluate_tracks
+import tracked_drives
+from track_scores import evaluate_tracks
+from tracked_drives import GENERATED, TracksError, generated, read_mot
 
 SECONDS = 8.0
 
