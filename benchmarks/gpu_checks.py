@@ -12,11 +12,11 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import CameraInfo, ImageView
 from perception_nodes.gpu.decode_job import DecodeResult, Head
 from perception_nodes.gpu.preprocess_job import FramePlan, plan_frame
-from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
+from perception_nodes.preprocess.formats import BYTES_PER_PIXEL, PACKED, PLANAR
 from perception_nodes.preprocess.lens import lens_from
 from perception_nodes.preprocess.placement import Placement
 
-ENCODINGS = tuple(BYTES_PER_PIXEL)
+ENCODINGS = (*BYTES_PER_PIXEL, *PACKED)
 SIZES = ((416, 256), (640, 384), (639, 383), (96, 65))
 """Width and height of a network's input."""
 HEAD = Head(640, 384, (8, 16, 32), 16, 8)
@@ -68,8 +68,9 @@ class PictureCase:
 
 def noise(encoding: str, width: int, height: int, padding: int = 0, seed: int = 0) -> ImageView:
     """A frame of random bytes; any bytes are a valid frame."""
-    step = width * BYTES_PER_PIXEL[encoding] + padding
-    rows = height * 3 // 2 if encoding in ("nv12", "nv21") else height
+    layout, bits = PACKED.get(encoding, (encoding, 8))
+    step = width * BYTES_PER_PIXEL[layout] * bits // 8 + padding
+    rows = height * 3 // 2 if encoding in PLANAR else height
     data = np.random.default_rng(seed).integers(0, 256, rows * step).astype(np.uint8)
     return ImageView(0, "camera", width, height, encoding, step, memoryview(data))
 

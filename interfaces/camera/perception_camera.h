@@ -31,7 +31,7 @@ struct CameraHeader {
     uint32_t height;     /* pixels */
     uint32_t step;       /* bytes of a row of the first plane */
     uint32_t size_bytes; /* of the frame */
-    char encoding[32];   /* ROS name such as nv12, bgr8, bayer_rggb8; or jpeg, png */
+    char encoding[32];   /* ROS name such as nv12, bgr8, bayer_rggb8; jpeg, png; or notice: no frame */
     char frame_id[64];   /* of the images and detections */
     uint32_t lost;       /* frames directly before this one that the sensor lost */
     uint32_t filled_us;  /* low 32 bits of CLOCK_MONOTONIC in microseconds when the frame came, or 0 */

@@ -133,6 +133,22 @@ def slow_transport(way_ms: float, deadline_ms: float) -> Trouble:
     )
 
 
+def rivals(camera: str, changed_to: Sequence[int], names: Mapping[int, str]) -> Trouble | None:
+    """What is wrong if frames of several producers alternate on a camera's channel.
+
+    Args:
+        camera: its name.
+        changed_to: the endpoints of the producers, whenever that changed in the last period; once
+            if one was started again.
+        names: of endpoints.
+    """
+    if len(changed_to) < 2:
+        return None
+    who = sorted({names.get(one, "one that has ended") for one in changed_to})
+    problem = f"shared memory of the camera {camera!r}: frames of several producers alternate"
+    return Trouble(f"{problem}, of {', '.join(who)}", "end all but one of them")
+
+
 def _unpublished(facts: ImageTopicFacts) -> Trouble:
     problem = f"nobody publishes on {facts.topic}"
     suffix = _suffix(facts.transport)

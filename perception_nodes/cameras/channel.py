@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.clock import since_receipt
 from perception_nodes.core.frame import FRAME_ID_BYTES, STAMP_LIMIT_NS, FrameRejected, ImageView
+from perception_nodes.core.structures import fields
 from perception_nodes.transport.shm import SPARE_SAMPLES, Endpoint, Reader, Writer
 
 CAMERA_DEPTH = 4
@@ -35,18 +36,10 @@ class CameraHeader(ctypes.Structure):
     lost, too.
     """
 
-    _fields_ = [
-        ("number", ctypes.c_uint64),
-        ("stamp_ns", ctypes.c_int64),
-        ("width", ctypes.c_uint32),
-        ("height", ctypes.c_uint32),
-        ("step", ctypes.c_uint32),
-        ("size_bytes", ctypes.c_uint32),
-        ("encoding", ctypes.c_char * 32),
-        ("frame_id", ctypes.c_char * (FRAME_ID_BYTES + 1)),
-        ("lost", ctypes.c_uint32),
-        ("filled_us", ctypes.c_uint32),
-    ]
+    _fields_ = fields(
+        "uint64 number; int64 stamp_ns; uint32 width, height, step, size_bytes; char "
+        f"encoding[32], frame_id[{FRAME_ID_BYTES + 1}]; uint32 lost, filled_us"
+    )
 
     def since_filled_ns(self, now_ns: int) -> int:
         """How long ago the sender had the frame, nanoseconds; 0 if that is not known."""
@@ -130,6 +123,11 @@ def camera_reader(
 ) -> Reader[CameraHeader]:
     """The receiving end of `camera_writer`; for `waiting` see `Endpoint.reader`."""
     return endpoint.reader(f"{camera}/camera", CameraHeader, CAMERA_DEPTH, CAMERA_BORROWED, waiting)
+
+
+def camera_names(endpoint: Endpoint, camera: str) -> dict[int, str]:
+    """The endpoints at a `camera_reader`'s channel, see `Endpoint.names`."""
+    return endpoint.names(f"{camera}/camera")
 
 
 def camera_senders(endpoint: Endpoint, camera: str) -> int:

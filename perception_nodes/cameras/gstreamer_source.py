@@ -29,21 +29,12 @@ from perception_nodes.core.frame import MAX_GAP
 from perception_nodes.transport.shm import Writer
 from perception_nodes.video.ffmpeg import write_planes
 
-ENCODINGS = {
-    "NV12": "nv12",
-    "NV21": "nv21",
-    "I420": "nv12",  # converted by the copy
-    "YUY2": "yuyv",
-    "UYVY": "uyvy",
-    "BGR": "bgr8",
-    "RGB": "rgb8",
-    "BGRx": "bgra8",
-    "BGRA": "bgra8",
-    "RGBx": "rgba8",
-    "RGBA": "rgba8",
-    "GRAY8": "mono8",
-}
-"""ROS encodings by GStreamer's format, preferred first."""
+ENCODINGS = dict(
+    one.split(":")
+    for one in "NV12:nv12 NV21:nv21 I420:nv12 YUY2:yuyv UYVY:uyvy BGR:bgr8 RGB:rgb8 BGRx:bgra8 "
+    "BGRA:bgra8 RGBx:rgba8 RGBA:rgba8 GRAY8:mono8".split()
+)
+"""ROS encodings by GStreamer's format, preferred first; I420 is converted by the copy."""
 MATRICES = {2: "FCC", 3: "BT.709", 4: "BT.601", 5: "SMPTE 240M", 6: "BT.2020"}
 """Names of colour matrices by GStreamer's GstVideoColorMatrix."""
 OPEN_TIMEOUT_S, ERROR_TIMEOUT_S = 10.0, 1.0

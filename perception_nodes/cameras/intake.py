@@ -29,6 +29,7 @@ class Intake:
 
     Attributes:
         notice: why the camera sends no frame, as its sender says; empty since its last frame.
+        changed_to: endpoints that frames in shared memory came from when that changed.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Intake:
         self._numbers, self._sender = FrameNumbers(), 0
         self._stamp_ns, self._around = 0, (0, 0)
         self.notice = ""
+        self.changed_to: list[int] = []
 
     def take_over(self, died: bool) -> None:
         """Go on behind the last frame of a predecessor, which may have died before reporting it."""
@@ -82,6 +84,8 @@ class Intake:
             ):
                 self.reject(f"{LOST}: {self.notice}", received_ns)
             return
+        if self._sender not in (0, sample.source):
+            self.changed_to.append(sample.node)
         # A camera that was restarted is another source, with numbers of its own.
         name = sample.source, header.number
         if self.is_new(*name, received_ns, header.lost, header.stamp_ns):

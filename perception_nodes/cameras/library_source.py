@@ -16,6 +16,7 @@ from perception_nodes.cameras.camera_source import (
     CapturedFrame,
 )
 from perception_nodes.cameras.channel import CameraHeader, monotonic_us
+from perception_nodes.core.structures import fields
 from perception_nodes.transport.shm import Sample, Writer
 
 VERSION = 1
@@ -28,15 +29,9 @@ HEADER_FILE = "interfaces/camera/perception_camera.h"
 class LibraryFormat(ctypes.Structure):
     """`PerceptionCameraFormat` of the header."""
 
-    _fields_ = [
-        ("encoding", ctypes.c_char * 32),
-        ("width", ctypes.c_uint32),
-        ("height", ctypes.c_uint32),
-        ("step", ctypes.c_uint32),
-        ("size_bytes", ctypes.c_uint32),
-        ("rate_hz", ctypes.c_double),
-        ("error", ctypes.c_char * 256),
-    ]
+    _fields_ = fields(
+        "char encoding[32]; uint32 width, height, step, size_bytes; double rate_hz; char error[256]"
+    )
 
 
 class LibrarySource:

@@ -38,7 +38,7 @@ def source_for(
         return V4l2Source(replace(wanted, device=rest if kind == "v4l2" else text))
     if wanted != OWN_CHOICE:
         raise CameraError(
-            f"{text}: size, rate, format, exposure and gain can only be set for v4l2: sources"
+            f"{text}: size, rate, format, input and controls can only be set for v4l2: sources"
         )
     if kind == "gst":
         from perception_nodes.cameras.gstreamer_source import GStreamerSource

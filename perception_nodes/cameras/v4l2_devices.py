@@ -2,9 +2,11 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from perception_nodes.cameras import v4l2_kernel as kernel
 from perception_nodes.cameras.camera_source import CameraError
@@ -38,9 +40,10 @@ class Mode:
 
 @dataclass(frozen=True)
 class DeviceControl:
-    """A control of a device with its range."""
+    """A control of a device with its range; the kernel knows it by `identifier`."""
 
     name: str
+    identifier: int
     minimum: int
     maximum: int
     default: int
@@ -74,8 +77,8 @@ class V4l2Settings:
         width, height: pixels.
         rate_hz: frames a second.
         pixel_format: the kernel's four letters, such as `NV12`.
-        exposure_us: microseconds; turns automatic exposure off.
-        gain: in the units of the device.
+        input: number of the input; -1 for the one that is chosen already.
+        controls: values by name, such as `gain=20,exposure_time_absolute=100`.
         user_pointers: ask for them; without, frames are copied once.
     """
 
@@ -84,8 +87,8 @@ class V4l2Settings:
     height: int = 0
     rate_hz: float = 0.0
     pixel_format: str = ""
-    exposure_us: int | None = None
-    gain: int | None = None
+    input: int = -1
+    controls: str = ""
     user_pointers: bool = True
 
 
@@ -96,9 +99,9 @@ def list_devices() -> list[CaptureDevice]:
         with suppress(OSError, CameraError):
             descriptor = kernel.open_device(path)
             try:
-                what = capability_of(descriptor, path)
+                what, kind = capability_of(descriptor, path)
                 card, driver = (text.decode(errors="replace") for text in (what.card, what.driver))
-                offered = [*modes_of(descriptor)], [*controls_of(descriptor)]
+                offered = [*modes_of(descriptor, kind)], [*controls_of(descriptor)]
                 found.append(CaptureDevice(path, card, driver, *offered))
             finally:
                 os.close(descriptor)
@@ -147,8 +150,8 @@ def choose_mode(modes: list[Mode], wanted: V4l2Settings) -> Mode:
     return max(fitting, key=merit)
 
 
-def capability_of(descriptor: int, path: str) -> kernel.Capability:
-    """Name, driver and abilities of a device.
+def capability_of(descriptor: int, path: str) -> tuple[kernel.Capability, int]:
+    """Name, driver and abilities of a device, and the type of its buffers.
 
     Raises:
         CameraError: it is no capture device that we can read.
@@ -156,21 +159,42 @@ def capability_of(descriptor: int, path: str) -> kernel.Capability:
     capability = kernel.Capability()
     kernel.call(descriptor, kernel.QUERYCAP, capability)
     flags = capability.device_caps
-    if not flags & kernel.CAP_VIDEO_CAPTURE or not flags & kernel.CAP_STREAMING:
-        raise CameraError(
-            f"{path} is no single-plane capture device; for others use a gst: pipeline"
-        )
-    return capability
+    for can, kind in (
+        (kernel.CAP_VIDEO_CAPTURE, kernel.BUF_TYPE_VIDEO_CAPTURE),
+        (kernel.CAP_VIDEO_CAPTURE_MPLANE, kernel.BUF_TYPE_VIDEO_CAPTURE_MPLANE),
+    ):
+        if flags & can and flags & kernel.CAP_STREAMING:
+            return capability, kind
+    raise CameraError(f"{path} is no capture device that streams; use a gst: pipeline")
 
 
-def modes_of(descriptor: int, wanted: tuple[int, int] = (0, 0)) -> Iterator[Mode]:
+def given_format(descriptor: int, kind: int, request: int, **asked: Any) -> tuple[Any, Any]:
+    """Ask for a format (`S_FMT`), or for the present one (`G_FMT`).
+
+    Args:
+        descriptor: of the device.
+        kind: type of its buffers.
+        request: which of both.
+        asked: fields of the kernel's structure.
+
+    Returns:
+        The `Format` or `FormatOfPlanes`, and what has its `sizeimage` and `bytesperline`.
+    """
+    is_single = kind == kernel.BUF_TYPE_VIDEO_CAPTURE
+    form: Any = (kernel.Format if is_single else kernel.FormatOfPlanes)(type=kind, **asked)
+    kernel.call(descriptor, request, form)
+    return form, form if is_single else form.planes[0]
+
+
+def modes_of(descriptor: int, kind: int, wanted: tuple[int, int] = (0, 0)) -> Iterator[Mode]:
     """All modes; of a range of sizes, the wanted and the usual ones that it contains."""
-    kind = kernel.BUF_TYPE_VIDEO_CAPTURE
     for form in kernel.enumerated(descriptor, kernel.ENUM_FMT, kernel.FormatDescription, type=kind):
         code = form.pixelformat
+        is_listed = False
         for size in kernel.enumerated(
             descriptor, kernel.ENUM_FRAMESIZES, kernel.FrameSize, pixel_format=code
         ):
+            is_listed = True
             sizes, described = _sizes(size, wanted)
             for width, height in sizes:
                 at = {"pixel_format": code, "width": width, "height": height}
@@ -182,6 +206,10 @@ def modes_of(descriptor: int, wanted: tuple[int, int] = (0, 0)) -> Iterator[Mode
                     yield Mode(code, width, height, rate_hz, described)
             if size.type != kernel.FRMSIZE_TYPE_DISCRETE:
                 break
+        if not is_listed:  # such as a grabber, whose size is that of the signal
+            given, _ = given_format(descriptor, kind, kernel.G_FMT)
+            for width, height in {(given.width, given.height), wanted} - {(0, 0)}:
+                yield Mode(code, width or given.width, height or given.height, 0.0)
 
 
 def _sizes(
@@ -204,14 +232,53 @@ def _sizes(
 
 
 def controls_of(descriptor: int) -> Iterator[DeviceControl]:
-    """All controls that are not disabled."""
+    """All controls of a number that can be set."""
     entry = kernel.QueryControl(id=kernel.CTRL_FLAG_NEXT_CTRL)
     while True:
         try:
             kernel.call(descriptor, kernel.QUERYCTRL, entry)
         except OSError:
             return
-        if entry.type != kernel.CTRL_TYPE_CLASS and not entry.flags & kernel.CTRL_FLAG_DISABLED:
-            name = entry.name.decode(errors="replace")
-            yield DeviceControl(name, entry.minimum, entry.maximum, entry.default_value)
+        unusable = kernel.CTRL_FLAG_DISABLED | kernel.CTRL_FLAG_READ_ONLY
+        if entry.type in kernel.CTRL_TYPES_SET and not entry.flags & unusable:
+            name = re.sub(r"[^a-z0-9]+", "_", entry.name.decode(errors="replace").lower())
+            numbers = entry.id, entry.minimum, entry.maximum, entry.default_value
+            yield DeviceControl(name.strip("_"), *numbers)
         entry = kernel.QueryControl(id=entry.id | kernel.CTRL_FLAG_NEXT_CTRL)
+
+
+def set_controls(descriptor: int, device: str, text: str) -> None:
+    """Set controls, and turn off what would set them automatically.
+
+    Args:
+        descriptor: of the device.
+        device: its name.
+        text: `NAME=VALUE,...`.
+
+    Raises:
+        CameraError: one is not there, its value is out of range, or the device has not taken it.
+    """
+    if not text:
+        return
+    known = {one.name: one for one in controls_of(descriptor)}
+    wanted: dict[int, tuple[str, int]] = {}
+    for name, _, number in (one.partition("=") for one in text.split(",")):
+        control, value = known.get(name), int(number)
+        if control is None:
+            raise CameraError(f"{device} has no control {name!r}; it has {', '.join(known)}")
+        if not control.minimum <= value <= control.maximum:
+            limits = f"from {control.minimum} to {control.maximum}"
+            raise CameraError(f"{device}: {name} must be {limits}, and not {value}")
+        wanted[control.identifier] = name, value
+    there = {one.identifier: one.name for one in known.values()}
+    switches = (kernel.AUTOMATIC[one] for one in wanted if one in kernel.AUTOMATIC)
+    off = {one: (there[one], value) for one, value in switches if one in there}
+    for identifier, (name, value) in (off | wanted).items():
+        setting = kernel.Control(identifier, value)
+        try:
+            kernel.call(descriptor, kernel.S_CTRL, setting)
+            kernel.call(descriptor, kernel.G_CTRL, setting)
+        except OSError as error:
+            raise CameraError(f"{device}: {name} cannot be set: {error.strerror}") from error
+        if setting.value != value:
+            raise CameraError(f"{device}: {name} was set to {value}, and is {setting.value}")

@@ -5,6 +5,7 @@ camera's DMA and preprocessing. A driver that refuses user pointers is read thro
 copy, which is counted.
 """
 
+import ctypes
 import errno
 import mmap
 import os
@@ -12,6 +13,8 @@ import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +32,10 @@ from perception_nodes.cameras.v4l2_devices import (
     V4l2Settings,
     capability_of,
     choose_mode,
+    given_format,
     list_devices,
     modes_of,
+    set_controls,
 )
 from perception_nodes.transport.shm import Sample, Writer
 
@@ -44,7 +49,8 @@ class V4l2Source:
     def __init__(self, settings: V4l2Settings) -> None:
         """Take what is wanted; nothing is opened."""
         self._settings = settings
-        self._descriptor = -1
+        self._descriptor, self._kind = -1, kernel.BUF_TYPE_VIDEO_CAPTURE
+        self._input: int | None = None
         self._use_pointers = False
         self._slots: Writer[CameraHeader] | None = None
         self._lent: dict[int, Sample[CameraHeader]] = {}
@@ -66,12 +72,66 @@ class V4l2Source:
         except OSError as error:
             raise CameraGone(f"{path} cannot be opened: {error.strerror}") from error
         with self._asking_for("a format"):
-            return self._agree(capability_of(self._descriptor, path))
+            capability, self._kind = capability_of(self._descriptor, path)
+            self._take_signal()
+            return self._agree(capability)
+
+    def set_controls(self, text: str) -> None:
+        """Set controls, now and whenever the device is opened; see `v4l2_devices.set_controls`."""
+        if self._descriptor >= 0:
+            set_controls(self._descriptor, self._settings.device, text)
+        self._settings = replace(self._settings, controls=text)
+
+    def _take_signal(self) -> None:
+        """Choose the input, and take over the timing of its signal."""
+        number, device = ctypes.c_int32(self._settings.input), self._settings.device
+        try:
+            request = kernel.G_INPUT if number.value < 0 else kernel.S_INPUT
+            kernel.call(self._descriptor, request, number)
+        except OSError as error:
+            if self._settings.input < 0:
+                self._input = None  # it has no inputs
+                return
+            inputs = kernel.enumerated(self._descriptor, kernel.ENUMINPUT, kernel.Input)
+            known = ", ".join(f"{one.index} ({one.name.decode()})" for one in inputs)
+            raise CameraError(
+                f"{device}: input {number.value} cannot be chosen ({error.strerror}); it has "
+                f"{known or 'none'}"
+            ) from error
+        self._input = number.value
+        if self._check_signal() & kernel.IN_CAP_DV_TIMINGS:
+            timings = kernel.Timings()
+            try:
+                kernel.call(self._descriptor, kernel.QUERY_DV_TIMINGS, timings)
+                kernel.call(self._descriptor, kernel.S_DV_TIMINGS, timings)
+            except OSError as error:
+                if error.errno == errno.EBUSY:
+                    raise
+                cannot = f"the timing of its signal cannot be taken ({error.strerror})"
+                reason = "no signal" if error.errno == errno.ENOLINK else cannot
+                raise CameraGone(f"{device}: {reason} on input {self._input}") from error
+
+    def _check_signal(self) -> int:
+        """The abilities of the input.
+
+        Raises:
+            CameraGone: it has no signal, so that its pictures are none.
+        """
+        if self._input is None:
+            return 0
+        found = kernel.Input(index=self._input)
+        kernel.call(self._descriptor, kernel.ENUMINPUT, found)
+        lacks = [text for bit, text in kernel.IN_STATUS.items() if found.status & bit]
+        if lacks:
+            place = f"input {self._input} ({found.name.decode(errors='replace')})"
+            raise CameraGone(f"{self._settings.device}: {', '.join(lacks)} on {place}")
+        return int(found.capabilities)
 
     def _agree(self, capability: kernel.Capability) -> CameraFormat:
         wanted, path = self._settings, self._settings.device
-        mode = choose_mode(list(modes_of(self._descriptor, (wanted.width, wanted.height))), wanted)
-        given = self._set_format(mode)
+        size = wanted.width, wanted.height
+        mode = choose_mode(list(modes_of(self._descriptor, self._kind, size)), wanted)
+        given, plane = self._set_format(mode)
         code = given.pixelformat
         for name, asked, got in (
             ("format", kernel.letters(mode.code), kernel.letters(code)),
@@ -81,38 +141,50 @@ class V4l2Source:
             if asked != got:
                 raise CameraError(f"{path}: {name} {asked} was asked for, the driver gives {got}")
         rate_hz = self._set_rate(wanted.rate_hz or mode.rate_hz)
-        self._set_controls()
-        change = kernel.EventSubscription(type=kernel.EVENT_SOURCE_CHANGE)
+        set_controls(self._descriptor, path, wanted.controls)
+        change = kernel.EventSubscription(type=kernel.EVENT_SOURCE_CHANGE, id=self._input or 0)
         with suppress(OSError):  # few devices know this event
             kernel.call(self._descriptor, kernel.SUBSCRIBE_EVENT, change)
         encoding = kernel.ENCODINGS[code]
-        self._format = given
+        self._field, self._size_bytes = given.field, plane.sizeimage
         self._use_pointers = wanted.user_pointers and self._takes_pointers()
-        step = 0 if encoding == "jpeg" else given.bytesperline
+        step = 0 if encoding == "jpeg" else plane.bytesperline
         self._frame = encoding, given.width, given.height, step
         loaned, way = 2, "mmap, one copy"
         if self._use_pointers:
             loaned, way = BUFFERS + 1, "user pointers, no copy"
         description = (
             f"{path} ({capability.card.decode(errors='replace')}), {code.decode()} {given.width}x"
-            f"{given.height} at {rate_hz:g} Hz, {way}{colour_note(encoding, *_colours(given))}"
+            f"{given.height} at {rate_hz:g} Hz, {way}, stamps are of {self._stamped()}"
+            f"{colour_note(encoding, *_colours(given))}"
         )
-        return CameraFormat(given.sizeimage, description, loaned)
+        if given.field in kernel.INTERLACED:
+            description += "; it is interlaced: what moves is torn into rows of two instants"
+        return CameraFormat(plane.sizeimage, description, loaned)
 
-    def _set_format(self, mode: Mode) -> kernel.Format:
-        """Ask for a mode in whole pictures; returns what the driver gives."""
+    def _stamped(self) -> str:
+        """What the driver's stamps are of, in words."""
+        buffer = kernel.Buffer()
+        with suppress(OSError):
+            self._request(1, kernel.MEMORY_MMAP)
+            buffer, _ = self._buffer(0, kernel.MEMORY_MMAP)
+            kernel.call(self._descriptor, kernel.QUERYBUF, buffer)
+            self._request(0, kernel.MEMORY_MMAP)
+        kind = buffer.flags & kernel.BUF_FLAG_TIMESTAMP_MASK
+        if kind != kernel.BUF_FLAG_TIMESTAMP_MONOTONIC:
+            return "receipt"
+        is_soe = buffer.flags & kernel.BUF_FLAG_TSTAMP_SRC_SOE
+        return "the start of exposure" if is_soe else "the end of a frame"
+
+    def _set_format(self, mode: Mode) -> tuple[Any, Any]:
+        """Ask for a mode in whole pictures; returns what the driver gives, see `given_format`."""
         # Some grabbers give whole pictures of an analog camera only if asked for interlaced ones.
         for field in (kernel.FIELD_NONE, kernel.FIELD_INTERLACED):
-            given = kernel.Format(
-                type=kernel.BUF_TYPE_VIDEO_CAPTURE,
-                width=mode.width,
-                height=mode.height,
-                pixelformat=mode.code,
-                field=field,
-            )
-            kernel.call(self._descriptor, kernel.S_FMT, given)
+            size = {"width": mode.width, "height": mode.height}
+            asked = size | {"pixelformat": mode.code, "field": field}
+            given, plane = given_format(self._descriptor, self._kind, kernel.S_FMT, **asked)
             if given.field not in kernel.NOT_WHOLE:
-                return given
+                return given, plane
         raise CameraError(
             f"{self._settings.device} gives fields ({kernel.NOT_WHOLE[given.field]}), not whole "
             "pictures; use a gst: pipeline that deinterlaces them"
@@ -120,7 +192,7 @@ class V4l2Source:
 
     def _set_rate(self, rate_hz: float) -> float:
         """Ask for a rate; returns the one that the driver gives, 0 if it states none."""
-        parameters = kernel.StreamParameters(type=kernel.BUF_TYPE_VIDEO_CAPTURE)
+        parameters = kernel.StreamParameters(type=self._kind)
         try:
             kernel.call(self._descriptor, kernel.G_PARM, parameters)
         except OSError:
@@ -129,25 +201,6 @@ class V4l2Source:
             parameters.numerator, parameters.denominator = 1000, round(rate_hz * 1000)
             kernel.call(self._descriptor, kernel.S_PARM, parameters)
         return parameters.denominator / parameters.numerator if parameters.numerator else 0.0
-
-    def _set_controls(self) -> None:
-        wanted = self._settings
-        values = []
-        if wanted.exposure_us is not None:
-            values.append((kernel.CID_EXPOSURE_AUTO, kernel.EXPOSURE_MANUAL, "manual exposure"))
-            # The kernel counts in units of 100 us.
-            ticks = max(1, round(wanted.exposure_us / 100))
-            values.append((kernel.CID_EXPOSURE_ABSOLUTE, ticks, "exposure_us"))
-        if wanted.gain is not None:
-            values.append((kernel.CID_GAIN, wanted.gain, "gain"))
-        for identifier, value, name in values:
-            try:
-                kernel.call(self._descriptor, kernel.S_CTRL, kernel.Control(identifier, value))
-            except OSError as error:
-                raise CameraError(
-                    f"{wanted.device}: {name} cannot be set ({error.strerror}); "
-                    "`perception camera --list` shows the controls of a device"
-                ) from error
 
     def _takes_pointers(self) -> bool:
         """Whether the driver can write into our memory."""
@@ -168,13 +221,13 @@ class V4l2Source:
                 self._request(BUFFERS, kernel.MEMORY_USERPTR)
             else:
                 for index in range(self._request(BUFFERS, kernel.MEMORY_MMAP)):
-                    buffer = self._buffer(index)
+                    buffer, plane = self._buffer(index)
                     kernel.call(self._descriptor, kernel.QUERYBUF, buffer)
-                    size, at = buffer.length, buffer.memory_at
+                    size, at = plane.length, plane.memory_at & 0xFFFFFFFF
                     self._mapped.append(mmap.mmap(self._descriptor, size, offset=at))
             for index in range(len(self._mapped) or BUFFERS):
                 self._queue(index)
-            kernel.stream(self._descriptor, kernel.STREAMON)
+            kernel.stream(self._descriptor, kernel.STREAMON, self._kind)
         self._next_sequence = None
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN | select.POLLPRI)
@@ -182,23 +235,33 @@ class V4l2Source:
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The next frame, see `CameraSource`."""
         events = self._poll.poll(timeout_ms)
+        with self._asking_for("its input's status"):
+            try:
+                self._check_signal()
+            except CameraGone:
+                self._lost += bool(events and events[0][1] & select.POLLIN)  # none is in it
+                raise
         if not events:
             return None
         if events[0][1] & select.POLLPRI:
             self._read_event()
-        buffer = self._buffer(0)
+        buffer, plane = self._buffer(0)
         with self._asking_for("a frame"):
             try:
                 kernel.call(self._descriptor, kernel.DQBUF, buffer)
             except BlockingIOError:
                 return None
         self._lost += self._gap(buffer.sequence)
-        if buffer.flags & kernel.BUF_FLAG_ERROR or not buffer.bytesused:
+        if buffer.flags & kernel.BUF_FLAG_ERROR or not plane.bytesused:
             self._lost += 1  # its pixels are not whole
             self._queue(buffer.index)
             return None  # rather than wait for the next one: all may be like this
-        sample = self._filled(buffer.index, buffer.bytesused)
-        sample.header.describe(self._stamp_ns(buffer), *self._frame, buffer.bytesused)
+        is_torn = buffer.field in kernel.INTERLACED and self._field not in kernel.INTERLACED
+        if is_torn or (buffer.field and buffer.field in kernel.NOT_WHOLE):
+            self._lost += 1
+            raise CameraGone(f"{self._settings.device} now gives interlaced pictures or fields")
+        sample = self._filled(buffer.index, plane.bytesused)
+        sample.header.describe(self._stamp_ns(buffer), *self._frame, plane.bytesused)
         # This includes those before a call that ended without a frame.
         lost, self._lost = self._lost, 0
         return CapturedFrame(sample, lost)
@@ -209,20 +272,20 @@ class V4l2Source:
         if self._use_pointers:
             sample = self._lent.pop(index)
         else:
-            sample = self._slots.loan(self._format.sizeimage)
+            sample = self._slots.loan(self._size_bytes)
             sample.payload[:size] = np.frombuffer(self._mapped[index], np.uint8, size)
         self._queue(index)
         return sample
 
     def _queue(self, index: int) -> None:
         """Give a buffer to the driver; with user pointers it is a loaned slot."""
-        buffer = self._buffer(index)
+        buffer, plane = self._buffer(index)
         if self._use_pointers:
             assert self._slots is not None
             if index not in self._lent:
-                self._lent[index] = self._slots.loan(self._format.sizeimage)
-            buffer.memory_at = self._lent[index].payload.ctypes.data
-            buffer.length = self._format.sizeimage
+                self._lent[index] = self._slots.loan(self._size_bytes)
+            plane.memory_at = self._lent[index].payload.ctypes.data
+            plane.length = self._size_bytes
         with self._asking_for("a buffer"):
             kernel.call(self._descriptor, kernel.QBUF, buffer)
 
@@ -249,14 +312,18 @@ class V4l2Source:
             if event.type == kernel.EVENT_SOURCE_CHANGE:
                 raise CameraGone(f"{self._settings.device} now gives frames of another format")
 
-    def _buffer(self, index: int) -> kernel.Buffer:
-        memory = kernel.MEMORY_USERPTR if self._use_pointers else kernel.MEMORY_MMAP
-        return kernel.Buffer(index=index, type=kernel.BUF_TYPE_VIDEO_CAPTURE, memory=memory)
+    def _buffer(self, index: int, memory: int = 0) -> tuple[kernel.Buffer, Any]:
+        """A buffer to ask for, and where its memory is stated: its plane, or itself."""
+        way = kernel.MEMORY_USERPTR if self._use_pointers else kernel.MEMORY_MMAP
+        buffer = kernel.Buffer(index=index, type=self._kind, memory=memory or way)
+        if self._kind == kernel.BUF_TYPE_VIDEO_CAPTURE:
+            return buffer, buffer
+        plane = kernel.Plane()
+        buffer.memory_at, buffer.length = ctypes.addressof(plane), 1
+        return buffer, plane
 
     def _request(self, count: int, memory: int) -> int:
-        wanted = kernel.RequestBuffers(
-            count=count, type=kernel.BUF_TYPE_VIDEO_CAPTURE, memory=memory
-        )
+        wanted = kernel.RequestBuffers(count=count, type=self._kind, memory=memory)
         kernel.call(self._descriptor, kernel.REQBUFS, wanted)
         return int(wanted.count)
 
@@ -280,7 +347,7 @@ class V4l2Source:
             return
         # Closing stops the driver's DMA before the slots that it writes to are given back.
         with suppress(OSError):
-            kernel.stream(self._descriptor, kernel.STREAMOFF)
+            kernel.stream(self._descriptor, kernel.STREAMOFF, self._kind)
         for mapped in self._mapped:
             mapped.close()
         os.close(self._descriptor)
@@ -290,7 +357,7 @@ class V4l2Source:
         self._mapped, self._lent, self._slots = [], {}, None
 
 
-def _colours(given: kernel.Format) -> tuple[str, bool]:
+def _colours(given: Any) -> tuple[str, bool]:
     """Name of the YUV matrix, empty if none is stated, and whether the range is full."""
     matrix = kernel.MATRICES.get(given.ycbcr_enc) or kernel.USUAL_MATRICES.get(given.colorspace, "")
     is_jpeg = not given.quantization and given.colorspace == kernel.COLORSPACE_JPEG

@@ -33,8 +33,8 @@ def camera_command(
     size: str = "",
     rate: Annotated[float, typer.Option(min=0, max=1000)] = 0.0,
     pixel_format: Annotated[str, typer.Option("--format")] = "",
-    exposure_us: Annotated[int, typer.Option(min=0)] = 0,
-    gain: Annotated[int, typer.Option(min=-1)] = -1,
+    camera_input: Annotated[int, typer.Option("--input", min=-1)] = -1,
+    controls: str = "",
     rtsp_transport: str = "tcp",
     fifo: Annotated[int, typer.Option(min=-1, max=MAX_PRIORITY)] = -1,
     loop: bool = False,
@@ -54,8 +54,8 @@ def camera_command(
         size: WIDTHxHEIGHT; only for v4l2: sources.
         rate: Frames a second; only for v4l2: sources.
         pixel_format: Four letters of the kernel, such as NV12; only for v4l2: sources.
-        exposure_us: Exposure in microseconds; 0: automatic; only for v4l2: sources.
-        gain: Gain in units of the device; -1: as it is; only for v4l2: sources.
+        camera_input: Number of the device's input; -1: as it is; only for v4l2: sources.
+        controls: NAME=VALUE,... such as gain=20, by the names of --list; only for v4l2: sources.
         rtsp_transport: What the packets of an RTSP camera come by, tcp or udp.
         fifo: The graph's fifo_priority; a v4l2 device is read at 3 more. -1: as much as the system
             allows; 0: no real time.
@@ -80,8 +80,8 @@ def camera_command(
             "frame_size": size,
             "frame_rate": rate,
             "pixel_format": pixel_format,
-            "exposure_us": exposure_us,
-            "gain": gain,
+            "camera_input": camera_input,
+            "controls": controls,
             "rtsp_transport": rtsp_transport,
             "loop": loop,
         },

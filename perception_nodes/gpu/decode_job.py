@@ -8,6 +8,7 @@ import numpy as np
 
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import MAX_DETECTIONS, Detections
+from perception_nodes.core.structures import fields
 from perception_nodes.gpu.structures import addresses, integers
 from perception_nodes.preprocess.placement import Placement
 
@@ -61,10 +62,8 @@ class PlacementJob(ctypes.Structure):
     """`Placement` of `decode.cu`."""
 
     _fields_ = [
-        *((name, ctypes.c_double * 2) for name in ("pad", "scale", "size")),
-        *((name, ctypes.c_double * 4) for name in ("matrix", "rectified")),
-        ("distortion", ctypes.c_double * 8),
-        ("fold_radius", ctypes.c_double),
+        *fields("double pad[2], scale[2], size[2], matrix[4], rectified[4]"),
+        *fields("double distortion[8], fold_radius"),
         *integers("lens", "fisheye"),
     ]
 
@@ -79,10 +78,7 @@ class DecodeState(ctypes.Structure):
     """`State` of `decode.cu`; it must be zeroed before the first frame."""
 
     _fields_ = [
-        ("found", ctypes.c_uint32),
-        ("absurd", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32 * 2),
-        ("ticket", ctypes.c_uint64),
+        *fields("uint32 found, absurd, reserved[2]; uint64 ticket"),
         ("candidates", BoxCandidate * MAX_CANDIDATES),
     ]
 
@@ -103,10 +99,8 @@ class DecodeResult(ctypes.Structure):
     _fields_ = [
         ("ticket", ctypes.c_uint64),
         *integers("count", "found", "entered", "kept"),
-        *((name, ctypes.c_uint32) for name in ("absurd", "reserved")),
-        ("boxes", ctypes.c_float * (4 * MAX_DETECTIONS)),
-        ("scores", ctypes.c_float * MAX_DETECTIONS),
-        ("classes", ctypes.c_uint32 * MAX_DETECTIONS),
+        *fields(f"uint32 absurd, reserved; float boxes[{4 * MAX_DETECTIONS}]"),
+        *fields(f"float scores[{MAX_DETECTIONS}]; uint32 classes[{MAX_DETECTIONS}]"),
     ]
 
     @property
@@ -145,8 +139,7 @@ class DecodeJob(ctypes.Structure):
         ("placement", PlacementJob),
         *addresses("state", "keys", "labels", "result"),
         *integers("level_count", "cells", "classes", "reg_max"),
-        ("logit_threshold", ctypes.c_float),
-        ("iou_threshold", ctypes.c_float),
+        *fields("float logit_threshold, iou_threshold"),
     ]
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.core.geometry import PADDING_VALUE, Letterbox, Points
 from perception_nodes.gpu.structures import addresses, integers
-from perception_nodes.preprocess.formats import BYTES_PER_PIXEL, check_in_place
+from perception_nodes.preprocess.formats import BYTES_PER_PIXEL, PACKED, PLANAR, check_in_place
 
 BITS = 11
 """Fraction bits of a position between two samples."""
@@ -27,6 +27,9 @@ TILE = (64, 4)
 """Width and height of the pixels that a block computes."""
 THREADS = TILE[0] * TILE[1]
 FETCH_THREADS = 256
+UNPACKED = 31
+PACKINGS = {10: 2, 12: 1}
+"""Shifts of packed samples by their bits."""
 PIECE_BYTES = 16
 """Bytes that a thread of `fetch` moves."""
 
@@ -40,6 +43,7 @@ _CHANNELS = {
 _YUV = {
     "nv12": (1, 0, 2, (0, 1)),
     "nv21": (1, 0, 2, (1, 0)),
+    "i420": (1, 0, 1, (0,)),
     "yuyv": (2, 0, 4, (1, 3)),
     "uyvy": (2, 1, 4, (0, 2)),
 }
@@ -57,6 +61,7 @@ class PlanePlan:
         channels: offsets of the bytes of a sample that are read.
         outside: value of samples beyond the grid.
         offset: offset of the first sample in the frame, bytes.
+        packing: byte k of a row without the bytes of lower bits is byte k + (k >> packing).
         columns: int32 [inner_width], x positions in units of 1 / 2**BITS sample; None with a lens.
         rows: int32 [inner_height], the same for y.
         xy: int16 [inner_height, inner_width, 2], the sample left of and above each position; None
@@ -72,6 +77,7 @@ class PlanePlan:
     channels: tuple[int, ...]
     outside: int
     offset: int = 0
+    packing: int = UNPACKED
     columns: NDArray[np.int32] | None = None
     rows: NDArray[np.int32] | None = None
     xy: NDArray[np.int16] | None = None
@@ -113,7 +119,8 @@ def plan_frame(image: ImageView, letterbox: Letterbox, grid: Points | None) -> F
     Raises:
         FrameRejected: see `check_in_place`; or it is too large.
     """
-    encoding, rows = check_in_place(image)
+    packed, rows = check_in_place(image)
+    encoding, bits = PACKED.get(packed, (packed, 8))
     width, height, step = image.width, image.height, image.step
     frame_bytes = rows * step
     if frame_bytes >= 1 << 31 or (grid is not None and max(width, height) >= 1 << 15):
@@ -128,9 +135,11 @@ def plan_frame(image: ImageView, letterbox: Letterbox, grid: Points | None) -> F
         kind = YUV
         luma_bytes, luma, chroma_bytes, chroma = _YUV[encoding]
         planes = [PlanePlan(width, height, step, luma_bytes, (luma,), grey)]
-        below, offset = (2, height * step) if encoding.startswith("nv") else (1, 0)
+        below, offset = (2, height * step) if encoding in PLANAR else (1, 0)
         columns, lines = width // 2, height // below
-        planes.append(PlanePlan(columns, lines, step, chroma_bytes, chroma, NEUTRAL_CHROMA, offset))
+        is_split = encoding == "i420"
+        row, chroma = (step // 2, (0, lines * step // 2)) if is_split else (step, chroma)
+        planes.append(PlanePlan(columns, lines, row, chroma_bytes, chroma, NEUTRAL_CHROMA, offset))
     else:
         pattern = encoding[len("bayer_") : -1]
         places = [position % 2 + position // 2 * step for position in range(4)]
@@ -143,15 +152,19 @@ def plan_frame(image: ImageView, letterbox: Letterbox, grid: Points | None) -> F
             cell = sorted(range(4), key=lambda position: "bgr".index(pattern[position]))
             channels = tuple(places[position] for position in cell)
             planes = [PlanePlan(width // 2, height // 2, 2 * step, 2, channels, grey)]
+    planes = [replace(plane, packing=PACKINGS.get(bits, UNPACKED)) for plane in planes]
     placed = tuple(_place(plane, (width, height), letterbox, grid) for plane in planes)
     needed = [_rows(plane, step, kind == BAYER_MOSAIC) for plane in placed]
-    row_bytes = width * (1 if encoding.startswith("nv") else BYTES_PER_PIXEL[encoding])
-    offsets = (np.unique(np.concatenate(needed)) * step).astype(np.int32)
+    row_bytes = width * BYTES_PER_PIXEL[encoding] * bits // 8
+    if encoding == "i420":  # in pieces of a row of chroma
+        row_bytes //= 2
+        needed.append(needed[0] + row_bytes)
+    offsets = np.unique(np.concatenate(needed)).astype(np.int32)
     return FramePlan(kind, placed, letterbox, red, frame_bytes, offsets, row_bytes)
 
 
 def _rows(plane: PlanePlan, step: int, all_rows: bool) -> NDArray[np.int64]:
-    """Numbers of the frame's rows with samples that are read, in any order."""
+    """Offsets of the frame's rows with samples that are read, bytes, in any order."""
     if all_rows:
         rows = np.arange(plane.height)
     elif plane.rows is not None:
@@ -161,8 +174,9 @@ def _rows(plane: PlanePlan, step: int, all_rows: bool) -> NDArray[np.int64]:
         above = plane.xy[:, :, 1].astype(np.int64)
         rows = np.unique(np.append(above, above + (plane.fraction >> LENS_BITS > 0)))
     rows = rows[(rows >= 0) & (rows < plane.height)].astype(np.int64)
-    lines = plane.row_bytes // step  # 2 for the cells of a mosaic
-    return np.concatenate([plane.offset // step + rows * lines + line for line in range(lines)])
+    # Two for the cells of a mosaic, and for U and V of which each row has both.
+    begins = plane.channels if plane.row_bytes < step else (*range(0, plane.row_bytes, step),)
+    return np.concatenate([plane.offset + rows * plane.row_bytes + begin for begin in begins])
 
 
 def _place(
@@ -198,6 +212,7 @@ class PlaneJob(ctypes.Structure):
         *integers("offset", "row_bytes", "sample_bytes", "width", "height"),
         ("channels", ctypes.c_int32 * 4),
         ("outside", ctypes.c_int32),
+        ("packing", ctypes.c_int32),
     ]
 
 
@@ -253,7 +268,7 @@ def build_preprocess_job(
         names = ("columns", "rows") if plane.xy is None else ("xy", "fraction")
         for name in names:
             setattr(target, name, positions.pop(0))
-        for name in ("offset", "row_bytes", "sample_bytes", "width", "height", "outside"):
+        for name in "offset row_bytes sample_bytes width height outside packing".split():
             setattr(target, name, getattr(plane, name))
         target.channels[: len(plane.channels)] = plane.channels
     job.red_x, job.red_y = plan.red

@@ -227,10 +227,16 @@ class CameraSettings(Settings):
     """frames a second of a v4l2 camera; 0: its choice"""
     pixel_format: str = Field(default="", pattern=r"^([ -~]{4})?$", examples=["NV12"])
     """pixel format of a v4l2 camera, in the kernel's letters; empty: what is best"""
-    exposure_us: int = Field(default=0, ge=0, le=10_000_000)
-    """exposure time of a v4l2 camera in microseconds; 0: automatic"""
-    gain: int = Field(default=-1, ge=-1, le=1_000_000)
-    """gain of a v4l2 camera in the units of the device; -1: as it is"""
+    camera_input: int = Field(default=-1, ge=-1, le=63)
+    """number of a v4l2 device's input, such as one of several HDMI inputs; -1: as it is"""
+    controls: str = Field(
+        default="",
+        pattern=r"^([a-z0-9_]+=-?\d{1,9}(,[a-z0-9_]+=-?\d{1,9})*)?$",
+        examples=["gain=20,exposure_time_absolute=100"],
+        json_schema_extra=CHANGEABLE,
+    )
+    """controls of a v4l2 camera by their names in perception camera --list, in its units; what
+    would set them automatically is turned off"""
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
     """what the packets of an RTSP camera come by; over udp a lost one delays no other"""
     loop: bool = False
@@ -255,8 +261,8 @@ class CameraSettings(Settings):
             height=int(height or 0),
             rate_hz=self.frame_rate,
             pixel_format=self.pixel_format,
-            exposure_us=self.exposure_us or None,
-            gain=None if self.gain < 0 else self.gain,
+            input=self.camera_input,
+            controls=self.controls,
         )
         return source_for(self.source, wanted, loop=self.loop, rtsp_transport=self.rtsp_transport)
 

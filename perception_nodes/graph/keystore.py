@@ -36,12 +36,9 @@ PARTICIPANT_RULES = {
 }
 TOPIC_RULES = {
     "topic_expression": "*",
-    "enable_discovery_protection": "true",
-    "enable_liveliness_protection": "true",
-    "enable_read_access_control": "true",
-    "enable_write_access_control": "true",
-    "metadata_protection_kind": ENCRYPT,
-    "data_protection_kind": ENCRYPT,
+    **{f"enable_{one}_protection": "true" for one in ("discovery", "liveliness")},
+    **{f"enable_{one}_access_control": "true" for one in ("read", "write")},
+    **{f"{one}_protection_kind": ENCRYPT for one in ("metadata", "data")},
 }
 """Rules of `ros2 security create_keystore`: endpoints with other rules do not find each other."""
 

@@ -24,19 +24,12 @@ from perception_nodes.report.targets import targets
 
 CHART_DEADLINES = 3
 """The axis of a scenario's latencies ends at this multiple of the deadline."""
-COLOURS = {
-    "quiet": "#1f9d55",
-    "one_core": "#4263eb",
-    "all_cores": "#f2a900",
-    "slow_1.5": "#fcc2d7",
-    "slow_2": "#f06595",
-    "slow_3": "#a61e4d",
-    "memory": "#e8590c",
-    "disk": "#0c8599",
-    "build": "#ae3ec9",
-    "second_graph": "#c92a2a",
-    SOAK: "#868e96",
-}
+COLOURS = dict(
+    one.split()
+    for one in "quiet #1f9d55, one_core #4263eb, all_cores #f2a900, slow_1.5 #fcc2d7, "
+    "slow_2 #f06595, slow_3 #a61e4d, memory #e8590c, disk #0c8599, build #ae3ec9, "
+    "second_graph #c92a2a".split(", ")
+) | {SOAK: "#868e96"}
 """Colours of lines by condition. Where both were measured, real-time priority is solid."""
 MAX_POINTS = 2000
 

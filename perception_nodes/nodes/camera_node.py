@@ -1,10 +1,12 @@
 """Opens a camera, a stream or a video file, and fills the camera's shared-memory channel."""
 
 import time
+from typing import Any
 
 from perception_nodes.cameras.camera_feed import CameraFeed
 from perception_nodes.cameras.camera_source import CameraEnded, CameraError, CameraGone
 from perception_nodes.graph.config import CameraSettings
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import SOURCE_ENDED
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.graph_health import GraphHealth
@@ -19,6 +21,7 @@ class CameraNode(PerceptionNode):
     """A live source gives frames at once; a file begins when the graph is at work."""
 
     settings_type = CameraSettings
+    _source: Any = None
 
     def open(self) -> None:
         """Open the source."""
@@ -28,11 +31,12 @@ class CameraNode(PerceptionNode):
             self.rank = RANKS["camera"]
         self._is_started, self._ended_s = True, 0.0
         self._graph = GraphHealth(self)
+        self._source = settings.open_source()
         self._feed = self.own(
             CameraFeed(
                 self.endpoint,
                 settings.camera,
-                settings.open_source(),
+                self._source,
                 settings.frame_id or settings.camera,
                 self._log,
             )
@@ -47,6 +51,15 @@ class CameraNode(PerceptionNode):
                 raise
             self._is_started = not settings.source.startswith("http")  # it may be a file
             self._log(f"camera {settings.camera}: {error}; it is waited for")
+
+    def change(self, settings: CameraSettings) -> None:
+        """Set other controls; before it is configured, nothing is open."""
+        try:
+            settings.open_source()  # refuses them for any other kind of source
+            if self._source is not None:
+                self._source.set_controls(settings.controls)
+        except CameraError as error:
+            raise SettingsError(str(error), "controls") from error
 
     def rest(self) -> None:
         """Log how many frames there were."""

@@ -5,8 +5,8 @@ from itertools import count
 
 from sensor_msgs.msg import CameraInfo
 
-from perception_nodes.cameras.awaited import Trouble, channel_trouble, trouble_of
-from perception_nodes.cameras.channel import camera_reader, camera_senders
+from perception_nodes.cameras.awaited import Trouble, channel_trouble, rivals, trouble_of
+from perception_nodes.cameras.channel import camera_names, camera_reader, camera_senders
 from perception_nodes.cameras.intake import Intake
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.failover import MS
@@ -180,6 +180,10 @@ class PreprocessNode(RedundantNode):
             senders = camera_senders(self.endpoint, settings.camera)
             awaited = settings.camera, settings.source, senders, self._intake.notice
             trouble = None if came else channel_trouble(*awaited)
+            changed_to, self._intake.changed_to = self._intake.changed_to, []
+            if len(changed_to) > 1:
+                names = camera_names(self.endpoint, settings.camera)
+                trouble = rivals(settings.camera, changed_to, names)
         else:
             return
         self._log_bits()

@@ -20,11 +20,14 @@ from perception_nodes.graph.topics import image_topic, info_topic
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Publisher
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.converter import Converter
+from perception_nodes.preprocess.formats import PACKED
 from perception_nodes.transport.cdr import NS_PER_S
 from perception_nodes.transport.cdr_writer import write_compressed_image, write_image
 from perception_nodes.transport.shm import Endpoint, Reader
 
 QUEUE = QoSProfile(depth=5)
+NO_ROS_NAMES = ("i420", *PACKED)
+"""Encodings that `sensor_msgs/Image` has no name for."""
 LOOK_MS = 100.0
 """How often to look for subscribers while there are none."""
 MAX_PAUSE_MS = 20.0
@@ -112,7 +115,7 @@ class RepublishNode(PerceptionNode):
                 write_compressed_image(image.stamp_ns, image.frame_id, encoding, data)
             )
         if self._images in listeners:
-            if image.file_type:
+            if image.file_type or image.encoding in NO_ROS_NAMES:
                 bgr = self._converter.convert(image) if bgr is None else bgr
                 image = replace(
                     ImageView.of_pixels(bgr), stamp_ns=image.stamp_ns, frame_id=image.frame_id

@@ -9,6 +9,7 @@ import os
 import select
 from typing import Any, NamedTuple
 
+from perception_nodes.core.structures import fields
 from perception_nodes.transport.memory import TransportError
 
 OK, TAKE_FAILED = 0, 401
@@ -20,36 +21,23 @@ and their number, which fit this function, so that no Python runs in the middlew
 
 
 class _Allocator(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_void_p)
-        for name in ("allocate", "deallocate", "reallocate", "zero_allocate", "state")
-    ]
+    _fields_ = fields("void_p allocate, deallocate, reallocate, zero_allocate, state")
 
 
 class _Message(ctypes.Structure):
     """An rcl_serialized_message_t."""
 
-    _fields_ = [
-        ("buffer", ctypes.c_void_p),
-        ("length", ctypes.c_size_t),
-        ("capacity", ctypes.c_size_t),
-        ("allocator", _Allocator),
-    ]
+    _fields_ = [*fields("void_p buffer; size_t length, capacity"), ("allocator", _Allocator)]
 
 
 class _Info(ctypes.Structure):
     """An rmw_message_info_t."""
 
-    _fields_ = [
-        ("source_timestamp", ctypes.c_int64),
-        ("received_timestamp", ctypes.c_int64),
-        ("publication_sequence_number", ctypes.c_uint64),
-        ("reception_sequence_number", ctypes.c_uint64),
-        ("gid_implementation", ctypes.c_char_p),
-        ("gid", ctypes.c_uint8 * 16),
-        # More bytes than follow in any distribution: Humble's gid has 24.
-        ("rest", ctypes.c_uint8 * 24),
-    ]
+    # At the end more bytes than follow in any distribution: Humble's gid has 24.
+    _fields_ = fields(
+        "int64 source_timestamp, received_timestamp; uint64 publication_sequence_number, "
+        "reception_sequence_number; char_p gid_implementation; uint8 gid[16], rest[24]"
+    )
 
 
 _RCUTILS.rcutils_get_default_allocator.restype = _Allocator

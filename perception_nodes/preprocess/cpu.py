@@ -17,8 +17,9 @@ from perception_nodes.preprocess.encodings import (
     planes_to_bgr,
     significant_bits,
     to_8_bits,
+    unpacked,
 )
-from perception_nodes.preprocess.formats import check_frame
+from perception_nodes.preprocess.formats import PACKED, check_frame
 from perception_nodes.preprocess.placement import Placement, Placer
 
 BRIGHTER_FRAMES = 5
@@ -123,6 +124,8 @@ class Preprocessor:
         Raises:
             FrameRejected: the frame cannot be read.
         """
+        if image.encoding in PACKED:
+            image = unpacked(image)
         planes = planes_of(image)
         if placement is not self._placement:
             self._adopt(placement)
@@ -166,7 +169,8 @@ class Preprocessor:
             self._scale(planes[0], self._padding, inner)
         else:
             is_yuv = len(planes) > 1 and not image.encoding.startswith("bayer")
-            greys = self._padding, 128 if is_yuv else self._padding
+            chroma = 128 if is_yuv else self._padding
+            greys = self._padding, chroma, chroma
             scaled = [self._scale(*one) for one in zip(planes, greys, strict=False)]
             planes_to_bgr(image.encoding, [to_8_bits(p, self.sample_bits) for p in scaled], inner)
 

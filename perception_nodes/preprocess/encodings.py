@@ -15,6 +15,8 @@ from perception_nodes.preprocess.formats import (
     BAYER,
     BYTES_PER_PIXEL,
     DEEP,
+    GROUPS,
+    PACKED,
     ROWS_OF_CHROMA,
     check_frame,
 )
@@ -26,10 +28,8 @@ OUTLIERS = 1e-3
 """Share of a frame's samples that may be brighter than its significant bits can express."""
 
 DEMOSAIC = {
-    "bayer_rggb8": cv2.COLOR_BayerBG2BGR,
-    "bayer_bggr8": cv2.COLOR_BayerRG2BGR,
-    "bayer_gbrg8": cv2.COLOR_BayerGR2BGR,
-    "bayer_grbg8": cv2.COLOR_BayerGB2BGR,
+    f"{one}8": getattr(cv2, f"COLOR_Bayer{name}2BGR")
+    for one, name in zip(BAYER, ("BG", "RG", "GR", "GB"), strict=True)
 }
 """OpenCV names a Bayer pattern by the second and third pixel of its second row."""
 
@@ -56,18 +56,15 @@ def _bayer_to_bgr(pattern: str) -> NDArray[np.float64]:
 
 
 CONVERSIONS = {
-    "mono8": cv2.COLOR_GRAY2BGR,
-    "8uc1": cv2.COLOR_GRAY2BGR,
+    **dict.fromkeys(("mono8", "8uc1"), cv2.COLOR_GRAY2BGR),
     "rgb8": cv2.COLOR_RGB2BGR,
     "bgra8": cv2.COLOR_BGRA2BGR,
     "rgba8": cv2.COLOR_RGBA2BGR,
 }
 """OpenCV's conversions to BGR of encodings with one plane; those that are BGR have none."""
 MATRICES = {
-    "nv12": YUV_TO_BGR,
+    **dict.fromkeys(("nv12", "i420", "uyvy", "yuyv"), YUV_TO_BGR),
     "nv21": YUV_TO_BGR[:, [0, 2, 1, 3]],  # from (Y, V, U, 1)
-    "uyvy": YUV_TO_BGR,
-    "yuyv": YUV_TO_BGR,
     **{f"{family}8": _bayer_to_bgr(family.removeprefix("bayer_")) for family in BAYER},
 }
 """Matrices to BGR from the channels of all planes and 1."""
@@ -82,13 +79,18 @@ def planes_of(image: ImageView) -> list[Samples]:
         image: an uncompressed frame.
 
     Returns:
-        uint8 or uint16 [h, w] or [h, w, c]; of YUV, the second plane holds the chroma.
+        uint8 or uint16 [h, w] or [h, w, c]; of YUV, the planes behind the first hold the chroma.
 
     Raises:
         FrameRejected: see `check_frame`.
     """
     layout, lines = _lines(image)
     channels, height = BYTES_PER_PIXEL[layout], image.height
+    if layout == "i420":
+        luma_bytes = height * image.step
+        chroma = np.frombuffer(image.data, np.uint8, luma_bytes // 2, luma_bytes)
+        both = chroma.reshape(height, -1)[:, : image.width // 2]
+        return [lines[:height], both[: height // 2], both[height // 2 :]]
     if layout in ROWS_OF_CHROMA:
         return [lines[:height], lines[height:].reshape(height // 2, image.width // 2, 2)]
     if layout in YUV_CHANNELS:
@@ -157,6 +159,19 @@ def demosaic(image: ImageView) -> ImageView:
     """Convert a Bayer frame to BGR at full size: a pass over all pixels, counted as a copy."""
     layout, mosaic = _lines(image)
     return converted(image, np.asarray(cv2.cvtColor(mosaic, DEMOSAIC[layout])))
+
+
+def unpacked(image: ImageView) -> ImageView:
+    """The upper 8 bits of packed samples: a pass over all pixels, counted as a copy.
+
+    Raises:
+        FrameRejected: see `check_frame`.
+    """
+    encoding, rows = check_frame(image)
+    layout, bits = PACKED[encoding]
+    lines = np.frombuffer(image.data, np.uint8, rows * image.step).reshape(rows, image.step)
+    groups = lines[:, : image.width * bits // 8].reshape(rows, -1, GROUPS[bits] * bits // 8)
+    return converted(image, groups[:, :, : GROUPS[bits]].reshape(rows, -1), layout[:-1])
 
 
 def converted(image: ImageView, pixels: Samples, family: str = "bgr") -> ImageView:

@@ -140,7 +140,10 @@ def read_image(data: Buffer) -> ImageView:
         raise FrameRejected(f"Image: size {width}x{height} is outside 1..65535")
     deep = encoding.lower() != "nv12" and any(bits in encoding for bits in ("10", "12", "14", "16"))
     if big_endian and deep:
-        raise FrameRejected(f"Image: big-endian {encoding} is not supported; set is_bigendian to 0")
+        raise FrameRejected(
+            f"Image: big-endian {encoding} is not supported; let the "
+            "driver swap the bytes of each sample and clear is_bigendian"
+        )
     return ImageView(stamp_ns, frame_id, width, height, encoding.lower(), step, pixels)
 
 

@@ -218,14 +218,9 @@ def write_tracks(
     return bytes(out.data)
 
 
-_INTEGER_CODES = {
-    "bool": "?",
-    "uint8": "B",
-    "uint16": "H",
-    "uint32": "I",
-    "uint64": "Q",
-    "int64": "q",
-}
+_INTEGER_CODES = dict(
+    one.split(":") for one in "bool:? uint8:B uint16:H uint32:I uint64:Q int64:q".split()
+)
 FRAME_REPORT_FIELDS = [
     field
     for field in fields("perception_interfaces/msg/FrameReport")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from perception_nodes.core.structures import fields
 from perception_nodes.system.life import is_supervised
 from perception_nodes.system.output import lines_dropped
 from perception_nodes.transport.domain import own_prefix
@@ -22,11 +23,7 @@ CHANGES_BYTES = 4096
 class NotesPage(ctypes.Structure):
     """`version` counts changes, and is odd while one is written; `changes` is a JSON mapping."""
 
-    _fields_ = [
-        ("lines_dropped", ctypes.c_uint64),
-        ("version", ctypes.c_uint64),
-        ("changes", ctypes.c_char * CHANGES_BYTES),
-    ]
+    _fields_ = fields(f"uint64 lines_dropped, version; char changes[{CHANGES_BYTES}]")
 
 
 class Notes:

@@ -58,6 +58,11 @@ class Sample(Generic[Header]):
         value = int(self._loan.header.publisher_id.value)
         return value >> 64 ^ value & (1 << 64) - 1
 
+    @property
+    def node(self) -> int:
+        """The endpoint that sent a received sample, see `Endpoint.names`."""
+        return int(self._loan.header.node_id.value)
+
     def release(self) -> None:
         """Give the memory back; header and payload must not be touched after this."""
         self._loan.delete()
@@ -159,6 +164,16 @@ class Endpoint:
     def senders(self, channel: str) -> int:
         """The number of processes that have the sending end of this channel open."""
         return int(self._opened[channel].dynamic_config.number_of_publishers)
+
+    def names(self, channel: str) -> dict[int, str]:
+        """The endpoints that have this channel open: name and process of each."""
+        states = self._opened[channel].nodes
+        views = [one._0 for one in states if isinstance(one, iox2.NodeState.Alive)]
+        return {
+            int(one.id.value): f"{one.details.name.as_str()} (process {one.details.process_id})"
+            for one in views
+            if one.details is not None
+        }
 
     def waiter(self, readers: "Sequence[Reader[Any]]") -> "Waiter | Reader[Any]":
         """Open a waiter for samples of several channels at once; a single one waits by itself."""

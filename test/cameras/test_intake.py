@@ -1,12 +1,14 @@
 """Which of a camera's numbered frames are new, which are missing, and what is reported of them."""
 
+import re
 import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from perception_nodes.cameras.awaited import channel_trouble
+from perception_nodes.cameras import channel
+from perception_nodes.cameras.awaited import channel_trouble, rivals
 from perception_nodes.cameras.channel import CameraHeader
 from perception_nodes.cameras.frame_numbers import FrameNumbers
 from perception_nodes.cameras.intake import LOST, LOST_ON_THE_WAY, Intake
@@ -135,6 +137,27 @@ def test_a_lost_frame_is_told_with_the_stamps_around_it():
     assert taking.is_new(1, 12, 0, lost=1, stamp_ns=166)
     lost = sent[-1]
     assert (lost.lost_after_ns, lost.lost_before_ns) == (100, 166)
+
+
+def test_frames_of_two_producers_that_alternate_are_reported_by_name(join):
+    reader_end = join("reader")
+    reader, taking = channel.camera_reader(reader_end, "front"), intake([])
+    writers = [channel.camera_writer(join(name), "front", 6) for name in ("camera_front", "stray")]
+
+    def take(*senders):
+        for sender in senders:
+            sample = writers[sender].loan()
+            sample.header.describe(1, "mono8", 2, 1, 0, 2)  # its step is not enough
+            writers[sender].send(sample)
+            received = reader.receive()
+            taking.take_sample(received, 0, superseded=True)
+            received.release()
+        changed_to, taking.changed_to = taking.changed_to, []
+        return rivals("front", changed_to, channel.camera_names(reader_end, "front"))
+
+    assert take(0, 0, 0) is None
+    assert take(1, 1) is None, "another camera in its place"
+    assert re.search(r"_front \(process \d+\), stray \(process \d+\); end", str(take(0, 1, 0)))
 
 
 def test_video_waits_for_a_key_frame_wherever_packets_may_be_missing():

@@ -161,8 +161,6 @@ def test_over_udp_each_picture_is_the_sources_and_lost_ones_are_counted(view, co
     enough = len(viewer.found) + 2 * KEY_EVERY
     viewer.until(lambda: len(viewer.found) > enough)
     shown = [sender.index_of[seen.luma.tobytes()] for seen in viewer.found]
-    for (seen, later), (index, later_index) in zip(
-        pairwise(viewer.found), pairwise(shown), strict=True
-    ):
+    for (seen, index), (later, later_index) in pairwise(zip(viewer.found, shown, strict=True)):
         assert later.number - seen.number == later.lost + 1 == later_index - index
     assert sum(seen.lost for seen in viewer.found[1:]) >= 3

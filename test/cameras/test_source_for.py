@@ -53,8 +53,8 @@ def test_the_refusal_of_an_unknown_form_names_the_known_ones(text):
 
 
 def test_options_of_v4l2_are_refused_for_others():
-    with pytest.raises(CameraError, match="gain can only be set for v4l2: sources"):
-        source_for("rtsp://127.0.0.1/front", V4l2Settings(gain=0))
+    with pytest.raises(CameraError, match="controls can only be set for v4l2: sources"):
+        source_for("rtsp://127.0.0.1/front", V4l2Settings(controls="gain=0"))
 
 
 def test_a_device_that_is_not_there_may_come_back():

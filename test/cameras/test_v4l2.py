@@ -33,7 +33,7 @@ def test_colours_other_than_those_that_are_read_are_noted(facts, states):
     [
         ((b"H264",), "", "has none that can be read; its formats H264 need a gst: pipeline"),
         ((b"", b"A"), "", "has none that can be read; its formats ----, A--- need"),
-        ((b"H264", b"Y16 "), "H264", "has none that can be read; its formats H264, Y16  need"),
+        ((b"H264", b"Z16 "), "H264", "has none that can be read; its formats H264, Z16  need"),
         ((b"NV12", b"Y16\xa0"), "UYVY", "has NV12 640x480; its formats Y16 -BE need a gst:"),
     ],
 )
@@ -73,6 +73,7 @@ def opened(monkeypatch):
     def agree(driver, **wanted):
         monkeypatch.setattr(kernel, "call", driver.call)
         source = v4l2.V4l2Source(V4l2Settings("/dev/video0", **wanted))
+        source._take_signal()
         return source._agree(kernel.Capability())
 
     return agree

@@ -62,6 +62,7 @@ def _samples(frame: NDArray[np.uint8], plane: PlanePlan) -> Integers:
     """A plane's samples, [height, width, channels]."""
     rows = plane.offset + plane.row_bytes * np.arange(plane.height)
     columns = plane.sample_bytes * np.arange(plane.width)
+    columns += columns >> plane.packing
     at = rows[:, None, None] + columns[:, None] + np.array(plane.channels)
     return np.asarray(frame[at], np.int64)
 

@@ -22,7 +22,7 @@ from perception_nodes.gpu.preprocess_job import (
     plan_frame,
 )
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL
+from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL, PACKED
 from perception_nodes.preprocess.lens import lens_from
 
 MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
@@ -100,8 +100,8 @@ class TestBits:
     @settings(max_examples=200)
     def test_of_anything(self, encoding, source, size, padding, distortion, seed):
         name = ALIASES.get(encoding, encoding)
-        if BYTES_PER_PIXEL[name] < 3 and name not in ("mono8", "8uc1"):
-            source = (2 * source[0], 2 * source[1])
+        if name in PACKED or (BYTES_PER_PIXEL[name] < 3 and name not in ("mono8", "8uc1")):
+            source = (4 * source[0] if name in PACKED else 2 * source[0], 2 * source[1])
         image = frame(noise(*source, seed), encoding, padding)
         lens = None
         if distortion is not None:
@@ -144,9 +144,10 @@ class TestFetch:
     def test_of_a_frame_that_becomes_much_smaller_only_some_rows_are_read(self, encoding):
         image = frame(noise(1280, 720), encoding, padding=8)
         plan = plan_for(image, 208, 128)
-        # Each of 117 rows of the picture needs two neighbours; of chroma too, or of 2 x 2 cells.
-        twice = encoding.startswith(("nv", "bayer"))
-        assert len(plan.rows) <= (468 if twice else 234)
+        # Each of 117 rows of the picture needs two neighbours; of chroma too, or of 2 x 2 cells; of
+        # planes, U and V too, and luma in two halves.
+        times = 4 if encoding == "i420" else 2 if encoding.startswith(("nv", "bayer")) else 1
+        assert len(plan.rows) <= 234 * times
         assert plan.row_bytes * len(plan.rows) < 0.7 * len(image.data)
         check_bits(image, plan)
 
@@ -190,7 +191,7 @@ class TestAgainstTheCpuPath:
         plan = plan_for(image, *size, lens_named(lens))
         found = preprocess_oracle.preprocess(np.frombuffer(image.data, np.uint8), plan)
         difference = np.abs(found.astype(int) - cpu)
-        yuv = encoding[:2] in ("yu", "uy", "nv")
+        yuv = encoding[:2] in ("yu", "uy", "nv", "i4")
         if lens != "none":
             # Maps and weights are the same; only the colour matrix rounds differently.
             assert difference.max() <= (1 if yuv else 0)

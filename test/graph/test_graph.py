@@ -283,12 +283,12 @@ class TestSource:
         assert specs["tracker_node"].kind.restarted
 
     def test_a_camera_is_restarted_and_ends_no_graph(self):
-        specs = self.specs(source="v4l2:/dev/video0", frame_size="1280x720", exposure_us="500")
+        specs = self.specs(source="v4l2:/dev/video0", frame_size="1280x720", controls="gain=5")
         camera = specs["camera_node"]
         assert camera.kind.restarted and not camera.ends_graph
-        assert (camera.parameters["frame_size"], camera.parameters["exposure_us"]) == (
+        assert (camera.parameters["frame_size"], camera.parameters["controls"]) == (
             "1280x720",
-            500,
+            "gain=5",
         )
         assert specs["preprocess_node"].parameters["source"] == "v4l2:/dev/video0"
 
@@ -302,7 +302,10 @@ class TestSource:
         ("values", "text"),
         [
             ({"source": "no/such/file.mp4"}, "parameter source: camera 'no/such/file.mp4' is nei"),
-            ({"source": "rtsp://h/a", "gain": 3}, "gain can only be set for v4l2: sources"),
+            (
+                {"source": "rtsp://h/a", "controls": "gain=3"},
+                "controls can only be set for v4l2: sources",
+            ),
             ({"source": "v4l2:/dev/video0", "frame_size": "big"}, "such as 1280x720"),
             ({"camera": "v4l2:/dev/video0"}, "give source:=v4l2:/dev/video0"),
             ({"cameras": "front,rear", "source": "/dev/video0"}, "must contain {camera}"),
@@ -537,4 +540,6 @@ def test_a_password_is_in_the_environment_of_processes_and_in_no_argument():
     (camera,) = (spec for spec in specs if spec.executable == "camera_node")
     assert "hunter2" in camera.environment.values()
     with pytest.raises(SettingsError, match=r"rtsp://user:\*\*\*@host"):
-        VEHICLE.nodes({"source": "rtsp://user:hunter2@host/a", "gain": 3, "backend": "null"})
+        VEHICLE.nodes(
+            {"source": "rtsp://user:hunter2@host/a", "controls": "gain=3", "backend": "null"}
+        )

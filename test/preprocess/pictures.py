@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 
 from perception_nodes.core.frame import ImageView
-from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL, DEEP
+from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL, DEEP, PACKED
 
-ENCODINGS = *BYTES_PER_PIXEL, *(name for name, one in ALIASES.items() if one in BYTES_PER_PIXEL)
+ENCODINGS = *BYTES_PER_PIXEL, *PACKED, *(a for a, one in ALIASES.items() if one in BYTES_PER_PIXEL)
 DEEP_ENCODINGS = *DEEP, *(name for name, one in ALIASES.items() if one in DEEP)
 """Those with 16 bits a sample; at most as many are significant as the name states."""
 
@@ -25,6 +25,11 @@ def noise(width, height, seed=0):
 def encode(bgr, encoding):
     """The rows of a frame that shows a BGR picture, uint8 [rows, bytes]."""
     height, width = bgr.shape[:2]
+    if encoding in PACKED:
+        samples, group = encode(bgr, PACKED[encoding][0]), 4 if "10" in encoding else 2
+        groups = samples.reshape(height, width // group, group)
+        # Behind each group is a byte of lower bits, here full ones.
+        return np.pad(groups, ((0, 0), (0, 0), (0, 1)), constant_values=255).reshape(height, -1)
     if encoding in ("bgr8", "8uc3"):
         return bgr.reshape(height, -1)
     if encoding == "rgb8":
@@ -44,6 +49,8 @@ def encode(bgr, encoding):
     planar = cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV_I420)
     luma = planar[:height]
     u, v = planar[height:].reshape(2, height // 2, width // 2)
+    if encoding == "i420":
+        return np.vstack([luma, planar[height:].reshape(height // 2, width)])
     if encoding in ("nv12", "nv21"):
         pair = (u, v) if encoding == "nv12" else (v, u)
         return np.vstack([luma, np.dstack(pair).reshape(height // 2, width)])
@@ -64,11 +71,15 @@ def deep_encode(bgr, encoding, bits):
 
 def frame(bgr, encoding, padding=0, bits=0):
     """A frame that shows a BGR picture, with unused bytes behind each row."""
-    rows = encode(bgr, encoding) if not bits else deep_encode(bgr, encoding, bits)
-    padded = np.full((rows.shape[0], rows.shape[1] + padding), 255, np.uint8)
-    padded[:, : rows.shape[1]] = rows
     height, width = bgr.shape[:2]
-    return view(width, height, encoding, padded.shape[1], padded.tobytes())
+    rows = encode(bgr, encoding) if not bits else deep_encode(bgr, encoding, bits)
+    parts, step = [rows], rows.shape[1] + padding
+    if encoding == "i420":
+        step += step % 2
+        parts = [rows[:height], rows[height:].reshape(height, width // 2)]
+    beside = [((0, 0), (0, step * one.shape[1] // rows.shape[1] - one.shape[1])) for one in parts]
+    padded = [np.pad(*one, constant_values=255) for one in zip(parts, beside, strict=True)]
+    return view(width, height, encoding, step, b"".join(one.tobytes() for one in padded))
 
 
 def view(width, height, encoding, step, data):

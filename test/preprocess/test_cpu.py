@@ -36,9 +36,8 @@ def write(image, processor=None):
 
 
 def jpeg(bgr, **options):
-    return simplejpeg.encode_jpeg(
-        np.ascontiguousarray(bgr), **{"colorspace": "BGR", "quality": 95, **options}
-    )
+    options = {"colorspace": "BGR", "quality": 95, **options}
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(bgr), **options)
 
 
 def png(pixels):

@@ -11,7 +11,7 @@ from perception_nodes.core.frame import FrameHeader, FrameRecord, FrameRejected
 from perception_nodes.core.geometry import Letterbox
 from perception_nodes.preprocess.cpu import BRIGHTER_FRAMES, RECENT_FRAMES, Preprocessor
 from perception_nodes.preprocess.encodings import planes_of
-from perception_nodes.preprocess.formats import ALIASES
+from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL, PACKED
 
 WIDTH, HEIGHT = 416, 256
 EXACT = {"bgr8", "rgb8", "8uc3", "bgra8", "8uc4", "rgba8", "mono8", "8uc1"}
@@ -21,30 +21,26 @@ def opencv(image, bgr):
     """The frame as full-size BGR, by OpenCV's own conversions."""
     data = np.frombuffer(image.data, np.uint8).reshape(-1, image.step)
     encoding = ALIASES.get(image.encoding, image.encoding)
+    if encoding.startswith("mono") and encoding.endswith("p"):
+        return cv2.cvtColor(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     height, width = image.height, image.width
-    if encoding in ("bgr8", "8uc3"):
+    # The picture that a mosaic was taken from is a better judge than OpenCV's.
+    if encoding in ("bgr8", "8uc3") or encoding.startswith("bayer"):
         return bgr
-    if encoding.startswith("bayer"):
-        return bgr  # the picture that the mosaic was taken from is a better judge than OpenCV's
-    code, channels = {
-        "rgb8": (cv2.COLOR_RGB2BGR, 3),
-        "bgra8": (cv2.COLOR_BGRA2BGR, 4),
-        "rgba8": (cv2.COLOR_RGBA2BGR, 4),
-        "mono8": (cv2.COLOR_GRAY2BGR, 1),
-        "8uc1": (cv2.COLOR_GRAY2BGR, 1),
-        "uyvy": (cv2.COLOR_YUV2BGR_UYVY, 2),
-        "yuyv": (cv2.COLOR_YUV2BGR_YUY2, 2),
-        "nv12": (cv2.COLOR_YUV2BGR_NV12, 1),
-        "nv21": (cv2.COLOR_YUV2BGR_NV21, 1),
-    }[encoding]
+    plain = {"rgb8": "RGB", "bgra8": "BGRA", "rgba8": "RGBA", "mono8": "GRAY", "8uc1": "GRAY"}
+    yuv = {"yuyv": "YUY2"}.get(encoding, encoding.upper())
+    name = f"{plain[encoding]}2BGR" if encoding in plain else f"YUV2BGR_{yuv}"
+    code, channels = getattr(cv2, f"COLOR_{name}"), BYTES_PER_PIXEL[encoding]
     rows = np.ascontiguousarray(data[:, : width * channels])
+    if encoding == "i420":
+        chroma = data[height:].reshape(height, -1)[:, : width // 2]
+        rows = np.vstack([rows[:height], chroma.reshape(height // 2, width)])
     shape = (rows.shape[0], width) if channels == 1 else (height, width, channels)
     return cv2.cvtColor(rows.reshape(shape), code)
 
 
 def expected(image, bgr):
-    height, width = bgr.shape[:2]
-    box = Letterbox.fit(width, height, WIDTH, HEIGHT)
+    box = Letterbox.fit(*bgr.shape[1::-1], WIDTH, HEIGHT)
     out = np.full((HEIGHT, WIDTH, 3), 114, np.uint8)
     inner = cv2.resize(
         opencv(image, bgr), (box.inner_width, box.inner_height), interpolation=cv2.INTER_LINEAR
@@ -54,8 +50,7 @@ def expected(image, bgr):
 
 
 def processed(image):
-    out = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    header = FrameHeader()
+    out, header = np.zeros((HEIGHT, WIDTH, 3), np.uint8), FrameHeader()
     Preprocessor(WIDTH, HEIGHT, undistort=False).write(image, out, header)
     return out, header
 
@@ -158,7 +153,9 @@ def test_an_opaque_alpha_channel_does_not_darken_the_picture():
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 255), (0, 255, 0), (255, 0, 0), (255, 255, 255)])
-@pytest.mark.parametrize("encoding", sorted(set(ENCODINGS) - {"mono8", "8uc1"}))
+@pytest.mark.parametrize(
+    "encoding", sorted(set(ENCODINGS) - {"mono8", "8uc1", "mono10p", "mono12p"})
+)
 def test_pure_colours_keep_their_names(encoding, colour):
     bgr = np.full((512, 832, 3), colour, np.uint8)
     found, _ = processed(frame(bgr, encoding))
@@ -166,11 +163,12 @@ def test_pure_colours_keep_their_names(encoding, colour):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_no_full_frame_is_copied_and_planes_are_views_of_it(encoding):
+def test_no_full_frame_is_copied_but_packed_ones_and_planes_are_views_of_it(encoding):
     image = frame(scene(1280, 960), encoding)
     pixels = np.frombuffer(image.data, np.uint8)
-    assert all(np.shares_memory(plane, pixels) for plane in planes_of(image))
-    assert processed(image)[1].copies == 0
+    is_packed = encoding in PACKED
+    assert is_packed or all(np.shares_memory(plane, pixels) for plane in planes_of(image))
+    assert processed(image)[1].copies == is_packed
 
 
 def test_a_small_bayer_frame_is_copied_for_its_resolution():
@@ -181,14 +179,15 @@ def test_a_small_bayer_frame_is_copied_for_its_resolution():
     ("image", "reason"),
     [
         (view(4, 4, "32fc1", 16, bytes(64)), "'32fc1' is not supported"),
-        (view(4, 4, "mono16", 9, bytes(36)), "step 9 splits a sample of two bytes"),
-        (view(4, 3, "bayer_rggb12", 8, bytes(99)), "4x3 is not even"),
+        (view(4, 4, "mono16", 9, bytes(36)), "step 9 is not even"),
+        (view(4, 3, "bayer_rggb12", 8, bytes(99)), "4x3 is no multiple of 2x2"),
         (view(0, 4, "bgr8", 12, bytes(48)), "0x4 holds no pixels"),
         (view(4, 4, "bgr8", 11, bytes(48)), "step 11 is less than the 12"),
         (view(4, 4, "bgr8", 12, bytes(47)), "47 bytes are fewer than 4 rows of 12"),
         (view(4, 4, "nv12", 4, bytes(23)), "23 bytes are fewer than 6 rows of 4"),
-        (view(3, 4, "nv12", 3, bytes(99)), "3x4 is not even"),
-        (view(3, 4, "uyvy", 6, bytes(99)), "3x4 is not even"),
+        (view(3, 4, "nv12", 3, bytes(99)), "3x4 is no multiple of 2x2"),
+        (view(3, 4, "uyvy", 6, bytes(99)), "3x4 is no multiple of 2x1"),
+        (view(6, 4, "mono10p", 9, bytes(99)), "6x4 is no multiple of 4x1"),
         (view(65535, 65535, "bgr8", 196605, bytes(99)), "99 bytes are fewer"),
     ],
 )

@@ -45,6 +45,7 @@ struct Plane {
     int width, height;
     int channels[4];  // offsets of the bytes of a sample that are read
     int outside;      // value of samples beyond the grid
+    int packing;      // bytes of lower bits: byte k without them is byte k + (k >> packing)
 };
 
 struct Job {
@@ -109,6 +110,8 @@ INLINE bool holds(const Plane& plane, int x, int y) {
     return unsigned(x) < unsigned(plane.width) && unsigned(y) < unsigned(plane.height);
 }
 
+INLINE int unpacked(const Plane& plane, int byte) { return byte + (byte >> plane.packing); }
+
 // Weight of sample (i, j) of the 2 x 2 samples around a position, in 1 / (ONE * ONE).
 INLINE int weight_of(const Position& p, int i, int j) {
     return (i ? p.wx : ONE - p.wx) * (j ? p.wy : ONE - p.wy);
@@ -128,7 +131,7 @@ INLINE void interpolate(const Plane& plane, const unsigned char* frame, const Po
         for (int i = 0; i < 2; i++) {
             int x = p.x + i, y = p.y + j, weight = weight_of(p, i, j);
             bool inside = weight > 0 && holds(plane, x, y);  // weight 0: not read
-            int at = plane.offset + y * plane.row_bytes + x * plane.sample_bytes;
+            int at = plane.offset + y * plane.row_bytes + unpacked(plane, x * plane.sample_bytes);
 #pragma unroll
             for (int c = 0; c < CHANNELS; c++)
                 out[c] += weight * (inside ? frame[at + plane.channels[c]] : plane.outside);
@@ -149,6 +152,9 @@ INLINE Colour demosaic(const Plane& plane, const unsigned char* frame, const Job
     const unsigned char* below = rows + mirrored(y + 1, plane.height) * plane.row_bytes;
     int left = mirrored(x - 1, plane.width), right = mirrored(x + 1, plane.width);
     bool red_column = (x & 1) == job.red_x, red_row = (y & 1) == job.red_y;
+    x = unpacked(plane, x);
+    left = unpacked(plane, left);
+    right = unpacked(plane, right);
     int own = here[x], beside = here[left] + here[right], stacked = above[x] + below[x];
     if (red_column == red_row) {
         int cross = (beside + stacked + 2) >> 2;

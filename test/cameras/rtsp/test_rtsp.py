@@ -115,8 +115,8 @@ def view(join, monkeypatch):
     monkeypatch.setattr(camera_feed, "REOPEN_S", 0.1)
     viewers = []
 
-    def start(port):
-        source = VideoSource(f"rtsp://127.0.0.1:{port}/camera")
+    def start(port, transport="tcp"):
+        source = VideoSource(f"rtsp://127.0.0.1:{port}/camera", transport=transport)
         viewers.append(Viewer(join, source))
         return viewers[-1]
 
@@ -133,9 +133,11 @@ def check_numbers(found):
         assert later.stamp_ns > seen.stamp_ns
 
 
-@pytest.mark.parametrize("codec", ENCODERS)
-def test_each_frame_comes_in_order(codec, serve, view):
-    viewer = view(serve(codec).port)
+@pytest.mark.parametrize(
+    ("codec", "transport"), [*((codec, "tcp") for codec in ENCODERS), ("h264", "udp")]
+)
+def test_each_frame_comes_in_order(codec, transport, serve, view):
+    viewer = view(serve(codec).port, transport)
     viewer.until(lambda: len(viewer.found) >= 100)
     check_numbers(viewer.found)
     assert not any("missing" in line or "damaged" in line for line in viewer.log)

@@ -31,8 +31,9 @@ $B mount -t sysfs s /sys
 $B mount -t devtmpfs d /dev
 for module in /modules/*.ko; do
     case $module in
-        # Two cameras; error injection is a control of theirs.
-        *vivid.ko) $B insmod $module n_devs=2 node_types=0x1,0x1 vid_cap_nr=0,1 ;;
+        # Two cameras, the second with planes; error injection is a control of theirs. Inputs: a
+        # webcam, TV, S-Video, HDMI.
+        *vivid.ko) $B insmod $module n_devs=2 node_types=0x1,0x1 vid_cap_nr=0,1 multiplanar=1,2 ;;
         *) $B insmod $module ;;
     esac
 done

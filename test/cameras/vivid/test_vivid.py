@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from viewer import Viewer
-from virtual_camera import DAMAGED, DEVICE, DROPPED, SECOND, control, unplugged
+from virtual_camera import DAMAGED, DEVICE, DROPPED, HDMI, SECOND, control, unplugged
 
 from perception_nodes.cameras import v4l2_kernel as kernel
 from perception_nodes.cameras.camera_source import CameraError
@@ -39,6 +39,7 @@ TOLERANCE = 12
 
 
 def settings(pixel_format="NV12", device=DEVICE, size=SIZE, **others):
+    others = {"input": 0} | others
     return V4l2Settings(device, *size, pixel_format=pixel_format, **others)
 
 
@@ -78,22 +79,75 @@ def test_both_cameras_are_listed_with_modes_and_controls():
     found = {device.path: device for device in list_devices()}
     assert list(found) == [DEVICE, SECOND]
     assert {mode.code for mode in found[DEVICE].modes} >= {b"NV12", b"YUYV", b"BGR3", b"GREY"}
-    assert "Brightness" in {entry.name for entry in found[DEVICE].controls}
+    assert {mode.code for mode in found[SECOND].modes} >= {b"NV12", b"YUYV"}
+    assert "brightness" in {entry.name for entry in found[DEVICE].controls}
 
 
-@pytest.mark.parametrize("user_pointers", [True, False], ids=["pointers", "mmap"])
-@pytest.mark.parametrize("code", UNCOMPRESSED)
-def test_each_format_has_the_colours_of_the_pattern(film, code, user_pointers):
-    offered = {mode.code for mode in list_devices()[0].modes}
+@pytest.mark.parametrize(
+    ("device", "code", "user_pointers"),
+    [
+        *((DEVICE, code, True) for code in UNCOMPRESSED),
+        *((DEVICE, code, False) for code in ("NV12", "YU12", "BGR3", "RG10")),
+        *((SECOND, code, True) for code in ("NV12", "NV21", "YUYV", "BGR3")),
+        (SECOND, "NV12", False),
+    ],
+)
+def test_each_format_has_the_colours_of_the_pattern(film, device, code, user_pointers):
+    offered = {mode.code for mode in list_devices()[device == SECOND].modes}
     if code.encode() not in offered:
         pytest.skip(f"vivid has no {code}")
-    viewer, take = film(settings(code, user_pointers=user_pointers), look=colours)
+    viewer, take = film(settings(code, device, user_pointers=user_pointers), look=colours)
     assert ("no copy" in viewer.log[0]) == user_pointers
     found = take(1)[0].looked
     expected = BARS
-    if code == "GREY":  # luma of Rec. 709, as vivid makes it
+    if code == "GREY" or code.startswith("Y1"):  # luma of Rec. 709, as vivid makes it
         expected = np.repeat(BARS @ [[0.0722], [0.7152], [0.2126]], 3, axis=1)
     assert np.abs(found - expected).max() <= TOLERANCE, found
+
+
+SIGNAL, NO_SIGNAL, OTHER_TIMINGS = 0, 1, 4
+"""Values of "DV Timings Signal Mode"."""
+
+
+def test_an_input_without_a_signal_is_gone_with_the_cause_until_it_has_one(film):
+    viewer, take = film(settings(size=(0, 0), input=HDMI))
+    take(2)
+    control("DV Timings Signal Mode", NO_SIGNAL)
+    try:
+        viewer.until(lambda: len(viewer.log) > 1, TIMEOUT_S)
+        assert f"no signal on input {HDMI} (HDMI" in viewer.log[-1]
+        assert f"no signal on input {HDMI} (HDMI" in viewer.notices[-1][1]
+    finally:
+        control("DV Timings Signal Mode", SIGNAL)
+    take(2)
+    assert "is gone" not in viewer.log[-1]
+
+
+def test_a_signal_of_another_timing_is_taken_over(film):
+    viewer, take = film(settings(size=(0, 0), input=HDMI))
+    take(2)
+    control("DV Timings", 2)  # 720x480p
+    control("DV Timings Signal Mode", OTHER_TIMINGS)
+    try:
+        viewer.until(lambda: any("another format" in line for line in viewer.log), TIMEOUT_S)
+        take(2)
+    finally:
+        control("DV Timings Signal Mode", SIGNAL)
+
+
+def test_controls_are_set_by_name_and_read_back_also_while_it_films(film):
+    control("Gain, Automatic", 1)
+    viewer, take = film(settings(input=0, controls="gain=57,contrast=99"))
+    take(1)
+    assert [control(one) for one in ("Gain", "Gain, Automatic", "Contrast")] == [57, 0, 99]
+    source = viewer.feed._source
+    source.set_controls("gain_automatic=1,contrast=128")
+    assert [control(one) for one in ("Gain, Automatic", "Contrast")] == [1, 128]
+    with pytest.raises(CameraError, match="gain must be from 0 to 255, and not 256"):
+        source.set_controls("gain=256")
+    with pytest.raises(CameraError, match="no control 'gian'; it has .*brightness"):
+        source.set_controls("gian=5")
+    take(1)
 
 
 def test_frames_are_dated_by_the_driver_and_counted_without_gaps(film):

@@ -9,19 +9,22 @@ from perception_nodes.cameras import v4l2_kernel as kernel
 
 DEVICE, SECOND = "/dev/video0", "/dev/video1"
 DRIVER = Path("/sys/bus/platform/drivers/vivid")
+HDMI = 3
 DROPPED, DAMAGED = "Percentage of Dropped Buffers", "Inject V4L2_BUF_FLAG_ERROR"
 
 
-def control(name: str, value: int) -> None:
-    """Set one of the first camera's controls by its name."""
+def control(name: str, value: int | None = None) -> int:
+    """Set one of the first camera's controls by its name, or read it."""
     descriptor = kernel.open_device(DEVICE)
     try:
         entry = kernel.QueryControl(id=kernel.CTRL_FLAG_NEXT_CTRL)
         while True:
             kernel.call(descriptor, kernel.QUERYCTRL, entry)
             if entry.name.decode() == name:
-                kernel.call(descriptor, kernel.S_CTRL, kernel.Control(entry.id, value))
-                return
+                setting = kernel.Control(entry.id, value or 0)
+                request = kernel.G_CTRL if value is None else kernel.S_CTRL
+                kernel.call(descriptor, request, setting)
+                return int(setting.value)
             entry = kernel.QueryControl(id=entry.id | kernel.CTRL_FLAG_NEXT_CTRL)
     finally:
         os.close(descriptor)
