@@ -135,7 +135,7 @@ COMMANDS: list[tuple[list[str], UnderWay]] = [
     (["replay", SAMPLE, "--backend", "golden", "--out", "OUT"], writes),
     (["replay", SAMPLE, "--mode", "realtime", "--rate", "0.1", "--out", "OUT"], writes),
     (["replay", SAMPLE, SAMPLE, "--workers", "2", "--backend", "golden", "--out", "OUT"], writes),
-    (["bench", "latency", "--backend", "null", "--json", "OUT/x.json"], graph_runs),
+    (["bench", "latency", "--backend", "null", "--out", "OUT/x.json"], graph_runs),
     (["bench", "deadline", "--backend", "null", "--html", "OUT/x.html"], graph_runs),
     (["bench", "cameras", "--backend", "null", "--frames", "2000"], graph_runs),
     (["bench", "models", "road-n", "--frames", "100000", "--threads", "1"], infers),
