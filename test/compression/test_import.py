@@ -51,7 +51,7 @@ def imported(path: Path, **options) -> Model:
 
 def pictures(data: Path, count: int) -> list[np.ndarray]:
     files = sorted((data / "coco128/images").rglob("*.jpg"))[:count]
-    files += sorted((data / "nuscenes_front/images").glob("*.jpg"))[:count]
+    files += sorted((data / "bdd100k/images").glob("*.jpg"))[:count]
     return [cv2.imread(str(path)) for path in files]
 
 

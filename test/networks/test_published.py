@@ -55,7 +55,7 @@ def test_numbers_are_those_of_the_original(file, tmp_path):
     for backend in backends:
         backend.load(model)
     sure = 0
-    for path in sorted((data / "nuscenes_front/images").glob("*.jpg"))[::25]:
+    for path in sorted((data / "bdd100k/images").glob("*.jpg"))[::25]:
         frame = cv2.resize(cv2.imread(str(path)), (model.input.width, model.input.height))
         boxes, scores = plain(original, frame)
         seen = scores.max(axis=0) > 0.25
