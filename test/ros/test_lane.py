@@ -21,6 +21,7 @@ def lane(monkeypatch: pytest.MonkeyPatch) -> Any:
     made.slots = SimpleNamespace(receive=lambda: made.arrived.pop(0) if made.arrived else None)
     made.waiting = made._in_place = None
     made._newest_ns = made._passed_since_ns = 0
+    made.enabled = True
     made._size = SimpleNamespace(width=64, height=64)
     begin = SimpleNamespace(begin=lambda *frame: made.begun.append(frame), note=SimpleNamespace())
     made._seat = SimpleNamespace(lease=begin)
