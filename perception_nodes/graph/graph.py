@@ -28,7 +28,7 @@ from perception_nodes.graph.resolve import FILLED_BY_OTHERS, NO_DEFAULTS, GraphS
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.environment import ros_environment
-from perception_nodes.transport.domain import NAMESPACE
+from perception_nodes.transport.memory import NAMESPACE
 
 
 @dataclass(frozen=True)

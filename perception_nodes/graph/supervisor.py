@@ -23,9 +23,10 @@ from perception_nodes.system.output import STDERR
 from perception_nodes.system.processes import Process, is_stopped
 from perception_nodes.system.signals import STOPPING, handled_stopping
 from perception_nodes.transport.claim import Claim
-from perception_nodes.transport.domain import NAMESPACE, in_namespace
+from perception_nodes.transport.domain import in_namespace
 from perception_nodes.transport.fastdds import sweep_segments
 from perception_nodes.transport.lease import Lease
+from perception_nodes.transport.memory import NAMESPACE
 from perception_nodes.transport.notes import Notes, configuration
 from perception_nodes.transport.remains import forget, sweep
 from perception_nodes.transport.standing import FILES_REMOVED, removed_file

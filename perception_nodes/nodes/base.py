@@ -30,8 +30,7 @@ from perception_nodes.nodes.running import run_node
 from perception_nodes.system.life import is_supervised
 from perception_nodes.system.realtime import RealTime
 from perception_nodes.transport.commanded import Commanded
-from perception_nodes.transport.domain import NAMESPACE
-from perception_nodes.transport.memory import reserve
+from perception_nodes.transport.memory import NAMESPACE, reserve
 from perception_nodes.transport.notes import Notes
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.transport.standing import FILES_REMOVED, removed_file

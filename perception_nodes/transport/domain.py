@@ -13,11 +13,8 @@ from typing import Any
 import iceoryx2 as iox2
 
 from perception_nodes.transport.lock import open_locked, own_folder
-from perception_nodes.transport.memory import SHM_FOLDER, TransportError
+from perception_nodes.transport.memory import NAMESPACE, SHM_FOLDER, TransportError
 
-NAMESPACE = "PERCEPTION_NAMESPACE"
-"""Environment variable with the ROS namespace of a graph. Graphs of one domain in different
-namespaces share nothing, even if their cameras have the same names."""
 CREATION_TIMEOUT_S = 5
 PATIENCE_S = 10.0
 """How long to wait for another process that opens a channel or sweeps the domain."""

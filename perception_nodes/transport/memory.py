@@ -12,6 +12,9 @@ from typing import Generic, TypeVar
 from perception_nodes.core.errors import PerceptionError
 
 SHM_FOLDER = Path("/dev/shm")
+NAMESPACE = "PERCEPTION_NAMESPACE"
+"""Environment variable with the ROS namespace of a graph. Graphs of one domain in different
+namespaces share nothing, even if their cameras have the same names."""
 RESERVED_BYTES = 8_000_000
 """Bytes whose pages are reserved at the front of a mapped file. The files of iceoryx2 are smaller.
 Fast DDS makes large files for images and fills them from the front: a node that sends no images
