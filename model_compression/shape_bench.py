@@ -1,8 +1,21 @@
-"""Which plain networks do the most work in a given time, on each target."""
+"""Which plain networks do the most work in a given time, on each target.
 
+Speed depends on the shape and not on the weights, so it is known before any training. Random 8-bit
+networks of channels and depths at strides 4 to 32 are timed on every target, in turns and at a
+camera's pace; a latency model is fitted to them, and shown with its error on networks that it was
+not fitted to. It ranks every network of the space; the best are measured, too, and marked where
+that is above the budget. All times are medians; for an FPGA they are those of its compiler's cycle
+model. `perception model compress` trains what was found, as `network:` of a configuration.
+"""
+
+import argparse
 import hashlib
+import json
 import os
-from collections.abc import Sequence
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +26,7 @@ import onnx
 import yaml
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 
 from model_compression.export import export
@@ -24,10 +37,15 @@ from model_compression.quantization import emit
 from model_compression.quantization.graph import read_layout
 from model_compression.quantization.ranges import Observation, table_of
 from model_compression.shapes import CLASSES, Candidate, space
+from model_compression.targets import Steps, check_target, times_of, usual_targets
+from perception_nodes.cli.common import check_writable, progress_bars, say_problem
+from perception_nodes.core.budget import Budget
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation.models import is_busy
-from perception_nodes.evaluation.targets import Steps, times_of
+from perception_nodes.system.files import write_whole
 from perception_nodes.system.processes import cpu_name, physical_cores
+from perception_nodes.system.signals import STOPPING, handled_stopping
 
 AMAX = 4.0
 ACTIVATION = "relu"
@@ -35,7 +53,7 @@ ACTIVATION = "relu"
 
 @dataclass(frozen=True)
 class ShapeBench:
-    """One search; see `perception bench shapes --help`.
+    """One search; see `python -m model_compression.shape_bench --help`.
 
     Attributes:
         targets: what runs the networks.
@@ -235,3 +253,95 @@ def _told(measured_ms: float | None, budget_ms: float) -> str:
 
 def _number(value: float) -> float | None:
     return round(float(value), 3) if np.isfinite(value) else None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line; returns the exit status."""
+    given = _parser().parse_args(arguments)
+    bench = ShapeBench(
+        given.targets or usual_targets(),
+        given.sizes,
+        given.budget_ms,
+        given.networks,
+        given.best,
+        given.threads,
+        given.rounds,
+    )
+    try:
+        check_writable(given.out, "--out")
+        for target in bench.targets:
+            check_target(target)
+        with handled_stopping(_stop), progress_bars() as progress:
+            result = bench.run(progress)
+        if given.out is not None:
+            write_whole(given.out, json.dumps(result, indent=2) + "\n")
+    except PerceptionError as error:
+        say_problem(error.word, error)
+        return 2
+    Console().print(result_tables(result))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument(
+        "--targets",
+        type=lambda text: list(dict.fromkeys(text.split(","))),
+        help="what the networks shall run on, with commas: litert, openvino, openvino:INSTRUCTIONS "
+        "with those of ONEDNN_MAX_CPU_ISA that the processor has (AVX2, AVX512_CORE_VNNI, "
+        "AVX512_CORE_FP16, or ALL for AMX too), fpga:512, fpga:1024. By default litert, openvino "
+        "(without AMX), openvino:ALL and openvino:AVX2 where the processor has them, fpga:512. A "
+        "detector has the faster one of openvino and openvino:ALL",
+    )
+    sizes = "input sizes, WIDTHxHEIGHT in multiples of 32, with commas"
+    parser.add_argument("--sizes", type=_sizes, default="416x256,640x384", help=sizes)
+    for name, low, high, default, text in (
+        ("--networks", 16, 200, 32, "random networks to fit the latency models to"),
+        ("--best", 1, 20, 2, "networks to measure for each target and size"),
+        ("--threads", 0, 256, 0, "threads for inference; 0: one per physical core"),
+        ("--rounds", 3, 1000, 15, "timed calls of each network on each target"),
+    ):
+        kind = _between(int, low, high)
+        parser.add_argument(name, type=kind, default=default, metavar="N", help=text)
+    parser.add_argument(
+        "--budget-ms",
+        type=_between(float, 0.1, 1000),
+        default=Budget().inference,
+        metavar="MS",
+        help="time that the median of inference may take; its p99 is longer: leave a margin",
+    )
+    parser.add_argument("--out", type=Path, help="write the result here, as JSON")
+    return parser
+
+
+def _between(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not from {low:g} to {high:g}")
+        return value
+
+    read.__name__ = "number"
+    return read
+
+
+def _sizes(text: str) -> list[tuple[int, int]]:
+    sizes = [tuple(map(int, one)) for one in re.findall(r"(\d{2,4})x(\d{2,4})", text)]
+    again = ",".join(f"{width}x{height}" for width, height in sizes)
+    if again != text or any(side % 32 for size in sizes for side in size):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form 416x256,640x384, in multiples of 32"
+        )
+    return [(width, height) for width, height in sizes]
+
+
+def _stop(number: int, _: object) -> None:
+    """End in good order; no further signal cuts that short."""
+    for one in STOPPING:
+        signal.signal(one, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,13 +18,11 @@ from perception_nodes.cli.common import (
     ThreadsOption,
     check_writable,
     progress_bar,
-    progress_bars,
     say,
     say_problem,
 )
 from perception_nodes.cli.described import Commands
-from perception_nodes.core.budget import DEADLINE_MS, Budget
-from perception_nodes.evaluation.compression_tools import compression_tool
+from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.lab.bench import BenchSetup
@@ -252,64 +250,6 @@ def bench_models(
     if svg_file is not None:
         write_whole(svg_file, pareto_picture(result))
     _give(result, result_table(result), as_json, out)
-
-
-@bench_app.command("shapes")
-def bench_shapes(
-    targets: str | None = None,
-    sizes: str = "416x256,640x384",
-    budget_ms: Annotated[float, typer.Option(min=0.1, max=1000)] = Budget().inference,
-    networks: Annotated[int, typer.Option(min=16, max=200)] = 32,
-    best: Annotated[int, typer.Option(min=1, max=20)] = 2,
-    threads: ThreadsOption = 0,
-    rounds: Annotated[int, typer.Option(min=3, max=1000)] = 15,
-    as_json: JsonFlag = False,
-    out: OutFile = None,
-) -> None:
-    """Search plain networks for the most work within a time, on each kind of hardware.
-
-    Speed depends on the shape and not on the weights, so it is known before any training. Random
-    8-bit networks of channels and depths at strides 4 to 32 are timed on every target, in turns and
-    at a camera's pace; a latency model is fitted to them, and shown with its error on networks that
-    it was not fitted to. It ranks every network of the space; the best are measured, too, and
-    marked where that is above the budget. All times are medians; for an FPGA they are those of its
-    compiler's cycle model. `perception model compress` trains what was found, as `network:` of a
-    configuration. Needs `make compression`.
-
-    Options:
-        targets: What the networks shall run on, with commas: litert, openvino,
-            openvino:INSTRUCTIONS with those of ONEDNN_MAX_CPU_ISA that the processor has (AVX2,
-            AVX512_CORE_VNNI, AVX512_CORE_FP16, or ALL for AMX too), fpga:512, fpga:1024. By default
-            litert, openvino (without AMX), openvino:ALL and openvino:AVX2 where the processor has
-            them, fpga:512. A detector has the faster one of openvino and openvino:ALL.
-        sizes: Input sizes, WIDTHxHEIGHT in multiples of 32, with commas.
-        budget_ms: Time that the median of inference may take; its p99 is longer: leave a margin.
-        networks: Random networks to fit the latency models to.
-        best: Networks to measure for each target and size.
-        rounds: Timed calls of each network on each target.
-
-    Example: perception bench shapes --out out/shapes.json
-
-    Example: perception bench shapes --targets openvino:ALL --sizes 960x544 --budget-ms 10
-    """
-    from perception_nodes.evaluation.targets import check_target, usual_targets
-
-    check_writable(out, "--out")
-    sides = re.fullmatch(r"\d{2,4}x\d{2,4}(,\d{2,4}x\d{2,4})*", sizes) and [
-        tuple(map(int, size.split("x"))) for size in sizes.split(",")
-    ]
-    if not sides or any(side % 32 or not side for size in sides for side in size):
-        raise SettingsError(
-            f"--sizes {sizes!r} is not of the form 416x256,640x384, in multiples of 32"
-        )
-    chosen = list(dict.fromkeys(targets.split(","))) if targets else usual_targets()
-    for target in chosen:
-        check_target(target)
-    shape_bench = compression_tool("model_compression.shape_bench")
-    bench = shape_bench.ShapeBench(chosen, sides, budget_ms, networks, best, threads, rounds)
-    with progress_bars() as progress:
-        result = bench.run(progress)
-    _give(result, shape_bench.result_tables(result), as_json, out)
 
 
 def _setup(

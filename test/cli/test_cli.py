@@ -111,9 +111,6 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["hil", "run", "deadline_ms:=20"], "name a scenario"),
         (["hil", "unit", "deadline_ms"], "not of the form NAME:=VALUE"),
         (["bench", "latency", "--size", "huge"], "--size 'huge' is not WIDTHxHEIGHT"),
-        (["bench", "shapes", "--sizes", "416x250"], "'416x250' is not of the form 416x256"),
-        (["bench", "shapes", "--sizes", "416"], "'416' is not of the form 416x256"),
-        (["bench", "shapes", "--targets", "litert:AVX2"], "known are litert, openvino, "),
     ],
 )
 def test_unusable_input_is_one_line_and_status_2(
@@ -142,11 +139,6 @@ def test_options_that_cannot_be_are_refused_before_anything_runs(
     refused: Refused, arguments: list[str], text: str
 ) -> None:
     assert text in refused(*arguments)
-
-
-def test_shapes_need_the_build_tools(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
-    monkeypatch.setitem(sys.modules, "model_compression.shape_bench", None)
-    assert "make compression installs what it needs" in refused("bench", "shapes")
 
 
 def test_the_version_is_that_of_the_package(root: Path) -> None:

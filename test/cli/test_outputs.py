@@ -21,7 +21,6 @@ FILES = [
     (["bench", "models", "none"], "--out"),
     (["bench", "models", "none"], "--html"),
     (["bench", "models", "none"], "--svg"),
-    (["bench", "shapes", "--targets", "none"], "--out"),
     (["replay", "/nowhere", "--update"], "--golden"),
     (["hil", "run", "camera_stop"], "--junit"),
 ]

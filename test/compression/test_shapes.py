@@ -1,5 +1,6 @@
 """The search for shapes: against laws of time that are known, and by brute force."""
 
+import json
 from itertools import product
 
 import numpy as np
@@ -14,9 +15,9 @@ from model_compression.model import count_gmac
 from model_compression.plain import PlainNetwork
 from model_compression.shape_bench import ShapeBench, most_work, result_tables, write_untrained
 from model_compression.shapes import CLASSES, Candidate, Layer, space
+from model_compression.targets import times_of
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError
-from perception_nodes.evaluation.targets import times_of
 from perception_nodes.fpga.compiler import compile_network
 from perception_nodes.fpga.program import Geometry
 from perception_nodes.networks.model import load_model
@@ -199,3 +200,34 @@ def test_what_a_process_refuses_is_told(tmp_path):
     (folder / "untrained.u8.onnx").write_bytes(b"")
     with pytest.raises(Exception, match="has sha256"):
         times_of([folder], ["litert"], 1, 3, quiet)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--sizes", "416x250"], "'416x250' is not of the form 416x256"),
+        (["--sizes", "416"], "'416' is not of the form 416x256"),
+        (["--sizes", "416x256,"], "'416x256,' is not of the form 416x256"),
+        (["--sizes", "00x32"], "'00x32' is not of the form 416x256"),
+        (["--best", "0"], "--best: 0 is not from 1 to 20"),
+        (["--budget-ms", "nan"], "--budget-ms: nan is not from 0.1 to 1000"),
+        (["--targets", "litert:AVX2"], "known are litert, openvino, "),
+        (["--out", "/proc/none/x.json"], "--out /proc/none/x.json cannot be written"),
+    ],
+)
+def test_the_command_refuses_what_cannot_be(arguments, text, capsys):
+    try:
+        status = shape_bench.main(arguments)
+    except SystemExit as end:  # of the parser
+        status = end.code
+    assert status == 2
+    assert text in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_command_writes_and_shows_what_it_finds(monkeypatch, tmp_path, capsys):
+    bench_with(monkeypatch, lambda target, one: features(one.layers()) @ LAW)
+    out = tmp_path / "shapes.json"
+    arguments = ["--targets", "litert,litert", "--sizes", "96x64", "--networks", "16"]
+    assert shape_bench.main([*arguments, "--out", str(out)]) == 0
+    assert [one["target"] for one in json.loads(out.read_text())["fits"]] == ["litert"]
+    assert "the most work in" in capsys.readouterr().out

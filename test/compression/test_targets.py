@@ -1,13 +1,13 @@
-"""What may be named as a target of `perception bench shapes` depends on the processor."""
+"""What may be named as a target of the bench of shapes depends on the processor."""
 
 import os
 from pathlib import Path
 
 import pytest
 
+from model_compression import targets
+from model_compression.targets import check_target, usual_targets
 from perception_nodes.core.inference import BackendError
-from perception_nodes.evaluation import targets
-from perception_nodes.evaluation.targets import check_target, usual_targets
 from perception_nodes.networks.openvino_core import VARIABLE, WITHOUT_TILES
 from perception_nodes.system import processes
 
