@@ -23,9 +23,9 @@ from perception_nodes.cli.model_options import (
     Share,
     refusals,
 )
-from perception_nodes.evaluation.calibration import MIN_AGREEMENT, Calibration
+from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.datasets import read_sets
-from perception_nodes.evaluation.gate import Margins
+from perception_nodes.evaluation.gate import MIN_AGREEMENT, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import load_model
@@ -87,7 +87,7 @@ def calibrate_command(
     check_writable(sheet, "--sheet")
     check_folder(out_model, "--out-model")
     sets = read_sets(data or [], root)
-    calibration = Calibration(
+    calibration = compression_tool("model_compression.calibration", "Calibration")(
         subject, path, out_model, sets, max_loss, min_agreement, frames_license, progress_bar, say
     )
     with refusals():

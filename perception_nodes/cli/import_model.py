@@ -26,9 +26,8 @@ from perception_nodes.cli.model_options import (
     Share,
     refusals,
 )
-from perception_nodes.evaluation.calibration import MIN_AGREEMENT
 from perception_nodes.evaluation.datasets import read_sets
-from perception_nodes.evaluation.gate import Margins
+from perception_nodes.evaluation.gate import MIN_AGREEMENT, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
 

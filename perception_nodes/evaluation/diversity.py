@@ -28,7 +28,6 @@ BLANK_CONTRAST = 4.0
 """Standard deviation in grey levels below which a frame shows nothing: a covered or dark lens."""
 MIN_FRAMES = 16
 """Fewer frames do not show the range of values in a network."""
-SHEET_COLUMNS, SHEET_TILE_WIDTH = 8, 208
 
 
 Frames = Sequence[tuple[str, NDArray[np.uint8]]]
@@ -187,18 +186,6 @@ def diversity(rows: NDArray[np.float32], chosen: Sequence[int]) -> tuple[float, 
     # Distance of each row but the first from the nearest row chosen before it.
     before = (float(_distances(picked[:i], picked[i]).min()) for i in range(1, len(picked)))
     return round(float(nearest.max()), 4), round(min(before, default=0.0), 4)
-
-
-def contact_sheet(chosen: CalibrationFrames) -> bytes:
-    """All chosen frames on one picture, JPEG, in the order of choice."""
-    frames = [pixels for _, pixels in chosen.frames]
-    height, width = frames[0].shape[:2]
-    tile = (SHEET_TILE_WIDTH, SHEET_TILE_WIDTH * height // width)
-    tiles = [cv2.resize(f, tile, interpolation=cv2.INTER_AREA) for f in frames]
-    blank = np.full_like(tiles[0], 255)
-    tiles += [blank] * (-len(tiles) % SHEET_COLUMNS)
-    rows = [np.hstack(tiles[i : i + SHEET_COLUMNS]) for i in range(0, len(tiles), SHEET_COLUMNS)]
-    return bytes(cv2.imencode(".jpg", np.vstack(rows))[1])
 
 
 def _distances(rows: NDArray[np.float32], row: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -36,6 +36,8 @@ MIN_OBJECTS = 20
 """Least number of sure objects of model and reference together; a share of fewer says nothing."""
 MIN_MAP50_95 = 0.01
 """Least mAP50-95 on a set of the better of two models: below it a loss cannot be measured."""
+MIN_AGREEMENT = 0.8
+"""Least agreement of a network in 8 bits with itself in float."""
 REFERENCES = ("golden", "onnxruntime", "openvino")
 """Runtimes to compare another one with, the best first."""
 BLAME = ("runtime", "model", "frames")

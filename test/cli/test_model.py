@@ -3,9 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,13 +12,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from model_compression import calibration
 from model_compression.errors import CompressionError, GateRefused
 from perception_nodes.cli import model as cli_model
 from perception_nodes.cli.app import app
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives import sample
-from perception_nodes.evaluation import calibration, gate, model_compile
-from perception_nodes.evaluation.compression_tools import compression_tool
+from perception_nodes.evaluation import gate, model_compile
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.networks.model import load_model
@@ -73,15 +71,6 @@ def test_an_accuracy_below_the_limit_is_status_1(
     assert "below 0.5" in result.output
 
 
-def calibrate_with(monkeypatch: pytest.MonkeyPatch, calibrate: Callable[..., None]) -> None:
-    """Let another function measure the ranges."""
-
-    def tool(module: str, name: str = "") -> Any:
-        return calibrate if name == "calibrate" else compression_tool(module, name)
-
-    monkeypatch.setattr(calibration, "compression_tool", tool)
-
-
 def test_calibration_frames_go_to_the_quantizer(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +79,7 @@ def test_calibration_frames_go_to_the_quantizer(
     def calibrate(folder: Path, frames: object, table: Path, out: Path | None) -> None:
         received.update(folder=folder, frames=list(frames), table=table, out=out)
 
-    calibrate_with(monkeypatch, calibrate)
+    monkeypatch.setattr(calibration, "calibrate", calibrate)
     arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "12", "--json"]
     table, sheet = tmp_path / "t.yaml", tmp_path / "sheet.jpg"
     arguments += ["--table", str(table), "--sheet", str(sheet)]
@@ -140,7 +129,7 @@ def test_a_calibrated_model_that_sees_nothing_on_the_frames_is_not_written(
         spoiled(out)
         table.touch()
 
-    calibrate_with(monkeypatch, calibrate)
+    monkeypatch.setattr(calibration, "calibrate", calibrate)
     made, table = tmp_path / "made", tmp_path / "ranges.yaml"
     arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "8", *least]
     arguments += ["--table", str(table), "--out-model", str(made)]

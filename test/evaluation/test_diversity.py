@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_compression.calibration import contact_sheet
 from perception_nodes.evaluation import DataError
 from perception_nodes.evaluation.diversity import (
     NEAR_DUPLICATE,
     choose_frames,
-    contact_sheet,
     describe,
     farthest_points,
 )

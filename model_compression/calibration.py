@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
+from model_compression.quantization import calibrate
+from model_compression.trial import Trial, add_accuracy
 from perception_nodes.backends.compiled import Bar
 from perception_nodes.evaluation.accuracy import Evaluation, evaluate
 from perception_nodes.evaluation.classes import class_losses
-from perception_nodes.evaluation.compression_tools import compression_tool
-from perception_nodes.evaluation.diversity import Frames, choose_frames, contact_sheet
+from perception_nodes.evaluation.diversity import CalibrationFrames, Frames, choose_frames
 from perception_nodes.evaluation.gate import (
+    MIN_AGREEMENT,
     GateCheck,
     Margins,
     check_classes,
@@ -22,8 +27,7 @@ from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.networks.model import Model, ModelRefused, load_model
 from perception_nodes.system.files import write_whole
 
-MIN_AGREEMENT = 0.8
-"""Least agreement of a network in 8 bits with itself in float."""
+SHEET_COLUMNS, SHEET_TILE_WIDTH = 8, 208
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,6 @@ class Calibration:
             CompressionError: the model cannot be calibrated.
         """
         reference, least = self._reference()
-        calibrate = compression_tool("model_compression.quantization", "calibrate")
         with self.bar("looking at frames") as progress:
             chosen = choose_frames(bags, images, frames, self.model.input, progress)
         for note in chosen.notes:
@@ -122,16 +125,27 @@ class Calibration:
         ]
         losses = class_losses(new.classes, before, now)
         _refuse([*checks, *check_classes(name, new.name, losses, Margins.class_loss)])
-        compression_tool("model_compression.trial").add_accuracy(new.folder, now, self.say)
+        add_accuracy(new.folder, now, self.say)
         if not self.sets:
             self.say("accuracy of the new model was not measured: give --data for that")
         return {a.data: {"old": a.map50_95, "new": b.map50_95} for a, b in pairs}
 
     def _compare_objects(self, reference: Model, new: Model, frames: Frames, least: float) -> None:
-        trial = compression_tool("model_compression.trial").Trial
-        (check,), _ = trial(reference, frames, [], Margins(least), self.bar).checks(new)
+        (check,), _ = Trial(reference, frames, [], Margins(least), self.bar).checks(new)
         _refuse([check])
         self.say(f"{check.measure}: {check.value:g}, with {check.reference}")
+
+
+def contact_sheet(chosen: CalibrationFrames) -> bytes:
+    """All chosen frames on one picture, JPEG, in the order of choice."""
+    frames = [pixels for _, pixels in chosen.frames]
+    height, width = frames[0].shape[:2]
+    tile = (SHEET_TILE_WIDTH, SHEET_TILE_WIDTH * height // width)
+    tiles = [cv2.resize(f, tile, interpolation=cv2.INTER_AREA) for f in frames]
+    blank = np.full_like(tiles[0], 255)
+    tiles += [blank] * (-len(tiles) % SHEET_COLUMNS)
+    rows = [np.hstack(tiles[i : i + SHEET_COLUMNS]) for i in range(0, len(tiles), SHEET_COLUMNS)]
+    return bytes(cv2.imencode(".jpg", np.vstack(rows))[1])
 
 
 def _refuse(checks: Sequence[GateCheck]) -> None:
