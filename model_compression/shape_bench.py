@@ -10,7 +10,6 @@ model. `perception model compress` trains what was found, as `network:` of a con
 
 import argparse
 import hashlib
-import json
 import os
 import re
 import signal
@@ -26,7 +25,7 @@ import onnx
 import yaml
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 
 from model_compression.export import export
@@ -38,12 +37,11 @@ from model_compression.quantization.graph import read_layout
 from model_compression.quantization.ranges import Observation, table_of
 from model_compression.shapes import CLASSES, Candidate, space
 from model_compression.targets import Steps, check_target, times_of, usual_targets
-from perception_nodes.cli.common import check_writable, progress_bars, say_problem
+from perception_nodes.cli.common import check_writable, give, progress_bars, say_problem
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation.models import is_busy
-from perception_nodes.system.files import write_whole
 from perception_nodes.system.processes import cpu_name, physical_cores
 from perception_nodes.system.signals import STOPPING, handled_stopping
 
@@ -273,12 +271,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_target(target)
         with handled_stopping(_stop), progress_bars() as progress:
             result = bench.run(progress)
-        if given.out is not None:
-            write_whole(given.out, json.dumps(result, indent=2) + "\n")
-    except PerceptionError as error:
-        say_problem(error.word, error)
+        give(result, result_tables(result), as_json=False, out=given.out)
+    except (PerceptionError, OSError) as error:
+        say_problem("error", error)
         return 2
-    Console().print(result_tables(result))
     return 0
 
 

@@ -1,16 +1,15 @@
 """`perception accept`: whether this computer is fit for the vehicle."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from perception_nodes.cli.common import (
     JsonFlag,
     RunAssignments,
     check_folder,
+    give,
     parse_assignments,
     progress_bars,
     say,
@@ -54,10 +53,8 @@ def accept(
     acceptance = Acceptance(parse_assignments(others, ("minutes", "out")), ros, minutes, say)
     with progress_bars() as progress:
         verdict = acceptance.run(out, progress)
-    if as_json:
-        print(json.dumps(verdict, indent=2))
-    else:
-        Console().print(checks_table(verdict["checks"]))
+    give(verdict, checks_table(verdict["checks"]), as_json)
+    if not as_json:
         for check in verdict["checks"]:
             for note in check["notes"]:
                 say(f"{check['name']}: {note}")

@@ -1,12 +1,10 @@
 """`perception bench COMMAND`: how fast the graph, models and several cameras are here."""
 
-import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.cli.common import (
@@ -17,6 +15,7 @@ from perception_nodes.cli.common import (
     ModelOption,
     ThreadsOption,
     check_writable,
+    give,
     progress_bar,
     say,
     say_problem,
@@ -84,7 +83,7 @@ def bench_latency(
     setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     weights = baseline_weights if baseline else None
     result = LatencyBench(setup, path, rounds, weights, recorder, browsers).run(say)
-    _give(result, result_table(result), as_json, out)
+    give(result, result_table(result), as_json, out)
 
 
 @bench_app.command("deadline")
@@ -152,7 +151,7 @@ def bench_deadline(
         result = bench.run(progress)
     if html_file is not None:
         write_whole(html_file, deadline_page(result))
-    _give(result, result_table(result), as_json, out)
+    give(result, result_table(result), as_json, out)
     if not result["passed"]:
         raise typer.Exit(1)
 
@@ -188,7 +187,7 @@ def bench_cameras(
     check_writable(out, "--out")
     setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     result = CamerasBench(setup, [int(number) for number in cameras.split(",")]).run(say)
-    _give(result, result_table(result), as_json, out)
+    give(result, result_table(result), as_json, out)
 
 
 @bench_app.command("models")
@@ -249,7 +248,7 @@ def bench_models(
         write_whole(html_file, render(result))
     if svg_file is not None:
         write_whole(svg_file, pareto_picture(result))
-    _give(result, result_table(result), as_json, out)
+    give(result, result_table(result), as_json, out)
 
 
 def _setup(
@@ -269,14 +268,3 @@ def _setup(
         )
     backend = runtime_for(backend, load_model(model))
     return BenchSetup(frames, size, rate_hz, model, backend, threads, deadline_ms)
-
-
-def _give(result: Any, table: Any, as_json: bool, out: Path | None) -> None:
-    """Print a result, as JSON or as its table, and write it."""
-    text = json.dumps(result, indent=2)
-    if out is not None:
-        write_whole(out, text + "\n")
-    if as_json:
-        print(text)
-    else:
-        Console().print(table)

@@ -1,13 +1,11 @@
 """`perception cache`: what the cache holds, and how to clear it."""
 
-import json
 from collections import Counter
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.cli.common import JsonFlag, say
+from perception_nodes.cli.common import JsonFlag, give, say
 from perception_nodes.system.cache import LIMIT_BYTES, cached, trim
 from perception_nodes.system.environment import cache_folder
 
@@ -29,13 +27,10 @@ def cache_command(clear: bool = False, as_json: JsonFlag = False) -> None:
     for one in cached():
         sizes[one.path.relative_to(folder).parts[0]] += one.size
     facts = {"folder": str(folder), "bytes": sizes, "limit_bytes": LIMIT_BYTES, "removed": removed}
-    if as_json:
-        print(json.dumps(facts, indent=2))
-        return
     table = Table("in the cache", "MB", title=escape(str(folder)))
     table.columns[1].justify = "right"
     for name, size in sizes.most_common():
         table.add_row(escape(name), f"{size / 1e6:.1f}")
-    Console().print(table)
-    if clear:
+    give(facts, table, as_json)
+    if clear and not as_json:
         say(f"{removed / 1e6:.1f} MB removed")

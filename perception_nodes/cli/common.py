@@ -1,5 +1,6 @@
 """What the commands share: options, the screen, progress, build-time tools."""
 
+import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from perception_nodes.backends.auto import CHOICES
 from perception_nodes.cli.described import as_option
 from perception_nodes.core.errors import printable
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.system.files import try_writing
+from perception_nodes.system.files import try_writing, write_whole
 
 LINE_INTERVAL_S = 5.0
 """Time between two lines of progress where stderr is no terminal."""
@@ -78,6 +79,17 @@ DataRoot = Annotated[
 def say(text: str) -> None:
     """Print a line for people on stderr; texts from foreign files in it are made harmless."""
     screen.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+
+def give(result: Any, shown: Any, as_json: bool, out: Path | None = None) -> None:
+    """Print a result, as JSON or as what is shown to people; and write the JSON."""
+    text = json.dumps(result, indent=2)
+    if out is not None:
+        write_whole(out, text + "\n")
+    if as_json:
+        print(text)
+    else:
+        Console().print(shown)
 
 
 def say_written(folder: Path) -> None:

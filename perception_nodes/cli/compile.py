@@ -1,12 +1,11 @@
 """`perception model compile`: compile a model for this machine and check what it detects."""
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,6 +16,7 @@ from perception_nodes.cli.common import (
     JsonFlag,
     ModelName,
     ThreadsOption,
+    give,
     progress_bar,
     say_problem,
 )
@@ -81,10 +81,7 @@ def compile_command(
     runtime = runtime_for(backend, subject)
     trim()
     facts = compile_model(subject, runtime, threads, source, frames, sets, margins, progress_bar)
-    if as_json:
-        print(json.dumps(facts, indent=2))
-    else:
-        Console().print(compiled_report(facts))
+    give(facts, compiled_report(facts), as_json)
     if facts["refused"]:
         say_problem("refused", facts["refused"])
         raise typer.Exit(1)

@@ -1,6 +1,5 @@
 """`perception doctor`: what this machine has, what it lacks, and the remedy."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
@@ -11,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.auto import AUTO
-from perception_nodes.cli.common import JsonFlag, progress_bar, say
+from perception_nodes.cli.common import JsonFlag, give, progress_bar, say
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.evaluation.measured import THOROUGH_S, Row, best_of, known_rows, measured_rows
 from perception_nodes.graph.config import DetectorSettings
@@ -59,10 +58,8 @@ def doctor(
     if image_topic:
         say(f"listening to {image_topic} for some seconds")
         findings.append(images(image_topic, image_transport))
-    if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=2))
-    else:
-        Console().print(findings_table(findings))
+    give([asdict(finding) for finding in findings], findings_table(findings), as_json)
+    if not as_json:
         if rows:
             Console().print(networks_table(rows))
         Console().print(_conclusion(findings), soft_wrap=True, highlight=False, markup=False)
@@ -141,9 +138,5 @@ def thread_table(found: list[Thread]) -> Table:
 
 def _show_threads(as_json: bool) -> None:
     found = [one for process, node in nodes().items() for one in threads(process, node)]
-    if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=2))
-    elif found:
-        Console().print(thread_table(found))
-    else:
-        Console().print("no node is running on this machine")
+    shown = thread_table(found) if found else "no node is running on this machine"
+    give([asdict(one) for one in found], shown, as_json)

@@ -1,18 +1,17 @@
 """`perception hil COMMAND`: puts faults into the real graph, and judges how it copes."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from perception_nodes.cli.common import (
     Assignments,
     JsonFlag,
     check_folder,
     check_writable,
+    give,
     parse_assignments,
     say,
 )
@@ -46,10 +45,9 @@ def list_command(as_json: JsonFlag = False, markdown: bool = False) -> None:
     scenarios = [load_scenario(name) for name in shipped()]
     if markdown:
         print(scenarios_markdown(scenarios), end="")
-    elif as_json:
-        print(json.dumps([scenario.model_dump() for scenario in scenarios], indent=2))
     else:
-        Console().print(scenarios_table(scenarios))
+        facts = [scenario.model_dump() for scenario in scenarios]
+        give(facts, scenarios_table(scenarios), as_json)
 
 
 @hil_app.command("run")
@@ -96,10 +94,8 @@ def run_command(
         say(f"{place + 1} of {len(scenarios)}: {scenario.title}")
 
     results = run_scenarios(scenarios, out, junit, unit, begin)
-    if as_json:
-        print(json.dumps(results.as_json(), indent=2))
-    else:
-        Console().print(verdicts_table(results.verdicts))
+    give(results.as_json(), verdicts_table(results.verdicts), as_json)
+    if not as_json:
         for verdict in results.verdicts:
             for problem in verdict.problems:
                 say(f"{verdict.scenario}: {problem}")

@@ -20,6 +20,7 @@ from perception_nodes.cli.common import (
     ThreadsOption,
     check_folder,
     check_writable,
+    give,
     progress_bar,
     say_problem,
 )
@@ -52,9 +53,6 @@ def list_command(as_json: JsonFlag = False) -> None:
     Example: perception model list --json
     """
     models = [load_model(name) for name in available_models()]
-    if as_json:
-        print(json.dumps([json.loads(model.model_dump_json()) for model in models], indent=2))
-        return
     # Only the licence is wrapped on a narrow terminal; `model card` shows the rest.
     whole = [
         Column(name, no_wrap=True) for name in ("model", "input", "precision", "GMAC", "mAP50-95")
@@ -69,7 +67,7 @@ def list_command(as_json: JsonFlag = False) -> None:
             "\n".join(f"{name} {value:.3f}" for name, value in model.map50_95.items()),
             escape(_terms(model)),
         )
-    Console().print(table)
+    give([json.loads(model.model_dump_json()) for model in models], table, as_json)
 
 
 @model_app.command("evaluate")

@@ -5,11 +5,10 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.cli.common import JsonFlag
+from perception_nodes.cli.common import JsonFlag, give
 from perception_nodes.graph.ros_packages import require_ros
 
 
@@ -22,13 +21,10 @@ def topics_command(as_json: JsonFlag = False) -> None:
     from perception_nodes.nodes.listening import topics
 
     found = topics()
-    if as_json:
-        print(json.dumps([one._asdict() for one in found], indent=2))
-        return
     table = Table("topic", "type", "publishers", "subscribers")
     for name, kind, publishers, subscribers in found:
         table.add_row(escape(name), kind, str(publishers), str(subscribers))
-    Console().print(table)
+    give([one._asdict() for one in found], table, as_json)
 
 
 def echo_command(

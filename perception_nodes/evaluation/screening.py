@@ -185,11 +185,9 @@ def time_in_turns(
                     continue
                 took_ms = runtimes[option.backend].turn(option, frames[option.model], due_s)
                 if took_ms is None:
-                    for one in left:
-                        if one.backend == option.backend:
-                            found[
-                                one
-                            ].refused = f"{one.backend} ended, or hung, with {option.model}"
+                    ended = f"{option.backend} ended, or hung, with {option.model}"
+                    for one in runtimes[option.backend].loaded:
+                        found[one].refused = found[one].refused or ended
                 elif rounds:  # the first round warms up
                     found[option].whole_ms.append(took_ms[0])
                     found[option].bare_ms.append(took_ms[1])
