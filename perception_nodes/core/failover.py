@@ -1,7 +1,7 @@
 """What happens when a process stops working: one policy, which all who watch another one read.
 
 Several others notice a process that stops. Each can do its part alone, so that none is a single
-point of failure. `docs/faults.md` shows this policy.
+point of failure. `docs/faults.md` says this policy in words.
 """
 
 MS = 1_000_000
@@ -69,42 +69,3 @@ HEARD_WITHIN_NS = 5_000 * MS
 listeners have discovered the watchdog, but at most this long."""
 SILENT_WITHIN_NS = 100 * MS
 """From the watchdog's first sign of life on, the other has so long to fall silent."""
-
-
-def _ms(time_ns: int) -> str:
-    return f"{time_ns // MS} ms"
-
-
-_HANG, _KILL, _TURN = "`hang_after_ms`", _ms(KILLED_AFTER_NS), _ms(TURN_NS)
-_LOOK, _DEATH = _ms(LOOK_NS), f"{SUPERVISOR_LOOK_S * 1e3:.0f} ms"
-RULES = f"""
-process | stops working | noticed by | within | killed by | its work goes to
---- | --- | --- | --- | --- | ---
-detector, preprocess | dies | its standby | at once, by its lease | – | its standby
-| | the watchdog | {_LOOK} | – |
-| hangs, or is stopped | its standby | {_HANG} | its standby, at once | its standby
-| | the watchdog | {_HANG} | the watchdog, after {_KILL} |
-| is kept from running | the watchdog | {ABSENT_AFTER_PATIENCES} × {_HANG} | nobody | nobody
-| computes on and on at real-time priority | the kernel | {_ms(LONG_NS)} | the kernel | as above
-watchdog | dies | detector, its standby | {_LOOK} | – | the standby; after {_TURN} the detector
-| hangs, or is stopped | detector, its standby | {_HANG} | they, after {_KILL} | as above
-speaker for the watchdog | dies | the other detector | at once, by its lease | – | the other one
-| hangs, or is stopped | the other detector | {_HANG} | the other one, at once | the other one
-any node | dies | the supervisor | {_DEATH} | – | –
-| is stopped | the supervisor | {STOPPED_S:g} s | the supervisor | –
-| misses its files | itself, the supervisor | {_ms(FILES_LOOK_NS)} | – | the graph starts anew
-supervisor | hangs, or is stopped | the watchdog | {_ms(SUPERVISOR_SILENT_NS)} | nobody | nobody
-| dies | the kernel | at once | the kernel: all nodes | nobody
-"""
-RESTARTS = f"""
-The supervisor restarts every node that has died: at once up to {AT_ONCE} times within
-{DEATHS_WITHIN_S:g} s, then after {DELAY_S:g} s each time, and a standby that cannot start after
-{STANDBY_AGAIN_S:g} s. Only a node that has never run for {WORKED_S:g} s and ends {SAME_CAUSE}
-times in a row by the same cause, other than a kill, ends the graph, with that cause as the last
-line.
-"""
-
-
-def as_markdown() -> str:
-    """The policy for the documentation; an empty cell repeats the one above."""
-    return "".join(f"| {row} |\n" for row in RULES.strip().split("\n")) + RESTARTS
