@@ -44,10 +44,6 @@ class Normalisation:
     padding: int = 114
 
 
-IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-"""Mean and deviation of ImageNet, RGB."""
-
-
 @dataclass(frozen=True)
 class ExportedNetwork(ABC):
     """A detector as it was exported.
@@ -113,25 +109,17 @@ class RewrittenNetwork:
     parameters: int
 
 
-def check_task(path: Path, facts: dict[str, str]) -> None:
-    """Refuse a network that is no detector by its metadata.
-
-    Raises:
-        ModelError: it is for another task.
-    """
-    task = facts.get("task", "detect")
-    if task in NO_BOXES:
-        raise ModelError(f"{path} is a network for {task!r}, which finds no boxes; take a detector")
-
-
 def chosen_size(
     path: Path, facts: dict[str, str], fixed: tuple[int, int] | None, size: tuple[int, int] | None
 ) -> tuple[int, int]:
     """Width and height: the network's own, the user's, or those of its metadata.
 
     Raises:
-        ModelError: none is known, or the user's is not the network's.
+        ModelError: none is known, or the user's is not the network's; or it is no detector.
     """
+    task = facts.get("task", "detect")
+    if task in NO_BOXES:
+        raise ModelError(f"{path} is a network for {task!r}, which finds no boxes; take a detector")
     if fixed and size and fixed != size:
         raise ModelError(
             f"{path} takes {fixed[0]}x{fixed[1]} only, not {size[0]}x{size[1]}; leave --size out, "

@@ -16,7 +16,6 @@ from perception_nodes.networks.graph_writer import Writer
 from perception_nodes.networks.heads import FoundHead
 
 Parts = dict[str, str]
-Width = Callable[[str], str]
 
 
 def write_head(found: FoundHead, classes: int, to: Writer) -> tuple[str, str]:
@@ -51,14 +50,6 @@ def _in_pixels(found: FoundHead, boxes: str, to: Writer) -> str:
     if unit == "shares" or (unit == "either" and found.in_shares):
         return to.op("Mul", boxes, to.constant(_size(found)))
     return boxes
-
-
-def _corners(found: FoundHead, parts: Parts, to: Writer) -> str:
-    return _in_pixels(found, parts["box"], to)
-
-
-def _centre(found: FoundHead, parts: Parts, to: Writer) -> str:
-    return to.middles(_in_pixels(found, parts["box"], to))
 
 
 def _turned(found: FoundHead, parts: Parts, to: Writer) -> str:
@@ -117,8 +108,8 @@ def _fastestdet(found: FoundHead, parts: Parts, to: Writer) -> str:
 
 
 BOXES: dict[str, Callable[[FoundHead, Parts, Writer], str]] = {
-    "corners": _corners,
-    "centre": _centre,
+    "corners": lambda found, parts, to: _in_pixels(found, parts["box"], to),
+    "centre": lambda found, parts, to: to.middles(_in_pixels(found, parts["box"], to)),
     "turned": _turned,
     "offsets": _offsets,
     "distances": _distances,

@@ -19,7 +19,6 @@ from perception_nodes.networks.exported import (
     NEW_OPSET,
     OTHER_SIZE,
     ExportedNetwork,
-    check_task,
     chosen_size,
 )
 from perception_nodes.networks.external_data import messages, named_outside
@@ -82,7 +81,6 @@ def read_onnx(path: Path, size: tuple[int, int] | None) -> OnnxNetwork:
     _cut_suppression(network.graph)
     _check(path, network)
     facts = {entry.key: entry.value for entry in network.metadata_props}
-    check_task(path, facts)
     names = frozenset(one.name for one in (*network.graph.node, *network.graph.initializer))
     image = _fix_inputs(path, network, facts, size)
     network = _folded(path, _with_newer_operators(path, network), size)

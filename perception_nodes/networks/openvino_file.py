@@ -25,7 +25,6 @@ from perception_nodes.networks.exported import (
     ExportedNetwork,
     Normalisation,
     RewrittenNetwork,
-    check_task,
     chosen_size,
 )
 from perception_nodes.networks.graph_writer import Writer
@@ -82,7 +81,6 @@ def read_openvino(path: Path, size: tuple[int, int] | None) -> OpenvinoNetwork:
             f"({last_line(error)}); convert or copy it again"
         ) from error
     facts = _facts_beside(path)
-    check_task(path, facts)
     _check_weights(path, network)
     if len(network.inputs) != 1:
         raise ModelError(f"{path} has {len(network.inputs)} inputs; a detector has one image")

@@ -17,8 +17,6 @@ PERMISSIVE = frozenset(
     }
 )
 """Licences that ask for notices at most, in the form of `_plain`."""
-ATTRIBUTION = re.compile(r"cc by [\d.]+")
-SHARE_ALIKE = re.compile(r"cc by sa [\d.]+|odbl( v?[\d.]+)?")
 JUDGED = frozenset(
     {
         "annotations cc by 4.0, images of flickr under their own terms",  # COCO
@@ -27,7 +25,6 @@ JUDGED = frozenset(
 )
 """Terms of weights that permissive detectors started from, in the form of `_plain`. That weights
 are no copy of the images is a judgement, which docs/models.md explains."""
-COPYLEFT = re.compile(r"(gnu )?[al]?gpl[ v]*[\d.]*( only| or later|\+)?|cc by sa [\d.]+")
 NOTES = re.compile(r"\((started from Ultralytics weights|https?://[^()\s]*)\)")
 """Remarks in a licence that are known to restrict nothing."""
 PROBABLY_ULTRALYTICS = "probably AGPL-3.0"
@@ -48,6 +45,12 @@ class Terms(IntEnum):
     UNSTATED = 6
 
 
+PATTERNS = {
+    Terms.ATTRIBUTION: r"cc by [\d.]+",
+    Terms.SHARE_ALIKE: r"cc by sa [\d.]+|odbl( v?[\d.]+)?",
+    Terms.COPYLEFT: r"(gnu )?[al]?gpl[ v]*[\d.]*( only| or later|\+)?",
+}
+"""Names of licences that ask for more, in the form of `_plain`."""
 MEANING = {
     Terms.PERMISSIVE: "may be used in products, with the notices that its licence asks for",
     Terms.ATTRIBUTION: "may be used in products that name its authors and its licence",
@@ -97,12 +100,8 @@ def _terms_of_one(name: str) -> Terms:
         return Terms.UNSTATED
     if name in PERMISSIVE:
         return Terms.PERMISSIVE
-    patterns = {
-        ATTRIBUTION: Terms.ATTRIBUTION,
-        SHARE_ALIKE: Terms.SHARE_ALIKE,
-        COPYLEFT: Terms.COPYLEFT,
-    }
-    return next((terms for one, terms in patterns.items() if one.fullmatch(name)), Terms.OTHER)
+    known = (terms for terms, pattern in PATTERNS.items() if re.fullmatch(pattern, name))
+    return next(known, Terms.OTHER)
 
 
 def _names(license: str) -> list[str]:

@@ -325,12 +325,9 @@ def _row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
     latency, accuracy = summary["latency_ms"], summary.get("accuracy", {})
     return {
         "drive": name,
-        "bag": summary["bag"],
-        "topic": summary["topic"],
-        "frames_in": summary["frames_in"],
+        **{key: summary[key] for key in ("bag", "topic", "frames_in")},
         **summary["status"],
-        "lost_in_bag": summary["lost_in_bag"],
-        "detections": summary["detections"],
+        **{key: summary[key] for key in ("lost_in_bag", "detections")},
         "p50_ms": latency["p50"],
         "p99_ms": latency["p99"],
         "map50_95": accuracy.get("map50_95"),

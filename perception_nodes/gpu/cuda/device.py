@@ -54,14 +54,7 @@ class Device:
         """Open the first GPU; see `open_device`."""
         self._driver = driver
         self._ordinal = ordinal = driver.cuDeviceGet(0)
-        major, minor, integrated = (
-            driver.cuDeviceGetAttribute(attribute, ordinal)
-            for attribute in (
-                Attribute.COMPUTE_CAPABILITY_MAJOR,
-                Attribute.COMPUTE_CAPABILITY_MINOR,
-                Attribute.INTEGRATED,
-            )
-        )
+        integrated, major, minor = (driver.cuDeviceGetAttribute(n, ordinal) for n in Attribute)
         self.facts = DeviceFacts(
             driver.cuDeviceGetName(NAME_BYTES, ordinal).split(b"\0")[0].decode(),
             10 * major + minor,
