@@ -4,6 +4,7 @@ The nodes declare their ROS parameters from these classes; the launch files and 
 declare their arguments from them.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -73,23 +74,23 @@ class Settings(Described):
         }
 
     @model_validator(mode="after")
-    def _somebody_can_start_it(self) -> "Settings":
+    def _no_contradiction(self) -> "Settings":
+        if problem := next(self.contradictions(), ""):
+            raise ValueError(problem)
+        return self
+
+    def contradictions(self) -> Iterator[str]:
+        """What is wrong with values that are allowed each: begins with a parameter's name."""
         if self.remote_changes == "refuse" and not self.autostart:
-            raise ValueError(
+            yield (
                 "remote_changes: 'refuse' is not allowed with autostart:=false, since a life-cycle "
                 "manager could not start the nodes"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _no_name_of_a_standby(self) -> "Settings":
-        for camera in self.served:
-            if camera.endswith("standby"):
-                raise ValueError(
-                    f"camera: {camera!r} is not allowed, its nodes would have the names of "
-                    "another camera's standbys; choose a name with another end"
-                )
-        return self
+        for camera in (name for name in self.served if name.endswith("standby")):
+            yield (
+                f"camera: {camera!r} is not allowed, its nodes would have the names of another "
+                "camera's standbys; choose a name with another end"
+            )
 
     @property
     def served(self) -> tuple[str, ...]:
@@ -126,15 +127,12 @@ class CamerasSettings(RedundantSettings):
     preprocess process and its own topics, such as perception/left/detections; empty: one camera,
     named by the parameter camera"""
 
-    @model_validator(mode="after")
-    def _cameras_differ(self) -> "CamerasSettings":
-        names = self.served
-        if len(set(names)) < len(names) or len(names) > MAX_CAMERAS:
-            raise ValueError(
-                f"cameras: {self.cameras!r} is not allowed, it must be up to {MAX_CAMERAS} names "
-                "that differ"
-            )
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """See `Settings`."""
+        yield from super().contradictions()
+        if len(set(self.served)) < len(self.served) or len(self.served) > MAX_CAMERAS:
+            allowed = f"it must be up to {MAX_CAMERAS} names that differ"
+            yield f"cameras: {self.cameras!r} is not allowed, {allowed}"
 
     @property
     def served(self) -> tuple[str, ...]:
@@ -191,19 +189,15 @@ class PreprocessSettings(RedundantSettings):
     no_frame_ms: float = Field(default=FaultLimits.no_frame_ms, ge=20, le=60_000)
     """if no frame arrives from a camera for this long, health is UNSAFE"""
 
-    @model_validator(mode="after")
-    def _pixels_to_read_in_place(self) -> "PreprocessSettings":
-        if self.preprocess_on == "gpu":
-            for name, is_allowed, needed in (
-                ("source", self.source != "dds", "shm"),
-                ("image_transport", self.image_transport == "raw", "raw"),
-            ):
-                if not is_allowed:
-                    raise ValueError(
-                        f"preprocess_on: 'gpu' is not allowed with {name}:={getattr(self, name)}, "
-                        f"it needs {name}:={needed}"
-                    )
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """See `Settings`."""
+        yield from super().contradictions()
+        refused = "preprocess_on: 'gpu' is not allowed with"
+        if self.preprocess_on == "gpu" and self.source == "dds":
+            yield f"{refused} source:=dds, it needs source:=shm"
+        if self.preprocess_on == "gpu" and self.image_transport != "raw":
+            transport = f"image_transport:={self.image_transport}"
+            yield f"{refused} {transport}, it needs image_transport:=raw"
 
 
 def _in_room(frame_id: str) -> str:
@@ -232,6 +226,7 @@ class CameraSettings(Settings):
     controls: str = Field(
         default="",
         pattern=r"^([a-z0-9_]+=-?\d{1,9}(,[a-z0-9_]+=-?\d{1,9})*)?$",
+        max_length=1000,
         examples=["gain=20,exposure_time_absolute=100"],
         json_schema_extra=CHANGEABLE,
     )
@@ -301,7 +296,9 @@ class DetectorSettings(CamerasSettings):
     heat as if they were busy"""
     enabled: bool = Field(default=True, json_schema_extra=CHANGEABLE)
     """detect; false: every frame is FAILED with that reason, and the vehicle is asked to stop"""
-    classes: str = Field(default="", json_schema_extra=CHANGEABLE, examples=["car,person"])
+    classes: str = Field(
+        default="", max_length=1000, json_schema_extra=CHANGEABLE, examples=["car,person"]
+    )
     """names of the classes to report, such as car,person; empty: all that the model knows"""
     score_threshold: float = Field(
         default=DecodeSettings.score_threshold, ge=0.01, le=0.99, json_schema_extra=CHANGEABLE
@@ -334,14 +331,12 @@ class DetectorSettings(CamerasSettings):
             return named or "" if self.backend in ON_CPU else ""
         return "" if self.fallback_model == "none" else self.fallback_model
 
-    @model_validator(mode="after")
-    def _backend_preprocesses(self) -> "DetectorSettings":
+    def contradictions(self) -> Iterator[str]:
+        """See `Settings`."""
+        yield from super().contradictions()
         if self.preprocess_on == "gpu" and self.backend not in ("tensorrt", "cuda"):
-            raise ValueError(
-                f"preprocess_on: 'gpu' is not allowed with backend:={self.backend}, it needs "
-                "backend:=tensorrt or backend:=cuda"
-            )
-        return self
+            refused = f"preprocess_on: 'gpu' is not allowed with backend:={self.backend}"
+            yield f"{refused}, it needs backend:=tensorrt or backend:=cuda"
 
 
 class TrackerSettings(CamerasSettings):

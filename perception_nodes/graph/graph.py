@@ -2,25 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
 from perception_nodes.cameras.camera_source import CameraError
 from perception_nodes.cameras.credentials import without_passwords
-from perception_nodes.graph.config import (
-    DEFAULT_CAMERA,
-    CameraSettings,
-    DetectorSettings,
-    MonitorSettings,
-    PlayerSettings,
-    PreprocessSettings,
-    RepublishSettings,
-    Settings,
-    TrackerSettings,
-    ViewSettings,
-    WatchdogSettings,
-)
+from perception_nodes.graph import config
 from perception_nodes.graph.misnamed import misnamed
 from perception_nodes.graph.node_spec import NodeKind, NodeSpec
 from perception_nodes.graph.page import page_token
@@ -89,18 +78,18 @@ class Graph:
             for kind in self.kinds
             if not (several and kind.serves_all_cameras)
             for camera in cameras
-            if several or camera != DEFAULT_CAMERA
+            if several or camera != config.DEFAULT_CAMERA
         ]
         return misnamed(ros, names, self.parameters)
 
 
-def _standbys(kind: NodeKind, settings: Settings, node: str) -> list[str]:
+def _standbys(kind: NodeKind, settings: config.Settings, node: str) -> list[str]:
     is_wanted = kind.has_standby and getattr(settings, "standby", "") == "always"
     return [f"{node.removesuffix('node')}standby_node"] if is_wanted else []
 
 
 def _process(
-    kind: NodeKind, settings: Settings, name: str, stands_by: bool, ros: RosArguments
+    kind: NodeKind, settings: config.Settings, name: str, stands_by: bool, ros: RosArguments
 ) -> NodeSpec:
     moves_images = "image_topic" in kind.settings.model_fields
     source = getattr(settings, "source", "dds")
@@ -108,70 +97,44 @@ def _process(
     hidden, passwords = without_passwords(source)
     if passwords:
         settings = settings.model_copy(update={"source": hidden})
-    return NodeSpec(
-        kind,
-        settings,
-        name,
-        ros.full_name(name),
-        {
-            **ros_environment(
-                moves_images and source == "dds", getattr(settings, "images_over", "") == "udp"
-            ),
-            **passwords,
-            **({} if ros.namespace == "/" else {NAMESPACE: ros.namespace}),
-        },
-        ends_graph=kind.plays_drive or getattr(settings, "plays_file_once", False),
-        stands_by=stands_by,
-        ros_arguments=ros.for_every_node,
-    )
+    over_udp = getattr(settings, "images_over", "") == "udp"
+    environment = ros_environment(moves_images and source == "dds", over_udp) | passwords
+    if ros.namespace != "/":
+        environment[NAMESPACE] = ros.namespace
+    ends_graph = kind.plays_drive or getattr(settings, "plays_file_once", False)
+    when = ends_graph, stands_by, ros.for_every_node
+    return NodeSpec(kind, settings, name, ros.full_name(name), environment, *when)
 
 
-def _check_source(settings: CameraSettings) -> None:
+def _check_source(settings: config.CameraSettings) -> None:
     try:
         settings.open_source()
     except CameraError as error:
         raise SettingsError(f"parameter source: {error}", "source") from error
 
 
-WATCHDOG = NodeKind(
-    "watchdog_node", WatchdogSettings, serves_all_cameras=True, restarted=True, stops_last=True
-)
-DETECTOR = NodeKind(
-    "detector_node", DetectorSettings, has_standby=True, serves_all_cameras=True, restarted=True
-)
-PREPROCESS = NodeKind("preprocess_node", PreprocessSettings, has_standby=True, restarted=True)
-TRACKER = NodeKind(
-    "tracker_node",
-    TrackerSettings,
-    serves_all_cameras=True,
-    restarted=True,
-    is_needed=lambda settings: settings.tracks,
-)
-REPUBLISH = NodeKind(
+_OURS = partial(NodeKind, restarted=True)
+_SHARED = partial(_OURS, serves_all_cameras=True)
+WATCHDOG = _SHARED("watchdog_node", config.WatchdogSettings, stops_last=True)
+DETECTOR = _SHARED("detector_node", config.DetectorSettings, has_standby=True)
+PREPROCESS = _OURS("preprocess_node", config.PreprocessSettings, has_standby=True)
+TRACKER = _SHARED("tracker_node", config.TrackerSettings, is_needed=lambda own: own.tracks)
+REPUBLISH = _OURS(
     "republish_node",
-    RepublishSettings,
-    restarted=True,
+    config.RepublishSettings,
     for_source=lambda source: source != "dds",
-    is_needed=lambda settings: settings.republish,
+    is_needed=lambda own: own.republish,
 )
-CAMERA = NodeKind(
+CAMERA = _OURS(
     "camera_node",
-    CameraSettings,
-    restarted=True,
+    config.CameraSettings,
     for_source=lambda source: source not in FILLED_BY_OTHERS,
     check=_check_source,
 )
-VIEW = NodeKind(
-    "view_node",
-    ViewSettings,
-    serves_all_cameras=True,
-    restarted=True,
-    dispensable=True,
-    check=page_token,
-    is_needed=lambda settings: settings.view,
-)
-PLAYER = NodeKind("player_node", PlayerSettings, plays_drive=True)
-MONITOR = NodeKind("monitor_node", MonitorSettings)
+_VIEW = partial(_SHARED, dispensable=True, check=page_token)
+VIEW = _VIEW("view_node", config.ViewSettings, is_needed=lambda own: own.view)
+PLAYER = NodeKind("player_node", config.PlayerSettings, plays_drive=True)
+MONITOR = NodeKind("monitor_node", config.MonitorSettings)
 
 LIVE = Graph((WATCHDOG, DETECTOR, PREPROCESS))
 """The nodes that detect."""

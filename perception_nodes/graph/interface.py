@@ -3,29 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perception_nodes.graph.config import (
-    CameraSettings,
-    DetectorSettings,
-    PreprocessSettings,
-    RepublishSettings,
-    TrackerSettings,
-    ViewSettings,
-    WatchdogSettings,
-)
+from perception_nodes.graph import config, topics
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments
-from perception_nodes.graph.topics import (
-    ANNOTATED,
-    ANNOTATIONS,
-    FRAME_REPORTS,
-    HEALTH,
-    TRACKED_DETECTIONS,
-    TRACKS,
-    VISION_INFO,
-    image_topic,
-    info_topic,
-    protected,
-)
 
 EVERY_NODE_PUBLISHES = ("/rosout", "/parameter_events", "~/transition_event")
 EVERY_NODE_SERVES = tuple(
@@ -52,7 +32,9 @@ def interfaces(
     specs: Sequence[NodeSpec], ros: RosArguments = NO_ROS_ARGUMENTS
 ) -> dict[str, Interface]:
     """The interface of each node of a live graph, by the node's full name."""
-    detectors = {spec.full_name for spec in specs if isinstance(spec.settings, DetectorSettings)}
+    detectors = {
+        spec.full_name for spec in specs if isinstance(spec.settings, config.DetectorSettings)
+    }
     return {spec.full_name: _interface(spec, detectors, ros) for spec in specs}
 
 
@@ -61,45 +43,48 @@ def _interface(spec: NodeSpec, detectors: set[str], ros: RosArguments) -> Interf
     publishes, subscribes = [*EVERY_NODE_PUBLISHES], [*(["/clock"] * settings.use_sim_time)]
     serves, calls = [*EVERY_NODE_SERVES], list[str]()
 
-    def of_each_camera(*topics: str) -> list[str]:
-        return [settings.topic_of(topic, camera) for camera in settings.served for topic in topics]
+    def of_each_camera(*names: str) -> list[str]:
+        return [settings.topic_of(topic, camera) for camera in settings.served for topic in names]
 
-    def with_copy(topics: list[str]) -> list[str]:
-        return topics + [protected(topic) for topic in topics]
+    def with_copy(names: list[str]) -> list[str]:
+        return names + [topics.protected(topic) for topic in names]
 
     match settings:
-        case WatchdogSettings():
-            topics = [*of_each_camera(FRAME_REPORTS, HEALTH), settings.safe_stop_topic]
-            publishes += [*with_copy(topics), "/diagnostics"]
+        case config.WatchdogSettings():
+            told = [*of_each_camera(topics.FRAME_REPORTS, topics.HEALTH), settings.safe_stop_topic]
+            publishes += [*with_copy(told), "/diagnostics"]
             if settings.safe_stop_clears == "by_service":
                 serves.append(f"{settings.safe_stop_topic}/release")
-        case DetectorSettings():
-            publishes += of_each_camera(VISION_INFO)
+        case config.DetectorSettings():
+            publishes += of_each_camera(topics.VISION_INFO)
             publishes += with_copy(of_each_camera(settings.detections_topic))
             # The detector speaks for the watchdog while that is gone.
-            publishes += with_copy([*of_each_camera(HEALTH), settings.safe_stop_topic])
-        case PreprocessSettings():
+            publishes += with_copy([*of_each_camera(topics.HEALTH), settings.safe_stop_topic])
+        case config.PreprocessSettings():
             if settings.source == "dds":
-                subscribes.append(image_topic(settings.image_topic, settings.image_transport))
+                subscribes.append(
+                    topics.image_topic(settings.image_topic, settings.image_transport)
+                )
             if not settings.calibration_file:
-                subscribes.append(info_topic(settings.image_topic))
-        case CameraSettings():
-            subscribes += of_each_camera(HEALTH)
-        case TrackerSettings():
-            publishes += of_each_camera(TRACKED_DETECTIONS)
-            publishes += with_copy(of_each_camera(TRACKS))
-        case RepublishSettings():
-            publishes += [settings.image_topic, image_topic(settings.image_topic, "compressed")]
+                subscribes.append(topics.info_topic(settings.image_topic))
+        case config.CameraSettings():
+            subscribes += of_each_camera(topics.HEALTH)
+        case config.TrackerSettings():
+            publishes += of_each_camera(topics.TRACKED_DETECTIONS)
+            publishes += with_copy(of_each_camera(topics.TRACKS))
+        case config.RepublishSettings():
+            publishes += [
+                settings.image_topic,
+                topics.image_topic(settings.image_topic, "compressed"),
+            ]
             if settings.calibration_file:
-                publishes.append(info_topic(settings.image_topic))
-        case ViewSettings():
-            publishes += of_each_camera(ANNOTATED, ANNOTATIONS)
-            subscribes += of_each_camera(FRAME_REPORTS, HEALTH, VISION_INFO, TRACKED_DETECTIONS)
+                publishes.append(topics.info_topic(settings.image_topic))
+        case config.ViewSettings():
+            publishes += of_each_camera(topics.ANNOTATED, topics.ANNOTATIONS)
+            subscribes += of_each_camera(
+                topics.FRAME_REPORTS, topics.HEALTH, topics.VISION_INFO, topics.TRACKED_DETECTIONS
+            )
             subscribes.append(settings.safe_stop_topic)
             calls += [f"{detector}/get_parameters" for detector in detectors]
-    return Interface(
-        *(
-            {ros.topic_of(spec.name, name) for name in names}
-            for names in (publishes, subscribes, serves, calls)
-        )
-    )
+    kinds = publishes, subscribes, serves, calls
+    return Interface(*({ros.topic_of(spec.name, name) for name in names} for names in kinds))

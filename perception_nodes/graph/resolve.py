@@ -11,12 +11,7 @@ from perception_nodes.backends.auto import AUTO
 from perception_nodes.backends.delegate import DELEGATE
 from perception_nodes.drives.bag import BagError, open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
-from perception_nodes.graph.config import (
-    DEFAULT_CAMERA,
-    CamerasSettings,
-    PreprocessSettings,
-    Settings,
-)
+from perception_nodes.graph import config
 from perception_nodes.graph.misnamed import ALIKE
 from perception_nodes.graph.node_spec import NodeKind
 from perception_nodes.graph.ros_arguments import RosArguments
@@ -32,7 +27,7 @@ again."""
 
 NO_DEFAULTS: Mapping[str, Any] = {}
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=config.Settings)
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class GraphSettings:
         nodes: by the node's name, in the order of starting.
     """
 
-    nodes: dict[str, Settings]
+    nodes: dict[str, config.Settings]
 
     def of(self, settings_type: type[S]) -> S:
         """The settings of the first node of a kind."""
@@ -77,8 +72,8 @@ def resolve(
     chosen = {**defaults, **_of_nodes(kinds, ros), **given}
     if chosen.get("cameras"):
         return GraphSettings(_of_several(kinds, chosen, given, ros))
-    camera = str(chosen.get("camera", DEFAULT_CAMERA))
-    named = "" if camera == DEFAULT_CAMERA else camera
+    camera = str(chosen.get("camera", config.DEFAULT_CAMERA))
+    named = "" if camera == config.DEFAULT_CAMERA else camera
     if named:
         chosen |= {**_of_nodes(kinds, ros, camera), **given}
     if any(kind.plays_drive for kind in kinds):
@@ -93,12 +88,12 @@ def resolve(
 
 def _of_several(
     kinds: Sequence[NodeKind], chosen: dict[str, Any], given: Mapping[str, Any], ros: RosArguments
-) -> dict[str, Settings]:
+) -> dict[str, config.Settings]:
     """The settings if several cameras share a detector."""
     for kind in kinds:
         if not kind.restarted:
             raise SettingsError(f"parameter cameras: {kind.executable} is for one camera")
-    cameras = check(CamerasSettings, _own(CamerasSettings, chosen)).served
+    cameras = check(config.CamerasSettings, _own(config.CamerasSettings, chosen)).served
     if "camera" in chosen:
         raise SettingsError("parameter camera: give either this or cameras")
     for name in ("calibration_file", "source"):
@@ -122,7 +117,7 @@ def _of_several(
         found = _of_nodes(of_one_camera, ros, camera, shared)
         own = {**chosen, **found, **given, "camera": camera, "standby": chosen["standby"]}
         of_cameras[camera] = {**own, "image_topic": _image_topic(own, camera, named=True)}
-    nodes: dict[str, Settings | None] = {}
+    nodes: dict[str, config.Settings | None] = {}
     for kind in kinds:
         if kind.serves_all_cameras:
             nodes[kind.name()] = _settings(kind, chosen)
@@ -133,7 +128,7 @@ def _of_several(
     return needed
 
 
-def _settings(kind: NodeKind, values: Mapping[str, Any]) -> Settings | None:
+def _settings(kind: NodeKind, values: Mapping[str, Any]) -> config.Settings | None:
     """The settings of a node; None if a graph with these values does not have the node."""
     if not kind.for_source(str(values.get("source", "dds"))):
         return None
@@ -142,11 +137,11 @@ def _settings(kind: NodeKind, values: Mapping[str, Any]) -> Settings | None:
     return settings if kind.is_needed(settings) else None
 
 
-def _needed(nodes: Mapping[str, Settings | None]) -> dict[str, Settings]:
+def _needed(nodes: Mapping[str, config.Settings | None]) -> dict[str, config.Settings]:
     return {name: settings for name, settings in nodes.items() if settings is not None}
 
 
-def _own(settings_type: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
+def _own(settings_type: type[config.Settings], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the parameters that one node has."""
     return {name: v for name, v in values.items() if name in settings_type.model_fields}
 
@@ -199,15 +194,15 @@ def _of_nodes(
 
 def _image_topic(values: Mapping[str, Any], camera: str, named: bool) -> str:
     """The image topic of a camera, with its name if `named`, and in place of `{camera}`."""
-    default = PreprocessSettings.model_fields["image_topic"].default
+    default = config.PreprocessSettings.model_fields["image_topic"].default
     return camera_topic(str(values.get("image_topic", default)), camera, named)
 
 
-def _refuse_shared_topics(nodes: Mapping[str, Settings], ros: RosArguments) -> None:
+def _refuse_shared_topics(nodes: Mapping[str, config.Settings], ros: RosArguments) -> None:
     """Refuse two cameras whose images are on the same topic: each picture would count twice."""
     cameras: dict[str, str] = {}
     for node, settings in nodes.items():
-        if not isinstance(settings, PreprocessSettings) or settings.source != "dds":
+        if not isinstance(settings, config.PreprocessSettings) or settings.source != "dds":
             continue
         name = image_topic(settings.image_topic, settings.image_transport)
         topic = ros.topic_of(node, name)

@@ -34,15 +34,9 @@ Source = Annotated[
     Field(
         # A text with a dot or slash may be a file.
         pattern=r"^(dds|shm|v4l2:.+|gst:.+|lib:.+|.*[./].*)$",
-        examples=[
-            "dds",
-            "shm",
-            "v4l2:/dev/video0",
-            "gst:PIPELINE",
-            "lib:LIBRARY.so",
-            "rtsp://HOST/PATH",
-            "drive.mp4",
-        ],
+        examples=(
+            "dds shm v4l2:/dev/video0 gst:PIPELINE lib:LIBRARY.so rtsp://HOST/PATH drive.mp4"
+        ).split(),
     ),
 ]
 CHANGEABLE: dict[str, Any] = {"changeable": True}

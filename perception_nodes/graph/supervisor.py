@@ -22,7 +22,7 @@ from perception_nodes.system.life import new_life
 from perception_nodes.system.output import STDERR
 from perception_nodes.system.processes import Process, is_stopped
 from perception_nodes.system.signals import STOPPING, handled_stopping
-from perception_nodes.transport.claim import Claim
+from perception_nodes.transport.claim import Claim, claim_of
 from perception_nodes.transport.domain import in_namespace
 from perception_nodes.transport.fastdds import sweep_segments
 from perception_nodes.transport.lease import Lease
@@ -96,7 +96,7 @@ def claimed(specs: Sequence[NodeSpec]) -> Iterator[tuple[str, list[Claim]]]:
     restarted = [spec for spec in specs if spec.kind.restarted]
     cameras = sorted({name for spec in restarted for name in spec.settings.served})
     namespace = specs[0].environment.get(NAMESPACE, "")
-    claims = {f"{namespace}/{name}".lstrip("/"): f"a graph of camera {name!r}" for name in cameras}
+    claims = {claim_of(name, namespace): f"a graph of camera {name!r}" for name in cameras}
     # Cameras that share a detector have nodes of the names that the default camera has.
     claims |= {one.full_name: f"a graph with a node {one.full_name}" for one in restarted[:1]}
 

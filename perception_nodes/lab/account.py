@@ -1,5 +1,6 @@
 """The account of a run: every frame that was sent, and what the listeners know of it."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -137,7 +138,7 @@ def account(run: Run) -> Account:
     found = Account(frames, len(every), len(down))
     found.statuses.update(FrameStatus(f.report.status).name for f in frames if f.report is not None)
     # A frame that was dropped before its stamp was read is reported without one.
-    nameless = sum(not r.stamp_ns and r.status not in IN_TIME for r in run.reports)
+    nameless = sum(_frames(r) for r in run.reports if not r.stamp_ns and r.status not in IN_TIME)
     nameless = max(0, nameless - sum(frame.report is None for frame in excused))
     lacking = sum(frame.report is None for frame in every)
     if lacking and nameless:
@@ -158,6 +159,12 @@ def account(run: Run) -> Account:
     found.in_flight = own[-1].in_flight if own else 0
     found.unbalanced = sum(told.frames_in != told.outs + told.in_flight for told in run.health)
     return found
+
+
+def _frames(report: ReportedFrame) -> int:
+    """How many frames a report stands for: an outage has one report."""
+    outage = re.match(r"one report for (\d+) frames", report.reason)
+    return int(outage[1]) if outage else 1
 
 
 def _may_be_out(frame: Frame) -> bool:

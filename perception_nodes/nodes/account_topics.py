@@ -1,6 +1,7 @@
 """Publishes one camera's account: frame reports, health and diagnostics."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from perception_interfaces.msg import FrameReport
@@ -114,16 +115,12 @@ class AccountTopics:
     def pause(self) -> None:
         """Publish what waits, and that nobody watches, which an active detector then repeats."""
         self.publish_reports()
-        self._healths.publish_state(
-            HealthMessage(
-                stamp=self._node.get_clock().now().to_msg(),
-                mode=HealthMode.UNSAFE,
-                previous_mode=self.account.health.mode,
-                cause="the watchdog is deactivated",
-                phase=Phase.STOPPING,
-                silent_processes=[ROLE],
-                **self._counts(),
-            )
+        self._tell_health(
+            mode=HealthMode.UNSAFE,
+            previous_mode=self.account.health.mode,
+            cause="the watchdog is deactivated",
+            phase=Phase.STOPPING,
+            silent_processes=[ROLE],
         )
 
     def publish_reports(self) -> None:
@@ -141,30 +138,24 @@ class AccountTopics:
     def _publish_health(self, faults: Sequence[Fault], phase: Phase) -> None:
         account, notes = self.account, self._node.notes
         shares = account.models.shares()
-        self._healths.publish_state(
-            HealthMessage(
-                stamp=self._node.get_clock().now().to_msg(),
-                mode=account.health.mode,
-                previous_mode=account.health.previous,
-                cause=account.health.cause,
-                faults=[fault.text for fault in faults],
-                silent_processes=account.roster.missing(),
-                phase=phase,
-                model_names=list(shares),
-                model_shares=list(shares.values()),
-                configuration_hash=notes.configuration_hash(),
-                changed_parameters=notes.changed(),
-                log_lines_dropped=notes.log_lines_dropped,
-                **self._counts(),
-            )
+        self._tell_health(
+            mode=account.health.mode,
+            previous_mode=account.health.previous,
+            cause=account.health.cause,
+            faults=[fault.text for fault in faults],
+            silent_processes=account.roster.missing(),
+            phase=phase,
+            model_names=list(shares),
+            model_shares=list(shares.values()),
+            configuration_hash=notes.configuration_hash(),
+            changed_parameters=notes.changed(),
+            log_lines_dropped=notes.log_lines_dropped,
         )
 
-    def _counts(self) -> dict[str, int]:
+    def _tell_health(self, **facts: Any) -> None:
         """What health says of frames."""
-        ledger = self.account.ledger
-        return {
-            "frames_in": ledger.frames_in,
-            "in_flight": ledger.in_flight,
-            "reports_lost": ledger.records_lost,
-            **{status.name.lower(): number for status, number in ledger.counts.items()},
-        }
+        ledger, stamp = self.account.ledger, self._node.get_clock().now().to_msg()
+        facts |= {status.name.lower(): number for status, number in ledger.counts.items()}
+        facts |= {"frames_in": ledger.frames_in, "in_flight": ledger.in_flight}
+        facts["reports_lost"] = ledger.records_lost
+        self._healths.publish_state(HealthMessage(stamp=stamp, **facts))

@@ -41,14 +41,8 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """QoS of a state: a late subscriber gets the last message."""
 REPORTS = QoSProfile(depth=1000)
 """QoS of reports: a subscriber may fall behind; one that joins late gets no earlier reports."""
-OVERRIDABLE = QoSOverridingOptions(
-    (
-        QoSPolicyKind.HISTORY,
-        QoSPolicyKind.DEPTH,
-        QoSPolicyKind.RELIABILITY,
-        QoSPolicyKind.DURABILITY,
-    )
-)
+_POLICIES = "HISTORY", "DEPTH", "RELIABILITY", "DURABILITY"
+OVERRIDABLE = QoSOverridingOptions([QoSPolicyKind[name] for name in _POLICIES])
 """Policies that parameters `qos_overrides./TOPIC.publisher.POLICY` or `.subscription.` can
 change."""
 REFUSED = "remote_changes:=refuse"

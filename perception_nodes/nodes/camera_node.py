@@ -32,15 +32,8 @@ class CameraNode(PerceptionNode):
         self._is_started, self._ended_s = True, 0.0
         self._graph = GraphHealth(self)
         self._source = settings.open_source()
-        self._feed = self.own(
-            CameraFeed(
-                self.endpoint,
-                settings.camera,
-                self._source,
-                settings.frame_id or settings.camera,
-                self._log,
-            )
-        )
+        names = settings.camera, self._source, settings.frame_id or settings.camera
+        self._feed = self.own(CameraFeed(self.endpoint, *names, self._log))
         try:
             self._feed.open()
             self._is_started = not self._feed.is_file

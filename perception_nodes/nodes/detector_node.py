@@ -52,16 +52,10 @@ class DetectorNode(RedundantNode):
         backend = BackendSettings(
             settings.threads, str(cache_folder()), max_batch=len(cameras), may_build=False
         )
-        self._serving = serving = self.own(
-            Serving(
-                settings.backend,
-                models,
-                backend,
-                _decode_settings(settings),
-                self.get_logger().info,
-                cameras if settings.preprocess_on == "gpu" else (),
-            )
-        )
+        what = settings.backend, models, backend, _decode_settings(settings)
+        in_place = cameras if settings.preprocess_on == "gpu" else ()
+        serving = self.own(Serving(*what, self.get_logger().info, in_place))
+        self._serving = serving
         self._model = model
         self._lanes = [Lane(self, camera, model, serving) for camera in cameras]
         self._apply(settings)

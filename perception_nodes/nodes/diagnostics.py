@@ -35,28 +35,18 @@ def diagnostics(account: Account) -> DiagnosticArray:
         "processes": ", ".join(map(str, roster.members.values())),
     }
     base = f"perception/{camera}"
-    whole = DiagnosticStatus(
-        level=LEVELS[health.mode],
-        name=base,
-        message=f"{health.mode.name}: {health.cause}",
-        hardware_id=camera,
-        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-    )
+    whole = _status(health.mode, base, f"{health.mode.name}: {health.cause}", camera)
+    whole.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
     present: dict[str, Fault | None] = {f"{role} process": None for role in roster.roles}
     present |= {fault.name: fault for fault in roster.faults()} | dict(watch.statuses())
-    return DiagnosticArray(
-        status=[whole, *(_status(base, camera, *item) for item in present.items())]
-    )
+    found = [whole]
+    for name, fault in present.items():
+        # A fault that harms no frames yet is only a warning.
+        mode = HealthMode.NOMINAL if fault is None else max(fault.mode, HealthMode.DEGRADED)
+        text = "ok" if fault is None else fault.text
+        found.append(_status(mode, f"{base}/{name}", text, camera))
+    return DiagnosticArray(status=found)
 
 
-def _status(base: str, camera: str, name: str, fault: Fault | None) -> DiagnosticStatus:
-    # A fault that harms no frames yet is only a warning.
-    level = DiagnosticStatus.OK
-    if fault is not None:
-        level = LEVELS[max(fault.mode, HealthMode.DEGRADED)]
-    return DiagnosticStatus(
-        level=level,
-        name=f"{base}/{name}",
-        message="ok" if fault is None else fault.text,
-        hardware_id=camera,
-    )
+def _status(mode: HealthMode, name: str, text: str, camera: str) -> DiagnosticStatus:
+    return DiagnosticStatus(level=LEVELS[mode], name=name, message=text, hardware_id=camera)

@@ -18,7 +18,7 @@ from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import image_topic, is_annotated
 from perception_nodes.nodes.base import PerceptionNode, Period
-from perception_nodes.nodes.image_transports import TRANSPORTS
+from perception_nodes.nodes.image_transports import TRANSPORTS, message_class
 from perception_nodes.nodes.serialized import SerializedReader
 from perception_nodes.transport.cdr_reader import Buffer
 
@@ -86,7 +86,10 @@ class ImageTopic:
         self._subscription: Any = None
         self._reader: SerializedReader | None = None
         self._depth = QUEUE.depth if transport.is_video else NEWEST_DEPTH
-        self._transport, self._type = settings.image_transport, transport.message_class()
+        self._transport, self._type = (
+            settings.image_transport,
+            message_class(transport.message_type),
+        )
         self._topic = image_topic(settings.image_topic, settings.image_transport)
         self._look_due = Period(LOOK_PERIOD_NS)
         self._known_publishers = self._opened_ns = 0
@@ -164,15 +167,12 @@ class ImageTopic:
 
     def _publishers(self) -> list[Publisher]:
         host = self._host()
-        return [
-            Publisher(
-                full_name(info),
-                info.topic_type,
-                info.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
-                bytes(info.endpoint_gid[:HOST_BYTES]) == host,
-            )
-            for info in self._node.get_publishers_info_by_topic(self._topic)
-        ]
+        found = []
+        for info in self._node.get_publishers_info_by_topic(self._topic):
+            reliable = info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+            is_here = bytes(info.endpoint_gid[:HOST_BYTES]) == host
+            found.append(Publisher(full_name(info), info.topic_type, reliable, is_here))
+        return found
 
     def _offered(self, publishers: list[Publisher]) -> bool:
         """Whether all publishers of our type are reliable; without any, whether we asked for it."""
@@ -225,15 +225,11 @@ class ImageTopic:
 
     def _host(self) -> bytes:
         """The bytes with which identifiers of all this machine's participants begin (Fast DDS)."""
-        names = (self._node.get_name(), self._node.get_namespace())
-        return next(
-            (
-                bytes(info.endpoint_gid[:HOST_BYTES])
-                for info in self._node.get_subscriptions_info_by_topic(self._topic)
-                if (info.node_name, info.node_namespace) == names
-            ),
-            b"",
-        )
+        ours = self._node.get_fully_qualified_name()
+        for info in self._node.get_subscriptions_info_by_topic(self._topic):
+            if full_name(info) == ours:
+                return bytes(info.endpoint_gid[:HOST_BYTES])
+        return b""
 
     def _on_lost(self, event: Any) -> None:
         self._lost += event.total_count_change

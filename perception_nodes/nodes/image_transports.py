@@ -8,13 +8,7 @@ from typing import Any
 from perception_nodes.core.frame import ImageView
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, COMPRESSED_VIDEO, FFMPEG_PACKET, IMAGE
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.transport.cdr_reader import (
-    Buffer,
-    read_compressed_image,
-    read_compressed_video,
-    read_ffmpeg_packet,
-    read_image,
-)
+from perception_nodes.transport import cdr_reader
 
 
 @dataclass(frozen=True)
@@ -30,30 +24,31 @@ class ImageTransport:
     """
 
     message_type: str
-    read: Callable[[Buffer], ImageView]
+    read: Callable[[cdr_reader.Buffer], ImageView]
     copies: int = 0
     is_video: bool = False
 
-    def message_class(self) -> Any:
-        """The class of its messages.
-
-        Raises:
-            SettingsError: its package is not installed.
-        """
-        package, _, name = self.message_type.split("/")
-        try:
-            return getattr(import_module(f"{package}.msg"), name)
-        except ImportError as error:
-            raise SettingsError(
-                f"the messages {package} are not installed ({error}); install ros-$ROS_DISTRO-"
-                f"{package.replace('_', '-')}, or build interfaces/{package}"
-            ) from error
-
 
 TRANSPORTS = {
-    "raw": ImageTransport(IMAGE, read_image, copies=2),
-    "compressed": ImageTransport(COMPRESSED_IMAGE, read_compressed_image),
-    "foxglove": ImageTransport(COMPRESSED_VIDEO, read_compressed_video, is_video=True),
-    "ffmpeg": ImageTransport(FFMPEG_PACKET, read_ffmpeg_packet, is_video=True),
+    "raw": ImageTransport(IMAGE, cdr_reader.read_image, copies=2),
+    "compressed": ImageTransport(COMPRESSED_IMAGE, cdr_reader.read_compressed_image),
+    "foxglove": ImageTransport(COMPRESSED_VIDEO, cdr_reader.read_compressed_video, is_video=True),
+    "ffmpeg": ImageTransport(FFMPEG_PACKET, cdr_reader.read_ffmpeg_packet, is_video=True),
 }
 """Transports by their names for the parameter image_transport."""
+
+
+def message_class(message_type: str) -> Any:
+    """The class of messages of a type such as `sensor_msgs/msg/Image`.
+
+    Raises:
+        SettingsError: its package is not installed.
+    """
+    package, _, name = message_type.split("/")
+    try:
+        return getattr(import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(
+            f"the messages {package} are not installed ({error}); install ros-$ROS_DISTRO-"
+            f"{package.replace('_', '-')}, or build interfaces/{package}"
+        ) from error

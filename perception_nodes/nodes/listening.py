@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import rclpy
@@ -16,6 +15,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.misnamed import LITTLE_ALIKE
+from perception_nodes.nodes.image_transports import message_class
 from perception_nodes.system.environment import ros_environment
 
 DISCOVERY_S = 2.0
@@ -70,7 +70,7 @@ def echo(name: str, count: int, show: Callable[[dict[str, Any]], None]) -> None:
             alike = get_close_matches(topic, known, n=1, cutoff=LITTLE_ALIKE)
             hint = f"did you mean {alike[0]}?" if alike else "perception topics lists what there is"
             raise PerceptionError(f"nobody publishes on {topic} in this ROS domain; {hint}")
-        kind = _message_class(publishers[0].topic_type)
+        kind = message_class(publishers[0].topic_type)
         # A subscription that asks for less than is offered hears all.
         offered = [one.qos_profile for one in publishers]
         qos = QoSProfile(
@@ -106,16 +106,6 @@ def _known(node: Node) -> list[Topic]:
         Topic(name, kinds[0], node.count_publishers(name), node.count_subscribers(name))
         for name, kinds in sorted(node.get_topic_names_and_types())
     ]
-
-
-def _message_class(type_name: str) -> Any:
-    package, _, name = type_name.split("/")
-    try:
-        return getattr(import_module(f"{package}.msg"), name)
-    except (ImportError, AttributeError) as error:
-        raise PerceptionError(
-            f"messages of type {type_name} cannot be read: {package} is not installed here"
-        ) from error
 
 
 def _for_a_while(spin: Callable[[], None], most_s: float, is_enough: Callable[[], Any]) -> None:

@@ -88,15 +88,8 @@ class PlayedCamera:
             view = ImageView(stamp_ns, "", 0, 0, "unreadable", 0, memoryview(message))
         sample = self._channel.loan(len(view.data))
         sample.header.number = number
-        sample.header.describe(
-            stamp_ns,
-            view.encoding,
-            view.width,
-            view.height,
-            view.step,
-            len(view.data),
-            view.frame_id,
-        )
+        size = view.width, view.height, view.step, len(view.data)
+        sample.header.describe(stamp_ns, view.encoding, *size, view.frame_id)
         sample.payload[:] = view.data
         return sample
 

@@ -53,15 +53,9 @@ class PreprocessNode(RedundantNode):
         preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
         self._preprocessor, self._last_info, self._info_topic = preprocessor, b"", ""
         self._judge = PictureJudge(model.input.padding)
-        ingest = Ingest(
-            preprocessor,
-            settings.camera,
-            Budget.for_deadline(settings.deadline_ms),
-            ros_clock(self),
-            self._sequences,
-            own_incarnation(),
-            self._judge,
-        )
+        camera = settings.camera, Budget.for_deadline(settings.deadline_ms), ros_clock(self)
+        numbered = self._sequences, own_incarnation()
+        ingest = Ingest(preprocessor, *camera, *numbered, self._judge)
         in_place = settings.preprocess_on == "gpu"
         size = (0, 0) if in_place else (model.input.width, model.input.height)
         slots = channels.slot_writer(self.endpoint, settings.camera, *size)

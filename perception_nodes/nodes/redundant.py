@@ -9,13 +9,7 @@ from itertools import count
 
 from rclpy.lifecycle import State, TransitionCallbackReturn
 
-from perception_nodes.core.failover import (
-    DISCOVERY_NS,
-    LONG_NS,
-    SIGN_SHARE,
-    STANDBY_LOOK_NS,
-    STARVED_NS,
-)
+from perception_nodes.core import failover
 from perception_nodes.core.records import Heartbeat, Takeover
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.transport import channels
@@ -90,16 +84,12 @@ class RedundantNode(PerceptionNode):
             patience_ns: how long we may be silent before we are taken for hung.
             cameras: all cameras; by default the only one is `camera` of the settings.
         """
-        self.seats = tuple(
-            Seat(
-                camera,
-                channels.NumberedRecords(
-                    self.endpoint, camera, self.role, patience_ns, self._record_numbers[camera]
-                ),
-                Lease(camera, self.role),
-            )
-            for camera in cameras or (self.settings.camera,)
-        )
+        seats = []
+        for camera in cameras or (self.settings.camera,):
+            facts = camera, self.role, patience_ns, self._record_numbers[camera]
+            records = channels.NumberedRecords(self.endpoint, *facts)
+            seats.append(Seat(camera, records, Lease(camera, self.role)))
+        self.seats = tuple(seats)
         self._working = False
         self._takeovers: list[Takeover] = []
         self._joined_ns = time.monotonic_ns()
@@ -139,7 +129,7 @@ class RedundantNode(PerceptionNode):
         We have no real-time priority either, since no frame that waits could be in time.
         """
         usual_ns = self.records.patience_ns
-        self._announce(LONG_NS)
+        self._announce(failover.LONG_NS)
         try:
             with self.realtime.leisurely():
                 yield
@@ -156,15 +146,17 @@ class RedundantNode(PerceptionNode):
     def _stand_by(self) -> None:
         now_ns = time.monotonic_ns()
         # Before that, the working process cannot be found to hang.
-        wait_ns = min(self.lease.patient_until_ns - now_ns, SIGN_SHARE * self.records.patience_ns)
-        wait_ns = max(wait_ns, STANDBY_LOOK_NS)
+        wait_ns = min(
+            self.lease.patient_until_ns - now_ns, failover.SIGN_SHARE * self.records.patience_ns
+        )
+        wait_ns = max(wait_ns, failover.STANDBY_LOOK_NS)
         due_ns = now_ns + wait_ns
         self.lease.wait(wait_ns / 1e6)
         now_ns = time.monotonic_ns()
-        if now_ns - due_ns > STARVED_NS:
+        if now_ns - due_ns > failover.STARVED_NS:
             # What kept us from running may have kept the other process from running too.
             self._judge_from_ns = now_ns + self.records.patience_ns
-        if now_ns < self._joined_ns + DISCOVERY_NS:
+        if now_ns < self._joined_ns + failover.DISCOVERY_NS:
             if self.listeners() < self.lease.listeners:
                 return
         if not all(self._acquire(seat, now_ns) for seat in self.seats):

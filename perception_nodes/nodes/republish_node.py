@@ -136,15 +136,9 @@ def info_message(path: str) -> CameraInfo:
     """
     info = read_calibration(path)
     fx, _, cx, _, fy, cy, *_ = info.matrix
-    return CameraInfo(
-        width=info.width,
-        height=info.height,
-        distortion_model=info.model,
-        d=info.distortion,
-        k=info.matrix,
-        r=np.eye(3).ravel(),
-        p=[fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
-    )
+    lens = {"distortion_model": info.model, "d": info.distortion, "k": info.matrix}
+    single = {"r": np.eye(3).ravel(), "p": [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]}
+    return CameraInfo(width=info.width, height=info.height, **lens, **single)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,7 @@ from rclpy.logging import get_logging_directory
 from rclpy.signals import SignalHandlerOptions
 
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.system.environment import (
-    keep_large_buffers,
-    leave_out_working_folder,
-    ros_environment,
-)
+from perception_nodes.system import environment
 from perception_nodes.system.last_words import leave
 from perception_nodes.system.life import ended_by, is_launched, is_supervised
 from perception_nodes.system.output import Relay, make_unfailing
@@ -56,9 +52,9 @@ def run_node(node_type: Any, name: str) -> int:
 def _run(node_type: Any, name: str) -> int:
     # A supervisor has set these already; a node that is started by itself needs them as well.
     images = "image_topic" in node_type.settings_type.model_fields
-    os.environ.update(ros_environment(images))
-    leave_out_working_folder()
-    keep_large_buffers()
+    os.environ.update(environment.ros_environment(images))
+    environment.leave_out_working_folder()
+    environment.keep_large_buffers()
     if node_type.in_background:
         give_way(os.getpid())
     os.nice(node_type.niceness)

@@ -83,15 +83,8 @@ class ViewNode(PerceptionNode):
         self.add_subscription(
             Bool, settings.safe_stop_topic, self._on_safe_stop, LATCHED, raw=False
         )
-        self._server = self.own(
-            PageServer(
-                self._feed,
-                settings.view_address,
-                settings.view_port,
-                page_token(settings),
-                settings.view_rate,
-            )
-        )
+        place = settings.view_address, settings.view_port, page_token(settings)
+        self._server = self.own(PageServer(self._feed, *place, settings.view_rate))
         self._server.start()
         self.get_logger().info(f"the page is at {settings.view_url}")
 

@@ -10,16 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.frame import ImageView
-from perception_nodes.preprocess.formats import (
-    ALIASES,
-    BAYER,
-    BYTES_PER_PIXEL,
-    DEEP,
-    GROUPS,
-    PACKED,
-    ROWS_OF_CHROMA,
-    check_frame,
-)
+from perception_nodes.preprocess import formats
 
 Pixels = NDArray[np.uint8]
 Samples = NDArray[Any]
@@ -29,7 +20,7 @@ OUTLIERS = 1e-3
 
 DEMOSAIC = {
     f"{one}8": getattr(cv2, f"COLOR_Bayer{name}2BGR")
-    for one, name in zip(BAYER, ("BG", "RG", "GR", "GB"), strict=True)
+    for one, name in zip(formats.BAYER, ("BG", "RG", "GR", "GB"), strict=True)
 }
 """OpenCV names a Bayer pattern by the second and third pixel of its second row."""
 
@@ -65,7 +56,7 @@ CONVERSIONS = {
 MATRICES = {
     **dict.fromkeys(("nv12", "i420", "uyvy", "yuyv"), YUV_TO_BGR),
     "nv21": YUV_TO_BGR[:, [0, 2, 1, 3]],  # from (Y, V, U, 1)
-    **{f"{family}8": _bayer_to_bgr(family.removeprefix("bayer_")) for family in BAYER},
+    **{f"{family}8": _bayer_to_bgr(family.removeprefix("bayer_")) for family in formats.BAYER},
 }
 """Matrices to BGR from the channels of all planes and 1."""
 YUV_CHANNELS = {"uyvy": ((0, 1), (1, 0), (1, 2)), "yuyv": ((0, 0), (1, 1), (1, 3))}
@@ -85,13 +76,13 @@ def planes_of(image: ImageView) -> list[Samples]:
         FrameRejected: see `check_frame`.
     """
     layout, lines = _lines(image)
-    channels, height = BYTES_PER_PIXEL[layout], image.height
+    channels, height = formats.BYTES_PER_PIXEL[layout], image.height
     if layout == "i420":
         luma_bytes = height * image.step
         chroma = np.frombuffer(image.data, np.uint8, luma_bytes // 2, luma_bytes)
         both = chroma.reshape(height, -1)[:, : image.width // 2]
         return [lines[:height], both[: height // 2], both[height // 2 :]]
-    if layout in ROWS_OF_CHROMA:
+    if layout in formats.ROWS_OF_CHROMA:
         return [lines[:height], lines[height:].reshape(height // 2, image.width // 2, 2)]
     if layout in YUV_CHANNELS:
         return [_split(lines, 2), _split(lines, 4)]
@@ -115,12 +106,12 @@ def significant_bits(encoding: str, planes: list[Samples]) -> int:
         8, or the fewest of 10, 12, 14 and 16 that all but `OUTLIERS` of the samples need, but not
         more than the encoding's name says.
     """
-    encoding = ALIASES.get(encoding, encoding)
-    if encoding not in DEEP:
+    encoding = formats.ALIASES.get(encoding, encoding)
+    if encoding not in formats.DEEP:
         return 8
     samples = [np.atleast_3d(plane)[::4, ::4, :3] for plane in planes]  # leave out alpha
     outliers = OUTLIERS * sum(one.size for one in samples)
-    most = DEEP[encoding][1]
+    most = formats.DEEP[encoding][1]
     for bits in range(10, most, 2):
         if sum(np.count_nonzero(one >> bits) for one in samples) <= outliers:
             return bits
@@ -142,8 +133,8 @@ def planes_to_bgr(encoding: str, planes: list[Pixels], out: Pixels) -> None:
         planes: uint8, all scaled to the same size, in the order of `planes_of`.
         out: uint8 [h, w, 3]; receives BGR.
     """
-    encoding = ALIASES.get(encoding, encoding)
-    layout, _ = DEEP.get(encoding, (encoding, 8))
+    encoding = formats.ALIASES.get(encoding, encoding)
+    layout, _ = formats.DEEP.get(encoding, (encoding, 8))
     if layout in CONVERSIONS:
         cv2.cvtColor(planes[0], CONVERSIONS[layout], dst=out)
     elif layout in MATRICES:
@@ -167,11 +158,11 @@ def unpacked(image: ImageView) -> ImageView:
     Raises:
         FrameRejected: see `check_frame`.
     """
-    encoding, rows = check_frame(image)
-    layout, bits = PACKED[encoding]
+    encoding, rows = formats.check_frame(image)
+    layout, bits = formats.PACKED[encoding]
     lines = np.frombuffer(image.data, np.uint8, rows * image.step).reshape(rows, image.step)
-    groups = lines[:, : image.width * bits // 8].reshape(rows, -1, GROUPS[bits] * bits // 8)
-    return converted(image, groups[:, :, : GROUPS[bits]].reshape(rows, -1), layout[:-1])
+    groups = lines[:, : image.width * bits // 8].reshape(rows, -1, formats.GROUPS[bits] * bits // 8)
+    return converted(image, groups[:, :, : formats.GROUPS[bits]].reshape(rows, -1), layout[:-1])
 
 
 def converted(image: ImageView, pixels: Samples, family: str = "bgr") -> ImageView:
@@ -194,10 +185,10 @@ def _lines(image: ImageView) -> tuple[str, Samples]:
     Raises:
         FrameRejected: see `check_frame`.
     """
-    encoding, rows = check_frame(image)
-    layout, _ = DEEP.get(encoding, (encoding, 8))
+    encoding, rows = formats.check_frame(image)
+    layout, _ = formats.DEEP.get(encoding, (encoding, 8))
     lines = np.frombuffer(image.data, np.uint8, rows * image.step).reshape(rows, image.step)
-    row_samples = image.width * BYTES_PER_PIXEL[layout]
+    row_samples = image.width * formats.BYTES_PER_PIXEL[layout]
     if layout == encoding:
         return layout, lines[:, :row_samples]
     return layout, lines.view("<u2")[:, :row_samples]

@@ -84,13 +84,9 @@ def measured(picture: NDArray[np.uint8], border: int) -> Measures | None:
         tiles = cut.reshape(ROWS, height, COLUMNS, width)
         return np.asarray(tiles.mean(axis=(1, 3), dtype=np.float32))
 
-    return Measures(
-        lit=float(((green > DARK) & (green != border)).mean()),
-        blinded=float((green > BLINDING).mean()),
-        sharpness=float(near.mean()) / texture if texture else 1.0,
-        texture=parts(far),
-        brightness=parts(green),
-    )
+    lit = float(((green > DARK) & (green != border)).mean())
+    sharpness = float(near.mean()) / texture if texture else 1.0
+    return Measures(lit, float((green > BLINDING).mean()), sharpness, parts(far), parts(green))
 
 
 class PictureJudge:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from perception_nodes.core.errors import PerceptionError
@@ -49,15 +49,12 @@ class LoadEnded(PerceptionError):
     """A process that should keep the machine busy ended too early."""
 
 
-@contextmanager
-def busy(cores: Sequence[int]) -> Iterator[None]:
+def busy(cores: Sequence[int]) -> AbstractContextManager[None]:
     """A context in which processors are busy: a process that never sleeps is pinned to each."""
-    with _running("a busy loop", [_python(BUSY)] * len(cores), cores):
-        yield
+    return _running("a busy loop", [_python(BUSY)] * len(cores), cores)
 
 
-@contextmanager
-def slowed(cores: Sequence[int], factor: float, priority: int) -> Iterator[None]:
+def slowed(cores: Sequence[int], factor: float, priority: int) -> AbstractContextManager[None]:
     """A context in which processors are slower by a factor, in slices of less than a millisecond.
 
     A process on each takes its share of the time before all others, as another machine on the
@@ -69,15 +66,12 @@ def slowed(cores: Sequence[int], factor: float, priority: int) -> Iterator[None]
         priority: SCHED_FIFO, above that of all that is slowed.
     """
     command = [*_python(SLOW), f"{factor:g}", str(priority)]
-    with _running("what slows a processor", [command] * len(cores), cores):
-        yield
+    return _running("what slows a processor", [command] * len(cores), cores)
 
 
-@contextmanager
-def memory_streams(cores: Sequence[int]) -> Iterator[None]:
+def memory_streams(cores: Sequence[int]) -> AbstractContextManager[None]:
     """A context in which a process on each processor copies more than fits any cache."""
-    with _running("a copy in memory", [_python(STREAM)] * len(cores), cores):
-        yield
+    return _running("a copy in memory", [_python(STREAM)] * len(cores), cores)
 
 
 @contextmanager
@@ -91,8 +85,7 @@ def disk_writes(folder: Path) -> Iterator[None]:
         file.unlink(missing_ok=True)
 
 
-@contextmanager
-def compilations(jobs: int, compiler: str, folder: Path) -> Iterator[None]:
+def compilations(jobs: int, compiler: str, folder: Path) -> AbstractContextManager[None]:
     """A context in which compilers run again and again, with the lowest priority.
 
     Args:
@@ -104,8 +97,7 @@ def compilations(jobs: int, compiler: str, folder: Path) -> Iterator[None]:
     one = "double f{0}(double x) {{ for (int i = 0; i < 9; i++) x = x * x - {0}; return x; }}\n"
     source.write_text("".join(one.format(number) for number in range(FUNCTIONS)))
     command = ["/bin/sh", "-c", COMPILE, compiler, str(source), str(folder)]
-    with _running(f"what runs {compiler}", [command] * jobs, nice=NICEST):
-        yield
+    return _running(f"what runs {compiler}", [command] * jobs, nice=NICEST)
 
 
 def _python(code: str) -> list[str]:

@@ -8,14 +8,20 @@ from pathlib import Path
 
 from perception_nodes.transport.domain import own_domain
 from perception_nodes.transport.lock import Locked, open_locked
-from perception_nodes.transport.memory import SHM_FOLDER, TransportError
+from perception_nodes.transport.memory import NAMESPACE, SHM_FOLDER, TransportError
 
 
-def silence_ns(name: str, now_ns: int) -> int:
+def silence_ns(camera: str, now_ns: int) -> int:
     """How long the process that claims a name has given no sign of life; 0 if it never has."""
+    path = _path_of(SHM_FOLDER, claim_of(camera, os.environ.get(NAMESPACE, "")))
     with suppress(FileNotFoundError):
-        return max(0, now_ns - _path_of(SHM_FOLDER, name).stat().st_mtime_ns)
+        return max(0, now_ns - path.stat().st_mtime_ns)
     return 0
+
+
+def claim_of(camera: str, namespace: str) -> str:
+    """The name of the claim to a camera's graph in a ROS namespace."""
+    return f"{namespace}/{camera}".lstrip("/")
 
 
 def _path_of(folder: Path, name: str) -> Path:

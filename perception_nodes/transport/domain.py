@@ -158,6 +158,15 @@ def config_of(domain: int) -> Any:
     return config
 
 
+@contextmanager
+def explaining(channel: str) -> Iterator[None]:
+    """A context whose errors are `explained`."""
+    try:
+        yield
+    except Exception as error:
+        raise explained(channel, error) from error
+
+
 def explained(channel: str, error: Exception) -> TransportError:
     """An error of iceoryx2 about a channel, with its remedy."""
     remedy = "is another graph with other settings running in this domain? (ROS_DOMAIN_ID)"

@@ -11,7 +11,7 @@ from perception_nodes.core.structures import fields
 from perception_nodes.system.life import is_supervised
 from perception_nodes.system.output import lines_dropped
 from perception_nodes.transport.domain import own_prefix
-from perception_nodes.transport.memory import SHM_FOLDER, Mapped
+from perception_nodes.transport.memory import SHM_FOLDER, Mapped, TransportError
 
 CONFIGURATION = "PERCEPTION_CONFIGURATION"
 """Environment variable with a hash of all that the nodes of a graph were started with."""
@@ -48,13 +48,20 @@ class Notes:
         return self._changes if self._seen != before else {}
 
     def keep(self, changed: Mapping[str, Any]) -> None:
-        """Keep parameters that were changed, for all processes and those after them."""
+        """Keep parameters that were changed, for all processes and those after them.
+
+        Raises:
+            TransportError: there is no room for them; those before stay.
+        """
         if self._mapped is None:
             return
         page = self._mapped.value
+        changes = _parsed(page.changes) | dict(changed)
+        text = json.dumps(changes).encode()
+        if len(text) > CHANGES_BYTES:
+            raise TransportError(f"changes of {len(text)} bytes, {CHANGES_BYTES} have room")
         page.version |= 1  # whoever was killed while it wrote has left an odd number
-        self._changes = _parsed(page.changes) | dict(changed)
-        page.changes = json.dumps(self._changes).encode()
+        self._changes, page.changes = changes, text
         page.version += 1
         self._seen = page.version
 
@@ -109,6 +116,6 @@ def configuration(started_with: Mapping[str, object]) -> dict[str, str]:
 def _parsed(text: bytes) -> dict[str, Any]:
     try:
         values = json.loads(text) if text else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}

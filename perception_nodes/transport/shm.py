@@ -19,6 +19,7 @@ from perception_nodes.transport.domain import (
     Presence,
     config_of,
     explained,
+    explaining,
     join_domain,
     opening,
     own_domain,
@@ -124,7 +125,7 @@ class Endpoint:
         samples = depth + spare + loaned - 2
         require_room((payload_bytes + ctypes.sizeof(header)) * samples)
         service, event = self._services(channel, header, depth, borrowed)
-        try:
+        with explaining(channel):
             publisher = (
                 service.publisher_builder()
                 .initial_max_slice_len(max(payload_bytes, 1))
@@ -134,8 +135,6 @@ class Endpoint:
                 .create()
             )
             notifier = event.notifier_builder().create()
-        except Exception as error:
-            raise explained(channel, error) from error
         self._ports += [publisher, notifier]
         return Writer(publisher, notifier, header, payload_bytes, samples)
 
@@ -152,11 +151,9 @@ class Endpoint:
         A reader that wants fewer samples to wait for it than `depth` says so in `waiting`.
         """
         service, event = self._services(channel, header, depth, borrowed)
-        try:
+        with explaining(channel):
             subscriber = service.subscriber_builder().buffer_size(waiting or depth).create()
             listener = event.listener_builder().create()
-        except Exception as error:
-            raise explained(channel, error) from error
         self._ports += [subscriber, listener]
         self._opened[channel] = service
         return Reader(subscriber, listener, header)
@@ -179,17 +176,13 @@ class Endpoint:
         """Open a waiter for samples of several channels at once; a single one waits by itself."""
         if len(readers) == 1:
             return readers[0]
-        try:
-            waitset = (
-                iox2.WaitSetBuilder.new()
-                .signal_handling_mode(iox2.SignalHandlingMode.Disabled)
-                .create(iox2.ServiceType.Ipc)
-            )
+        with explaining("several channels"):
+            disabled = iox2.SignalHandlingMode.Disabled
+            builder = iox2.WaitSetBuilder.new().signal_handling_mode(disabled)
+            waitset = builder.create(iox2.ServiceType.Ipc)
             self._ports.append(waitset)
             for reader in readers:
                 self._ports.append(waitset.attach_notification(reader.listener))
-        except Exception as error:
-            raise explained("several channels", error) from error
         return Waiter(waitset, readers)
 
     def reclaim_dead(self) -> None:
@@ -242,10 +235,8 @@ class Endpoint:
             if "HangsInCreation" not in str(error):
                 raise explained(channel, error) from error
         remove_unfinished(channel, pattern, self._domain)
-        try:
+        with explaining(channel):
             return builder.open_or_create()
-        except Exception as error:
-            raise explained(channel, error) from error
 
 
 class Writer(Generic[Header]):

@@ -2,16 +2,9 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
+from perception_nodes.core import frame
 from perception_nodes.core.budget import STAGES, Budget
 from perception_nodes.core.failover import MS
-from perception_nodes.core.frame import (
-    FrameRecord,
-    FrameStatus,
-    Record,
-    RecordKind,
-    latency_ms,
-    stage_durations_ms,
-)
 from perception_nodes.core.health import HealthMode
 from perception_nodes.core.records import Changed, InputState, Takeover, WatchdogGone
 from perception_nodes.watchdog import faults
@@ -61,11 +54,11 @@ class Watch:
         """How often we woke too late to judge other processes."""
         return self._starvation.count
 
-    def record(self, record: Record) -> None:
+    def record(self, record: frame.Record) -> None:
         """Take a record; each record only once."""
         now_ns = record.sent_ns
-        if isinstance(record, FrameRecord):
-            if record.kind == RecordKind.ENTERED:
+        if isinstance(record, frame.FrameRecord):
+            if record.kind == frame.RecordKind.ENTERED:
                 self._entered(record, now_ns)
         elif isinstance(record, InputState):
             why = record.trouble.decode(errors="replace")
@@ -81,7 +74,7 @@ class Watch:
             text = f"the watchdog was gone: {record.cause.decode(errors='replace')}"
             self._hold("watchdog", faults.Fault("watchdog", text, HealthMode.UNSAFE), now_ns)
 
-    def _entered(self, record: FrameRecord, now_ns: int) -> None:
+    def _entered(self, record: frame.FrameRecord, now_ns: int) -> None:
         # A successor repeats what its predecessor entered last.
         repeated = (record.incarnation, record.sequence) == self._last_entered
         self._last_entered = (record.incarnation, record.sequence)
@@ -96,11 +89,11 @@ class Watch:
         if record.stamp_ns:  # otherwise perhaps it could not be read
             self._hold("camera clock", faults.suspect_stamp(record), now_ns)
 
-    def report(self, report: FrameRecord) -> None:
+    def report(self, report: frame.FrameRecord) -> None:
         """Take the report of a frame that has ended."""
         self._present["frozen picture"] = self._frozen.update(report.picture)
         self._present["transport"] = self._transport.update(report)
-        for stage, duration_ms in stage_durations_ms(report).items():
+        for stage, duration_ms in frame.stage_durations_ms(report).items():
             self._present[f"{stage} overrun"] = self._stages[stage].update(duration_ms)
         if report.published_ns:
             self._present["nothing found"] = self._nothing_found.update(report.detections)
@@ -108,8 +101,8 @@ class Watch:
             self._present["objects vanished"] = vanished
             if not report.stamp_ns:  # the frame was read, so the camera sent it like this
                 self._hold("camera clock", faults.suspect_stamp(report), report.published_ns)
-        total_ms = latency_ms(report)
-        if total_ms is not None and report.status != FrameStatus.DEGRADED:
+        total_ms = frame.latency_ms(report)
+        if total_ms is not None and report.status != frame.FrameStatus.DEGRADED:
             self._present["latency drift"] = self._drift.update(total_ms)
 
     def tick(self, asked_ns: int, now_ns: int, realtime_ns: int, ledger: Ledger) -> bool:

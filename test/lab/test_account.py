@@ -13,6 +13,8 @@ from perception_nodes.lab.run import HealthMessage
 
 STAMPS = [1_000 * MS + i * 33 * MS for i in range(100)]
 DIED = "detector 7 died; 8 took over"
+HELD = report(STAMPS[0], FrameStatus.FAILED, reason=DIED.encode() + MAY_BE_OUT)
+OUTAGE = report(0, FrameStatus.FAILED, reason=b"one report for 4 frames that were lost in a row")
 
 
 def made(changes=None, without_detections=(), latency_ms=8.0):
@@ -48,17 +50,12 @@ def test_a_miss_that_is_reported_is_not_silent():
         (lambda all: [replace(all[0], stamp_ns=5), *all[1:]], [0], {"unreported": 1, "unknown": 1}),
         (lambda all: [report(STAMPS[0], FrameStatus.FAILED), *all[1:]], (), {"unannounced": 1}),
         # Of a frame that its detector held as it died, detections may be out.
-        (
-            lambda all: [
-                report(STAMPS[0], FrameStatus.FAILED, reason=DIED.encode() + MAY_BE_OUT),
-                *all[1:],
-            ],
-            (),
-            {},
-        ),
+        (lambda all: [HELD, *all[1:]], (), {}),
         # One that could not be read has a report without a stamp.
         (lambda all: [report(0, FrameStatus.FAILED), *all[1:]], [0], {}),
         (lambda all: [report(0), *all[1:]], [0], {"unreported": 1}),
+        # An outage has one report, which says of how many frames.
+        (lambda all: [OUTAGE, *all[5:]], range(5), {"unreported": 1}),
     ],
 )
 def test_what_does_not_agree(reports, without_detections, quantity):

@@ -8,18 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception_nodes.drives.schemas import typestore
-from perception_nodes.protection.profile import (
-    ENVELOPE,
-    MAX_BYTES,
-    OVERHEAD_BYTES,
-    Opened,
-    data_id,
-    open_protected,
-    protect,
-)
+from perception_nodes.protection import profile
 
 TOPIC = "/perception/detections/protected"
-ID = data_id(TOPIC)
+ID = profile.data_id(TOPIC)
 PAYLOADS = st.binary(max_size=300)
 COUNTERS = st.integers(0, 2**32 - 1)
 DEADLINES = st.integers(-(2**63), 2**63 - 1)
@@ -45,14 +37,14 @@ def profile_buffer(message: bytes) -> bytearray:
 def test_identity_is_the_lower_half_of_the_topics_crc() -> None:
     assert reference_crc64(b"123456789") == 0x995DC9BBDF1939FA  # the check value of CRC-64/XZ
     assert ID == reference_crc64(TOPIC.encode()) % 2**32
-    assert ID != data_id("/perception/tracks/protected")
+    assert ID != profile.data_id("/perception/tracks/protected")
 
 
 @given(PAYLOADS, COUNTERS, DEADLINES)
 def test_the_autosar_library_makes_and_accepts_the_same_bytes(
     data: bytes, counter: int, deadline_ns: int
 ) -> None:
-    ours = profile_buffer(protect(data, ID, counter, deadline_ns))
+    ours = profile_buffer(profile.protect(data, ID, counter, deadline_ns))
     assert e2e_p07_check(bytes(ours), ID)
     assert not e2e_p07_check(bytes(ours), ID ^ 1)
     theirs = bytearray(20) + ours[20:]
@@ -63,37 +55,37 @@ def test_the_autosar_library_makes_and_accepts_the_same_bytes(
 
 @given(PAYLOADS, COUNTERS, DEADLINES)
 def test_what_was_protected_can_be_opened(data: bytes, counter: int, deadline_ns: int) -> None:
-    message = protect(data, ID, counter, deadline_ns)
-    assert open_protected(message, ID) == Opened(counter, deadline_ns, data)
+    message = profile.protect(data, ID, counter, deadline_ns)
+    assert profile.open_protected(message, ID) == profile.Opened(counter, deadline_ns, data)
     padded = message + bytes(3)
-    assert open_protected(padded, ID) == Opened(counter, deadline_ns, data)
-    assert open_protected(message, ID ^ 1) == "data id: of another topic"
+    assert profile.open_protected(padded, ID) == profile.Opened(counter, deadline_ns, data)
+    assert profile.open_protected(message, ID ^ 1) == "data id: of another topic"
 
 
 @given(PAYLOADS, st.data())
 def test_every_altered_message_is_found(data: bytes, draw: st.DataObject) -> None:
-    message = bytearray(protect(data, ID, 7, 10**18))
+    message = bytearray(profile.protect(data, ID, 7, 10**18))
     padding = range(24, 28)  # CDR's, which means nothing
     meant = [n for n in range(4, len(message)) if n not in padding]
     for position in draw.draw(st.sets(st.sampled_from(meant), min_size=1, max_size=4)):
         message[position] ^= draw.draw(st.integers(1, 255))
-    assert isinstance(open_protected(bytes(message), ID), str)
+    assert isinstance(profile.open_protected(bytes(message), ID), str)
 
 
 @given(PAYLOADS, st.data())
 def test_a_message_that_is_cut_off_is_found(data: bytes, draw: st.DataObject) -> None:
-    message = protect(data, ID, 7, 10**18)
+    message = profile.protect(data, ID, 7, 10**18)
     kept = draw.draw(st.integers(0, len(message) - 1))
-    assert isinstance(open_protected(message[:kept], ID), str)
+    assert isinstance(profile.open_protected(message[:kept], ID), str)
 
 
 @given(st.binary(max_size=100))
 def test_any_bytes_can_be_judged(noise: bytes) -> None:
-    assert isinstance(open_protected(noise, ID), str)
+    assert isinstance(profile.open_protected(noise, ID), str)
 
 
 @pytest.mark.parametrize("excess", [0, 1])
 def test_a_message_is_as_long_as_the_profile_allows(excess: int) -> None:
-    message = protect(bytes(MAX_BYTES - OVERHEAD_BYTES + excess), ID, 0, 0)
-    assert (open_protected(message, ID) == "length") == bool(excess)
-    assert ENVELOPE.size == 40
+    message = profile.protect(bytes(profile.MAX_BYTES - profile.OVERHEAD_BYTES + excess), ID, 0, 0)
+    assert (profile.open_protected(message, ID) == "length") == bool(excess)
+    assert profile.ENVELOPE.size == 40

@@ -3,6 +3,7 @@
 import pytest
 
 from perception_nodes.system import life
+from perception_nodes.transport.memory import TransportError
 from perception_nodes.transport.notes import CONFIGURATION, Notes, configuration
 from perception_nodes.transport.remains import forget
 
@@ -36,6 +37,14 @@ def test_a_change_reaches_every_process_once_and_those_that_start_later(page):
     assert first.changed() == ["across_classes:=True", "score_threshold:=0.75"]
 
 
+def test_changes_that_have_no_room_are_refused_and_those_before_stay(page):
+    first = page()
+    first.keep({"score_threshold": 0.75})
+    with pytest.raises(TransportError, match="have room"):
+        first.keep({"classes": "ü" * 1000})
+    assert page().news() == {"score_threshold": 0.75}
+
+
 def test_a_change_that_was_cut_off_by_death_is_not_half_read(page):
     first, second = page(), page()
     first.keep({"score_threshold": 0.75})
@@ -52,9 +61,8 @@ def test_the_hash_is_that_of_the_parameters(page, monkeypatch):
     assert notes.configuration_hash() == 0
     hashes = set()
     for model in ("road-n", "road-s", "road-n"):
-        monkeypatch.setenv(
-            CONFIGURATION, configuration({"/node": [f"model:={model}"]})[CONFIGURATION]
-        )
+        variables = configuration({"/node": [f"model:={model}"]})
+        monkeypatch.setenv(CONFIGURATION, variables[CONFIGURATION])
         hashes.add(notes.configuration_hash())
     assert len(hashes) == 2
     notes.keep({"score_threshold": 0.75})

@@ -14,8 +14,9 @@ from perception_nodes.system import processes
 from perception_nodes.system.life import VARIABLE
 from perception_nodes.system.processes import Process
 from perception_nodes.transport.channels import NumberedRecords
-from perception_nodes.transport.claim import Claim, silence_ns
+from perception_nodes.transport.claim import Claim, claim_of, silence_ns
 from perception_nodes.transport.journal import RECORDS
+from perception_nodes.transport.memory import NAMESPACE
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.watchdog import account
 from perception_nodes.watchdog.account import Account, AccountSettings
@@ -313,12 +314,14 @@ def test_after_a_watchdog_was_gone_for_longer_than_journals_last_each_frame_is_t
         graph.close()
 
 
-def test_a_supervisor_that_falls_silent_is_told_of(python, monkeypatch):
+@pytest.mark.parametrize("namespace", ["", "/truck"])
+def test_a_supervisor_that_falls_silent_is_told_of(python, monkeypatch, namespace):
     def faults():
         return [fault.name for fault in graph.step()[0].faults]
 
     monkeypatch.setenv(VARIABLE, "one")
-    graph, claim = Graph(python), Claim("front", "a graph")
+    monkeypatch.setenv(NAMESPACE, namespace)
+    graph, claim = Graph(python), Claim(claim_of("front", namespace), "a graph")
     try:
         assert "supervisor" not in faults(), "it has given no sign yet"
         claim.sign()
