@@ -109,6 +109,7 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     }
     verdict, is_same = _verdict(result)
     work_ms = [read_work_ms(folder) for folder in folders]
+    frames = [summary["frames_in"] for summary in summaries]
     worst = sorted(changed, key=lambda time: -len(changed[time]))[:MAX_PICTURES]
     text = page.render(
         "comparison.html.j2",
@@ -117,9 +118,7 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
         tone="good" if is_same else "fair",
         runs=result["runs"],
         figures=_figures(result),
-        latency=_latency(
-            work_ms, [summary["frames_in"] for summary in summaries], folders, deadline_ms
-        ),
+        latency=_latency(work_ms, frames, folders, deadline_ms),
         classes=_classes(recordings),
         frames=_pairs(folders, worst, changed),
         lines=comparison.lines(),

@@ -77,10 +77,9 @@ class ReplayRequest:
             SettingsError: the text names the options of the command.
         """
         real_time = options.mode == "realtime"
+        nothing = not self.bags and self.corpus is None
         refusals = {
-            "name a recorded drive, or two runs with --compare A B": (
-                not self.bags and self.corpus is None
-            ),
+            "name a recorded drive, or two runs with --compare A B": nothing,
             "--golden and --bare need --mode lockstep: in real time frames may be dropped": (
                 real_time and (self.golden or options.bare)
             ),
@@ -237,11 +236,8 @@ class Drives:
     def _replayed(self, summaries: dict[str, dict[str, Any]], failed: dict[str, str]) -> Replayed:
         request, expected = self._request, self._options.golden
         written = None
-        if (
-            request.update
-            and request.golden
-            and not (failed or any(map(_is_broken, summaries.values())))
-        ):
+        usable = not (failed or any(map(_is_broken, summaries.values())))
+        if request.update and request.golden and usable:
             written = request.golden
             drives = {
                 name: frames_of(read_recording(self._folder(name) / RECORDING_FILE, by_number=True))

@@ -71,13 +71,9 @@ class LoadedModel:
         self.model = model = load_model(settings.model)
         self.backend = open_backend(settings.backend, BackendSettings(settings.threads, cache_dir))
         self.info = self.backend.load(model)
-        self.decoder = model.decoder(
-            DecodeSettings(
-                settings.score_threshold,
-                settings.iou_threshold,
-                across_classes=settings.across_classes,
-            )
-        )
+        thresholds = settings.score_threshold, settings.iou_threshold
+        decode = DecodeSettings(*thresholds, across_classes=settings.across_classes)
+        self.decoder = model.decoder(decode)
 
     def new_input(self) -> NDArray[np.uint8]:
         """A buffer for a network input, uint8 [height, width, 3] BGR."""
