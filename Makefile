@@ -91,9 +91,9 @@ view-packages: ## install what view-test needs from Debian; as root
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core
 
-pictures: dev sample ## make the pictures of README and documentation anew, in three minutes; view-packages installs Chromium
+pictures: dev sample ## make the pictures of README and documentation anew, in three minutes, with ARGS=result.json of bench deadline its tail too; view-packages installs Chromium
 	@$(PIP) install --quiet -r $(REQUIREMENTS)/browser.txt
-	$(BIN)/python docs/pictures.py
+	$(BIN)/python docs/pictures.py $(ARGS)
 
 chaos: setup ## kill and stop processes of a running graph at random; takes four minutes
 	set -e; for source in shm dds; do \

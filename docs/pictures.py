@@ -1,11 +1,14 @@
 """Makes the pictures of README and documentation anew: `make pictures`, three minutes.
 
 They are real output of this checkout on this machine: the live page beside a graph that plays the
-sample road, and the report of `perception demo`. Nothing is replaced before all are there.
+sample road, and the report of `perception demo`. With `ARGS=RESULT.json`, a result of `perception
+bench deadline`, the tail of its latency too. Nothing is replaced before all are there.
 """
 
+import argparse
 import base64
 import io
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +22,7 @@ from shutil import which
 
 from PIL import Image
 
+from perception_nodes.lab.page import deadline_page
 from perception_nodes.system.threads import nodes
 
 ROOT = Path(__file__).parents[1]
@@ -27,10 +31,15 @@ PERCEPTION = Path(sys.executable).parent / "perception"
 ROAD = ROOT / "bags" / "road.mp4"
 SIZE, PHONE = (1440, 900), (390, 844)
 PORT = 8097
-WARM_UP_S, MOVING_S, FRAMES_A_S = 15.0, 6.0, 4
+MOVING_S, FRAMES_A_S = 6.0, 4
 MOVING_PX = 880
 MAX_BYTES = 300_000
 PATIENCE_S = 90.0
+"""No wait is longer: a graph that hangs ends the script, and leaves the pictures as they are."""
+IS_LIVE = "Object.values(cameras).some(({ frames, picture }) => picture && frames.length > 300)"
+IS_DRAWN = "document.querySelectorAll('.chart').length && [...document.querySelectorAll('.chart')]"
+IS_DRAWN += ".every((chart) => chart.querySelector('canvas'))"
+TWO_FRAMES = "requestAnimationFrame(() => requestAnimationFrame(() => arguments[0]()))"
 
 
 @contextmanager
@@ -70,7 +79,11 @@ def graph():
         yield
     finally:
         running.send_signal(signal.SIGINT)
-        running.wait()
+        try:
+            running.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            raise
 
 
 def hurry_page():
@@ -80,6 +93,19 @@ def hurry_page():
             for task in (Path("/proc") / str(process) / "task").iterdir():
                 os.sched_setscheduler(int(task.name), os.SCHED_OTHER, os.sched_param(0))
             (Path("/proc") / str(process) / "autogroup").write_text("0")
+
+
+def until(driver, condition):
+    """Wait until an expression of the page is true, and the page is drawn as it says."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    WebDriverWait(driver, PATIENCE_S).until(lambda _: driver.execute_script(f"return {condition}"))
+    settle(driver)
+
+
+def settle(driver):
+    """Wait until the page is drawn anew."""
+    driver.execute_async_script(TWO_FRAMES)
 
 
 def look(driver, size, scheme="light"):
@@ -122,7 +148,7 @@ def save(pictures, file):
     print(f"{file.name}: {len(stream.getvalue()) / 1000:.0f} kB, quality {quality}")
 
 
-def main():
+def main(result=None):
     """Make all of them, and put them into their places."""
     if not (which("chromium") and which("chromedriver")):
         sys.exit("no Chromium and its driver; make view-packages installs them")
@@ -134,22 +160,31 @@ def main():
         with graph():
             look(driver, SIZE)
             driver.get(f"http://localhost:{PORT}")
-            time.sleep(WARM_UP_S)
+            until(driver, IS_LIVE)
             save(moving(driver), folder / "live.webp")
             save([shot(driver)], folder / "view.webp")
             look(driver, PHONE, "dark")
-            time.sleep(2)
+            settle(driver)
             save([shot(driver)], folder / "view-phone.webp")
         out = folder / "demo"
         command = [PERCEPTION, "demo", "--bag", ROAD.relative_to(ROOT), "--out", out]
-        subprocess.run(command, cwd=ROOT, check=True)
+        subprocess.run(command, cwd=ROOT, check=True, timeout=PATIENCE_S)
         look(driver, SIZE)
         driver.get((out / "report.html").as_uri())
-        time.sleep(2)
+        until(driver, IS_DRAWN)
         save([shot(driver)], folder / "demo.webp")
+        if result is not None:
+            page = folder / "tail.html"
+            page.write_text(deadline_page(json.loads(result.read_text())))
+            driver.get(page.as_uri())
+            until(driver, IS_DRAWN)
+            chart = driver.find_element("css selector", ".chart").screenshot_as_png
+            save([Image.open(io.BytesIO(chart)).convert("RGB")], folder / "tail.webp")
         for file in folder.glob("*.webp"):
             file.replace(IMAGES / file.name)
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("result", nargs="?", type=Path, help="of `perception bench deadline`")
+    main(parser.parse_args().result)

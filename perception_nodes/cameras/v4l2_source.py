@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from perception_nodes.cameras import v4l2_devices as devices
 from perception_nodes.cameras import v4l2_kernel as kernel
 from perception_nodes.cameras.camera_source import (
     CameraError,
@@ -27,16 +28,6 @@ from perception_nodes.cameras.camera_source import (
     colour_note,
 )
 from perception_nodes.cameras.channel import CameraHeader
-from perception_nodes.cameras.v4l2_devices import (
-    Mode,
-    V4l2Settings,
-    capability_of,
-    choose_mode,
-    given_format,
-    list_devices,
-    modes_of,
-    set_controls,
-)
 from perception_nodes.transport.shm import Sample, Writer
 
 BUFFERS = 4
@@ -46,7 +37,7 @@ BUFFERS = 4
 class V4l2Source:
     """A camera of the kernel, see `CameraSource`."""
 
-    def __init__(self, settings: V4l2Settings) -> None:
+    def __init__(self, settings: devices.V4l2Settings) -> None:
         """Take what is wanted; nothing is opened."""
         self._settings = settings
         self._descriptor, self._kind = -1, kernel.BUF_TYPE_VIDEO_CAPTURE
@@ -65,21 +56,21 @@ class V4l2Source:
         try:
             self._descriptor = kernel.open_device(path)
         except FileNotFoundError as error:
-            known = ", ".join(device.path for device in list_devices()) or "none"
+            known = ", ".join(device.path for device in devices.list_devices()) or "none"
             raise CameraGone(f"{path} is not there; devices are: {known}") from error
         except PermissionError as error:
             raise CameraError(f"{path} may not be opened; add the user to group video") from error
         except OSError as error:
             raise CameraGone(f"{path} cannot be opened: {error.strerror}") from error
         with self._asking_for("a format"):
-            capability, self._kind = capability_of(self._descriptor, path)
+            capability, self._kind = devices.capability_of(self._descriptor, path)
             self._take_signal()
             return self._agree(capability)
 
     def set_controls(self, text: str) -> None:
         """Set controls, now and whenever the device is opened; see `v4l2_devices.set_controls`."""
         if self._descriptor >= 0:
-            set_controls(self._descriptor, self._settings.device, text)
+            devices.set_controls(self._descriptor, self._settings.device, text)
         self._settings = replace(self._settings, controls=text)
 
     def _take_signal(self) -> None:
@@ -130,7 +121,9 @@ class V4l2Source:
     def _agree(self, capability: kernel.Capability) -> CameraFormat:
         wanted, path = self._settings, self._settings.device
         size = wanted.width, wanted.height
-        mode = choose_mode(list(modes_of(self._descriptor, self._kind, size)), wanted)
+        mode = devices.choose_mode(
+            list(devices.modes_of(self._descriptor, self._kind, size)), wanted
+        )
         given, plane = self._set_format(mode)
         code = given.pixelformat
         for name, asked, got in (
@@ -141,7 +134,7 @@ class V4l2Source:
             if asked != got:
                 raise CameraError(f"{path}: {name} {asked} was asked for, the driver gives {got}")
         rate_hz = self._set_rate(wanted.rate_hz or mode.rate_hz)
-        set_controls(self._descriptor, path, wanted.controls)
+        devices.set_controls(self._descriptor, path, wanted.controls)
         change = kernel.EventSubscription(type=kernel.EVENT_SOURCE_CHANGE, id=self._input or 0)
         with suppress(OSError):  # few devices know this event
             kernel.call(self._descriptor, kernel.SUBSCRIBE_EVENT, change)
@@ -176,13 +169,13 @@ class V4l2Source:
         is_soe = buffer.flags & kernel.BUF_FLAG_TSTAMP_SRC_SOE
         return "the start of exposure" if is_soe else "the end of a frame"
 
-    def _set_format(self, mode: Mode) -> tuple[Any, Any]:
+    def _set_format(self, mode: devices.Mode) -> tuple[Any, Any]:
         """Ask for a mode in whole pictures; returns what the driver gives, see `given_format`."""
         # Some grabbers give whole pictures of an analog camera only if asked for interlaced ones.
         for field in (kernel.FIELD_NONE, kernel.FIELD_INTERLACED):
             size = {"width": mode.width, "height": mode.height}
             asked = size | {"pixelformat": mode.code, "field": field}
-            given, plane = given_format(self._descriptor, self._kind, kernel.S_FMT, **asked)
+            given, plane = devices.given_format(self._descriptor, self._kind, kernel.S_FMT, **asked)
             if given.field not in kernel.NOT_WHOLE:
                 return given, plane
         raise CameraError(

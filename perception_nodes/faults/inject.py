@@ -184,22 +184,15 @@ def _slow_subscriber(
     detector = next(s for s, _ in target.supervisor.processes if s.executable == "detector_node")
     of_graph = {name: detector.parameters[name] for name in ("camera", "detections_topic")}
     (spec,) = SLOW_SUBSCRIBER.nodes({**of_graph, "delay_ms": fault.delay_ms})
-    process = start(
-        [sys.executable, "-m", spec.kind.module, *spec.arguments()],
-        spec.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+    command = [sys.executable, "-m", spec.kind.module, *spec.arguments()]
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    process = start(command, spec.environment, stdout=pipe, stderr=nothing)
     said = process.stdout
     assert said is not None
     try:
         # The fault begins when the subscriber prints a line, at its first message.
-        _await(
-            lambda: select.select([said], [], [], 0)[0],
-            LISTENS_WITHIN_S,
-            wait_s,
-            "the slow subscriber got no message",
-        )
+        why_not = "the slow subscriber got no message"
+        _await(lambda: select.select([said], [], [], 0)[0], LISTENS_WITHIN_S, wait_s, why_not)
         yield
         if process.poll() is not None:
             raise NotInjected(f"the slow subscriber ended with status {process.returncode}")

@@ -144,10 +144,8 @@ def _check_faults(scenario: Scenario) -> None:
             raise wrong(f"{fault.kind} needs a drive that is sent as JPEG: jpeg_quality", *kind)
         if fault.kind == "calibration_wrong" and not calibrated:
             raise wrong(f"{fault.kind} needs a drive with CameraInfo", *kind)
-        for key, at_s, verb in (
-            ("after_s", fault.after_s, "begins"),
-            ("for_s", fault.end_s, "ends"),
-        ):
+        times = ("after_s", fault.after_s, "begins"), ("for_s", fault.end_s, "ends")
+        for key, at_s, verb in times:
             if at_s >= duration_s:
                 raise wrong(
                     f"{fault.kind} {verb} {at_s:g} s after the first frame, and the drive is over "

@@ -6,14 +6,7 @@ The limits of a failover are in its scenario, and the deadline is the graph's pa
 from dataclasses import dataclass
 
 from perception_nodes.lab.resources import STANDBY
-from perception_nodes.report.recording import (
-    DETECTIONS_TOPIC,
-    DIAGNOSTICS_TOPIC,
-    FRAME_REPORT_TOPIC,
-    HEALTH_TOPIC,
-    SAFE_STOP_TOPIC,
-    TRACKS_TOPIC,
-)
+from perception_nodes.report import recording
 
 START_S = 15.0
 """Longest time from the start of the graph to the first detections."""
@@ -52,12 +45,12 @@ class Pace:
 
 
 PACES = {
-    DETECTIONS_TOPIC: Pace(),
-    FRAME_REPORT_TOPIC: Pace(),
-    TRACKS_TOPIC: Pace(),
-    HEALTH_TOPIC: Pace(10.0),
-    SAFE_STOP_TOPIC: Pace(10.0),
-    DIAGNOSTICS_TOPIC: Pace(1.0, longest_periods=2.0),
+    recording.DETECTIONS_TOPIC: Pace(),
+    recording.FRAME_REPORT_TOPIC: Pace(),
+    recording.TRACKS_TOPIC: Pace(),
+    recording.HEALTH_TOPIC: Pace(10.0),
+    recording.SAFE_STOP_TOPIC: Pace(10.0),
+    recording.DIAGNOSTICS_TOPIC: Pace(1.0, longest_periods=2.0),
 }
 LOWEST_RATE = 0.98
 """Share of its rate that a topic must have; more than its rate is no fault."""

@@ -17,14 +17,8 @@ from rich.table import Table
 
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
+from perception_nodes.lab import bench
 from perception_nodes.lab.account import HostTook, account
-from perception_nodes.lab.bench import (
-    WARM_UP_FRAMES,
-    WITHOUT_DETECTIONS,
-    BenchSetup,
-    latency_cells,
-    play,
-)
 from perception_nodes.lab.calibration import Calibration, calibrate, smaller_would_do
 from perception_nodes.lab.conditions import CONDITIONS, Surroundings, check_conditions
 from perception_nodes.lab.graphs import MEASURED
@@ -44,7 +38,7 @@ SOAK = "soak"
 START_S = 8.0
 """Approximate time that a graph takes to start, for the progress bar."""
 MEANINGS = (
-    WITHOUT_DETECTIONS,
+    bench.WITHOUT_DETECTIONS,
     "smaller: frames in time with the faster network, DEGRADED",
     "could: missed frames that the smaller sibling would have made",
     "by host: missed frames during which a virtual machine's host had a processor",
@@ -58,7 +52,7 @@ MEANINGS = (
 class DeadlineBench:
     """One measurement; see `perception bench deadline --help`."""
 
-    setup: BenchSetup
+    setup: bench.BenchSetup
     conditions: Sequence[str]
     soak_minutes: float
     real_time: Sequence[bool] = (False,)
@@ -117,9 +111,11 @@ class DeadlineBench:
         frames = self.setup.frames
         plan = [(name, fast, frames) for name in self.conditions for fast in self.real_time]
         if self.soak_minutes:
-            frames = round(self.soak_minutes * 60 * self.setup.rate_hz)
-            plan.append((SOAK, any(self.real_time), frames))
-        seconds = [START_S + (frames + WARM_UP_FRAMES) / self.setup.rate_hz for *_, frames in plan]
+            count = round(self.soak_minutes * 60 * self.setup.rate_hz)
+            plan.append((SOAK, any(self.real_time), count))
+        seconds = [
+            START_S + (frames + bench.WARM_UP_FRAMES) / self.setup.rate_hz for *_, frames in plan
+        ]
         conditions: dict[str, Any] = {}
         samples: list[Sample] = []
         for index, (name, real_time, frames) in enumerate(plan):
@@ -136,10 +132,10 @@ class DeadlineBench:
                 around = Surroundings(Path(folder), values, self.setup.drive(ENDLESS_FRAMES))
                 with CONDITIONS["quiet" if name == SOAK else name](around):
                     # The receiver takes detections from shared memory, and is no listener.
-                    drive = {"bag": self.setup.drive(frames + WARM_UP_FRAMES), "listeners": 0}
+                    drive = {"bag": self.setup.drive(frames + bench.WARM_UP_FRAMES), "listeners": 0}
                     beside: list[Beside] = [host, Sampler(run.samples, show)]
                     log = Path(folder) / "nodes.log"
-                    play(run, MEASURED, {**values, **drive}, Path(folder), log, beside)
+                    bench.play(run, MEASURED, {**values, **drive}, Path(folder), log, beside)
             calibrations = before, calibrate(*inference)
             found = figures(run, self.setup, host.had_a_processor, calibrations)
             title = name + (REAL_TIME if real_time else "")
@@ -193,7 +189,7 @@ class DeadlineBench:
             **self.setup.facts(),
             "fifo_priority": self.fifo_priority,
             "stay_awake": self.stay_awake,
-            "warm_up_frames": WARM_UP_FRAMES,
+            "warm_up_frames": bench.WARM_UP_FRAMES,
             "conditions": conditions,
         }
         if self.soak_minutes:
@@ -204,7 +200,7 @@ class DeadlineBench:
 
 
 def figures(
-    run: Run, setup: BenchSetup, host_took: HostTook, around: Sequence[Calibration] = ()
+    run: Run, setup: bench.BenchSetup, host_took: HostTook, around: Sequence[Calibration] = ()
 ) -> dict[str, Any]:
     """The figures of a condition, as JSON holds them.
 
@@ -254,7 +250,7 @@ def condition_rows(result: Mapping[str, Any]) -> list[list[str]]:
         [
             name.replace("_", " "),
             str(found["frames"]),
-            *latency_cells(found["latency_ms"], ("p50", "p99", "p99_9", "max")),
+            *bench.latency_cells(found["latency_ms"], ("p50", "p99", "p99_9", "max")),
             shown(found["miss_rate"], "{:.2%}"),
             f"{found['status'].get('DEGRADED', 0) / max(found['frames'], 1):.1%}",
             shown(found.get("smaller_would_do"), "{:d}"),

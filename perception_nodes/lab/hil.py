@@ -16,15 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from perception_nodes.core.errors import PerceptionError
+from perception_nodes.faults import lossy_network as network
 from perception_nodes.faults.address import PORT, is_loopback, joined_address, split_address
 from perception_nodes.faults.inject import has_small_shm
-from perception_nodes.faults.lossy_network import (
-    OWN_NETWORK,
-    UNIT_ADDRESS,
-    VARIABLE,
-    LossyLink,
-    why_unavailable,
-)
 from perception_nodes.faults.scenario import (
     Expectation,
     NetworkConditions,
@@ -139,17 +133,19 @@ def _over_a_network(
     scenario: Scenario, conditions: NetworkConditions, out: Path
 ) -> ScenarioVerdict:
     """Run it in two network namespaces; without these over loopback, if the faults allow it."""
-    if os.environ.get(VARIABLE):
-        with LossyLink(conditions) as link:
+    if os.environ.get(network.VARIABLE):
+        with network.LossyLink(conditions) as link:
             # The unit has shared memory of its own too, which a reboot clears.
             place = ("unshare", "--mount", "sh", "-c", PRIVATE_SHM, str(UNIT_SHM_MB))
-            process = link.in_unit_namespace(lambda: _start_unit(UNIT_ADDRESS, PORT, place))
-            with _serving(process, UNIT_ADDRESS, PORT) as remote:
+            process = link.in_unit_namespace(lambda: _start_unit(network.UNIT_ADDRESS, PORT, place))
+            with _serving(process, network.UNIT_ADDRESS, PORT) as remote:
                 return run_here(scenario, out, remote, link)
-    why = why_unavailable()
+    why = network.why_unavailable()
     if not why:
         # Discover by multicast: nobody else is in this network.
-        with child(OWN_NETWORK, scenario, out, {VARIABLE: "1", RANGE: SUBNET}) as verdict_of:
+        with child(
+            network.OWN_NETWORK, scenario, out, {network.VARIABLE: "1", RANGE: SUBNET}
+        ) as verdict_of:
             return verdict_of()
     if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
         raise NotRun(f"the network cannot be simulated: {why}")

@@ -16,14 +16,8 @@ from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
 from perception_nodes.graph.graph import Graph
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
+from perception_nodes.lab import bench
 from perception_nodes.lab.account import account
-from perception_nodes.lab.bench import (
-    WARM_UP_FRAMES,
-    WITHOUT_DETECTIONS,
-    BenchSetup,
-    latency_cells,
-    play,
-)
 from perception_nodes.lab.graphs import BARE_INFERENCE, BESIDE_RECORDER, CAMERA, MEASURED
 from perception_nodes.lab.run import Run, execute
 from perception_nodes.networks.model import load_model
@@ -37,7 +31,7 @@ from perception_nodes.system.environment import ros_environment, share_folder
 class LatencyBench:
     """One measurement; see `perception bench latency --help`."""
 
-    setup: BenchSetup
+    setup: bench.BenchSetup
     path: str
     rounds: int
     baseline_weights: str | None
@@ -63,7 +57,7 @@ class LatencyBench:
         load_model(self.setup.model)
         page = {"view": self.browsers > 0}
         MEASURED.nodes({**self._camera_values(frames=1), **self.setup.inference(), **page})
-        frames = -(-self.setup.frames // self.rounds) + WARM_UP_FRAMES
+        frames = -(-self.setup.frames // self.rounds) + bench.WARM_UP_FRAMES
         ours, recorded, watched = Run(), Run(), Run()
         bare_ms, baseline_ms = list[float](), list[float]()
         images = updates = 0
@@ -107,7 +101,7 @@ class LatencyBench:
             "source": self.path,
             **more,
         }
-        play(run, graph, values, folder)
+        bench.play(run, graph, values, folder)
 
     def _recorded_round(self, run: Run, folder: Path, frames: int) -> int:
         """A round beside a recorder; returns how many images that got."""
@@ -134,7 +128,7 @@ class LatencyBench:
             "durations_file": str(durations),
         }
         execute(Run(), BARE_INFERENCE.nodes(values))
-        return [ns / 1e6 for ns in json.loads(durations.read_text())[WARM_UP_FRAMES:]]
+        return [ns / 1e6 for ns in json.loads(durations.read_text())[bench.WARM_UP_FRAMES :]]
 
     def _baseline_round(self, folder: Path, frames: int) -> list[float]:
         script = share_folder() / "benchmarks/ultralytics_baseline.py"
@@ -152,7 +146,7 @@ class LatencyBench:
         if not latencies.is_file():
             raise GraphFailure("the baseline did not run; `make baseline` installs what it needs")
         values_ms: list[float] = json.loads(latencies.read_text())
-        return values_ms[WARM_UP_FRAMES:]
+        return values_ms[bench.WARM_UP_FRAMES :]
 
     def result(self, run: Run, bare_ms: list[float], baseline_ms: list[float]) -> dict[str, Any]:
         """The JSON result.
@@ -171,7 +165,7 @@ class LatencyBench:
             "path": self.path,
             "frames": len(found.frames),
             "rounds": self.rounds,
-            "warm_up_frames_per_round": WARM_UP_FRAMES,
+            "warm_up_frames_per_round": bench.WARM_UP_FRAMES,
             "latency_ms": latency_ms,
             "stages_ms": told["stages_ms"],
             "status": dict(found.statuses),
@@ -219,7 +213,7 @@ def result_table(result: dict[str, Any]) -> Table:
     if "baseline" in result:
         rows["baseline"] = result["baseline"]["latency_ms"]
     for name, values in rows.items():
-        table.add_row(name, *latency_cells(values, ("p50", "p99", "p99_9", "max")))
+        table.add_row(name, *bench.latency_cells(values, ("p50", "p99", "p99_9", "max")))
     if "baseline" in result:
         table.add_row("speed-up over the baseline", f"{result.get('speedup_p50', 0):.1f} x")
     table.add_section()
@@ -229,6 +223,6 @@ def result_table(result: dict[str, Any]) -> Table:
         f"lost in transport {result['lost_in_transport']}; "
         f"copies of a frame by our processes {result['copies_per_frame']} (in shared memory none, "
         "over DDS the middleware's)\n"
-        f"{WITHOUT_DETECTIONS}"
+        f"{bench.WITHOUT_DETECTIONS}"
     )
     return table

@@ -11,14 +11,8 @@ from perception_nodes.core.missed import Missed
 from perception_nodes.lab.deadline import HEAD, MEANINGS, REAL_TIME, SOAK, condition_rows
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.report import page
-from perception_nodes.report.chart import (
-    HEALTH_COLOURS,
-    Axis,
-    Chart,
-    LatencyAxis,
-    add_health,
-    seconds_of,
-)
+from perception_nodes.report.chart import Axis, Chart, LatencyAxis, add_health, seconds_of
+from perception_nodes.report.looks import HEALTH_COLOURS
 from perception_nodes.report.recording import Recording, RecordingError, read_recording
 from perception_nodes.report.targets import targets
 

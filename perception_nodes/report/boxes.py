@@ -1,9 +1,8 @@
 """The boxes of a replay as files that other programs read: JSON lines, CSV, COCO."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.report.recording import DetectedObject, Recording, ReportedFrame
@@ -72,19 +71,19 @@ def _coco(rows: Rows) -> str:
     labels = sorted({one.label for *_, objects in rows for one in objects})
     numbers = {label: number for number, label in enumerate(labels, 1)}
 
-    def annotations() -> Iterator[dict[str, Any]]:
-        for report, _, objects in rows:
-            for one in objects:
-                box = _box(one)
-                yield {
-                    "image_id": report.sequence,
-                    "category_id": numbers[one.label],
-                    "bbox": box,
-                    "area": round(box[2] * box[3], 2),
-                    "iscrowd": 0,
-                    "score": _short(one.score),
-                }
-
+    boxes = ((report.sequence, one) for report, _, objects in rows for one in objects)
+    annotations = [
+        {
+            "id": number,
+            "image_id": frame,
+            "category_id": numbers[one.label],
+            "bbox": _box(one),
+            "area": round(_box(one)[2] * _box(one)[3], 2),
+            "iscrowd": 0,
+            "score": _short(one.score),
+        }
+        for number, (frame, one) in enumerate(boxes, 1)
+    ]
     images = [
         {
             "id": report.sequence,
@@ -97,7 +96,7 @@ def _coco(rows: Rows) -> str:
     content = {
         "images": images,
         "categories": [{"id": number, "name": label} for label, number in numbers.items()],
-        "annotations": [{"id": n, **one} for n, one in enumerate(annotations(), 1)],
+        "annotations": annotations,
     }
     return json.dumps(content) + "\n"
 

@@ -10,16 +10,10 @@ from jinja2.utils import htmlsafe_json_dumps
 
 from perception_nodes.core.frame import FrameStatus, latency_ms
 from perception_nodes.core.health import HealthMode
-from perception_nodes.report.looks import STATUS_COLOURS, STATUS_SHAPES
+from perception_nodes.report.looks import HEALTH_COLOURS, STATUS_COLOURS, STATUS_SHAPES
 from perception_nodes.report.page import NO_RESULT
 from perception_nodes.report.recording import HealthChange, ReportedFrame
 
-HEALTH_COLOURS = {
-    HealthMode.NOMINAL: "#1f9d55",
-    HealthMode.DEGRADED: "#1c7ed6",
-    HealthMode.SKIPPING: "#f2a900",
-    HealthMode.UNSAFE: "#d6336c",
-}
 DEADLINE_COLOUR = "#e03131"
 DISTANCE_S = 1e-6
 Values = Sequence[float | None] | Sequence[float]

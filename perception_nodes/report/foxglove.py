@@ -28,34 +28,21 @@ def image_annotations(stamp_ns: int, found: FrameDetections, scale: float) -> by
         found: objects, in source pixels.
         scale: picture pixels per source pixel.
     """
-    types = typestore().types
-    stamp = _time(stamp_ns)
+    stamp, white = _time(stamp_ns), _made("Color", 1.0, 1.0, 1.0, 1.0)
     points, texts = [], []
     for label, score, (x1, y1, x2, y2) in found.objects(scale):
-        colour = _colour(label, 1.0)
-        points.append(
-            types["foxglove_msgs/msg/PointsAnnotation"](
-                timestamp=stamp,
-                type=LINE_LOOP,
-                points=[_point(x1, y1), _point(x2, y1), _point(x2, y2), _point(x1, y2)],
-                outline_color=colour,
-                outline_colors=[],
-                fill_color=_colour(label, 0.1),
-                thickness=THICKNESS_PX,
-            )
-        )
-        texts.append(
-            types["foxglove_msgs/msg/TextAnnotation"](
-                timestamp=stamp,
-                position=_point(x1, y1),
-                text=f"{label} {score:.2f}",
-                font_size=FONT_SIZE_PX,
-                text_color=types["foxglove_msgs/msg/Color"](r=1.0, g=1.0, b=1.0, a=1.0),
-                background_color=colour,
-            )
-        )
-    message = types[ANNOTATIONS](circles=[], points=points, texts=texts)
+        colour, fill, text = _colour(label, 1.0), _colour(label, 0.1), f"{label} {score:.2f}"
+        corners = [_made("Point2", *at) for at in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))]
+        looks = LINE_LOOP, corners, colour, list[Any](), fill, THICKNESS_PX
+        points.append(_made("PointsAnnotation", stamp, *looks))
+        texts.append(_made("TextAnnotation", stamp, corners[0], text, FONT_SIZE_PX, white, colour))
+    message = _made("ImageAnnotations", [], points, texts)
     return bytes(typestore().serialize_cdr(message, ANNOTATIONS))
+
+
+def _made(kind: str, *fields: Any) -> Any:
+    """A message of Foxglove with its fields in the order of the definition."""
+    return typestore().types[f"foxglove_msgs/msg/{kind}"](*fields)
 
 
 def _time(stamp_ns: int) -> Any:
@@ -63,10 +50,6 @@ def _time(stamp_ns: int) -> Any:
     return typestore().types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
 
 
-def _point(x: float, y: float) -> Any:
-    return typestore().types["foxglove_msgs/msg/Point2"](x=x, y=y)
-
-
 def _colour(label: str, alpha: float) -> Any:
     blue, green, red = (value / 255 for value in bgr(class_colour(label)))
-    return typestore().types["foxglove_msgs/msg/Color"](r=red, g=green, b=blue, a=alpha)
+    return _made("Color", red, green, blue, alpha)

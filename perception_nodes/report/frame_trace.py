@@ -6,14 +6,8 @@ from typing import Any
 
 from perception_nodes.core.frame import PUBLISHED, STAMPS, FrameStatus
 from perception_nodes.drives.schemas import FRAME_REPORT, TRACKS
+from perception_nodes.report import recording
 from perception_nodes.report.perfetto import Facts, Trace
-from perception_nodes.report.recording import (
-    RecordingError,
-    ReportedFrame,
-    deserialized,
-    nanoseconds,
-    read_messages,
-)
 
 PROCESSES = {
     "camera": ("ingest",),
@@ -32,30 +26,30 @@ of publishing: `predicted_to` may lie before or after it.
 """
 
 
-def read_traced(path: Path) -> tuple[list[ReportedFrame], Tracked]:
+def read_traced(path: Path) -> tuple[list[recording.ReportedFrame], Tracked]:
     """The frames of a recording of frame reports, and their tracks.
 
     Raises:
         RecordingError: it cannot be read, or has no frame reports with durations.
     """
-    frames, tracked = list[ReportedFrame](), Tracked()
-    for recorded in read_messages(path):
+    frames, tracked = list[recording.ReportedFrame](), Tracked()
+    for recorded in recording.read_messages(path):
         type_name, log_time_ns = recorded.type_name, recorded.log_time_ns
         if type_name not in (FRAME_REPORT, TRACKS):
             continue
-        message = deserialized(path, recorded)
+        message = recording.deserialized(path, recorded)
         if type_name == FRAME_REPORT:
-            frames.append(ReportedFrame.of_message(message, log_time_ns))
+            frames.append(recording.ReportedFrame.of_message(message, log_time_ns))
         elif not message.coasted:
-            frame = message.camera, message.sequence, nanoseconds(message.header.stamp)
+            frame = message.camera, message.sequence, recording.nanoseconds(message.header.stamp)
             tracked[frame] = log_time_ns, len(message.tracks)
     if not frames:
-        raise RecordingError(
+        raise recording.RecordingError(
             f"recording {path} has no frame reports; record perception/frame_report, and "
             "perception/tracks where there are tracks"
         )
     if all(frame.ingested_ns in (0, frame.capture_ns) for frame in frames):
-        raise RecordingError(
+        raise recording.RecordingError(
             f"recording {path} has no durations: in a lockstep replay time stands still; use "
             "--mode realtime, or perception demo"
         )

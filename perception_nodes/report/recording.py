@@ -16,15 +16,7 @@ from rosbags.serde import SerdeError
 from perception_nodes.core.errors import InputError
 from perception_nodes.core.frame import FrameRecord
 from perception_nodes.core.health import HealthMode
-from perception_nodes.drives.schemas import (
-    DETECTIONS,
-    FRAME_REPORT,
-    HEALTH,
-    DefinitionError,
-    schema_text,
-    typestore,
-    typestore_of,
-)
+from perception_nodes.drives import schemas
 from perception_nodes.transport.cdr_writer import FRAME_REPORT_FIELDS
 
 DETECTIONS_TOPIC = "/perception/detections"
@@ -106,7 +98,7 @@ class Recorder:
     def _schema(self, type_name: str, definition: str) -> int:
         key = (type_name, definition)
         if key not in self._schemas:
-            text = (definition or schema_text(type_name)).encode()
+            text = (definition or schemas.schema_text(type_name)).encode()
             self._schemas[key] = self._writer.register_schema(type_name, "ros2msg", text)
         return self._schemas[key]
 
@@ -286,16 +278,16 @@ def read_recording(path: str | Path, by_number: bool = False) -> Recording:
     unreported: dict[int, FrameDetections] = {}
     for recorded in read_messages(path):
         type_name, log_time_ns = recorded.type_name, recorded.log_time_ns
-        if type_name not in (FRAME_REPORT, DETECTIONS, HEALTH):
+        if type_name not in (schemas.FRAME_REPORT, schemas.DETECTIONS, schemas.HEALTH):
             continue
         message = deserialized(path, recorded)
-        if type_name == FRAME_REPORT:
+        if type_name == schemas.FRAME_REPORT:
             report = ReportedFrame.of_message(message, log_time_ns)
             recording.reports.append(report)
             # A replay writes a frame's detections before its report, with the same log time.
             if by_number and (found := unreported.pop(log_time_ns, None)) is not None:
                 recording.detections[report.sequence] = found
-        elif type_name == DETECTIONS:
+        elif type_name == schemas.DETECTIONS:
             found = _frame_detections(message)
             if by_number:
                 unreported[log_time_ns] = found
@@ -314,10 +306,12 @@ def detections_of(data: bytes) -> tuple[int, FrameDetections]:
         RecordingError: it has another definition, or an object has no class.
     """
     try:
-        message: Any = typestore().deserialize_cdr(data, DETECTIONS)
+        message: Any = schemas.typestore().deserialize_cdr(data, schemas.DETECTIONS)
         return nanoseconds(message.header.stamp), _frame_detections(message)
     except UNREADABLE as error:
-        raise RecordingError(f"a message of {DETECTIONS} cannot be read: {error}") from error
+        raise RecordingError(
+            f"a message of {schemas.DETECTIONS} cannot be read: {error}"
+        ) from error
 
 
 def deserialized(path: str | Path, recorded: Recorded) -> Any:
@@ -328,9 +322,9 @@ def deserialized(path: str | Path, recorded: Recorded) -> Any:
     """
     type_name = recorded.type_name
     try:
-        store = typestore_of(type_name, recorded.definition)
+        store = schemas.typestore_of(type_name, recorded.definition)
         return store.deserialize_cdr(recorded.data, type_name)
-    except (DefinitionError, *UNREADABLE) as error:
+    except (schemas.DefinitionError, *UNREADABLE) as error:
         raise RecordingError(
             f"recording {path} is damaged: a message of {type_name} is not as its definition in "
             f"the recording says ({error}); record the run again"

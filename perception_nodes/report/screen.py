@@ -17,6 +17,7 @@ from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.health import HealthMode, Phase
 from perception_nodes.core.statistics import summarize
+from perception_nodes.report.looks import HEALTH_COLOURS, STATUS_COLOURS
 from perception_nodes.report.page import NO_RESULT, NO_VALUE, UNTIMED, shown
 
 WINDOW_FRAMES = 300
@@ -25,21 +26,6 @@ PLAIN_INTERVAL_S = 1.0
 RATE_WINDOW_S = 2.0
 BAR_WIDTH = 24
 ENDED = "ENDED"
-
-STATUS_STYLES = {
-    FrameStatus.OK: "green",
-    FrameStatus.LATE: "bold dark_orange",
-    FrameStatus.SKIPPED_LATE: "yellow",
-    FrameStatus.SUPERSEDED: "bright_black",
-    FrameStatus.DEGRADED: "blue",
-    FrameStatus.FAILED: "bold red",
-}
-HEALTH_STYLES = {
-    "NOMINAL": "bold white on green4",
-    "DEGRADED": "bold white on blue",
-    "SKIPPING": "bold black on yellow",
-    "UNSAFE": "bold white on red3",
-}
 
 
 class LiveView:
@@ -127,7 +113,7 @@ class LiveView:
         head.add_column(justify="right")
         head.add_row(self._progress(), Text(f"{self._frame_rate():.1f} frames/s", "bold"))
         mode, cause = self._health
-        health = Text.assemble((f" {mode or 'STARTING'} ", HEALTH_STYLES.get(mode, "reverse")))
+        health = Text.assemble((f" {mode or 'STARTING'} ", _style_of(mode)))
         health.append(f"  {cause}")
         objects = Text(f"objects  {self._counts()}")
         lines = (head, self._status_line(), objects, self._latencies(), health)
@@ -169,7 +155,9 @@ class LiveView:
     def _status_line(self) -> Text:
         line = Text()
         for kind, count in self._statuses.items():
-            line.append(f"{kind.name} {count}   ", STATUS_STYLES[kind] if count else "bright_black")
+            line.append(
+                f"{kind.name} {count}   ", STATUS_COLOURS[kind] if count else "bright_black"
+            )
         return line
 
     def _latencies(self) -> Table:
@@ -219,7 +207,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
         count = summary["status"][kind.name]
         if count or kind == FrameStatus.OK:
             name = UNTIMED if is_simulated and kind == FrameStatus.OK else kind.name
-            table.add_row(f"  {name}", Text(f"{count}", STATUS_STYLES[kind]))
+            table.add_row(f"  {name}", Text(f"{count}", STATUS_COLOURS[kind]))
     if len(summary["models"]) > 1:
         table.add_row("by model", Text(", ".join(f"{m} {n}" for m, n in summary["models"].items())))
     if summary.get("lost_before_ingest"):
@@ -246,6 +234,12 @@ def summary_table(summary: dict[str, Any]) -> Table:
     for warning in summary.get("warnings", []):
         table.add_row("warning", Text(warning, "yellow"))
     return table
+
+
+def _style_of(word: str) -> str:
+    """The looks of a health mode; of another word the terminal's own."""
+    is_mode = word in HealthMode.__members__
+    return f"bold white on {HEALTH_COLOURS[HealthMode[word]]}" if is_mode else "reverse"
 
 
 def _bar(share: float, style: str) -> Text:

@@ -11,20 +11,12 @@ import numpy as np
 
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.preprocess.compressed import MAX_PIXELS
+from perception_nodes.video import h264
 from perception_nodes.video.ffmpeg import pyav, whole_pictures, write_nv12
-from perception_nodes.video.h264 import (
-    IDR_SLICE,
-    PICTURE_SET,
-    SEQUENCE_SET,
-    SLICE,
-    START_CODE,
-    FrameOrder,
-    nal_units,
-)
 
 VIDEO_ENCODINGS = ("h264", "h265")
 """Encodings of an `ImageView` whose data is a packet of video."""
-TYPES_H264 = {IDR_SLICE}, {SLICE, IDR_SLICE}, {SEQUENCE_SET, PICTURE_SET}
+TYPES_H264 = {h264.IDR_SLICE}, {h264.SLICE, h264.IDR_SLICE}, {h264.SEQUENCE_SET, h264.PICTURE_SET}
 TYPES_H265 = set(range(16, 24)), set(range(32)), {32, 33, 34}
 """Types of NAL units: key frames, all pictures, parameter sets."""
 OTHER = -1
@@ -65,7 +57,7 @@ class VideoDecoder:
         if image.encoding not in VIDEO_ENCODINGS:
             return image
         if image.encoding != self._codec:
-            self._codec, self._order = image.encoding, FrameOrder()
+            self._codec, self._order = image.encoding, h264.FrameOrder()
             self._sets: list[bytes] = []
             self._waits = "decoding starts at a key frame, and none has come yet"
         self._number += 1
@@ -99,7 +91,7 @@ class VideoDecoder:
 
     def _pictures(self, data: bytes) -> list[Any]:
         """The one PyAV frame of a packet."""
-        units = list(nal_units(data))
+        units = list(h264.nal_units(data))
         kinds, keys, pictures, sets = self._kinds(units)
         own_sets = [unit for unit, kind in zip(units, kinds, strict=True) if kind in sets]
         if self._codec == "h264":
@@ -124,7 +116,7 @@ class VideoDecoder:
         if self._codec == "h264" and self._order.follow(units):
             raise FrameRejected("a packet before this one is missing")
         if self._sets_due:
-            data = b"".join(START_CODE + unit for unit in self._sets) + data
+            data = b"".join(h264.START_CODE + unit for unit in self._sets) + data
             self._sets_due = False
         packet = self._av.Packet(data)
         packet.pts = self._number

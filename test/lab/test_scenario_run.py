@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from observe import children, is_alive, until
 
+from perception_nodes.faults import lossy_network
 from perception_nodes.faults.scenario import CpuFault, NetworkFault, Scenario, SubscriberFault
 from perception_nodes.faults.unit import UnitError
 from perception_nodes.lab import hil
@@ -42,7 +43,7 @@ def test_agreement_is_of_frames_that_both_have():
 def test_what_cannot_be_simulated_is_not_run_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(hil, "why_unavailable", lambda: "no namespace is granted")
+    monkeypatch.setattr(lossy_network, "why_unavailable", lambda: "no namespace is granted")
     cut = scenario(network={}, faults=[{"kind": "network", "for_s": 1, "loss": 1}])
     assert hil.run_scenario(cut, tmp_path).problems == [
         "not run: the network cannot be simulated: no namespace is granted"
