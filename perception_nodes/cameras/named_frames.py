@@ -3,17 +3,11 @@
 import time
 from collections.abc import Iterator
 
-from perception_nodes.cameras.channel import (
-    CAMERA_BORROWED,
-    NOTICE,
-    CameraHeader,
-    camera_reader,
-    view_camera_frame,
-)
+from perception_nodes.cameras import channel
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.transport.shm import TIMEOUT_TICK_NS, Endpoint, Sample
 
-KEPT = CAMERA_BORROWED - 2
+KEPT = channel.CAMERA_BORROWED - 2
 """Number of frames that have arrived and are kept because a slot may still name them."""
 PATIENCE_NS = 12_000_000
 """How long to wait for a named frame. A camera hands a frame to one reader after the other, and may
@@ -24,9 +18,9 @@ class NamedFrames:
     """Finds the frames that slots name; the current one is not overwritten."""
 
     def __init__(self, endpoint: Endpoint, camera: str) -> None:
-        self._reader = camera_reader(endpoint, camera)
-        self._kept: list[Sample[CameraHeader]] = []
-        self._held: Sample[CameraHeader] | None = None
+        self._reader = channel.camera_reader(endpoint, camera)
+        self._kept: list[Sample[channel.CameraHeader]] = []
+        self._held: Sample[channel.CameraHeader] | None = None
 
     def take(self, header: FrameHeader) -> ImageView:
         """Take the frame that a slot names; it stays valid until the next `take` or `release`.
@@ -49,9 +43,9 @@ class NamedFrames:
                 )
             self._reader.wait(left_ns / 1e6)
         self._held = held
-        return view_camera_frame(held.header, held.payload)
+        return channel.view_camera_frame(held.header, held.payload)
 
-    def _find(self, source: int, number: int) -> Sample[CameraHeader] | None:
+    def _find(self, source: int, number: int) -> Sample[channel.CameraHeader] | None:
         """The frame if it has arrived; then those before it are released."""
         for sample in self._arrived():
             if (sample.source, sample.header.number) == (source, number):
@@ -64,11 +58,11 @@ class NamedFrames:
                 return sample
         return None
 
-    def _arrived(self) -> Iterator[Sample[CameraHeader]]:
+    def _arrived(self) -> Iterator[Sample[channel.CameraHeader]]:
         """The kept frames, then the new ones, which are kept."""
         yield from [*self._kept]
         while (sample := self._reader.receive()) is not None:
-            if sample.header.encoding == NOTICE:
+            if sample.header.encoding == channel.NOTICE:
                 sample.release()
                 continue
             self._kept.append(sample)
@@ -89,5 +83,5 @@ class NamedFrames:
             self._kept.pop().release()
 
 
-def _is_later(sample: Sample[CameraHeader], source: int, number: int) -> bool:
+def _is_later(sample: Sample[channel.CameraHeader], source: int, number: int) -> bool:
     return sample.source == source and bool(sample.header.number > number)

@@ -117,6 +117,7 @@ class DeadlineBench:
             START_S + (frames + bench.WARM_UP_FRAMES) / self.setup.rate_hz for *_, frames in plan
         ]
         conditions: dict[str, Any] = {}
+        against: dict[str, Any] = {}
         samples: list[Sample] = []
         for index, (name, real_time, frames) in enumerate(plan):
 
@@ -143,8 +144,8 @@ class DeadlineBench:
             samples = run.samples
             if self.against is not None and name != SOAK:
                 theirs = self._theirs(self.against, name, real_time)
-                conditions[f"{self.against.name}: {title}"] = theirs
-        return self.result(conditions, samples)
+                against[f"{self.against.name}: {title}"] = theirs
+        return self.result(conditions, samples) | ({"against": against} if against else {})
 
     def _theirs(self, checkout: Path, condition: str, real_time: bool) -> dict[str, Any]:
         """What another checkout measures in a condition.
@@ -259,7 +260,7 @@ def condition_rows(result: Mapping[str, Any]) -> list[list[str]]:
             str(found["in_time_and_arrived_late"]),
             ", ".join(f"{one['bare_ms']:.1f}" for one in found.get("calibration", ())),
         ]
-        for name, found in result["conditions"].items()
+        for name, found in {**result["conditions"], **result.get("against", {})}.items()
     ]
 
 

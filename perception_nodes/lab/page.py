@@ -40,7 +40,7 @@ def deadline_page(result: Mapping[str, Any]) -> str:
         heading=f"{result['machine']}; {result['model']} on {result['backend']}",
         tone=tone,
         verdict=sentence,
-        chart=tail(result["conditions"], result["deadline_ms"]),
+        chart=tail({**result["conditions"], **result.get("against", {})}, result["deadline_ms"]),
         head=[*HEAD],
         rows=condition_rows(result),
         meanings=MEANINGS,
@@ -113,7 +113,7 @@ def tail(conditions: Mapping[str, Any], deadline_ms: float) -> Chart:
             values[drawn].tolist(),
             slower[drawn].tolist(),
             name.replace("_", " "),
-            COLOURS[name.removesuffix(REAL_TIME)],
+            COLOURS[name.rpartition(": ")[2].removesuffix(REAL_TIME)],
             "steps",
             dash=[3, 3] if name + REAL_TIME in conditions else [],
         )

@@ -12,12 +12,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from perception_nodes.cameras.channel import (
-    CameraHeader,
-    camera_reader,
-    camera_senders,
-    view_camera_frame,
-)
+from perception_nodes.cameras import channel
 from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRejected, check_slot
 from perception_nodes.core.geometry import rectified_boxes
 from perception_nodes.preprocess.compressed import source_size
@@ -79,8 +74,8 @@ class Pictures:
         self._wait_ns = min(round(deadline_ms * 1e6), MAX_PAUSE_NS)
         self._maker = PictureMaker(sample_bits=sample_bits)
         self._found = detection_reader(endpoint, camera)
-        self._frames: Reader[Any] = camera_reader(endpoint, camera, WAITING)
-        self._is_camera = camera_senders(endpoint, camera) > 0
+        self._frames: Reader[Any] = channel.camera_reader(endpoint, camera, WAITING)
+        self._is_camera = channel.camera_senders(endpoint, camera) > 0
         if not self._is_camera:
             self._frames = slot_reader(endpoint, camera, WAITING)
         self._held: tuple[int, Sample[Any]] | None = None
@@ -144,8 +139,8 @@ class Pictures:
             self._held[1].release()
             self._held = None
 
-    def _camera_shot(self, sample: Sample[CameraHeader]) -> Shot:
-        view = view_camera_frame(sample.header, sample.payload)
+    def _camera_shot(self, sample: Sample[channel.CameraHeader]) -> Shot:
+        view = channel.view_camera_frame(sample.header, sample.payload)
         return Shot(self._maker.of(view)[0], source_size(view), None)
 
     def _slot_shot(self, sample: Sample[FrameHeader]) -> Shot:

@@ -215,6 +215,11 @@ def test_page_and_table():
     assert "1 minutes: constant" in page
     assert result_table(found).row_count == 3
     assert [*result_table(found).columns[-2].cells] == ["0", "99", "0"]
+    late = dict(found["conditions"]["all_cores"], silent_misses=9)
+    found["against"] = {"before: quiet": late}  # what another checkout hides is not ours
+    assert deadline_verdict(found)[0] == "fair"
+    assert "before: quiet" in deadline_page(found)
+    assert result_table(found).row_count == 4
     found["soak"] |= {"constant": False, "state": "growing"}
     assert deadline_verdict(found) == ("bad", "The graph grew in 1 minutes: it has a leak.")
 
