@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
@@ -112,14 +113,9 @@ class Backend:
         if rest_s > 0:
             time.sleep(rest_s)
         if fault in ("nan", "absurd"):
-            value = np.nan if fault == "nan" else ABSURD_LOGIT
-            return [
-                HeadTensors(
-                    [np.full_like(tensor, value) for tensor in heads.boxes],
-                    [np.full_like(tensor, value) for tensor in heads.classes],
-                )
-                for heads in found
-            ]
+            filled = partial(np.full_like, fill_value=np.nan if fault == "nan" else ABSURD_LOGIT)
+            kinds = ((map(filled, heads.boxes), map(filled, heads.classes)) for heads in found)
+            return [HeadTensors([*boxes], [*classes]) for boxes, classes in kinds]
         return found
 
     def close(self) -> None:

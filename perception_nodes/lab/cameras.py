@@ -105,24 +105,16 @@ class CamerasBench:
                     start_ns = time.monotonic_ns()
                     several.infer_batch(images[:size])
                     at_once_ms.append((time.monotonic_ns() - start_ns) / 1e6)
-            entries.append(
-                {
-                    "frames": size,
-                    "one_after_the_other": latency_percentiles(single_ms),
-                    "at_once": latency_percentiles(at_once_ms),
-                }
-            )
+            one_by_one, at_once = map(latency_percentiles, (single_ms, at_once_ms))
+            entry = {"frames": size, "one_after_the_other": one_by_one, "at_once": at_once}
+            entries.append(entry)
         backend.close()
         return entries
 
     def specs(self, names: Sequence[str], arrangement: str) -> list[NodeSpec]:
         """The processes for cameras of these names."""
-        values: dict[str, Any] = {
-            "source": "shm",
-            "standby": "never",
-            **self.setup.inference(),
-            "deadline_ms": self.setup.deadline_ms,
-        }
+        alone = {"source": "shm", "standby": "never", "deadline_ms": self.setup.deadline_ms}
+        values = self.setup.inference() | alone
         if arrangement == "shared":
             return LIVE.nodes({**values, "cameras": ",".join(names)})
         return [spec for name in names for spec in LIVE.nodes({**values, "camera": name})]

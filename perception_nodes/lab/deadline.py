@@ -85,13 +85,9 @@ class DeadlineBench:
 
     def values(self, real_time: bool) -> dict[str, Any]:
         """Parameters of the graph."""
-        return {
-            "source": "shm",
-            **self.setup.inference(),
-            "deadline_ms": self.setup.deadline_ms,
-            "fifo_priority": self.fifo_priority if real_time else 0,
-            "stay_awake": self.stay_awake if real_time else "never",
-        }
+        own = (self.fifo_priority, self.stay_awake) if real_time else (0, "never")
+        values = {"source": "shm", **self.setup.inference(), "deadline_ms": self.setup.deadline_ms}
+        return values | dict(zip(("fifo_priority", "stay_awake"), own, strict=True))
 
     def run(self, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Measure.
@@ -229,18 +225,9 @@ def figures(
     }
 
 
-RANKS = ("p50", "p99", "p99.9", "max")
 HEAD = (
-    "frames",
-    *RANKS,
-    "missed",
-    "smaller",
-    "could",
-    "by host",
-    "silently",
-    "arrived late",
-    "bare",
-)
+    "frames, p50, p99, p99.9, max, missed, smaller, could, by host, silently, arrived late, bare"
+).split(", ")
 """Names of the columns of `condition_rows`, behind that of the condition."""
 SILENTLY = 1 + HEAD.index("silently")
 

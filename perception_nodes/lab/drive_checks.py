@@ -27,24 +27,16 @@ def drive_checks(
         tracks: whether the graph follows objects.
         host_took: when the host of a virtual machine had a processor.
     """
+    limit, least_s = f"within {budgets.START_S:g} s", 0.98 * seconds
     if not run.detections:
-        return [Check("start-up", "no detections", f"within {budgets.START_S:g} s", False)]
+        return [Check("start-up", "no detections", limit, False)]
     judged = settled(run)
     frames, lasted_s = judged.reports, max(0.0, (run.ended_ns - judged.started_ns) / 1e9)
     start_s = (run.detections[0][0] - run.started_ns) / 1e9
+    began, least = f"first detections after {start_s:.1f} s", f"at least {least_s:.0f} s"
     checks = [
-        Check(
-            "start-up",
-            f"first detections after {start_s:.1f} s",
-            f"within {budgets.START_S:g} s",
-            start_s <= budgets.START_S,
-        ),
-        Check(
-            "drive",
-            f"{lasted_s:.0f} s",
-            f"at least {0.98 * seconds:.0f} s",
-            lasted_s >= 0.98 * seconds,
-        ),
+        Check("start-up", began, limit, start_s <= budgets.START_S),
+        Check("drive", f"{lasted_s:.0f} s", least, lasted_s >= least_s),
     ]
     if len(frames) < 2:
         return [*checks, Check("frames", f"{len(frames)}", "at least 2", False)]

@@ -120,13 +120,8 @@ class LatencyBench:
 
     def _bare_round(self, folder: Path, frames: int) -> list[float]:
         durations = folder / "durations.json"
-        values = {
-            **self._camera_values(frames),
-            **self.setup.inference(),
-            "source": "shm",
-            "accounted": False,
-            "durations_file": str(durations),
-        }
+        own = {"source": "shm", "accounted": False, "durations_file": str(durations)}
+        values = {**self._camera_values(frames), **self.setup.inference(), **own}
         execute(Run(), BARE_INFERENCE.nodes(values))
         return [ns / 1e6 for ns in json.loads(durations.read_text())[bench.WARM_UP_FRAMES :]]
 

@@ -106,11 +106,8 @@ def verdict(summary: dict[str, Any]) -> tuple[str, str]:
     if in_time == frames_in:
         sentence = f"All {frames_in} frames left as detections within {deadline} of their capture"
     else:
-        missed = [
-            f"{status[kind.name]} {words}"
-            for kind, words in _STATUS_WORDS.items()
-            if status[kind.name]
-        ]
+        counts = ((status[kind.name], words) for kind, words in _STATUS_WORDS.items())
+        missed = [f"{count} {words}" for count, words in counts if count]
         sentence = (
             f"{in_time} of {frames_in} frames ({in_time / frames_in:.1%}) left as detections "
             f"within {deadline} of their capture; {', '.join(missed)}"

@@ -88,14 +88,9 @@ def _timeline(axes: Axes, recording: Recording, deadline_ms: float) -> None:
     slower: list[tuple[float, float]] = []
     for report, latency, centre in zip(reports, latencies, centres, strict=True):
         if report.status not in IN_TIME or scale.place(latency) > scale.top:
-            colour = STATUS_COLOURS[FrameStatus(report.status)]
-            axes.plot(
-                centre,
-                scale.place(latency),
-                MARKERS[STATUS_SHAPES[FrameStatus(report.status)]],
-                ms=6,
-                color=colour,
-            )
+            status = FrameStatus(report.status)
+            marker, colour = MARKERS[STATUS_SHAPES[status]], STATUS_COLOURS[status]
+            axes.plot(centre, scale.place(latency), marker, ms=6, color=colour)
         if latency is not None and latency > scale.top:
             slower.append((latency, centre))
     written: list[float] = []

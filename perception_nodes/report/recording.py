@@ -114,18 +114,11 @@ class Recorded(NamedTuple):
 
 
 _TYPES = {"string": str, "bool": bool}
+_HEADER = [("log_time_ns", int), ("stamp_ns", int), ("frame_id", str)]
+_FIELDS = [(name, _TYPES.get(type_name, int)) for type_name, name in FRAME_REPORT_FIELDS]
+_LOST = [("lost_after_ns", int), ("lost_before_ns", int)]
 _ReportFields: Any = make_dataclass(
-    "_ReportFields",
-    [
-        ("log_time_ns", int),
-        ("stamp_ns", int),
-        ("frame_id", str),
-        *((name, _TYPES.get(type_name, int)) for type_name, name in FRAME_REPORT_FIELDS),
-        ("lost_after_ns", int),
-        ("lost_before_ns", int),
-    ],
-    frozen=True,
-    slots=True,
+    "_ReportFields", [*_HEADER, *_FIELDS, *_LOST], frozen=True, slots=True
 )
 
 
@@ -141,26 +134,15 @@ class ReportedFrame(_ReportFields):  # type: ignore[misc]
     @classmethod
     def of_record(cls, record: FrameRecord, log_time_ns: int) -> "ReportedFrame":
         """The report that a closed record becomes."""
-        texts_and_numbers = (
-            record.frame_id,
-            *(getattr(record, name) for _, name in FRAME_REPORT_FIELDS),
-            record.lost_after_ns,
-            record.lost_before_ns,
-        )
-        values = (
-            value.decode(errors="replace") if isinstance(value, bytes) else value
-            for value in texts_and_numbers
-        )
-        return cls(log_time_ns, record.stamp_ns, *values)
+        found = [getattr(record, name) for name, _ in (*_HEADER[1:], *_FIELDS, *_LOST)]
+        values = (one.decode(errors="replace") if isinstance(one, bytes) else one for one in found)
+        return cls(log_time_ns, *values)
 
     @classmethod
     def of_message(cls, message: Any, log_time_ns: int) -> "ReportedFrame":
         """The report that a deserialized message holds."""
         header = message.header
-        values = (
-            getattr(message, name, _TYPES.get(type_name, int)())
-            for type_name, name in FRAME_REPORT_FIELDS
-        )
+        values = (getattr(message, name, kind()) for name, kind in _FIELDS)
         lost = (getattr(message, f"lost_{side}", None) for side in ("after", "before"))
         around = (0 if stamp is None else nanoseconds(stamp) for stamp in lost)
         return cls(log_time_ns, nanoseconds(header.stamp), header.frame_id, *values, *around)

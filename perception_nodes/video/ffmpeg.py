@@ -104,11 +104,8 @@ def write_nv12(frame: Any, out: NDArray[np.uint8], orientation: Orientation = AS
         target |= {"src_colorspace": MATRICES[frame.colorspace], "dst_colorspace": "ITU601"}
     if target or frame.format.name != "yuv420p":
         frame = frame.reformat(format="yuv420p", **target)
-    write_planes(
-        [np.frombuffer(one, np.uint8).reshape(-1, one.line_size) for one in frame.planes],
-        out,
-        orientation,
-    )
+    planes = [np.frombuffer(one, np.uint8).reshape(-1, one.line_size) for one in frame.planes]
+    write_planes(planes, out, orientation)
 
 
 def write_planes(

@@ -71,15 +71,9 @@ class VideoDecoder:
         if self._out.shape != (height * 3 // 2, width):
             self._out = np.empty((height * 3 // 2, width), np.uint8)
         write_nv12(frame, self._out)
-        return replace(
-            image,
-            width=width,
-            height=height,
-            encoding="nv12",
-            step=width,
-            data=memoryview(self._out.reshape(-1)),
-            copies=image.copies + 1,
-        )
+        layout = {"width": width, "height": height, "encoding": "nv12", "step": width}
+        pixels = memoryview(self._out.reshape(-1))
+        return replace(image, data=pixels, copies=image.copies + 1, **layout)
 
     def interrupt(self, cause: str) -> None:
         """Wait for the next key frame: pictures before it would be drawn on a wrong one.
