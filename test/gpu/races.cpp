@@ -118,7 +118,7 @@ int main() {
     for (int order : {BLOCKS_AT_ONCE, THREADS_AT_ONCE}) {
         Job job = {};
         job.planes[0] = {columns.data(), rows.data(), nullptr, nullptr, 0, 3 * WIDTH, 3,
-                         WIDTH, HEIGHT, {0, 1, 2, 0}, 114};
+                         WIDTH, HEIGHT, {0, 1, 2, 0}, 114, 31};
         job.frame = &cell;
         job.ticket = &ticket;
         job.out = out.data();
