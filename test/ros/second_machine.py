@@ -28,7 +28,7 @@ print(*sorted(seen))
 """
 WANTED = "/perception/detections"
 ETH_P_IP = 0x0800
-PATIENCE_S, ATTACK_S = 40.0, 6.0
+PATIENCE_S, ATTACK_S = 100.0, 6.0
 """How long the graph may take to be seen where it should be, and how long the other one tries."""
 
 

@@ -22,7 +22,7 @@ from perception_nodes.networks.model import load_model
 
 pytestmark = [pytest.mark.ros, only_run]
 # Whether frames are in time on this machine is not asked here.
-GRAPH = ("standby:=never", "deadline_ms:=900")
+GRAPH = ("model:=road-n", "standby:=never", "deadline_ms:=900")
 TIMEOUT_S = 300.0
 NICEST = 19
 
@@ -80,7 +80,7 @@ def test_a_played_drive_is_shown_with_its_objects_and_ends_in_good_order(
     graph = start(*GRAPH, *bag, "view:=true", f"view_port:={port}")
     hurried(graph)
     facts, jpeg = looked(port, objects)
-    assert f"The page is at http://localhost:{port}" in graph.output()
+    graph.until(lambda: f"the page is at http://localhost:{port}" in graph.output())
     front = facts["cameras"]["front"]
     assert front["picture"]["status"] in (FrameStatus.OK, FrameStatus.LATE)
     assert front["health"] and front["model"] == "road-n"
