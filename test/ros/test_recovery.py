@@ -7,7 +7,7 @@ tells a takeover from a restart.
 import os
 import signal
 import time
-from itertools import product
+from itertools import dropwhile, product
 
 import pytest
 from filming import stamp_ns
@@ -60,8 +60,9 @@ def kill_watchdogs(rig: Rig, times: int) -> None:
         rig.wait_until(lambda: (True in stops(rig)) and rig.asks_to_stop is False)
         calm_s = time.monotonic() + CALM_S
         rig.wait_until(lambda at_s=calm_s: time.monotonic() > at_s)
-        told = stops(rig)[stops(rig).index(True) :]  # before it: what the dead one has said
-        assert told == sorted(told, reverse=True), "no False before the final ones"
+        released_s = next(s for s, stop in dropwhile(lambda r: not r[1], rig.requests) if not stop)
+        # The new watchdog may ask anew, since a busy machine is late; others may not any more.
+        assert not any("the watchdog is gone" in h.cause for s, h in rig.healths if s > released_s)
 
 
 @pytest.mark.slow
