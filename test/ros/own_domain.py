@@ -5,8 +5,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
+from unittest.mock import patch
 
 from perception_nodes.transport.lock import Locked, open_locked
 from perception_nodes.transport.memory import SHM_FOLDER
@@ -16,14 +15,17 @@ NUMBERS = itertools.count(1)
 DOMAINS = 101
 
 
-def own_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A domain that no other test, nor another run beside this one, is in; empty at both ends."""
+def own_domain() -> Iterator[int]:
+    """A domain that no other test, nor another run beside this one, is in; empty at both ends.
+
+    What the test changes of the environment is undone: nodes that run in this process set it.
+    """
     number, path, lock = _claimed()
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
     try:
-        _empty(number)
-        yield number
-        _empty(number)
+        with patch.dict(os.environ, ROS_DOMAIN_ID=str(number)):
+            _empty(number)
+            yield number
+            _empty(number)
     finally:
         path.unlink()
         os.close(lock)

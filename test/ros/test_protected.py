@@ -259,11 +259,10 @@ def react(folder: Path) -> tuple[dict[str, Reaction], dict[Content, list[Verdict
 
 @pytest.fixture(scope="module")
 def reactions(tmp_path_factory: pytest.TempPathFactory):
-    with pytest.MonkeyPatch.context() as patch:
-        with contextmanager(own_domain)(patch):
-            folder = tmp_path_factory.mktemp("cpp")
-            found, told = react(folder)
-        return found, told, (folder / "planner").read_text().splitlines()
+    with contextmanager(own_domain)():
+        folder = tmp_path_factory.mktemp("cpp")
+        found, told = react(folder)
+    return found, told, (folder / "planner").read_text().splitlines()
 
 
 @pytest.mark.parametrize("name", FOUND)
