@@ -1,9 +1,10 @@
 """A page of a graph that is not there: a feed filled by hand, served on a free port."""
 
+import itertools
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,21 +77,26 @@ def nominal(feed: Feed, camera: str = "front") -> None:
 
 
 @contextmanager
-def turning(feed: Feed) -> Iterator[None]:
-    """Let the page's process have time, as its node does in each step."""
+def repeating(period_s: float, act: Callable[[], None]) -> Iterator[None]:
+    """A context beside which something is done again and again."""
     stop = threading.Event()
 
-    def turn() -> None:
-        while not stop.wait(0.05):
-            feed.turned()
+    def acting() -> None:
+        while not stop.wait(period_s):
+            act()
 
-    thread = threading.Thread(target=turn)
+    thread = threading.Thread(target=acting)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
+
+
+def turning(feed: Feed) -> AbstractContextManager[None]:
+    """Let the page's process have time, as its node does in each step."""
+    return repeating(0.05, feed.turned)
 
 
 @contextmanager
@@ -106,26 +112,16 @@ def served(*cameras: str, **options: Any) -> Iterator[tuple[Feed, PageServer, in
         server.close()
 
 
-@contextmanager
-def fed(feed: Feed, *cameras: str) -> Iterator[None]:
+def fed(feed: Feed, *cameras: str) -> AbstractContextManager[None]:
     """Fill it as a running graph does, a miss now and then."""
-    stop = threading.Event()
+    numbers = itertools.count(1)
 
     def feeding() -> None:
-        number = 0
-        while not stop.wait(1 / 30):
-            number += 1
-            late = FrameStatus.LATE, 13.0, "late by 3.0 ms"
-            for camera in cameras or ("front",):
-                one = report() if number % 20 else report(*late)
-                feed.frame(camera, one, picture(number % 200))
-                if number % 3 == 1:
-                    nominal(feed, camera)
+        number, late = next(numbers), (FrameStatus.LATE, 13.0, "late by 3.0 ms")
+        for camera in cameras or ("front",):
+            one = report() if number % 20 else report(*late)
+            feed.frame(camera, one, picture(number % 200))
+            if number % 3 == 1:
+                nominal(feed, camera)
 
-    thread = threading.Thread(target=feeding)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return repeating(1 / 30, feeding)
