@@ -6,7 +6,7 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -26,6 +26,7 @@ from perception_nodes.cli.model_options import (
     Share,
     refusals,
 )
+from perception_nodes.core.geometry import Resize
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.gate import MIN_AGREEMENT, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
@@ -46,7 +47,7 @@ def import_command(
     color: Annotated[str, typer.Option(metavar="RGB|BGR")] = "",
     mean: Annotated[str, typer.Option(metavar="M|M,M,M")] = "",
     std: Annotated[str, typer.Option(metavar="S|S,S,S")] = "",
-    resize: Annotated[str, typer.Option(metavar="letterbox|stretch")] = "",
+    resize: Annotated[str, typer.Option(metavar="letterbox|top-left|stretch")] = "",
     padding: Annotated[int | None, typer.Option(min=0, max=255)] = None,
     license: str = "",
     int8: bool = False,
@@ -83,14 +84,15 @@ def import_command(
         size: Size of the input, for a file with dynamic axes.
         classes: Names of the classes in their order: 'car,bus,truck', or a file with one a line; by
             default those in the file's metadata.
-        keep: Keep only these classes, in this order: 'person,car,truck'.
+        keep: Keep only these classes, in this order: 'person,car,truck'; several become one as in
+            'person,vehicle=car+truck'.
         color: Order of the channels that it was trained with.
         mean: Subtracted from bytes of 0 to 255, by channel.
         std: What the difference is divided by: often 255.
         resize: How a frame of another shape becomes the input.
         padding: Grey of the letterbox's border.
         license: Licence of the weights; what the file says itself is kept too, and what Ultralytics
-            made without saying so any more stays AGPL-3.0.
+            or YOLOv7 made without saying so any more stays under AGPL-3.0 or GPL-3.0.
         int8: Quantize to 8 bits, on frames of --bag or --images.
         frames: Number of frames to take from them.
         max_loss: What mAP50-95 may lose, as a mean over the sets.
@@ -119,7 +121,7 @@ def import_command(
         color=_one_of("--color", color, ("RGB", "BGR")),
         mean=_channels("--mean", mean),
         std=_channels("--std", std),
-        resize=_one_of("--resize", resize, ("letterbox", "stretch")),
+        resize=_one_of("--resize", resize, get_args(Resize)),
         padding=padding,
         license=license,
     )

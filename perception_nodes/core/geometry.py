@@ -11,7 +11,7 @@ The lens models are those of ROS `sensor_msgs/CameraInfo` (REP 104): `plumb_bob`
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from perception_nodes.core.frame import FrameFlag, FrameHeader
 
 Points = NDArray[np.float64]
 _Float = TypeVar("_Float", np.float32, np.float64)
+Resize = Literal["letterbox", "top-left", "stretch"]
+"""How a picture becomes the input: whole in its middle, whole in its corner, or filling it."""
 OUTSIDE = -1e6
 """Map coordinate of a pixel that the source does not show; remapping gives it the border value."""
 TANGENTIAL_STEPS = 15
@@ -31,7 +33,7 @@ PADDING_VALUE = 114
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Placement of an image in the network's input: scaled, centred, with grey borders.
+    """Placement of an image in the network's input: scaled, with grey borders.
 
     Attributes:
         width, height: size of the network's input in pixels.
@@ -52,27 +54,23 @@ class Letterbox:
 
     @classmethod
     def fit(
-        cls, source_width: int, source_height: int, width: int, height: int, stretch: bool = False
+        cls,
+        source_width: int,
+        source_height: int,
+        width: int,
+        height: int,
+        resize: Resize = "letterbox",
     ) -> "Letterbox":
-        """The letterbox that shows a source image as large as possible in width x height.
-
-        With `stretch` the image fills it, whatever its shape.
-        """
+        """The letterbox that shows a source image as large as possible in width x height."""
         scale_x, scale_y = width / source_width, height / source_height
-        if not stretch:
+        if resize != "stretch":
             scale_x = scale_y = min(scale_x, scale_y)
         inner_width = min(width, max(1, round(source_width * scale_x)))
         inner_height = min(height, max(1, round(source_height * scale_y)))
-        return cls(
-            width,
-            height,
-            inner_width,
-            inner_height,
-            (width - inner_width) // 2,
-            (height - inner_height) // 2,
-            inner_width / source_width,
-            inner_height / source_height,
-        )
+        pads = (width - inner_width) // 2, (height - inner_height) // 2
+        pads = (0, 0) if resize == "top-left" else pads
+        scales = inner_width / source_width, inner_height / source_height
+        return cls(width, height, inner_width, inner_height, *pads, *scales)
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def _over_sets(model: Model, accuracy: Accuracy, part: str) -> dict[str, dict[st
 def _scale(model: Model) -> float:
     """Height of an object in the network's input, as a share of that in a camera's frame."""
     scale = model.input.height / FRAME_HEIGHT
-    if model.input.resize == "letterbox":
+    if model.input.resize != "stretch":
         scale = min(scale, model.input.width / FRAME_WIDTH)
     return scale
 
@@ -180,7 +180,8 @@ def _origin(model: Model, description: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _facts(model: Model, description: Mapping[str, Any]) -> list[list[str]]:
-    quantization = description.get("quantization") or {}
+    quantization, imported = (description.get(key) or {} for key in ("quantization", "imported"))
+    merged = imported.get("merged") or {}
     facts = {
         "input": f"{model.input.width} × {model.input.height}, {model.input.resize}",
         "precision": model.precision,
@@ -190,8 +191,9 @@ def _facts(model: Model, description: Mapping[str, Any]) -> list[list[str]]:
         "parameters": None if model.parameters is None else f"{model.parameters:,}",
         "activation": model.activation,
         "head": model.outputs.head,
+        "classes merged": ", ".join(f"{one} of {' + '.join(some)}" for one, some in merged.items()),
         "file": f"{model.file}, {model.path.stat().st_size / 1e6:.1f} MB",
         "sha256": model.sha256,
-        "imported file's sha256": (description.get("imported") or {}).get("sha256"),
+        "imported file's sha256": imported.get("sha256"),
     }
-    return [[name, str(value)] for name, value in facts.items() if value is not None]
+    return [[name, str(value)] for name, value in facts.items() if value not in (None, "")]

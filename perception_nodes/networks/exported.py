@@ -33,7 +33,7 @@ class Normalisation:
     Attributes:
         color: order of the channels, "RGB" or "BGR".
         mean, std: by channel in that order: the network gets (byte - mean) / std.
-        resize: "letterbox" or "stretch".
+        resize: "letterbox", "top-left" or "stretch".
         padding: grey of the letterbox's border.
     """
 

@@ -63,11 +63,17 @@ class Writer:
         """Corners from boxes of centre and size, both [1, 4, n]."""
         return self.corners(self.part(boxes, 1, 0, 2), self.part(boxes, 1, 2, 4))
 
-    def some(self, scores: str, kept: Sequence[int], classes: int) -> str:
-        """The scores of some classes; `scores` themselves if these are all."""
-        if list(kept) == list(range(classes)):
+    def some(self, scores: str, kept: Sequence[Sequence[int]], classes: int) -> str:
+        """The scores of some classes, the best of each group; `scores` themselves if all alone."""
+        if list(kept) == [[one] for one in range(classes)]:
             return scores
-        return self.op("Gather", scores, self.constant(kept, np.int64), axis=1)
+        most = max(map(len, kept))
+        full = [one for group in kept for one in [*group, *[group[0]] * (most - len(group))]]
+        scores = self.op("Gather", scores, self.constant(full, np.int64), axis=1)
+        if most == 1:
+            return scores
+        grouped = self.shaped(scores, 1, len(kept), most, -1)
+        return self.op("ReduceMax", grouped, axes=[2], keepdims=0)
 
     def labelled(self, scores: str, labels: str, numbers: Sequence[int]) -> str:
         """Probabilities [1, classes, n] from a score and a class number of each of n objects.

@@ -22,6 +22,7 @@ from perception_nodes.networks.model import ModelError
 
 THEIR_NAMES = re.compile(r"(^|/)model\.\d+[./]")
 """Names of layers and weights in YOLOv5 and all that grew out of it: `model.0.conv.weight`."""
+OF_ULTRALYTICS = "AGPL-3.0"
 POINTS = 51
 """Numbers of a pose, unless the metadata says another one: 17 points of x, y and visibility."""
 MOSTLY = 0.9
@@ -190,15 +191,15 @@ def is_of_ultralytics(exported: ExportedNetwork) -> bool:
     return exported.facts.get("author", "").lower() == "ultralytics"
 
 
-def sign_of_ultralytics(found: FoundHead) -> str:
-    """What shows that Ultralytics made a network: author, head or graph; empty if nothing does."""
+def probable_license(found: FoundHead) -> tuple[str, str]:
+    """The licence that author, head or graph hint at, and what does so; empty if nothing does."""
     facts, head = found.exported.facts, found.head
     if "ultralytics" in (facts.get("author", "") + facts.get("description", "")).lower():
-        return "its metadata is"
-    if head.ultralytics or head.copyleft:
-        return f"its head ({head.title}) is"
+        return OF_ULTRALYTICS, "its metadata is of Ultralytics"
+    if head.license:
+        return head.license, f"its head is that of {head.title}"
     name = next((name for name in found.exported.names if THEIR_NAMES.search(name)), "")
-    return name and f"its layers have names ({name})"
+    return (OF_ULTRALYTICS, f"its layers have names of Ultralytics ({name})") if name else ("", "")
 
 
 def recognise(exported: ExportedNetwork, wanted: str = "", classes: int | None = None) -> FoundHead:

@@ -20,14 +20,14 @@ from perception_nodes.networks.head_layouts import Arrays
 from perception_nodes.networks.heads import (
     FoundHead,
     is_of_ultralytics,
+    probable_license,
     recognise,
-    sign_of_ultralytics,
 )
-from perception_nodes.networks.model import Model, ModelError, load_model
+from perception_nodes.networks.model import Model, ModelError, fault_of, load_model
 from perception_nodes.networks.onnx_file import read_onnx
 from perception_nodes.networks.onnx_rewrite import rewrite_onnx
 from perception_nodes.networks.openvino_file import read_openvino, rewrite_openvino
-from perception_nodes.networks.terms import PROBABLY_ULTRALYTICS, says_more
+from perception_nodes.networks.terms import says_more
 from perception_nodes.networks.two_runtimes import COARSE, FINE, OpenModel, check_runs, noise
 
 Format = tuple[Callable[..., ExportedNetwork], Callable[..., RewrittenNetwork]]
@@ -53,7 +53,7 @@ class ImportOptions:
         head: name of the head.
         size: width and height of the input.
         classes: names of the classes.
-        keep: names of the classes to keep, in their new order.
+        keep: names of the classes to keep, in their new order; `new=one+other` joins some.
         color, mean, std, resize, padding: see `Normalisation`.
         license: licence of the weights.
     """
@@ -79,10 +79,11 @@ class Imported:
         head: its head.
         normalisation: what the network expects of its pixels.
         classes: names of the classes.
+        merged: those that were made of several, with these.
         made: the network with our input and outputs.
         notes: what was assumed, for people.
         license: licence of the weights.
-        license_by: who says so: "the file", "the importer", "signs of Ultralytics" or "nobody".
+        license_by: who says so: "the file", "the importer", "signs in the network" or "nobody".
         sha256: hash of the file.
     """
 
@@ -90,6 +91,7 @@ class Imported:
     head: FoundHead
     normalisation: Normalisation
     classes: list[str]
+    merged: dict[str, list[str]]
     made: RewrittenNetwork
     notes: list[str]
     license: str
@@ -126,6 +128,7 @@ class Imported:
                 "file": self.exported.path.name,
                 "sha256": self.sha256,
                 "head": self.head.name,
+                **({"merged": self.merged} if self.merged else {}),
                 "license_by": self.license_by,
                 "color": self.normalisation.color,
                 "mean": list(self.normalisation.mean),
@@ -166,13 +169,8 @@ def understand(path: Path, options: ImportOptions, onnx_file: Path | None = None
     known = options.classes or names_in(exported.facts)
     head = recognise(exported, options.head, len(known) if known else None)
     named, notes = names_of(path, exported.facts, head.classes, options.classes)
-    classes = list(options.keep or named)
-    unknown = [name for name in classes if name not in named]
-    if unknown or len(set(classes)) < len(classes):
-        raise ModelError(
-            f"--keep names {', '.join(unknown) or 'a class twice'}; the classes of {path} are "
-            f"{', '.join(named)}"
-        )
+    kept = _kept(path, options.keep or named, named)
+    merged = {name: group for name, group in kept.items() if len(group) > 1}
     given = {one.name: getattr(options, one.name) for one in fields(Normalisation)}
     given = {name: value for name, value in given.items() if value is not None}
     normalisation = replace(head.normalisation, **given)
@@ -182,31 +180,55 @@ def understand(path: Path, options: ImportOptions, onnx_file: Path | None = None
         notes.append(_scaling(normalisation, given))
     if head.numbered:
         _check_numbers(exported, head, len(named), normalisation)
-    kept = [named.index(name) for name in classes]
-    made = rewrite(exported, head, len(named), kept, normalisation)
+    groups = [list(map(named.index, group)) for group in kept.values()]
+    made = rewrite(exported, head, len(named), groups, normalisation)
+    if merged:  # an object may have been found once as each of them
+        made.outputs["suppressed"] = False
     license, by, said = _license(exported, head, options.license)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     notes += said
-    return Imported(exported, head, normalisation, classes, made, notes, license, by, sha256)
+    terms = license, by, sha256
+    return Imported(exported, head, normalisation, list(kept), merged, made, notes, *terms)
+
+
+def _kept(path: Path, wanted: Sequence[str], named: Sequence[str]) -> dict[str, list[str]]:
+    """The classes to keep, each with those of the file that it stands for.
+
+    Raises:
+        ModelError: a class is not the file's, or is there twice.
+    """
+    split = [(text, "", "") if text in named else text.partition("=") for text in wanted]
+    names = [name.strip() for name, _, _ in split]
+    groups = [
+        [one.strip() for one in parts.split("+")] if parts else [name] for name, _, parts in split
+    ]
+    flat = [one for group in groups for one in group]
+    unknown = ", ".join(one for one in flat if one not in named)
+    if fault := unknown or fault_of(flat) or fault_of(names):
+        raise ModelError(
+            f"--keep names {fault}; the classes of {path} are {', '.join(named)}; several become "
+            "one as in vehicle=car+truck"
+        )
+    return dict(zip(names, groups, strict=True))
 
 
 def _license(exported: ExportedNetwork, head: FoundHead, given: str) -> tuple[str, str, list[str]]:
     """Licence of the weights, who says so, and notes for people.
 
-    A network of Ultralytics whose metadata a tool has dropped is as bound as before.
+    A network of Ultralytics or YOLOv7 whose metadata a tool has dropped is as bound as before.
     """
     said = exported.facts.get("license") or ""
     if said and says_more(said, given or said):
         note = f"--license is {given}, the file says {said}; model.yaml has both"
         return f"{given}; the file says {said}", "the file", [note]
-    sign = "" if said else sign_of_ultralytics(head)
-    if sign and (not given or says_more(PROBABLY_ULTRALYTICS, given)):
-        license = PROBABLY_ULTRALYTICS + (f"; the importer says {given}" if given else "")
+    probable, sign = ("", "") if said else probable_license(head)
+    if probable and all(says_more(one, given) for one in probable.split(" or ")):
+        license = f"probably {probable}" + (f"; the importer says {given}" if given else "")
         note = (
-            f"{sign} of Ultralytics, and the file names no licence any more: {license}. Whoever "
-            "has other terms from Ultralytics writes them into model.yaml"
+            f"{sign}, and the file names no licence any more: {license}. Whoever has other terms "
+            "from its authors writes them into model.yaml"
         )
-        return license, "signs of Ultralytics", [note]
+        return license, "signs in the network", [note]
     by = "the importer" if given else "the file" if said else "nobody"
     return given or said or UNKNOWN_LICENSE, by, []
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from perception_nodes.core.decode import CellsDecoder, Decoder, DecodeSettings, LevelsDecoder
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.core.geometry import PADDING_VALUE
+from perception_nodes.core.geometry import PADDING_VALUE, Resize
 from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.networks.external_data import file_outside
 from perception_nodes.networks.terms import UNSTATED, Terms, terms_of
@@ -44,9 +44,8 @@ class InputSpec(_Part):
     """The network's input: one image, uint8.
 
     Attributes:
-        resize: whether a frame keeps its shape, with borders where it does not fill the input, or
-            is stretched to it.
-        padding: grey of the borders.
+        resize: where a frame lies in the input.
+        padding: grey of the borders where it does not fill it.
     """
 
     name: str
@@ -55,13 +54,13 @@ class InputSpec(_Part):
     layout: Literal["NHWC"]
     color: Literal["BGR"]
     dtype: Literal["uint8"]
-    resize: Literal["letterbox", "stretch"] = "letterbox"
+    resize: Resize = "letterbox"
     padding: int = Field(default=PADDING_VALUE, ge=0, le=255)
 
     def preprocessor(self, undistort: bool = False, sample_bits: int = 0) -> Preprocessor:
         """A preprocessor that makes this input of a camera's frames; see `Preprocessor`."""
-        stretch = self.resize == "stretch"
-        return Preprocessor(self.width, self.height, undistort, stretch, self.padding, sample_bits)
+        place = self.width, self.height, undistort, self.resize
+        return Preprocessor(*place, self.padding, sample_bits)
 
 
 Shape = tuple[int, ...]

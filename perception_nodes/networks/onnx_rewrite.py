@@ -20,7 +20,7 @@ def rewrite_onnx(
     exported: OnnxNetwork,
     head: FoundHead,
     classes: int,
-    kept: Sequence[int],
+    kept: Sequence[Sequence[int]],
     normalisation: Normalisation,
 ) -> RewrittenNetwork:
     """Give a network our input and outputs.
@@ -29,7 +29,7 @@ def rewrite_onnx(
         exported: the network.
         head: its head.
         classes: number of its classes.
-        kept: indices of the classes to keep, in their new order.
+        kept: indices of the classes to keep, in their new order; those of a group become one.
         normalisation: what it expects of its pixels.
     """
     network = onnx.ModelProto()
@@ -37,13 +37,15 @@ def rewrite_onnx(
     # This metadata was read already, and other tools of ours read facts of their own there.
     del network.metadata_props[:]
     strides = head.strides
-    levels = find_levels(exported, strides, classes) if head.name == "ultralytics" else None
+    alone = [one for group in kept for one in group]
+    has_levels = head.name == "ultralytics" and len(alone) == len(kept)
+    levels = find_levels(exported, strides, classes) if has_levels else None
     outputs: dict[str, Any]
     if levels is not None:
         made = [*levels[0], *levels[1]]
-        if list(kept) != list(range(classes)):
+        if alone != list(range(classes)):
             for name in levels[1]:
-                _keep_channels(network.graph, name, kept)
+                _keep_channels(network.graph, name, alone)
         kinds = [[f"{kind}_{stride}" for stride in strides] for kind in ("box", "class")]
         names = [*kinds[0], *kinds[1]]
         outputs = {"head": "levels", "strides": list(strides), "reg_max": REG_MAX}
@@ -76,12 +78,12 @@ def rewrite_onnx(
     return RewrittenNetwork({"onnx": network.SerializeToString()}, outputs, parameters)
 
 
-def _keep_channels(graph: onnx.GraphProto, output: str, kept: Sequence[int]) -> None:
+def _keep_channels(graph: onnx.GraphProto, output: str, kept: list[int]) -> None:
     """Leave only some channels of the convolution that computes a tensor."""
     node = next(node for node in graph.node if output in node.output)
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for place, name in enumerate(node.input[1:], start=1):
-        values = numpy_helper.to_array(tensors[name])[list(kept)]
+        values = numpy_helper.to_array(tensors[name])[kept]
         graph.initializer.append(numpy_helper.from_array(values, f"{name}/kept"))
         node.input[place] = f"{name}/kept"
 

@@ -141,7 +141,7 @@ def rewrite_openvino(
     exported: OpenvinoNetwork,
     head: FoundHead,
     classes: int,
-    kept: Sequence[int],
+    kept: Sequence[Sequence[int]],
     normalisation: Normalisation,
 ) -> RewrittenNetwork:
     """Give a network our input and outputs; see `rewrite_onnx`."""

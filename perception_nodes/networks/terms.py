@@ -27,8 +27,6 @@ JUDGED = frozenset(
 are no copy of the images is a judgement, which docs/models.md explains."""
 NOTES = re.compile(r"\((started from Ultralytics weights|https?://[^()\s]*)\)")
 """Remarks in a licence that are known to restrict nothing."""
-PROBABLY_ULTRALYTICS = "probably AGPL-3.0"
-"""Licence of a network that Ultralytics made by all signs, and that no longer says it itself."""
 UNSTATED = ("unknown", "not stated")
 """First words of a licence that nobody has stated."""
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.frame import CameraInfo, FrameHeader, FrameRejected, ImageView
-from perception_nodes.core.geometry import PADDING_VALUE, Points
+from perception_nodes.core.geometry import PADDING_VALUE, Points, Resize
 from perception_nodes.preprocess.compressed import SLOW_PIXELS, decompressed, read_header
 from perception_nodes.preprocess.encodings import (
     Samples,
@@ -44,7 +44,7 @@ class Preprocessor:
         width: int,
         height: int,
         undistort: bool,
-        stretch: bool = False,
+        resize: Resize = "letterbox",
         padding: int = PADDING_VALUE,
         sample_bits: int = 0,
     ) -> None:
@@ -54,7 +54,7 @@ class Preprocessor:
             width: width of the network's input, pixels.
             height: height of the network's input, pixels.
             undistort: whether frames are rectified when a calibration is known.
-            stretch: whether a frame fills the input whatever its shape, instead of a letterbox.
+            resize: where a frame lies in the input.
             padding: grey of the letterbox's border.
             sample_bits: significant bits of frames with 16 bits a sample; 0: the most that
                 `significant_bits` has found in the first frame, or in `BRIGHTER_FRAMES` of the
@@ -63,7 +63,7 @@ class Preprocessor:
         self._padding = padding
         self._given_bits = self.sample_bits = sample_bits
         self._needed: deque[int] = deque(maxlen=RECENT_FRAMES)
-        self.placer = Placer(width, height, undistort, stretch)
+        self.placer = Placer(width, height, undistort, resize)
         self._placement = self.placer.place(width, height)
         self._grid: Points | None = None
         self._maps: dict[tuple[int, int], tuple[NDArray[np.int16], NDArray[np.uint16]]] = {}

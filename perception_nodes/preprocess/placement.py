@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from perception_nodes.core.frame import CameraInfo, FrameFlag, FrameHeader
-from perception_nodes.core.geometry import Lens, Letterbox, Points, lens_of, remap_grid
+from perception_nodes.core.geometry import Lens, Letterbox, Points, Resize, lens_of, remap_grid
 from perception_nodes.preprocess.lens import UnknownLens, WideLens, lens_from, lens_of_images
 
 NOT_RECTIFIED = 0.0, 0.0, 0.0, 0.0
@@ -34,7 +34,7 @@ class Placement:
         source: tuple[int, int],
         size: tuple[int, int],
         lens: Lens | None = None,
-        stretch: bool = False,
+        resize: Resize = "letterbox",
     ) -> "Placement":
         """Place images of one size (width, height) in an input of another.
 
@@ -42,9 +42,9 @@ class Placement:
             source: size of the images.
             size: size of the input.
             lens: what the images are rectified from, None if they are not.
-            stretch: whether they fill the input whatever their shape.
+            resize: where they lie in the input.
         """
-        letterbox = Letterbox.fit(*source, *size, stretch)
+        letterbox = Letterbox.fit(*source, *size, resize)
         rectified = lens.rectified_matrix(*source) if lens else NOT_RECTIFIED
         return cls(letterbox, *source, lens, rectified)
 
@@ -91,17 +91,19 @@ class Placer:
         is_fault: whether that is a fault.
     """
 
-    def __init__(self, width: int, height: int, undistort: bool, stretch: bool = False) -> None:
+    def __init__(
+        self, width: int, height: int, undistort: bool, resize: Resize = "letterbox"
+    ) -> None:
         """Create a placer.
 
         Args:
             width: width of the network's input, pixels.
             height: height of the network's input, pixels.
             undistort: whether frames are rectified when a calibration is known.
-            stretch: whether frames fill the input whatever their shape.
+            resize: where a frame lies in the input.
         """
         self._size = (width, height)
-        self._stretch = stretch
+        self._resize: Resize = resize
         self._undistort = undistort
         self.preparing: Callable[[], AbstractContextManager[None]] = nullcontext
         self.unfit, self.is_fault = "", False
@@ -124,7 +126,7 @@ class Placer:
 
     def letterbox(self, width: int, height: int) -> Letterbox:
         """The place of a frame of this size in the input."""
-        return Letterbox.fit(width, height, *self._size, self._stretch)
+        return Letterbox.fit(width, height, *self._size, self._resize)
 
     def place(self, width: int, height: int) -> Placement:
         """The placement of a frame of this size; the same object until something changes."""
@@ -137,5 +139,5 @@ class Placer:
                     except UnknownLens as error:
                         self.unfit = f"frames are not rectified: {error}"
                         self.is_fault = not isinstance(error, WideLens)
-            self._placement = Placement.fit(self._source, self._size, lens, self._stretch)
+            self._placement = Placement.fit(self._source, self._size, lens, self._resize)
         return self._placement

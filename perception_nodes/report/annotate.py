@@ -34,6 +34,7 @@ NO_REPORT_COLOUR = "#343a40"
 BEFORE_COLOUR = "#ff3b5c"
 AFTER_COLOUR = "#2ee66b"
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+"""OpenCV 5 draws it by a font of many scripts, OpenCV 4 draws "?" for what is not ASCII."""
 
 
 class PictureMaker:
@@ -75,9 +76,8 @@ def decoded(jpeg: bytes) -> Picture:
 def blank(width: int, height: int, text: str) -> Picture:
     """A grey picture with a text, in place of a frame that cannot be decoded."""
     picture = np.full((height, width, 3), 40, np.uint8)
-    cv2.putText(
-        picture, _ascii(text)[:90], (12, height // 2), _FONT, 0.5, (235,) * 3, 1, cv2.LINE_AA
-    )
+    text = text[:90].encode(errors="replace").decode()  # file names need not be text
+    cv2.putText(picture, text, (12, height // 2), _FONT, 0.5, (235,) * 3, 1, cv2.LINE_AA)
     return picture
 
 
@@ -155,7 +155,6 @@ def _draw_label(
     picture: Picture, text: str, corner: tuple[int, int], colour: tuple[int, int, int], size: float
 ) -> None:
     """Draw a text on a filled rectangle, moved so that it lies within the picture."""
-    text = _ascii(text)
     (width, height), baseline = cv2.getTextSize(text, _FONT, size, 1)
     margin = round(8 * size)
     chip_width, chip_height = width + 2 * margin, height + baseline + margin
@@ -167,8 +166,3 @@ def _draw_label(
     ink = (255, 255, 255) if dark else (20, 20, 20)
     at = (x + margin, y + margin // 2 + height + 1)
     cv2.putText(picture, text, at, _FONT, size, ink, 1, cv2.LINE_AA)
-
-
-def _ascii(text: str) -> str:
-    """Replace the letters that OpenCV's fonts lack."""
-    return text.encode("ascii", "replace").decode()

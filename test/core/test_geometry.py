@@ -80,9 +80,11 @@ class TestLetterbox:
         assert abs(box.inner_height - max(1, height * scale)) <= 0.5 + 1e-9
         assert (box.scale_x, box.scale_y) == (box.inner_width / width, box.inner_height / height)
 
-    def test_stretched_it_fills_the_input(self):
-        box = Letterbox.fit(1920, 1080, 416, 416, stretch=True)
+    def test_stretched_it_fills_the_input_and_else_may_lie_in_its_corner(self):
+        box = Letterbox.fit(1920, 1080, 416, 416, "stretch")
         assert box == Letterbox(416, 416, 416, 416, 0, 0, 416 / 1920, 416 / 1080)
+        box = Letterbox.fit(1920, 1080, 416, 416, "top-left")
+        assert box == Letterbox(416, 416, 416, 234, 0, 0, 416 / 1920, 234 / 1080)
 
 
 class TestBoxesToSource:

@@ -408,20 +408,16 @@ MORE_HEADS = {
     "ultralytics-turned": (
         lambda: {"output0": grid()["output0"].transpose(0, 2, 1).copy()},
         plain_rows(lambda array: array.transpose(0, 2, 1)),
-        {},
-        RGB,
     ),
     "ultralytics in shares": (
         lambda: {"output0": random(1, 4 + CLASSES, cells(*STRIDES), low=0.01)},
         plain_rows(
             lambda array: np.concatenate([array[:, :4] * PIXELS[None, :, None], array[:, 4:]], 1)
         ),
-        {},
-        RGB,
     ),
-    "ultralytics-maps": (lambda: maps(STRIDES, 64, CLASSES), plain_bins, {}, RGB),
-    "ultralytics-maps of nine": (lambda: maps(STRIDES, 64, CLASSES, 1), plain_bins, {}, RGB),
-    "ultralytics-maps of three": (lambda: maps(STRIDES, CLASS_BINS), plain_fused, {}, RGB),
+    "ultralytics-maps": (lambda: maps(STRIDES, 64, CLASSES), plain_bins),
+    "ultralytics-maps of nine": (lambda: maps(STRIDES, 64, CLASSES, 1), plain_bins),
+    "ultralytics-maps of three": (lambda: maps(STRIDES, CLASS_BINS), plain_fused),
     "ultralytics-segment": (
         lambda: (
             joined_columns(grid()["output0"], random(1, 32, cells(*STRIDES)))
@@ -443,14 +439,12 @@ MORE_HEADS = {
         {"facts": {"task": "obb"}},
         RGB,
     ),
-    "yolov5-maps": (lambda: maps(STRIDES, 3 * (5 + CLASSES)), plain_v5_maps, {}, RGB),
+    "yolov5-maps": (lambda: maps(STRIDES, 3 * (5 + CLASSES)), plain_v5_maps),
     "yolov5-maps of planes": (
         lambda: {
             f"map_{s}": random(1, 3, *cells_at(s), 5 + CLASSES, low=-2, high=2) for s in STRIDES
         },
         plain_v5_planes,
-        {},
-        RGB,
     ),
     "nanodet": (
         lambda: maps(STRIDES, CLASSES, 32),
@@ -485,14 +479,10 @@ MORE_HEADS = {
     "boxes-scores": (
         lambda: {"boxes": corner_rows(1, 9), "scores": random(1, 9, CLASSES)},
         plain_apart,
-        {},
-        RGB,
     ),
     "middles-scores": (
         lambda: {"boxes": middles(1, 9), "scores": random(1, 9, CLASSES)},
         lambda found: plain_apart(found, lambda box: of_middle(*box)),
-        {},
-        RGB,
     ),
     "ssd-scores": (
         ssd_scores,
@@ -515,17 +505,15 @@ MORE_HEADS = {
     "torchvision": (
         lambda: {"boxes": corner_rows(9), "labels": labels(9, first=1), "scores": random(9)},
         plain_numbers(1, box=slice(0, 4), score=5, number=4),
-        {},
-        RGB,
     ),
     "detr-softmax": (softmax_detr, plain_softmax_detr, {}, (MEAN[::-1], STD[::-1], True)),
 }
 HEADS = {
-    "ultralytics": (grid, plain_grid, {}, RGB),
-    "ultralytics-nms": (objects, plain_objects, {}, RGB),
-    "yolov5": (lambda: scored(3 * cells(*STRIDES)), plain_scored, {}, RGB),
-    "yolov5 with its maps": (anchors_and_maps, plain_anchors, {}, RGB),
-    "yolov6": (lambda: scored(cells(*STRIDES)), plain_scored, {}, RGB),
+    "ultralytics": (grid, plain_grid),
+    "ultralytics-nms": (objects, plain_objects),
+    "yolov5": (lambda: scored(3 * cells(*STRIDES)), plain_scored),
+    "yolov5 with its maps": (anchors_and_maps, plain_anchors),
+    "yolov6": (lambda: scored(cells(*STRIDES)), plain_scored),
     "yolox": (
         lambda: scored(cells(*STRIDES)),
         plain_scored,
@@ -535,19 +523,15 @@ HEADS = {
     "yolox-raw": (yolox_raw, plain_yolox, {"focus": True, "grey": GREY / 255}, BGR),
     "nanodet-plus": (nanodet, plain_nanodet, {"operator": "Sigmoid"}, None),
     "nanodet-plus of ncnn": (ncnn, plain_ncnn, {}, None),
-    "detr": (detr, plain_detr, {}, RGB),
-    "detr-queries": (queries, plain_queries, {}, RGB),
+    "detr": (detr, plain_detr),
+    "detr-queries": (queries, plain_queries),
     "ultralytics-rtdetr-rows": (
         lambda: {"output0": np.concatenate([random(1, 9, 5), objects()["output0"][..., 5:]], -1)},
         plain_detr_rows,
-        {},
-        RGB,
     ),
     "ultralytics-rtdetr": (
         lambda: {"output0": np.concatenate([random(1, 7, 4), random(1, 7, CLASSES)], -1)},
         plain_ultralytics_detr,
-        {},
-        RGB,
     ),
 }
 
@@ -562,7 +546,8 @@ HEADS = {
     ],
 )
 def test_boxes_and_scores_are_those_of_the_original(case, kind, tmp_path):
-    make, plain, extra, pixels = {**HEADS, **MORE_HEADS}[case]
+    make, plain, *rest = {**HEADS, **MORE_HEADS}[case]
+    extra, pixels = rest or ({}, RGB)
     original = detector(make(), **extra)
     path = written(original, tmp_path / "original.onnx")
     asked = "yolov6" if case == "yolov6" else ""  # which looks like a YOLOX
@@ -610,19 +595,20 @@ def test_only_some_classes_are_kept_in_the_order_given(make, tmp_path):
     path = written(detector(make()), tmp_path / "it.onnx")
     image = RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     found = []
-    for number, keep in enumerate((None, ["truck", "car"])):
-        model = write_model(
-            understand(path, ImportOptions(classes=NAMES, keep=keep)),
-            tmp_path / "m" / str(number),
-            open_model,
-        )
+    for number, keep in enumerate((None, ["truck", "car"], ["bus", "vehicle = car + truck"])):
+        imported = understand(path, ImportOptions(classes=NAMES, keep=keep))
+        model = write_model(imported, tmp_path / "m" / str(number), open_model)
         runtime = open_backend("openvino", BackendSettings())
         runtime.load(model)
         found.append(runtime.infer(image).classes[0].copy())
-    assert model.classes == ["truck", "car"]
+    assert (model.classes, model.outputs.suppressed) == (["bus", "vehicle"], False)
+    assert "vehicle of car + truck" in render(model, {}, None)
     np.testing.assert_array_equal(found[1], found[0][:, [2, 0]])
-    with pytest.raises(ModelError, match="--keep names van; the classes of"):
-        understand(path, ImportOptions(classes=NAMES, keep=["van"]))
+    best = found[0][:, [0, 2]].max(axis=1, keepdims=True)
+    np.testing.assert_array_equal(found[2], np.concatenate([found[0][:, [1]], best], axis=1))
+    for wrong, said in (("van", "van"), ("=car", "a class"), ("a=car+car", "the class 'car'")):
+        with pytest.raises(ModelError, match=f"--keep names {said}.*; the classes of"):
+            understand(path, ImportOptions(classes=NAMES, keep=[wrong]))
 
 
 def understood(network, folder, **options):
@@ -685,11 +671,8 @@ def test_a_head_that_does_not_fit_is_refused_with_those_that_do(tmp_path):
     said = refusal(detector(grid()), tmp_path, classes=NAMES, head="yolox")
     assert "not the head yolox" in said and "ultralytics" in said
     assert "unknown" in refusal(detector(grid()), tmp_path, head="grid")
-
-
-def test_an_unknown_head_is_told_with_the_known_ones(tmp_path):
-    maps = {"masks": random(1, 8, 8, 12)}
-    assert "masks [1, 8, 8, 12] at 96x64, which is no head" in refusal(detector(maps), tmp_path)
+    masks = {"masks": random(1, 8, 8, 12)}
+    assert "masks [1, 8, 8, 12] at 96x64, which is no head" in refusal(detector(masks), tmp_path)
 
 
 def test_classes_must_be_named_and_as_many_as_there_are(tmp_path):
@@ -804,6 +787,18 @@ def test_a_network_of_ultralytics_stays_theirs_when_it_no_longer_says_so(change,
     assert terms_of(imported.license) == Terms.COPYLEFT
     assert imported.license.startswith("AGPL-3.0" if given == "AGPL-3.0" else "probably AGPL-3.0")
     assert given in imported.license
+
+
+def test_yolov7_is_under_the_gpl(tmp_path):
+    decoded = detector(scored(3 * cells(*STRIDES)))
+    raw = detector(maps(STRIDES, 3 * (5 + CLASSES)))
+    for network, head, given, kept in (
+        (decoded, "", "MIT", "probably AGPL-3.0 or GPL-3.0; the importer says MIT"),
+        (decoded, "", "GPL-3.0", "GPL-3.0"),
+        (raw, "yolov7-maps", "", "probably GPL-3.0"),
+    ):
+        imported = understood(network, tmp_path, classes=NAMES, head=head, license=given)
+        assert imported.license == kept and terms_of(kept) == Terms.COPYLEFT
 
 
 def test_a_licence_that_only_the_importer_states_is_marked(tmp_path):

@@ -36,7 +36,7 @@ def deim(session, frame):
 
 
 CASES = {
-    "weights/yolox_nano_416.onnx": (yolox, "yolox-raw", "letterbox"),
+    "weights/yolox_nano_416.onnx": (yolox, "yolox-raw", "top-left"),
     "open/weights/deimv2_femto_416.onnx": (deim, "detr", "stretch"),
 }
 

@@ -47,9 +47,9 @@ def road(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
 class Watched:
     """A camera whose pictures are judged."""
 
-    def __init__(self, stretch: bool = False) -> None:
+    def __init__(self, resize: str = "letterbox") -> None:
         self.judge, self.now_ns = PictureJudge(GREY), 10**12
-        self._preprocessor = Preprocessor(416, 256, undistort=False, stretch=stretch)
+        self._preprocessor = Preprocessor(416, 256, undistort=False, resize=resize)
 
     def show(self, pictures, for_ns: int) -> float | None:
         """Show pictures in turn; returns after how many seconds there was trouble."""
@@ -107,8 +107,8 @@ def test_the_open_sky_and_a_tunnel_cover_nothing():
 
 def test_borders_are_no_part_of_the_picture():
     wide = [one[: HEIGHT // 4] for one in ROAD]
-    for stretch in (False, True):
-        camera = Watched(stretch)
+    for resize in ("letterbox", "top-left", "stretch"):
+        camera = Watched(resize)
         assert camera.show(wide, 2 * LEARNED_NS) is None
         assert camera.show([dark(one) for one in wide], 2 * HELD_NS) is not None
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection
 
+import cv2
 import numpy as np
 import pytest
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus
 from perception_nodes.report import film
-from perception_nodes.report.annotate import AFTER_COLOUR, BEFORE_COLOUR
+from perception_nodes.report.annotate import AFTER_COLOUR, BEFORE_COLOUR, blank
 from perception_nodes.report.changes import Change, ChangeKind
 from perception_nodes.report.film import Film
 from perception_nodes.report.recording import DetectedObject, FrameDetections, ReportedFrame
@@ -36,6 +37,11 @@ def filmed(count: int, changed: Collection[int], missed: Collection[int] = ()) -
         made.take(index, PICTURE, 4.0, report, FOUND, changes)
     assert made.taken == count
     return [frame["index"] for frame in made.frames()]
+
+
+def test_what_is_drawn_need_not_be_ascii() -> None:
+    assert cv2.__version__ < "5" or (blank(99, 40, "車") != blank(99, 40, "?")).any()
+    blank(99, 40, "\udcff.jpg")  # as Python reads a name that is no UTF-8
 
 
 def test_a_frame_has_its_objects_and_changes_in_shares_of_the_picture() -> None:
