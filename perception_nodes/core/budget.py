@@ -1,5 +1,6 @@
 """The deadline of a frame and its split by stage: the only place where these numbers live."""
 
+import math
 from dataclasses import astuple, dataclass
 
 STAGES = ("ingest", "preprocess", "inference", "postprocess", "publish")
@@ -30,6 +31,11 @@ class Budget:
         """A budget with the default split, scaled to another deadline."""
         factor = deadline_ms / cls().deadline_ms
         return cls(*(share_ms * factor for share_ms in astuple(cls())))
+
+
+def enough_ms(inference_ms: float) -> int:
+    """A deadline, in tens of milliseconds, that inference takes at most half of."""
+    return 10 * math.ceil(inference_ms / 5)
 
 
 DEADLINE_MS = Budget().deadline_ms

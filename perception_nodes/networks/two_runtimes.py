@@ -3,7 +3,6 @@
 Runtimes rewrite a network before they run it, and not every rewriting is right.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.budget import DEADLINE_MS
+from perception_nodes.core.budget import DEADLINE_MS, enough_ms
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError, InferenceBackend
@@ -133,7 +132,7 @@ def tell_if_slow(model: Model, open_model: OpenModel, say: Callable[[str], None]
         remedies = ["--size 416x256"] if model.input.width > SMALL else []
         remedies += ["--int8"] if model.precision != "int8" and model.file[-5:] == ".onnx" else []
         first = f"`{' '.join(remedies)}`, or " if remedies else ""
-        slower = 10 * math.ceil(took_ms / 5)
+        slower = enough_ms(took_ms)
         say(f"{took_ms:.0f} ms here; deadline {DEADLINE_MS:g}: {first}`deadline_ms:={slower}`")
 
 

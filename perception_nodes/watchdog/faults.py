@@ -9,9 +9,11 @@ from itertools import pairwise
 from statistics import median
 
 from perception_nodes.cameras.awaited import slow_transport
+from perception_nodes.core.budget import Budget, enough_ms
 from perception_nodes.core.failover import MS, STARVED_NS
-from perception_nodes.core.frame import FrameFlag, FrameRecord, FrameStatus
+from perception_nodes.core.frame import FrameFlag, FrameRecord, stage_durations_ms
 from perception_nodes.core.health import HealthMode
+from perception_nodes.core.missed import TOO_SLOW
 
 AT_ONCE_NS = 1 * MS
 """Frames that enter within this time of each other came at once: no camera is so fast."""
@@ -308,7 +310,7 @@ class SlowTransport:
         """Take the report of a frame that has ended."""
         way_ms = (report.ingested_ns - report.capture_ns) / MS
         is_to_blame = way_ms > self._deadline_ms / 2 and not report.flags & FrameFlag.CLOCK_SUSPECT
-        is_late = report.status in (FrameStatus.LATE, FrameStatus.SKIPPED_LATE)
+        is_late = report.status in TOO_SLOW
         self._ways_ms.append(way_ms if is_late and is_to_blame else 0.0)
         late_ms = [way_ms for way_ms in self._ways_ms if way_ms]
         share = len(late_ms) / (self._ways_ms.maxlen or 1)
@@ -316,6 +318,31 @@ class SlowTransport:
             return None
         text = str(slow_transport(median(late_ms), self._deadline_ms))
         return Fault("transport", text, HealthMode.UNSAFE if share > 0.9 else HealthMode.DEGRADED)
+
+
+class SlowNetwork:
+    """Most frames miss the deadline, and inference takes longer than its share."""
+
+    def __init__(self, budget: Budget, limits: FaultLimits) -> None:
+        self._budget = budget
+        self._took_ms: deque[float] = deque(maxlen=limits.window_frames)
+        self._late: deque[bool] = deque(maxlen=limits.window_frames)
+
+    def update(self, report: FrameRecord) -> Fault | None:
+        """Take the report of a frame that has ended; of those skipped one in ten is inferred."""
+        if took_ms := stage_durations_ms(report).get("inference"):
+            self._took_ms.append(took_ms)
+        self._late.append(report.status in TOO_SLOW)
+        if self._late.count(True) <= (self._late.maxlen or 1) / 2 or not self._took_ms:
+            return None
+        if (usual_ms := median(self._took_ms)) <= self._budget.inference:
+            return None
+        text = (
+            f"inference takes {usual_ms:.0f} ms, a frame has {self._budget.deadline_ms:g}; "
+            "take a smaller network or input (perception model import --size 416x256 --int8), or "
+            f"allow more with deadline_ms:={enough_ms(usual_ms)}"
+        )
+        return Fault("slow network", text, HealthMode.DEGRADED)
 
 
 class LatencyDrift:

@@ -130,10 +130,10 @@ class Health:
     def _judge(self, faults: Sequence[Fault], now_ns: int) -> tuple[HealthMode, str]:
         mode, cause = self._judge_frames(now_ns)
         worst = max(faults, key=lambda fault: fault.mode, default=None)
+        if worst is None or worst.mode < HealthMode.DEGRADED:
+            return mode, cause
         # If both are equally bad, the fault is the cause, and the frames are its effect.
-        if worst is not None and worst.mode >= max(mode, HealthMode.DEGRADED):
-            return worst.mode, worst.text
-        return mode, cause
+        return (mode, f"{cause}; {worst.text}") if worst.mode < mode else (worst.mode, worst.text)
 
     def _judge_frames(self, now_ns: int) -> tuple[HealthMode, str]:
         limits = self._limits

@@ -27,6 +27,7 @@ class Watch:
         self._rate = faults.FrameRateLoss(limits)
         self._drift = faults.LatencyDrift(limits)
         self._transport = faults.SlowTransport(budget.deadline_ms, limits)
+        self._network = faults.SlowNetwork(budget, limits)
         self._expected_rate = faults.ExpectedRate(limits)
         self._nothing_found = faults.NothingFound(limits)
         self._vanished = faults.ObjectsVanished(limits)
@@ -93,6 +94,7 @@ class Watch:
         """Take the report of a frame that has ended."""
         self._present["frozen picture"] = self._frozen.update(report.picture)
         self._present["transport"] = self._transport.update(report)
+        self._present["slow network"] = self._network.update(report)
         for stage, duration_ms in frame.stage_durations_ms(report).items():
             self._present[f"{stage} overrun"] = self._stages[stage].update(duration_ms)
         if report.published_ns:

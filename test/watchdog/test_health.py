@@ -122,6 +122,8 @@ def test_frames_abandoned_regularly_are_skipping(nominal, abandoned):
         nominal.frames(OK)
     assert nominal.mode == "SKIPPING"
     assert nominal.health.cause == "5 of the last 10 frames were abandoned"
+    nominal.wait(1, [Fault("slow network", "29 ms", HealthMode.DEGRADED)])
+    assert nominal.health.cause == "5 of the last 10 frames were abandoned; 29 ms"
 
 
 @pytest.mark.parametrize("missed", [LATE, FAILED, FrameStatus.SKIPPED_LATE, FrameStatus.SUPERSEDED])
