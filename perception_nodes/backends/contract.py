@@ -189,8 +189,7 @@ def open_backend(name: str, settings: BackendSettings) -> Backend:
     if name not in BACKENDS:
         raise BackendError(f"backend {name!r} is unknown; known are {', '.join(BACKENDS)}")
     try:
-        module = importlib.import_module(BACKENDS[name])
-        backend: Backend = module.Backend(settings)
+        backend: Backend = importlib.import_module(BACKENDS[name]).Backend(settings)
     except ImportError as error:
         raise BackendError(
             f"backend {name!r} needs a runtime that is not installed ({error}); "

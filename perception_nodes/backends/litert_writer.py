@@ -98,8 +98,7 @@ class _Writer:
 
     def file(self) -> bytes:
         network = self.network
-        shape = (network.height, network.width, 3)
-        image = self._codes(network.image, shape, IMAGE_STEP, -128)
+        image = self._codes(network.image, (network.height, network.width, 3), IMAGE_STEP, -128)
         for layer in network.layers:
             self._layer(layer)
         graph = tflite.SubGraphT()
@@ -229,8 +228,7 @@ class _Writer:
         return self._codes(name, shape, step, round(-128 - lowest / step))
 
     def _codes(self, name: str, shape: tuple[int, int, int], step: float, zero: int = 0) -> Codes:
-        tensor = _tensor(name, (1, *shape), tflite.TensorType.INT8, [step], [zero])
-        self.tensors.append(tensor)
+        self.tensors.append(_tensor(name, (1, *shape), tflite.TensorType.INT8, [step], [zero]))
         self.stored[name] = Codes(len(self.tensors) - 1, shape, step, zero)
         return self.stored[name]
 

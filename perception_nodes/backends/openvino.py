@@ -79,8 +79,7 @@ def compile_model(model: Model, threads: int, cache_dir: str, streams: int = 1) 
 
 def _read(model: Model) -> ov.Model:
     """Read the network; it outputs the box tensors of a raw head in `BOX_LAYOUT`."""
-    network = core().read_model(str(model.path))
-    steps = PrePostProcessor(network)
+    steps = PrePostProcessor(core().read_model(str(model.path)))
     for name in _raw_boxes(model):
         steps.output(name).model().set_layout(ov.Layout(NCHW))
         steps.output(name).tensor().set_layout(ov.Layout(BOX_LAYOUT))

@@ -60,8 +60,7 @@ def read_network(path: Path) -> Network:
         BackendError: the file cannot be read, or the integer network cannot express it.
     """
     try:
-        model = onnx.load(path)
-        return _NetworkReader(model, str(path)).network()
+        return _NetworkReader(onnx.load(path), str(path)).network()
     except BackendError:
         raise
     except Exception as error:

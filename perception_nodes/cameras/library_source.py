@@ -62,8 +62,7 @@ class LibrarySource:
         width, height = found.width, found.height
         self._layout = found.encoding.decode(errors="replace"), width, height, found.step
         what = f"{self._layout[0]} {width}x{height} at {found.rate_hz:g} Hz"
-        description = f"{self._path}, {what}, no copy"
-        return CameraFormat(found.size_bytes, description)
+        return CameraFormat(found.size_bytes, f"{self._path}, {what}, no copy")
 
     def _loaded(self) -> Any:
         try:

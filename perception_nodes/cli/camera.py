@@ -118,8 +118,7 @@ def camera_command(
 def _list(as_json: bool) -> None:
     devices = list_devices()
     if as_json:
-        found = [asdict(device) for device in devices]
-        print(json.dumps(found, indent=2, default=letters))
+        print(json.dumps([asdict(device) for device in devices], indent=2, default=letters))
         return
     if not devices:
         screen.print("no capture device is there (/dev/video*)")

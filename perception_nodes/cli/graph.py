@@ -2,7 +2,7 @@
 
 import errno
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +30,10 @@ from perception_nodes.cli.common import (
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.sample import sample_drive
-from perception_nodes.evaluation.measured import default_choice, measured_settings
+from perception_nodes.evaluation.measured import measured_settings
 from perception_nodes.graph.config import DetectorSettings, ViewSettings
 from perception_nodes.graph.graph import (
     ALL,
-    LIVE,
     MONITOR,
     PLAYER,
     RECORDED,
@@ -44,7 +43,8 @@ from perception_nodes.graph.graph import (
     graph_of,
 )
 from perception_nodes.graph.node_spec import NodeSpec
-from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, split_ros_arguments
+from perception_nodes.graph.resolve import GraphSettings
+from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments, split_ros_arguments
 from perception_nodes.graph.ros_packages import require_ros
 from perception_nodes.graph.settings import SettingsError, allowed_range, refuse
 from perception_nodes.graph.supervisor import Supervisor
@@ -96,12 +96,8 @@ def demo(
     require_ros()
     trim()
     open_drive(drive, topic).close()
-    live = {name: value for name, value in values.items() if name in LIVE.parameters}
-    with progress_bar("measuring, seconds") as measuring:
-        if choice := default_choice(LIVE, live, NO_ROS_ARGUMENTS, say, measuring):
-            values |= choice.parameters
     with progress_bar("writing report and video") as writing:
-        summary = run_demo(drive, out, topic, values, writing)
+        summary = run_demo(drive, out, topic, values, _measured, writing)
     conclude(summary, out, as_json)
 
 
@@ -142,8 +138,7 @@ def run(
         say(line)
     require_ros()  # before anything is measured
     trim()
-    with progress_bar("measuring, seconds") as measuring:
-        settings = measured_settings(started, values, ours, say, measuring)
+    settings = _measured(started, values, ours)
     detector = settings.of(DetectorSettings)
     # Check it here, or several processes would report the same error.
     models = [load_model(detector.model, detector.model_key)]
@@ -162,6 +157,14 @@ def run(
         with Supervisor(specs, log=log, while_alive=parent) as graph:
             ended = graph.wait()
     say("the graph has come to its end" if ended else "the graph was stopped")
+
+
+def _measured(
+    graph: Graph, values: Mapping[str, Any], ros: RosArguments = NO_ROS_ARGUMENTS
+) -> GraphSettings:
+    """The settings of a graph; if something is measured for them, it is shown."""
+    with progress_bar("measuring, seconds") as measuring:
+        return measured_settings(graph, values, ros, say, measuring)
 
 
 def view(assignments: RunAssignments = None, parameters: ListParameters = False) -> None:
@@ -224,7 +227,7 @@ def show_parameters(graph: Graph, hidden: Collection[str] = ()) -> None:
 
 def conclude(summary: dict[str, Any], out: Path, as_json: bool) -> None:
     """Print a run's summary; exit status 1 if a frame is unaccounted for, or nothing was found."""
-    from perception_nodes.report.drive_report import nothing_found
+    from perception_nodes.report.drive_report import nothing_found, unaccounted
     from perception_nodes.report.screen import summary_table
 
     if as_json:
@@ -232,9 +235,8 @@ def conclude(summary: dict[str, Any], out: Path, as_json: bool) -> None:
     else:
         screen.print(summary_table(summary))
         say_written(out)
-    if summary["lost_before_ingest"]:
-        sent, accounted = summary["frames_sent"], summary["frames_in"]
-        say_problem("failed", f"{sent} frames were sent, {accounted} are accounted for")
+    if problem := unaccounted(summary):
+        say_problem("failed", problem)
         raise typer.Exit(1)
     if nothing := nothing_found(summary):
         say(nothing)

@@ -46,8 +46,7 @@ def list_command(as_json: JsonFlag = False, markdown: bool = False) -> None:
     if markdown:
         print(scenarios_markdown(scenarios), end="")
     else:
-        facts = [scenario.model_dump() for scenario in scenarios]
-        give(facts, scenarios_table(scenarios), as_json)
+        give([scenario.model_dump() for scenario in scenarios], scenarios_table(scenarios), as_json)
 
 
 @hil_app.command("run")

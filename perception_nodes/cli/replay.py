@@ -72,8 +72,8 @@ def replay_command(
     """Replay recorded drives through the pipeline, without ROS.
 
     Writes detections.mcap (for Foxglove and rviz), report.html, overview.png, timing.csv and
-    summary.json. Exit status 1 if something differs from the golden, or if no object was found at
-    all and no golden says so.
+    summary.json. Exit status 1 if something differs from the golden, if a frame is unaccounted
+    for, or if no object was found at all and no golden says so.
 
     Options:
         bags: Recorded drives: ROS 2 bag folders, .mcap, .db3, ROS 1 .bag, video files, folders of
@@ -156,8 +156,7 @@ def replay_command(
     with explained(out, "--out", "folder"):
         if request.is_sharded:
             with progress_bars() as show:
-                progress = corpus_progress(show, len(drives.sources))
-                replayed = drives.replay_by_workers(progress)
+                replayed = drives.replay_by_workers(corpus_progress(show, len(drives.sources)))
         else:
             with progress_bars("frames") as show:
                 replayed = drives.replay(show)

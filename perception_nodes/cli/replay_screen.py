@@ -11,7 +11,7 @@ from perception_nodes.cli.common import say, say_problem, say_written, screen
 from perception_nodes.replay.drives import Replayed, ReplayRequest
 from perception_nodes.replay.run import Progress
 from perception_nodes.report.accelerator import engine_sentence
-from perception_nodes.report.drive_report import verdict
+from perception_nodes.report.drive_report import unaccounted, verdict
 from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import counted, shown
 from perception_nodes.report.screen import summary_table
@@ -29,6 +29,9 @@ def show_replayed(replayed: Replayed, request: ReplayRequest, as_json: bool) -> 
             _show(*next(iter(replayed.summaries.items())), request.out)
         else:
             _show_all(replayed, request.out)
+    for name, summary in replayed.summaries.items():
+        if problem := unaccounted(summary):
+            say_problem("failed", f"{name}: {problem}")
     for name in replayed.broken:
         say(f"{name}: every frame failed; summary.json has the reasons")
     if request.update and replayed.golden is None:

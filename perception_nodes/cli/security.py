@@ -32,8 +32,7 @@ def security_command(
     """
     check_folder(keystore, "KEYSTORE")
     others, ros = split_ros_arguments(assignments or [])
-    values = {"standby": "always", **parse_assignments(others)}
-    specs = VEHICLE.nodes(values, ros)
+    specs = VEHICLE.nodes({"standby": "always", **parse_assignments(others)}, ros)
     may = interfaces(specs, ros)
     enclaves = {spec.enclave: may[spec.full_name] for spec in specs}
     make_keystore(keystore, enclaves, own_domain(), days)

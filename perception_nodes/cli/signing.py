@@ -49,8 +49,7 @@ def verify_command(model: ModelName, key: Path) -> None:
 
     Example: perception model verify road-n --key /etc/perception/fleet.key.pub
     """
-    found = _checked(model, str(key))
-    say(f"{found.name} is signed by the owner of {key}")
+    say(f"{_checked(model, str(key)).name} is signed by the owner of {key}")
 
 
 def _checked(name: str, key: str = "") -> Model:

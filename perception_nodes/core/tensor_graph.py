@@ -193,8 +193,7 @@ class _Builder:
         return len(wanted) == len(set(wanted))
 
     def _is_movable(self, span: ChannelSpan) -> bool:
-        tensor = self._graph.tensors[span.tensor]
-        whole = (span.begin, span.end) == (0, tensor.channels)
+        whole = (span.begin, span.end) == (0, self._graph.tensors[span.tensor].channels)
         return whole and not span.upsampled and span.tensor != self._graph.image
 
     def _copied(self, view: View) -> View:

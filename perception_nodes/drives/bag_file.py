@@ -1,5 +1,6 @@
 """What the readers of bag files have in common, whatever the format."""
 
+from abc import ABC, abstractmethod
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -65,7 +66,7 @@ class MessageList:
             yield self.times_ns[number], self.places[number]
 
 
-class BagFile:
+class BagFile(ABC):
     """An open file of a bag; the base of its formats.
 
     Attributes:
@@ -86,13 +87,13 @@ class BagFile:
         self.start_ns = self.end_ns = 0
         self.damage = Findings()
 
+    @abstractmethod
     def segments(self, topics: Collection[str]) -> list[Segment]:
         """The segments that hold messages of some topics.
 
         Reading them steps over damage and notes it, except in formats without recovery.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Close the file."""
-        raise NotImplementedError

@@ -145,8 +145,7 @@ class BagStorage(Storage):
     def _decompressed(self, file: Path) -> Path:
         if file.suffix not in COMPRESSED:
             return file
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory())
-        plain = Path(folder, file.stem)
+        plain = Path(self._stack.enter_context(tempfile.TemporaryDirectory()), file.stem)
         try:
             problem = decompress_file(file, plain)
         except DecompressionError as error:

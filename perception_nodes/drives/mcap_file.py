@@ -242,8 +242,7 @@ class _Scan:
             elif inner.whole:
                 self._file._describe(source, inner)
         if channels:
-            chunk = _Chunk(record.at, start_ns, len(data), frozenset(channels))
-            self._file._chunks.append(chunk)
+            self._file._chunks.append(_Chunk(record.at, start_ns, len(data), frozenset(channels)))
 
     def _count(self, source: ByteSource, record: Record) -> tuple[int, int]:
         """Count a message; return its channel and log time."""

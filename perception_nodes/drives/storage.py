@@ -1,5 +1,6 @@
 """What an opened drive offers, whatever it is stored in."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class Topic:
     estimated: bool = False
 
 
-class Storage:
+class Storage(ABC):
     """An opened drive; the base of its kinds.
 
     Attributes:
@@ -56,9 +57,9 @@ class Storage:
         """Whether some of what was read so far is damaged."""
         return False
 
+    @abstractmethod
     def messages(self, topics: Collection[str]) -> Messages:
         """The messages of some topics, oldest first; damaged ones are left out."""
-        raise NotImplementedError
 
-    def close(self) -> None:
-        """Close the files."""
+    def close(self) -> None:  # noqa: B027 (not every kind holds files)
+        """Close the files, if this kind holds any."""

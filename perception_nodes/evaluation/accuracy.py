@@ -255,8 +255,7 @@ def labelled_objects(
     image: LabelledImage, data: LabelledSet, numbers: Sequence[int], header: FrameHeader
 ) -> Objects:
     """The labels of an image, by the classes that are measured; `numbers` as in `ClassGroups`."""
-    size = np.array([header.source_width, header.source_height] * 2)
-    boxes = image.boxes * size
+    boxes = image.boxes * np.array([header.source_width, header.source_height] * 2)
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     doubtful = (height < data.min_height_px) | (width > data.max_aspect * height)
     ignored = np.isin(image.classes, [i for i, n in enumerate(data.classes) if n in data.ignored])

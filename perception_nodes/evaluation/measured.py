@@ -94,19 +94,7 @@ class Choice:
 def measured_settings(
     graph: Graph, values: Mapping[str, Any], ros: RosArguments, say: Say, progress: Progress
 ) -> GraphSettings:
-    """The settings of a graph with what `default_choice` says, which has the same arguments."""
-    choice = default_choice(graph, values, ros, say, progress) or Choice({})
-    nodes = graph.settings({**values, **choice.parameters}, ros).nodes
-    for name, own in nodes.items():
-        if choice.cpus and isinstance(own, DetectorSettings):
-            nodes[name] = own.model_copy(update={"cpus": choice.cpus})
-    return GraphSettings(nodes)
-
-
-def default_choice(
-    graph: Graph, values: Mapping[str, Any], ros: RosArguments, say: Say, progress: Progress
-) -> Choice | None:
-    """What this machine gives to a graph whose model is measured unless it is named.
+    """The settings of a graph whose model is measured on this machine unless it is named.
 
     Args:
         graph: its nodes.
@@ -121,7 +109,12 @@ def default_choice(
     settings = graph.settings(values, ros, {"model": AUTO})
     if _obstacle(settings.of(DetectorSettings)):
         settings = graph.settings(values, ros)
-    return measured(settings, say, progress)
+    choice = measured(settings, say, progress) or Choice({})
+    nodes = graph.settings({**values, **choice.parameters}, ros).nodes
+    for name, own in nodes.items():
+        if choice.cpus and isinstance(own, DetectorSettings):
+            nodes[name] = own.model_copy(update={"cpus": choice.cpus})
+    return GraphSettings(nodes)
 
 
 def measured(

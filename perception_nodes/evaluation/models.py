@@ -343,8 +343,7 @@ def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 def smooth_image(model: Model) -> NDArray[np.uint8]:
     """A random picture as smooth as a camera frame, uint8 [height, width, 3]."""
-    random = np.random.default_rng(0)
-    coarse = random.integers(0, 256, (9, 16, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8)
     size = (model.input.width, model.input.height)
     return cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
 

@@ -85,9 +85,8 @@ class _Runtime:
         self._connection, theirs = Pipe()
         with theirs:
             numbers = theirs.fileno(), memory
-            facts = json.dumps([numbers, options, key_file, fifo])
             self.process = start(
-                [sys.executable, "-m", __name__, facts],
+                [sys.executable, "-m", __name__, json.dumps([numbers, options, key_file, fifo])],
                 {VARIABLE: os.environ.get(VARIABLE, WITHOUT_TILES)},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

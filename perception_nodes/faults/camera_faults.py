@@ -179,8 +179,7 @@ def _scaled(data: bytes, scale: float) -> bytes:
     """A serialized bgr8 Image, scaled."""
     store = typestore()
     image: Any = store.deserialize_cdr(data, "sensor_msgs/msg/Image")
-    pixels = image.data.reshape(image.height, image.width, 3)
-    scaled = cv2.resize(pixels, None, fx=scale, fy=scale)
+    scaled = cv2.resize(image.data.reshape(image.height, image.width, 3), None, fx=scale, fy=scale)
     height, width, channels = scaled.shape
     changed = replace(
         image, height=height, width=width, step=channels * width, data=np.ravel(scaled)

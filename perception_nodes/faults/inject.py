@@ -98,8 +98,7 @@ def _in_effect(
     if isinstance(fault, scenario.ShmFullFault):
         return _full(fault)
     if isinstance(fault, scenario.CpuFault):
-        available = sorted(os.sched_getaffinity(0))
-        return busy(available[: fault.cores or None])
+        return busy(sorted(os.sched_getaffinity(0))[: fault.cores or None])
     if isinstance(fault, scenario.SubscriberFault):
         return _slow_subscriber(fault, target, wait_s)
     return nullcontext()  # the bench injects the others itself

@@ -204,8 +204,7 @@ def _refuse_shared_topics(nodes: Mapping[str, config.Settings], ros: RosArgument
     for node, settings in nodes.items():
         if not isinstance(settings, config.PreprocessSettings) or settings.source != "dds":
             continue
-        name = image_topic(settings.image_topic, settings.image_transport)
-        topic = ros.topic_of(node, name)
+        topic = ros.topic_of(node, image_topic(settings.image_topic, settings.image_transport))
         other = cameras.setdefault(topic, settings.camera)
         if other != settings.camera:
             raise SettingsError(

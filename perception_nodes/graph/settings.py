@@ -151,5 +151,4 @@ def allowed_range(field: FieldInfo) -> str:
 def numeric_range(field: FieldInfo) -> tuple[float | None, float | None]:
     """Lowest and highest value of a number."""
     low = next((item.ge for item in field.metadata if hasattr(item, "ge")), None)
-    high = next((item.le for item in field.metadata if hasattr(item, "le")), None)
-    return low, high
+    return low, next((item.le for item in field.metadata if hasattr(item, "le")), None)

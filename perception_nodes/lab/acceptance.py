@@ -128,8 +128,7 @@ class Acceptance:
         values = {**self.values, "recording": str(recording), "live": False}
         if not self._names_a_camera():
             values |= NO_CAMERA
-        kinds = graph_of({**self.ros.parameters, **values}).kinds
-        return Graph((MONITOR, *kinds)), values
+        return Graph((MONITOR, *graph_of({**self.ros.parameters, **values}).kinds)), values
 
     def _names_a_camera(self) -> bool:
         """Whether one is given as a parameter of the graph, or of a node in a parameter file."""

@@ -8,8 +8,8 @@ from statistics import median
 import numpy as np
 
 from perception_nodes.backends.pace import apart_ms
-from perception_nodes.lab.account import Account
 from perception_nodes.networks.model import load_model
+from perception_nodes.report.account import Account
 
 FRAMES = 30
 SWEEP_BYTES = 64 << 20

@@ -26,11 +26,11 @@ from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
-from perception_nodes.lab.account import Account, account
 from perception_nodes.lab.bench import WARM_UP_FRAMES, WITHOUT_DETECTIONS, BenchSetup, latency_cells
 from perception_nodes.lab.resources import held
 from perception_nodes.lab.run import Run, execute
 from perception_nodes.networks.model import load_model
+from perception_nodes.report.account import Account, account
 from perception_nodes.report.figures import figure_table
 from perception_nodes.report.recording import ReportedFrame
 from perception_nodes.system.environment import cache_folder
@@ -106,8 +106,7 @@ class CamerasBench:
                     several.infer_batch(images[:size])
                     at_once_ms.append((time.monotonic_ns() - start_ns) / 1e6)
             one_by_one, at_once = map(latency_percentiles, (single_ms, at_once_ms))
-            entry = {"frames": size, "one_after_the_other": one_by_one, "at_once": at_once}
-            entries.append(entry)
+            entries.append({"frames": size, "one_after_the_other": one_by_one, "at_once": at_once})
         backend.close()
         return entries
 

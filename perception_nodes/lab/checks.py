@@ -7,18 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.lab.account import Account
-
-ACCOUNTING = (
-    ("frames without a report", "unreported"),
-    ("more reports than frames", "surplus"),
-    ("reports and detections of frames that were never sent", "unknown"),
-    ("detections that were reported as published and never arrived", "missing"),
-    ("detections that arrived without a report", "unannounced"),
-    ("health messages in which frames in is not the sum of outs and in flight", "unbalanced"),
-    ("frames in flight to the end", "in_flight"),
-)
-"""Quantities of an account that must be 0, with their names for people."""
+from perception_nodes.report.account import ACCOUNTING, Account
 
 
 @dataclass(frozen=True)

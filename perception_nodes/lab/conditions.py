@@ -111,8 +111,7 @@ def check_conditions(names: Iterable[str]) -> None:
     """
     for name in names:
         if name not in CONDITIONS:
-            known = ", ".join(CONDITIONS)
-            raise SettingsError(f"condition {name!r} is unknown; known are {known}")
+            raise SettingsError(f"condition {name!r} is unknown; known are {', '.join(CONDITIONS)}")
         if name == "build":
             _compiler()
         if name.startswith("slow_") and not may_have(HIGHEST):

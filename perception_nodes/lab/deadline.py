@@ -18,7 +18,6 @@ from rich.table import Table
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.lab import bench
-from perception_nodes.lab.account import HostTook, account
 from perception_nodes.lab.calibration import Calibration, calibrate, smaller_would_do
 from perception_nodes.lab.conditions import CONDITIONS, Surroundings, check_conditions
 from perception_nodes.lab.graphs import MEASURED
@@ -26,6 +25,7 @@ from perception_nodes.lab.host import HostWatch
 from perception_nodes.lab.resources import Sample, Sampler, constancy, processor_shares
 from perception_nodes.lab.run import Beside, Run
 from perception_nodes.networks.model import load_model
+from perception_nodes.report.account import HostTook, account
 from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import shown
 from perception_nodes.system.realtime import allowed_priority
@@ -133,8 +133,7 @@ class DeadlineBench:
                     beside: list[Beside] = [host, Sampler(run.samples, show)]
                     log = Path(folder) / "nodes.log"
                     bench.play(run, MEASURED, {**values, **drive}, Path(folder), log, beside)
-            calibrations = before, calibrate(*inference)
-            found = figures(run, self.setup, host.had_a_processor, calibrations)
+            found = figures(run, self.setup, host.had_a_processor, (before, calibrate(*inference)))
             title = name + (REAL_TIME if real_time else "")
             conditions[title] = found
             samples = run.samples

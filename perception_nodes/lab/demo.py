@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from perception_nodes.drives.bag import BagError, open_drive
-from perception_nodes.graph.graph import RECORDED
+from perception_nodes.graph.config import DetectorSettings
+from perception_nodes.graph.graph import RECORDED, Graph
+from perception_nodes.graph.resolve import GraphSettings
+from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS
 from perception_nodes.graph.settings import refuse
 from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.lab.run import Run, execute
@@ -13,11 +16,18 @@ from perception_nodes.networks.model import load_model
 from perception_nodes.replay.outputs import finish
 from perception_nodes.system.processes import machine
 
+MEASURED = {"model", "backend", "threads", "cpus"}
+"""Parameters that a measurement may decide."""
 SET_BY_THE_DEMO = frozenset({"bag", "topic", "frames", "listeners", "recording", "sent_file"})
 
 
 def run_demo(
-    bag: Path, out: Path, topic: str, values: dict[str, Any], writing: Callable[[int, int], None]
+    bag: Path,
+    out: Path,
+    topic: str,
+    values: dict[str, Any],
+    resolved: Callable[[Graph, dict[str, Any]], GraphSettings],
+    writing: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Play a drive through the graph, whose nodes are processes, and write the outputs.
 
@@ -26,6 +36,7 @@ def run_demo(
         out: folder for summary.json, detections.mcap, report.html and annotated.mp4.
         topic: image topic; empty to find it by type.
         values: parameters of the graph that differ from their defaults.
+        resolved: returns the settings of a graph with parameters; it may measure some.
         writing: called with the frames done and their total while the outputs are written.
 
     Returns:
@@ -48,9 +59,10 @@ def run_demo(
             "recording": str(recording.resolve()),
             "sent_file": str(sent_file.resolve()),
         }
-        specs = RECORDED.nodes({**values, **played})
-        parameters = {name: value for spec in specs for name, value in spec.parameters.items()}
-        model = load_model(parameters["model"], parameters["model_key"])
+        settings = resolved(RECORDED, {**values, **played})
+        specs, parameters = RECORDED.processes(settings, NO_ROS_ARGUMENTS), settings.parameters
+        detector = settings.of(DetectorSettings)
+        model = load_model(detector.model, detector.model_key)
         out.mkdir(parents=True, exist_ok=True)
         try:
             # Messages of the nodes on the screen would disturb the live view.
@@ -66,12 +78,11 @@ def run_demo(
                 "path": f"ROS 2 ({parameters['source']})",
                 "model": model.name,
                 "precision": model.precision,
-                "backend": parameters["backend"],
+                "backend": detector.backend,
                 "deadline_ms": parameters["deadline_ms"],
-                "frames_sent": len(run.sent),
                 "warnings": run.warnings,
                 "machine": machine(),
-                "parameters": values,
+                "parameters": values | detector.model_dump(include=MEASURED, exclude_defaults=True),
             }
             sent = list(zip(run.numbers, run.sent, strict=True))
             bits = int(parameters["sample_bits"])

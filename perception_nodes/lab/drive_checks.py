@@ -8,10 +8,10 @@ import numpy as np
 from perception_nodes.core.frame import IN_TIME, latency_ms
 from perception_nodes.core.health import HealthMode
 from perception_nodes.lab import budgets, resources
-from perception_nodes.lab.account import HostTook, account
 from perception_nodes.lab.checks import Check, at_most
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.lab.run import Run
+from perception_nodes.report.account import HostTook, account
 from perception_nodes.report.recording import TRACKS_TOPIC, ReportedFrame
 
 

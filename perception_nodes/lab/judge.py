@@ -14,11 +14,11 @@ from perception_nodes.core.health import HealthMode
 from perception_nodes.core.statistics import MEDIAN_AND_P99, percentiles
 from perception_nodes.faults.clock_offset import ClockOffset
 from perception_nodes.faults.scenario import Expectation, Scenario
-from perception_nodes.lab.account import Account, account
 from perception_nodes.lab.checks import Check, accounting, at_most, problems
 from perception_nodes.lab.modes import Modes
 from perception_nodes.lab.planner import KEEPS_NS, Consumed, consume, demanded
 from perception_nodes.lab.run import Run
+from perception_nodes.report.account import Account, account
 
 LAST_FRAME_NS = 100_000_000
 """Health is about the drive until this long after the last frame; later it is about the silent

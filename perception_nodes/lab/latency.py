@@ -17,10 +17,10 @@ from perception_nodes.graph.graph import Graph
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.lab import bench
-from perception_nodes.lab.account import account
 from perception_nodes.lab.graphs import BARE_INFERENCE, BESIDE_RECORDER, CAMERA, MEASURED
 from perception_nodes.lab.run import Run, execute
 from perception_nodes.networks.model import load_model
+from perception_nodes.report.account import account
 from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import shown
 from perception_nodes.system.children import end, start

@@ -30,8 +30,7 @@ class Modes:
 
     def reached_ns(self, wanted: HealthMode, since_ns: int, until_ns: int) -> int | None:
         """When the mode was this or a worse one for the first time; None if it never was."""
-        found = (at for at, mode in self.within(since_ns, until_ns) if mode >= wanted)
-        return next(found, None)
+        return next((at for at, mode in self.within(since_ns, until_ns) if mode >= wanted), None)
 
     def left_ns(self, wanted: HealthMode, since_ns: int, until_ns: int) -> int | None:
         """When the mode became a better one than this between two times; None if it did not."""

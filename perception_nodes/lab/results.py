@@ -95,8 +95,7 @@ class Results:
         """The verdicts as JUnit XML; scenarios that were not begun count as skipped."""
         problems = [[_UNPRINTABLE.sub("?", line) for line in one.problems] for one in self.verdicts]
         cases = zip_longest(self._names, self._seconds, problems)
-        failed = sum(map(bool, problems))
-        counts = {"failed": failed, "skipped": len(self._not_begun)}
+        counts = {"failed": sum(map(bool, problems)), "skipped": len(self._not_begun)}
         return page.render("junit.xml.j2", cases=list(cases), **counts) + "\n"
 
     def __enter__(self) -> "Results":

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, HEALTH, PROTECTED
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.lab.resources import Sample, role_of
+from perception_nodes.report.account import HealthMessage, Heard
 from perception_nodes.report.recording import ReportedFrame, deserialized, read_messages
 from perception_nodes.system.children import STOP_TIMEOUT_S
 from perception_nodes.transport.cdr_reader import read_stamp
@@ -22,68 +21,23 @@ from perception_nodes.transport.cdr_reader import read_stamp
 Beside = Callable[[Supervisor, threading.Event], bool | None]
 """Acts beside a graph in a thread of its own until the event is set; if it returns True, the run
 ends in good order."""
-OUTCOMES = [status.name.lower() for status in FrameStatus]
-
-
-@dataclass(frozen=True)
-class HealthMessage:
-    """A health message.
-
-    Attributes:
-        at_ns: when it arrived.
-        mode, cause, faults: as in the message.
-        frames_in, outs, in_flight: as in the message; outs is their sum over all statuses.
-        by_watchdog: False if another process sent it because the watchdog is dead.
-    """
-
-    at_ns: int
-    mode: HealthMode
-    cause: str = ""
-    faults: tuple[str, ...] = ()
-    frames_in: int = 0
-    outs: int = 0
-    in_flight: int = 0
-    by_watchdog: bool = True
-
-    @classmethod
-    def of_message(cls, at_ns: int, message: Any) -> "HealthMessage":
-        """Make it of a deserialized message that arrived at a time."""
-        return cls(
-            at_ns,
-            HealthMode(message.mode),
-            message.cause,
-            tuple(message.faults),
-            message.frames_in,
-            sum(getattr(message, name) for name in OUTCOMES),
-            message.in_flight,
-            by_watchdog="watchdog" not in message.silent_processes,
-        )
 
 
 @dataclass
-class Run:
-    """What is known of a run. Times are nanoseconds since the Unix epoch.
+class Run(Heard):
+    """What is known of a run beside what was heard. Times are nanoseconds since the Unix epoch.
 
     Attributes:
         started_ns, ended_ns: when the graph was started, and when it ended or was stopped.
         failure: why the graph ended before the drive did; empty if it did not.
-        sent: stamps of the drive's frames, in the order of sending. None for a live camera: only
-            reports show its frames.
-        numbers: number in the drive of each of these frames.
-        warm_up: stamps of the first frames, which are not judged.
-        closing: stamps of the frames sent after the end of the drive, by which losses at its end
-            are noticed. They must be accounted for, and nothing else is judged by them.
+        numbers: number in the drive of each frame that was sent.
         late: by how many nanoseconds the camera had a frame later than it was due, by the frame's
             stamp, which is of that later time.
         warnings: lines that the player logged about the drive.
         first_ns: when the first frame was due.
         begin_ns, end_ns: begin of the first fault, end of the last one; without a fault, from when
             on the graph works.
-        faults: kind, begin and end of the faults that were put in.
         not_put_in: why the other faults were not put in, one line each.
-        reports: log times are those of arrival, which order them.
-        detections: time of arrival, and stamp of the frame.
-        health: in the order of arrival.
         protected: protected messages: topic, time of arrival, serialized message.
         arrivals_ns: times of arrival by topic.
         samples: what the processes of the graph held.
@@ -93,20 +47,13 @@ class Run:
     started_ns: int = 0
     ended_ns: int = 0
     failure: str = ""
-    sent: list[int] | None = None
     numbers: list[int] = field(default_factory=list)
-    warm_up: set[int] = field(default_factory=set)
-    closing: list[int] = field(default_factory=list)
     late: list[tuple[int, int]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     first_ns: int = 0
     begin_ns: int = 0
     end_ns: int = 0
-    faults: list[tuple[str, int, int]] = field(default_factory=list)
     not_put_in: list[str] = field(default_factory=list)
-    reports: list[ReportedFrame] = field(default_factory=list)
-    detections: list[tuple[int, int]] = field(default_factory=list)
-    health: list[HealthMessage] = field(default_factory=list)
     protected: list[tuple[str, int, bytes]] = field(default_factory=list)
     arrivals_ns: dict[str, list[int]] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)

@@ -213,8 +213,7 @@ class ScenarioRun:
         elif self._unit is not None:
             self._unit.put_in(fault)
         else:
-            camera = str(self.parameters["camera"])
-            put_in(fault, UnderTest(graph, camera, self._orders), over.wait)
+            put_in(fault, UnderTest(graph, str(self.parameters["camera"]), self._orders), over.wait)
 
     def gather(self) -> float | None:
         """Read what was sent and recorded.

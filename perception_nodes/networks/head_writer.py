@@ -83,8 +83,7 @@ def _distances(found: FoundHead, parts: Parts, to: Writer) -> str:
     reach = to.op("Mul", reach, to.constant(strides[None, None]))
     centres = to.constant(((corners + found.head.offset) * strides[:, None]).T[None])
     low = to.op("Sub", centres, to.part(reach, 1, 0, 2))
-    high = to.op("Add", centres, to.part(reach, 1, 2, 4))
-    return to.op("Concat", low, high, axis=1)
+    return to.op("Concat", low, to.op("Add", centres, to.part(reach, 1, 2, 4)), axis=1)
 
 
 def _anchors(found: FoundHead, parts: Parts, to: Writer) -> str:

@@ -178,8 +178,7 @@ class Preprocessor:
         """A plane in the size of the picture with a border of this grey, in `out` if given."""
         size = (self._placement.letterbox.inner_width, self._placement.letterbox.inner_height)
         if self._grid is None:
-            scaled = cv2.resize(plane, size, dst=out, interpolation=cv2.INTER_LINEAR)
-            return np.asarray(scaled)
+            return np.asarray(cv2.resize(plane, size, dst=out, interpolation=cv2.INTER_LINEAR))
         height, width = plane.shape[:2]
         maps = self._maps.get((width, height)) or self._make_maps(width, height)
         if plane.dtype == np.uint16:

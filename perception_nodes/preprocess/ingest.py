@@ -125,8 +125,7 @@ class Ingest:
         header.facts = record.facts
         header.camera_source, header.camera_number = name
         check_in_place(image)
-        placement = self._preprocessor.placer.place(image.width, image.height)
-        placement.describe(header, image.copies)
+        self._preprocessor.placer.place(image.width, image.height).describe(header, image.copies)
         data = np.frombuffer(image.data, np.uint8)
         step = max(1, data.size // SAMPLES)
         while gcd(step, image.step) > 1:  # else some columns or colours would have no sample

@@ -29,7 +29,7 @@ from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import RECORDING_FILE
 from perception_nodes.replay.run import DriveCamera, Progress, ReplayOptions, made_with, replay
 from perception_nodes.report.changes import frames_of
-from perception_nodes.report.drive_report import nothing_found
+from perception_nodes.report.drive_report import nothing_found, unaccounted
 from perception_nodes.report.recording import read_recording
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
@@ -127,12 +127,13 @@ class Replayed:
 
     @property
     def status(self) -> int:
-        """0 if all is well, 1 if something changed or nothing was found, 2 if a drive failed."""
+        """0 if all is well, 2 if a drive failed, 1 if a frame is unaccounted for or the like."""
         summaries = self.summaries.values()
         if self.failed or self.broken:
             return 2
         changed = any(summary.get("golden", {}).get("changes") for summary in summaries)
-        return int(bool(changed or self.left_out or all(map(nothing_found, summaries))))
+        lost = any(map(unaccounted, summaries))
+        return int(bool(lost or changed or self.left_out or all(map(nothing_found, summaries))))
 
 
 class Drives:

@@ -20,6 +20,7 @@ from perception_nodes.drives.schemas import (
     COMPRESSED_VIDEO,
 )
 from perception_nodes.report.accelerator import ENGINE_FILE
+from perception_nodes.report.account import Heard, account
 from perception_nodes.report.annotate import Picture, PictureMaker, blank, draw, draw_changes
 from perception_nodes.report.boxes import BOX_FILES
 from perception_nodes.report.changes import Change
@@ -109,7 +110,7 @@ def finish(
         PictureWriter(merged, drive, out / VIDEO_FILE, sample_bits=sample_bits) as pictures,
     ):
         pictures.add_drive(drive, played, progress)
-    summary = summary_of(recording, drive, len(sent), context)
+    summary = summary_of(recording, drive, [stamp_ns for _, stamp_ns in sent], context)
     write_summary(out, summary, recording, pictures.chosen)
     return summary
 
@@ -148,8 +149,7 @@ def write_summary(
     write_whole(out / REPORT_FILE, render(summary, recording, chosen))
     write_whole(out / OVERVIEW_FILE, overview(summary, recording, chosen))
     write_whole(out / TIMING_FILE, timing_csv(recording.reports))
-    text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
-    write_whole(out / SUMMARY_FILE, text)
+    write_whole(out / SUMMARY_FILE, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
 
 def remove_outputs(folder: Path, drives: Iterable[Path]) -> None:
@@ -172,14 +172,14 @@ def remove_outputs(folder: Path, drives: Iterable[Path]) -> None:
 
 
 def summary_of(
-    recording: Recording, drive: Drive, frames_sent: int, context: dict[str, Any]
+    recording: Recording, drive: Drive, sent: Sequence[int], context: dict[str, Any]
 ) -> dict[str, Any]:
     """The facts of a run, as in `summary.json`.
 
     Args:
         recording: what the run published.
         drive: the drive that was played, with its warnings and its loss.
-        frames_sent: number of frames played.
+        sent: stamps of the frames played; if the recording is by number, their numbers.
         context: other facts, which come first.
     """
     facts = summarize(recording.reports)
@@ -189,9 +189,9 @@ def summary_of(
     start_ns = recording.reports[0].log_time_ns if recording.reports else 0
     return {
         **context,
-        "frames_sent": frames_sent,
+        "frames_sent": len(sent),
         **facts,
-        "lost_before_ingest": frames_sent - facts["frames_in"],
+        "unaccounted": account(Heard.of(recording, sent)).unaccounted,
         "lost_in_bag": drive.lost,
         "health": [
             {

@@ -78,8 +78,7 @@ class RealTimeClock:
 
     def timing_error_ms(self) -> dict[str, float | None]:
         """How far from their due time frames were released: `p50`, `p99` and `max`."""
-        errors_ms = np.array(self._errors_ns) / 1e6
-        return latency_percentiles(errors_ms, {**MEDIAN_AND_P99, "max": 100})
+        return latency_percentiles(np.array(self._errors_ns) / 1e6, {**MEDIAN_AND_P99, "max": 100})
 
     def _detected(self, frame: RawFrame, due_ns: int) -> Outcome:
         record, header = self._camera.prepare(frame, due_ns, self._pixels)

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.frame import latency_ms
-from perception_nodes.drives.bag import Drive, open_drive
+from perception_nodes.drives.bag import Drive, RawFrame, open_drive
 from perception_nodes.drives.schemas import (
     ANNOTATIONS,
     COMPRESSED_IMAGE,
@@ -133,8 +133,7 @@ def replay(
     """
     with open_drive(source.path, source.topic) as drive, staged(out) as folder:
         run = _Run(source, folder, drive, loaded, options, progress)
-        is_live = options.mode == "realtime"
-        summary, chosen = run.in_real_time() if is_live else run.in_lockstep()
+        summary, chosen = run.in_real_time() if options.mode == "realtime" else run.in_lockstep()
         recording = run.recording
         if run.tracks is not None:
             summary["objects_followed"] = len(run.tracks.objects)
@@ -181,6 +180,7 @@ class _Run:
         self.comparison, self._notes = _comparison(source, loaded, options)
         self.tracks: Followed | None = None
         chosen = -(-drive.frame_count // options.every)
+        self._sent: list[int] = []
         self._total = min(chosen, options.frames or chosen)
         self._camera = Camera(drive, loaded, skip_late=options.mode == "realtime")
 
@@ -250,8 +250,7 @@ class _Run:
             schema_text(type_name)  # this takes a while the first time
         if self._options.tracks:
             self.tracks = Followed(recorder, self._loaded.model.classes)
-        every = islice(self._drive.frames(), 0, None, self._options.every)
-        outcomes = clock.outcomes(islice(every, self._options.frames))
+        outcomes = clock.outcomes(self._frames())
         progress = self._progress_of(self._source.name)
         begin_s = time.monotonic()
         with quick_switches(), Behind(BEHIND) as behind, closing(outcomes):
@@ -265,6 +264,13 @@ class _Run:
                 behind.call(self._write, outcome, recorder, pictures)
                 progress(done, self._total)
         return time.monotonic() - begin_s
+
+    def _frames(self) -> Iterator[RawFrame]:
+        """The frames to replay, each of which must have an outcome."""
+        every = islice(self._drive.frames(), 0, None, self._options.every)
+        for frame in islice(every, self._options.frames):
+            self._sent.append(frame.index)
+            yield frame
 
     def _write(self, outcome: Outcome, recorder: Recorder, pictures: PictureWriter | None) -> None:
         frame, record, found = outcome.frame, outcome.record, outcome.found
@@ -314,8 +320,7 @@ class _Run:
             },
             "warnings": warnings,
         }
-        frames = len(self.recording.reports)
-        return summary_of(self.recording, self._drive, frames, context | facts)
+        return summary_of(self.recording, self._drive, self._sent, context | facts)
 
 
 def _comparison(

@@ -87,8 +87,7 @@ class _Lane:
     def do(self, job: Job) -> Result:
         """Do a job in the process and wait for it."""
         if self._pool is None:
-            arguments = (os.getpid(), self.board)
-            self._pool = ProcessPoolExecutor(1, self._context, _begin, arguments)
+            self._pool = ProcessPoolExecutor(1, self._context, _begin, (os.getpid(), self.board))
         self.board[0], self.name = 0, job.source.name
         try:
             return self._pool.submit(_work, job).result()

@@ -170,7 +170,6 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """The comparison as the summary holds it."""
-        kinds = Counter(change.kind.value for change in self.changes)
         return {
             "frames": self.frames,
             # A missing frame has its number in the golden, other frames have theirs in the drive.
@@ -178,7 +177,7 @@ class Comparison:
                 {(change.frame, change.kind == ChangeKind.FRAME_MISSING) for change in self.changes}
             ),
             "expected_objects": self._expected_objects,
-            "kinds": dict(kinds.most_common()),
+            "kinds": dict(Counter(change.kind.value for change in self.changes).most_common()),
             "doubtful": len(self.doubtful),
             "tolerance": {"box_iou": self._tolerance.box_iou, "score": self._tolerance.score},
             "changes": [change.as_json() for change in self.changes],

@@ -42,9 +42,8 @@ def histogram(reports: Sequence[ReportedFrame], deadline_ms: float) -> Chart:
     values = np.array([value for value in latencies if value is not None])
     without = len(latencies) - len(values)
     ranks = latency_percentiles(values, LATENCY_RANKS, without)
-    p99 = ranks["p99"] or 0.0
     # An axis up to the slowest frame would show all others as one bar.
-    axis = LatencyAxis(max(2 * deadline_ms, p99), RAILS_ACROSS)
+    axis = LatencyAxis(max(2 * deadline_ms, ranks["p99"] or 0.0), RAILS_ACROSS)
     counts, edges = np.histogram(values[values <= axis.top], BINS, (0, axis.top))
     chart = Chart(axis.axis("capture to publish, ms"), Axis("frames"), 280)
     half = (axis.without - axis.slower) / 4

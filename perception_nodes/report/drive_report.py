@@ -112,15 +112,21 @@ def verdict(summary: dict[str, Any]) -> tuple[str, str]:
             f"{in_time} of {frames_in} frames ({in_time / frames_in:.1%}) left as detections "
             f"within {deadline} of their capture; {', '.join(missed)}"
         )
-    lost, in_bag = summary.get("lost_before_ingest", 0), summary["lost_in_bag"]
-    if lost > 0:
-        sentence += f". {lost} more {'was' if lost == 1 else 'were'} sent and never arrived"
+    lost, in_bag = unaccounted(summary), summary["lost_in_bag"]
+    if lost:
+        sentence += f". {lost}"
     if in_bag:
         sentence += f". {_lost_in_bag(in_bag)}"
     nothing = nothing_found(summary)
     sentence += f". But {nothing}." if nothing else f". Found: {_objects(summary)}."
-    bad = summary["miss_rate"] > 0.01 or lost > 0 or in_bag or nothing
+    bad = summary["miss_rate"] > 0.01 or lost or in_bag or nothing
     return ("bad" if bad else "fair" if in_time < frames_in else "good"), sentence
+
+
+def unaccounted(summary: dict[str, Any]) -> str:
+    """What was not accounted for; empty if every frame was."""
+    found = ", ".join(f"{name}: {n}" for name, n in summary.get("unaccounted", {}).items())
+    return f"Not all is accounted for ({found})" if found else ""
 
 
 def _verdict_of_lockstep(summary: dict[str, Any], deadline: str) -> tuple[str, str]:
@@ -129,6 +135,8 @@ def _verdict_of_lockstep(summary: dict[str, Any], deadline: str) -> tuple[str, s
     sentence = f"{_objects(summary)} in {frames_in - failed} of {counted(frames_in, 'frame')}"
     if nothing:
         sentence = nothing[0].upper() + nothing[1:]
+    if unknown := unaccounted(summary):
+        sentence += f". {unknown}"
     if failed:
         sentence += f"; {failed} failed"
     if lost := summary["lost_in_bag"]:
@@ -142,7 +150,7 @@ def _verdict_of_lockstep(summary: dict[str, Any], deadline: str) -> tuple[str, s
         sentence += f", in {counted(frames, 'frame')}" if changes else ""
     if over := summary["over_deadline"]:
         sentence += f". {counted(over, 'frame')} took more than {deadline} of work here"
-    tone = "bad" if failed or lost or changes or nothing else "fair" if over else "good"
+    tone = "bad" if unknown or failed or lost or changes or nothing else "fair" if over else "good"
     return tone, sentence + "."
 
 

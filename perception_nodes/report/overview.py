@@ -80,8 +80,7 @@ def _timeline(axes: Axes, recording: Recording, deadline_ms: float) -> None:
     edges = np.linspace(0, len(recording.reports), len(shown) + 1)
     level = np.zeros(len(shown))
     for stage, colour in zip(STAGES, STAGE_COLOURS, strict=True) if shown else ():
-        took_ms = [stages.get(stage, 0.0) for stages in shown]
-        upper = np.minimum(level + took_ms, scale.top)
+        upper = np.minimum(level + [stages.get(stage, 0.0) for stages in shown], scale.top)
         axes.stairs(upper, edges, baseline=level, fill=True, color=colour, label=stage)
         level = upper
     centres = ((edges[:-1] + edges[1:]) / 2).tolist()

@@ -148,8 +148,7 @@ class LiveView:
         done = sum(self._statuses.values())
         if not self._total_frames:
             return Text(f"{done} frames")
-        share = min(done / self._total_frames, 1.0)
-        text = _bar(share, "cyan")
+        text = _bar(min(done / self._total_frames, 1.0), "cyan")
         return text.append(f"  {done} of {self._total_frames} frames")
 
     def _status_line(self) -> Text:
@@ -210,9 +209,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
             table.add_row(f"  {name}", Text(f"{count}", STATUS_COLOURS[kind]))
     if len(summary["models"]) > 1:
         table.add_row("by model", Text(", ".join(f"{m} {n}" for m, n in summary["models"].items())))
-    if summary.get("lost_before_ingest"):
-        lost = f"{summary['lost_before_ingest']} of {summary['frames_sent']} sent"
-        table.add_row("lost before ingest", Text(lost, "bold red"))
+    for name, count in summary.get("unaccounted", {}).items():
+        table.add_row("not accounted for", Text(f"{name}: {count}", "bold red"))
     table.add_row("detections", f"{summary['detections']}")
     latency = Text()
     for name, value in summary["latency_ms"].items():

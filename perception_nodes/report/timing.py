@@ -20,8 +20,7 @@ def timing_csv(reports: Iterable[ReportedFrame]) -> str:
         stages = stage_durations_ms(report)
         durations = [*(stages.get(stage) for stage in STAGES), latency_ms(report)]
         shown = ("" if value is None else f"{value:.4f}" for value in durations)
-        status = FrameStatus(report.status).name
-        rows.append([report.sequence, report.log_time_ns, status, *shown])
+        rows.append([report.sequence, report.log_time_ns, FrameStatus(report.status).name, *shown])
     return csv_text(rows)
 
 

@@ -34,8 +34,7 @@ def share_folder() -> Path:
 
 def package_version() -> str:
     """The version of this package, read from package.xml."""
-    version = ElementTree.parse(share_folder() / "package.xml").findtext("version")
-    return version or "unknown"
+    return ElementTree.parse(share_folder() / "package.xml").findtext("version") or "unknown"
 
 
 def profiles_variable() -> str:

@@ -141,8 +141,7 @@ class StreamClock:
         wanted_ns = age_ns if 0 < age_ns < SENDER_AGE_NS else 0
         if self._earlier_ns is None:
             self._earlier_ns = wanted_ns
-        step_ns = max(-STEP_NS, min(STEP_NS, wanted_ns - self._earlier_ns))
-        self._earlier_ns += step_ns
+        self._earlier_ns += max(-STEP_NS, min(STEP_NS, wanted_ns - self._earlier_ns))
         return self._earlier_ns
 
 

@@ -155,8 +155,7 @@ class PageServer:
         """Close all streams and the port, whatever the browsers do."""
         if self._thread is not None:
             with suppress(futures.TimeoutError):
-                closing = asyncio.run_coroutine_threadsafe(self._close(), self._loop)
-                closing.result(MAX_CLOSING_S)
+                asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(MAX_CLOSING_S)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._thread = None

@@ -211,8 +211,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("name", RUNTIMES)
     def test_an_output_of_another_shape_is_named(self, name, model, tmp_path):
-        other = repackaged(model, tmp_path / "other", reg_max=8)
-        text = refused_load(name, other)
+        text = refused_load(name, repackaged(model, tmp_path / "other", reg_max=8))
         assert "'box_8'" in text
         assert "(1, 32, 32, 52)" in text
 

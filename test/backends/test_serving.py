@@ -82,8 +82,7 @@ def build(tmp_path, monkeypatch):
 
 
 def serve(models, log=lambda line: None):
-    settings = BackendSettings(1, "", may_build=False)
-    return Serving("slow", models, settings, DECODE, log)
+    return Serving("slow", models, BackendSettings(1, "", may_build=False), DECODE, log)
 
 
 def wait_for(serving):
@@ -238,7 +237,6 @@ def test_the_real_build_leaves_its_files_in_the_cache(tmp_path):
 
 
 def test_the_real_build_says_in_one_line_what_it_lacks(tmp_path):
-    command = build_command("null", [tmp_path], BackendSettings(1, str(tmp_path)))
-    done = run(command)
+    done = run(build_command("null", [tmp_path], BackendSettings(1, str(tmp_path))))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and f"model '{tmp_path}' is not there" in done.stderr

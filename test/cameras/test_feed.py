@@ -62,8 +62,7 @@ def play(join, monkeypatch):
             feed.step(1.0)
             while (sample := reader.receive()) is not None:
                 header, notice = sample.header, notice_of(sample.header, sample.payload)
-                last = notice or header.frame_id
-                found.append((header.number, header.lost, last))
+                found.append((header.number, header.lost, notice or header.frame_id))
                 sample.release()
         feed.close()
         return found, lines, source, feed

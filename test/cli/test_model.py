@@ -90,8 +90,7 @@ def test_calibration_frames_go_to_the_quantizer(
     assert len(received["frames"]) == 12
     assert all(pixels.shape == (256, 416, 3) for _, pixels in received["frames"])
     assert cv2.imdecode(np.frombuffer(sheet.read_bytes(), np.uint8), 1) is not None
-    facts = json.loads(result.stdout)
-    assert 0 < facts["diversity"]["radius"] < 1
+    assert 0 < json.loads(result.stdout)["diversity"]["radius"] < 1
 
 
 @pytest.mark.parametrize(("max_loss", "status"), [("1", 0), ("0.05", 1)])
@@ -201,8 +200,7 @@ def test_a_model_that_detects_nothing_is_refused_and_its_worst_layer_named(
     root: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_compile, "FRAMES_FOR_COSTS", 1)
-    model = spoiled(tmp_path / "spoiled")
-    result = run(app, [*compile_arguments(root, model), "--json"])
+    result = run(app, [*compile_arguments(root, spoiled(tmp_path / "spoiled")), "--json"])
     assert result.exit_code == 1, result.output
     facts = json.loads(result.stdout)
     assert facts["checks"][0]["at_fault"] == "model"

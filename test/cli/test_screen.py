@@ -20,7 +20,6 @@ NAME = "[/x]"
 SUMMARY: dict[str, Any] = {
     "frames_sent": 3,
     "frames_in": 3,
-    "lost_before_ingest": 0,
     "status": {"OK": 3, "LATE": 0, "SKIPPED_LATE": 0, "SUPERSEDED": 0, "DEGRADED": 0, "FAILED": 0},
     "models": {"road-n": 2, "road-xs": 1},
     "detections": 4,
@@ -37,8 +36,10 @@ def test_the_folder_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     conclude(SUMMARY, folder, as_json=False)
     assert f"Written to {folder}" in capsys.readouterr().err
     with pytest.raises(typer.Exit):
-        conclude(SUMMARY | {"frames_sent": 5, "lost_before_ingest": 2}, folder, as_json=True)
-    assert "5 frames were sent, 3 are accounted for" in capsys.readouterr().err
+        conclude(SUMMARY | {"unaccounted": {"frames without a report": 2}}, folder, as_json=True)
+    assert (
+        "failed: Not all is accounted for (frames without a report: 2)" in capsys.readouterr().err
+    )
 
 
 def test_long_names_of_drives_leave_room_for_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:

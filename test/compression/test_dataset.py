@@ -114,8 +114,7 @@ def test_a_labeller_adds_what_is_not_there():
 def test_a_labeller_decides_on_a_vehicle():
     labels = np.array([[AMBIGUOUS_VEHICLE, 0, 0, 100, 100], [AMBIGUOUS_VEHICLE, 300, 0, 400, 90]])
     taught = np.array([[BUS, 2, 2, 100, 100]], np.float32)
-    merged = merge(labels.astype(np.float32), taught, CLASSES)
-    assert merged[:, 0].tolist() == [BUS, CAR]
+    assert merge(labels.astype(np.float32), taught, CLASSES)[:, 0].tolist() == [BUS, CAR]
 
 
 class Interrupted(BaseException):

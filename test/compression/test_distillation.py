@@ -116,8 +116,7 @@ def test_the_original_is_read_and_its_maps_are_made_by_a_network_that_lost_nothi
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 255, (64, 96, 3), np.uint8) for _ in range(8)]
     seen = [cv2.GaussianBlur(picture, (0, 0), 5) for picture in noise]
-    teacher = Teacher(INTEL, SIZE)
-    columns = zip(*map(teacher.maps, seen), strict=True)
+    columns = zip(*map(Teacher(INTEL, SIZE).maps, seen), strict=True)
     wanted = [torch.from_numpy(np.stack(column)).float() for column in columns]
     hidden = (32, 96, 144, 144, *[192] * 3, *[384] * 4, *[576] * 3, *[960] * 3)
     network = RoadNetwork(hidden, len(CLASSES)).eval()
@@ -130,8 +129,7 @@ def test_the_original_is_read_and_its_maps_are_made_by_a_network_that_lost_nothi
 
 
 def test_a_fit_is_exact_where_it_can_be_and_drops_what_is_missed_least():
-    rng = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 6, 20, 20, generator=rng)
+    x = torch.randn(2, 6, 20, 20, generator=torch.Generator().manual_seed(0))
     x[:, 4] = x[:, 1] - x[:, 2]
     weight = torch.tensor([[1.0, 2, 0, 0, 1, -1], [0, 1, 1, 0.01, 0, 2]])
     y = torch.einsum("dc,nchw->ndhw", weight, x) + 3
@@ -286,8 +284,7 @@ def test_the_loss_falls_with_what_is_right_and_leaves_out_what_is_unknown():
     grid, box = Grid(SIZE), torch.tensor([8.0, 8, 72, 56])
     seen = known([box.tolist()], [CAR], [1.0])
     right = sum(label_loss(grid, outputs_for(grid, box, 2.0), [seen])[1:])
-    wrong = sum(label_loss(grid, outputs_for(grid, box + 12, 2.0), [seen])[1:])
-    assert right < wrong / 2
+    assert right < sum(label_loss(grid, outputs_for(grid, box + 12, 2.0), [seen])[1:]) / 2
     nobody = known(ignored=[[0, 0, *SIZE]], of=[["car"]])
     maps = outputs_for(grid, box, 2.0)
     assert label_loss(grid, maps, [nobody])[0] == pytest.approx(0, abs=1e-4)

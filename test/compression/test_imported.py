@@ -56,8 +56,7 @@ def test_the_8_bit_network_sees_what_the_float_one_sees(
     pytest.importorskip("nncf", reason="needs the build tools: make compression")
     monkeypatch.setattr(imported, "quantizer_for", QUANTIZERS[name])
     said: list[str] = []
-    tried = trial(frames, agreement=0.85)
-    quantize_imported(PARENT, tmp_path / "eight", tried, said.append, "CC0")
+    quantize_imported(PARENT, tmp_path / "eight", trial(frames, agreement=0.85), said.append, "CC0")
     assert any(name in line for line in said)
     assert capsys.readouterr().out == ""  # which is for results
     model = load_model(str(tmp_path / "eight"))
@@ -65,8 +64,7 @@ def test_the_8_bit_network_sees_what_the_float_one_sees(
     description = yaml.safe_load((model.folder / "model.yaml").read_text())
     assert description["quantization"]["calibration_sources"] == {"sample": len(frames)}
     assert description["data"][-1] == {"name": "sample (ranges of 8-bit values)", "license": "CC0"}
-    kinds = [node.op_type for node in onnx.load(model.path).graph.node]
-    assert kinds.count("QuantizeLinear") > 40
+    assert [node.op_type for node in onnx.load(model.path).graph.node].count("QuantizeLinear") > 40
     for runtime in ("openvino", "onnxruntime"):
         backend = open_backend(runtime, BackendSettings())
         backend.load(model)

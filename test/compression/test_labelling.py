@@ -162,9 +162,8 @@ def test_what_people_labelled_is_theirs():
     )
     images = image_set(people={0: "vehicle"}, crowd={1: ["vehicle"]}, ridden={2})
     labels = decide(FRAME, SIZE_PX, found, people, images, recipe(images))
-    taught = [CLASSES[i] for i in labels.classes]
     # The kind of the vehicle is the detectors'; its box is people's.
-    assert taught == ["person", "truck", "motorcycle"]
+    assert [CLASSES[i] for i in labels.classes] == ["person", "truck", "motorcycle"]
     np.testing.assert_allclose(labels.scores, [0.7, 1, 0.9])
     np.testing.assert_allclose(labels.boxes[1], [10, 10, 50, 40])
     ignored = labels.ignored_boxes[:, 0].tolist()

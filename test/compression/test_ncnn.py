@@ -37,8 +37,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 def test_a_network_computes_what_its_file_says(files):
     network = convert(*files, (8, 4))
     image = RANDOM.normal(size=(1, 3, 4, 8)).astype(np.float32)
-    session = onnxruntime.InferenceSession(network.SerializeToString())
-    found = session.run(None, {"in0": image})[0]
+    found = onnxruntime.InferenceSession(network.SerializeToString()).run(None, {"in0": image})[0]
     a = np.einsum("oc,chw->ohw", WEIGHT.astype(np.float32), image[0]) + BIAS[:, None, None]
     a = np.where(a > 0, a, 0.1 * a)
     b = a[[0, 3, 1, 4, 2, 5]]

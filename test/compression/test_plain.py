@@ -83,8 +83,7 @@ def test_work_is_that_of_the_description(network):
 def test_a_block_that_can_begins_as_the_identity():
     torch.manual_seed(0)
     weight = block(64, 64).conv.weight.detach()
-    centre = weight[range(64), range(64), 1, 1]
-    assert centre.mean() == pytest.approx(1, abs=0.05)
+    assert weight[range(64), range(64), 1, 1].mean() == pytest.approx(1, abs=0.05)
     noise = weight.clone()
     noise[range(64), range(64), 1, 1] -= 1
     assert noise.std() == pytest.approx(np.sqrt(2 / (9 * 64)) / 2, rel=0.05)

@@ -167,8 +167,7 @@ class TestEmit:
         table = measure(model, toy_frames(), "toy", float_convolutions=kept)
         file = emit(model, table, "u8")
         assert float_convolutions(file) == kept
-        again = emit(float_of(file), table, "u8")
-        assert again.SerializeToString() == file.SerializeToString()
+        assert emit(float_of(file), table, "u8").SerializeToString() == file.SerializeToString()
         emit(model, table, "s8")
 
     @settings(max_examples=30)
@@ -177,8 +176,7 @@ class TestEmit:
         model = toy(activation, seed)
         table = measure(model, toy_frames(), "toy", method="max", weight_bits=bits)
         file = emit(model, table, "u8")
-        again = emit(float_of(file), table, "u8")
-        assert again.SerializeToString() == file.SerializeToString()
+        assert emit(float_of(file), table, "u8").SerializeToString() == file.SerializeToString()
 
     def test_the_float_graph_of_a_file_takes_a_new_table(self, model, table):
         back = float_of(emit(model, table, "u8"))
@@ -320,8 +318,7 @@ class TestCalibrate:
 
     def test_says_which_frames_it_was_made_of_and_their_licence(self, folder, tmp_path):
         own = {"name": "our own", "license": "MIT"}
-        older = {"name": "yard (ranges of 8-bit values)", "license": "CC0"}
-        change(folder, data=[own, older])
+        change(folder, data=[own, {"name": "yard (ranges of 8-bit values)", "license": "CC0"}])
         description = []
         for terms in ("CC BY-NC 4.0", ""):
             calibrate(folder, toy_frames(), tmp_path / "t.yaml", tmp_path / "toy-2", terms)
@@ -357,8 +354,7 @@ class TestCalibrate:
 
     def test_refuses_a_file_that_is_not_the_described_one(self, folder, tmp_path):
         (folder / "toy.onnx").write_bytes(b"other")
-        text = refusal(calibrate, folder, toy_frames(), tmp_path / "t.yaml")
-        assert "sha256" in text
+        assert "sha256" in refusal(calibrate, folder, toy_frames(), tmp_path / "t.yaml")
         assert not (tmp_path / "t.yaml").exists()
 
     def test_refuses_what_is_no_model(self, tmp_path):

@@ -69,8 +69,7 @@ def test_the_fit_finds_a_known_law(known):
 def test_left_out_errors_are_those_of_noise(known):
     _, rows = known
     noise = np.random.default_rng(0).normal(1, 0.03, len(rows))
-    errors = left_out_errors(rows, rows @ LAW * noise)
-    assert 0.01 < np.median(np.abs(errors)) < 0.05
+    assert 0.01 < np.median(np.abs(left_out_errors(rows, rows @ LAW * noise))) < 0.05
     # A network is not in the fit that predicts it: with a time all wrong, so is its error.
     times_ms = rows @ LAW
     times_ms[7] *= 10
@@ -166,8 +165,7 @@ def test_what_is_measured_above_the_budget_is_marked(monkeypatch):
         return features(one.layers()) @ LAW * slower
 
     result = bench_with(monkeypatch, law_of).run(quiet)
-    shown = result_tables(result).renderables[1]
-    cells = list(shown.columns[-1].cells)
+    cells = list(result_tables(result).renderables[1].columns[-1].cells)
     above = [one["measured_ms"] > 6 for one in result["found"]]
     assert [cell.endswith(" (above)") for cell in cells] == above
     assert set(above) == {True, False}
@@ -188,8 +186,7 @@ def test_a_budget_that_nothing_meets(monkeypatch):
 def test_an_untrained_network_is_timed_on_every_target(tmp_path):
     folder = write_untrained(SMALL, tmp_path / "small")
     model = load_model(str(folder))
-    three = ["litert", "openvino:AVX2", "fpga:512"]
-    found = times_of([folder, folder], three, 1, 3, quiet)
+    found = times_of([folder, folder], ["litert", "openvino:AVX2", "fpga:512"], 1, 3, quiet)
     assert found.shape == (3, 2) and (found > 0).all()
     program = compile_network(read_network(model.path), Geometry(2, 64, 28672, 250.0))
     assert found[2] == pytest.approx(sum(layer.cycles for layer in program.layers) / 250e3)

@@ -111,8 +111,7 @@ def test_equal_scores_keep_the_order_of_the_cells():
     boxes, classes = heads()
     for row, column, label in [(0, 0, 2), (0, 3, 0), (3, 5, 1)]:
         put(boxes, classes, 0, row, column, label, logit=2.0, sides=(0, 0, 1, 1))
-    runs = [decoder().decode(boxes, classes).classes.tolist() for _ in range(3)]
-    assert runs == [[2, 0, 1]] * 3
+    assert [decoder().decode(boxes, classes).classes.tolist() for _ in range(3)] == [[2, 0, 1]] * 3
 
 
 def test_a_cell_with_equal_classes_is_the_first_of_them():
@@ -214,8 +213,7 @@ def test_a_thin_object_with_crossed_sides_is_there_and_hides_no_other():
 def test_across_classes_one_object_has_one_box():
     boxes = np.array([[[0, 1], [0, 1], [50, 50], [50, 51]]], np.float32)
     scores = np.array([[[0.9, 0.1], [0.1, 0.8]]], np.float32)
-    by_class = CellsDecoder(True, DecodeSettings()).decode([boxes], [scores])
-    assert by_class.classes.tolist() == [0, 1]
+    assert CellsDecoder(True, DecodeSettings()).decode([boxes], [scores]).classes.tolist() == [0, 1]
     across = CellsDecoder(True, DecodeSettings(across_classes=True)).decode([boxes], [scores])
     assert across.classes.tolist() == [0]
 

@@ -217,8 +217,7 @@ class TestLens:
         assert lens.distort(np.array([[0.1, 0.1]])).tolist() == [[OUTSIDE, OUTSIDE]]
 
     def test_a_rational_lens_ends_before_its_pole(self):
-        lens = Lens((300.0, 300.0, 320.0, 240.0), (*[0.0] * 5, -1.0, 0.0, 0.0))
-        assert lens.fold_radius <= 1.0
+        assert Lens((300.0, 300.0, 320.0, 240.0), (*[0.0] * 5, -1.0, 0.0, 0.0)).fold_radius <= 1.0
 
     @every_lens
     def test_rectified_image_shows_the_middles_of_the_source_edges(self, lens):

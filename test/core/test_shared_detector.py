@@ -77,8 +77,7 @@ class Drive:
         self.ledgers = [Ledger(10**12) for _ in range(self.cameras)]
         self.reports = [[] for _ in range(self.cameras)]
         for ledger in self.ledgers:
-            works = Takeover(process=DETECTOR, joined_ns=1, sent_ns=1)
-            ledger.take([works])
+            ledger.take([Takeover(process=DETECTOR, joined_ns=1, sent_ns=1)])
         self.pending = [None] * self.cameras
         self.sequences = [0] * self.cameras
         coming = sorted(self.arrivals)

@@ -40,8 +40,7 @@ def test_nothing_arrived_gives_nulls_and_is_json():
 
 
 def test_every_frame_is_counted_once():
-    reports = [report(status) for status in FrameStatus for _ in range(status + 1)]
-    summary = summarize(reports)
+    summary = summarize([report(status) for status in FrameStatus for _ in range(status + 1)])
     assert summary["status"] == {status.name: status + 1 for status in FrameStatus}
     assert sum(summary["status"].values()) == summary["frames_in"] == 21
     assert summary["models"] == {"road-xs": 7, "road-n": 1}
@@ -72,8 +71,7 @@ def test_copies_are_averaged_over_preprocessed_frames():
 
 
 def test_shared_memory_records_are_reports_too():
-    record = FrameRecord(status=FrameStatus.FAILED, reason=b"backend error")
-    summary = summarize([record])
+    summary = summarize([FrameRecord(status=FrameStatus.FAILED, reason=b"backend error")])
     assert summary["failures"] == {"backend error": 1}
     assert (summary["latency_ms"]["p50"], summary["copies_per_frame"]) == (None, None)
     json.dumps(summary, allow_nan=False)

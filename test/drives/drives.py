@@ -18,8 +18,7 @@ PERIOD_NS = 50_000_000
 
 def pixels(index, width=64, height=48):
     """A picture that tells which one it is."""
-    rng = np.random.default_rng(index)
-    small = rng.integers(0, 255, (6, 8, 3), np.uint8)
+    small = np.random.default_rng(index).integers(0, 255, (6, 8, 3), np.uint8)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
 
 

@@ -197,8 +197,7 @@ def test_sound_files_with_less_than_the_metadata_tells(copy, tmp_path, name):
         with sqlite3.connect(file) as database:
             database.execute("DELETE FROM messages WHERE id > 60")
     else:
-        shorter = write_ros2(tmp_path / "shorter", frames=30)
-        shutil.copy(next(shorter.glob("*.mcap")), file)
+        shutil.copy(next(write_ros2(tmp_path / "shorter", frames=30).glob("*.mcap")), file)
     whole, count, lost, warnings = read(bag)
     assert (whole, count, lost) == (list(range(30)), 30, 10)
     assert "10 of 40 frames are lost" in warnings[-1]

@@ -105,8 +105,7 @@ def test_what_is_reported_as_a_class_that_nobody_labels_is_not_found() -> None:
 
 def test_a_label_may_be_any_of_several_classes(model: Model, picture: Path) -> None:
     images = (image(picture, 0),)
-    lost = LabelledSet("x", ("lorry",), images)
-    assert evaluate(model, lost).map50_95 == 0
+    assert evaluate(model, LabelledSet("x", ("lorry",), images)).map50_95 == 0
     found = LabelledSet("x", ("lorry",), images, counts_as={"lorry": ("truck", "car")})
     assert evaluate(model, found).map50_95 == pytest.approx(1)
 

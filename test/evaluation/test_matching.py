@@ -17,8 +17,7 @@ def objects(items: list[tuple[int, int, int, int, int, float]]) -> Objects:
     """Objects from x, y, width, height, class and score."""
     rows = np.array(items, float).reshape(-1, 6)
     boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
-    crowd = np.zeros(len(rows), bool)
-    return Objects(boxes, rows[:, 4].astype(int), rows[:, 3], rows[:, 5], crowd)
+    return Objects(boxes, rows[:, 4].astype(int), rows[:, 3], rows[:, 5], np.zeros(len(rows), bool))
 
 
 def drawn(scores: st.SearchStrategy[float]) -> st.SearchStrategy[list[Objects]]:

@@ -55,8 +55,7 @@ class Machine:
         return Times([ms] * (self.frames - slow) + [ms * self.tail] * slow, [ms / 2] * self.frames)
 
     def measured(self, **values: Any) -> Choice | None:
-        settings = LIVE.settings({"standby": "never", **values})
-        return choices.measured(settings, self.said.append)
+        return choices.measured(LIVE.settings({"standby": "never", **values}), self.said.append)
 
     def taken(self, **values: Any) -> tuple[Any, ...]:
         choice = self.measured(model="auto", **values)

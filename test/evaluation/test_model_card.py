@@ -48,8 +48,7 @@ def test_what_is_weak_is_named_and_nothing_else():
     assert weaknesses(measured()) == [bicycles]
     # Both sets count by their objects, and a class by its usual name: 2 * 20 * 0.9 + 30 * 0.8.
     assert weaknesses(measured(), measured(recall=0.0)) == [bicycles]
-    said = weaknesses(measured(recall=0.0, small=0.1, dark=3, precision=0.3))
-    assert said == [
+    assert weaknesses(measured(recall=0.0, small=0.1, dark=3, precision=0.3)) == [
         "Of 50 labelled objects of person it reports 36%.",
         bicycles,
         "Objects of less than 16 px in its input (less than 74 px in a frame of 1920 × 1080): "

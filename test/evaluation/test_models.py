@@ -159,8 +159,7 @@ def test_a_picture_of_one_and_of_many() -> None:
     rows = (("a", 1, 0.3), ("b", 2, 0.2), ("c", 3, 0.4))
     points = [Point(name, None, "int8", *place) for name, *place in rows]
     assert [point.name for point in front_of(points)] == ["a", "c"]
-    one = [Point("a<b $x$", None, "fp32", 5.0, 0.5)]
-    assert "a&lt;b $x$" in pareto_svg(one, "x&y", "here")
+    assert "a&lt;b $x$" in pareto_svg([Point("a<b $x$", None, "fp32", 5.0, 0.5)], "x&y", "here")
     many = [Point(f"m{i}", "m0", "int8", 5 + i % 3, 0.5 + i / 100) for i in range(12)]
     svg = pareto_svg(many, "x", "here")
     words = [

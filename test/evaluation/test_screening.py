@@ -35,8 +35,7 @@ def test_options_take_turns_and_one_that_is_refused_costs_the_others_nothing() -
     found = timed(refused, NULL, other)
     assert set(os.listdir("/proc/self/fd")) == before
     assert "'nonesuch' is unknown" in found.pop(refused).refused
-    counts = {len(times.whole_ms) for times in found.values()}
-    assert counts == {5}  # behind the one that warms up
+    assert {len(times.whole_ms) for times in found.values()} == {5}  # behind the one that warms up
     for times in found.values():
         assert not times.refused
         for bare_ms, whole_ms in zip(times.bare_ms, times.whole_ms, strict=True):

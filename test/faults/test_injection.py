@@ -32,8 +32,7 @@ MS = 1_000_000
 
 
 def test_the_fastest_round_trip_tells_the_offset_and_its_error():
-    trips = [(0, 107 * MS, 20 * MS), (50 * MS, 152 * MS, 54 * MS)]
-    offset = clock_offset(trips)
+    offset = clock_offset([(0, 107 * MS, 20 * MS), (50 * MS, 152 * MS, 54 * MS)])
     assert (offset.offset_ms, offset.error_ms) == pytest.approx((100, 2))
     for answered_ms in (0, 1, 3, 4):  # however unequal the two ways are
         offset = clock_offset([(0, (7 + answered_ms) * MS, 4 * MS)])

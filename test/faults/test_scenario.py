@@ -66,8 +66,7 @@ def test_a_wrong_scenario_is_refused_in_one_line(tmp_path: Path, old, new, reaso
 def test_what_is_given_goes_before_the_file_and_is_checked(tmp_path: Path):
     file = tmp_path / "mine.yaml"
     file.write_text(VALID)
-    given = {"bag": "synthetic:8x8@10*99", "deadline_ms": "20"}
-    scenario = load_scenario(str(file), given)
+    scenario = load_scenario(str(file), {"bag": "synthetic:8x8@10*99", "deadline_ms": "20"})
     assert (scenario.drive, scenario.graph) == (
         "synthetic:8x8@10*99",
         {"source": "shm", "deadline_ms": "20"},

@@ -17,8 +17,7 @@ def specified(image, placement, model, backend):
     size = model.input.width, model.input.height
     head = Head(*size, tuple(outputs.strides), outputs.reg_max, len(model.classes))
     settings = DecodeSettings()
-    found = decode_oracle.decode(heads.boxes, heads.classes, head, settings, placement)
-    return found.detections()
+    return decode_oracle.decode(heads.boxes, heads.classes, head, settings, placement).detections()
 
 
 def same(ours, theirs):

@@ -63,8 +63,7 @@ def gpu(gpu, monkeypatch, small):
 def runtime(gpu, monkeypatch, tmp_path):
     """A TensorRT that finds nothing."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    made = fake_tensorrt.make(gpu, value_of=lambda mean, place: -20.0)
-    fake_tensorrt.install(monkeypatch, made)
+    fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu, value_of=lambda mean, place: -20.0))
 
 
 @pytest.fixture

@@ -32,8 +32,7 @@ def test_all_calls_through(module, tmp_path):
     else:
         pytest.importorskip("cuda.bindings.driver")
     source, library = FOLDER / "stub_libcuda.c", tmp_path / "libcuda.so.1"
-    command = [COMPILER, "-shared", "-fPIC", "-O1", source, "-o", library, "-ldl"]
-    subprocess.run(command, check=True)
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-O1", source, "-o", library, "-ldl"], check=True)
     libraries = f"{tmp_path}:{os.environ.get('LD_LIBRARY_PATH', '')}"
     done = subprocess.run(
         [sys.executable, FOLDER / "driver_calls_on_stub.py", module],

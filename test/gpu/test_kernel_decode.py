@@ -156,8 +156,7 @@ class TestAgainstTheCpuPath:
         boxes, classes = random_heads(LARGE, 9, 2.0, 6.0)
         placement = placement_of(LARGE, LENSES[lens])
         found = kernels_on_host.decode(boxes, classes, LARGE, SETTINGS, placement)
-        expected = cpu(boxes, classes, LARGE, SETTINGS, placement)
-        check_agreement(found.detections(), expected)
+        check_agreement(found.detections(), cpu(boxes, classes, LARGE, SETTINGS, placement))
         assert found.found > found.entered == MAX_CANDIDATES
         assert found.more
 

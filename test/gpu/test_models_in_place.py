@@ -112,8 +112,7 @@ def test_objects_of_the_street_are_those_of_the_specifications(pipeline, street,
     placer, objects = placer_of(model), 0
     for image in street:
         record, found = pipeline.detect(slot_of(image, placer), image)
-        placement = placer.place(image.width, image.height)
-        same(found, specified(image, placement, model, runtime))
+        same(found, specified(image, placer.place(image.width, image.height), model, runtime))
         assert (pipeline.published(record).status, record.model) == (FrameStatus.OK, b"road-xs")
         # A frame in our own memory, not in a camera's channel, has to be copied.
         assert record.copies == image.copies + 1

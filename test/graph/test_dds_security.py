@@ -41,8 +41,7 @@ def keystore(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("program") / "secured"
     source = Path(__file__).with_name("secured.cpp")
-    command = ["c++", "-std=c++17", source, "-o", path, "-lfastdds", "-lfastcdr"]
-    subprocess.run(command, check=True)
+    subprocess.run(["c++", "-std=c++17", source, "-o", path, "-lfastdds", "-lfastcdr"], check=True)
     return path
 
 

@@ -130,8 +130,7 @@ def test_only_those_who_must_speak_of_health_may():
 
 
 def test_topics_and_services_of_ros_by_their_names_in_dds():
-    topics = dds_topics(Interface({"/a"}, {"/b"}, {"/n/serve"}, {"/m/call"}))
-    assert topics == {
+    assert dds_topics(Interface({"/a"}, {"/b"}, {"/n/serve"}, {"/m/call"})) == {
         "publish": {"rt/a", "rr/n/serveReply", "rq/m/callRequest", "ros_discovery_info"},
         "subscribe": {"rt/b", "rq/n/serveRequest", "rr/m/callReply", "ros_discovery_info"},
     }

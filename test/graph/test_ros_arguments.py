@@ -99,8 +99,7 @@ BOTH = "/**: {cameras: 'front,rear'}\npreprocess_rear_node: {image_topic: '/{cam
 def test_a_named_node_comes_before_a_wildcard_and_a_parameter_before_a_file(
     file, text, arguments, node, name, value
 ):
-    found = nodes(*file(sections(text)), *arguments)
-    assert found[node].parameters[name] == value
+    assert nodes(*file(sections(text)), *arguments)[node].parameters[name] == value
 
 
 def test_what_all_nodes_share_is_not_for_one_camera_to_change(file):

@@ -7,9 +7,8 @@ from made_runs import MS, in_time, report
 
 from perception_nodes.core.frame import MAY_BE_OUT, FrameStatus
 from perception_nodes.core.health import HealthMode
-from perception_nodes.lab.account import account
 from perception_nodes.lab.checks import accounting, problems
-from perception_nodes.lab.run import HealthMessage
+from perception_nodes.report.account import HealthMessage, account
 
 STAMPS = [1_000 * MS + i * 33 * MS for i in range(100)]
 DIED = "detector 7 died; 8 took over"

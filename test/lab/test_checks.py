@@ -18,7 +18,8 @@ from perception_nodes.lab.budgets import PACES, PROCESSOR_MS, SETTLING_S, START_
 from perception_nodes.lab.drive_checks import drive_checks, failover_check
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.lab.resources import STANDBY, Sample
-from perception_nodes.lab.run import HealthMessage, Run
+from perception_nodes.lab.run import Run
+from perception_nodes.report.account import HealthMessage
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     DIAGNOSTICS_TOPIC,
@@ -65,8 +66,8 @@ def good(reports=None) -> Run:
     reports = list(REPORTS[: 30 * SECONDS]) if reports is None else reports
     shown = [r for r in reports if r.status in PUBLISHED]
     return Run(
-        START_NS,
-        START_NS + round((FIRST_S + SECONDS) * SECOND),
+        started_ns=START_NS,
+        ended_ns=START_NS + round((FIRST_S + SECONDS) * SECOND),
         reports=reports,
         detections=[(r.log_time_ns, r.stamp_ns) for r in shown],
         health=[HealthMessage(START_NS, HealthMode.NOMINAL)],
@@ -243,8 +244,7 @@ def test_tracks_are_asked_for_where_objects_are_followed():
 def test_a_failover_is_judged_by_its_scenario():
     verdict = ScenarioVerdict(scenario="detector_kill", title="", sent=240, detections_ms=21.0)
     assert failover_check(verdict).passed
-    worse = verdict.model_copy(update={"problems": ["never"]})
-    check = failover_check(worse)
+    check = failover_check(verdict.model_copy(update={"problems": ["never"]}))
     assert not check.passed and check.notes == ("never",)
     assert "after 21 ms" in check.found
 

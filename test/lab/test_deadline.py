@@ -16,7 +16,6 @@ from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.lab import calibration, conditions, deadline, host
-from perception_nodes.lab.account import account
 from perception_nodes.lab.bench import BenchSetup
 from perception_nodes.lab.calibration import Calibration, calibrate, smaller_would_do
 from perception_nodes.lab.conditions import CONDITIONS, ON_DISK, Surroundings
@@ -25,6 +24,7 @@ from perception_nodes.lab.host import HostWatch
 from perception_nodes.lab.page import deadline_page, deadline_verdict, tail
 from perception_nodes.lab.resources import Sample, constancy, processor_shares
 from perception_nodes.lab.run import Run
+from perception_nodes.report.account import account
 from perception_nodes.system import load
 from perception_nodes.system.load import LoadEnded, busy, compilations
 
@@ -190,8 +190,7 @@ def test_another_checkout_measures_the_same(monkeypatch, tmp_path):
         monkeypatch.setenv("HELP", help_text)
         monkeypatch.setenv("FILE", option)
         assert bench._theirs(tmp_path, "quiet", True) == found
-        asked = (tmp_path / "asked").read_text()
-        assert "--conditions quiet --real-time with --frames 20" in asked
+        assert "--conditions quiet --real-time with --frames 20" in (tmp_path / "asked").read_text()
     monkeypatch.setenv("FOUND", "")
     with pytest.raises(GraphFailure, match="error: no such model"):
         bench._theirs(tmp_path, "quiet", False)

@@ -14,8 +14,9 @@ from perception_nodes.lab import judge as module
 from perception_nodes.lab.judge import judge
 from perception_nodes.lab.modes import Modes
 from perception_nodes.lab.planner import Consumed
-from perception_nodes.lab.run import HealthMessage, Run
+from perception_nodes.lab.run import Run
 from perception_nodes.protection.profile import data_id, protect
+from perception_nodes.report.account import HealthMessage
 
 PERIOD = 33 * MS
 BEGIN, END = 2_500 * MS, 4_500 * MS
@@ -438,8 +439,7 @@ REBOOT = SCENARIO.model_copy(
 
 
 def test_a_unit_that_was_down_accounts_for_the_frames_before_and_after():
-    modes = planner(BEGIN + MS)
-    assert found(rebooted(), REBOOT, modes) == []
+    assert found(rebooted(), REBOOT, planner(BEGIN + MS)) == []
     down = judge(REBOOT, rebooted()).while_down
     assert down == pytest.approx(2600 / 33, abs=2)
     run = rebooted()

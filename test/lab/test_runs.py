@@ -15,8 +15,8 @@ from perception_nodes.faults.loading import load_scenario
 from perception_nodes.faults.lossy_network import why_unavailable
 from perception_nodes.faults.scenario import Scenario
 from perception_nodes.faults.unit import TOKEN_VARIABLE, RemoteUnit
-from perception_nodes.lab.checks import ACCOUNTING
 from perception_nodes.lab.hil import run_scenario
+from perception_nodes.report.account import ACCOUNTING
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.usefixtures("domain")]
 DRIVE = "synthetic:320x240@15*105"

@@ -236,8 +236,7 @@ def test_a_calibration_of_what_is_published_is_used_as_it_is():
     for info in (replace(BARREL, binning=(2, 2)), replace(BARREL, region=(0, 240, 320, 480))):
         assert info.for_images(640, 480) == BARREL
     assert replace(BARREL, region=(0, 240, 320, 480)).for_images(320, 480) is None
-    binned = replace(BARREL, binning=(2, 2)).for_images(320, 240)
-    assert binned.matrix[:3] == (200.0, 0.0, 159.5)
+    assert replace(BARREL, binning=(2, 2)).for_images(320, 240).matrix[:3] == (200.0, 0.0, 159.5)
 
 
 def test_a_calibration_that_has_nothing_to_rectify_fits_every_size():
@@ -362,8 +361,7 @@ def test_a_grey_jpeg_is_a_picture_too():
 @pytest.mark.parametrize("size", [(640, 480), (1280, 960)], ids=["0.53", "0.27"])
 @pytest.mark.parametrize("encoding", BAYER)
 def test_a_mosaic_in_a_grey_file_is_shown_like_its_pixels(encoding, size):
-    bgr = scene(*size)
-    image = frame(bgr, f"{encoding}8")
+    image = frame(scene(*size), f"{encoding}8")
     mosaic = np.frombuffer(image.data, np.uint8).reshape(*size[::-1], 1)
     expected = write(image)[0].astype(int)
     found, header = write(compressed(f"{encoding}8; png", png(mosaic)))

@@ -157,8 +157,7 @@ def test_an_opaque_alpha_channel_does_not_darken_the_picture():
     "encoding", sorted(set(ENCODINGS) - {"mono8", "8uc1", "mono10p", "mono12p"})
 )
 def test_pure_colours_keep_their_names(encoding, colour):
-    bgr = np.full((512, 832, 3), colour, np.uint8)
-    found, _ = processed(frame(bgr, encoding))
+    found, _ = processed(frame(np.full((512, 832, 3), colour, np.uint8), encoding))
     assert np.abs(found[100, 200].astype(int) - colour).max() <= 4
 
 

@@ -109,7 +109,7 @@ def test_summary(run):
     assert summary["frames_sent"] == FRAMES - 1
     assert summary["frames_in"] == FRAMES - 2 == sum(summary["status"].values())
     assert summary["status"]["LATE"] == summary["status"]["SKIPPED_LATE"] == 1
-    assert summary["lost_before_ingest"] == 1
+    assert summary["unaccounted"] == {"frames without a report": 1}
     assert summary["detections"] == FRAMES - 3
     assert summary["latency_ms"]["p50"] == 5
     assert summary["warnings"] == ["a warning"]
@@ -183,7 +183,7 @@ def test_a_run_without_frames_is_reported_too(tmp_path):
     with open_drive(write_ros2(tmp_path / "bag", {"/camera/image": IMAGE}, 3)) as drive:
         summary = finish(tmp_path / "out", tmp_path / "empty.mcap", drive, [(0, 7)], {})
     assert summary["frames_in"] == 0
-    assert summary["lost_before_ingest"] == 1
+    assert summary["unaccounted"] == {"frames without a report": 1}
     assert "No frame arrived" in (tmp_path / "out/report.html").read_text()
 
 
@@ -192,7 +192,7 @@ def test_verdict_in_words(run):
     assert tone == "bad"
     assert sentence.startswith(f"{FRAMES - 4} of {FRAMES - 2} frames (92.9%)")
     assert sentence.endswith(
-        "1 late, 1 skipped as already late. 1 more was sent and never arrived. "
+        "1 late, 1 skipped as already late. Not all is accounted for (frames without a report: 1). "
         f"Found: {run[1]['detections']} objects."
     )
 

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace as replaced
 
 import cv2
@@ -32,6 +33,8 @@ from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.compare import comparison_table
+from perception_nodes.replay.lockstep import LockstepClock
+from perception_nodes.replay.realtime import RealTimeClock
 from perception_nodes.report.annotate import PictureMaker
 from perception_nodes.report.recording import DETECTIONS_TOPIC, FRAME_REPORT_TOPIC, read_recording
 from perception_nodes.transport.cdr_reader import read_image
@@ -67,6 +70,22 @@ def test_two_runs_write_the_same_bytes(street, tmp_path):
     assert sorted(file.name for file in (tmp_path / "one").iterdir()) == OUTPUTS
     assert summaries[0]["frames_in"] == summaries[0]["status"]["OK"] == 60
     assert summaries[0]["detections"] > 0
+
+
+@pytest.mark.parametrize("clock", [LockstepClock, RealTimeClock])
+def test_a_frame_without_an_outcome_is_no_success(street, tmp_path, monkeypatch, clock):
+    played, mode = clock.outcomes, "lockstep" if clock is LockstepClock else "realtime"
+
+    def outcomes(self, frames):
+        with closing(played(self, frames)) as each:
+            yield from (one for one in each if one.frame.index != 1)
+
+    monkeypatch.setattr(clock, "outcomes", outcomes)
+    options = "--frames", 4, "--no-pictures", "--mode", mode
+    summary = replay(street, "--out", tmp_path / "out", *options, status=1)
+    assert summary["unaccounted"] == {"frames without a report": 1}
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Not all is accounted for (frames without a report: 1)" in page
 
 
 def test_time_stands_still_and_work_is_measured_apart(small, tmp_path):
@@ -181,8 +200,7 @@ def test_real_time_keeps_the_recorded_timing(small, tmp_path):
 def test_what_comes_too_fast_is_let_go_and_reported(small, tmp_path):
     model = ("--model", "dense-640x384", "--threads", 1)
     options = ("--out", tmp_path / "out", "--mode", "realtime", "--rate", 100)
-    summary = replay(small, *options, *model)
-    status = summary["status"]
+    status = replay(small, *options, *model)["status"]
     assert sum(status.values()) == FRAMES
     assert status["SUPERSEDED"] + status["SKIPPED_LATE"] + status["LATE"] > 0
     reports = read_recording(tmp_path / "out/detections.mcap").reports
@@ -237,8 +255,7 @@ def test_several_drives_and_every_camera_of_them(tmp_path):
     }
     for name in drives:
         assert sorted(file.name for file in (tmp_path / "out" / name).iterdir()) == OUTPUTS
-    whole = json.loads((tmp_path / "out/summary.json").read_text())
-    assert list(whole["drives"]) == list(drives)
+    assert list(json.loads((tmp_path / "out/summary.json").read_text())["drives"]) == list(drives)
 
 
 def test_a_drive_that_cannot_be_read_does_not_end_the_others(small, tmp_path):
@@ -312,8 +329,7 @@ def test_golden_is_kept_compared_and_rewritten(street, tmp_path):
     assert found["lines"] == [
         f"frame {index} ({index * 0.04:.2f} s): bus 0.90 at 10,10 (190x140) vanished"
     ]
-    text = (out / "report.html").read_text()
-    assert "vanished" in text.split("<h2>Against the golden")[1]
+    assert "vanished" in (out / "report.html").read_text().split("<h2>Against the golden")[1]
     # One that rounding may have taken is shown, in the terminal, too, and is no change.
     frames[index][1][-1][1] = 0.26
     golden.write_text(json.dumps(content))
@@ -349,8 +365,7 @@ def test_golden_of_the_sample_drive(street, root, tmp_path):
     """
     golden = root / "test/replay/golden/sample.json"
     arguments = ("--backend", "golden", "--every", 5, "--golden", golden)
-    summary = replay(street, "--out", tmp_path / "out", *arguments)
-    assert summary["golden"]["frames"] == 12
+    assert replay(street, "--out", tmp_path / "out", *arguments)["golden"]["frames"] == 12
 
 
 # Labels
@@ -406,9 +421,8 @@ def test_labels_recorded_in_the_bag(street, tmp_path):
     replay(street, "--out", tmp_path / "out")
     options = ("--topic", "/camera/image/compressed", "--labels-topic", DETECTIONS_TOPIC)
     drive = tmp_path / "out/detections.mcap"
-    found = replay(drive, "--out", tmp_path / "again", *options)["accuracy"]
     # JPEG costs a little.
-    assert found["map50"] > 0.5
+    assert replay(drive, "--out", tmp_path / "again", *options)["accuracy"]["map50"] > 0.5
     options = ("--out", tmp_path / "x", "--labels-topic", "/camera/image/compressed")
     assert "is a sensor_msgs" in unusable(drive, *options)
 

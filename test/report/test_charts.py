@@ -105,8 +105,7 @@ def test_all_charts_of_a_drive_have_one_axis_of_time():
     recording.health = [HealthChange(500 * MS, HealthMode.NOMINAL, "start"),
                         HealthChange(9000 * MS, HealthMode.UNSAFE, "ended")]  # fmt: skip
     made = charts.timeline(recording.reports, 10.0), charts.health(recording)
-    ranges = [chart.x.range for chart in (*made, charts.classes(recording))]
-    assert ranges == [(0.0, 6.0)] * 3
+    assert [chart.x.range for chart in (*made, charts.classes(recording))] == [(0.0, 6.0)] * 3
 
 
 def test_health_shares_the_axis_of_the_frames():

@@ -90,8 +90,7 @@ def test_a_frame_goes_from_capture_to_publication_and_its_tracks():
         ("detector_node", "publish", 6.5 * MS, 7 * MS),
         ("tracker_node", "track", 7 * MS, 8 * MS),
     ]
-    flows = [arrows for *_, arrows in read.slices]
-    assert flows == [([1], [])] * 5 + [([], [1])]
+    assert [arrows for *_, arrows in read.slices] == [([1], [])] * 5 + [([], [1])]
     assert read.slices[2][4]["detections"] == 3
     assert read.counts["front: budget left when published"] == [(START_NS + 7 * MS, 3.0)]
     assert read.counts["front: frames in flight"] == [(START_NS + MS, 1), (START_NS + 7 * MS, 0)]
@@ -128,8 +127,7 @@ def test_tracks_of_a_replay_whose_log_times_are_of_its_drive_are_left_out():
 
 
 def test_what_was_not_published_in_time_says_so_where_it_ended():
-    frames = [frame(n, status) for n, status in enumerate(PASSED)]
-    read = Read(trace_of(frames, {}))
+    read = Read(trace_of([frame(n, status) for n, status in enumerate(PASSED)], {}))
     assert [(lane[0], name) for lane, name, *_ in read.instants] == [
         ("detector_node", "LATE"),
         ("preprocess_node", "SKIPPED_LATE"),

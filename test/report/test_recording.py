@@ -99,8 +99,7 @@ NESTED = OLD_REPORT.replace("int32 sec", "string sec")
 )
 def test_a_definition_that_is_none_is_refused(tmp_path, text):
     with Recorder(tmp_path / "a.mcap") as recorder:
-        message = write_frame_report(FrameRecord())
-        recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, 1, message, text)
+        recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, 1, write_frame_report(FrameRecord()), text)
     with pytest.raises(RecordingError, match="FrameReport"):
         read_recording(tmp_path / "a.mcap")
 

@@ -27,9 +27,9 @@ from pathlib import Path
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.faults.graphs import HIL
 from perception_nodes.graph.supervisor import Supervisor
-from perception_nodes.lab.account import account
 from perception_nodes.lab.checks import accounting, problems
 from perception_nodes.lab.run import Run, execute
+from perception_nodes.report.account import account
 
 VICTIMS = ("watchdog_node", "detector_node", "preprocess_node")
 RATE_HZ = 30

@@ -17,8 +17,7 @@ def test_every_fault_has_a_status_that_says_what_is_wrong(ros_domain: int) -> No
     limits = HealthLimits(), FaultLimits()
     settings = AccountSettings(Budget(), {"detector": 1}, 1000.0, *limits)
     account = Account(endpoint, "front", settings, 0)
-    takeover = Takeover(predecessor=6, reason=b"detector 6 died")
-    account.watch.record(takeover)
+    account.watch.record(Takeover(predecessor=6, reason=b"detector 6 died"))
     account.health.frame(FrameStatus.OK, 1)
     account.step(1, 1)
     whole, *faults = diagnostics(account).status

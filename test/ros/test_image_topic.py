@@ -57,8 +57,7 @@ class Reader(PerceptionNode):
     def __init__(self) -> None:
         super().__init__("reader")
         self.taken: dict[int, list[int]] = {}
-        settings = PreprocessSettings(image_topic=TOPIC)
-        self.topic = ImageTopic(self, settings, self.take)
+        self.topic = ImageTopic(self, PreprocessSettings(image_topic=TOPIC), self.take)
         self.topic.open()
         self.facts: ImageTopicFacts | None = None
 

@@ -42,8 +42,7 @@ def specified(sample: Path) -> dict[int, int]:
         plan = plan_frame(image, placement.letterbox, None)
         pixels = np.frombuffer(image.data, np.uint8)
         heads = runtime.infer(preprocess_oracle.preprocess(pixels, plan))
-        settings = DecodeSettings()
-        result = decode_oracle.decode(heads.boxes, heads.classes, head, settings, placement)
+        result = decode_oracle.decode(heads.boxes, heads.classes, head, DecodeSettings(), placement)
         found[frame.index] = result.count
     runtime.close()
     return found

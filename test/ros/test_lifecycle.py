@@ -52,8 +52,7 @@ pytestmark = [pytest.mark.ros]
 
 def state_of(client: Recorder, name: str) -> int:
     """A node's life-cycle state."""
-    answer = client.call(GetState, f"/{name}/get_state", GetState.Request())
-    return int(answer.current_state.id)
+    return int(client.call(GetState, f"/{name}/get_state", GetState.Request()).current_state.id)
 
 
 def change(client: Recorder, name: str, transition: int) -> bool:

@@ -46,8 +46,7 @@ def rooms(root: Path = ROOT) -> Counter[str]:
     names = subprocess.run(tracked, cwd=root, check=True, capture_output=True, text=True).stdout
     count: Counter[str] = Counter()
     for name in names.splitlines():
-        room = "/".join(name.split("/")[:-1][:2])
-        count[room] += lines_of_code((root / name).read_text())
+        count["/".join(name.split("/")[:-1][:2])] += lines_of_code((root / name).read_text())
     return count
 
 

@@ -122,8 +122,7 @@ def test_who_is_found_hung_could_have_run_for_longer_than_its_patience(story):
             could_ms = process.ms  # the first look, at which nothing is known of the time before
         if process.hangs():
             # At a look it is known which threads are ready, not for how long they have been.
-            longest_ms = max(ms for ms, _ in story)
-            assert could_ms + longest_ms > PATIENCE_MS
+            assert could_ms + max(ms for ms, _ in story) > PATIENCE_MS
 
 
 def judged(process, seconds, patience_ms=60):
@@ -143,8 +142,7 @@ def start():
     started = []
 
     def run(code):
-        command = [sys.executable, "-S", "-c", code]
-        started.append(subprocess.Popen(command, start_new_session=True))
+        started.append(subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=True))
         return open_process(started[-1].pid)
 
     yield run

@@ -38,9 +38,8 @@ needs_fifo = pytest.mark.skipif(not allowed_priority(), reason="SCHED_FIFO is no
 
 
 def run(root, arguments, before="", after=""):
-    code = REPORT.format(arguments=arguments, before=before, after=after)
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", REPORT.format(arguments=arguments, before=before, after=after)],
         capture_output=True,
         text=True,
         timeout=300,

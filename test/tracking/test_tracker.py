@@ -131,8 +131,7 @@ def test_no_time_is_beyond_what_a_stamp_can_hold(tracker, stamp_ns):
 
 def test_two_that_cross_keep_their_identities(tracker):
     for n in range(40):
-        ids = tracker.take(at(n), found(car(6 * n, 100), car(240 - 6 * n, 112)))
-        assert ids.tolist() == [1, 2]
+        assert tracker.take(at(n), found(car(6 * n, 100), car(240 - 6 * n, 112))).tolist() == [1, 2]
 
 
 def test_a_weak_detection_prolongs_a_track_and_begins_none(tracker):
@@ -144,8 +143,7 @@ def test_the_class_is_that_of_the_greatest_sum_of_scores_which_fades(tracker):
     votes = np.zeros(2)
     for n in range(30):
         label, score = (CAR, 0.6) if n < 20 and n != 4 else (TRUCK, 0.9)
-        ids = tracker.take(at(n), found(car(6 * n), label=label, score=score))
-        assert ids.tolist() == [1]
+        assert tracker.take(at(n), found(car(6 * n), label=label, score=score)).tolist() == [1]
         votes = 0.9 * votes + score * np.eye(2)[label]
         assert tracker.at(at(n)).classes.tolist() == [votes.argmax()]
     assert votes.argmax() == TRUCK  # of which there were fewer detections, but newer ones
@@ -209,8 +207,7 @@ def test_what_is_no_box_belongs_to_no_track(tracker):
         (20, 20, 10, 10),
         (-1e9, 0, 1e9, 10),
     ]
-    ids = tracker.take(at(0), found(*bad, car(0)))
-    assert ids.tolist() == [0] * len(bad) + [1]
+    assert tracker.take(at(0), found(*bad, car(0))).tolist() == [0] * len(bad) + [1]
     nan_score = replace(found(car(200)), scores=np.array([np.nan], np.float32))
     assert tracker.take(at(1), nan_score).tolist() == [0]
     assert np.isfinite(tracker.at(at(1)).filters).all()
@@ -223,8 +220,7 @@ def test_thousands_of_boxes_are_bounded(tracker):
         rows = np.concatenate([corner, corner + 20], axis=1)
         again = np.repeat(rows, 2, axis=0)[:4000]
         for step in (2 * n, 2 * n + 1):
-            ids = tracker.take(at(step), found(*again))
-            assert np.count_nonzero(ids) <= MAX_DETECTIONS
+            assert np.count_nonzero(tracker.take(at(step), found(*again))) <= MAX_DETECTIONS
             assert len(tracker.at(at(step))) <= MAX_TRACKS
 
 

@@ -14,8 +14,7 @@ from perception_nodes.video.packet_decoder import VideoDecoder
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p", "yuv444p", "rgb24", "gray"])
 @pytest.mark.parametrize("size", [(64, 48), (66, 50)])
 def test_nv12_is_what_ffmpeg_makes_of_a_frame(pixels, size):
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pixels)
     out = np.zeros((size[1] * 3 // 2, size[0]), np.uint8)
     write_nv12(frame, out)
@@ -54,8 +53,7 @@ def test_colours_of_either_matrix_are_those_of_nv12(matrix, full_range, rgb):
     pixels = np.frombuffer(view.data, np.uint8)
     chroma = pixels[64 * 48 :].reshape(-1, 2)
     found = [(pixels[: 64 * 48].mean() - 16) / 219, *(chroma.mean(0) - 128) / 224]
-    expected = ycbcr(rgb, *LUMA_OF_RED_AND_BLUE[5])
-    np.testing.assert_allclose(found, expected, atol=3 / 255)
+    np.testing.assert_allclose(found, ycbcr(rgb, *LUMA_OF_RED_AND_BLUE[5]), atol=3 / 255)
 
 
 def ycbcr(rgb, red, blue):

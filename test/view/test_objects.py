@@ -17,8 +17,7 @@ BOXES = st.lists(st.tuples(PIXELS, PIXELS, PIXELS, PIXELS, st.integers(0, 1 << 6
 def test_boxes_that_were_tracked_have_their_ids(found) -> None:
     boxes = np.array([box for *box, _ in found], np.float32).reshape(-1, 4)
     ids = [number for *_, number in found]
-    labels = np.zeros(len(found), np.int64)
-    objects = Detections(boxes, np.ones(len(found), np.float32), labels)
+    objects = Detections(boxes, np.ones(len(found), np.float32), np.zeros(len(found), np.int64))
     data = write_detection_array(0, b"camera", objects, (b"car",), ids)
     place, shown = identified(typestore().deserialize_cdr(data, DETECTIONS))
     assert place == place_of(boxes)

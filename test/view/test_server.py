@@ -161,8 +161,7 @@ def test_the_network_needs_the_token_which_becomes_a_cookie() -> None:
             cookie = answer.history[0].headers["Set-Cookie"]
             assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
         for token in (TOKEN, "0123"):  # with the cookie, too, it is not to stay in the history
-            again = f"{url}/?token={token}"
-            async with session.get(again, allow_redirects=False) as answer:
+            async with session.get(f"{url}/?token={token}", allow_redirects=False) as answer:
                 assert (answer.status, answer.headers["Location"]) == (303, "/")
         async with stream(session, url) as socket:
             assert "setup" in await socket.receive_json()

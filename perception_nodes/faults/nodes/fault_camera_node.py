@@ -65,8 +65,7 @@ class FaultCameraNode(PlayerNode):
         if last is None or health is None or health.frames_in >= len(self._sent):
             return
         # Judge by the time of sending, since the stamps may be wrong on purpose.
-        due_ns = self._due_ns(last) + CLOSING_PERIOD_NS
-        if time.time_ns() < due_ns:
+        if time.time_ns() < self._due_ns(last) + CLOSING_PERIOD_NS:
             return
         step_ns = round(CLOSING_PERIOD_NS * self.settings.rate)
         at_ns = last.log_time_ns + step_ns

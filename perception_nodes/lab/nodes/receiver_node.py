@@ -54,8 +54,7 @@ class ReceiverNode(PerceptionNode):
         self._arrivals += [(now_ns, record.stamp_ns) for record in self._shared.records()]
 
     def _on_detections(self, data: bytes) -> None:
-        now_ns = time.time_ns()
-        self._arrivals.append((now_ns, read_stamp(data)))
+        self._arrivals.append((time.time_ns(), read_stamp(data)))
 
     def _on_report(self, data: bytes) -> None:
         self._reports.append((time.time_ns(), data))

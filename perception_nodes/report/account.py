@@ -3,21 +3,103 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from perception_nodes.core.frame import IN_TIME, MAY_BE_OUT, PUBLISHED, FrameStatus
+from perception_nodes.core.health import HealthMode
 from perception_nodes.core.statistics import latency_percentiles
-from perception_nodes.lab.run import Run
-from perception_nodes.report.recording import ReportedFrame
+from perception_nodes.report.recording import Recording, ReportedFrame
 
+OUTCOMES = [status.name.lower() for status in FrameStatus]
 ON_THE_WAY_NS = 100_000_000
 """A reboot can hit frames that were sent at most this long before it."""
 NO_STAMP = "without a stamp"
 """Key, in place of a status, for frames that were dropped before their stamp was read."""
+ACCOUNTING = (
+    ("frames without a report", "unreported"),
+    ("more reports than frames", "surplus"),
+    ("reports and detections of frames that were never sent", "unknown"),
+    ("detections that were reported as published and never arrived", "missing"),
+    ("detections that arrived without a report", "unannounced"),
+    ("health messages in which frames in is not the sum of outs and in flight", "unbalanced"),
+    ("frames in flight to the end", "in_flight"),
+)
+"""Quantities of an account that must be 0, with their names for people."""
 HostTook = Callable[[int, int], bool]
 """Tells whether the host of a virtual machine had a processor between two times, ns since the
 epoch."""
+
+
+@dataclass(frozen=True)
+class HealthMessage:
+    """A health message.
+
+    Attributes:
+        at_ns: when it arrived.
+        mode, cause, faults: as in the message.
+        frames_in, outs, in_flight: as in the message; outs is their sum over all statuses.
+        by_watchdog: False if another process sent it because the watchdog is dead.
+    """
+
+    at_ns: int
+    mode: HealthMode
+    cause: str = ""
+    faults: tuple[str, ...] = ()
+    frames_in: int = 0
+    outs: int = 0
+    in_flight: int = 0
+    by_watchdog: bool = True
+
+    @classmethod
+    def of_message(cls, at_ns: int, message: Any) -> "HealthMessage":
+        """Make it of a deserialized message that arrived at a time."""
+        return cls(
+            at_ns,
+            HealthMode(message.mode),
+            message.cause,
+            tuple(message.faults),
+            message.frames_in,
+            sum(getattr(message, name) for name in OUTCOMES),
+            message.in_flight,
+            by_watchdog="watchdog" not in message.silent_processes,
+        )
+
+
+@dataclass
+class Heard:
+    """What was sent, and what was heard of it. Times are nanoseconds since the Unix epoch.
+
+    Attributes:
+        sent: stamps of the drive's frames, in the order of sending. None for a live camera: only
+            reports show its frames.
+        warm_up: stamps of the first frames, which are not judged.
+        closing: stamps of the frames sent after the end of the drive, by which losses at its end
+            are noticed. They must be accounted for, and nothing else is judged by them.
+        faults: kind, begin and end of the faults that were put in.
+        reports: log times are those of arrival, which order them.
+        detections: time of arrival, and stamp of the frame.
+        health: in the order of arrival.
+    """
+
+    sent: list[int] | None = None
+    warm_up: set[int] = field(default_factory=set)
+    closing: list[int] = field(default_factory=list)
+    faults: list[tuple[str, int, int]] = field(default_factory=list)
+    reports: list[ReportedFrame] = field(default_factory=list)
+    detections: list[tuple[int, int]] = field(default_factory=list)
+    health: list[HealthMessage] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, recording: Recording, sent: Iterable[int]) -> "Heard":
+        """What a recording holds of frames of these stamps, or numbers if it is by number."""
+        if not recording.by_number:
+            found = [(0, stamp_ns) for stamp_ns in recording.detections]
+            return cls([*sent], reports=recording.reports, detections=found)
+        # A number is unique where a stamp may not be; a stamp of 0 would mean none.
+        reports = [replace(one, stamp_ns=1 + one.sequence) for one in recording.reports]
+        found = [(0, 1 + number) for number in recording.detections]
+        return cls([1 + number for number in sent], reports=reports, detections=found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +166,11 @@ class Account:
         return self.unreported + self.missing
 
     @property
+    def unaccounted(self) -> dict[str, int]:
+        """What of `ACCOUNTING` is not 0, by its name for people."""
+        return {name: n for name, quantity in ACCOUNTING if (n := getattr(self, quantity))}
+
+    @property
     def missed(self) -> list[Frame]:
         """Frames without detections in time."""
         return [frame for frame in self.frames if not frame.in_time]
@@ -115,7 +202,7 @@ class Account:
         )
 
 
-def account(run: Run) -> Account:
+def account(run: Heard) -> Account:
     """Reconcile what was sent, entered, reported, published and received."""
     # If frames have the same stamp, the detections belong to the published one.
     reported = sorted(run.reports, key=lambda report: report.status not in PUBLISHED)
@@ -185,7 +272,7 @@ def _taken(found: dict[int, list[Any]], stamp_ns: int) -> Any:
     return values.pop(0) if values else None
 
 
-def _reboots(run: Run) -> list[range]:
+def _reboots(run: Heard) -> list[range]:
     """The stamps of frames that nobody can account for: a range for each reboot."""
     after_ns = max([*(run.sent or ()), *run.closing], default=0) + 1
     return [
