@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.budget import STAGES
 
-MAX_DETECTIONS = 100
+MAX_DETECTIONS = 300
 CROWDED = b"more objects than there is room for: the best ones are reported"
 """Text in the reason of a frame some of whose objects are missing."""
 MAY_BE_OUT = b"; detections of the frame that it held may have been published"
@@ -323,9 +323,9 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def of_classes(self, wanted: NDArray[np.bool_]) -> "Detections":
-        """Those of some classes; `wanted` is bool [c], by the number of the class."""
-        kept = wanted[self.classes]
+    def above(self, least: NDArray[np.float32]) -> "Detections":
+        """Those with the least score of their class, float32 [c], or more."""
+        kept = self.scores >= least[self.classes]
         return Detections(self.boxes[kept], self.scores[kept], self.classes[kept], self.more)
 
     @classmethod

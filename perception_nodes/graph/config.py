@@ -304,6 +304,14 @@ class DetectorSettings(CamerasSettings):
         default=DecodeSettings.score_threshold, ge=0.01, le=0.99, json_schema_extra=CHANGEABLE
     )
     """objects with a lower score are not reported"""
+    class_thresholds: str = Field(
+        default="",
+        max_length=1000,
+        pattern=r"^([^,]+: *0?\.\d+ *(,|$))*$",
+        json_schema_extra=CHANGEABLE,
+        examples=["person:0.6,car:0.4"],
+    )
+    """the same for some classes, such as person:0.6,car:0.4, above score_threshold"""
     iou_threshold: float = Field(
         default=DecodeSettings.iou_threshold, ge=0.1, le=0.99, json_schema_extra=CHANGEABLE
     )

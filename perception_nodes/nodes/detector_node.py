@@ -92,15 +92,20 @@ class DetectorNode(RedundantNode):
         Raises:
             SettingsError: a class is none of the model's.
         """
+        known = self._model.classes
         names = [name.strip() for name in settings.classes.split(",") if name.strip()]
-        if unknown := sorted(set(names) - set(self._model.classes)):
-            raise SettingsError(
-                f"parameter classes: {unknown[0]!r} is no class of {self._model.name}; known are "
-                + ", ".join(self._model.classes)
-            )
-        wanted = np.isin(self._model.classes, names) if names else None
+        pairs = [one.rpartition(":") for one in settings.class_thresholds.split(",") if one]
+        scores = {name.strip(): float(score) for name, _, score in pairs}
+        for parameter, given in (("classes", names), ("class_thresholds", scores)):
+            if unknown := sorted({*given} - {*known}):
+                raise SettingsError(
+                    f"parameter {parameter}: {unknown[0]!r} is no class of {self._model.name}; "
+                    f"known are {', '.join(known)}"
+                )
+        least = [scores.get(one, 0) if one in (names or known) else np.inf for one in known]
         for lane in self._lanes:
-            lane.enabled, lane.wanted = settings.enabled, wanted
+            lane.enabled = settings.enabled
+            lane.least = np.array(least, np.float32) if names or scores else None
 
     def listeners(self) -> int:
         """Subscribers of detections of the first camera."""

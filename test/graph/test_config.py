@@ -66,6 +66,7 @@ def test_a_number_is_a_finite_one(settings, name, value):
         (DetectorSettings, "threads", "2.5", "a whole number from -1 to 256"),
         (DetectorSettings, "skip_late", "maybe", "true or false"),
         (DetectorSettings, "classes", "car," * 300, "a text such as car,person"),
+        (DetectorSettings, "class_thresholds", "car:2", "a text such as person:0.6,car:0.4"),
         (DetectorSettings, "score_threshold", 1.5, "a number from 0.01 to 0.99"),
         (DetectorSettings, "detections_topic", "two words", "a text such as /camera/image_raw"),
         (PreprocessSettings, "camera", "Front Left", "a text that matches"),

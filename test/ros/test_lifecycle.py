@@ -329,13 +329,15 @@ def test_what_is_reported_changes_while_the_detector_runs(detector: Any) -> None
     assert change("classes", "car, person").successful
     (lane,) = detector._lanes
     names = np.array(load_model("road-n").classes)
-    assert set(names[lane.wanted]) == {"car", "person"}
+    assert set(names[lane.least == 0]) == {"car", "person"}
     found = Detections(np.zeros((3, 4), "f4"), np.ones(3, "f4"), np.array([0, 0, len(names) - 1]))
-    assert len(found.of_classes(lane.wanted)) == sum(lane.wanted[found.classes])
+    assert len(found.above(lane.least)) == sum(lane.least[found.classes] == 0)
     refused = change("classes", "car,unicorn")
     assert refused.reason.startswith("parameter classes: 'unicorn' is no class of road-n")
     assert change("classes", "").successful
-    assert lane.wanted is None
+    assert lane.least is None
+    assert change("class_thresholds", "person:0.6").successful
+    assert np.float32(0.6) == lane.least[names == "person"] != lane.least[names == "car"]
     assert change("enabled", False).successful
     slots = slot_writer(detector.endpoint, "front", 416, 256)
     records = record_reader(detector.endpoint, "front", "detector")

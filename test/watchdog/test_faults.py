@@ -235,7 +235,6 @@ def test_a_model_that_never_finds_anything_is_suspicious_until_it_does():
     assert [nothing.update(0) for _ in range(4)] == [None] * 4
     fault = nothing.update(0)
     assert (fault.mode, fault.name) == (HealthMode.NOMINAL, "nothing found")
-    text = "no object in the 5 frames since the watchdog started, which is suspicious"
-    assert fault.text == text
+    assert fault.text.startswith("no object in the 5 frames since the watchdog started, which is")
     assert nothing.update(1) is None
     assert [nothing.update(0) for _ in range(9)] == [None] * 9

@@ -19,7 +19,7 @@ namespace {
 
 constexpr int MAX_LEVELS = 5;
 constexpr int MAX_CANDIDATES = 512;
-constexpr int MAX_DETECTIONS = 100;
+constexpr int MAX_DETECTIONS = 300;
 constexpr int WORDS = MAX_CANDIDATES / 32;
 constexpr float ABSURD_LOGIT = 1000;
 constexpr unsigned ABSURD_BOX = 1u << 31;
@@ -222,7 +222,6 @@ struct SuppressShared {
     unsigned rivals[MAX_CANDIDATES][WORDS];  // better candidates of the class that overlap too much
     unsigned char verdicts[MAX_CANDIDATES];
     unsigned kept[WORDS], dropped[WORDS], seen[WORDS];
-    float boxes[MAX_DETECTIONS][4];
     int entered;
 };
 
@@ -306,15 +305,15 @@ INLINE bool settled(const SuppressShared& shared) {
     return decided == ~0u;
 }
 
-// Phase 5: convert the best of the kept boxes to source pixels. A box that lies entirely in the
-// grey border has no area there and is not reported.
+// Phase 5: convert the best of the kept boxes to source pixels, in place. A box that lies entirely
+// in the grey border has no area there and is not reported.
 INLINE void to_source(const Job& job, SuppressShared& shared, int thread) {
     if (!has(shared.kept, thread)) return;
     int rank = before(shared.kept, thread);
     if (rank >= MAX_DETECTIONS) return;
-    float* out = shared.boxes[rank];
-    box_to_source(job.placement, shared.candidates[thread].box, out);
-    if (out[2] > out[0] && out[3] > out[1]) atomicOr(&shared.seen[rank / 32], 1u << rank % 32);
+    float* box = shared.candidates[thread].box;
+    box_to_source(job.placement, box, box);
+    if (box[2] > box[0] && box[3] > box[1]) atomicOr(&shared.seen[rank / 32], 1u << rank % 32);
 }
 
 // Phase 6: write the result, and reset the state for the next frame.
@@ -324,7 +323,7 @@ INLINE void report(const Job& job, SuppressShared& shared, int thread) {
         int rank = before(shared.kept, thread);
         if (rank < MAX_DETECTIONS && has(shared.seen, rank)) {
             int at = before(shared.seen, rank);
-            for (int k = 0; k < 4; k++) out.boxes[4 * at + k] = shared.boxes[rank][k];
+            for (int k = 0; k < 4; k++) out.boxes[4 * at + k] = shared.candidates[thread].box[k];
             out.scores[at] = score_of(shared.candidates[thread].logit);
             out.classes[at] = shared.candidates[thread].label;
         }
