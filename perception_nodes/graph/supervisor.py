@@ -116,7 +116,11 @@ def claimed(specs: Sequence[NodeSpec]) -> Iterator[tuple[str, list[Claim]]]:
 
 
 class Supervisor:
-    """The processes of one graph; a context manager that stops them all when it is left."""
+    """The processes of one graph; a context manager that stops them all when it is left.
+
+    Attributes:
+        stop_timeout_s: a process is killed if it has not ended this long after it was asked to.
+    """
 
     def __init__(
         self,
@@ -129,13 +133,13 @@ class Supervisor:
 
         Args:
             specs: in the order of starting.
-            stop_timeout_s: a process is killed if it has not ended this long after it was asked to.
+            stop_timeout_s: see the attribute.
             log: receives the processes' output, except the monitor's screen; our own standard error
                 by default.
             while_alive: the graph is stopped when this process has ended.
         """
         self._specs = specs
-        self._stop_timeout_s = stop_timeout_s
+        self.stop_timeout_s = stop_timeout_s
         self._log = log
         self._while_alive = while_alive
         self._restarts = Restarts()
@@ -199,7 +203,7 @@ class Supervisor:
             for process in processes:
                 if process.poll() is None:
                     process.send_signal(signal.SIGINT)
-            deadline_s = time.monotonic() + self._stop_timeout_s
+            deadline_s = time.monotonic() + self.stop_timeout_s
             for process in processes:
                 try:
                     process.wait(max(0.0, deadline_s - time.monotonic()))
@@ -319,9 +323,9 @@ class Supervisor:
             self._removed = self._removed or "what a node used"
         if self._removed:
             self._say(f"{self._removed} was removed from shared memory; the graph starts anew")
-            timeout_s, self._stop_timeout_s = self._stop_timeout_s, ANEW_TIMEOUT_S
+            timeout_s, self.stop_timeout_s = self.stop_timeout_s, ANEW_TIMEOUT_S
             self._held.close()
-            self._stop_timeout_s, self._life = timeout_s, self._life | new_life()
+            self.stop_timeout_s, self._life = timeout_s, self._life | new_life()
             time.sleep(self._restarts.note_death(GRAPH, time.monotonic())[1])
             self.__enter__()
 

@@ -10,10 +10,11 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
+from rich.console import Group
 from rich.markup import escape
-from rich.table import Table
 
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
@@ -28,6 +29,7 @@ from perception_nodes.networks.model import load_model
 from perception_nodes.report.account import HostTook, account
 from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import shown
+from perception_nodes.system.children import end, start
 from perception_nodes.system.realtime import allowed_priority
 
 REAL_TIME = ", real time"
@@ -121,6 +123,7 @@ class DeadlineBench:
                 at_s = sum(seconds[:done]) + min(elapsed_s, seconds[done])
                 progress(int(at_s), round(sum(seconds)))
 
+            show(0)
             run, host = Run(), HostWatch()
             values = self.values(real_time)
             inference = *self.setup.inference().values(), values["fifo_priority"]
@@ -149,7 +152,7 @@ class DeadlineBench:
             GraphFailure: it could not measure.
         """
         setup, command = self.setup, [str(self._perception(checkout)), "bench", "deadline"]
-        told = subprocess.run([*command, "--help"], capture_output=True, text=True)
+        told = subprocess.run([*command, "--help"], stdout=PIPE, text=True)
         options = {
             "conditions": condition,
             "real-time": "with" if real_time else "without",
@@ -166,11 +169,15 @@ class DeadlineBench:
         with tempfile.NamedTemporaryFile(suffix=".json") as file:
             options["out" if "--out" in told.stdout else "json"] = file.name
             words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-            done = subprocess.run([*command, *words], cwd=checkout, capture_output=True, text=True)
+            theirs = start([*command, *words], cwd=checkout, stdout=PIPE, stderr=PIPE)
+            try:
+                errors = theirs.communicate()[1].decode()
+            finally:
+                end(theirs)
             try:
                 (found,) = json.loads(Path(file.name).read_text())["conditions"].values()
             except ValueError:
-                last = "".join(done.stderr.strip().splitlines()[-1:])
+                last = "".join(errors.strip().splitlines()[-1:])
                 raise GraphFailure(f"--against {checkout}: {last or 'nothing measured'}") from None
         return dict(found)
 
@@ -225,10 +232,11 @@ def figures(
 
 
 HEAD = (
-    "frames, p50, p99, p99.9, max, missed, smaller, could, by host, silently, arrived late, bare"
+    "frames, p50, p99, p99.9, max, missed, silently, smaller, could, by host, arrived late, bare"
 ).split(", ")
 """Names of the columns of `condition_rows`, behind that of the condition."""
 SILENTLY = 1 + HEAD.index("silently")
+"""Columns up to this one say how it went, those behind it why."""
 
 
 def condition_rows(result: Mapping[str, Any]) -> list[list[str]]:
@@ -239,10 +247,10 @@ def condition_rows(result: Mapping[str, Any]) -> list[list[str]]:
             str(found["frames"]),
             *bench.latency_cells(found["latency_ms"], ("p50", "p99", "p99_9", "max")),
             shown(found["miss_rate"], "{:.2%}"),
+            str(found["silent_misses"]),
             f"{found['status'].get('DEGRADED', 0) / max(found['frames'], 1):.1%}",
             shown(found.get("smaller_would_do"), "{:d}"),
             str(found["missed_by_host"]),
-            str(found["silent_misses"]),
             str(found["in_time_and_arrived_late"]),
             ", ".join(f"{one['bare_ms']:.1f}" for one in found.get("calibration", ())),
         ]
@@ -250,18 +258,20 @@ def condition_rows(result: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def result_table(result: dict[str, Any]) -> Table:
-    """The result as a table for the terminal."""
-    table = figure_table(
+def result_table(result: dict[str, Any]) -> Group:
+    """The result as two tables for the terminal, since one would have no room for the names."""
+    measured = figure_table(
         [""],
-        HEAD,
+        HEAD[:SILENTLY],
         f"{result['size']} at {result['rate_hz']:g} Hz over shared memory against "
         f"{result['deadline_ms']:g} ms, {escape(result['model'])} on {result['backend']}, in ms",
     )
-    for row in condition_rows(result):
-        if row[SILENTLY] != "0":
-            row[SILENTLY] = f"[red]{row[SILENTLY]}"
-        table.add_row(*row)
+    why = figure_table([""], HEAD[SILENTLY:])
+    for name, *cells in condition_rows(result):
+        if cells[SILENTLY - 1] != "0":
+            cells[SILENTLY - 1] = f"[red]{cells[SILENTLY - 1]}"
+        measured.add_row(name, *cells[:SILENTLY])
+        why.add_row(name, *cells[SILENTLY:])
     first = next(iter(result["conditions"].values()))
     shares = (f"{name} {share:.1%}" for name, share in first["processor_shares"].items())
     captions = [*MEANINGS, f"of one processor: {', '.join(shares)}"]
@@ -270,5 +280,5 @@ def result_table(result: dict[str, Any]) -> Table:
         state = soak["state"] if soak["constant"] else f"[red]{soak['state']}[/]"
         memory = ", ".join(f"{n} {v:+.1f}" for n, v in soak["memory_growth_mb"].items())
         captions.append(f"soak of {soak['minutes']:g} minutes: {state} (MB: {memory})")
-    table.caption = "\n".join(captions)
-    return table
+    why.caption = "\n".join(captions)
+    return Group(measured, why)

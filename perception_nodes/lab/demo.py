@@ -90,5 +90,6 @@ def run_demo(
         except GraphFailure as error:
             raise GraphFailure(f"{error} (see {log})") from error
         finally:
-            recording.unlink(missing_ok=True)
+            for file in out.glob("*recording.mcap.tmp*"):  # its recorder may have been killed
+                file.unlink()
             sent_file.unlink(missing_ok=True)

@@ -21,6 +21,8 @@ from perception_nodes.transport.cdr_reader import read_stamp
 Beside = Callable[[Supervisor, threading.Event], bool | None]
 """Acts beside a graph in a thread of its own until the event is set; if it returns True, the run
 ends in good order."""
+INTERRUPTED_S = 2.0
+"""The processes of an interrupted run get this long to end: nobody reads what they still write."""
 
 
 @dataclass
@@ -141,7 +143,8 @@ def execute(
             over.set()
             for thread in threads:
                 thread.join()
+        if not (completed or raised or ended.is_set()):
+            graph.stop_timeout_s = INTERRUPTED_S
+            raise KeyboardInterrupt
     if raised:
         raise raised[0]
-    if not completed and not ended.is_set():
-        raise KeyboardInterrupt

@@ -26,8 +26,8 @@ class Graph:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        pass
+    def __exit__(self, kind, *_):
+        assert hasattr(self, "stop_timeout_s") == (kind is KeyboardInterrupt), "others may end late"
 
     def wait(self):
         assert self._stopped.wait(20), "nobody has stopped the graph"
