@@ -136,7 +136,8 @@ class Account:
             way while the unit was rebooting.
         sent: number of frames that must be accounted for: `frames` and the closing ones.
         while_down: number of frames that a reboot excuses.
-        entered: number of frames in by the watchdog's own messages, which outlive the watchdog.
+        entered: number of frames in by the watchdog's own messages, which outlive the watchdog;
+            health counts the one report of an outage once, here it stands for all its frames.
         statuses: number of judged frames by status.
         unreported: frames without a report, except those that a report without a stamp stands for.
         surplus: number of reports beyond the number of frames.
@@ -242,7 +243,8 @@ def account(run: Heard) -> Account:
         f.arrived_ns is not None and not f.published and not _may_be_out(f) for f in every
     )
     own = [told for told in run.health if told.by_watchdog]
-    found.entered = own[-1].frames_in if own else 0
+    beyond = sum(_frames(report) - 1 for report in run.reports)
+    found.entered = own[-1].frames_in + beyond if own else 0
     found.in_flight = own[-1].in_flight if own else 0
     found.unbalanced = sum(told.frames_in != told.outs + told.in_flight for told in run.health)
     return found
