@@ -93,7 +93,8 @@ class Maker:
             if score_of(tuned) > score_of(found):
                 found = tuned
         if wanted - score_of(found) > gate.max_quantization_loss:
-            costs = sensitivity(found.graph, found.table, self._frames[:SENSITIVITY_FRAMES])
+            frames, advance = self._frames[:SENSITIVITY_FRAMES], self._bar("cost of 8 bits")
+            costs = sensitivity(found.graph, found.table, frames, progress=advance)
             screen.print(cost_table(costs))
 
             def accuracy(table: RangeTable) -> float:

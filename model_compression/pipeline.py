@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from rich.progress import (
     BarColumn,
@@ -47,9 +49,15 @@ from model_compression.reload import reload
 from model_compression.resume import CURVE, STATE, take_checkpoint
 from model_compression.screen import screen
 from model_compression.train import R2, Batches, Samples, train
+from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation import LabelledSet, read_set
+from perception_nodes.evaluation.classes import MIN_CLASS_OBJECTS
+from perception_nodes.evaluation.mistakes import examine
+from perception_nodes.networks.model import load_model as load_description
 from perception_nodes.system.files import write_whole
 
+LOOKED_AT = 200
+"""Images of a set that the given network is shown, at most."""
 NORMALISED_ON = 64
 """Images that such a network's normalisations are measured on."""
 DESCRIPTIONS = Path(__file__).parent / "datasets"
@@ -253,10 +261,17 @@ def pruning_round(number: int, before: str) -> Callable[[Run, Progress], dict[st
             left = pruning.rounds - number
             target = pruning.gmac * (gmac / pruning.gmac) ** (left / (left + 1))
             shown = Batches.whole(run.samples(), pruning.images, size_px, run.config.seed)
-            network, table = prune(
-                network, shown, target, size_px, bar(progress, f"sensitivity {number}")
-            )
-            write_whole(folder / "sensitivity.json", json.dumps(table, indent=1))
+            path, advance = folder / "sensitivity.json", bar(progress, f"sensitivity {number}")
+            rows = json.loads(path.read_text()) if path.exists() else []
+            known = {row["convolution"]: row["change"] for row in rows}
+
+            def keep_going(done: int, total: int) -> None:
+                rows = [{"convolution": root, "change": change} for root, change in known.items()]
+                write_whole(path, json.dumps(rows, indent=1))
+                advance(done, total)
+
+            network, table = prune(network, shown, target, size_px, keep_going, known)
+            write_whole(path, json.dumps(table, indent=1))
             save_model(network, cut)
         teacher = load_model(run.checkpoint("dense"))
         return fit(run, progress, f"prune-{number}", load_model(cut), teacher, pruning.healing)
@@ -376,6 +391,18 @@ def fit(
     return {**facts_of(run, network), **({"kept": training.kept} if training.kept else {})}
 
 
+def as_it_is(run: Run, name: str, network: nn.Module, path: Path) -> Variant:
+    """Describe a network in float, to be measured and thrown away; its graph goes to a path."""
+    return Variant(
+        name=name,
+        parent=run.config.parent,
+        activation=run.config.activation,
+        graph=export(network, path, run.config.size),
+        origin=run.origin,
+        **facts_of(run, network),
+    )
+
+
 @torch.no_grad()
 def keep(network: nn.Module, before: dict[str, torch.Tensor], share: float) -> None:
     """Move weights back towards those before by a share of the way.
@@ -390,14 +417,7 @@ def keep(network: nn.Module, before: dict[str, torch.Tensor], share: float) -> N
 def measure(run: Run, step: str, network: nn.Module, facts: dict[str, Any]) -> None:
     """Add what a network in training finds on the gate's sets to `curve.csv`: AP50 by class."""
     path = run.checkpoint(step).with_name("measured.onnx")
-    variant = Variant(
-        name=f"{run.config.name}-{step}",
-        parent=run.config.parent,
-        activation=run.config.activation,
-        graph=export(network, path, run.config.size),
-        origin=run.origin,
-        **facts_of(run, network),
-    )
+    variant = as_it_is(run, f"{run.config.name}-{step}", network, path)
     maker = Maker(run.config, [], run.labelled(), path.parent, lambda title: lambda *_: None)
     found = maker.measured(variant).evaluations
     row = {"stage": step, **{k: facts[k] for k in ("step", "epoch", "distilled")}}
@@ -479,6 +499,52 @@ def check_gate(run: Run) -> None:
     check_evidence(config, without_labels(config.classes, sets))
 
 
+def check_names(run: Run) -> None:
+    """Let the given network show that it calls objects what the gate's sets call them.
+
+    Raises:
+        CompressionError: it takes most objects of some classes for each other: names are swapped.
+    """
+    if not run.config.gate.data:
+        return
+    with tempfile.TemporaryDirectory() as scratch, Progress(console=screen) as progress:
+        name = run.config.parent
+        variant = as_it_is(run, name, run.teacher().eval(), Path(scratch) / "given.onnx")
+        given = load_description(str(write_variant(variant, run.config, Path(scratch))))
+        for one in run.labelled():
+            one = replace(one, images=one.images[:: 1 + len(one.images) // LOOKED_AT])
+            advance = bar(progress, f"{run.config.teacher} on {one.name}")
+            found = examine(given, one, DecodeSettings(), progress=advance)
+            if swapped := swapped_in(found.confusions()):
+                raise CompressionError(
+                    f"{one.name}: most objects labelled {' and '.join(swapped)} are reported by "
+                    f"{run.config.teacher} as each other; put the names into the order of the "
+                    "labels' numbers (names in data.yaml)"
+                )
+
+
+def swapped_in(confusions: list[list[Any]]) -> list[str]:
+    """Classes that are taken for each other in a circle, each for the next one most of the time.
+
+    Args:
+        confusions: those of ``Examined.confusions``.
+    """
+    rows = {name: counts[:-1] for name, *counts in confusions[:-1]}
+    names = list(rows)
+    taken_for = {
+        name: names[int(np.argmax(counts))]
+        for name, counts in rows.items()
+        if sum(counts) >= MIN_CLASS_OBJECTS and 2 * max(counts) > sum(counts)
+    }
+    for name in taken_for:
+        circle = [name]
+        while (after := taken_for.get(circle[-1])) and after not in circle:
+            circle.append(after)
+        if after == name and len(circle) > 1:
+            return circle
+    return []
+
+
 def check_starts(config: Config) -> None:
     """Refuse to start from a model of other classes: their numbers would be mixed up."""
     for model in start_models(config):
@@ -537,6 +603,8 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
         raise CompressionError(f"step {until!r} is unknown; this run has {', '.join(names)}")
     keys = keys_of(steps)
     check_folder(work, names[: None if until is None else names.index(until) + 1], keys)
+    if not (work / names[0] / "done.json").exists():
+        check_names(run)
     work.mkdir(parents=True, exist_ok=True)
     run.origin.write(work)
     cv2.setNumThreads(1)
@@ -558,7 +626,8 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
             begun.parent.mkdir(exist_ok=True)
             write_whole(begun, json.dumps({"key": key}))
             try:
-                with Progress(*columns, console=screen) as progress:
+                # Of slower steps than one an hour the time left is not known.
+                with Progress(*columns, console=screen, speed_estimate_period=3600) as progress:
                     facts = do(run, progress)
             except GateRefused:  # which leaves nothing to go on with: what it asks for may change
                 begun.unlink()

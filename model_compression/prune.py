@@ -122,6 +122,7 @@ def measure_sensitivity(
     images: torch.Tensor,
     size_px: tuple[int, int],
     progress: Callable[[int, int], None],
+    known: dict[str, list[float]] | None = None,
 ) -> list[Group]:
     """Find the groups and measure what the absence of their channels changes.
 
@@ -130,18 +131,23 @@ def measure_sensitivity(
         images: float32 [n, 3, h, w] to measure on.
         size_px: width and height of the input.
         progress: called with groups done and in all.
+        known: changes by root that were measured before; those measured now are added.
     """
+    known = {} if known is None else known
     groups = find_groups(model, size_px)  # traces by autograd
     with torch.no_grad(), half_precision():
         whole = [x.float() for x in model(images)]
     floor = distillation_loss(whole, whole).item() / len(images)
     for done, group in enumerate(groups):
-        for count in range(BLOCK, int(group.channels * LARGEST_CUT) + 1, BLOCK):
+        group.change += known.get(group.root, [])
+        counts = range(BLOCK, int(group.channels * LARGEST_CUT) + 1, BLOCK)
+        for count in counts[len(group.change) :]:
             with torch.no_grad(), silenced(group, count), half_precision():
                 outputs = [x.float() for x in model(images)]
             loss = distillation_loss(outputs, whole).item() / len(images) - floor
             # Measured on few images: more silence never counts as less change.
             group.change.append(max(loss, group.change[-1] if group.change else 0.0))
+        known[group.root] = group.change
         progress(done + 1, len(groups))
     return groups
 
@@ -192,14 +198,17 @@ def prune(
     target_gmac: float,
     size_px: tuple[int, int],
     progress: Callable[[int, int], None],
+    known: dict[str, list[float]] | None = None,
 ) -> tuple[nn.Module, list[dict]]:
     """Prune to a number of multiply-accumulates, or as far as one round may go.
+
+    See ``measure_sensitivity`` for the arguments.
 
     Returns:
         The pruned copy, and a row a group of what its channels cost and how many went.
     """
     model = model.eval()
-    groups = measure_sensitivity(model, images, size_px, progress)
+    groups = measure_sensitivity(model, images, size_px, progress, known)
     excess = count_gmac(model, size_px) - target_gmac
     cuts = choose(groups, excess)
     pruned = remove(model, groups, cuts, size_px)

@@ -85,7 +85,8 @@ class TableQuantizer:
 
     def costs(self, progress: Progress) -> dict[str, float]:
         """See `Quantizer`."""
-        found = sensitivity(self._network, self._table, self._frames[:FRAMES_FOR_COSTS])
+        frames = self._frames[:FRAMES_FOR_COSTS]
+        found = sensitivity(self._network, self._table, frames, progress=progress)
         return {layer.name: layer.weights for layer in found}
 
 

@@ -18,6 +18,7 @@ from model_compression.quantization.divergence import divergence
 from model_compression.quantization.emit import rewrite
 from model_compression.quantization.ranges import Frames, open_float
 from model_compression.quantization.table import RangeTable
+from perception_nodes.core.inference import Progress
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,11 @@ class LayerCost:
 
 
 def sensitivity(
-    model: onnx.ModelProto, table: RangeTable, frames: Frames, threads: int = 2
+    model: onnx.ModelProto,
+    table: RangeTable,
+    frames: Frames,
+    threads: int = 2,
+    progress: Progress = lambda done, total: None,
 ) -> list[LayerCost]:
     """Measure what each convolution costs.
 
@@ -46,6 +51,7 @@ def sensitivity(
         table: its table of ranges.
         frames: a few are enough, but they should show objects; uint8 [height, width, 3] BGR.
         threads: for the network.
+        progress: called with convolutions done and in all.
 
     Returns:
         The convolutions, that with the costliest weights first.
@@ -67,10 +73,11 @@ def sensitivity(
 
     amax = table.amax
     costs = []
-    for block in layout.blocks:
+    for number, block in enumerate(layout.blocks, 1):
         stored = block.output in amax
         activation = cost({block.output: amax[block.output]}, set()) if stored else 0.0
         costs.append(LayerCost(block.name, cost({}, {block.name}), activation))
+        progress(number, len(layout.blocks))
     return sorted(costs, key=lambda layer: layer.weights, reverse=True)
 
 

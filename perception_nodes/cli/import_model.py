@@ -17,6 +17,7 @@ from perception_nodes.cli.common import (
     explained,
     progress_bar,
     say,
+    screen,
 )
 from perception_nodes.cli.model_options import (
     Bags,
@@ -77,7 +78,8 @@ def import_command(
 
     Options:
         file: Trained detector: ONNX, OpenVINO's .xml with its .bin, TFLite, .pt of Ultralytics, or
-            a folder that holds one of them. A .pt is a program of its author's, which is run.
+            a folder that holds one of them. A .pt is a program of its author's: the command asks on
+            a terminal, and runs it.
         name: Name of the model; by default that of the file.
         out: Folder of models that the model's folder is written into.
         head: Kind of output, where the file leaves it open; see above.
@@ -108,6 +110,8 @@ def import_command(
     tool = _import_tool()
     file = importlib.import_module("perception_nodes.networks.importer").file_in(file)
     check_folder(out, "--out")
+    if file.suffix.lower() == ".pt" and screen.is_terminal:
+        typer.confirm(f"{file} is a program of its author's; run it here?", abort=True, err=True)
     for option, given in (("--data", data), ("--frames-license", frames_license)):
         if given and not int8:
             raise SettingsError(f"{option} is for --int8; give it too")

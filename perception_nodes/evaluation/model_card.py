@@ -181,7 +181,6 @@ def _origin(model: Model, description: Mapping[str, Any]) -> list[list[str]]:
 
 def _facts(model: Model, description: Mapping[str, Any]) -> list[list[str]]:
     quantization, imported = (description.get(key) or {} for key in ("quantization", "imported"))
-    merged = imported.get("merged") or {}
     facts = {
         "input": f"{model.input.width} × {model.input.height}, {model.input.resize}",
         "precision": model.precision,
@@ -191,7 +190,7 @@ def _facts(model: Model, description: Mapping[str, Any]) -> list[list[str]]:
         "parameters": None if model.parameters is None else f"{model.parameters:,}",
         "activation": model.activation,
         "head": model.outputs.head,
-        "classes merged": ", ".join(f"{one} of {' + '.join(some)}" for one, some in merged.items()),
+        "classes merged": ", ".join(map(" of ".join, (imported.get("merged") or {}).items())),
         "file": f"{model.file}, {model.path.stat().st_size / 1e6:.1f} MB",
         "sha256": model.sha256,
         "imported file's sha256": imported.get("sha256"),

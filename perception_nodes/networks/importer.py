@@ -91,7 +91,7 @@ class Imported:
     head: FoundHead
     normalisation: Normalisation
     classes: list[str]
-    merged: dict[str, list[str]]
+    merged: dict[str, str]
     made: RewrittenNetwork
     notes: list[str]
     license: str
@@ -170,7 +170,7 @@ def understand(path: Path, options: ImportOptions, onnx_file: Path | None = None
     head = recognise(exported, options.head, len(known) if known else None)
     named, notes = names_of(path, exported.facts, head.classes, options.classes)
     kept = _kept(path, options.keep or named, named)
-    merged = {name: group for name, group in kept.items() if len(group) > 1}
+    merged = {name: " + ".join(group) for name, group in kept.items() if len(group) > 1}
     given = {one.name: getattr(options, one.name) for one in fields(Normalisation)}
     given = {name: value for name, value in given.items() if value is not None}
     normalisation = replace(head.normalisation, **given)
@@ -185,10 +185,9 @@ def understand(path: Path, options: ImportOptions, onnx_file: Path | None = None
     if merged:  # an object may have been found once as each of them
         made.outputs["suppressed"] = False
     license, by, said = _license(exported, head, options.license)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     notes += said
-    terms = license, by, sha256
-    return Imported(exported, head, normalisation, list(kept), merged, made, notes, *terms)
+    rest = notes, license, by, hashlib.sha256(path.read_bytes()).hexdigest()
+    return Imported(exported, head, normalisation, list(kept), merged, made, *rest)
 
 
 def _kept(path: Path, wanted: Sequence[str], named: Sequence[str]) -> dict[str, list[str]]:
@@ -203,8 +202,7 @@ def _kept(path: Path, wanted: Sequence[str], named: Sequence[str]) -> dict[str, 
         [one.strip() for one in parts.split("+")] if parts else [name] for name, _, parts in split
     ]
     flat = [one for group in groups for one in group]
-    unknown = ", ".join(one for one in flat if one not in named)
-    if fault := unknown or fault_of(flat) or fault_of(names):
+    if fault := ", ".join(sorted({*flat} - {*named})) or fault_of(flat) or fault_of(names):
         raise ModelError(
             f"--keep names {fault}; the classes of {path} are {', '.join(named)}; several become "
             "one as in vehicle=car+truck"

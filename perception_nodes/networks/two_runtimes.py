@@ -132,8 +132,8 @@ def tell_if_slow(model: Model, open_model: OpenModel, say: Callable[[str], None]
         remedies = ["--size 416x256"] if model.input.width > SMALL else []
         remedies += ["--int8"] if model.precision != "int8" and model.file[-5:] == ".onnx" else []
         first = f"`{' '.join(remedies)}`, or " if remedies else ""
-        slower = enough_ms(took_ms)
-        say(f"{took_ms:.0f} ms here; deadline {DEADLINE_MS:g}: {first}`deadline_ms:={slower}`")
+        last = f"`deadline_ms:={enough_ms(took_ms)}`"
+        say(f"{took_ms:.0f} ms here; deadline {DEADLINE_MS:g}: {first}{last}")
 
 
 def _scores_apart(one: NDArray[np.float32], two: NDArray[np.float32], least: float) -> float:

@@ -104,7 +104,11 @@ def test_prunes_to_the_target_in_blocks(plain, images, tmp_path):
 
 
 def test_the_least_missed_channels_go_first(plain, images):
-    groups = measure_sensitivity(plain, images, SIZE, lambda done, total: None)
+    known, progress = {}, lambda done, total: None
+    groups = measure_sensitivity(plain, images, SIZE, progress, known)
+    assert known == {group.root: group.change for group in groups}
+    known[groups[0].root] = kept = [9.0] * len(groups[0].change)
+    assert measure_sensitivity(plain, images, SIZE, progress, known)[0].change == kept, "not anew"
     group = min(groups, key=lambda g: g.change[0] / g.gmac)
     assert choose(groups, BLOCK * group.gmac * 0.5) == {group.root: BLOCK}
 

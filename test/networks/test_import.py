@@ -19,6 +19,7 @@ from toy_detectors import GREY, cells, detector, written
 from typer.testing import CliRunner
 
 from perception_nodes.cli.app import app
+from perception_nodes.cli.common import screen
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import Detections
 from perception_nodes.evaluation.model_import import objects_in
@@ -338,6 +339,8 @@ def test_a_checkpoint_is_the_file_that_is_named(tmp_path, monkeypatch):
     options = [checkpoint, "--out", tmp_path / "m", "--classes", "a,b,c"]
     assert str(checkpoint) in command(*options, "--keep", "d", status=2)
     command(*options, status=0)
+    monkeypatch.setattr(screen, "_force_terminal", True)
+    command(*options, "--name", "other", status=1)  # nobody says that its program may run
     facts = yaml.safe_load((tmp_path / "m/IT/model.yaml").read_text())["imported"]
     assert facts["file"] == "IT.PT"
     assert facts["sha256"] == hashlib.sha256(b"a checkpoint").hexdigest()
