@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from model_compression.contract import STRIDES
 from model_compression.errors import CompressionError
-from perception_nodes.core.errors import listed
+from perception_nodes.core.errors import in_our_words, listed
 from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.evaluation.yolo import read_split
 
@@ -334,7 +334,7 @@ def _validated(path: Path, values: dict[str, Any]) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        problem = first["msg"].removeprefix("Value error, ")
+        problem = in_our_words(first["msg"])
         raise CompressionError(f"{path}: {f'{key}: ' if key else ''}{problem}") from error
 
 

@@ -42,8 +42,8 @@ COMMANDS = {
     "accept": (MEASURE, "accept", "accept"),
 }
 """Panel of the help, module, and function or group of each command."""
-TAKE_ROS_ARGUMENTS = ("run", "view", "security", "accept")
-"""Commands that take ROS arguments, which begin with dashes."""
+TAKE_DASHES = ("run", "view", "demo", "security", "accept")
+"""Commands whose arguments may begin with dashes: those of ROS, or parameters in a wrong form."""
 
 
 class LazyCommands(TyperGroup):
@@ -60,7 +60,7 @@ class LazyCommands(TyperGroup):
         panel, module, attribute = COMMANDS[cmd_name]
         found = getattr(import_module(f"perception_nodes.cli.{module}"), attribute)
         if not isinstance(found, typer.Typer):
-            context = {"ignore_unknown_options": cmd_name in TAKE_ROS_ARGUMENTS}
+            context = {"ignore_unknown_options": cmd_name in TAKE_DASHES}
             alone = Commands(add_completion=False, pretty_exceptions_enable=False)
             alone.command(cmd_name, context_settings=context)(found)
             found = alone

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from perception_nodes.core.errors import in_our_words
 from perception_nodes.graph.settings import SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -45,7 +46,11 @@ class _Command(TyperCommand):
                 raise SettingsError(f"{name}:={value} is for parameters of the graph{hint}", name)
         for subject in subjects - options:
             args = [text.removeprefix(f"{subject}=") for text in args if text != subject]
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:  # typer passes on what pydantic says
+            error.message = in_our_words(error.message)
+            raise
 
 
 class Commands(typer.Typer):

@@ -17,6 +17,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
 
+def in_our_words(told: str) -> str:
+    """What pydantic says of a value, as our other errors say it."""
+    told = told.removeprefix("Value error, ").partition(", unable to parse")[0]
+    told = told.replace("Input should", "it must").replace("Field required", "it is missing")
+    return told.replace("Extra inputs are not permitted", "it is unknown")
+
+
 class PerceptionError(Exception):
     """What was asked for cannot be done with what was given, or on this machine.
 

@@ -23,6 +23,7 @@ from perception_nodes.backends.instructions import faster_instructions
 from perception_nodes.backends.litert import CERTAIN
 from perception_nodes.backends.pace import RATE_HZ, paced_ms
 from perception_nodes.core.budget import Budget
+from perception_nodes.core.inference import Progress
 from perception_nodes.core.statistics import percentiles
 from perception_nodes.evaluation import LabelledSet, evaluate
 from perception_nodes.evaluation.pareto import common_set
@@ -44,6 +45,7 @@ on every machine that was tried; a network that is read differently is far below
 MAX_GMAC_DIFFERENCE = 0.01
 BOOTSTRAP_DRAWS = 500
 Say = Callable[[str], None]
+TOLD_EVERY_S = 2.0
 
 
 class Disagreement(RuntimeError):
@@ -67,6 +69,19 @@ class _Contender:
     threads: int
     run: Callable[[], object]
     times_ms: dict[str, list[float]] = field(default_factory=lambda: {pace: [] for pace in PACES})
+
+
+def _told(say: Say, what: str) -> Progress:
+    """A progress that is said in lines: the thread of a bar would disturb what is timed."""
+    said_s = time.monotonic()
+
+    def told(done: int, total: int) -> None:
+        nonlocal said_s
+        if time.monotonic() - said_s > TOLD_EVERY_S:
+            said_s = time.monotonic()
+            say(f"{what}: {done} of {total}")
+
+    return told
 
 
 @dataclass
@@ -119,9 +134,9 @@ class ModelsBench:
         contenders = self._contenders()
         seconds = len(contenders) * self.frames / RATE_HZ
         say(f"{len(contenders)} networks, {self.frames} rounds in a tight loop")
-        self._tight(contenders)
+        self._tight(contenders, _told(say, "in a tight loop"))
         say(f"the same at {RATE_HZ:g} Hz, {seconds:.0f} s")
-        self._paced(contenders)
+        self._paced(contenders, _told(say, f"at {RATE_HZ:g} Hz"))
         times_ms = {(one.name, one.backend, one.threads): one.times_ms for one in contenders}
         roofs = {
             (precision, threads): float(Roof.gmac / np.median(times["tight"]) * 1e3)
@@ -132,8 +147,8 @@ class ModelsBench:
         for model in self.models:
             accuracy = model.map50_95
             if self.data:
-                say(f"{model.name}: accuracy")
-                accuracy = {one.name: evaluate(model, one).map50_95 for one in self.data}
+                told = _told(say, f"{model.name}: accuracy")
+                accuracy = {s.name: evaluate(model, s, progress=told).map50_95 for s in self.data}
             entries.append(
                 {
                     **self._entry(model, times_ms, roofs, wanted),
@@ -201,19 +216,22 @@ class ModelsBench:
                 contenders.append(_Contender(model.name, name, threads, infer))
         return contenders
 
-    def _tight(self, contenders: list[_Contender]) -> None:
+    def _tight(self, contenders: list[_Contender], told: Progress) -> None:
         """Time each call right after one of the same network, so that the caches are warm."""
-        for number, turn in enumerate(self._turns(contenders)):
+        turns = self._turns(contenders)
+        for number, turn in enumerate(turns):
+            told(number, len(turns))
             turn.run()
             start_ns = time.monotonic_ns()
             turn.run()
             if number >= WARM_UP_ROUNDS * len(contenders):
                 turn.times_ms["tight"].append((time.monotonic_ns() - start_ns) / 1e6)
 
-    def _paced(self, contenders: list[_Contender]) -> None:
+    def _paced(self, contenders: list[_Contender], told: Progress) -> None:
         turns = self._turns(contenders)
         times_ms = paced_ms(turn.run for turn in turns)
         for number, (turn, time_ms) in enumerate(zip(turns, times_ms, strict=True)):
+            told(number, len(turns))
             if number >= WARM_UP_ROUNDS * len(contenders):
                 turn.times_ms["paced"].append(time_ms)
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from perception_nodes.core.errors import PerceptionError
+from perception_nodes.core.errors import PerceptionError, in_our_words
 from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
@@ -76,7 +76,7 @@ def load_scenario(name_or_file: str, given: Mapping[str, Any] | None = None) -> 
     except ValidationError as error:
         first = error.errors()[0]
         where = (*first["loc"], *first.get("ctx", {}).get("key", ()))
-        reason = first["msg"].removeprefix("Value error, ")
+        reason = in_our_words(first["msg"])
     except PydanticCustomError as error:
         where, reason = (error.context or {})["key"], error.message()
     parameter = "bag" if where == ("drive",) else str(where[-1]) if where[:1] == ("graph",) else ""

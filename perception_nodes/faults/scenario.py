@@ -67,7 +67,7 @@ class _Strict(BaseModel):
         """Refuse booleans, which pydantic takes for numbers; in YAML, `on` is one."""
         for key, value in values.items() if isinstance(values, dict) else ():
             if isinstance(value, bool):
-                raise wrong(f"Input should not be {str(value).lower()}, yes or no", key)
+                raise wrong(f"it must not be {str(value).lower()}, yes or no", key)
         return values
 
 

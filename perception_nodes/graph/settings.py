@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from perception_nodes.cameras.credentials import redacted
-from perception_nodes.core.errors import PerceptionError
+from perception_nodes.core.errors import PerceptionError, in_our_words
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
 _PART = r"(?:[A-Za-z_]|\{camera\})(?:[A-Za-z0-9_]|\{camera\})*"
@@ -101,7 +101,7 @@ def check(settings_type: type[S], values: dict[str, Any]) -> S:
     except ValidationError as error:
         first = error.errors()[0]
         if not first["loc"]:
-            text = str(first.get("ctx", {}).get("error", first["msg"]))
+            text = str(first.get("ctx", {}).get("error", in_our_words(first["msg"])))
             raise SettingsError(f"parameter {text}", text.partition(":")[0]) from error
         name = str(first["loc"][0])
         allowed = allowed_range(settings_type.model_fields[name])

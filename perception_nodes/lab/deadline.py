@@ -5,7 +5,6 @@ detections and the report that a receiver got.
 """
 
 import json
-import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -111,9 +110,7 @@ class DeadlineBench:
         if self.soak_minutes:
             count = round(self.soak_minutes * 60 * self.setup.rate_hz)
             plan.append((SOAK, any(self.real_time), count))
-        seconds = [
-            START_S + (frames + bench.WARM_UP_FRAMES) / self.setup.rate_hz for *_, frames in plan
-        ]
+        seconds = [START_S + (n + bench.WARM_UP_FRAMES) / self.setup.rate_hz for *_, n in plan]
         conditions: dict[str, Any] = {}
         against: dict[str, Any] = {}
         samples: list[Sample] = []
@@ -152,7 +149,7 @@ class DeadlineBench:
             GraphFailure: it could not measure.
         """
         setup, command = self.setup, [str(self._perception(checkout)), "bench", "deadline"]
-        told = subprocess.run([*command, "--help"], stdout=PIPE, text=True)
+        told, _ = start([*command, "--help"], stdout=PIPE).communicate()
         options = {
             "conditions": condition,
             "real-time": "with" if real_time else "without",
@@ -167,18 +164,17 @@ class DeadlineBench:
             "stay-awake": self.stay_awake,
         }
         with tempfile.NamedTemporaryFile(suffix=".json") as file:
-            options["out" if "--out" in told.stdout else "json"] = file.name
+            options["out" if b"--out" in told else "json"] = file.name
             words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
             theirs = start([*command, *words], cwd=checkout, stdout=PIPE, stderr=PIPE)
             try:
-                errors = theirs.communicate()[1].decode()
-            finally:
-                end(theirs)
-            try:
+                errors = theirs.communicate()[1].decode(errors="replace")
                 (found,) = json.loads(Path(file.name).read_text())["conditions"].values()
             except ValueError:
                 last = "".join(errors.strip().splitlines()[-1:])
                 raise GraphFailure(f"--against {checkout}: {last or 'nothing measured'}") from None
+            finally:
+                end(theirs)
         return dict(found)
 
     def result(self, conditions: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, Any]:
@@ -260,13 +256,11 @@ def condition_rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 def result_table(result: dict[str, Any]) -> Group:
     """The result as two tables for the terminal, since one would have no room for the names."""
-    measured = figure_table(
-        [""],
-        HEAD[:SILENTLY],
+    title = (
         f"{result['size']} at {result['rate_hz']:g} Hz over shared memory against "
-        f"{result['deadline_ms']:g} ms, {escape(result['model'])} on {result['backend']}, in ms",
+        f"{result['deadline_ms']:g} ms, {escape(result['model'])} on {result['backend']}, in ms"
     )
-    why = figure_table([""], HEAD[SILENTLY:])
+    measured, why = figure_table([""], HEAD[:SILENTLY], title), figure_table([""], HEAD[SILENTLY:])
     for name, *cells in condition_rows(result):
         if cells[SILENTLY - 1] != "0":
             cells[SILENTLY - 1] = f"[red]{cells[SILENTLY - 1]}"

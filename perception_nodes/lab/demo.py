@@ -90,6 +90,6 @@ def run_demo(
         except GraphFailure as error:
             raise GraphFailure(f"{error} (see {log})") from error
         finally:
-            for file in out.glob("*recording.mcap.tmp*"):  # its recorder may have been killed
-                file.unlink()
-            sent_file.unlink(missing_ok=True)
+            # A recorder that was killed leaves its file under a temporary name.
+            for file in (*out.glob("*recording.mcap.tmp*"), sent_file):
+                file.unlink(missing_ok=True)

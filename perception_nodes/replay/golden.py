@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from perception_nodes.core.errors import InputError
+from perception_nodes.core.errors import InputError, in_our_words
 from perception_nodes.report.changes import ObjectsByFrame, numbered
 from perception_nodes.report.recording import DetectedObject
 
@@ -68,7 +68,8 @@ def read_golden(path: Path) -> Golden:
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
-        problem = ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
+        where, told = ".".join(map(str, first["loc"])), in_our_words(first["msg"])
+        problem = f"{where}: {told}".removeprefix(": ")
         raise GoldenError(f"golden {path} is damaged ({problem}); --update rewrites it") from error
     drives = {}
     for name, frames in content.drives.items():

@@ -45,7 +45,7 @@ def test_reads(values, write_config):
         ({"gate": {"unproven": ["tank"]}}, "class 'tank' is none of person, car"),
         ({"data": "${NOWHERE_SET}"}, "that variable is not set"),
         ({"network": NETWORK}, "neither swap nor prune goes with it"),
-        ({"network": {**NETWORK, "neck": 48}}, "network.neck: Input should be a multiple of 32"),
+        ({"network": {**NETWORK, "neck": 48}}, "network.neck: it must be a multiple of 32"),
         ({"checkpoint": "elsewhere"}, "elsewhere holds no STEP.pt; leave it out to begin anew"),
     ],
 )

@@ -206,9 +206,9 @@ def test_a_run_whose_frames_all_failed_has_not_succeeded(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda text: text.replace("0.25", '"0.25"'), "score_threshold: Input should be a valid n"),
-        (lambda text: text.replace("0.25", "9" * 400), "score_threshold: Input should be"),
-        (lambda text: text.replace(str(START_NS), "9" * 400), "drives.drive.0.0: Input should be"),
+        (lambda text: text.replace("0.25", '"0.25"'), "score_threshold: it must be a valid n"),
+        (lambda text: text.replace("0.25", "9" * 400), "score_threshold: it must be"),
+        (lambda text: text.replace(str(START_NS), "9" * 400), "drives.drive.0.0: it must be"),
         (lambda _: "[" * 100_000, "Invalid JSON"),
     ],
 )

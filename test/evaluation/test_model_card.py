@@ -85,11 +85,11 @@ def test_the_strictest_licence_decides_the_tone(tmp_path, license, data, tone, s
 @pytest.mark.parametrize(
     ("accuracy", "text"),
     [
-        ({"coco": 0.3}, "accuracy.coco: Input should be"),
-        ({"coco": {"map50_95": 0.3}}, "accuracy.coco.images: Field required"),
+        ({"coco": 0.3}, "accuracy.coco: it must be"),
+        ({"coco": {"map50_95": 0.3}}, "accuracy.coco.images: it is missing"),
         (
             {"coco": measured() | {"classes": {"car": {"objects": 3, "map50": 0.4}}}},
-            "accuracy.coco.classes.car.recall: Field required",
+            "accuracy.coco.classes.car.recall: it is missing",
         ),
         (
             {"coco": measured() | {"heights": {"9-17": {"objects": 3, "map50": 0.4}}}},

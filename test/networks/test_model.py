@@ -128,7 +128,7 @@ def test_a_file_that_has_no_end_is_refused(folder, device):
 @pytest.mark.parametrize("key", ["name", "sha256", "input", "input__width", "outputs__class"])
 def test_a_missing_key_is_named(folder, key):
     make_model(folder, **{key: None})
-    assert f"{key.replace('__', '.')}: Field required" in refusal("toy")
+    assert f"{key.replace('__', '.')}: it is missing" in refusal("toy")
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,9 @@ CELLS = {"head": "cells", "cells": 40, "suppressed": True, "box": ["boxes"], "cl
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"input__reszie": "stretch"}, "input.reszie: Extra inputs are not permitted"),
-        ({"outputs__rag_max": 4}, "outputs.rag_max: Extra inputs are not permitted"),
-        ({"s8": S8}, "s8.size: Extra inputs are not permitted"),
+        ({"input__reszie": "stretch"}, "input.reszie: it is unknown"),
+        ({"outputs__rag_max": 4}, "outputs.rag_max: it is unknown"),
+        ({"s8": S8}, "s8.size: it is unknown"),
         ({"classes": ["car", "car"]}, "there is the class 'car' twice"),
         ({"classes": ["car", " "]}, "there is a class without a name"),
         ({"outputs": {**CELLS, "head": "grid"}}, "outputs: Input tag 'grid'"),
