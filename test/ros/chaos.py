@@ -33,9 +33,10 @@ from perception_nodes.report.account import account
 
 VICTIMS = ("watchdog_node", "detector_node", "preprocess_node")
 RATE_HZ = 30
-QUIET_S = (2.0, 6.0)
-"""Before the first blow and after the last one."""
-ROUND_S = 300
+QUIET, PACE = (1.0, 4.0), (0.1, 1.0)
+"""Pauses before the first blow and after the last one, and between blows, in times that the graph
+took to start: faster than that, a busy machine would never have a whole graph to strike."""
+ROUND_S, SHORTEST_S = 300, 30
 PAUSE_S = (0.02, 1.5)
 BLOWS = ("KILL", "STOP", "PAUSE", "PAIR", "ALL")
 """KILL and STOP are signals; PAUSE is STOP and then CONT; PAIR kills two at the same moment, and
@@ -55,11 +56,13 @@ def strike(
 
     A seed gives the same blows again but for the machine's own timing.
     """
+    begin_s = time.monotonic()
     while not started.is_file() and not over.wait(0.05):
         pass
-    end_s = time.monotonic() + seconds - QUIET_S[1]
-    over.wait(QUIET_S[0])
-    while time.monotonic() < end_s and not over.wait(chance.uniform(0.3, 3.0)):
+    start_s = time.monotonic() - begin_s
+    end_s = time.monotonic() + seconds - QUIET[1] * start_s
+    over.wait(QUIET[0] * start_s)
+    while time.monotonic() < end_s and not over.wait(chance.uniform(*PACE) * start_s):
         alive = [
             (spec, process.pid)
             for spec, process in list(graph.processes)
@@ -138,7 +141,7 @@ def main() -> int:
         print(f"{arguments.source}, seed {seed}, {round_s} s:", flush=True)
         if failed := one_round(round_s, arguments.blows, seed, arguments.source):
             return failed
-        if left_s <= QUIET_S[0] + QUIET_S[1]:
+        if left_s < SHORTEST_S:
             return 0
     return 0
 
