@@ -402,6 +402,7 @@ RGB = (0, 255.0, True)
 BGR = (0, 1.0, False)
 SHARES = (0, 255.0, False)
 MEAN, STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
+IMAGENET_BGR = (MEAN, STD, False)
 PIXELS = np.array([WIDTH, HEIGHT] * 2)
 CLASS_BINS = CLASSES + 64
 MORE_HEADS = {
@@ -450,7 +451,7 @@ MORE_HEADS = {
         lambda: maps(STRIDES, CLASSES, 32),
         lambda found: plain_bins(found, bins=32, order=(1, 0)),
         {},
-        None,
+        IMAGENET_BGR,
     ),
     "picodet": (
         lambda: maps((*STRIDES, 64), CLASSES, 32),
@@ -521,8 +522,8 @@ HEADS = {
         BGR,
     ),
     "yolox-raw": (yolox_raw, plain_yolox, {"focus": True, "grey": GREY / 255}, BGR),
-    "nanodet-plus": (nanodet, plain_nanodet, {"operator": "Sigmoid"}, None),
-    "nanodet-plus of ncnn": (ncnn, plain_ncnn, {}, None),
+    "nanodet-plus": (nanodet, plain_nanodet, {"operator": "Sigmoid"}, IMAGENET_BGR),
+    "nanodet-plus of ncnn": (ncnn, plain_ncnn, {}, IMAGENET_BGR),
     "detr": (detr, plain_detr),
     "detr-queries": (queries, plain_queries),
     "ultralytics-rtdetr-rows": (
@@ -561,8 +562,6 @@ def test_boxes_and_scores_are_those_of_the_original(case, kind, tmp_path):
 
     image = RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     image[..., 0] //= 3  # channels in the wrong order would make a difference
-    if pixels is None:
-        pixels = (MEAN, STD, False)
     mean, std, swap = pixels
     seen = ((image[..., ::-1] if swap else image) - np.array(mean)) / std
     session = onnxruntime.InferenceSession(str(path))

@@ -20,11 +20,10 @@ def yolox(session, frame):
     for stride in (8, 16, 32):
         y, x = np.divmod(np.arange((size // stride) ** 2), size // stride)
         places.append(np.stack([x, y, np.full_like(x, stride)], axis=1))
-    column, line, stride = np.concatenate(places).T
-    x, y = (rows[:, 0] + column) * stride, (rows[:, 1] + line) * stride
-    width, height = np.exp(rows[:, 2]) * stride, np.exp(rows[:, 3]) * stride
-    boxes = np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
-    return boxes, (rows[:, 5:] * rows[:, 4:5]).T
+    places, stride = np.split(np.concatenate(places), [2], axis=1)
+    middles, sides = (rows[:, :2] + places) * stride, np.exp(rows[:, 2:4]) * stride
+    boxes = np.concatenate([middles - sides / 2, middles + sides / 2], axis=1)
+    return boxes.T, (rows[:, 5:] * rows[:, 4:5]).T
 
 
 def deim(session, frame):
@@ -35,9 +34,22 @@ def deim(session, frame):
     return boxes[0].T, scores[0] * (labels[0] == np.arange(80)[:, None])
 
 
+def fastestdet(session, frame):
+    """As its demo: a cell's centre moves by a tangent, and its object's size is a share."""
+    seen = (frame.transpose(2, 0, 1)[None] / 255).astype(np.float32)
+    (found,) = session.run(None, {session.get_inputs()[0].name: seen})[0]
+    places, sides = np.stack(np.indices(found[0].shape)[::-1]), 1 / (1 + np.exp(-found[3:5]))
+    middles = (np.tanh(found[1:3]) + places) / len(found[0])
+    boxes = np.concatenate([middles - sides / 2, middles + sides / 2]) * len(frame)
+    scores = found[0] ** 0.6 * found[5:] ** 0.4
+    return boxes.reshape(4, -1), scores.reshape(len(scores), -1)
+
+
 CASES = {
     "weights/yolox_nano_416.onnx": (yolox, "yolox-raw", "top-left"),
     "open/weights/deimv2_femto_416.onnx": (deim, "detr", "stretch"),
+    "open/weights/deimv2_atto_320.onnx": (deim, "detr", "stretch"),
+    "open/weights/fastestdet_352.onnx": (fastestdet, "fastestdet", "stretch"),
 }
 
 
