@@ -67,8 +67,8 @@ def run_demo(
         try:
             # Messages of the nodes on the screen would disturb the live view.
             execute(run, specs, log)
-            if not sent_file.is_file():
-                raise GraphFailure("the player ended without a list of its frames")
+            if not (sent_file.is_file() and recording.is_file()):
+                raise GraphFailure(f"player or recorder wrote no file; is the disk of {out} full?")
             run.read_sent(sent_file)
             if not run.sent:
                 raise BagError(f"{bag}: no frame could be read; {'; '.join(run.warnings)}")
