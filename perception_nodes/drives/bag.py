@@ -1,7 +1,7 @@
 """A recorded drive: its camera frames in the order they were logged, read with no ROS."""
 
 from collections.abc import Collection, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class RawFrame:
     camera_info: bytes | None = None
 
 
-class Drive:
+class Drive(AbstractContextManager["Drive"]):
     """The frames of one camera in a bag. Close it, or use it as a context manager.
 
     Attributes:
@@ -68,9 +68,8 @@ class Drive:
 
     def __init__(self, path: Path, storage: Storage, chosen: Topic, notes: Findings) -> None:
         """Take an opened bag and the topic of the camera, see `open_drive`."""
-        is_video = chosen.message_type in VIDEO_TYPES
         self.path, self.topic = path, chosen.name
-        self.message_type = IMAGE if is_video else chosen.message_type
+        self.message_type = IMAGE if chosen.message_type in VIDEO_TYPES else chosen.message_type
         self.read = read_image if self.message_type == IMAGE else read_compressed_image
         self.frame_count, self.lost = chosen.count, chosen.lost
         self.recorded_count = chosen.count + chosen.lost
@@ -167,10 +166,6 @@ class Drive:
     def close(self) -> None:
         """Close the files."""
         self._storage.close()
-
-    def __enter__(self) -> "Drive":
-        """Nothing to do: `open_drive` opened it."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Close the files."""

@@ -78,9 +78,8 @@ def _jpeg_or_png(file: Path) -> tuple[bytes, str]:
     is_known = data.startswith((PNG_SIGNATURE, b"\xff\xd8\xff"))
     if not data or (is_known and orientation(data) == UPRIGHT):
         return data, ""
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:  # a header that claims more pixels than OpenCV takes
         return data, f"cannot be decoded: {error.err}"
     if pixels is None:

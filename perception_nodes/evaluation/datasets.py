@@ -176,8 +176,7 @@ def parse_classes_map(text: str) -> dict[str, tuple[str, ...]]:
         DataError: the text has neither form.
     """
     if os.path.isfile(text):  # pathlib raises an error if a map is too long for a name
-        values = load_keys(Path(text))
-        entries = {str(name): value for name, value in values.items()}
+        entries = {str(name): value for name, value in load_keys(Path(text)).items()}
     else:
         pairs = [part.partition("=") for part in text.split(",")]
         if not all(name.strip() and separator for name, separator, _ in pairs):

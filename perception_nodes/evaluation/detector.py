@@ -1,6 +1,7 @@
 """A model and its runtime, applied to images as to the frames of a camera."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,7 +33,7 @@ class Seen:
     header: FrameHeader
 
 
-class Detector:
+class Detector(AbstractContextManager["Detector"]):
     """Runs a model on images; each output can be read with several thresholds."""
 
     def __init__(self, model: Model, backend: str, threads: int, cache_dir: str = "") -> None:
@@ -108,10 +109,6 @@ class Detector:
             yield image, pixels, self.look(pixels)
             if progress is not None:
                 progress(done, len(images))
-
-    def __enter__(self) -> "Detector":
-        """The detector itself; the runtime's memory is freed at the end of the block."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Free the memory of the runtime."""

@@ -132,10 +132,9 @@ class ModelsBench:
             cosines[model.name] = None if cosine is None else round(cosine, 5)
         load_before = os.getloadavg()[0]
         contenders = self._contenders()
-        seconds = len(contenders) * self.frames / RATE_HZ
         say(f"{len(contenders)} networks, {self.frames} rounds in a tight loop")
         self._tight(contenders, _told(say, "in a tight loop"))
-        say(f"the same at {RATE_HZ:g} Hz, {seconds:.0f} s")
+        say(f"the same at {RATE_HZ:g} Hz, {len(contenders) * self.frames / RATE_HZ:.0f} s")
         self._paced(contenders, _told(say, f"at {RATE_HZ:g} Hz"))
         times_ms = {(one.name, one.backend, one.threads): one.times_ms for one in contenders}
         roofs = {
@@ -332,8 +331,7 @@ def smallest_cosine(model: Model, backends: Sequence[str] = ()) -> float | None:
         return None
     cosines, ours = [], _outputs(model, "openvino")
     for name in dict.fromkeys(("onnxruntime", *backends)):
-        pairs = zip(ours, _outputs(model, name), strict=True)
-        cosines.append(min(_cosine(a, b) for a, b in pairs))
+        cosines.append(min(_cosine(a, b) for a, b in zip(ours, _outputs(model, name), strict=True)))
         if not cosines[-1] >= MIN_COSINE:
             raise Disagreement(
                 f"{model.path}: openvino and {name} differ, cosine {cosines[-1]:.4f} of the "

@@ -65,8 +65,7 @@ def read_split(path: Path, split: str) -> tuple[Path, tuple[str, ...]]:
             f"class names, and a folder of images for each split: `{split}: images/{split}`"
         )
     # Relative to `path`, or to this file; Roboflow writes ../ before the folders beside it.
-    folders = (str(values.get("path") or ""), "", "")
-    places = [path.parent / folder / given for folder in folders]
+    places = [path.parent / folder / given for folder in (str(values.get("path") or ""), "", "")]
     places[-1] = path.parent / given.removeprefix("../")
     return next((place for place in places if place.is_dir()), places[0]), tuple(names)
 

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,7 +58,7 @@ def why_unavailable() -> str:
     return f"no namespace is granted: {result.stderr.strip()}" if result.returncode else ""
 
 
-class LossyLink:
+class LossyLink(AbstractContextManager["LossyLink"]):
     """Connects the network namespace of this thread to a new one; a context manager."""
 
     def __init__(self, conditions: NetworkConditions) -> None:
@@ -98,9 +98,6 @@ class LossyLink:
         self._now = self._first
         if self._changed == changed:
             raise NotInjected("it changed the way of no packet")
-
-    def __enter__(self) -> "LossyLink":
-        return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._stopped)

@@ -16,7 +16,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -293,7 +293,7 @@ def _credential() -> bytes:
     return f"Bearer {os.environ.get(TOKEN_VARIABLE, '')}".encode()
 
 
-class RemoteUnit:
+class RemoteUnit(AbstractContextManager["RemoteUnit"]):
     """Gives orders to a unit on another machine or in another namespace; a context manager."""
 
     def __init__(self, address: str, within_s: float = CONNECT_TIMEOUT_S) -> None:
@@ -348,9 +348,6 @@ class RemoteUnit:
         log = str(self._order("stop"))
         self._connection.close()
         return log
-
-    def __enter__(self) -> "RemoteUnit":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()

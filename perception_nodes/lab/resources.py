@@ -5,6 +5,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
@@ -111,10 +112,8 @@ def held(processes: Iterable[tuple[str, int]], at_s: float) -> Sample:
         processor[name] = sum(map(int, ticks)) * TICK_NS / 1e9
     shared = 0
     for path in SHM_FOLDER.glob(f"{own_prefix()}*"):
-        try:
+        with suppress(OSError):  # the file has just been removed
             shared += path.stat().st_blocks * 512
-        except OSError:  # the file has just been removed
-            continue
     return Sample(at_s, memory, descriptors, processor, shared / 1e6, pids)
 
 

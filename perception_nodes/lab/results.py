@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 """Characters that XML does not allow, such as the colour codes in a node's messages."""
 
 
-class Results:
+class Results(AbstractContextManager["Results"]):
     """Writes the verdicts after each scenario; a context manager that finally writes the page.
 
     Attributes:
@@ -97,9 +97,6 @@ class Results:
         cases = zip_longest(self._names, self._seconds, problems)
         counts = {"failed": sum(map(bool, problems)), "skipped": len(self._not_begun)}
         return page.render("junit.xml.j2", cases=list(cases), **counts) + "\n"
-
-    def __enter__(self) -> "Results":
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Write the page."""

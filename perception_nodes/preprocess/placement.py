@@ -44,9 +44,8 @@ class Placement:
             lens: what the images are rectified from, None if they are not.
             resize: where they lie in the input.
         """
-        letterbox = Letterbox.fit(*source, *size, resize)
         rectified = lens.rectified_matrix(*source) if lens else NOT_RECTIFIED
-        return cls(letterbox, *source, lens, rectified)
+        return cls(Letterbox.fit(*source, *size, resize), *source, lens, rectified)
 
     @classmethod
     def of(cls, header: FrameHeader) -> "Placement":

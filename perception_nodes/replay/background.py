@@ -1,10 +1,11 @@
-"""Work beside the calling thread: items made in advance, and calls made later; both bounded."""
+"""Work beside the calling thread: items made in advance, calls made later, or again and again."""
 
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -39,7 +40,25 @@ def ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
             thread.shutdown(cancel_futures=True)
 
 
-class Behind:
+@contextmanager
+def repeated(act: Callable[[], object], each_s: float) -> Iterator[None]:
+    """A context in which a thread calls a function again and again, after so many seconds each."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(each_s):
+            act()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+class Behind(AbstractContextManager["Behind"]):
     """Makes calls in a thread, in the order given, with at most `depth` of them waiting."""
 
     def __init__(self, depth: int) -> None:
@@ -53,9 +72,6 @@ class Behind:
         while self._calls and (self._calls[0].done() or len(self._calls) >= self._depth):
             self._calls.popleft().result()
         self._calls.append(self._thread.submit(function, *arguments))
-
-    def __enter__(self) -> "Behind":
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait for the queued calls; after an error, drop them."""

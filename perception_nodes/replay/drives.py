@@ -213,8 +213,7 @@ class Drives:
         from perception_nodes.replay.workers import local_workers, ray_workers
 
         request = self._request
-        files = [request.golden, self._settings.calibration_file]
-        inputs = [Path(file) for file in files if file]
+        inputs = [Path(file) for file in [request.golden, self._settings.calibration_file] if file]
         jobs = jobs_of(
             self.sources, request.out, self._model, self._settings, self._options, inputs
         )

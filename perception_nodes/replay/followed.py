@@ -40,9 +40,8 @@ class Followed:
             self._without += 1
             return
         classes = np.array([self._numbers[label] for label in found.labels], np.int64)
-        detections = Detections(found.boxes, found.scores, classes)
         time_ns = record.stamp_ns or at_ns  # some cameras give no stamps
-        self._tracker.take(time_ns, detections, self._without)
+        self._tracker.take(time_ns, Detections(found.boxes, found.scores, classes), self._without)
         self._without = 0
         tracks = self._tracker.at(time_ns + record.published_ns - record.capture_ns)
         self.objects |= set(tracks.ids[tracks.states != TrackState.NEW].tolist())

@@ -1,6 +1,7 @@
 """The camera of a recorded drive in this process, without ROS: preprocessing and detection."""
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,7 +54,7 @@ class ReplaySettings:
     calibration_file: str = ""
 
 
-class LoadedModel:
+class LoadedModel(AbstractContextManager["LoadedModel"]):
     """A model loaded into its runtime, for any number of drives; a context manager."""
 
     def __init__(self, settings: ReplaySettings, cache_dir: str = "") -> None:
@@ -88,9 +89,6 @@ class LoadedModel:
             if call >= 0:
                 durations_ns.append(time.monotonic_ns() - begin_ns)
         return durations_ns
-
-    def __enter__(self) -> "LoadedModel":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.backend.close()

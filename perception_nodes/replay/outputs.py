@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -205,7 +205,7 @@ def summary_of(
     }
 
 
-class PictureWriter:
+class PictureWriter(AbstractContextManager["PictureWriter"]):
     """Writes the pictures of a run: into its recording, with annotations, and into a video."""
 
     def __init__(
@@ -302,9 +302,6 @@ class PictureWriter:
             return blank(*self._size, f"frame {frame.index}: {error}"), 1.0
         self._size = (picture.shape[1], picture.shape[0])
         return picture, scale
-
-    def __enter__(self) -> "PictureWriter":
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Complete the video; after an error, remove it."""

@@ -4,9 +4,8 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout
@@ -15,6 +14,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.replay.background import repeated
 from perception_nodes.replay.corpus import Job, Result, Submit, WorkerDied, run_job
 from perception_nodes.replay.run import Progress
 from perception_nodes.system.environment import die_with_parent
@@ -55,7 +55,7 @@ def local_workers(count: int, progress: Progress) -> Iterator[Submit]:
                 progress(lane.name, lane.board[0], lane.board[1])
 
     threads = ThreadPoolExecutor(count, initializer=_block_interrupts)
-    with _repeated(forward):
+    with repeated(forward, PROGRESS_INTERVAL_S):
         try:
             yield lambda job: threads.submit(do, job)
         finally:
@@ -181,7 +181,7 @@ def ray_workers(address: str, count: int, progress: Progress) -> Iterator[Submit
                 progress(*item)
 
         threads = ThreadPoolExecutor(count)
-        with _repeated(forward):
+        with repeated(forward, PROGRESS_INTERVAL_S):
             try:
                 yield lambda job: threads.submit(do, job)
             finally:
@@ -229,21 +229,3 @@ def _ray_task(job: Job, updates: Any) -> Result:
             updates.put_nowait((name, done, total))
 
     return run_job(job, progress)
-
-
-@contextmanager
-def _repeated(act: Callable[[], None]) -> Iterator[None]:
-    """Call a function regularly in a thread."""
-    over = threading.Event()
-
-    def repeat() -> None:
-        while not over.wait(PROGRESS_INTERVAL_S):
-            act()
-
-    thread = threading.Thread(target=repeat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

@@ -131,9 +131,8 @@ def _frame(
             if not (begin_ns and end_ns):
                 continue
             starts_ns = min(max(begin_ns, free_ns[process]), end_ns)
-            waited_ms = round((starts_ns - begin_ns) / 1e6, 3)
             free_ns[process] = max(free_ns[process], end_ns)
-            shown = {**facts, "waited_ms": waited_ms}
+            shown = {**facts, "waited_ms": round((starts_ns - begin_ns) / 1e6, 3)}
             trace.slice(lanes[process], stage, starts_ns, end_ns, shown, flow)
             place, last_ns = process, max(last_ns, end_ns)
     if status not in PUBLISHED or status == FrameStatus.LATE:

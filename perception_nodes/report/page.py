@@ -62,10 +62,8 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.globals.update(
+    dict(MAX_LINES=MAX_LINES, NO_VALUE=NO_VALUE, NO_RESULT=NO_RESULT, asset=_asset),
     STAGE_COLOURS=dict(zip(STAGES, STAGE_COLOURS, strict=True)),
     STATUS_LOOKS={s: (STATUS_SHAPES[s], c) for s, c in STATUS_COLOURS.items()},
 )
 _ENVIRONMENT.filters.update(shown=shown, counted=counted, jpeg_url=jpeg_url)
-_ENVIRONMENT.globals.update(
-    MAX_LINES=MAX_LINES, NO_VALUE=NO_VALUE, NO_RESULT=NO_RESULT, asset=_asset
-)

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ class RecordingError(InputError):
     """A recording that cannot be read; the text says why."""
 
 
-class Recorder:
+class Recorder(AbstractContextManager["Recorder"]):
     """Writes an mcap file of the `ros2` profile; it appears under its name when closed."""
 
     def __init__(self, path: str | Path) -> None:
@@ -83,10 +83,6 @@ class Recorder:
         self._partial.unlink(missing_ok=True)
         with suppress(OSError):  # what is still to be written has no room
             self._file.close()
-
-    def __enter__(self) -> "Recorder":
-        """Nothing to do: the file is open."""
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Close the file; after an error, discard it."""

@@ -205,9 +205,8 @@ def physical_cores() -> int:
     """Number of cores that this process may use; threads of one core count once."""
     cores = set()
     for processor in os.sched_getaffinity(0):
-        threads = PROCESSORS / f"cpu{processor}/topology/thread_siblings_list"
         try:
-            cores.add(threads.read_text())
+            cores.add((PROCESSORS / f"cpu{processor}/topology/thread_siblings_list").read_text())
         except OSError:  # some virtual machines do not have this file
             cores.add(str(processor))
     return len(cores)

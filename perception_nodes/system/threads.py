@@ -83,11 +83,10 @@ def _thread(folder: Path, process: int, task: int, node: str) -> Thread:
         for line in (folder / "status").read_text().splitlines()
         if ":\t" in line
     )
-    policy = POLICIES.get(int(fields[41]), fields[41])
     facts: list[Any] = [int(fields[number]) for number in (40, 39, 10, 12)]
     facts += [int(status[f"{kind}voluntary_ctxt_switches"]) for kind in ("", "non")]
     facts += [int(computed_ns) / 1e6, int(waited_ns) / 1e6]
-    return Thread(node, process, task, name, policy, *facts)
+    return Thread(node, process, task, name, POLICIES.get(int(fields[41]), fields[41]), *facts)
 
 
 def _node_name(arguments: list[str]) -> str:

@@ -153,8 +153,7 @@ def test_frames_have_the_stamps_of_a_sender_that_reports_its_clock(view, codec):
 
 @pytest.mark.parametrize("codec", ENCODERS)
 def test_over_udp_each_picture_is_the_sources_and_lost_ones_are_counted(view, codec):
-    random = np.random.default_rng(5)
-    lossy = {int(one) for one in 200 + random.choice(600, 10, replace=False)}
+    lossy = {int(one) for one in 200 + np.random.default_rng(5).choice(600, 10, replace=False)}
     sender, viewer = view(codec, loses=lossy.__contains__)
     viewer.until(lambda: sender.lost == len(lossy) and len(viewer.found) > 60, 90.0)
     enough = len(viewer.found) + 2 * KEY_EVERY

@@ -314,10 +314,9 @@ def test_a_disk_that_fills_up_is_one_line(root: Path, tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         "sys.exit(app.main())\n"
     )
-    sheet = tmp_path / "sheet.jpg"
     bag = str(root / "bags/sample_sqlite3")
     arguments = ["model", "calibrate", "road-n", "--bag", bag, "--frames", "8"]
-    result = run_code(code, root, *arguments, "--sheet", str(sheet))
+    result = run_code(code, root, *arguments, "--sheet", str(tmp_path / "sheet.jpg"))
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == "error: File too large"
     assert "Traceback" not in result.stderr

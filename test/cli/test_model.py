@@ -251,8 +251,7 @@ def test_a_model_is_checked_on_the_images_of_the_set_alone(drive: Path) -> None:
     (drive / "set.json").write_text(json.dumps(content))
     sets = read_sets([drive / "set.json"], None)
     source = model_compile.frames_to_check(load_model("road-n"), [], [], [*sets, *sets])
-    wanted = [str(drive / name) for name in names]
-    assert [name for name, _ in source.frames()] == wanted
+    assert [name for name, _ in source.frames()] == [str(drive / name) for name in names]
     assert source.count() == 2
     assert model_compile.frames_to_check(load_model("road-n"), [], [drive], sets).count() == 6
 

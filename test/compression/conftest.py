@@ -3,10 +3,9 @@
 import os
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import yaml
+from scenes import draw_scene, write_set
 
 from perception_nodes.networks.class_names import COCO_NAMES
 
@@ -14,28 +13,11 @@ from perception_nodes.networks.class_names import COCO_NAMES
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
-    """One bright rectangle on noise, uint8 [120, 160, 3], and its YOLO label as class 0."""
-    image = rng.integers(0, 90, (120, 160, 3), dtype=np.uint8)
-    width, height = rng.integers(30, 80, 2)
-    left, top = rng.integers(0, 160 - width), rng.integers(0, 120 - height)
-    image[top : top + height, left : left + width] = rng.integers(150, 255, 3)
-    centre = (left + width / 2) / 160, (top + height / 2) / 120
-    return image, [f"0 {centre[0]:.4f} {centre[1]:.4f} {width / 160:.4f} {height / 120:.4f}"]
-
-
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve labelled images to train on, and twelve to measure on, in `set/`."""
     folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for kind in ("images", "labels"):
-            (folder / "set" / kind / split).mkdir(parents=True)
-        for index in range(12):
-            image, labels = draw_scene(rng)
-            cv2.imwrite(str(folder / f"set/images/{split}/{index:02}.png"), image)
-            (folder / f"set/labels/{split}/{index:02}.txt").write_text("\n".join(labels))
+    write_set(folder / "set", {"train": 12, "val": 12}, draw_scene)
     (folder / "set/classes.txt").write_text("car\n")
     return folder
 

@@ -100,9 +100,8 @@ def assert_is_the_model(run: Path, step: str, models: Path, name: str) -> None:
     if any(node.op_type == "QuantizeLinear" for node in graph.graph.node):
         graph = float_of(graph)
     session = onnxruntime.InferenceSession(graph.SerializeToString())
-    network = torch.load(run / step / "network.pt", weights_only=False)
     with torch.no_grad():
-        found = network(to_tensor([image]))
+        found = torch.load(run / step / "network.pt", weights_only=False)(to_tensor([image]))
     for ours, theirs in zip(found, session.run(None, {"image": image[None]}), strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-3)
 

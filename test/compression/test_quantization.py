@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import partial
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import numpy_helper
+from refused import refused
 from toys import HEIGHT, WIDTH, toy, toy_frames
 
 from model_compression.errors import CompressionError
@@ -43,11 +45,7 @@ def table(model):
     return measure(model, toy_frames(), "toy")
 
 
-def refusal(call, *args, **kwargs):
-    with pytest.raises(CompressionError) as caught:
-        call(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+refusal = partial(refused, CompressionError)
 
 
 class TestLayout:

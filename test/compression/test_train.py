@@ -40,13 +40,12 @@ def test_what_was_being_measured_is_measured_again(tmp_path):
 
     def go_on():
         network, teacher = (PlainNetwork(SHAPE, "relu", 1) for _ in range(2))
-        training = Training(epochs=3, batch=2, measure_every=1)
         state = tmp_path / "state.pt"
         train(
             network,
             teacher,
             Samples(tmp_path),
-            training,
+            Training(epochs=3, batch=2, measure_every=1),
             size_px=SIZE,
             seed=0,
             state=state,

@@ -42,8 +42,7 @@ def test_a_structure_has_no_hidden_padding_before_its_last_field(structure):
 )
 def test_pixels_are_where_the_model_takes_them_from(in_place, payload_bytes, reason):
     header = FrameHeader(width=4, height=2, source_width=8, source_height=4, scale_x=1, scale_y=1)
-    told = nullcontext() if reason is None else pytest.raises(FrameRejected, match=reason)
-    with told:
+    with nullcontext() if reason is None else pytest.raises(FrameRejected, match=reason):
         check_slot(header, payload_bytes, 4, 2, in_place)
 
 

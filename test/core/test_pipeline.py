@@ -332,13 +332,12 @@ def test_detections_that_publication_would_make_late_are_withheld_too_but_for_ea
 
 def test_models_that_stand_in_for_others_are_degraded_and_say_why():
     rig = Rig()
-    others = [Candidate("better", FakeBackend(rig.clock), rig.decoder, 0)]
     rig.pipeline.replace(rig.models, "a stand-in, since ä" + 600 * "x")
     record, _ = rig.run()
     assert record.status == FrameStatus.DEGRADED and record.model == b"toy"
     assert record.reason.startswith("a stand-in, since ä".encode())
     assert len(record.reason) == FrameRecord.reason.size - 1
-    rig.pipeline.replace(others)
+    rig.pipeline.replace([Candidate("better", FakeBackend(rig.clock), rig.decoder, 0)])
     record, _ = rig.run()
     assert (record.status, record.model, record.reason) == (FrameStatus.OK, b"better", b"")
 

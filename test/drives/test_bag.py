@@ -218,8 +218,7 @@ def test_the_longest_image_topic_is_chosen_and_named(tmp_path):
         assert "/b (4 frames) is used, not /a (2), /c (3)" in drive.warnings[0]
     with open_drive(bag, "/c") as drive:
         assert (drive.topic, drive.warnings) == ("/c", [])
-    equally = write_ros2(tmp_path / "equally", {"/a": COMPRESSED, "/b": IMAGE}, 2)
-    with open_drive(equally) as drive:
+    with open_drive(write_ros2(tmp_path / "equally", {"/a": COMPRESSED, "/b": IMAGE}, 2)) as drive:
         assert drive.topic == "/b", "a raw one"
 
 

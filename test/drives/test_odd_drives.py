@@ -56,8 +56,7 @@ def test_frames_of_one_log_time_are_told_apart(root, tmp_path):
     with open_drive(root / "bags/sample_sqlite3") as drive:
         frames = [frame.data for frame in drive.frames()][::8]
     times = times_ns(*(index // 2 for index in range(len(frames))))
-    file = tmp_path / "equal.mcap"
-    drive = write_drive(file, times, image=lambda _, index: frames[index])
+    drive = write_drive(tmp_path / "equal.mcap", times, image=lambda _, index: frames[index])
     options = ("--backend", "golden", "--golden", tmp_path / "golden.json")
     assert replay(drive, "--out", tmp_path / "a", *options, "--update")["detections"] > 0
     again = replay(drive, "--out", tmp_path / "b", *options)

@@ -61,8 +61,7 @@ def test_a_class_that_is_reported_no_more_is_lost_whatever_its_average_precision
 
 def test_few_objects_are_no_evidence() -> None:
     before = evaluation("a", car=(9, 0.7, 0.6), bus=(10, 0.7, 0.6), truck=(0, None, None))
-    now = evaluation("a", car=(9, 0, 0), bus=(10, 0.7, 0.6))
     classes = ["car", "bus", "truck", "bicycle"]
-    losses = class_losses(classes, [before], [now])
+    losses = class_losses(classes, [before], [evaluation("a", car=(9, 0, 0), bus=(10, 0.7, 0.6))])
     assert without_evidence(classes, losses) == ["car", "truck", "bicycle"]
     assert [check.at_fault for check in check_classes("parent", "m", losses, 0.1)] == [""]

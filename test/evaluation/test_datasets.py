@@ -111,9 +111,8 @@ def test_class_names_of_another_editor_are_read_and_gaps_refused(yolo: Path) -> 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
 def test_an_image_that_is_cut_off_is_named(tmp_path: Path, ending: str) -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
     whole, cut = tmp_path / f"whole.{ending}", tmp_path / f"cut.{ending}"
-    cv2.imwrite(str(whole), pixels)
+    cv2.imwrite(str(whole), np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8))
     check_images([whole])
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     with pytest.raises(DataError, match=f"1 of 2 images are cut off, .*cut.{ending}"):

@@ -167,8 +167,7 @@ def test_few_numbers_of_threads_are_tried(
 def test_what_is_named_is_not_measured(machine: Machine) -> None:
     assert machine.measured(model="road-n") is None
     assert machine.taken(backend="openvino", threads=1) == ("road-s", "openvino", 1, "")
-    options = machine.asked.pop()
-    assert {(one.backend, one.threads) for one in options} == {("openvino", 1)}
+    assert {(one.backend, one.threads) for one in machine.asked.pop()} == {("openvino", 1)}
     machine.taken(cpus="1")
     assert {one.cpus for one in machine.asked.pop()} == {"1"}
 

@@ -372,9 +372,8 @@ def test_what_must_be_moved_is_counted_as_the_kernel_reads(encoding, lens, monke
     monkeypatch.setattr(gpu_stages, "SOURCE", (320, 180))
     monkeypatch.setattr(gpu_stages, "SIZE", (48, 32))
     monkeypatch.setattr(gpu_stages, "SECTOR_BYTES", 1)
-    info = gpu_checks.lenses(320, 180)[lens]
     image = gpu_checks.noise(encoding, 320, 180)
-    case = gpu_checks.PictureCase("", image, gpu_stages.SIZE, info)
+    case = gpu_checks.PictureCase("", image, gpu_stages.SIZE, gpu_checks.lenses(320, 180)[lens])
     moved = gpu_stages.bytes_moved(case.plan)
     assert moved["out"] == 48 * 32 * 3
     assert (moved["positions"] > 6 * 1000) == (lens != "no lens")

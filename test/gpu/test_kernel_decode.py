@@ -178,11 +178,10 @@ class TestAgainstTheCpuPath:
             level[0, 1] = logits[first : first + size].reshape(level[0, 1].shape)
             box[:, 0 :: LARGE.reg_max] = 60  # without area above and left: none overlap
             first += size
-        placement = placement_of(LARGE)
         found = check_bits(boxes, classes, LARGE, DecodeSettings(0.6, 0.95))
         assert found.kept > MAX_DETECTIONS
         assert found.more
-        expected = cpu(boxes, classes, LARGE, DecodeSettings(0.6, 0.95), placement)
+        expected = cpu(boxes, classes, LARGE, DecodeSettings(0.6, 0.95), placement_of(LARGE))
         check_agreement(found.detections(), expected)
 
     def test_of_a_box_in_the_grey_border_alone(self):

@@ -205,11 +205,10 @@ class TestAgainstTheCpuPath:
 
     @pytest.mark.parametrize("lens", ["barrel", "pincushion", "fisheye"])
     def test_the_map_is_opencvs(self, lens):
-        image = frame(scene(640, 480), "nv12")
         box = Letterbox.fit(640, 480, 416, 256)
         found = lens_named(lens)
         grid = remap_grid(box, found, found.rectified_matrix(640, 480))
-        plan = plan_frame(image, box, grid)
+        plan = plan_frame(frame(scene(640, 480), "nv12"), box, grid)
         for plane in plan.planes:
             scale = np.array([plane.width, plane.height]) / (640, 480)
             position = ((grid + 0.5) * scale - 0.5).astype(np.float32)

@@ -1,6 +1,7 @@
 """Parameters: complete in themselves, and one clear line for a value that is not allowed."""
 
 import pytest
+from refused import refused
 
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.graph.config import DetectorSettings, PreprocessSettings, WatchdogSettings
@@ -17,11 +18,7 @@ EVERY = [
 
 
 def refusal(settings, **values):
-    with pytest.raises(SettingsError) as caught:
-        check(settings, values)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
+    return refused(SettingsError, check, settings, values)
 
 
 @pytest.mark.parametrize(("settings", "name"), EVERY)

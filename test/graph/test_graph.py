@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from refused import refused
 
 from perception_nodes.faults import graphs as hil_graphs
 from perception_nodes.graph import graph, node_spec, page, resolve
@@ -66,10 +67,7 @@ def test_processors_stay_awake_where_the_graph_has_priority(monkeypatch, values,
 
 
 def refusal(made, values):
-    with pytest.raises(SettingsError) as caught:
-        made.nodes(values)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refused(SettingsError, made.nodes, values)
 
 
 def rcl_value(text):

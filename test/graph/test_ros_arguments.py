@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from refused import refused
 
 from perception_nodes.graph.graph import ALL, LIVE, VEHICLE
 from perception_nodes.graph.misnamed import misspelt
@@ -17,10 +18,7 @@ def nodes(*arguments, **values):
 
 
 def refusal(*arguments, **values):
-    with pytest.raises(SettingsError) as caught:
-        nodes(*arguments, **values)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refused(SettingsError, nodes, *arguments, **values)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import yaml
 from onnx import TensorProto, helper
+from refused import refused
 
 from perception_nodes.backends.contract import BackendSettings, heads_of, open_backend
 from perception_nodes.core.decode import CellsDecoder, DecodeSettings
@@ -53,10 +54,7 @@ def make_model(folder, **changes):
 
 
 def refusal(name):
-    with pytest.raises(ModelError) as caught:
-        load_model(str(name))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refused(ModelError, load_model, str(name))
 
 
 def test_is_found_by_name_and_by_folder_wherever_it_is_used(folder, monkeypatch):

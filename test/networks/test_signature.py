@@ -7,6 +7,7 @@ import stat
 import subprocess
 
 import pytest
+from refused import refused
 from test_model import make_model
 from typer.testing import CliRunner
 
@@ -39,10 +40,7 @@ def folder(tmp_path, keys):
 
 
 def refusal(folder, key):
-    with pytest.raises(SignatureError) as caught:
-        load_model(str(folder), str(key))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refused(SignatureError, load_model, str(folder), str(key))
 
 
 def test_an_unsigned_model_is_refused_only_where_a_key_is_given(folder, keys):

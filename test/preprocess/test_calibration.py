@@ -30,9 +30,8 @@ def test_the_example_is_read(root: Path) -> None:
 def test_an_unusable_file_is_refused(
     root: Path, tmp_path: Path, change: dict[str, object], text: str
 ) -> None:
-    values = yaml.safe_load((root / EXAMPLE).read_text())
     path = tmp_path / "camera.yaml"
-    path.write_text(yaml.safe_dump({**values, **change}))
+    path.write_text(yaml.safe_dump({**yaml.safe_load((root / EXAMPLE).read_text()), **change}))
     with pytest.raises(UnknownLens, match=text):
         read_calibration(path)
 

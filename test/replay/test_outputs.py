@@ -90,10 +90,9 @@ def record_run(path):
 def run(request, tmp_path_factory):
     """A finished run: its folder and its summary."""
     folder = tmp_path_factory.mktemp("run")
-    bag = write_ros2(folder / "bag", {"/camera/image": request.param}, FRAMES)
     sent = record_run(folder / "recording.mcap")
     context = {"bag": "<bag>", "deadline_ms": 5.5, "warnings": ["a warning"]}
-    with open_drive(bag) as drive:
+    with open_drive(write_ros2(folder / "bag", {"/camera/image": request.param}, FRAMES)) as drive:
         summary = finish(folder / "out", folder / "recording.mcap", drive, sent, context)
     return folder / "out", summary
 

@@ -198,9 +198,8 @@ def test_real_time_keeps_the_recorded_timing(small, tmp_path):
 
 
 def test_what_comes_too_fast_is_let_go_and_reported(small, tmp_path):
-    model = ("--model", "dense-640x384", "--threads", 1)
     options = ("--out", tmp_path / "out", "--mode", "realtime", "--rate", 100)
-    status = replay(small, *options, *model)["status"]
+    status = replay(small, *options, "--model", "dense-640x384", "--threads", 1)["status"]
     assert sum(status.values()) == FRAMES
     assert status["SUPERSEDED"] + status["SKIPPED_LATE"] + status["LATE"] > 0
     reports = read_recording(tmp_path / "out/detections.mcap").reports
@@ -245,9 +244,8 @@ def test_input(kind, tmp_path):
 
 def test_several_drives_and_every_camera_of_them(tmp_path):
     one = write_ros2(tmp_path / "one", {"/front": IMAGE, "/rear": COMPRESSED}, FRAMES)
-    two = write_ros2(tmp_path / "two", {"/front": IMAGE}, 3)
     options = ("--out", tmp_path / "out", "--topic", "all", "--backend", "null")
-    drives = replay(one, two, *options)["drives"]
+    drives = replay(one, write_ros2(tmp_path / "two", {"/front": IMAGE}, 3), *options)["drives"]
     assert {name: one["frames_in"] for name, one in drives.items()} == {
         "one.front": FRAMES,
         "one.rear": FRAMES,

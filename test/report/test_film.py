@@ -32,9 +32,8 @@ def reported(status: FrameStatus) -> ReportedFrame:
 def filmed(count: int, changed: Collection[int], missed: Collection[int] = ()) -> list[int]:
     made = Film()
     for index in range(count):
-        changes = [moved(index)] if index in changed else []
         report = reported(FrameStatus.LATE if index in missed else FrameStatus.OK)
-        made.take(index, PICTURE, 4.0, report, FOUND, changes)
+        made.take(index, PICTURE, 4.0, report, FOUND, [moved(index)] if index in changed else [])
     assert made.taken == count
     return [frame["index"] for frame in made.frames()]
 

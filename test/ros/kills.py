@@ -202,9 +202,8 @@ def held(pid: int) -> tuple[int, int]:
     """Descriptors and resident megabytes of a process."""
     process: Process | None = open_process(pid)
     assert process is not None
-    megabytes = process.rss_bytes() // 1_000_000
     process.close()
-    return len(os.listdir(f"/proc/{pid}/fd")), megabytes
+    return len(os.listdir(f"/proc/{pid}/fd")), process.rss_bytes() // 1_000_000
 
 
 def with_graph(scenario: Callable[[Rig], None], **values: Any) -> None:

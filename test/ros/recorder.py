@@ -1,10 +1,10 @@
 """A node beside a graph: subscribes to topics, as `ros2 bag record` does, and calls services."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from observe import until
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 
@@ -27,10 +27,7 @@ class Recorder:
         self, condition: Callable[[], Any], why: Callable[[], object] = str, look_s: float = 0.1
     ) -> None:
         """Take messages until it is so; it is looked at this often at least."""
-        give_up_s = time.monotonic() + self._timeout_s
-        while not condition():
-            assert time.monotonic() < give_up_s, why()
-            self.spin(look_s)
+        until(condition, self._timeout_s, why, lambda: self.spin(look_s))
 
     def spin(self, seconds: float) -> None:
         """Take a message, or wait for one."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from observe import children
+from observe import children, until
 
 from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.system.processes import Process
@@ -82,10 +82,7 @@ class StartedGraph:
         return self.nodes()
 
     def until(self, condition: Callable[[], bool]) -> None:
-        give_up_s = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < give_up_s, self.output()
-            time.sleep(0.02)
+        until(condition, TIMEOUT_S, self.output, lambda: time.sleep(0.02))
 
     def signal(self, number: int) -> None:
         """Signal the command's process group, as a terminal does."""

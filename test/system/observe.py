@@ -1,15 +1,21 @@
-"""What a test sees of other processes, which have no way to wake it."""
+"""What a test sees of others, which have no way to wake it."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 
-def until(condition: Callable[[], object], within_s: float = 300.0) -> None:
+def until(
+    condition: Callable[[], object],
+    within_s: float = 300.0,
+    why: Callable[[], object] = lambda: "nothing happened",
+    meanwhile: Callable[[], object] = lambda: time.sleep(0.005),
+) -> None:
+    """Wait until it is so; after `within_s` seconds fail, and say why."""
     give_up_s = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < give_up_s, "nothing happened"
-        time.sleep(0.005)
+        assert time.monotonic() < give_up_s, why()
+        meanwhile()
 
 
 def is_alive(process: int) -> bool:

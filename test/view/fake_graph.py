@@ -1,9 +1,8 @@
 """A page of a graph that is not there: a feed filled by hand, served on a free port."""
 
 import itertools
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,7 @@ import simplejpeg
 from perception_nodes.core.frame import STAMPS, FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.lab.browsers import free_port
+from perception_nodes.replay.background import repeated
 from perception_nodes.report.annotate import class_colour
 from perception_nodes.view import feed as feed_module
 from perception_nodes.view.feed import Feed, ShownPicture
@@ -76,27 +76,9 @@ def nominal(feed: Feed, camera: str = "front") -> None:
     feed.health(camera, HealthMode.NOMINAL, "detections arrive in time", [], COUNTS)
 
 
-@contextmanager
-def repeating(period_s: float, act: Callable[[], None]) -> Iterator[None]:
-    """A context beside which something is done again and again."""
-    stop = threading.Event()
-
-    def acting() -> None:
-        while not stop.wait(period_s):
-            act()
-
-    thread = threading.Thread(target=acting)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 def turning(feed: Feed) -> AbstractContextManager[None]:
     """Let the page's process have time, as its node does in each step."""
-    return repeating(0.05, feed.turned)
+    return repeated(feed.turned, 0.05)
 
 
 @contextmanager
@@ -124,4 +106,4 @@ def fed(feed: Feed, *cameras: str) -> AbstractContextManager[None]:
             if number % 3 == 1:
                 nominal(feed, camera)
 
-    return repeating(1 / 30, feeding)
+    return repeated(feeding, 1 / 30)

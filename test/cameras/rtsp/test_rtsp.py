@@ -161,8 +161,7 @@ def luma_of(video):
 def test_where_packets_are_lost_each_picture_is_the_sources_and_the_rest_is_counted(
     codec, videos, serve, view
 ):
-    rng = np.random.default_rng(3)
-    lossy = {int(number) for number in 60 + rng.choice(400, 12, replace=False)}
+    lossy = {int(number) for number in 60 + np.random.default_rng(3).choice(400, 12, replace=False)}
     relay = LossyRelay(serve(codec).port, lossy.__contains__)
     viewer = view(relay.port)
     viewer.until(lambda: relay.lost == len(lossy) and len(viewer.found) > 100, 60.0)
