@@ -29,6 +29,8 @@ with one report, since thousands of reports would hold up the frames that do com
 REASON_BYTES = 512
 NO_PIXELS_BYTES = 1
 """Payload of a slot without pixels; a slot has at least one byte."""
+MAX_SPAN_NS = 60_000_000_000
+"""No time of a slot is further from its frame's capture, even if its sender was stopped between."""
 MAX_PLACEMENT = 1e6
 """Scales, borders, focal lengths and lens coefficients of this magnitude are not plausible."""
 
@@ -252,6 +254,10 @@ def check_slot(
         divisors += [*header.camera_matrix[:2], *header.rectified_matrix[:2]]
     if not (np.abs(placement).max() < MAX_PLACEMENT and min(divisors) > 1 / MAX_PLACEMENT):
         raise FrameRejected("slot whose placement of the image is not a number, or out of range")
+    capture_ns, ingested_ns = header.capture_ns, header.ingested_ns
+    spans_ns = ingested_ns - capture_ns, header.deadline_ns - capture_ns
+    if not all(0 <= span_ns < MAX_SPAN_NS for span_ns in spans_ns):
+        raise FrameRejected("slot whose capture or deadline cannot be; its memory was damaged")
 
 
 class RecordKind(IntEnum):

@@ -5,10 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from perception_nodes.core import failover
 from perception_nodes.core.errors import PerceptionError
@@ -152,6 +152,7 @@ class Supervisor:
         self._held = ExitStack()
         self._life = life_of(specs)
         self._notes: Notes | None = None
+        self._changes: Mapping[str, Any] = {}
         self._stop_requested = False
         self._claims: list[Claim] = []
 
@@ -178,6 +179,7 @@ class Supervisor:
             for spec in [spec for spec in self._specs if spec.kind.restarted][:1]:
                 self._notes = Notes(spec.settings.served[0], of_supervisor=True)
                 held.callback(self._notes.close)
+                self._notes.keep(self._changes)
             held.callback(self._stop_all)
             self._started.clear()
             self._start_at_s.clear()
@@ -323,6 +325,7 @@ class Supervisor:
             self._removed = self._removed or "what a node used"
         if self._removed:
             self._say(f"{self._removed} was removed from shared memory; the graph starts anew")
+            self._changes = self._notes.changes() if self._notes is not None else {}
             timeout_s, self.stop_timeout_s = self.stop_timeout_s, ANEW_TIMEOUT_S
             self._held.close()
             self.stop_timeout_s, self._life = timeout_s, self._life | new_life()

@@ -24,7 +24,7 @@ class ProtectedTopic:
 
     def __init__(self, plain: Any, copy: Any) -> None:
         """Take the publishers; to be closed before these are destroyed."""
-        self.publishers = plain, copy
+        self.publishers: tuple[Any, ...] = plain, copy
         self._identity = data_id(copy.topic_name)
         self._counter = MessageCounter(copy.topic_name)
 

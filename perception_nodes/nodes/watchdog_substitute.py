@@ -30,7 +30,8 @@ class WatchdogSubstitute:
         self._guard = WatchdogGuard(node.seats[0].camera, time.monotonic_ns())
         self._voice = Lease(node.seats[0].camera, VOICE)
         self._period = Period(PERIOD_NS)
-        self._announce()
+        # Open the topics long before they are needed: listeners take time to discover them.
+        self._topics = UnwatchedTopics(node, [seat.camera for seat in node.seats])
 
     def update(self, turn: int) -> None:
         """Look after the watchdog; to be called every few milliseconds.
@@ -74,8 +75,7 @@ class WatchdogSubstitute:
     def fall_silent(self) -> None:
         """Let others speak."""
         if self._voice.held:
-            self._topics.close()
-            self._announce()
+            self._topics.withdraw()
             self._voice.release()
 
     def close(self) -> None:
@@ -83,10 +83,6 @@ class WatchdogSubstitute:
         self._topics.close()
         self._voice.close()
         self._guard.close()
-
-    def _announce(self) -> None:
-        """Open the topics long before they are needed: listeners take time to discover them."""
-        self._topics = UnwatchedTopics(self._node, [seat.camera for seat in self._node.seats])
 
     def _begin(self) -> None:
         self._speak()

@@ -70,8 +70,8 @@ class Process:
         return bool(self._poll.poll(timeout_ms))
 
     def kill(self) -> None:
-        """Kill it with SIGKILL, which also ends a stopped process."""
-        with suppress(ProcessLookupError):
+        """Kill it with SIGKILL, which also ends a stopped process, if the kernel lets us."""
+        with suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def look(self) -> Seen:
@@ -111,15 +111,35 @@ class Process:
         os.close(self._descriptor)
 
 
-def open_process(pid: int) -> Process | None:
+def open_process(pid: int, user_of: str = "") -> Process | None:
     """Open a process; None if it has already ended, or cannot be watched now.
 
     A damaged number is no process's, and we may have no descriptor left; neither must end us.
+
+    Args:
+        pid: its number.
+        user_of: beginning of paths. Also None if the process can be seen to have none of these
+            files open: a damaged number may be a stranger's, whom nobody must kill.
     """
     try:
-        return Process(pid)
-    except OSError:
+        process = Process(pid)
+    except (OSError, OverflowError):
         return None
+    files = _open_files(pid)
+    if files and not any(path.startswith(user_of) for path in files):
+        process.close()
+        return None
+    return process
+
+
+def _open_files(pid: int) -> list[str]:
+    """Paths of the files that a process has open; none if it has ended or is another user's."""
+    folder, paths = f"/proc/{pid}/fd", []
+    with suppress(OSError):
+        for number in os.listdir(folder):
+            with suppress(FileNotFoundError):  # just closed
+                paths.append(os.readlink(f"{folder}/{number}"))
+    return paths
 
 
 def was_alive(pid: int, at_ns: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import iceoryx2 as iox2
 
+from perception_nodes.system.processes import Process, open_process
 from perception_nodes.transport.lock import open_locked, own_folder
 from perception_nodes.transport.memory import NAMESPACE, SHM_FOLDER, TransportError
 
@@ -23,6 +24,11 @@ PATIENCE_S = 10.0
 def own_prefix() -> str:
     """Prefix of the names of our files in shared memory, in the domain of this process."""
     return str(config_of(own_domain()).global_cfg.prefix.to_string())
+
+
+def open_ours(pid: int) -> Process | None:
+    """Open a process that uses our files in shared memory, see `open_process`."""
+    return open_process(pid, f"{SHM_FOLDER}/{own_prefix()}")
 
 
 def own_domain() -> int:

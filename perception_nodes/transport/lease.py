@@ -12,8 +12,8 @@ from perception_nodes.core.frame import MAY_BE_OUT, FrameRecord, members
 from perception_nodes.core.records import Takeover
 from perception_nodes.system.hanging import HangJudge
 from perception_nodes.system.life import graph_life, own_incarnation
-from perception_nodes.system.processes import Process, open_process, own_time_ns, runs_at_once
-from perception_nodes.transport.domain import own_prefix
+from perception_nodes.system.processes import Process, own_time_ns, runs_at_once
+from perception_nodes.transport.domain import open_ours, own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 
 EARLIER_STREAMS = 8
@@ -229,7 +229,7 @@ class Lease:
         pid = self.note.process
         if self._holder is None or self._holder.pid != pid:
             self._forget_holder()
-            self._holder = open_process(pid) if pid else None
+            self._holder = open_ours(pid) if pid else None
         if self._holder is not None and not self._holder.is_alive():
             self._forget_holder()  # another process may have its number
         return self._holder

@@ -65,10 +65,14 @@ class Notes:
         page.version += 1
         self._seen = page.version
 
-    def changed(self) -> list[str]:
-        """The parameters that were changed, a line each."""
+    def changes(self) -> Mapping[str, Any]:
+        """All parameters that were changed."""
         self._read()
-        return [f"{name}:={value}" for name, value in sorted(self._changes.items())]
+        return self._changes
+
+    def changed(self) -> list[str]:
+        """The same, a line each."""
+        return [f"{name}:={value}" for name, value in sorted(self.changes().items())]
 
     def configuration_hash(self) -> int:
         """Identifies all parameters of the graph in 64 bits; 0 where they are not known."""

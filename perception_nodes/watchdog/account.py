@@ -10,8 +10,9 @@ from perception_nodes.core.failover import SUPERVISOR_SILENT_NS
 from perception_nodes.core.frame import PUBLISHED, FrameRecord, FrameStatus, Record
 from perception_nodes.core.health import HealthMode, Phase
 from perception_nodes.system.life import is_supervised
-from perception_nodes.system.processes import open_process, was_alive
+from perception_nodes.system.processes import was_alive
 from perception_nodes.transport.claim import silence_ns
+from perception_nodes.transport.domain import open_ours
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.watchdog.book import KeptBook
 from perception_nodes.watchdog.detectors import DetectorTenure
@@ -103,8 +104,9 @@ class Account:
         self.ledger = Ledger(timeout_ns, self._book.pages, camera)
         self.health = Health(settings.health, now_ns)
         self.watch = Watch(settings.budget, settings.faults)
-        self.roster = Roster(settings.processes, open_process)
-        self.inbox = Inbox(endpoint, camera, self.roster.roles, max(JOURNAL_NS, 2 * timeout_ns))
+        self.roster = Roster(settings.processes, open_ours)
+        kept_for_ns = max(JOURNAL_NS, 2 * timeout_ns)
+        self.inbox = Inbox(endpoint, camera, self.roster.roles, kept_for_ns, self.ledger.told)
         self._recovered = self.inbox.recover(now_ns)
         self.roster.postpone(now_ns)  # count the silence of processes from now on
         self._failures = Failures()

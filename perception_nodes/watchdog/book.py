@@ -39,12 +39,19 @@ class KeptBook:
         self._mapped.close()
 
 
-def kept_counts(camera: str) -> dict[FrameStatus, int]:
-    """How many frames watchdogs of the graph have reported with each status."""
-    mapped = Mapped(_book_of(camera), LedgerBook)
-    counts = {status: int(mapped.value.counts[status]) for status in FrameStatus}
-    mapped.close()
-    return counts
+class KeptCounts:
+    """How many frames watchdogs of the graph have reported; for others than the watchdog."""
+
+    def __init__(self, camera: str) -> None:
+        self._mapped = Mapped(_book_of(camera), LedgerBook)
+
+    def read(self) -> dict[FrameStatus, int]:
+        """The number of frames with each status."""
+        return {status: int(self._mapped.value.counts[status]) for status in FrameStatus}
+
+    def close(self) -> None:
+        """Close the book."""
+        self._mapped.close()
 
 
 def _book_of(camera: str) -> Path:

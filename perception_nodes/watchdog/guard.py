@@ -3,7 +3,8 @@
 from perception_nodes.core.failover import LOOK_NS
 from perception_nodes.core.frame import Record
 from perception_nodes.core.records import Left
-from perception_nodes.system.processes import open_process, was_alive
+from perception_nodes.system.processes import was_alive
+from perception_nodes.transport.domain import open_ours
 from perception_nodes.transport.lease import Lease
 from perception_nodes.watchdog.liveness import Roster
 
@@ -24,7 +25,7 @@ class WatchdogGuard:
     def __init__(self, camera: str, now_ns: int) -> None:
         """Start before the watchdog has been looked at."""
         self._lease = Lease(camera, ROLE)
-        self._roster = Roster({ROLE: 1}, open_process)
+        self._roster = Roster({ROLE: 1}, open_ours)
         # Another process may have the number of one that is long dead, and be killed as hung.
         note, alive_ns = self._lease.note, int(self._lease.note.alive_ns)
         is_silent = now_ns > alive_ns + note.patience_ns

@@ -1,7 +1,7 @@
 """The records that processes send to the watchdog: each one once, even if its sender has died."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +23,12 @@ class Inbox:
     """
 
     def __init__(
-        self, endpoint: Endpoint, camera: str, roles: Sequence[str], kept_for_ns: int
+        self,
+        endpoint: Endpoint,
+        camera: str,
+        roles: Sequence[str],
+        kept_for_ns: int,
+        told: Mapping[int, int],
     ) -> None:
         """Join the channels.
 
@@ -33,8 +38,10 @@ class Inbox:
             roles: roles whose channels and journals to read, in this order.
             kept_for_ns: how long the journal of a dead process is kept after it was read: the next
                 watchdog needs it if we die before everything in it is reported.
+            told: how many records watchdogs before us have taken from each process.
         """
         self._camera, self._roles, self._kept_for_ns = camera, roles, kept_for_ns
+        self._told = told
         self._readers = {role: channels.record_reader(endpoint, camera, role) for role in roles}
         self._signs: dict[int, tuple[str, Signs]] = {}
         self._taken: dict[int, int] = {}
@@ -110,11 +117,15 @@ class Inbox:
     def _kept(self, records: list[Record], now_ns: int) -> list[Record]:
         """The records that can be of this graph.
 
-        A supervisor has removed those of the graph before; without one, only their age tells.
+        A supervisor has removed those of the graph before. Without one only their age tells, or
+        that a watchdog before us has taken earlier ones of the process.
         """
         if is_supervised():
             return records
-        return [record for record in records if record.sent_ns > now_ns - FORGOTTEN_AFTER_NS]
+        since_ns, told = now_ns - FORGOTTEN_AFTER_NS, self._told
+        return [
+            r for r in records if r.sent_ns > since_ns or r.record >= told.get(r.sender, MAX_JUMP)
+        ]
 
     def _look_for_signs(self, role: str, sender: int) -> None:
         """Map the journal of a process that begins to work; it may have a new one."""

@@ -126,6 +126,11 @@ class Ledger:
         return int(self._book.reported)
 
     @property
+    def told(self) -> dict[int, int]:
+        """How many records were taken from each process, by its incarnation."""
+        return {sender: int(note.next_record) for sender, note in self._notes.items()}
+
+    @property
     def balanced(self) -> bool:
         """Whether in = sum of outs + in flight; if not, the accounting is wrong."""
         return self.frames_in == sum(self.counts.values()) + self.in_flight

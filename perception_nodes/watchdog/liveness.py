@@ -40,16 +40,16 @@ class Roster:
     """Lists a graph's processes by role: those expected, those alive, and how the others ended."""
 
     def __init__(
-        self, expected: Mapping[str, int], open_process: Callable[[int], Process | None]
+        self, expected: Mapping[str, int], open_ours: Callable[[int], Process | None]
     ) -> None:
         """Start without any process.
 
         Args:
             expected: how many processes of each role there should be.
-            open_process: gives a process's handle, None if it has ended already.
+            open_ours: gives a process's handle; None if it has ended already, or is a stranger.
         """
         self._expected = expected
-        self._open = open_process
+        self._open = open_ours
         self._last_loss = dict.fromkeys(expected, "none has been heard of")
         self._judge_from_ns = 0
         self.members: dict[int, Member] = {}
@@ -68,7 +68,7 @@ class Roster:
             return
         if member is None:
             handle = self._open(record.process)
-            if handle is None:  # it has died meanwhile
+            if handle is None:
                 return
             member = self.members[record.process] = Member(
                 role, record.process, handle, record.sender

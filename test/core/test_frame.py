@@ -46,6 +46,15 @@ def test_pixels_are_where_the_model_takes_them_from(in_place, payload_bytes, rea
         check_slot(header, payload_bytes, 4, 2, in_place)
 
 
+@pytest.mark.parametrize("name", ["capture_ns", "ingested_ns", "deadline_ns"])
+@pytest.mark.parametrize("damaged_ns", [-(1 << 62), 1 << 62])
+def test_a_time_that_cannot_be_is_refused(name, damaged_ns):
+    header = FrameHeader(width=4, height=2, source_width=8, source_height=4, scale_x=1, scale_y=1)
+    setattr(header, name, damaged_ns)
+    with pytest.raises(FrameRejected, match=r"its memory was damaged"):
+        check_slot(header, 24, 4, 2)
+
+
 def test_stages_lie_between_the_stamps():
     assert len(STAMPS) == len(STAGES) + 1
     record = FrameRecord()

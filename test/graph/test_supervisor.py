@@ -519,6 +519,7 @@ def test_where_files_of_the_graph_are_removed_all_its_nodes_start_anew(
     lease = SHM_FOLDER / f"{own_prefix()}front_detector.lease"
     manner = "run" if who == "supervisor" else "miss files once"
     with graph(one="run", two=manner, restarted=("one", "two")) as running:
+        running._notes.keep({"score_threshold": 0.75})
 
         def remove():
             if who == "supervisor":
@@ -529,6 +530,7 @@ def test_where_files_of_the_graph_are_removed_all_its_nodes_start_anew(
             until(lambda: log.names("started").count("two") == 2)
 
         assert stopped_when(running, remove) is False
+        assert running._notes.changes() == {"score_threshold": 0.75}
     assert log.names("stopped").count("one") >= 1
     assert "removed from shared memory; the graph starts anew" in capfd.readouterr().err
     lease.unlink(missing_ok=True)

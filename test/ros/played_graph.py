@@ -59,6 +59,7 @@ class PlayedGraph:
         slot = self._slots.loan()
         header = slot.header
         header.sequence, header.stamp_ns, header.capture_ns = number, stamp_ns, begun_ns
+        header.ingested_ns = header.deadline_ns = begun_ns
         header.source_width, header.source_height = SOURCE
         header.width, header.height = INPUT
         header.scale_x = header.scale_y = 0.5

@@ -1,5 +1,6 @@
 """Who speaks for the watchdog falls silent at once when there is a watchdog again."""
 
+import errno
 import os
 import time
 from types import SimpleNamespace
@@ -28,7 +29,7 @@ def listening_node():
     node.get_clock().now().to_msg = Time
 
     def publisher(kind, topic, profile):
-        made = MagicMock(topic_name=topic)
+        made = MagicMock(topic_name=topic, msg_type=kind)
         made.get_subscription_count.return_value = 1
         made.publish.side_effect = lambda message: node.heard.append(kind)
         return made
@@ -91,3 +92,19 @@ def test_a_speaker_says_nothing_after_the_first_sign_of_a_new_watchdog(pair, clo
     clock.now_ns += 1  # it is to speak again, and does not look at the watchdog yet
     speaker.update(turn=0)
     assert len(nodes[0].heard) == said
+
+
+def test_without_a_descriptor_left_it_speaks_and_falls_silent(pair, clock, monkeypatch):
+    nodes, (speaker, _), _ = pair
+
+    def refuse(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    for _ in range(2):
+        clock.now_ns += PERIOD_NS
+        with monkeypatch.context() as patched:
+            for name in ("open", "pidfd_open"):
+                patched.setattr(os, name, refuse)
+            speaker.update(turn=0)
+            speaker.fall_silent()
+    assert nodes[0].heard.count(Bool) == 2, "also with the publishers that it made anew"

@@ -34,6 +34,7 @@ class Slots:
             header.sequence, header.stamp_ns = number, stamp_ns
             header.capture_ns = begun_ns + number
         header = slot.header
+        header.ingested_ns = header.deadline_ns = header.capture_ns
         header.width = header.height = header.source_width = header.source_height = SIDE
         header.scale_x = header.scale_y = 1.0
         slot.payload[:] = 10 * number

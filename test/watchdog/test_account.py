@@ -22,7 +22,7 @@ from perception_nodes.watchdog import account
 from perception_nodes.watchdog.account import Account, AccountSettings
 from perception_nodes.watchdog.faults import FaultLimits
 from perception_nodes.watchdog.health import SETTLED_FRAMES, HealthLimits
-from perception_nodes.watchdog.ledger import DETECTOR_STOPPED, RECORDS_LOST
+from perception_nodes.watchdog.ledger import DETECTOR_STOPPED, NO_DETECTOR, RECORDS_LOST
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
 TIMEOUT_S = 300.0
@@ -30,15 +30,11 @@ DETECTOR = """
 import sys, time
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
 from perception_nodes.core.records import Takeover
-from perception_nodes.system.life import VARIABLE
 from perception_nodes.transport.channels import NumberedRecords
-from perception_nodes.transport.journal import RECORDS
 from perception_nodes.transport.shm import Endpoint
 joined_ns = time.monotonic_ns()
 records = NumberedRecords(Endpoint("d"), "front", "detector", 10**10)
-takeover = Takeover(joined_ns=joined_ns)
-takeover.predecessor = int(sys.argv[1])
-records.send(takeover)
+records.send(Takeover(joined_ns=joined_ns, predecessor=int(sys.argv[1])))
 print(flush=True)
 for line in sys.stdin:
     process, sequence, ingested_ns, status = map(int, line.split())
@@ -51,8 +47,7 @@ for line in sys.stdin:
 class Graph:
     """Preprocessing is this process; detectors are others."""
 
-    def __init__(self, python, outcome_timeout_ms=60_000.0):
-        self.outcome_timeout_ms = outcome_timeout_ms
+    def __init__(self, python):
         self.python = python
         self.endpoint = Endpoint("test")
         self.account = self.new_account()
@@ -60,14 +55,9 @@ class Graph:
         self.sequence = 0
         self.detectors = []
 
-    def new_account(self):
-        settings = AccountSettings(
-            Budget(),
-            {"detector": 1, "preprocess": 1},
-            self.outcome_timeout_ms,
-            HealthLimits(),
-            FaultLimits(),
-        )
+    def new_account(self, outcome_timeout_ms=60_000.0):
+        limits = outcome_timeout_ms, HealthLimits(), FaultLimits()
+        settings = AccountSettings(Budget(), {"detector": 1, "preprocess": 1}, *limits)
         return Account(self.endpoint, "front", settings, time.monotonic_ns())
 
     def start_detector(self):
@@ -88,6 +78,10 @@ class Graph:
         detector.stdin.write(" ".join(map(str, (*frame, int(status)))) + "\n")
         detector.stdin.flush()
         detector.stdout.readline()
+
+    def kill(self, process):
+        process.kill()
+        process.wait(TIMEOUT_S)
 
     def step(self):
         now_ns = time.monotonic_ns()
@@ -130,8 +124,7 @@ def test_the_last_words_of_a_detector_count_before_the_first_ones_of_its_success
     graph.step()
     frames = [graph.enter() for _ in range(3)]
     graph.end(first, frames[1])
-    first.kill()
-    first.wait(TIMEOUT_S)
+    graph.kill(first)
     second = graph.start_detector()
     newer = graph.enter()
     graph.end(second, newer)
@@ -148,8 +141,7 @@ def test_the_last_words_of_a_detector_count_before_the_first_ones_of_its_success
 def test_frames_while_no_detector_runs_are_told_so(graph):
     first = graph.start_detector()
     graph.step()
-    first.kill()
-    first.wait(TIMEOUT_S)
+    graph.kill(first)
     step, _ = graph.step()
     assert "detector process" in [fault.name for fault in step.faults]
     assert graph.account.unsafe
@@ -157,16 +149,14 @@ def test_frames_while_no_detector_runs_are_told_so(graph):
     second = graph.start_detector()
     graph.end(second, graph.enter())
     step, reports = graph.step()
-    nobody = b"no detector is known to have been working when it came"
     assert (step.failure, step.early) == ("", 1), "the graph has not detected anything before"
-    assert reports == [(0, FrameStatus.FAILED, nobody), (1, FrameStatus.OK, b"")]
-    second.kill()
-    second.wait(TIMEOUT_S)
+    assert reports == [(0, FrameStatus.FAILED, NO_DETECTOR), (1, FrameStatus.OK, b"")]
+    graph.kill(second)
     graph.step()
     graph.enter()
     graph.end(graph.start_detector(), graph.enter())
     step, _ = graph.step()
-    assert (step.failure, step.early) == (f"frame 2 FAILED: {nobody.decode()}", 0)
+    assert (step.failure, step.early) == (f"frame 2 FAILED: {NO_DETECTOR.decode()}", 0)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -176,8 +166,7 @@ def test_frames_behind_a_detector_that_died_unseen_are_told_that_none_runs(graph
     if known:
         graph.end(first, graph.enter())
         graph.step()
-    first.kill()
-    first.wait(TIMEOUT_S)
+    graph.kill(first)
     if known:
         graph.account = graph.new_account()
     graph.step()
@@ -185,8 +174,7 @@ def test_frames_behind_a_detector_that_died_unseen_are_told_that_none_runs(graph
     second = graph.start_detector()
     graph.end(second, graph.enter())
     _, reports = graph.step()
-    nobody = b"no detector is known to have been working when it came"
-    assert (frame, FrameStatus.FAILED, nobody) in reports
+    assert (frame, FrameStatus.FAILED, NO_DETECTOR) in reports
 
 
 def test_a_detector_is_not_dead_because_the_machine_was_suspended(graph, monkeypatch):
@@ -238,22 +226,16 @@ def test_frames_that_waited_while_preprocessing_was_taken_over_came_in_order(gra
     assert not {"no frame", "stamp"} & {fault.name for fault in step.faults}
 
 
-def test_where_the_watchdog_itself_was_stopped_an_outcome_has_twice_the_time(python):
-    graph = Graph(python, outcome_timeout_ms=1000.0)
-    try:
-        graph.start_detector()
-        graph.enter()
-        begin_ns = time.monotonic_ns()
-        graph.account.step(begin_ns, begin_ns)
-        for after_ms, late_ms in ((1500, 1400), (1508, 0)):
-            now_ns = begin_ns + after_ms * 1_000_000
-            graph.account.step(now_ns, now_ns - late_ms * 1_000_000)
-            assert graph.account.ledger.in_flight == 1
-        now_ns = begin_ns + 2_600_000_000
-        graph.account.step(now_ns, now_ns)
-        assert graph.account.ledger.in_flight == 0
-    finally:
-        graph.close()
+def test_where_the_watchdog_itself_was_stopped_an_outcome_has_twice_the_time(graph):
+    graph.account = graph.new_account(outcome_timeout_ms=1000.0)
+    graph.start_detector()
+    graph.enter()
+    begin_ns = time.monotonic_ns()
+    graph.account.step(begin_ns, begin_ns)
+    for after_ms, late_ms, in_flight in ((1500, 1400, 1), (1508, 0, 1), (2600, 0, 0)):
+        now_ns = begin_ns + after_ms * 1_000_000
+        graph.account.step(now_ns, now_ns - late_ms * 1_000_000)
+        assert graph.account.ledger.in_flight == in_flight
 
 
 def test_what_was_not_published_is_told_by_the_next_watchdog_and_nothing_twice(graph):
@@ -277,41 +259,34 @@ def test_a_change_of_mode_is_published_at_once(graph):
         graph.end(detector, graph.enter())
     step, _ = graph.step()
     assert step.changed
-    assert (step.transition.previous, step.transition.mode) == (
-        HealthMode.UNSAFE,
-        HealthMode.NOMINAL,
-    )
+    both = step.transition.previous, step.transition.mode
+    assert both == (HealthMode.UNSAFE, HealthMode.NOMINAL)
 
 
 def test_after_a_watchdog_was_gone_for_longer_than_journals_last_each_frame_is_told_of(
-    python, monkeypatch
+    graph, monkeypatch
 ):
     monkeypatch.setenv(VARIABLE, "one")
-    graph = Graph(python)
-    try:
-        detector, reported, gone_for = graph.start_detector(), 10, RECORDS + 400
-        for _ in range(reported):
-            graph.end(detector, graph.enter())
-        assert len(graph.step()[1]) == reported
-        for _ in range(gone_for):
-            graph.end(detector, graph.enter())
-        graph.account = graph.new_account()
-        step, reports = graph.step()
-        many = [int(reason.split()[3]) for *_, reason in reports if b"one report for" in reason]
-        assert sum(many) + len(reports) - len(many) == gone_for, "each is told of once"
-        lost = [sequence for sequence, status, _ in reports if status == FrameStatus.FAILED]
-        assert max(lost) < reported + gone_for - RECORDS + 2
-        others = {status for sequence, status, _ in reports if sequence > max(lost)}
-        assert others == {FrameStatus.OK}
-        assert {r for _, status, r in reports if status == FrameStatus.FAILED} <= {
-            RECORDS_LOST,
-            *(r for *_, r in reports if b"one report for" in r),
-        }
-        assert graph.account.ledger.records_lost > 0
-        assert "records" in [fault.name for fault in graph.step()[0].faults]
-        assert step.failure
-    finally:
-        graph.close()
+    graph.account = graph.new_account()
+    detector, reported, gone_for = graph.start_detector(), 10, RECORDS + 400
+    for _ in range(reported):
+        graph.end(detector, graph.enter())
+    assert len(graph.step()[1]) == reported
+    for _ in range(gone_for):
+        graph.end(detector, graph.enter())
+    graph.account = graph.new_account()
+    step, reports = graph.step()
+    many = [int(reason.split()[3]) for *_, reason in reports if b"one report for" in reason]
+    assert sum(many) + len(reports) - len(many) == gone_for, "each is told of once"
+    lost = [sequence for sequence, status, _ in reports if status == FrameStatus.FAILED]
+    assert max(lost) < reported + gone_for - RECORDS + 2
+    others = {status for sequence, status, _ in reports if sequence > max(lost)}
+    assert others == {FrameStatus.OK}
+    reasons = {r for *_, r in reports if b"one report for" in r} | {RECORDS_LOST}
+    assert {r for _, status, r in reports if status == FrameStatus.FAILED} <= reasons
+    assert graph.account.ledger.records_lost > 0
+    assert "records" in [fault.name for fault in graph.step()[0].faults]
+    assert step.failure
 
 
 @pytest.mark.parametrize("namespace", ["", "/truck"])

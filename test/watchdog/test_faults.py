@@ -180,6 +180,10 @@ HALF = "25.0 frames a second instead of 50.0"
             [20] * 20 + [40] * 1600 + [80] * 10,
             {40: HALF, 1530: None, 1619: None, -1: "12.5 frames a second instead of 25.0"},
         ),
+        # A graph learns of what the camera sent before: many frames some microseconds apart.
+        ([20] * 4 + [0.015] * 999 + [20] * 36, {}),
+        # After a restart, those that had waited come 2 ms apart.
+        *(([2] * waited + [33] * 100, {}) for waited in range(11)),
     ],
 )
 def test_a_frame_rate_is_compared_with_the_usual_one(periods_ms, found):

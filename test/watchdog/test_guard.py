@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -18,18 +16,19 @@ from perception_nodes.watchdog.guard import ROLE, WatchdogGuard
 pytestmark = pytest.mark.usefixtures("ros_domain")
 PATIENCE_NS = 10**10
 TIMEOUT_S = 300.0
+SAYS_AND_WAITS = "print(flush=True); input()"
 
 
 class Watched:
     """A guard under a clock of the test's own, and a process that stands for the watchdog."""
 
-    def __init__(self):
+    def __init__(self, python):
         self.now_ns = time.monotonic_ns()
         self.guards = []
         self.guard = self.later_guard()
         self.lease = Lease("front", ROLE)
-        command = [sys.executable, "-c", "input()"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        self.process = python(f"lease = open({str(self.lease._mapped.path)!r})\n{SAYS_AND_WAITS}")
+        self.process.stdout.readline()
 
     def later_guard(self):
         """Another guard, which starts now."""
@@ -49,18 +48,17 @@ class Watched:
 
     def kill(self):
         self.process.kill()
-        self.process.communicate(timeout=TIMEOUT_S)
+        self.process.wait(TIMEOUT_S)
 
     def close(self):
-        self.kill()
         for guard in self.guards:
             guard.close()
         self.lease.close()
 
 
 @pytest.fixture
-def watched():
-    started = Watched()
+def watched(python):
+    started = Watched(python)
     yield started
     started.close()
 
@@ -126,6 +124,20 @@ def test_one_that_hangs_already_when_we_come_is_killed(watched):
     found = [watched.update(later) for _ in range(2 * KILLED_AFTER_NS // LOOK_NS)]
     assert any("hangs: no sign of life" in gone for gone in found)
     assert watched.process.wait(TIMEOUT_S) == -signal.SIGKILL
+
+
+def test_a_stranger_whose_number_a_damaged_lease_holds_is_neither_watched_nor_killed(
+    watched, python
+):
+    stranger = python(SAYS_AND_WAITS)
+    stranger.stdout.readline()
+    watched.now_ns = time.monotonic_ns() + LOOK_NS
+    for damaged in (stranger.pid, 2**31):
+        watched.work(damaged)
+        watched.lease.note.patience_ns = LOOK_NS
+        found = {watched.update() for _ in range(2 * KILLED_AFTER_NS // LOOK_NS)}
+        assert found == {"no watchdog is running: none has been heard of"}
+    assert stranger.poll() is None
 
 
 def test_one_that_stops_in_good_order_is_missed_as_well_but_not_where_the_graph_ends(watched):

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+from types import MappingProxyType
 
 import pytest
 
@@ -36,8 +37,8 @@ def detector(endpoint):
     return NumberedRecords(endpoint, "front", "detector", 1)
 
 
-def inbox_of(endpoint):
-    return Inbox(endpoint, "front", ("detector", "preprocess"), KEPT_NS)
+def inbox_of(endpoint, told=MappingProxyType({})):
+    return Inbox(endpoint, "front", ("detector", "preprocess"), KEPT_NS, told)
 
 
 def received(inbox):
@@ -95,7 +96,10 @@ def test_a_new_watchdog_recovers_what_was_told_before_it_came(endpoint, detector
     sent_ns = inbox_of(endpoint).recover(0)[-1].sent_ns
     assert sequences(inbox.recover(sent_ns)) == [1, 2, 3]
     assert received(inbox) == []
-    assert inbox_of(endpoint).recover(sent_ns + FORGOTTEN_AFTER_NS) == []
+    later_ns = sent_ns + FORGOTTEN_AFTER_NS
+    assert inbox_of(endpoint).recover(later_ns) == []
+    known = inbox_of(endpoint, {own_incarnation(): 1})
+    assert sequences(known.recover(later_ns)) == [2, 3], "a watchdog of its graph had taken the 1st"
 
 
 def test_the_journal_of_the_dead_is_kept_for_a_while_and_that_of_the_living_stays(
