@@ -42,7 +42,7 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view-test view-packages pictures chaos soak hil readme docs sbom lint lines setup dev sample compression baseline wheel wheel-test ros-release image-test clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view-test view-packages pictures plots chaos soak hil readme docs sbom lint lines setup dev sample compression baseline wheel wheel-test ros-release image-test clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -94,6 +94,9 @@ view-packages: ## install what view-test needs from Debian; as root
 pictures: dev sample ## make the pictures of README and documentation anew, in three minutes, with ARGS=result.json of bench deadline its tail too; view-packages installs Chromium
 	@$(PIP) install --quiet -r $(REQUIREMENTS)/browser.txt
 	$(BIN)/python docs/pictures.py $(ARGS)
+
+plots: setup ## draw the tables of faults and of classes in the documentation as pictures
+	$(BIN)/python docs/plots.py
 
 chaos: setup ## kill and stop processes of a running graph at random; takes four minutes
 	set -e; for source in shm dds; do \

@@ -292,8 +292,11 @@ function showStrip() {
   const shown = JSON.stringify(facts_of);
   if ($("strip").dataset.shown === shown) return;
   $("strip").dataset.shown = shown;
-  $("strip").replaceChildren(...Object.entries(facts_of).flatMap(([name, value]) =>
-    [element("dt", "", name), element("dd", name, value)]));
+  $("strip").replaceChildren(...Object.entries(facts_of).map(([name, value]) => {
+    const pair = element("div");
+    pair.append(element("dt", "", name), element("dd", name, value));
+    return pair;
+  }));
 }
 
 // --- light and dark -----------------------------------------------------------------------------

@@ -1,0 +1,104 @@
+"""Draws tables of the documentation as pictures: `make plots`, in a second.
+
+A picture has the figures that the page states, so it changes with the table and with nothing else.
+"""
+
+import re
+from pathlib import Path
+
+from perception_nodes.report.looks import HEALTH_COLOURS
+from perception_nodes.report.static_chart import SOFT, drawing, saved
+from perception_nodes.system.files import write_whole
+
+DOCS = Path(__file__).parent
+WIDTH_IN, AROUND_IN = 8.0, 0.9
+MODELS = {  # their column, colour and shape; a parent stands above its child
+    "dense-416x256": (1, "#8a94a6", "s"),
+    "road-n": (2, "#4263eb", "o"),
+    "dense-640x384": (4, "#8a94a6", "D"),
+    "road-s": (5, "#e8590c", "o"),
+}
+APART = 0.2
+"""Rows between the dots of two models, so that equal ones do not hide each other."""
+REPORTED, DETECTS, NOMINAL = "#c92a2a", "#4263eb", "#1f9d55"
+
+
+def table(page, head):
+    """The rows of the table of a page whose head begins with a text, as lists of cells."""
+    lines = (DOCS / page).read_text().partition(f"\n{head}")[2].splitlines()[2:]
+    rows = []
+    for line in lines:
+        if not line.startswith("|"):
+            return rows
+        rows.append([cell.strip(" *`") for cell in line.strip("|").split("|")])
+    return rows
+
+
+def numbers(text):
+    """The numbers in a cell."""
+    return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", text)]
+
+
+def found(figure):
+    """What share of the labelled objects is reported, by set and class: a dot for each model."""
+    axes, names = figure.add_subplot(), []
+    part = ""
+    for row in table("models.md", "| | `dense-416x256` | `road-n` | before"):
+        if "mAP" in row[0]:
+            part = row[0].partition("*")[0]
+            continue
+        names.append(f"{part}: {row[0]}")
+        for number, (model, (column, colour, shape)) in enumerate(MODELS.items()):
+            share, place = numbers(row[column])[1], len(names) - 1 + APART * (number - 1.5)
+            label = model if len(names) == 1 else None
+            axes.plot(share, place, shape, color=colour, ms=5, label=label)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0, 1.02)
+    axes.set_xlabel("share of the labelled objects that are reported, score 0.25, IoU 0.5")
+    return axes, len(MODELS)
+
+
+def faults(figure):
+    """When each fault is reported, and when detections and NOMINAL are back: median to worst."""
+    axes, rows = figure.add_subplot(), table("faults.md", "| scenario | reported after, ms |")
+    for place, (_, reported, mode, _, _, again, nominal) in enumerate(rows):
+        for cell, colour, label in (
+            (reported, REPORTED, "reported, from the begin of the fault"),
+            (again, DETECTS, "detections again, from its end"),
+            (nominal, NOMINAL, "NOMINAL again, from its end"),
+        ):
+            if any(times := numbers(cell)):
+                label = None if place else label
+                axes.plot(times, [place] * 2, color=colour, lw=2.5, alpha=0.5)
+                axes.plot(times[0], place, "o", color=colour, ms=5, label=label)
+        colour = next(value for key, value in HEALTH_COLOURS.items() if key.name == mode)
+        axes.text(
+            1.01, place, mode, transform=axes.get_yaxis_transform(), va="center", color=colour
+        )
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xscale("log")
+    axes.set_xticks(
+        [3, 10, 30, 100, 300, 1000, 3000], ["3", "10", "30", "100", "300", "1 s", "3 s"]
+    )
+    axes.minorticks_off()
+    axes.set_xlabel("ms; dot: median, line: to the worst of the runs; right: worst mode")
+    return axes, 3
+
+
+def main():
+    """Draw each."""
+    for name, draw, height_in in (("found", found, 4.5), ("faults", faults, 5.5)):
+        with drawing(WIDTH_IN, height_in + AROUND_IN, 100) as figure:
+            axes, columns = draw(figure)
+            axes.tick_params(axis="y", labelsize=8)
+            place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0)}
+            axes.legend(**place, ncols=columns, fontsize=8, labelcolor=SOFT, handletextpad=0.2)
+            # No date: the same figures make the same file.
+            picture = saved(figure, "svg", bbox_inches="tight", metadata={"Date": None})
+            write_whole(DOCS / "images" / f"{name}.svg", picture)
+
+
+if __name__ == "__main__":
+    main()
