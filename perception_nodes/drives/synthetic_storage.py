@@ -36,8 +36,7 @@ class SyntheticStorage(Storage):
         if not all((width, height, rate, frames)):
             raise BagError(f"{text!r} has no frames: size, rate and number must be more than 0")
         self._size, self._rate_hz = (int(width), int(height)), rate
-        kind = COMPRESSED_IMAGE if match[5] else IMAGE
-        self.topics = {TOPIC: Topic(TOPIC, kind, int(frames))}
+        self.topics = {TOPIC: Topic(TOPIC, COMPRESSED_IMAGE if match[5] else IMAGE, int(frames))}
         self.duration_ns = round((int(frames) - 1) / rate * 1e9)
 
     def messages(self, topics: Collection[str]) -> Messages:

@@ -52,8 +52,7 @@ async def _look(url: str) -> None:
         async with aiohttp.ClientSession() as session:
             while True:
                 with suppress(aiohttp.ClientError, ConnectionError):
-                    stream = session.ws_connect(f"{url}/stream", headers={"Origin": url})
-                    async with stream as page:
+                    async with session.ws_connect(f"{url}/stream", headers={"Origin": url}) as page:
                         await page.receive()
                         while not page.closed:
                             await page.send_str("next")

@@ -159,8 +159,7 @@ def scenarios_markdown(scenarios: Sequence[Scenario]) -> str:
     head = "scenario", "what happens", "what must be reported", "within", "health mode"
     more = "what may be lost", "detections again within", "NOMINAL again within"
     rows = [f"| {' | '.join(head + more)} |", "|---" * len(head + more) + "|"]
-    for scenario in scenarios:
-        rows.append(f"| `{scenario.name}` | {' | '.join(_expected(scenario))} |")
+    rows += [f"| `{one.name}` | {' | '.join(_expected(one))} |" for one in scenarios]
     return "\n".join(rows) + "\n"
 
 

@@ -134,8 +134,7 @@ def status_of(report: ReportedFrame | None) -> tuple[str, str]:
 
 def class_colour(label: str) -> str:
     """The colour of a class as `#rrggbb`, the same in every picture."""
-    other = OTHER_COLOURS[zlib.crc32(label.encode()) % len(OTHER_COLOURS)]
-    return CLASS_COLOURS.get(label, other)
+    return CLASS_COLOURS.get(label, OTHER_COLOURS[zlib.crc32(label.encode()) % len(OTHER_COLOURS)])
 
 
 def bgr(colour: str) -> tuple[int, int, int]:

@@ -197,8 +197,7 @@ def add_health(
                 y += [place(mode), place(mode), None]
                 causes |= dict.fromkeys((begin_s, end_s), change.cause)
         if x:
-            colour = HEALTH_COLOURS[mode]
-            chart.add(x, y, mode.name, colour, "line", size=8, texts=causes)
+            chart.add(x, y, mode.name, HEALTH_COLOURS[mode], "line", size=8, texts=causes)
 
 
 def seconds_of(times_ns: Sequence[int], start_ns: int) -> list[float]:

@@ -48,8 +48,7 @@ def histogram(reports: Sequence[ReportedFrame], deadline_ms: float) -> Chart:
     chart = Chart(axis.axis("capture to publish, ms"), Axis("frames"), 280)
     half = (axis.without - axis.slower) / 4
     ends = [place + side for place in (axis.slower, axis.without) for side in (-half, half)]
-    slower = int((values > axis.top).sum())
-    y = [*counts.tolist(), None, slower, None, without, without]
+    y = [*counts.tolist(), None, int((values > axis.top).sum()), None, without, without]
     chart.add([*edges.tolist(), *ends], y, "frames", LATENCY_COLOUR, "stack")
     chart.deadline(deadline_ms, x=deadline_ms)
     for name, value in ranks.items() if reports else ():

@@ -92,8 +92,7 @@ class FaultCameraNode(PlayerNode):
             self._sent.append((frame.index, self._stamp_ns(frame)))
             return
         if frame.distortion is not None and frame.camera_info is not None:
-            told = with_distortion(frame.camera_info, frame.distortion)
-            frame = replace(frame, camera_info=told)
+            frame = replace(frame, camera_info=with_distortion(frame.camera_info, frame.distortion))
         late_ns = time.time_ns() - self._due_ns(frame)
         if late_ns > 0 and self._clocks is None and not (frame.stamp_shift_ns or at_once):
             frame = replace(frame, stamp_shift_ns=late_ns)
