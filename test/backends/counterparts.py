@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.contract import BackendSettings, open_model
 
 THRESHOLD = 0.25
 BORDERLINE = 0.05
@@ -10,14 +10,9 @@ BORDERLINE = 0.05
 
 
 def heads_of(name, model, images):
-    backend = open_backend(name, BackendSettings(threads=1))
-    backend.load(model)
-    answers = []
-    for image in images:
-        heads = backend.infer(image)
-        answers.append([tensor.copy() for tensor in (*heads.boxes, *heads.classes)])
-    backend.close()
-    return answers
+    with open_model(name, model, BackendSettings(threads=1)) as backend:
+        every = map(backend.infer, images)
+        return [[tensor.copy() for tensor in (*one.boxes, *one.classes)] for one in every]
 
 
 def ious(box, others):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from refused import refused
 
-from perception_nodes.backends.contract import BACKENDS, BackendSettings, open_backend
+from perception_nodes.backends.contract import BACKENDS, BackendSettings, open_backend, open_model
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.inference import BackendError
 from perception_nodes.networks.model import load_model
@@ -33,10 +33,8 @@ def backend(request, model):
 
 @pytest.fixture(scope="module", params=RUNTIMES)
 def runtime(request, model):
-    opened = open_backend(request.param, SETTINGS)
-    opened.load(model)
-    yield opened
-    opened.close()
+    with open_model(request.param, model, SETTINGS) as opened:
+        yield opened
 
 
 def iou(a, b):
@@ -56,13 +54,10 @@ def copied(heads):
 
 def answer(model, settings):
     """What OpenVINO computes of noise."""
-    backend = open_backend("openvino", settings)
-    backend.load(model)
     shape = (model.input.height, model.input.width, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    found = backend.infer(noise).classes[0].copy()
-    backend.close()
-    return found
+    with open_model("openvino", model, settings) as backend:
+        return backend.infer(noise).classes[0].copy()
 
 
 def refused_load(name, model):
@@ -155,15 +150,10 @@ class TestInPlace:
 class TestAgreement:
     @staticmethod
     def found(name, model, images, score_threshold):
-        backend = open_backend(name, SETTINGS)
-        backend.load(model)
         decoder = model.decoder(DecodeSettings(score_threshold, 0.6))
-        answers = []
-        for image in images:
-            heads = backend.infer(image)
-            answers.append(decoder.decode(heads.boxes, heads.classes))
-        backend.close()
-        return answers
+        with open_model(name, model, SETTINGS) as backend:
+            heads = map(backend.infer, images)
+            return [decoder.decode(one.boxes, one.classes) for one in heads]
 
     def test_the_runtimes_find_the_same_objects(self, model, streets):
         """INT8 rounds at other places in each; what one is sure of, the other must see."""
@@ -215,12 +205,10 @@ class TestErrors:
     def test_boxes_stay_in_the_order_in_which_the_processor_has_them(self, name, model):
         if name == "litert":
             pytest.importorskip("ai_edge_litert")
-        backend = open_backend(name, SETTINGS)
-        backend.load(model)
-        heads = backend.infer(empty(model))
-        assert all(box.transpose(0, 2, 3, 1).flags.c_contiguous for box in heads.boxes)
-        assert all(one.flags.c_contiguous for one in heads.classes)
-        backend.close()
+        with open_model(name, model, SETTINGS) as backend:
+            heads = backend.infer(empty(model))
+            assert all(box.transpose(0, 2, 3, 1).flags.c_contiguous for box in heads.boxes)
+            assert all(one.flags.c_contiguous for one in heads.classes)
 
     @pytest.mark.parametrize("damage", ["cut off", "a flipped bit"])
     def test_a_damaged_cache_is_made_anew(self, model, tmp_path, damage):
