@@ -73,15 +73,13 @@ def faults(figure):
                 axes.plot(times, [place] * 2, color=colour, lw=2.5, alpha=0.5)
                 axes.plot(times[0], place, "o", color=colour, ms=5, label=label)
         colour = next(value for key, value in HEALTH_COLOURS.items() if key.name == mode)
-        axes.text(
-            1.01, place, mode, transform=axes.get_yaxis_transform(), va="center", color=colour
-        )
+        beside = axes.get_yaxis_transform()
+        axes.text(1.01, place, mode, transform=beside, va="center", color=colour, fontsize=8)
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xscale("log")
-    axes.set_xticks(
-        [3, 10, 30, 100, 300, 1000, 3000], ["3", "10", "30", "100", "300", "1 s", "3 s"]
-    )
+    ticks_ms = [3, 10, 30, 100, 300, 1000, 3000]
+    axes.set_xticks(ticks_ms, map(str, ticks_ms))
     axes.minorticks_off()
     axes.set_xlabel("ms; dot: median, line: to the worst of the runs; right: worst mode")
     return axes, 3
