@@ -97,8 +97,8 @@ def _process(
     hidden, passwords = without_passwords(source)
     if passwords:
         settings = settings.model_copy(update={"source": hidden})
-    over_udp = getattr(settings, "images_over", "") == "udp"
-    environment = ros_environment(moves_images and source == "dds", over_udp) | passwords
+    over = getattr(settings, "images_over", "")
+    environment = ros_environment(moves_images and source == "dds", over) | passwords
     if ros.namespace != "/":
         environment[NAMESPACE] = ros.namespace
     ends_graph = kind.plays_drive or getattr(settings, "plays_file_once", False)

@@ -45,7 +45,7 @@ def profiles_variable() -> str:
     return "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
 
 
-def ros_environment(images: bool = False, over_udp: bool = False) -> dict[str, str]:
+def ros_environment(images: bool = False, over: str = "") -> dict[str, str]:
     """Environment variables for the process of a node; settings that the user has made are kept.
 
     Unless the user sets it otherwise, no other machine finds the node or gets an answer from it.
@@ -53,7 +53,7 @@ def ros_environment(images: bool = False, over_udp: bool = False) -> dict[str, s
     Args:
         images: whether the node sends or receives images through DDS. They do not arrive at all
             without the right profile, see `config/fastdds.xml`.
-        over_udp: whether it receives images over UDP instead of shared memory of Fast DDS.
+        over: `shm` or `udp` if it only receives images, and over what.
     """
     name, profiles = profiles_variable(), share_folder() / "config"
     reach = os.environ.get(RANGE) or LOCALHOST
@@ -63,8 +63,8 @@ def ros_environment(images: bool = False, over_udp: bool = False) -> dict[str, s
         kind, reach = "_localhost_images" if images else "_localhost", "SYSTEM_DEFAULT"
     else:
         kind = "" if images else "_network"
-    if images and over_udp:
-        kind = "_localhost_images_udp" if kind else "_images_udp"
+    if images and over:
+        kind = f"{kind or '_images'}_{over}"
     return {name: str(profiles / f"fastdds{kind}.xml"), RANGE: reach}
 
 

@@ -201,8 +201,11 @@ class TestGraph:
             monkeypatch.setenv(name, value)
         for spec in RECORDED.nodes({"standby": "never", "source": source}):
             images = source == "dds" and spec.executable in ("player_node", "preprocess_node")
-            profile = f"/fastdds{profiles[not images]}.xml"
-            assert spec.environment[profiles_variable()].endswith(profile)
+            profile = profiles[not images]
+            if images and spec.executable == "preprocess_node":  # it sends none
+                profile = f"{profile or '_images'}_shm"
+            file = spec.environment[profiles_variable()]
+            assert file.endswith(f"/fastdds{profile}.xml") and Path(file).is_file()
             assert spec.environment[RANGE] == reach
 
     @pytest.mark.parametrize(
