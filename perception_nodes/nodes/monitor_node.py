@@ -55,7 +55,7 @@ class MonitorNode(PerceptionNode):
         ):
             self._hear(kind, settings.topic_of(topic), f"/{topic}", show, qos)
         topic = settings.topic_of(settings.detections_topic)
-        self._hear(Detection2DArray, topic, DETECTIONS_TOPIC, self._show_found, MANY)
+        self._hear(Detection2DArray, topic, DETECTIONS_TOPIC, self._show_found, REPORTS)
         self._hear(DiagnosticArray, DIAGNOSTICS_TOPIC, DIAGNOSTICS_TOPIC, None, MANY)
         for topic in (settings.detections_topic, HEALTH, SAFE_STOP):
             if settings.record_protected:
