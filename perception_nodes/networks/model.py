@@ -5,7 +5,7 @@ import importlib.resources
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -16,9 +16,11 @@ from perception_nodes.core.geometry import PADDING_VALUE, Resize
 from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.networks.external_data import file_outside
 from perception_nodes.networks.terms import UNSTATED, Terms, terms_of
-from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.system.environment import prefixes
 from perception_nodes.system.files import read_file
+
+if TYPE_CHECKING:
+    from perception_nodes.preprocess.cpu import Preprocessor
 
 VERSION = 1
 """Version of the keys of `model.yaml` that are understood here."""
@@ -57,8 +59,11 @@ class InputSpec(_Part):
     resize: Resize = "letterbox"
     padding: int = Field(default=PADDING_VALUE, ge=0, le=255)
 
-    def preprocessor(self, undistort: bool = False, sample_bits: int = 0) -> Preprocessor:
+    def preprocessor(self, undistort: bool = False, sample_bits: int = 0) -> "Preprocessor":
         """A preprocessor that makes this input of a camera's frames; see `Preprocessor`."""
+        # OpenCV is 20 MB, which supervisor and detector do without.
+        from perception_nodes.preprocess.cpu import Preprocessor
+
         place = self.width, self.height, undistort, self.resize
         return Preprocessor(*place, self.padding, sample_bits)
 
