@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -110,7 +111,7 @@ def import_command(
     tool = _import_tool()
     file = importlib.import_module("perception_nodes.networks.importer").file_in(file)
     check_folder(out, "--out")
-    if file.suffix.lower() == ".pt" and screen.is_terminal:
+    if file.suffix.lower() == ".pt" and screen.is_terminal and sys.stdin.isatty():
         typer.confirm(f"{file} is a program of its author's; run it here?", abort=True, err=True)
     for option, given in (("--data", data), ("--frames-license", frames_license)):
         if given and not int8:

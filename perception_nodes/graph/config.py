@@ -307,11 +307,12 @@ class DetectorSettings(CamerasSettings):
     class_thresholds: str = Field(
         default="",
         max_length=1000,
-        pattern=r"^([^,]+: *0?\.\d+ *(,|$))*$",
+        pattern=r"^([^,:;]+: *0?\.\d+ *(,|$))*$",
         json_schema_extra=CHANGEABLE,
         examples=["person:0.6,car:0.4"],
     )
-    """the same for some classes, such as person:0.6,car:0.4, above score_threshold"""
+    """the same for some classes, such as person:0.6,car:0.4, above score_threshold; of
+    boxes that overlap, only the best one gets so far"""
     iou_threshold: float = Field(
         default=DecodeSettings.iou_threshold, ge=0.1, le=0.99, json_schema_extra=CHANGEABLE
     )

@@ -68,12 +68,12 @@ class Writer:
         if list(kept) == [[one] for one in range(classes)]:
             return scores
         most = max(map(len, kept))
-        full = [one for group in kept for one in [*group, *[group[0]] * (most - len(group))]]
-        scores = self.op("Gather", scores, self.constant(full, np.int64), axis=1)
-        if most == 1:
-            return scores
-        grouped = self.shaped(scores, 1, len(kept), most, -1)
-        return self.op("ReduceMax", grouped, axes=[2], keepdims=0)
+        full = [[*group, *[group[0]] * (most - len(group))] for group in kept]
+        parts = [
+            self.op("Gather", scores, self.constant(part, np.int64), axis=1)
+            for part in zip(*full, strict=True)
+        ]
+        return parts[0] if most == 1 else self.op("Max", *parts)
 
     def labelled(self, scores: str, labels: str, numbers: Sequence[int]) -> str:
         """Probabilities [1, classes, n] from a score and a class number of each of n objects.

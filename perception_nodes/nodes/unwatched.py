@@ -1,5 +1,6 @@
 """Health and the safe-stop request while no watchdog works: UNSAFE, and the vehicle is to stop."""
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -58,7 +59,12 @@ class UnwatchedTopics:
         unsafe, stamp = HealthMode.UNSAFE, self._node.get_clock().now().to_msg()
         for health, of_camera, leases in zip(healths, self._counts, self._leases, strict=True):
             kept = of_camera.read()
-            missing = [role for role, lease in leases.items() if not lease.is_taken]
+            # Without a descriptor left we see no holder; its signs of life tell then.
+            missing = [
+                role
+                for role, lease in leases.items()
+                if not lease.is_taken and lease.patient_until_ns < time.monotonic_ns()
+            ]
             counts = {status.name.lower(): number for status, number in kept.items()}
             health.publish_state(
                 HealthMessage(

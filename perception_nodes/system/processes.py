@@ -69,10 +69,12 @@ class Process:
         """Wait until it ends, but no longer than the timeout; returns whether it has ended."""
         return bool(self._poll.poll(timeout_ms))
 
-    def kill(self) -> None:
-        """Kill it with SIGKILL, which also ends a stopped process, if the kernel lets us."""
+    def kill(self) -> bool:
+        """Kill it with SIGKILL, which also ends a stopped process; returns whether we may."""
         with suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+            return True
+        return False
 
     def look(self) -> Seen:
         """What the kernel says of it now. An ended process does nothing."""

@@ -28,7 +28,7 @@ def own_prefix() -> str:
 
 def open_ours(pid: int) -> Process | None:
     """Open a process that uses our files in shared memory, see `open_process`."""
-    return open_process(pid, f"{SHM_FOLDER}/{own_prefix()}")
+    return open_process(pid, f"{os.path.realpath(SHM_FOLDER)}/{own_prefix()}")
 
 
 def own_domain() -> int:

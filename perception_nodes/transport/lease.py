@@ -199,8 +199,8 @@ class Lease:
             hung = False
         # The holder may have given a sign of life while we looked, or another process may hold the
         # lease. The open handle cannot come to mean another process.
-        if hung and (note.alive_ns, note.process) == (alive_ns, holder.pid):
-            holder.kill()
+        same = (note.alive_ns, note.process) == (alive_ns, holder.pid)
+        if hung and same and holder.kill():
             self._killed = pid
 
     def release(self) -> bool:

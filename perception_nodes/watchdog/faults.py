@@ -11,7 +11,7 @@ from statistics import median
 from perception_nodes.cameras.awaited import slow_transport
 from perception_nodes.core.budget import Budget, enough_ms
 from perception_nodes.core.failover import MS, STARVED_NS
-from perception_nodes.core.frame import FrameFlag, FrameRecord, stage_durations_ms
+from perception_nodes.core.frame import FrameFlag, FrameRecord, FrameStatus, stage_durations_ms
 from perception_nodes.core.health import HealthMode
 from perception_nodes.core.missed import TOO_SLOW
 
@@ -332,7 +332,8 @@ class SlowNetwork:
         """Take the report of a frame that has ended; of those skipped one in ten is inferred."""
         if took_ms := stage_durations_ms(report).get("inference"):
             self._took_ms.append(took_ms)
-        self._late.append(report.status in TOO_SLOW)
+        # While a very slow network works on one frame, newer ones take each other's place.
+        self._late.append(report.status in (*TOO_SLOW, FrameStatus.SUPERSEDED))
         if self._late.count(True) <= (self._late.maxlen or 1) / 2 or not self._took_ms:
             return None
         if (usual_ms := median(self._took_ms)) <= self._budget.inference:

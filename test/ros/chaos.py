@@ -154,6 +154,8 @@ def one_round(seconds: int, kinds: Sequence[str], seed: int, source: str) -> int
     statuses = Counter(FrameStatus(report.status).name for report in seen.reports)
     print(f"{len(seen.sent)} frames: {dict(statuses)}")
     lines = unaccounted(seen)
+    if not blows:
+        lines.append("the graph took too long to start for a single blow; give more --seconds")
     if lines:
         print("\n".join(lines), f"what was seen and said is in {folder}", sep="\n")
         return 1

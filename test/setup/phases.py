@@ -34,7 +34,8 @@ def main() -> int:
             command += [f"--junitxml={report}", *sys.argv[1:]]
             status = subprocess.run(command, check=False).returncode
             found = failures(report)
-            if status == 1 and 0 < len(found) <= MOST_AGAIN and passes_alone(found):
+            is_whole = status == 1 and not sys.argv[1:]  # -x would leave out the others
+            if is_whole and 0 < len(found) <= MOST_AGAIN and passes_alone(found):
                 unsteady += found
             elif status not in (0, NONE_CHOSEN):
                 bad.append(f"{name}: status {status}")

@@ -90,8 +90,10 @@ def test_what_is_late_for_another_reason_does_not_name_the_transport(report):
 def test_a_network_that_is_too_slow_is_told_with_the_remedy():
     """A frame in ten is inferred, late; the others are skipped, or left to a smaller network."""
     network, late = SlowNetwork(Budget(), LIMITS), reported(FrameStatus.LATE, 1)
+    skipped = reported(FrameStatus.SKIPPED_LATE, 1)
+    superseded = reported(FrameStatus.SUPERSEDED, 1)
     late.preprocessed_ns, late.inferred_ns = 10**12, 10**12 + 29 * MS
-    frames = [reported(FrameStatus.SKIPPED_LATE, 1)] * 9 + [late]
+    frames = [skipped] * 3 + [superseded] * 6 + [late]
     assert [bool(network.update(one)) for one in frames] == [False] * 9 + [True]
     fault = network.update(frames[0])
     assert fault.text.startswith("inference takes 29 ms, a frame has 10; ")
