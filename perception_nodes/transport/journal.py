@@ -106,6 +106,8 @@ class Signs:
         with open(path, "rb") as file:
             self._memory = mmap.mmap(file.fileno(), _HEAD.size, prot=mmap.PROT_READ)
         alive_ns, *_, self.process = _HEAD.unpack_from(self._memory)
+        if not self.process:
+            raise ValueError(f"{path} does not name its process yet")
         self._sender = _sender_of(path)
         # If another process has this number by now, the sign is not that process's own.
         self._last_ns = 0 if was_alive(self.process, alive_ns) else alive_ns

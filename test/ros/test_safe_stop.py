@@ -15,6 +15,7 @@ from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
 from perception_nodes.core.records import Heartbeat, WatchdogGone
 from perception_nodes.nodes.watchdog_node import WatchdogNode
 from perception_nodes.transport.channels import NumberedRecords
+from perception_nodes.transport.journal import journals
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.watchdog.account import Account
 
@@ -45,8 +46,11 @@ class Vehicle:
             NumberedRecords(self.endpoint, "front", role, 10**10)
             for role in ("detector", "preprocess")
         ]
-        # Records are known by the process of their sender, and each role is one of its own.
-        self.detector = subprocess.Popen(["sleep", "100"])
+        # Records are known by the process of their sender, and each role is one of its own, with
+        # files of the graph open.
+        (journal,) = journals("front", "detector").values()
+        with journal.open("rb") as ours:
+            self.detector = subprocess.Popen(["sleep", "100"], stdin=ours)
         self.senders[0]._process = self.detector.pid
         self.sequence = 0
 

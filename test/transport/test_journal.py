@@ -48,6 +48,13 @@ def test_the_records_of_a_killed_process_are_read(python):
     assert read_journal(path)[2].reason == b"written by the dead"
 
 
+def test_one_that_does_not_name_its_process_yet_is_not_complete(monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 0)
+    Journal("front", "detector")
+    with pytest.raises(ValueError, match="does not name its process yet"):
+        Signs(journal_of("front", "detector", own_incarnation()))
+
+
 def test_it_holds_the_last_ones():
     journal = Journal("front", "detector")
     for number in range(RECORDS + 5):
