@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -205,11 +205,12 @@ class Account:
 
 def account(run: Heard) -> Account:
     """Reconcile what was sent, entered, reported, published and received."""
+    once = _each_once(run.reports)
     # If frames have the same stamp, the detections belong to the published one.
-    reported = sorted(run.reports, key=lambda report: report.status not in PUBLISHED)
+    reported = sorted(once, key=lambda report: report.status not in PUBLISHED)
     arrivals = _by_stamp((stamp_ns, at_ns) for at_ns, stamp_ns in run.detections)
     if run.sent is None:
-        frames = [Frame(r.stamp_ns, r, _taken(arrivals, r.stamp_ns)) for r in run.reports]
+        frames = [Frame(r.stamp_ns, r, _taken(arrivals, r.stamp_ns)) for r in once]
         every, excused, down = frames, frames[:0], set[int]()
     else:
         reports = _by_stamp((r.stamp_ns, r) for r in reported if r.stamp_ns)
@@ -226,7 +227,7 @@ def account(run: Heard) -> Account:
     found = Account(frames, len(every), len(down))
     found.statuses.update(FrameStatus(f.report.status).name for f in frames if f.report is not None)
     # A frame that was dropped before its stamp was read is reported without one.
-    nameless = sum(_frames(r) for r in run.reports if not r.stamp_ns and r.status not in IN_TIME)
+    nameless = sum(_frames(r) for r in once if not r.stamp_ns and r.status not in IN_TIME)
     nameless = max(0, nameless - sum(frame.report is None for frame in excused))
     lacking = sum(frame.report is None for frame in every)
     if lacking and nameless:
@@ -235,7 +236,7 @@ def account(run: Heard) -> Account:
     if run.sent is not None:
         # A rebooted unit may report the frames that it missed as a gap, without a stamp.
         most = len(run.sent) + len(run.closing)
-        found.surplus = max(0, sum(r.stamp_ns not in down for r in run.reports) - most)
+        found.surplus = max(0, sum(r.stamp_ns not in down for r in once) - most)
         found.unknown = sum(len(left) for s, left in reports.items() if s not in down)
         found.unknown += sum(len(left) for s, left in arrivals.items() if s not in down)
     found.missing = sum(f.published and f.arrived_ns is None for f in every)
@@ -243,11 +244,20 @@ def account(run: Heard) -> Account:
         f.arrived_ns is not None and not f.published and not _may_be_out(f) for f in every
     )
     own = [told for told in run.health if told.by_watchdog]
-    beyond = sum(_frames(report) - 1 for report in run.reports)
+    beyond = sum(_frames(report) - 1 for report in once)
     found.entered = own[-1].frames_in + beyond if own else 0
     found.in_flight = own[-1].in_flight if own else 0
     found.unbalanced = sum(told.frames_in != told.outs + told.in_flight for told in run.health)
     return found
+
+
+def _each_once(reports: Sequence[ReportedFrame]) -> list[ReportedFrame]:
+    """A report that a watchdog has sent as it died comes again from the next, with its number."""
+    found: dict[object, ReportedFrame] = {}
+    for place, one in enumerate(reports):
+        name = one.report_number, one.incarnation, one.stamp_ns, one.sequence
+        found[name if one.report_number else place] = one
+    return list(found.values())
 
 
 def _frames(report: ReportedFrame) -> int:

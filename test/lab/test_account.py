@@ -46,6 +46,7 @@ def test_a_miss_that_is_reported_is_not_silent():
         (lambda all: all[1:], (), {"unreported": 1, "unannounced": 1}),
         (lambda all: all, [0], {"missing": 1}),
         (lambda all: [*all, all[7]], (), {"surplus": 1, "unknown": 1}),
+        (lambda all: [*all[1:], *2 * [replace(all[0], report_number=1)]], (), {}),
         (lambda all: [replace(all[0], stamp_ns=5), *all[1:]], [0], {"unreported": 1, "unknown": 1}),
         (lambda all: [report(STAMPS[0], FrameStatus.FAILED), *all[1:]], (), {"unannounced": 1}),
         # Of a frame that its detector held as it died, detections may be out.
