@@ -338,6 +338,8 @@ def test_a_checkpoint_is_the_file_that_is_named(tmp_path, monkeypatch):
     assert str(checkpoint) in command(*options, "--keep", "d", status=2)
     command(*options, status=0)
     monkeypatch.setattr(screen, "_force_terminal", True)
+    terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("perception_nodes.cli.import_model.sys", terminal)
     command(*options, "--name", "other", status=1)  # nobody says that its program may run
     facts = yaml.safe_load((tmp_path / "m/IT/model.yaml").read_text())["imported"]
     assert facts["file"] == "IT.PT"
