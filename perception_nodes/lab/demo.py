@@ -16,7 +16,7 @@ from perception_nodes.networks.model import load_model
 from perception_nodes.replay.outputs import finish
 from perception_nodes.system.processes import machine
 
-MEASURED = {"model", "backend", "threads", "cpus"}
+DECIDED = {"model", "backend", "threads", "cpus"}
 """Parameters that a measurement may decide."""
 SET_BY_THE_DEMO = frozenset({"bag", "topic", "frames", "listeners", "recording", "sent_file"})
 
@@ -82,7 +82,7 @@ def run_demo(
                 "deadline_ms": parameters["deadline_ms"],
                 "warnings": run.warnings,
                 "machine": machine(),
-                "parameters": values | detector.model_dump(include=MEASURED, exclude_defaults=True),
+                "parameters": values | detector.model_dump(include=DECIDED, exclude_defaults=True),
             }
             sent = list(zip(run.numbers, run.sent, strict=True))
             bits = int(parameters["sample_bits"])

@@ -105,7 +105,7 @@ class DetectorNode(RedundantNode):
         least = [scores.get(one, 0) if one in (names or known) else np.inf for one in known]
         for lane in self._lanes:
             lane.enabled = settings.enabled
-            lane.least = np.array(least, np.float32) if names or scores else None
+            lane.least_scores = np.array(least, np.float32) if names or scores else None
 
     def listeners(self) -> int:
         """Subscribers of detections of the first camera."""

@@ -49,7 +49,7 @@ class Lane:
         settings = self._settings
         self._size = model.input
         self.enabled = True
-        self.least: NDArray[np.float32] | None = None
+        self.least_scores: NDArray[np.float32] | None = None
         self._class_names = tuple(name.encode() for name in model.classes)
         self.pipeline = Pipeline(
             serving.candidates, SystemClock(), settings.skip_late, serving.standing_in
@@ -173,8 +173,8 @@ class Lane:
     def finish(self, record: FrameRecord, detections: Detections | None) -> None:
         """Publish the objects found in the waiting frame, and report its outcome."""
         if detections is not None:
-            if self.least is not None:
-                detections = detections.above(self.least)
+            if self.least_scores is not None:
+                detections = detections.above(self.least_scores)
                 record.detections = len(detections)
             if not self._settings.publish_late and self.pipeline.withholds(record):
                 record = self.pipeline.withheld(record)

@@ -96,8 +96,11 @@ class Heard:
         if not recording.by_number:
             found = [(0, stamp_ns) for stamp_ns in recording.detections]
             return cls([*sent], reports=recording.reports, detections=found)
-        # A number is unique where a stamp may not be; a stamp of 0 would mean none.
-        reports = [replace(one, stamp_ns=1 + one.sequence) for one in recording.reports]
+        # A number is unique where a stamp may not be; a stamp of 0 would mean none. No watchdog
+        # sends a report again here, so one that comes twice is too many.
+        reports = [
+            replace(one, stamp_ns=1 + one.sequence, report_number=0) for one in recording.reports
+        ]
         found = [(0, 1 + number) for number in recording.detections]
         return cls([1 + number for number in sent], reports=reports, detections=found)
 

@@ -4,6 +4,7 @@ import re
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -220,6 +221,19 @@ class TestGraph:
         assert all(file.is_file() for file in files.values())
         asking = [name for name, file in files.items() if file.name == f"fastdds_{profile}.xml"]
         assert asking == ["preprocess_node"]
+
+    @pytest.mark.parametrize(
+        "files",
+        [
+            ("fastdds.xml", "fastdds_images_shm.xml"),
+            ("fastdds_localhost_images.xml", "fastdds_localhost_images_shm.xml"),
+        ],
+    )
+    def test_who_only_receives_images_has_all_settings_but_the_segment(self, root, files):
+        trees = [ElementTree.parse(root / "config" / file) for file in files]
+        pairs = zip(*(tree.iter() for tree in trees), strict=True)
+        differ = [a.tag.rpartition("}")[2] for a, b in pairs if (a.tag, a.text) != (b.tag, b.text)]
+        assert differ == ["segment_size", "maxMessageSize"]
 
     def test_settings_of_dds_that_the_user_has_made_stay_on_this_machine_too(
         self, drive, monkeypatch

@@ -18,6 +18,7 @@ PHASES = {
 }
 LASTS = "about 12 minutes on two quiet cores, and ten times as long on a busy machine"
 MOST_AGAIN = 5
+"""More failures are no accident."""
 NONE_CHOSEN = 5
 """Exit status of pytest where its arguments have chosen other tests."""
 
