@@ -27,6 +27,8 @@ MAX_GAP = 256
 """Up to this number of frames missing in a row, each gets a report of its own. More are an outage
 with one report, since thousands of reports would hold up the frames that do come."""
 REASON_BYTES = 512
+MAX_LOOKS = 3
+"""Regions of a frame that the network looks at beside the whole."""
 NO_PIXELS_BYTES = 1
 """Payload of a slot without pixels; a slot has at least one byte."""
 MAX_SPAN_NS = 60_000_000_000
@@ -285,6 +287,15 @@ class Record(ctypes.Structure):
     ]
 
 
+class LookRecord(ctypes.Structure):
+    """A second look at a frame, with the fields of `Look.msg`."""
+
+    _fields_ = [
+        *members(ctypes.c_uint32, "x_offset y_offset width height"),
+        ("cost_ms", ctypes.c_float),
+    ]
+
+
 class FrameRecord(Record):
     """A frame that has entered, or the outcome of one.
 
@@ -302,7 +313,28 @@ class FrameRecord(Record):
         *members(ctypes.c_uint32, "status detections"),
         ("model", ctypes.c_char * 32),
         ("reason", ctypes.c_char * REASON_BYTES),
+        ("look_count", ctypes.c_uint32),
+        ("look_records", LookRecord * MAX_LOOKS),
     ]
+
+    @property
+    def looks(self) -> list[LookRecord]:
+        """The second looks at the frame, in order."""
+        return list(self.look_records[: self.look_count])
+
+    def add_look(self, region: tuple[int, int], size: tuple[int, int], cost_ms: float) -> None:
+        """Note a second look.
+
+        Args:
+            region: its left and top in source pixels; less than 0 where the source is smaller.
+            size: its width and height in source pixels.
+            cost_ms: what it took.
+        """
+        left, top = max(0, region[0]), max(0, region[1])
+        width = min(region[0] + size[0], self.source_width) - left
+        height = min(region[1] + size[1], self.source_height) - top
+        self.look_records[self.look_count] = LookRecord(left, top, width, height, cost_ms)
+        self.look_count += 1
 
     @property
     def clock_suspect(self) -> bool:
@@ -375,18 +407,27 @@ class DetectionRecord(ctypes.Structure):
         )
 
 
+def looks_ms(frame: Any) -> float:
+    """What second looks at a frame took, in milliseconds, between inference and publication."""
+    return float(sum(look.cost_ms for look in frame.looks))
+
+
 def stage_durations_ms(frame: Any) -> dict[str, float]:
-    """Duration of each stage that the frame passed, in milliseconds.
+    """Duration of each stage that the frame passed, in milliseconds, without second looks.
 
     Args:
-        frame: an object with the attributes named in `STAMPS`: a `FrameRecord`, a report message.
+        frame: an object with `looks` and the attributes named in `STAMPS`: a `FrameRecord`, a
+            report message.
     """
     stamps = [getattr(frame, name) for name in STAMPS]
-    return {
+    durations_ms = {
         stage: (end - start) / 1e6
         for stage, start, end in zip(STAGES, stamps[:-1], stamps[1:], strict=True)
         if start and end
     }
+    if frame.looks and "postprocess" in durations_ms:
+        durations_ms["postprocess"] = max(0.0, durations_ms["postprocess"] - looks_ms(frame))
+    return durations_ms
 
 
 def latency_ms(frame: Any) -> float | None:

@@ -113,8 +113,27 @@ _TYPES = {"string": str, "bool": bool}
 _HEADER = [("log_time_ns", int), ("stamp_ns", int), ("frame_id", str)]
 _FIELDS = [(name, _TYPES.get(type_name, int)) for type_name, name in FRAME_REPORT_FIELDS]
 _LOST = [("lost_after_ns", int), ("lost_before_ns", int)]
+
+
+class Look(NamedTuple):
+    """A second look at a frame, as in `Look.msg`: source pixels and milliseconds."""
+
+    x_offset: int
+    y_offset: int
+    width: int
+    height: int
+    cost_ms: float
+
+    @classmethod
+    def all_of(cls, frame: Any) -> "tuple[Look, ...]":
+        """The looks of a record or message; none by an older definition."""
+        found = getattr(frame, "looks", ())
+        return tuple(cls(*(getattr(look, name) for name in cls._fields)) for look in found)
+
+
+_LOOKS = ("looks", tuple[Look, ...])
 _ReportFields: Any = make_dataclass(
-    "_ReportFields", [*_HEADER, *_FIELDS, *_LOST], frozen=True, slots=True
+    "_ReportFields", [*_HEADER, *_FIELDS, *_LOST, _LOOKS], frozen=True, slots=True
 )
 
 
@@ -132,7 +151,7 @@ class ReportedFrame(_ReportFields):  # type: ignore[misc]
         """The report that a closed record becomes."""
         found = [getattr(record, name) for name, _ in (*_HEADER[1:], *_FIELDS, *_LOST)]
         values = (one.decode(errors="replace") if isinstance(one, bytes) else one for one in found)
-        return cls(log_time_ns, *values)
+        return cls(log_time_ns, *values, Look.all_of(record))
 
     @classmethod
     def of_message(cls, message: Any, log_time_ns: int) -> "ReportedFrame":
@@ -141,7 +160,8 @@ class ReportedFrame(_ReportFields):  # type: ignore[misc]
         values = (getattr(message, name, kind()) for name, kind in _FIELDS)
         lost = (getattr(message, f"lost_{side}", None) for side in ("after", "before"))
         around = (0 if stamp is None else nanoseconds(stamp) for stamp in lost)
-        return cls(log_time_ns, nanoseconds(header.stamp), header.frame_id, *values, *around)
+        stamp_ns = nanoseconds(header.stamp)
+        return cls(log_time_ns, stamp_ns, header.frame_id, *values, *around, Look.all_of(message))
 
 
 class DetectedObject(NamedTuple):

@@ -273,5 +273,8 @@ def write_frame_report(record: FrameRecord) -> bytes:
     durations_ms += (stages_ms.get(stage, nan) for stage in STAGES)
     out.pack("6f", 4, *durations_ms)
     around = record.lost_after_ns, record.lost_before_ns
-    out.pack("iIiII", 4, *(part for at_ns in around for part in divmod(at_ns, NS_PER_S)), 0)
+    out.pack("iIiI", 4, *(part for at_ns in around for part in divmod(at_ns, NS_PER_S)))
+    out.pack("I", 4, len(record.looks))
+    for look in record.looks:
+        out.pack("4If", 4, look.x_offset, look.y_offset, look.width, look.height, look.cost_ms)
     return bytes(out.data)

@@ -47,7 +47,7 @@ class Watch:
 
     @property
     def median_ms(self) -> float:
-        """Median latency of the last published frames; NaN before the first one."""
+        """Median latency of the last published frames without second looks; NaN before any."""
         return self._drift.median_ms
 
     @property
@@ -105,7 +105,7 @@ class Watch:
                 self._hold("camera clock", faults.suspect_stamp(report), report.published_ns)
         total_ms = frame.latency_ms(report)
         if total_ms is not None and report.status != frame.FrameStatus.DEGRADED:
-            self._present["latency drift"] = self._drift.update(total_ms)
+            self._present["latency drift"] = self._drift.update(total_ms - frame.looks_ms(report))
 
     def tick(self, asked_ns: int, now_ns: int, realtime_ns: int, ledger: Ledger) -> bool:
         """Check the clocks and the accounts.

@@ -71,6 +71,8 @@ def check(path):
 
 
 NEW = FrameRecord(sequence=8, incarnation=2**63, report_number=4, lost_after_ns=10**9)
+NEW.source_width, NEW.source_height = 640, 360
+NEW.add_look((10, 20), (416, 256), 2.1)
 
 
 def test_an_older_recording_is_read_by_its_own_definitions(tmp_path):

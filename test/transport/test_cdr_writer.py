@@ -158,6 +158,18 @@ def test_durations_are_for_plots_and_no_numbers_where_there_are_none():
     assert np.isnan(lost.latency_ms) and len(lost.looks) == 0
 
 
+def test_second_looks_are_shown_within_the_frame_and_belong_to_no_stage():
+    record = FrameRecord(inferred_ns=1_000_000, postprocessed_ns=9_000_000)
+    record.source_width, record.source_height = 1242, 200
+    record.add_look((826, -28), (416, 256), 3.5)
+    record.add_look((900, 0), (416, 256), 4.0)
+    message = STORE.deserialize_cdr(write_frame_report(record), FRAME_REPORT)
+    shown = [(one.x_offset, one.y_offset, one.width, one.height) for one in message.looks]
+    assert shown == [(826, 0, 416, 200), (900, 0, 342, 200)]
+    assert [one.cost_ms for one in message.looks] == [3.5, 4.0]
+    assert message.stage_ms[3] == 0.5
+
+
 def test_counts_beyond_their_field_are_clipped():
     data = write_frame_report(FrameRecord(copies=300, detections=70_000))
     message = STORE.deserialize_cdr(data, FRAME_REPORT)

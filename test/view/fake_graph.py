@@ -49,6 +49,7 @@ def report(
         detections=2,
         copies=0,
         header=header,
+        looks=[],
         **stamps,
     )
 

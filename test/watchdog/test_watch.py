@@ -188,6 +188,19 @@ def test_the_reports_tell_of_stages_latency_and_frozen_pictures(run):
     assert run.names == ["frozen picture", "ingest overrun"]
 
 
+@pytest.mark.parametrize("is_look", [True, False])
+def test_second_looks_are_no_overrun_and_no_drift(run, is_look):
+    for number in range(1000):
+        more_ns = 5 * MS * (number >= 500)
+        record = FrameRecord(capture_ns=1, inferred_ns=2 * MS, detections=1)
+        record.postprocessed_ns = record.published_ns = 2 * MS + 1 + more_ns
+        if is_look and more_ns:
+            record.add_look((0, 0), (1, 1), more_ns / MS)
+        run.watch.report(record)
+    names = ["postprocess overrun", "latency drift"]
+    assert not {*names} & {*run.names} if is_look else {*names} <= {*run.names}
+
+
 def test_memory_of_a_process_that_is_gone_is_forgotten(run):
     for second in range(70):
         sizes = {("detector", 7): second * 4_000_000, ("detector", 8): 4_000_000}
