@@ -91,8 +91,7 @@ class _NetworkReader:
                 "integer network: road-n is one; a model that NNCF has quantized never is"
             )
         for node in self._graph.node:
-            read = getattr(self, f"_{node.op_type.lower()}", None)
-            if read is None:
+            if (read := getattr(self, f"_{node.op_type.lower()}", None)) is None:
                 raise self._refusal(node, "is not an operator of the integer network")
             read(node)
         fractions = {}

@@ -173,8 +173,7 @@ def _import_tool() -> Any:
 def _size(text: str) -> tuple[int, int] | None:
     if not text:
         return None
-    found = re.fullmatch(r"([1-9]\d{1,3})[xX]([1-9]\d{1,3})", text)
-    if found is None:
+    if (found := re.fullmatch(r"([1-9]\d{1,3})[xX]([1-9]\d{1,3})", text)) is None:
         raise SettingsError(f"--size {text!r} is not of the form 416x256, width and height")
     return int(found[1]), int(found[2])
 

@@ -58,8 +58,7 @@ class BagStorage(Storage):
         self._truncated = False
         self._files: dict[Path, BagFile] = {}
         self._stack = ExitStack()
-        files = storage_files(path)
-        if not files:
+        if not (files := storage_files(path)):
             missing = (
                 f"no {' or '.join(ROS2_SUFFIXES)} file is in it"
                 if path.is_dir()

@@ -291,8 +291,7 @@ def reported_objects(detections: Detections, header: FrameHeader) -> Objects:
 def score_of(matches: Sequence[ClassMatches], weights: NDArray[np.int64]) -> Score:
     """Sum up the matches of some classes over the images, by how often each of these counts."""
     objects = int(sum(found.objects @ weights for found in matches))
-    by_class = _average_precisions(matches, weights)
-    if not by_class:
+    if not (by_class := _average_precisions(matches, weights)):
         return Score(objects=objects, map50_95=None, map50=None)
     mean = np.mean(by_class, axis=0)
     return Score(

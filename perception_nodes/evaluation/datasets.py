@@ -142,8 +142,7 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         DataError: there is no image, or a folder cannot be read.
     """
-    files = _images_below(folder)
-    if not files:
+    if not (files := _images_below(folder)):
         problem = "holds no image" if folder.is_dir() else "is not a folder"
         raise DataError(
             f"{folder} {problem}; name a folder of images ({', '.join(IMAGE_SUFFIXES)})"
@@ -161,8 +160,7 @@ def check_images(files: list[Path]) -> None:
     Raises:
         DataError: some files are damaged; the text names them.
     """
-    broken = [path for path in files if not _looks_whole(path)]
-    if broken:
+    if broken := [path for path in files if not _looks_whole(path)]:
         raise DataError(
             f"{len(broken)} of {len(files)} images are cut off, empty or no images: "
             f"{listed(broken)}; replace or remove them"
@@ -204,8 +202,7 @@ def _found(path: Path, root: str | Path | None, split: str = "val") -> Descripti
         return _described(path, root, split)
     if path.suffix == ".json":
         candidates = [path.parent / "images", path.parent.parent / "images", path.parent]
-        folder = next(filter(_images_below, candidates), None)
-        if folder is None:
+        if (folder := next(filter(_images_below, candidates), None)) is None:
             raise DataError(
                 f"{path}: no images in {', '.join(map(str, candidates))}; write a description "
                 "with the keys name, images and annotations"

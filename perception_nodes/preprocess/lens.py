@@ -40,8 +40,7 @@ def lens_of_images(info: CameraInfo, width: int, height: int) -> Lens | None:
     """
     if not any(info.distortion):
         return None
-    fitting = info.for_images(width, height)
-    if fitting is None:
+    if (fitting := info.for_images(width, height)) is None:
         size = f"{info.width}x{info.height}"
         raise UnknownLens(f"the calibration is of {size}, and frames are {width}x{height}")
     lens = lens_from(fitting)

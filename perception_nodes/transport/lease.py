@@ -90,8 +90,7 @@ class Lease:
 
     def wait(self, timeout_ms: float) -> None:
         """Wait until the holder ends, or until the timeout; without a holder, until the timeout."""
-        holder = self._living_holder()
-        if holder is None:
+        if (holder := self._living_holder()) is None:
             time.sleep(timeout_ms / 1e3)
         else:
             holder.wait(timeout_ms)
@@ -190,8 +189,7 @@ class Lease:
         silent_ns = time.monotonic_ns() - alive_ns
         if silent_ns <= patience_ns or not pid or self._killed == pid:
             return
-        holder = self._living_holder()
-        if holder is None:
+        if (holder := self._living_holder()) is None:
             return
         hung = self._judge.update(alive_ns, silent_ns, patience_ns, note.spent_ns, holder.look)
         if hung and not runs_at_once(self._judge.sleeps_on):

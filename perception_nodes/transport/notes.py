@@ -76,8 +76,7 @@ class Notes:
 
     def configuration_hash(self) -> int:
         """Identifies all parameters of the graph in 64 bits; 0 where they are not known."""
-        started_with = os.environ.get(CONFIGURATION)
-        if not started_with:
+        if not (started_with := os.environ.get(CONFIGURATION)):
             return 0
         text = "\n".join([started_with, *self.changed()])
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

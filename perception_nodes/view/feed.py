@@ -282,8 +282,7 @@ class Feed:
         """
         now_ns = time.monotonic_ns()
         with self._lock:
-            one = self._cameras.get(camera)
-            if one is None:
+            if (one := self._cameras.get(camera)) is None:
                 return None
             for miss in (entry for _, entry in reversed(one.misses)):
                 if miss["sequence"] == sequence:

@@ -59,8 +59,7 @@ class DetectorHistory:
                 proof that it receives frames.
         """
         ingested_ns = outcome.ingested_ns
-        entries = list(self._of(outcome.sender))
-        if not entries:
+        if not (entries := list(self._of(outcome.sender))):
             self._add(outcome, ingested_ns, ingested_ns)
             return
         then = next((d for d in entries if d.since_ns <= outcome.sent_ns), entries[-1])

@@ -39,8 +39,7 @@ def test_sums_are_those_of_pycocotools(truth: list[Objects], found: list[Objects
         theirs.accumulate()
     for label, ours in enumerate(match(truth, found, CLASSES)[ALL_HEIGHTS]):
         expected = theirs.eval["precision"][:, :, label, 0, -1].mean(axis=1)
-        averages = ours.average_precision(np.ones(len(truth), int))
-        if averages is None:
+        if (averages := ours.average_precision(np.ones(len(truth), int))) is None:
             assert (expected == -1).all()
         else:
             np.testing.assert_allclose(averages, expected, atol=1e-9)
