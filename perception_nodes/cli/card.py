@@ -6,14 +6,8 @@ from typing import Annotated
 import typer
 
 from perception_nodes.backends.auto import AUTO, runtime_for
-from perception_nodes.cli.common import (
-    DataRoot,
-    ModelName,
-    check_writable,
-    progress_bar,
-    say,
-    say_problem,
-)
+from perception_nodes.cli import options
+from perception_nodes.cli.common import check_writable, progress_bar, say, say_problem
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation import evaluate
 from perception_nodes.evaluation.datasets import read_sets
@@ -25,10 +19,10 @@ THREADS = (1, 2)
 
 
 def card_command(
-    model: ModelName,
+    model: options.ModelName,
     out: Path | None = None,
     data: list[Path] | None = None,
-    root: DataRoot = None,
+    root: options.DataRoot = None,
     frames: Annotated[int, typer.Option(min=0, max=100_000)] = 60,
 ) -> None:
     """Write a page on a model: licence, data, weaknesses by class, height and light, latency here.

@@ -1,4 +1,4 @@
-"""What the commands share: options, the screen, progress, build-time tools."""
+"""What the commands share: the screen, progress, outputs, and how a refusal ends one."""
 
 import json
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -25,55 +25,16 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from perception_nodes.backends.auto import CHOICES
 from perception_nodes.cli.described import as_option
 from perception_nodes.core.errors import printable
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.networks.model import ModelRefused
 from perception_nodes.system.files import try_writing, write_whole
 
 LINE_INTERVAL_S = 5.0
 """Time between two lines of progress where stderr is no terminal."""
 
 screen = Console(stderr=True)
-
-ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Model: name or folder; or --model.")
-]
-ModelOption = Annotated[str, typer.Option(help="Model: name or folder.")]
-BackendOption = Annotated[str, typer.Option(help=f"Runtime, one of {', '.join(CHOICES)}.")]
-ThreadsOption = Annotated[
-    int, typer.Option(min=0, max=256, help="Threads for inference; 0: one per physical core.")
-]
-DeadlineOption = Annotated[
-    float, typer.Option(min=0.1, max=10_000, help="Deadline from capture to publish.")
-]
-ScoreThreshold = Annotated[
-    float, typer.Option(min=0.01, max=0.99, help="Lowest score of an object to report.")
-]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[NAME:=VALUE]...", help="Parameters, as for ros2 launch; --parameters lists them."
-    ),
-]
-RunAssignments = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[NAME:=VALUE]... [--ros-args ...]",
-        help="Parameters, as for ros2 launch, which --parameters lists; and ROS arguments.",
-    ),
-]
-ListParameters = Annotated[
-    bool, typer.Option("--parameters", help="List the parameters and their ranges, and stop.")
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="PERCEPTION_DATA",
-        help="Folder that the paths in a description of a set are relative to.",
-    ),
-]
 
 
 def say(text: str) -> None:
@@ -258,3 +219,13 @@ def explained(path: Path, option: str, kind: str) -> Iterator[None]:
         raise SettingsError(
             f"{option} {path} cannot be written: {error.strerror or error}; name another {kind}"
         ) from error
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """A model that is refused ends the command with exit status 1."""
+    try:
+        yield
+    except ModelRefused as error:
+        say_problem("refused", error)
+        raise typer.Exit(1) from error

@@ -11,23 +11,8 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from perception_nodes.cli.common import (
-    DataRoot,
-    JsonFlag,
-    check_folder,
-    explained,
-    progress_bar,
-    say,
-    screen,
-)
-from perception_nodes.cli.model_options import (
-    Bags,
-    ComparedData,
-    FramesLicense,
-    Images,
-    Share,
-    refusals,
-)
+from perception_nodes.cli import options
+from perception_nodes.cli.common import check_folder, explained, progress_bar, refusals, say, screen
 from perception_nodes.core.geometry import Resize
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.gate import MIN_AGREEMENT, Margins
@@ -53,16 +38,16 @@ def import_command(
     padding: Annotated[int | None, typer.Option(min=0, max=255)] = None,
     license: str = "",
     int8: bool = False,
-    bag: Bags = None,
-    images: Images = None,
+    bag: options.Bags = None,
+    images: options.Images = None,
     frames: Annotated[int, typer.Option(min=8, max=100_000)] = 128,
-    frames_license: FramesLicense = "",
-    data: ComparedData = None,
-    root: DataRoot = None,
-    max_loss: Share = 0.01,
-    max_class_loss: Share = Margins.class_loss,
-    min_agreement: Share = MIN_AGREEMENT,
-    as_json: JsonFlag = False,
+    frames_license: options.FramesLicense = "",
+    data: options.ComparedData = None,
+    root: options.DataRoot = None,
+    max_loss: options.Share = 0.01,
+    max_class_loss: options.Share = Margins.class_loss,
+    min_agreement: options.Share = MIN_AGREEMENT,
+    as_json: options.Json = False,
 ) -> None:
     """Make a model of a detector that was trained and exported elsewhere.
 
@@ -118,7 +103,7 @@ def import_command(
             raise SettingsError(f"{option} is for --int8; give it too")
     if data:
         require_pycocotools()
-    options = tool.ImportOptions(
+    import_options = tool.ImportOptions(
         head=head,
         size=_size(size),
         classes=_names("--classes", classes),
@@ -136,7 +121,7 @@ def import_command(
         file=file,
         name=name,
         out=out,
-        options=options,
+        options=import_options,
         bags=bag or [],
         images=images or [],
         frames=frames,

@@ -6,16 +6,8 @@ from typing import Annotated
 import typer
 
 from perception_nodes.backends.auto import AUTO, runtime_for
-from perception_nodes.cli.common import (
-    BackendOption,
-    DataRoot,
-    ModelName,
-    ScoreThreshold,
-    ThreadsOption,
-    check_writable,
-    progress_bar,
-    say,
-)
+from perception_nodes.cli import options
+from perception_nodes.cli.common import check_writable, progress_bar, say
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.networks.model import load_model
@@ -23,14 +15,14 @@ from perception_nodes.system.files import write_whole
 
 
 def mistakes_command(
-    model: ModelName,
+    model: options.ModelName,
     data: list[Path],
     out: Path | None = None,
-    root: DataRoot = None,
+    root: options.DataRoot = None,
     frames: Annotated[int, typer.Option(min=1, max=1000)] = 40,
-    score_threshold: ScoreThreshold = DecodeSettings.score_threshold,
-    backend: BackendOption = AUTO,
-    threads: ThreadsOption = 0,
+    score_threshold: options.ScoreThreshold = DecodeSettings.score_threshold,
+    backend: options.Backend = AUTO,
+    threads: options.Threads = 0,
 ) -> None:
     """Write a page on what a model gets wrong: how often which mistake, and the worst frames.
 
