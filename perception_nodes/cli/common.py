@@ -10,19 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich import progress
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from perception_nodes.cli.described import as_option
@@ -106,14 +96,14 @@ def _meant(text: str, following: str, options: Collection[str]) -> str:
     return as_option(name, value) if name in options else f"{name}:={value}"
 
 
-class _Rate(ProgressColumn):
+class _Rate(progress.ProgressColumn):
     """Steps a second, as a mean over the last seconds."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
         self._unit = unit
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: progress.Task) -> Text:
         """The text of the column."""
         return Text("" if not task.speed else f"{task.speed:.0f} {self._unit}/s")
 
@@ -127,16 +117,16 @@ def progress_bars(unit: str = "") -> Iterator[Callable[[str, float, int], None]]
     Args:
         unit: name of the steps whose rate is to be shown; empty for no rate.
     """
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(unit) if unit else TaskProgressColumn(),
-        TimeRemainingColumn(),
+    bar = progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        _Rate(unit) if unit else progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(),
         console=screen,
         transient=True,
     )
-    tasks: dict[str, TaskID] = {}
+    tasks: dict[str, progress.TaskID] = {}
     begin_s = logged_s = time.monotonic()
 
     def show(title: str, done: float, total: int) -> None:

@@ -12,15 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perception_nodes.core.errors import in_our_words, listed
 from perception_nodes.drives.image_storage import IMAGE_SUFFIXES
+from perception_nodes.evaluation import yolo
 from perception_nodes.evaluation.coco import read_coco
 from perception_nodes.evaluation.labels import DataError, LabelledSet
-from perception_nodes.evaluation.yolo import (
-    class_names,
-    files_below,
-    load_keys,
-    read_split,
-    read_yolo,
-)
 
 ROOT_VARIABLE = "PERCEPTION_DATA"
 IGNORE = "ignore"
@@ -79,8 +73,8 @@ def read_set(
         classes, images, notes = read_coco(found.annotations, found.images)
         files = [image.path for image in images]
     else:
-        names = found.classes or class_names(found.images)
-        images, notes = read_yolo(found.images, files, names)
+        names = found.classes or yolo.class_names(found.images)
+        images, notes = yolo.read_yolo(found.images, files, names)
         classes = tuple(dict.fromkeys(names))  # indices of one name are one class
         index = np.array([classes.index(name) for name in names], np.int64)
         images = [replace(image, classes=index[image.classes]) for image in images]
@@ -151,7 +145,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    return sorted(p for p in files_below(folder) if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(p for p in yolo.files_below(folder) if p.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def check_images(files: list[Path]) -> None:
@@ -174,7 +168,7 @@ def parse_classes_map(text: str) -> dict[str, tuple[str, ...]]:
         DataError: the text has neither form.
     """
     if os.path.isfile(text):  # pathlib raises an error if a map is too long for a name
-        entries = {str(name): value for name, value in load_keys(Path(text)).items()}
+        entries = {str(name): value for name, value in yolo.load_keys(Path(text)).items()}
     else:
         pairs = [part.partition("=") for part in text.split(",")]
         if not all(name.strip() and separator for name, separator, _ in pairs):
@@ -215,9 +209,9 @@ def _found(path: Path, root: str | Path | None, split: str = "val") -> Descripti
 
 
 def _described(path: Path, root: str | Path | None, split: str) -> Description:
-    values = load_keys(path)
+    values = yolo.load_keys(path)
     if "names" in values:
-        images, names = read_split(path, split)
+        images, names = yolo.read_split(path, split)
         name = f"{path.resolve().parent.name}/{split}"
         return Description(name=name, images=images, classes=names)
     try:

@@ -10,29 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.cameras.channel import CameraHeader, view_camera_frame
-from perception_nodes.core.frame import (
-    Detections,
-    FrameFlag,
-    FrameHeader,
-    FrameRejected,
-    ImageView,
-    check_slot,
-    record_of_header,
-)
+from perception_nodes.core import frame
 from perception_nodes.core.geometry import BoxesToSource, lens_of
 from perception_nodes.drives.schemas import COMPRESSED_VIDEO, FFMPEG_PACKET, typestore
 from perception_nodes.preprocess.encodings import planes_of
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
 from perception_nodes.preprocess.lens import UnknownLens, lens_from
 from perception_nodes.preprocess.placement import Placement
-from perception_nodes.transport.cdr_reader import (
-    read_camera_info,
-    read_compressed_image,
-    read_compressed_video,
-    read_ffmpeg_packet,
-    read_image,
-    read_stamp,
-)
+from perception_nodes.transport import cdr_reader
 from perception_nodes.transport.cdr_writer import write_detection_array, write_frame_report
 from perception_nodes.video.encode import VideoPackets
 from perception_nodes.video.packet_decoder import VIDEO_ENCODINGS, VideoDecoder
@@ -60,26 +45,26 @@ class Guarded:
         return begin == end or self._begin <= begin <= end <= self._end
 
 
-def check_image(image: ImageView, guarded: Guarded) -> None:
+def check_image(image: frame.ImageView, guarded: Guarded) -> None:
     """Check that an accepted image lies within its message, and that its header can be reported."""
     pixels = np.frombuffer(image.data, np.uint8)
     assert guarded.holds(pixels.ctypes.data, pixels.ctypes.data + pixels.size)
     frame_id = image.frame_id.encode(errors="replace")[:63]
-    write_detection_array(image.stamp_ns, frame_id, Detections.none(), ())
+    write_detection_array(image.stamp_ns, frame_id, frame.Detections.none(), ())
     if not image.file_type and image.encoding not in VIDEO_ENCODINGS:
         for plane in planes_of(image):
             assert guarded.holds(*np.lib.array_utils.byte_bounds(plane))
 
 
 def image(guarded: Guarded) -> None:
-    check_image(read_image(guarded.view), guarded)
+    check_image(cdr_reader.read_image(guarded.view), guarded)
 
 
 def compressed_image(guarded: Guarded) -> None:
-    check_image(read_compressed_image(guarded.view), guarded)
+    check_image(cdr_reader.read_compressed_image(guarded.view), guarded)
 
 
-def video(read: Callable[[memoryview], ImageView], guarded: Guarded) -> None:
+def video(read: Callable[[memoryview], frame.ImageView], guarded: Guarded) -> None:
     """A packet that a stream begins with; whatever is decoded is a whole picture."""
     packet = read(guarded.view)
     check_image(packet, guarded)
@@ -87,20 +72,20 @@ def video(read: Callable[[memoryview], ImageView], guarded: Guarded) -> None:
 
 
 def camera_info(guarded: Guarded) -> None:
-    info = read_camera_info(guarded.view)
+    info = cdr_reader.read_camera_info(guarded.view)
     assert len(info.matrix) == 9
     assert len(info.distortion) <= 14
 
 
 def lens(guarded: Guarded) -> None:
     try:
-        lens_from(read_camera_info(guarded.view))
+        lens_from(cdr_reader.read_camera_info(guarded.view))
     except UnknownLens as error:
-        raise FrameRejected(str(error)) from error
+        raise frame.FrameRejected(str(error)) from error
 
 
 def stamp(guarded: Guarded) -> None:
-    write_detection_array(read_stamp(guarded.view), b"", Detections.none(), ())
+    write_detection_array(cdr_reader.read_stamp(guarded.view), b"", frame.Detections.none(), ())
 
 
 H = TypeVar("H", bound=ctypes.Structure)
@@ -110,7 +95,7 @@ def split(kind: type[H], guarded: Guarded) -> tuple[H, memoryview]:
     """The header of a sample in shared memory, and what follows it."""
     size = ctypes.sizeof(kind)
     if len(guarded.view) < size:
-        raise FrameRejected("no complete header: shared memory does not lend such a sample")
+        raise frame.FrameRejected("no complete header: shared memory does not lend such a sample")
     return kind.from_buffer_copy(guarded.view[:size]), guarded.view[size:]
 
 
@@ -122,11 +107,11 @@ def camera_frame(guarded: Guarded) -> None:
 
 def slot(guarded: Guarded) -> None:
     """A frame on its way to the detector: its header, followed by the pixels."""
-    header, pixels = split(FrameHeader, guarded)
-    record = record_of_header(header)
+    header, pixels = split(frame.FrameHeader, guarded)
+    record = frame.record_of_header(header)
     write_frame_report(record)
-    write_detection_array(record.stamp_ns, record.frame_id, Detections.none(), ())
-    check_slot(header, len(pixels), *SLOT_SIZE)
+    write_detection_array(record.stamp_ns, record.frame_id, frame.Detections.none(), ())
+    frame.check_slot(header, len(pixels), *SLOT_SIZE)
     found = BoxesToSource(header, lens_of(header))(BOXES)
     limits = [header.source_width, header.source_height] * 2
     assert ((found >= 0) & (found <= limits)).all()
@@ -204,9 +189,13 @@ def _camera_frames() -> list[bytes]:
 
 def _slots() -> list[bytes]:
     made = []
-    for flags in (0, FrameFlag.RECTIFIED, FrameFlag.RECTIFIED | FrameFlag.FISHEYE):
+    for flags in (
+        0,
+        frame.FrameFlag.RECTIFIED,
+        frame.FrameFlag.RECTIFIED | frame.FrameFlag.FISHEYE,
+    ):
         width, height = SLOT_SIZE
-        header = FrameHeader(scale_x=0.25, scale_y=0.25, pad_y=1.0, camera_source=5)
+        header = frame.FrameHeader(scale_x=0.25, scale_y=0.25, pad_y=1.0, camera_source=5)
         header.camera_number, header.sequence, header.deadline_ns = 6, 7, 4
         header.stamp_ns = 1_700_000_000_000_000_000
         header.capture_ns, header.ingested_ns, header.preprocessed_ns = 1, 2, 3
@@ -226,8 +215,11 @@ def _both(make: Callable[[bool], list[bytes]]) -> list[bytes]:
 READERS: dict[str, tuple[Callable[[Guarded], None], list[bytes]]] = {
     "Image": (image, _both(_images)),
     "CompressedImage": (compressed_image, _both(_compressed)),
-    "CompressedVideo": (partial(video, read_compressed_video), _packets(_compressed_video)),
-    "FFMPEGPacket": (partial(video, read_ffmpeg_packet), _packets(_ffmpeg_packet)),
+    "CompressedVideo": (
+        partial(video, cdr_reader.read_compressed_video),
+        _packets(_compressed_video),
+    ),
+    "FFMPEGPacket": (partial(video, cdr_reader.read_ffmpeg_packet), _packets(_ffmpeg_packet)),
     "CameraInfo": (camera_info, _both(_infos)),
     "lens of a CameraInfo": (lens, _both(_infos)),
     "stamp": (stamp, [struct.pack("<4B2I", 0, 1, 0, 0, 1_700_000_000, 5) + bytes(20)]),
@@ -241,7 +233,7 @@ def accepts(read: Callable[[Guarded], None], data: bytes) -> bool:
     """Whether a reader accepts a message; any error but FrameRejected with a reason is a bug."""
     try:
         read(Guarded(data))
-    except FrameRejected as error:
+    except frame.FrameRejected as error:
         assert str(error), "rejected without a reason"
         return False
     return True
