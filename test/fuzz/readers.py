@@ -7,7 +7,6 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perception_nodes.cameras.channel import CameraHeader, view_camera_frame
 from perception_nodes.core import frame
@@ -34,18 +33,18 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(40))
 class Guarded:
     """A message between guards, as a view of exactly the message."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data):
         self._memory = np.frombuffer(GUARD + data + GUARD, np.uint8)
         self._begin = self._memory.ctypes.data + len(GUARD)
         self._end = self._begin + len(data)
         self.view = memoryview(self._memory)[len(GUARD) : len(GUARD) + len(data)]
 
-    def holds(self, begin: int, end: int) -> bool:
+    def holds(self, begin, end):
         """Whether addresses are within the message."""
         return begin == end or self._begin <= begin <= end <= self._end
 
 
-def check_image(image: frame.ImageView, guarded: Guarded) -> None:
+def check_image(image, guarded):
     """Check that an accepted image lies within its message, and that its header can be reported."""
     pixels = np.frombuffer(image.data, np.uint8)
     assert guarded.holds(pixels.ctypes.data, pixels.ctypes.data + pixels.size)
@@ -56,42 +55,42 @@ def check_image(image: frame.ImageView, guarded: Guarded) -> None:
             assert guarded.holds(*np.lib.array_utils.byte_bounds(plane))
 
 
-def image(guarded: Guarded) -> None:
+def image(guarded):
     check_image(cdr_reader.read_image(guarded.view), guarded)
 
 
-def compressed_image(guarded: Guarded) -> None:
+def compressed_image(guarded):
     check_image(cdr_reader.read_compressed_image(guarded.view), guarded)
 
 
-def video(read: Callable[[memoryview], frame.ImageView], guarded: Guarded) -> None:
+def video(read, guarded):
     """A packet that a stream begins with; whatever is decoded is a whole picture."""
     packet = read(guarded.view)
     check_image(packet, guarded)
     assert len(planes_of(VideoDecoder().decode(packet))) == 2
 
 
-def camera_info(guarded: Guarded) -> None:
+def camera_info(guarded):
     info = cdr_reader.read_camera_info(guarded.view)
     assert len(info.matrix) == 9
     assert len(info.distortion) <= 14
 
 
-def lens(guarded: Guarded) -> None:
+def lens(guarded):
     try:
         lens_from(cdr_reader.read_camera_info(guarded.view))
     except UnknownLens as error:
         raise frame.FrameRejected(str(error)) from error
 
 
-def stamp(guarded: Guarded) -> None:
+def stamp(guarded):
     write_detection_array(cdr_reader.read_stamp(guarded.view), b"", frame.Detections.none(), ())
 
 
 H = TypeVar("H", bound=ctypes.Structure)
 
 
-def split(kind: type[H], guarded: Guarded) -> tuple[H, memoryview]:
+def split(kind, guarded):
     """The header of a sample in shared memory, and what follows it."""
     size = ctypes.sizeof(kind)
     if len(guarded.view) < size:
@@ -99,13 +98,13 @@ def split(kind: type[H], guarded: Guarded) -> tuple[H, memoryview]:
     return kind.from_buffer_copy(guarded.view[:size]), guarded.view[size:]
 
 
-def camera_frame(guarded: Guarded) -> None:
+def camera_frame(guarded):
     """A frame in shared memory: its header, followed by the slot."""
     header, payload = split(CameraHeader, guarded)
     check_image(view_camera_frame(header, np.frombuffer(payload, np.uint8)), guarded)
 
 
-def slot(guarded: Guarded) -> None:
+def slot(guarded):
     """A frame on its way to the detector: its header, followed by the pixels."""
     header, pixels = split(frame.FrameHeader, guarded)
     record = frame.record_of_header(header)
@@ -119,16 +118,16 @@ def slot(guarded: Guarded) -> None:
     assert grid is None or np.isfinite(grid).all()
 
 
-def _header() -> object:
+def _header():
     time = STORE.types["builtin_interfaces/msg/Time"](1_700_000_000, 5)
     return STORE.types["std_msgs/msg/Header"](time, "camera")
 
 
-def _serialized(message: object, little_endian: bool) -> bytes:
+def _serialized(message, little_endian):
     return bytes(STORE.serialize_cdr(message, message.__msgtype__, little_endian=little_endian))
 
 
-def _images(little_endian: bool) -> list[bytes]:
+def _images(little_endian):
     made = []
     for encoding in ("bgr8", "mono8", "yuyv", "nv12", "bayer_rggb8"):
         step = 4 * BYTES_PER_PIXEL[encoding]
@@ -138,7 +137,7 @@ def _images(little_endian: bool) -> list[bytes]:
     return made
 
 
-def _compressed(little_endian: bool) -> list[bytes]:
+def _compressed(little_endian):
     kind = STORE.types["sensor_msgs/msg/CompressedImage"]
     return [
         _serialized(kind(_header(), name, np.frombuffer(data, np.uint8)), little_endian)
@@ -146,25 +145,25 @@ def _compressed(little_endian: bool) -> list[bytes]:
     ]
 
 
-def _packets(make: Callable[[NDArray[np.uint8], bool], bytes]) -> list[bytes]:
+def _packets(make):
     """A key frame of 32 x 16 pixels in H.264."""
     picture = np.arange(32 * 16 * 3, dtype=np.uint8).reshape(16, 32, 3)
     packet = np.frombuffer(VideoPackets().encode(picture), np.uint8)
     return [make(packet, little_endian) for little_endian in (True, False)]
 
 
-def _compressed_video(packet: NDArray[np.uint8], little_endian: bool) -> bytes:
+def _compressed_video(packet, little_endian):
     time = STORE.types["builtin_interfaces/msg/Time"](1_700_000_000, 5)
     return _serialized(STORE.types[COMPRESSED_VIDEO](time, "camera", packet, "h264"), little_endian)
 
 
-def _ffmpeg_packet(packet: NDArray[np.uint8], little_endian: bool) -> bytes:
+def _ffmpeg_packet(packet, little_endian):
     kind = STORE.types[FFMPEG_PACKET]
     message = kind(_header(), 32, 16, "h264;yuv420p;bgr8;bgr8", 1, 1, False, packet)
     return _serialized(message, little_endian)
 
 
-def _infos(little_endian: bool) -> list[bytes]:
+def _infos(little_endian):
     region = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     matrix = np.array([400.0, 0, 320, 0, 400, 240, 0, 0, 1])
     rest = (matrix, np.eye(3).ravel(), np.zeros(12), 0, 0, region)
@@ -176,7 +175,7 @@ def _infos(little_endian: bool) -> list[bytes]:
     return made
 
 
-def _camera_frames() -> list[bytes]:
+def _camera_frames():
     made = []
     for encoding in ("bgr8", "nv12", "jpeg"):
         payload = JPEG if encoding == "jpeg" else bytes(48)
@@ -187,7 +186,7 @@ def _camera_frames() -> list[bytes]:
     return made
 
 
-def _slots() -> list[bytes]:
+def _slots():
     made = []
     for flags in (
         0,
@@ -208,7 +207,7 @@ def _slots() -> list[bytes]:
     return made
 
 
-def _both(make: Callable[[bool], list[bytes]]) -> list[bytes]:
+def _both(make):
     return make(True) + make(False)
 
 
@@ -229,7 +228,7 @@ READERS: dict[str, tuple[Callable[[Guarded], None], list[bytes]]] = {
 """By name: a function that raises FrameRejected or checks what it has read; valid messages."""
 
 
-def accepts(read: Callable[[Guarded], None], data: bytes) -> bool:
+def accepts(read, data):
     """Whether a reader accepts a message; any error but FrameRejected with a reason is a bug."""
     try:
         read(Guarded(data))

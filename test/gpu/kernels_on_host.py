@@ -4,16 +4,12 @@ import ctypes
 import hashlib
 import os
 import subprocess
-from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.gpu import decode_job, preprocess_job
-from perception_nodes.gpu.network_job import NetworkPlan, build_launches
+from perception_nodes.gpu.network_job import build_launches
 from perception_nodes.gpu.nvrtc import KERNELS
-from perception_nodes.preprocess.placement import Placement
 from perception_nodes.system.environment import cache_folder
 
 FORWARDS, BACKWARDS = 0, 1
@@ -26,7 +22,7 @@ class CompilerMissing(RuntimeError):
     """There is no C++ compiler, or it fails; the text says what to do."""
 
 
-def load(name: str) -> ctypes.CDLL:
+def load(name):
     """Compile a kernel's source with g++ (or $CXX) and load it.
 
     Args:
@@ -57,12 +53,7 @@ def load(name: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-def preprocess(
-    frame: NDArray[np.uint8],
-    plan: preprocess_job.FramePlan,
-    order: int = FORWARDS,
-    fetched: bool = False,
-) -> NDArray[np.uint8]:
+def preprocess(frame, plan, order=FORWARDS, fetched=False):
     """Compute the network's input with `preprocess.cu` on the host.
 
     Args:
@@ -95,14 +86,7 @@ def preprocess(
     return out
 
 
-def decode(
-    boxes: Sequence[NDArray[np.float32]],
-    classes: Sequence[NDArray[np.float32]],
-    head: decode_job.Head,
-    settings: DecodeSettings,
-    placement: Placement,
-    order: int = FORWARDS,
-) -> decode_job.DecodeResult:
+def decode(boxes, classes, head, settings, placement, order=FORWARDS):
     """Decode a head's tensors with `decode.cu` on the host.
 
     Args:
@@ -135,16 +119,14 @@ def decode(
     return result
 
 
-def run_decode(job: decode_job.DecodeJob, head: decode_job.Head, order: int = FORWARDS) -> None:
+def run_decode(job, head, order=FORWARDS):
     """Run the kernels of `decode.cu` one after the other; the job's addresses are the host's."""
     library = load("decode")
     for name, blocks, _ in decode_job.launches_of(head):
         getattr(library, name)(ctypes.byref(job), blocks, order)
 
 
-def run_network(
-    plan: NetworkPlan, buffers: Sequence[NDArray[np.uint8]], order: int = FORWARDS
-) -> dict[str, NDArray[np.float32]]:
+def run_network(plan, buffers, order=FORWARDS):
     """Run all layers of a network with `network.cu` on the host.
 
     Args:
