@@ -1,6 +1,7 @@
 """The errors whose text is for the user: one line with the thing, the value and the remedy."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
 def listed(items: Sequence[object], most: int = 3, separator: str = ", ") -> str:
@@ -22,6 +23,16 @@ def in_our_words(told: str) -> str:
     told = told.removeprefix("Value error, ").partition(", unable to parse")[0]
     told = told.replace("Input should", "it must").replace("Field required", "it is missing")
     return told.replace("Extra inputs are not permitted", "it is unknown")
+
+
+def first_problem(found: Sequence[Any]) -> str:
+    """The first of the errors of a pydantic `ValidationError`: its key, with dots, and what it is.
+
+    Args:
+        found: what `ValidationError.errors()` returns.
+    """
+    first = found[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), in_our_words(first["msg"]))))
 
 
 class PerceptionError(Exception):

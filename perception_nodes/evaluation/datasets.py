@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from perception_nodes.core.errors import in_our_words, listed
+from perception_nodes.core.errors import first_problem, listed
 from perception_nodes.drives.image_storage import IMAGE_SUFFIXES
 from perception_nodes.evaluation import yolo
 from perception_nodes.evaluation.coco import read_coco
@@ -217,9 +217,7 @@ def _described(path: Path, root: str | Path | None, split: str) -> Description:
     try:
         described = Description.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path}: {key}: {in_our_words(first['msg'])}") from error
+        raise DataError(f"{path}: {first_problem(error.errors())}") from error
     base = Path(root or os.environ.get(ROOT_VARIABLE) or path.parent)
     images, annotations = base / described.images, described.annotations
     if not images.is_dir():
