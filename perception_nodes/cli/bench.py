@@ -8,7 +8,7 @@ import typer
 
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.cli import options
-from perception_nodes.cli.common import give, progress_bar, say, say_problem
+from perception_nodes.cli.common import give, progress_bar, say
 from perception_nodes.cli.described import Commands
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.evaluation.datasets import read_sets
@@ -206,7 +206,7 @@ def bench_models(
 
     Example: perception bench models road-n --backends openvino,onnxruntime,litert
     """
-    from perception_nodes.evaluation.models import Disagreement, ModelsBench, result_table
+    from perception_nodes.evaluation.models import ModelsBench, result_table
     from perception_nodes.evaluation.models_report import pareto_picture, render
 
     if not re.fullmatch(r"[1-9]\d?(,[1-9]\d?)*", threads):
@@ -218,11 +218,7 @@ def bench_models(
         read_sets(data or [], root),
         list(dict.fromkeys(backends.split(","))),
     )
-    try:
-        result = bench.run(say)
-    except Disagreement as error:
-        say_problem("failed", error)
-        raise typer.Exit(1) from error
+    result = bench.run(say)
     if html_file is not None:
         write_whole(html_file, render(result))
     if svg_file is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from perception_nodes.cli import options
-from perception_nodes.cli.common import check_writable, progress_bar, refusals, say
+from perception_nodes.cli.common import check_writable, progress_bar, say
 from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.gate import MIN_AGREEMENT, Margins
@@ -73,8 +73,7 @@ def calibrate_command(
     calibration = compression_tool("model_compression.calibration", "Calibration")(
         subject, path, out_model, sets, max_loss, min_agreement, frames_license, progress_bar, say
     )
-    with refusals():
-        facts = calibration.run(bag or [], images or [], frames, sheet)
+    facts = calibration.run(bag or [], images or [], frames, sheet)
     if as_json:
         print(json.dumps(facts, indent=2))
     else:

@@ -1,4 +1,4 @@
-"""What the commands share: the screen, progress, outputs, and how a refusal ends one."""
+"""What the commands share: the screen, progress and outputs."""
 
 import json
 import time
@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich import progress
 from rich.console import Console
 from rich.markup import escape
@@ -18,7 +17,6 @@ from rich.text import Text
 from perception_nodes.cli.described import as_option
 from perception_nodes.core.errors import printable
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.networks.model import ModelRefused
 from perception_nodes.system.files import try_writing, write_whole
 
 LINE_INTERVAL_S = 5.0
@@ -209,13 +207,3 @@ def explained(path: Path, option: str, kind: str) -> Iterator[None]:
         raise SettingsError(
             f"{option} {path} cannot be written: {error.strerror or error}; name another {kind}"
         ) from error
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """A model that is refused ends the command with exit status 1."""
-    try:
-        yield
-    except ModelRefused as error:
-        say_problem("refused", error)
-        raise typer.Exit(1) from error

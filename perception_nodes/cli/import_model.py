@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from perception_nodes.cli import options
-from perception_nodes.cli.common import check_folder, explained, progress_bar, refusals, say, screen
+from perception_nodes.cli.common import check_folder, explained, progress_bar, say, screen
 from perception_nodes.core.geometry import Resize
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.gate import MIN_AGREEMENT, Margins
@@ -132,7 +132,7 @@ def import_command(
         bar=progress_bar,
         say=say,
     )
-    with explained(out, "--out", "folder"), refusals():
+    with explained(out, "--out", "folder"):
         model, recognised, checks = work.run()
     if as_json:
         print(json.dumps(tool.import_facts(model, recognised, checks), indent=2))

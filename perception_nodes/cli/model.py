@@ -13,7 +13,7 @@ from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.cli import options
 from perception_nodes.cli.calibrate import calibrate_command
 from perception_nodes.cli.card import card_command
-from perception_nodes.cli.common import give, progress_bar, refusals, say_problem
+from perception_nodes.cli.common import give, progress_bar, say_problem
 from perception_nodes.cli.compile import compile_command
 from perception_nodes.cli.described import Commands
 from perception_nodes.cli.import_model import import_command
@@ -164,8 +164,7 @@ def compress_command(
     Example: perception model compress model_compression/configs/road-n.yaml --out runs/road-n
     """
     compress = compression_tool("model_compression.pipeline", "compress")
-    with refusals():
-        compress(config, out, until)
+    compress(config, out, until)
 
 
 def _terms(model: Model) -> str:

@@ -40,9 +40,10 @@ class PerceptionError(Exception):
 
     Attributes:
         word: the word with which its line in the log begins.
+        status: exit status of a command that ends by it.
     """
 
-    word = "error"
+    word, status = "error", 2
 
     def __str__(self) -> str:
         return printable(" ".join(line.strip() for line in super().__str__().splitlines()))
