@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perception_nodes.core.errors import first_problem, listed
+from perception_nodes.drives.exif import jpeg_segments
 from perception_nodes.drives.image_storage import IMAGE_SUFFIXES
 from perception_nodes.evaluation import yolo
 from perception_nodes.evaluation.coco import read_coco
@@ -237,16 +238,7 @@ def _looks_whole(path: Path) -> bool:
     if data.startswith(b"\x89PNG"):
         return b"IEND" in data
     if data.startswith(JPEG_START):
-        return JPEG_END in data[_jpeg_scan(data) :]
+        # What precedes the picture may hold a whole small one.
+        begin = max((end for *_, end in jpeg_segments(data)), default=len(JPEG_START))
+        return JPEG_END in data[begin:]
     return cv2.imread(str(path)) is not None
-
-
-def _jpeg_scan(data: bytes) -> int:
-    """The begin of a JPEG's picture; what precedes it may hold a whole small picture."""
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
-        if data[at + 1 : at + 2] == b"\xff":  # such bytes may fill the space before a marker
-            at += 1
-            continue
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return at
