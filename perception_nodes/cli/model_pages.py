@@ -1,4 +1,4 @@
-"""`perception model card`: a page that says what a model is for, and where it is weak."""
+"""`perception model card` and `mistakes`: pages on what a model is for, and what it gets wrong."""
 
 from pathlib import Path
 from typing import Annotated
@@ -58,4 +58,41 @@ def card_command(
                 examined.append(examine(subject, one, DecodeSettings(), runtime, progress=progress))
     timed = ModelsBench([subject], frames, THREADS, []).run(say) if frames else None
     write_whole(page, render(subject, accuracy, timed, examined))
+    say(f"Written to {page}")
+
+
+def mistakes_command(
+    model: options.ModelName,
+    data: list[Path],
+    out: Path | None = None,
+    root: options.DataRoot = None,
+    frames: Annotated[int, typer.Option(min=1, max=1000)] = 40,
+    score_threshold: options.ScoreThreshold = DecodeSettings.score_threshold,
+    backend: options.Backend = AUTO,
+    threads: options.Threads = 0,
+) -> None:
+    """Write a page on what a model gets wrong: how often which mistake, and the worst frames.
+
+    Mistakes are objects that are missed, and boxes of another class, beside their object, twice on
+    one, or where nothing is labelled.
+
+    Options:
+        data: A labelled set, as for `perception model evaluate`; may be repeated.
+        out: Write the page here; by default out/MODEL-mistakes.html.
+        frames: Frames to show, shared out among the sets.
+
+    Example: perception model mistakes road-n --data my/set --frames 40
+    """
+    from perception_nodes.evaluation.mistakes import examine
+    from perception_nodes.evaluation.mistakes_page import render
+
+    page = out or Path("out") / f"{Path(model).name}-mistakes.html"
+    check_writable(page, "--out")
+    subject = load_model(model)
+    settings, runtime = DecodeSettings(score_threshold), runtime_for(backend, subject)
+    examined = []
+    for one in read_sets(data, root):
+        with progress_bar(f"{subject.name} on {one.name}") as progress:
+            examined.append(examine(subject, one, settings, runtime, threads, progress))
+    write_whole(page, render(subject, score_threshold, examined, frames))
     say(f"Written to {page}")
