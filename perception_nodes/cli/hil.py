@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from perception_nodes.cli import options
-from perception_nodes.cli.common import give, parse_assignments, say
+from perception_nodes.cli.common import give, parse_assignments, say, screen
 from perception_nodes.cli.described import Commands
 from perception_nodes.faults.address import PORT, is_loopback, split_address
 from perception_nodes.faults.loading import SUFFIXES, ScenarioError, load_scenario, shipped
@@ -82,8 +82,10 @@ def run_command(
 
     def begin(place: int, scenario: Scenario) -> None:
         say(f"{place + 1} of {len(scenarios)}: {scenario.title}")
+        running.update(f"{scenario.name} runs, as a rule for half a minute")
 
-    results = run_scenarios(scenarios, out, junit, unit, begin)
+    with screen.status("", refresh_per_second=2) as running:
+        results = run_scenarios(scenarios, out, junit, unit, begin)
     give(results.as_json(), verdicts_table(results.verdicts), as_json)
     if not as_json:
         for verdict in results.verdicts:
