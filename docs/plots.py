@@ -97,7 +97,7 @@ def statuses(figure):
     """A frame of each status on one axis of time: what its stages took, and what follows."""
     axes, rows = figure.add_subplot(), table("../README.md", "| status | meaning |")
     deadline_ms = Budget().deadline_ms
-    for place, (status, meaning, frame) in enumerate(rows):
+    for place, (_, meaning, frame) in enumerate(rows):
         begin_ms = 0.0
         for stage, colour, took_ms in zip(STAGES, STAGE_COLOURS, numbers(frame), strict=False):
             label = None if place else stage

@@ -147,8 +147,7 @@ class _Writer:
         if layer.store is not None and layer.activation != "hardswish":
             products *= self.unit
         # The integer network's bias contains what the image's zero point adds.
-        sums = layer.weight.sum(axis=(1, 2, 3), dtype=np.int64)
-        bias = layer.bias + source.zero * sums
+        bias = layer.bias + source.zero * layer.weight.sum(axis=(1, 2, 3), dtype=np.int64)
         height, width = _size(layer, source.shape)
         shape = (height, width, len(layer.weight))
         kind, options = "CONV_2D", tflite.Conv2DOptionsT()

@@ -126,8 +126,7 @@ def _list(as_json: bool) -> None:
     for device in devices:
         rates: dict[tuple[str, str], list[float]] = {}
         for mode in device.modes:
-            key = (letters(mode.code), mode.offered)
-            rates.setdefault(key, []).append(mode.rate_hz)
+            rates.setdefault((letters(mode.code), mode.offered), []).append(mode.rate_hz)
         table = Table(
             "format", "size", "frames a second", title=escape(f"{device.path}: {device.name}")
         )

@@ -206,8 +206,7 @@ def say_page(specs: Sequence[NodeSpec]) -> None:
                 say(f"The page will be at {settings.view_url}; its node says when it is")
             except PerceptionError as error:
                 is_late = getattr(error.__cause__, "errno", 0) == errno.EADDRNOTAVAIL
-                is_alone = len(specs) == 1
-                if is_alone or not is_late:
+                if len(specs) == 1 or not is_late:
                     raise
                 say(f"{error}; the graph runs without the page")
 

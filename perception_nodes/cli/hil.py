@@ -16,7 +16,7 @@ from perception_nodes.faults.unit import UnitServer
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.lab.hil import run_scenarios
-from perception_nodes.lab.results import scenarios_markdown, scenarios_table, verdicts_table
+from perception_nodes.lab.results import scenarios_table, verdicts_table
 from perception_nodes.system.environment import open_to_network
 
 hil_app = Commands(
@@ -27,19 +27,13 @@ hil_app = Commands(
 
 
 @hil_app.command("list")
-def list_command(as_json: options.Json = False, markdown: bool = False) -> None:
+def list_command(as_json: options.Json = False) -> None:
     """List the scenarios that come with the package, and what each of them expects.
-
-    Options:
-        markdown: Print the table in docs/faults.md.
 
     Example: perception hil list
     """
     scenarios = [load_scenario(name) for name in shipped()]
-    if markdown:
-        print(scenarios_markdown(scenarios), end="")
-    else:
-        give([scenario.model_dump() for scenario in scenarios], scenarios_table(scenarios), as_json)
+    give([scenario.model_dump() for scenario in scenarios], scenarios_table(scenarios), as_json)
 
 
 @hil_app.command("run")

@@ -150,8 +150,7 @@ def _widen(network: onnx.ModelProto) -> None:
 
 def _cut_suppression(graph: onnx.GraphProto) -> None:
     """End in front of TensorRT's plugin, whose inputs are boxes and class scores."""
-    plugins = [node for node in graph.node if node.op_type == PLUGIN]
-    for plugin in plugins:
+    for plugin in [node for node in graph.node if node.op_type == PLUGIN]:
         graph.node.remove(plugin)
         kept = [output for output in graph.output if output.name not in plugin.output]
         del graph.output[:]

@@ -59,8 +59,7 @@ class Lease:
     def __init__(self, camera: str, role: str) -> None:
         """Open the file that all processes of the role share."""
         self._role, self._life = role, graph_life()
-        path = SHM_FOLDER / f"{own_prefix()}{camera}_{role}.lease"
-        self._mapped = Mapped(path, LeaseNote)
+        self._mapped = Mapped(SHM_FOLDER / f"{own_prefix()}{camera}_{role}.lease", LeaseNote)
         self.note = self._mapped.value
         self.held = False
         self._holder: Process | None = None

@@ -84,6 +84,8 @@ class Notes:
     def tell_lines_dropped(self) -> None:
         """Tell how many lines of the graph's logs this process has dropped."""
         if self._mapped is not None:
+            # Where somebody has cut the file, the supervisor would end, and with it the graph.
+            os.ftruncate(self._mapped.descriptor, ctypes.sizeof(NotesPage))
             self._mapped.value.lines_dropped = lines_dropped()
 
     @property

@@ -41,8 +41,7 @@ class DetectorHistory:
 
     def took_over(self, record: Takeover) -> None:
         """Note that a detector has started to work."""
-        known = any(d.since_ns == record.sent_ns for d in self._of(record.sender))
-        if not known:
+        if not any(d.since_ns == record.sent_ns for d in self._of(record.sender)):
             self._add(record, record.joined_ns, record.newest_ns)
         # If the predecessor died with that frame in hand, no outcome shows that it had taken the
         # frame.

@@ -335,8 +335,7 @@ class Ledger:
         record = self._in_flight.pop(key)
         self._reasons.pop(key, None)
         record.reason = reason
-        superseded = reason == PASSED_OVER
-        record.status = FrameStatus.SUPERSEDED if superseded else FrameStatus.FAILED
+        record.status = FrameStatus.SUPERSEDED if reason == PASSED_OVER else FrameStatus.FAILED
         return self._close(key, record)
 
     def _close(self, key: Key, record: FrameRecord) -> FrameRecord:
