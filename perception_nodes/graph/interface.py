@@ -56,6 +56,7 @@ def _interface(spec: NodeSpec, detectors: set[str], ros: RosArguments) -> Interf
             if settings.safe_stop_clears == "by_service":
                 serves.append(f"{settings.safe_stop_topic}/release")
         case config.DetectorSettings():
+            serves.append(topics.ENABLE)
             publishes += of_each_camera(topics.VISION_INFO)
             publishes += with_copy(of_each_camera(settings.detections_topic))
             # The detector speaks for the watchdog while that is gone.

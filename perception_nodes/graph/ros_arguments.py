@@ -260,6 +260,7 @@ def _check_level(text: str) -> None:
 
 
 def _value_of(flag: str, remaining: Iterator[str]) -> str:
-    if not (value := next(remaining, "")):
+    value = next(remaining, "")
+    if not value:
         raise SettingsError(f"ROS argument {flag} needs a value")
     return value

@@ -10,7 +10,8 @@ TRACKED_DETECTIONS = "perception/tracked_detections"
 VISION_INFO = "perception/vision_info"
 ANNOTATED = "perception/annotated/compressed"
 ANNOTATIONS = "perception/annotations"
-"""Topics, before a camera's name is put into them: see `camera_topic`."""
+ENABLE = "perception/enable"
+"""Topics and a service, before a camera's name is put into them: see `camera_topic`."""
 
 
 def camera_topic(topic: str, camera: str, named: bool) -> str:

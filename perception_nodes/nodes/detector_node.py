@@ -4,6 +4,8 @@ import os
 import time
 
 import numpy as np
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool
 from vision_msgs.msg import VisionInfo
 
 from perception_nodes.backends.contract import BackendSettings
@@ -15,7 +17,7 @@ from perception_nodes.core.pipeline import detect_together
 from perception_nodes.core.scheduler import FOREVER_NS, Scheduler, Turn
 from perception_nodes.graph.config import DetectorSettings
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.graph.topics import VISION_INFO
+from perception_nodes.graph.topics import ENABLE, VISION_INFO
 from perception_nodes.networks.model import load_model
 from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED
 from perception_nodes.nodes.lane import Lane
@@ -54,8 +56,7 @@ class DetectorNode(RedundantNode):
         )
         what = settings.backend, models, backend, _decode_settings(settings)
         in_place = cameras if settings.preprocess_on == "gpu" else ()
-        serving = self.own(Serving(*what, self.get_logger().info, in_place))
-        self._serving = serving
+        serving = self._serving = self.own(Serving(*what, self.get_logger().info, in_place))
         self._model = model
         self._lanes = [Lane(self, camera, model, serving) for camera in cameras]
         self._apply(settings)
@@ -116,14 +117,22 @@ class DetectorNode(RedundantNode):
         for lane, seat in zip(self._lanes, self.seats, strict=True):
             lane.sit(seat)
         self._publish_infos()
+        self._enabling = self.create_service(SetBool, ENABLE, self._on_enable)
 
     def _publish_infos(self) -> None:
         message = vision_info(self, self._model, self._serving.backend)
         for info in self._infos:
             info.publish(message)
 
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        (result,) = self.set_parameters([Parameter("enabled", value=request.data)])
+        response.success, response.message = result.successful, result.reason
+        return response
+
     def rest(self) -> None:
         """Leave the waiting frames to the successor."""
+        if self._working:
+            self.destroy_service(self._enabling)
         super().rest()
         self._substitute.fall_silent()
         for number, lane in enumerate(self._lanes):

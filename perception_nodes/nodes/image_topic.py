@@ -176,7 +176,8 @@ class ImageTopic:
 
     def _offered(self, publishers: list[Publisher]) -> bool:
         """Whether all publishers of our type are reliable; without any, whether we asked for it."""
-        fitting = [p.reliable for p in publishers if p.message_type == TYPES[self._transport]]
+        wanted = TYPES[self._transport]
+        fitting = [p.reliable for p in publishers if p.message_type == wanted]
         return all(fitting) if fitting else self._reliable
 
     def _subscribe(self, reliable: bool) -> None:

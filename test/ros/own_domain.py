@@ -3,6 +3,8 @@
 import fcntl
 import itertools
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from unittest.mock import patch
 
 from perception_nodes.transport.lock import Locked, open_locked
@@ -13,7 +15,7 @@ NUMBERS = itertools.count(1)
 DOMAINS = 101
 
 
-def own_domain():
+def own_domain() -> Iterator[int]:
     """A domain that no other test, nor another run beside this one, is in; empty at both ends.
 
     What the test changes of the environment is undone: nodes that run in this process set it.
@@ -29,7 +31,7 @@ def own_domain():
         os.close(lock)
 
 
-def _claimed():
+def _claimed() -> tuple[int, Path, int]:
     while True:
         number = (os.getpid() + 7 * next(NUMBERS)) % DOMAINS + 1
         path = SHM_FOLDER / f"perceptiontest_domain{number}.lock"
@@ -39,7 +41,7 @@ def _claimed():
             continue
 
 
-def _empty(number):
+def _empty(number: int) -> None:
     sweep(number)
     # A supervisor that was killed leaves the files of its claims, free for the next one to take.
     for claim in SHM_FOLDER.glob(f"perception_graph{number}_*"):

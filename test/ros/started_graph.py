@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,7 +43,7 @@ RUN = "import sys; from perception_nodes.__main__ import main; sys.exit(main())"
 class StartedGraph:
     """The command and what comes of it."""
 
-    def __init__(self, command, log, environment):
+    def __init__(self, command: list[str], log: Path, environment: dict[str, str]) -> None:
         self.log = log
         with log.open("wb") as file:
             self.command = subprocess.Popen(
@@ -54,23 +55,23 @@ class StartedGraph:
                 start_new_session=True,
             )
 
-    def output(self):
+    def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def supervisor(self):
+    def supervisor(self) -> int:
         """The process that runs `perception run`."""
         if {"run", "view"} & {*arguments_of(self.command.pid)}:
             return self.command.pid
         return next((p for p in children(self.command.pid) if "run" in arguments_of(p)), 0)
 
-    def nodes(self):
+    def nodes(self) -> dict[str, int]:
         """Running nodes and their processes."""
         return {name_of(child): child for child in children(self.supervisor()) if name_of(child)}
 
-    def until_ready(self, nodes=NODES):
+    def until_ready(self, nodes: list[str] = NODES) -> dict[str, int]:
         """Wait until all nodes run, and the detectors say that they work."""
 
-        def ready():
+        def ready() -> bool:
             assert self.command.poll() is None, self.output()
             detectors = sum("detector" in name for name in nodes)
             return (
@@ -80,14 +81,14 @@ class StartedGraph:
         self.until(ready)
         return self.nodes()
 
-    def until(self, condition):
+    def until(self, condition: Callable[[], bool]) -> None:
         until(condition, TIMEOUT_S, self.output, lambda: time.sleep(0.02))
 
-    def signal(self, number):
+    def signal(self, number: int) -> None:
         """Signal the command's process group, as a terminal does."""
         os.killpg(self.command.pid, number)
 
-    def end(self):
+    def end(self) -> int:
         """Wait for the command; its exit status."""
         return self.command.wait(TIMEOUT_S)
 
@@ -95,12 +96,14 @@ class StartedGraph:
 class Starter:
     """Starts graphs with one of the two commands."""
 
-    def __init__(self, how, folder):
+    def __init__(self, how: str, folder: Path) -> None:
         self.how = how
         self._folder = folder
         self._started: list[StartedGraph] = []
 
-    def __call__(self, *arguments, file="perception.launch.py", command="run"):
+    def __call__(
+        self, *arguments: str, file: str = "perception.launch.py", command: str = "run"
+    ) -> StartedGraph:
         if self.how == "run":
             words, environment = [sys.executable, "-m", "perception_nodes", command], {}
         else:
@@ -112,7 +115,7 @@ class Starter:
         self._started.append(started)
         return started
 
-    def close(self):
+    def close(self) -> None:
         """Kill all processes, and wait: what they leave is removed only when none lives."""
         for started in self._started:
             nodes = []
@@ -126,7 +129,7 @@ class Starter:
                 node.wait(1e3 * TIMEOUT_S)
 
 
-def installed(prefix):
+def installed(prefix: Path) -> dict[str, str]:
     """The environment of a workspace in which this checkout is installed."""
     scripts = prefix / "lib/perception_nodes"
     if not prefix.exists():
@@ -148,7 +151,7 @@ def installed(prefix):
     }
 
 
-def hurry(process):
+def hurry(process: int) -> None:
     """Let a process that gives way to all others run like them: the machine may be busy."""
     for task in os.listdir(f"/proc/{process}/task"):
         with suppress(ProcessLookupError):  # a thread that has just ended
@@ -159,7 +162,7 @@ def hurry(process):
         Path(f"/proc/{process}/autogroup").write_text("0", encoding="ascii")
 
 
-def left_behind(domain):
+def left_behind(domain: int) -> list[str]:
     """Shared memory that a domain's processes have left; DDS ports are 7400 + 250 * domain on."""
     ports = (
         f"{prefix}port{7400 + 250 * domain + offset}"
@@ -170,14 +173,14 @@ def left_behind(domain):
     return [path.name for path in SHM.iterdir() if path.name.startswith((*names, *ports))]
 
 
-def arguments_of(process):
+def arguments_of(process: int) -> list[str]:
     try:
         return Path(f"/proc/{process}/cmdline").read_text().split("\0")
     except (FileNotFoundError, ProcessLookupError):
         return []
 
 
-def name_of(process):
+def name_of(process: int) -> str:
     """The name of a node's process; empty where it is none."""
     arguments = arguments_of(process)
     renamed = [text.partition(":=")[2] for text in arguments if text.startswith("__node:=")]

@@ -1,6 +1,7 @@
 """`perception accept` on the real graph: a short drive and one failover."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,7 @@ ALWAYS = ("camera's clock", "frame numbers", "processes", "file descriptors")
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_a_short_acceptance(tmp_path, monkeypatch):
+def test_a_short_acceptance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceptance, "FAILOVERS", ("detector_kill",))
     steps: list[tuple[str, int, int]] = []
     out = tmp_path / "out"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
@@ -21,7 +22,7 @@ TIMEOUT_S = 300.0
 
 
 @contextmanager
-def full_pipe():
+def full_pipe() -> Iterator[int]:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     while True:
@@ -36,7 +37,7 @@ def full_pipe():
 
 
 @contextmanager
-def terminal_under_ctrl_s():
+def terminal_under_ctrl_s() -> Iterator[int]:
     terminal, ours = pty.openpty()
     termios.tcflow(ours, termios.TCOOFF)
     yield ours
@@ -45,12 +46,12 @@ def terminal_under_ctrl_s():
 
 
 @contextmanager
-def full_disk():
+def full_disk() -> Iterator[int]:
     with open("/dev/full", "wb") as file:
         yield file.fileno()
 
 
-def working(role):
+def working(role: str) -> int:
     """The process that works in a role; 0 if none does."""
     with closing(Lease("front", role)) as lease:
         process = open_process(lease.note.process) if lease.note.process else None
@@ -61,7 +62,7 @@ def working(role):
 
 
 @pytest.mark.parametrize("log", [full_pipe, terminal_under_ctrl_s, full_disk])
-def test_a_log_that_nobody_reads_hangs_nothing(log):
+def test_a_log_that_nobody_reads_hangs_nothing(log) -> None:
     with ExitStack() as held:
         out = held.enter_context(log())
         graph = subprocess.Popen(

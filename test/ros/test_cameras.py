@@ -3,6 +3,9 @@
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.faults import faulty_backend as faulty
 from perception_nodes.faults.inject import obeying
 from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.shm import Endpoint
 
@@ -37,7 +41,7 @@ LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 class Vehicle:
     """Both cameras, and all that is said of them."""
 
-    def __init__(self, supervisor):
+    def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self._endpoint = Endpoint("vehicle")
         self._cameras = [
@@ -58,7 +62,7 @@ class Vehicle:
         while not all(self.detections.values()):  # until we are known to who publishes them
             self.film(1)
 
-    def _heard(self, topic, kind, qos):
+    def _heard(self, topic: str, kind: Any, qos: QoSProfile) -> dict[str, list[Any]]:
         """What comes on a topic of each camera."""
         names = {camera: f"/perception/{camera}/{topic}" for camera in CAMERAS}
         for name in names.values():
@@ -70,21 +74,21 @@ class Vehicle:
         """All requests to stop, and their ends."""
         return [message.data for message in self._recorder.got["/perception/safe_stop"]]
 
-    def is_complete(self):
+    def is_complete(self) -> bool:
         """Whether the watchdog misses no process."""
         return all(h and not h[-1].silent_processes for h in self.healths.values())
 
-    def close(self):
+    def close(self) -> None:
         rclpy.shutdown(context=self._context)
         self._endpoint.close()
 
-    def until(self, condition):
+    def until(self, condition: Callable[[], bool]) -> None:
         """Take what is said until it is so."""
         self._recorder.until(
             condition, lambda: (self.sent, [h[-1:] for h in self.healths.values()])
         )
 
-    def film(self, frames, cameras=CAMERAS):
+    def film(self, frames: int, cameras: tuple[str, ...] = CAMERAS) -> None:
         """Send frames of these cameras, at the same time each."""
         for _ in range(frames):
             due_s = time.monotonic() + PERIOD_S
@@ -96,12 +100,12 @@ class Vehicle:
                     send_frame(writer, self.sent[name], pixels, name, self.lost.pop(name, 0))
                     self.sent[name] += 1
 
-    def lose(self, name, frames):
+    def lose(self, name: str, frames: int) -> None:
         """Let a camera lose frames: it counts them, and tells with its next one."""
         self.sent[name] += frames
         self.lost[name] = frames
 
-    def settle(self):
+    def settle(self) -> None:
         """Until all that was sent is accounted for; no frame twice, none as another camera's."""
         for name in CAMERAS:
             self.until(
@@ -120,15 +124,15 @@ class Vehicle:
             assert len(reports) - len(frames) <= (self.watchdog() != self._first_watchdog)
             assert {(r.camera, r.header.frame_id) for r in reports if stamp_ns(r)} == {(name, name)}
 
-    def _frames(self, name):
+    def _frames(self, name: str) -> set[tuple[int, int]]:
         """The frames reported; a preprocess process that takes over numbers its frames anew."""
         return {(report.sequence, report.ingested_ns) for report in self.reports[name]}
 
-    def watchdog(self):
+    def watchdog(self) -> int:
         """The process that runs as the watchdog."""
         return next(p.pid for s, p in self.supervisor.processes if s.name == "watchdog_node")
 
-    def detector(self):
+    def detector(self) -> int:
         """The detector that works for all cameras, 0 while one takes over."""
         leases = [Lease(name, "detector") for name in CAMERAS]
         holders = {int(lease.note.process) for lease in leases}
@@ -138,14 +142,14 @@ class Vehicle:
 
 
 @pytest.fixture
-def drive():
+def drive() -> Iterator[Callable[..., None]]:
     """Runs a scenario beside a graph; the graph is waited for in this thread."""
 
-    def run(scenario, orders=None, **values):
+    def run(scenario: Callable[[Vehicle], None], orders: Path | None = None, **values: Any) -> None:
         chosen = {"backend": "null", "source": "shm", "deadline_ms": 900.0, **values}
         chosen["cameras"] = ",".join(CAMERAS)
 
-        def act(supervisor):
+        def act(supervisor: Supervisor) -> None:
             vehicle = Vehicle(supervisor)
             try:
                 scenario(vehicle)
@@ -162,25 +166,25 @@ def drive():
 
 
 @pytest.fixture
-def order(tmp_path):
+def order(tmp_path: Path) -> Callable[..., Path]:
     """Orders to the faulty backend, whose calls take 15 ms, for one frame or for two."""
     path = tmp_path / "orders.json"
 
-    def write(**orders):
+    def write(**orders: Any) -> Path:
         faulty.Orders(call_ms=15.0, **orders).write(path)
         return path
 
     return write
 
 
-def together(vehicle):
+def together(vehicle: Vehicle) -> int:
     """How many calls were of a frame of each camera: they have returned at the same instant."""
     front, rear = ({r.inferred_ns for r in vehicle.reports[name]} - {0} for name in CAMERAS)
     return len(front & rear)
 
 
-def test_each_camera_has_its_own_detections_and_reports(drive):
-    def scenario(vehicle):
+def test_each_camera_has_its_own_detections_and_reports(drive: Any) -> None:
+    def scenario(vehicle: Vehicle) -> None:
         vehicle.film(20)
         vehicle.lose("front", 3)
         vehicle.film(20)
@@ -198,8 +202,10 @@ def test_each_camera_has_its_own_detections_and_reports(drive):
     drive(scenario, backend="openvino", standby="never")
 
 
-def test_a_gpu_reads_the_frames_of_each_camera_in_place(drive, tmp_path, monkeypatch):
-    def scenario(vehicle):
+def test_a_gpu_reads_the_frames_of_each_camera_in_place(
+    drive: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scenario(vehicle: Vehicle) -> None:
         vehicle.film(40)
         vehicle.settle()
         for name in CAMERAS:
@@ -214,8 +220,8 @@ def test_a_gpu_reads_the_frames_of_each_camera_in_place(drive, tmp_path, monkeyp
     drive(scenario, standby="never", **values)
 
 
-def test_standbys_take_over_all_cameras_or_the_one_that_needs_it(drive):
-    def scenario(vehicle):
+def test_standbys_take_over_all_cameras_or_the_one_that_needs_it(drive: Any) -> None:
+    def scenario(vehicle: Vehicle) -> None:
         vehicle.film(15)
         lease = Lease("front", "preprocess")
         victim = int(lease.note.process)
@@ -242,8 +248,10 @@ def test_standbys_take_over_all_cameras_or_the_one_that_needs_it(drive):
     drive(scenario, standby="always")
 
 
-def test_frames_that_wait_are_inferred_together_and_fail_with_a_call_that_kills(drive, order):
-    def scenario(vehicle):
+def test_frames_that_wait_are_inferred_together_and_fail_with_a_call_that_kills(
+    drive: Any, order: Any
+) -> None:
+    def scenario(vehicle: Vehicle) -> None:
         vehicle.film(40)
         vehicle.settle()
         assert together(vehicle) > 0
@@ -266,12 +274,12 @@ def test_frames_that_wait_are_inferred_together_and_fail_with_a_call_that_kills(
     drive(scenario, order(), standby="always")
 
 
-def test_a_camera_that_is_unplugged_leaves_the_other_one_alone(drive):
-    def scenario(vehicle):
+def test_a_camera_that_is_unplugged_leaves_the_other_one_alone(drive: Any) -> None:
+    def scenario(vehicle: Vehicle) -> None:
         vehicle.film(20)
         seen = {name: len(vehicle.healths[name]) for name in CAMERAS}
 
-        def rear_is_missed():
+        def rear_is_missed() -> bool:
             told = vehicle.healths["rear"][seen["rear"] :]
             return any("no frame from the camera" in health.cause for health in told)
 
@@ -291,8 +299,8 @@ def test_a_camera_that_is_unplugged_leaves_the_other_one_alone(drive):
     drive(scenario, standby="never", no_frame_ms=1000.0, unsafe_after_ms=1500.0)
 
 
-def test_without_standbys_who_is_restarted_works_for_all_cameras(drive):
-    def scenario(vehicle):
+def test_without_standbys_who_is_restarted_works_for_all_cameras(drive: Any) -> None:
+    def scenario(vehicle: Vehicle) -> None:
         vehicle.film(10)
         vehicle.settle()
         ended = vehicle.watchdog()

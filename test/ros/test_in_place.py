@@ -1,6 +1,9 @@
 """A drive whose frames a GPU reads where the camera left them, from shared memory to boxes in one
 graph. The GPU is the host (`stub_gpu.py`), the network ONNX Runtime's; all else is real."""
 
+from pathlib import Path
+from typing import Any
+
 import decode_oracle
 import numpy as np
 import preprocess_oracle
@@ -21,12 +24,12 @@ MODEL = load_model("road-xs")
 
 
 @pytest.fixture
-def stub(tmp_path, monkeypatch):
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub_gpu.install(tmp_path, monkeypatch, stub_gpu.REAL_NETWORK)
     stub_gpu.build(MODEL.name)
 
 
-def specified(sample):
+def specified(sample: Path) -> dict[int, int]:
     """How many objects the specifications find in each frame, by its stamp."""
     runtime = open_backend("onnxruntime", BackendSettings(threads=1))
     runtime.load(MODEL)
@@ -45,7 +48,9 @@ def specified(sample):
     return found
 
 
-def test_every_frame_of_a_drive_is_what_the_specifications_say(stub, root, measured):
+def test_every_frame_of_a_drive_is_what_the_specifications_say(
+    stub: None, root: Path, measured: Any
+) -> None:
     sample = root / "bags/sample_sqlite3"
     stamps, reports = measured(
         bag=str(sample),

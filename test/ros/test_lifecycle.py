@@ -4,7 +4,10 @@ import itertools
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +20,11 @@ from perception_interfaces.msg import Health
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from recorder import Recorder
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import Bool
 
-from perception_nodes.cameras.channel import camera_reader, camera_writer
+from perception_nodes.cameras.channel import CameraHeader, camera_reader, camera_writer
 from perception_nodes.core.frame import Detections, FrameRecord, RecordKind
 from perception_nodes.core.records import InputState, WatchdogGone, as_sent
 from perception_nodes.graph.graph import LIVE
@@ -28,6 +32,7 @@ from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.lab.browsers import free_port
 from perception_nodes.networks.model import load_model
 from perception_nodes.nodes import monitor_node, view_node
+from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.nodes.detector_node import DetectorNode
 from perception_nodes.nodes.monitor_node import MonitorNode
 from perception_nodes.nodes.preprocess_node import PreprocessNode
@@ -38,32 +43,32 @@ from perception_nodes.transport.channels import record_reader, slot_writer
 from perception_nodes.transport.journal import journal_of, read_journal
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.memory import TransportError
-from perception_nodes.transport.shm import Endpoint
+from perception_nodes.transport.shm import Endpoint, Writer
 
 PIXELS = np.zeros((2, 2, 3), np.uint8)
 NAMES = [kind.executable for kind in LIVE.kinds]
 pytestmark = [pytest.mark.ros]
 
 
-def state_of(client, name):
+def state_of(client: Recorder, name: str) -> int:
     """A node's life-cycle state."""
     return int(client.call(GetState, f"/{name}/get_state", GetState.Request()).current_state.id)
 
 
-def change(client, name, transition):
+def change(client: Recorder, name: str, transition: int) -> bool:
     """Ask a node for a transition; whether it made it."""
     request = ChangeState.Request(transition=Transition(id=transition))
     return bool(client.call(ChangeState, f"/{name}/change_state", request).success)
 
 
-def set_parameter(client, name, parameter, value):
+def set_parameter(client: Recorder, name: str, parameter: str, value: object) -> Any:
     message = rclpy.parameter.Parameter(parameter, value=value).to_parameter_msg()
     request = SetParameters.Request(parameters=[message])
     (result,) = client.call(SetParameters, f"/{name}/set_parameters", request).results
     return result
 
 
-def test_a_manager_leads_the_nodes_through_their_whole_life(recorder):
+def test_a_manager_leads_the_nodes_through_their_whole_life(recorder: Recorder) -> None:
     client, latched = recorder, QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     client.subscribe("perception/health", Health, latched)
     healths = client.got["perception/health"]
@@ -107,32 +112,32 @@ def test_a_manager_leads_the_nodes_through_their_whole_life(recorder):
         assert graph.wait() is True
 
 
-def test_restarted_nodes_return_to_the_state_that_was_last_commanded(recorder):
+def test_restarted_nodes_return_to_the_state_that_was_last_commanded(recorder: Recorder) -> None:
     client, latched = recorder, QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     client.subscribe("perception/health", Health, latched)
     client.subscribe("perception/safe_stop", Bool, latched)
     healths, stops = client.got["perception/health"], client.got["perception/safe_stop"]
     values = {"backend": "null", "autostart": False, "source": "shm", "standby": "never"}
 
-    def kill(graph, name):
+    def kill(graph: Supervisor, name: str) -> None:
         """Kill a node, and wait until there is another one."""
         process = next(p for spec, p in graph.processes if spec.name == name)
         process.kill()
         client.until(lambda: any(s.name == name and p is not process for s, p in graph.processes))
 
-    def until_in_state(name, state):
+    def until_in_state(name: str, state: int) -> None:
         """Ask until the node is there: who asks a dead one gets no answer."""
         asking = client.node.create_client(GetState, f"/{name}/get_state")
         answers: list[int] = []
 
-        def told():
+        def told() -> bool:
             asked = asking.call_async(GetState.Request())
             asked.add_done_callback(lambda done: answers.append(done.result().current_state.id))
             return state in answers
 
         client.until(told)
 
-    def act(graph):
+    def act(graph: Supervisor) -> None:
         client.until(lambda: healths and stops)
         assert healths[0].mode == Health.UNSAFE
         assert healths[0].cause == "the watchdog is not active"
@@ -144,7 +149,7 @@ def test_restarted_nodes_return_to_the_state_that_was_last_commanded(recorder):
             camera = camera_writer(endpoint, "front", PIXELS.nbytes)
             numbers = itertools.count()
 
-            def entered():
+            def entered() -> bool:
                 send_frame(camera, next(numbers), PIXELS)
                 return bool(healths[-1].frames_in)
 
@@ -162,7 +167,7 @@ def test_restarted_nodes_return_to_the_state_that_was_last_commanded(recorder):
     beside(LIVE.nodes(values), act)
 
 
-def in_this_process(node_type, *parameters):
+def in_this_process(node_type: type[PerceptionNode], *parameters: str) -> Iterator[Any]:
     """A node that is configured and active."""
     given = [text for parameter in parameters for text in ("-p", parameter)]
     rclpy.init(args=["--ros-args", *given])
@@ -176,22 +181,22 @@ def in_this_process(node_type, *parameters):
 
 
 @pytest.fixture
-def preprocess(domain, request):
+def preprocess(domain: int, request: pytest.FixtureRequest) -> Iterator[Any]:
     no_frame_ms = f"no_frame_ms:={float(getattr(request, 'param', 250))}"
     yield from in_this_process(PreprocessNode, "source:=shm", no_frame_ms)
 
 
 @pytest.fixture
-def detector(domain):
+def detector(domain: int) -> Iterator[Any]:
     yield from in_this_process(DetectorNode, "backend:=null", "standby:=never")
 
 
-def entered(records):
+def entered(records: list[FrameRecord]) -> list[int]:
     """Which frames have entered; a node that takes over tells the last one again."""
     return sorted({r.sequence for r in records if r.kind == RecordKind.ENTERED})
 
 
-def test_a_node_that_is_configured_again_counts_on(preprocess):
+def test_a_node_that_is_configured_again_counts_on(preprocess: Any) -> None:
     """Else the watchdog takes its new records for old ones, and its frames for known ones.
 
     A camera that was restarted meanwhile numbers from 0, and all its frames are new.
@@ -202,7 +207,7 @@ def test_a_node_that_is_configured_again_counts_on(preprocess):
     journal = journal_of("front", "preprocess", own_incarnation())
     heard: list[FrameRecord] = []
 
-    def film(number, camera=cameras[0]):
+    def film(number: int, camera: Writer[CameraHeader] = cameras[0]) -> None:
         send_frame(camera, number, PIXELS)
         preprocess.step()  # where it is not at work yet, it takes the lease
         preprocess.step()
@@ -226,13 +231,13 @@ def test_a_node_that_is_configured_again_counts_on(preprocess):
     assert entered(heard) == [0, 1, 2]
 
 
-def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preprocess):
+def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preprocess: Any) -> None:
     """The last frames of a camera that is gone wait for a standby that has worked before."""
     endpoint = Endpoint("test")
     records = record_reader(endpoint, "front", "preprocess")
     seen, noted = camera_reader(endpoint, "front"), Lease("front", "preprocess")
 
-    def film(camera, number):
+    def film(camera: Writer[CameraHeader], number: int) -> None:
         send_frame(camera, number, PIXELS)
         preprocess.step()
         taken = seen.receive()
@@ -269,13 +274,13 @@ def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preproces
 
 
 @pytest.mark.parametrize("preprocess", [3000], indirect=True)
-def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess):
+def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess: Any) -> None:
     endpoint = Endpoint("test")
     camera = camera_writer(endpoint, "front", 12)
     records = record_reader(endpoint, "front", "preprocess")
     said: list[str] = []
 
-    def look():
+    def look() -> None:
         preprocess.step()
         for record in map(as_sent, records.records()):
             if isinstance(record, InputState):
@@ -294,7 +299,7 @@ def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess):
     endpoint.close()
 
 
-def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector):
+def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector: Any) -> None:
     voice = Lease("front", VOICE)
     command = [sys.executable, "-c", "input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as watchdog:
@@ -316,8 +321,8 @@ def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector):
     voice.close()
 
 
-def test_what_is_reported_changes_while_the_detector_runs(detector):
-    def change(name, value):
+def test_what_is_reported_changes_while_the_detector_runs(detector: Any) -> None:
+    def change(name: str, value: object) -> Any:
         (result,) = detector.set_parameters([rclpy.parameter.Parameter(name, value=value)])
         return result
 
@@ -350,10 +355,10 @@ def test_what_is_reported_changes_while_the_detector_runs(detector):
 
 
 def test_the_monitor_completes_its_recording_though_others_go_on_speaking(
-    domain, monkeypatch, tmp_path
-):
+    domain: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     class Spoken(MonitorNode):
-        def spin(self, timeout_ms):
+        def spin(self, timeout_ms: float) -> None:
             self._taken += 1
 
     monkeypatch.setattr(monitor_node, "LAST_WAITS_S", 0.05)
@@ -363,8 +368,10 @@ def test_the_monitor_completes_its_recording_though_others_go_on_speaking(
     assert recording.is_file()
 
 
-def test_a_page_without_shared_memory_says_so_and_goes_on(recorder, monkeypatch, capfd):
-    def refuse(name):
+def test_a_page_without_shared_memory_says_so_and_goes_on(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(name: str) -> Endpoint:
         raise TransportError("no room")
 
     recorder.subscribe("perception/annotated/compressed", CompressedImage)

@@ -79,8 +79,9 @@ def test_topics_and_permissions_are_what_is_documented_and_needed(
     needed = interfaces(nodes)
     for name, interface in needed.items():
         interface.calls.clear()  # only for a moment, when a model names its classes
-        if "preprocess" in name and "standby" in name:  # it subscribes when it takes over
+        if "standby" in name:  # it subscribes and serves when it takes over
             interface.subscribes = {one for one in interface.subscribes if "image" not in one}
+            interface.serves.discard("/perception/enable")
 
     def opened() -> dict[str, Interface]:
         names = recorder.node.get_node_names_and_namespaces()

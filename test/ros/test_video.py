@@ -1,5 +1,7 @@
 """A camera that publishes video: each packet is accounted for, with a reason if it gave nothing."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import rclpy
@@ -12,13 +14,14 @@ from recorder import Recorder
 from videos import KEY_EVERY, packets
 
 from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.supervisor import Supervisor
 
 pytestmark = [pytest.mark.ros]
 TIMEOUT_S = 300.0
 LOST, CUT = 11, 17
 
 
-def message(transport, packet, number):
+def message(transport: str, packet: bytes, number: int) -> Any:
     data = np.frombuffer(packet, np.uint8)
     if transport == "ffmpeg":
         made = FFMPEGPacket(width=96, height=64, encoding="hevc;yuv420p;bgr8;bgr8", data=data)
@@ -30,11 +33,11 @@ def message(transport, packet, number):
 
 
 @pytest.mark.parametrize(("transport", "codec"), [("ffmpeg", "h265"), ("foxglove", "h264")])
-def test_each_packet_is_a_frame(transport, codec):
+def test_each_packet_is_a_frame(transport: str, codec: str) -> None:
     stream = packets(codec)
     reports: dict[int, FrameReport] = {}
 
-    def drive(_):
+    def drive(_: Supervisor) -> None:
         context = rclpy.Context()
         rclpy.init(context=context)
         recorder = Recorder(context, TIMEOUT_S)
@@ -48,7 +51,7 @@ def test_each_packet_is_a_frame(transport, codec):
         kind = type(message(transport, b"", 0))
         camera = node.create_publisher(kind, f"/camera/image_raw/{transport}", 10)
 
-        def is_heard():
+        def is_heard() -> bool:
             """Whether the graph asks for the reliability that we offer, which it learns of late."""
             heard = node.get_subscriptions_info_by_topic(camera.topic_name)
             wanted = {info.qos_profile.reliability for info in heard}

@@ -6,6 +6,7 @@ import os
 import signal
 import struct
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 import cv2
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from played_graph import BOX, GREY, played
-from started_graph import ROOT, hurry, left_behind, only_run
+from started_graph import ROOT, StartedGraph, Starter, hurry, left_behind, only_run
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.lab.browsers import free_port
@@ -26,10 +27,10 @@ TIMEOUT_S = 300.0
 NICEST = 19
 
 
-def looked(port, wanted):
+def looked(port: int, wanted: Any) -> tuple[dict[str, Any], bytes]:
     """The first update of which `wanted` holds, to a browser that waits for the page."""
 
-    async def look():
+    async def look() -> tuple[dict[str, Any], bytes]:
         url = f"http://localhost:{port}"
         async with aiohttp.ClientSession() as session:
             while True:
@@ -51,10 +52,10 @@ def looked(port, wanted):
     return asyncio.run(asyncio.wait_for(look(), TIMEOUT_S))
 
 
-def hurried(graph):
+def hurried(graph: StartedGraph) -> None:
     """Wait until the page gives way to all others; then it need not, on a busy machine."""
 
-    def gives_way():
+    def gives_way() -> bool:
         with suppress(FileNotFoundError, ProcessLookupError):  # not there, or it has just ended
             return os.getpriority(os.PRIO_PROCESS, graph.nodes().get("view_node", 0)) == NICEST
         return False
@@ -63,15 +64,17 @@ def hurried(graph):
     hurry(graph.nodes()["view_node"])
 
 
-def pixels(jpeg):
+def pixels(jpeg: bytes) -> Any:
     return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
 
 
-def objects(facts):
+def objects(facts: dict[str, Any]) -> list[list[Any]]:
     return list((facts["cameras"]["front"].get("picture") or {}).get("objects") or [])
 
 
-def test_a_played_drive_is_shown_with_its_objects_and_ends_in_good_order(start, domain):
+def test_a_played_drive_is_shown_with_its_objects_and_ends_in_good_order(
+    start: Starter, domain: int
+) -> None:
     port = free_port()
     bag = (f"bag:={ROOT / 'bags/sample'}", "rate:=0.25")
     graph = start(*GRAPH, *bag, "view:=true", f"view_port:={port}")
@@ -91,10 +94,10 @@ def test_a_played_drive_is_shown_with_its_objects_and_ends_in_good_order(start, 
     assert [name for name in left_behind(domain) if name.startswith("perception")] == []
 
 
-def test_a_page_beside_a_graph_tells_all_that_it_publishes(start, domain):
+def test_a_page_beside_a_graph_tells_all_that_it_publishes(start: Starter, domain: int) -> None:
     port = free_port()
 
-    def complete(facts):
+    def complete(facts: dict[str, Any]) -> bool:
         front = facts["cameras"]["front"]
         known = objects(facts) and objects(facts)[0][4] != "class 1"  # before the names are there
         told = front["misses"] and front["summary"]["frames_in"] and facts["safe_stop"]
