@@ -136,7 +136,7 @@ def write(out: Path, url: str) -> None:
     (out / "perception_nodes/test/test_linters.py").write_text(LINTERS)
     for python in out.rglob("*.py"):
         with_notice(python)
-    changes = changelog((ROOT / "CHANGELOG.md").read_text())
+    head, changes = changelog((ROOT / "CHANGELOG.md").read_text())
     for folder in out.iterdir():
         if folder.name != "perception_nodes":
             copy("LICENSE", folder / "LICENSE")
@@ -149,7 +149,6 @@ def write(out: Path, url: str) -> None:
         title = f"Changelog for package {folder.name}"
         rule = "^" * len(title)
         own = changes if folder.name == "perception_nodes" else f"* As perception_nodes {version}\n"
-        head = f"{version} (unreleased)"
         (folder / "CHANGELOG.rst").write_text(
             f"{rule}\n{title}\n{rule}\n\n{head}\n{'-' * len(head)}\n{own}"
         )
@@ -184,16 +183,18 @@ def with_notice(python: Path) -> None:
     python.write_text(head + NOTICE + (rest if head else text))
 
 
-def changelog(markdown: str) -> str:
-    """The entries of the newest version in reStructuredText, one line each."""
+def changelog(markdown: str) -> tuple[str, str]:
+    """Title of the newest version by REP 132, and its entries in reStructuredText, a line each."""
     newest = markdown.split("\n## ")[1]
+    version, date = newest.partition("\n")[0].split(", ")
+    title = "Forthcoming" if date == "unreleased" else f"{version} ({date})"
     entries = re.findall(r"^- (.*(?:\n  .*)*)", newest, re.M)
     lines = []
     for entry in entries:
         text = re.sub(r"\s+", " ", entry)
         text = re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", text).replace("`", "``")
         lines.append(f"* {text}\n")
-    return "".join(lines)
+    return title, "".join(lines)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -14,7 +15,7 @@ from perception_nodes.report.recording import FRAME_REPORT_TOPIC, HEALTH_TOPIC
 MESSAGES = {FRAME_REPORT_TOPIC: FRAME_REPORT, HEALTH_TOPIC: HEALTH}
 
 
-def is_field(topic, name):
+def is_field(topic: str, name: str) -> bool:
     """Whether messages of a topic have a field; in brackets is an element of an array."""
     if topic not in MESSAGES:
         return (topic, name) == ("/perception/safe_stop", "data")
@@ -28,7 +29,7 @@ def is_field(topic, name):
     ("file", "image"),
     [("foxglove_layout.json", "/camera/image_raw"), ("foxglove_recorded.json", IMAGE_TOPIC)],
 )
-def test_foxglove_draws_fields_that_exist_and_a_deadline(root, file, image):
+def test_foxglove_draws_fields_that_exist_and_a_deadline(root: Path, file: str, image: str) -> None:
     layout = json.loads((root / "config" / file).read_text())
     panels = layout["configById"]
     camera = panels["Image!camera"]["imageMode"]
@@ -41,7 +42,7 @@ def test_foxglove_draws_fields_that_exist_and_a_deadline(root, file, image):
     assert set(re.findall(r'"(\w+!\w+)"', json.dumps(layout["layout"]))) == set(panels)
 
 
-def test_plotjuggler_draws_fields_that_exist_and_a_deadline(root):
+def test_plotjuggler_draws_fields_that_exist_and_a_deadline(root: Path) -> None:
     layout = ElementTree.parse(root / "config/plotjuggler.xml")
     names = {curve.attrib["name"] for curve in layout.iter("curve")}
     (snippet,) = layout.iter("snippet")
