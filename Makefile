@@ -95,7 +95,7 @@ pictures: dev sample ## make the pictures of README and documentation anew, in t
 	@$(PIP) install --quiet -r $(REQUIREMENTS)/browser.txt
 	$(BIN)/python docs/pictures.py $(ARGS)
 
-plots: setup ## draw the tables of faults, classes and statuses in the documentation as pictures
+plots: setup ## draw the tables of faults and of classes in the documentation as pictures
 	$(BIN)/python docs/plots.py
 
 chaos: setup ## kill and stop processes of a running graph at random; takes four minutes
@@ -214,7 +214,7 @@ $(STAMPS)/baseline: $(STAMPS)/requirements $(wildcard $(REQUIREMENTS)/baseline*.
 	@touch $@
 
 # torch-pruning asks for nothing but torch and numpy, which are there by then.
-$(STAMPS)/compression: $(STAMPS)/baseline model_compression/requirements.txt
+$(STAMPS)/compression: $(STAMPS)/baseline model_compression/requirements.txt model_compression/exporters/requirements.txt
 	$(PIP) install -r model_compression/requirements.txt
 	@touch $@
 

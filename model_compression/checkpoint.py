@@ -1,17 +1,11 @@
-"""Checkpoints of Ultralytics (`.pt`): read, and exported as ONNX for `perception model import`."""
+"""Checkpoints of Ultralytics (`.pt`), as the steps of a compression read them."""
 
-import logging
-import shutil
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 
 from ultralytics import YOLO
-from ultralytics.utils import LOGGER
 
 from model_compression.errors import CompressionError
-
-OPSET = 17
+from model_compression.exporters import of_ultralytics
 
 
 def load_detector(checkpoint: Path) -> YOLO:
@@ -22,15 +16,10 @@ def load_detector(checkpoint: Path) -> YOLO:
     Raises:
         CompressionError: it cannot be read, or is no detector.
     """
-    LOGGER.setLevel(logging.ERROR)
     try:
-        with redirect_stdout(sys.stderr):
-            network = YOLO(checkpoint, verbose=False)
-    except Exception as error:  # of many kinds, from unpickling
-        raise CompressionError(
-            f"{checkpoint.name} cannot be read by ultralytics ({_reason(error)}); take the best.pt "
-            "of a YOLO detector that it has trained"
-        ) from error
+        network = of_ultralytics.load_network(checkpoint)
+    except of_ultralytics.UnusableCheckpoint as problem:
+        raise CompressionError(str(problem)) from problem
     if network.task != "detect":
         task = f"{checkpoint.name} is a network for {network.task!r}"
         raise CompressionError(f"{task}; take a detector")
@@ -45,43 +34,3 @@ def class_names(checkpoint: Path) -> list[str]:
 def license_in(checkpoint: Path) -> str:
     """What a detector says of its licence, empty for nothing; raises as ``load_detector`` does."""
     return str(load_detector(checkpoint).ckpt.get("license") or "")
-
-
-def export_onnx(checkpoint: Path, size: tuple[int, int] | None, folder: Path) -> Path:
-    """Export a checkpoint.
-
-    Args:
-        checkpoint: the `.pt` file.
-        size: width and height of the input; None for those that it was trained with.
-        folder: where the ONNX file goes.
-
-    Raises:
-        CompressionError: it cannot be read or exported, or is no detector.
-    """
-    if not checkpoint.is_file():
-        raise CompressionError(f"{checkpoint} is not there")
-    # The tool writes beside the file that it reads, which it knows by a suffix in small letters.
-    copy = folder / f"{checkpoint.stem}.pt"
-    shutil.copy(checkpoint, copy)
-    network = load_detector(copy)
-    stride = int(network.model.stride.max())
-    if size is not None and (size[0] % stride or size[1] % stride):
-        raise CompressionError(
-            f"{checkpoint} cannot have an input of {size[0]}x{size[1]}; give a --size of multiples "
-            f"of {stride}"
-        )
-    sizes = {} if size is None else {"imgsz": size[::-1]}
-    try:
-        with redirect_stdout(sys.stderr):
-            network.export(format="onnx", opset=OPSET, simplify=False, verbose=False, **sizes)
-    except Exception as error:  # of many kinds, from tracing
-        raise CompressionError(
-            f"{checkpoint} cannot be exported ({_reason(error)}); export it to ONNX where it was "
-            "trained"
-        ) from error
-    copy.unlink()
-    return copy.with_suffix(".onnx")
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

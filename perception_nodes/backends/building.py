@@ -61,7 +61,8 @@ class Building(Generic[T]):
             BackendError: the build failed, or its result cannot be loaded.
         """
         if self._loaded is None:
-            if (status := self._process.poll()) is None:
+            status = self._process.poll()
+            if status is None:
                 return None
             if status:
                 raise BackendError(self._last_words(status))

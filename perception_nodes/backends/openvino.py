@@ -169,7 +169,8 @@ class Backend:
             size = settings.max_batch if threads > 1 else 1
             self._batch_requests = []
             if size > 1:
-                shared = compile_model(model, threads, settings.cache_dir, min(size, threads))
+                streams = min(size, threads)
+                shared = compile_model(model, threads, settings.cache_dir, streams)
                 self._batch_requests = [Request(shared, model) for _ in range(size)]
                 self.infer_batch([blank] * size)
         except RuntimeError as error:

@@ -99,7 +99,8 @@ class Backend(GpuBackend):
 
     def _run_cached(self, key: EngineKey, device: Device) -> CachedEngine | None:
         """Run the engine in the cache; None if there is none, or the runtime refuses it."""
-        if (cached := self._cache.read(key)) is None:
+        cached = self._cache.read(key)
+        if cached is None:
             return None
         kernels = self._cache.read_kernels(key)
         try:

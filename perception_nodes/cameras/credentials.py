@@ -52,7 +52,8 @@ def with_passwords(source: str) -> str:
         before, password = _parts(match)
         if not password.startswith("$"):
             return match[0]
-        if (value := os.environ.get(password[1:])) is None:
+        value = os.environ.get(password[1:])
+        if value is None:
             raise InputError(f"the environment variable {password[1:]} is not set")
         if password.startswith(f"${VARIABLE}_"):
             return before + value  # as it was written

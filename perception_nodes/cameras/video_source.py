@@ -165,7 +165,8 @@ class VideoSource:
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The newest decoded frame, see `CameraSource`."""
         assert self._slots is not None
-        if (found := self._decoded.take(timeout_ms / 1e3)) is None:
+        found = self._decoded.take(timeout_ms / 1e3)
+        if found is None:
             return None
         if found.frame is None:
             return CapturedFrame(None, found.lost, found.cause)

@@ -5,16 +5,23 @@ from typing import Annotated
 
 import typer
 
-from perception_nodes.cli import options
-from perception_nodes.cli.common import give, parse_assignments, progress_bars, say
+from perception_nodes.cli.common import (
+    JsonFlag,
+    RunAssignments,
+    check_folder,
+    give,
+    parse_assignments,
+    progress_bars,
+    say,
+)
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 
 
 def accept(
-    assignments: options.RunAssignments = None,
+    assignments: RunAssignments = None,
     minutes: Annotated[float, typer.Option(min=0.1, max=100_000)] = 10.0,
-    out: options.OutFolder = Path("out/accept"),
-    as_json: options.Json = False,
+    out: Path = Path("out/accept"),
+    as_json: JsonFlag = False,
 ) -> None:
     """Say whether this computer is fit: a drive with its camera, then four failovers, a verdict.
 
@@ -42,6 +49,7 @@ def accept(
     from perception_nodes.lab.page import acceptance_sentence
 
     others, ros = split_ros_arguments(assignments or [])
+    check_folder(out, "--out")
     acceptance = Acceptance(parse_assignments(others, ("minutes", "out")), ros, minutes, say)
     with progress_bars() as progress:
         verdict = acceptance.run(out, progress)

@@ -14,8 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from perception_nodes.cli import options
 from perception_nodes.cli.common import (
+    Assignments,
+    JsonFlag,
+    ListParameters,
+    RunAssignments,
     check_folder,
     parse_assignments,
     progress_bar,
@@ -55,13 +58,13 @@ VIEW_ALONE = Graph((VIEW,))
 
 
 def demo(
-    assignments: options.Assignments = None,
+    assignments: Assignments = None,
     bag: Path | None = None,
     topic: str = "",
     out: Path = Path("out/demo"),
     view: bool = False,
-    as_json: options.Json = False,
-    parameters: options.ListParameters = False,
+    as_json: JsonFlag = False,
+    parameters: ListParameters = False,
 ) -> None:
     """Play a recorded drive through the whole ROS 2 graph, with a live view and a report.
 
@@ -99,8 +102,8 @@ def demo(
 
 
 def run(
-    assignments: options.RunAssignments = None,
-    parameters: options.ListParameters = False,
+    assignments: RunAssignments = None,
+    parameters: ListParameters = False,
     view: bool = False,
     pid: Annotated[int | None, typer.Option(min=1)] = None,
 ) -> None:
@@ -164,9 +167,7 @@ def _measured(
         return measured_settings(graph, values, ros, say, measuring)
 
 
-def view(
-    assignments: options.RunAssignments = None, parameters: options.ListParameters = False
-) -> None:
+def view(assignments: RunAssignments = None, parameters: ListParameters = False) -> None:
     """Show a running graph on a page in the browser: cameras, latency, health, missed frames.
 
     It runs beside a graph of this machine until Ctrl-C, and gives way to it. Names of cameras,
@@ -206,7 +207,8 @@ def say_page(specs: Sequence[NodeSpec]) -> None:
                 say(f"The page will be at {settings.view_url}; its node says when it is")
             except PerceptionError as error:
                 is_late = getattr(error.__cause__, "errno", 0) == errno.EADDRNOTAVAIL
-                if len(specs) == 1 or not is_late:
+                is_alone = len(specs) == 1
+                if is_alone or not is_late:
                     raise
                 say(f"{error}; the graph runs without the page")
 

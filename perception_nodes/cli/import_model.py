@@ -1,22 +1,36 @@
 """`perception model import`: a detector of another exporter becomes a model folder."""
 
-import importlib
 import json
 import math
 import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 import typer
 
-from perception_nodes.cli import options
-from perception_nodes.cli.common import check_folder, explained, progress_bar, say, screen
+from perception_nodes.cli.common import (
+    DataRoot,
+    JsonFlag,
+    check_folder,
+    explained,
+    progress_bar,
+    say,
+    screen,
+)
+from perception_nodes.cli.model_options import (
+    Bags,
+    ComparedData,
+    FramesLicense,
+    Images,
+    Share,
+    refusals,
+)
 from perception_nodes.core.geometry import Resize
+from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.gate import MIN_AGREEMENT, Margins
-from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
 
 STRUCTURED = (".yaml", ".yml", ".json", ".csv")
@@ -37,17 +51,18 @@ def import_command(
     resize: Annotated[str, typer.Option(metavar="letterbox|top-left|stretch")] = "",
     padding: Annotated[int | None, typer.Option(min=0, max=255)] = None,
     license: str = "",
+    trust: bool = False,
     int8: bool = False,
-    bag: options.Bags = None,
-    images: options.Images = None,
+    bag: Bags = None,
+    images: Images = None,
     frames: Annotated[int, typer.Option(min=8, max=100_000)] = 128,
-    frames_license: options.FramesLicense = "",
-    data: options.ComparedData = None,
-    root: options.DataRoot = None,
-    max_loss: options.Share = 0.01,
-    max_class_loss: options.Share = Margins.class_loss,
-    min_agreement: options.Share = MIN_AGREEMENT,
-    as_json: options.Json = False,
+    frames_license: FramesLicense = "",
+    data: ComparedData = None,
+    root: DataRoot = None,
+    max_loss: Share = 0.01,
+    max_class_loss: Share = Margins.class_loss,
+    min_agreement: Share = MIN_AGREEMENT,
+    as_json: JsonFlag = False,
 ) -> None:
     """Make a model of a detector that was trained and exported elsewhere.
 
@@ -63,9 +78,9 @@ def import_command(
     too much is refused too.
 
     Options:
-        file: Trained detector: ONNX, OpenVINO's .xml with its .bin, TFLite, .pt of Ultralytics, or
-            a folder that holds one of them. A .pt is a program of its author's: the command asks on
-            a terminal, and runs it.
+        file: Trained detector: ONNX, OpenVINO's .xml with its .bin, TFLite, .pt of Ultralytics,
+            .safetensors of transformers, or a folder that holds one of them. For the last two an
+            environment of their own is made in the cache, once, of 1.7 GB and more.
         name: Name of the model; by default that of the file.
         out: Folder of models that the model's folder is written into.
         head: Kind of output, where the file leaves it open; see above.
@@ -81,6 +96,7 @@ def import_command(
         padding: Grey of the letterbox's border.
         license: Licence of the weights; what the file says itself is kept too, and what Ultralytics
             or YOLOv7 made without saying so any more stays under AGPL-3.0 or GPL-3.0.
+        trust: Run a .pt, which is a program of its author's, without asking on a terminal.
         int8: Quantize to 8 bits, on frames of --bag or --images.
         frames: Number of frames to take from them.
         max_loss: What mAP50-95 may lose, as a mean over the sets.
@@ -93,17 +109,18 @@ def import_command(
 
     Example: perception model import yolox_nano.onnx --name nano --license Apache-2.0
     """
-    tool = _import_tool()
-    file = importlib.import_module("perception_nodes.networks.importer").file_in(file)
+    needed = "pip install onnx onnxruntime openvino"
+    tool = compression_tool("perception_nodes.evaluation.model_import", remedy=needed)
+    file = compression_tool("perception_nodes.networks.importer", "file_in")(file)
     check_folder(out, "--out")
-    if file.suffix.lower() == ".pt" and screen.is_terminal and sys.stdin.isatty():
+    if file.suffix.lower() == ".pt" and not trust:
+        if not (screen.is_terminal and sys.stdin.isatty()):
+            raise SettingsError(f"{file} runs a program of its author's; give --trust to let it")
         typer.confirm(f"{file} is a program of its author's; run it here?", abort=True, err=True)
     for option, given in (("--data", data), ("--frames-license", frames_license)):
         if given and not int8:
             raise SettingsError(f"{option} is for --int8; give it too")
-    if data:
-        require_pycocotools()
-    import_options = tool.ImportOptions(
+    options = tool.ImportOptions(
         head=head,
         size=_size(size),
         classes=_names("--classes", classes),
@@ -121,7 +138,7 @@ def import_command(
         file=file,
         name=name,
         out=out,
-        options=import_options,
+        options=options,
         bags=bag or [],
         images=images or [],
         frames=frames,
@@ -132,7 +149,7 @@ def import_command(
         bar=progress_bar,
         say=say,
     )
-    with explained(out, "--out", "folder"):
+    with explained(out, "--out", "folder"), refusals():
         model, recognised, checks = work.run()
     if as_json:
         print(json.dumps(tool.import_facts(model, recognised, checks), indent=2))
@@ -144,21 +161,11 @@ def import_command(
     say(f"Written to {out / name}; try it: perception replay bags/road.mp4 --model {out / name}")
 
 
-def _import_tool() -> Any:
-    """Import the module that imports models; some installations lack the packages that it needs."""
-    try:
-        return importlib.import_module("perception_nodes.evaluation.model_import")
-    except ImportError as error:
-        raise SettingsError(
-            f"import needs a package that is not installed ({error}); install it with: pip install "
-            "onnx onnxruntime openvino"
-        ) from error
-
-
 def _size(text: str) -> tuple[int, int] | None:
     if not text:
         return None
-    if (found := re.fullmatch(r"([1-9]\d{1,3})[xX]([1-9]\d{1,3})", text)) is None:
+    found = re.fullmatch(r"([1-9]\d{1,3})[xX]([1-9]\d{1,3})", text)
+    if found is None:
         raise SettingsError(f"--size {text!r} is not of the form 416x256, width and height")
     return int(found[1]), int(found[2])
 

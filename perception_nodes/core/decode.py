@@ -63,6 +63,7 @@ class Decoder(Protocol):
         Raises:
             AbsurdOutput: the tensors cannot be those of an intact network.
         """
+        ...
 
 
 class CellsDecoder:
@@ -112,7 +113,10 @@ class CellsDecoder:
         first, second = xyxy[:, :2], xyxy[:, 2:]
         xyxy = np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
         labels = scores[:, cells].argmax(axis=0)
-        keep = nms(xyxy, labels, self._settings) if self._suppress else np.arange(len(cells))
+        if self._suppress:
+            keep = nms(xyxy, labels, self._settings)
+        else:
+            keep = np.arange(len(cells))
         more, keep = len(keep) > MAX_DETECTIONS, keep[:MAX_DETECTIONS]
         return Detections(xyxy[keep], np.minimum(best[cells[keep]], 1), labels[keep], more)
 

@@ -60,6 +60,7 @@ class InferenceBackend(Protocol):
 
         The tensors returned are overwritten by the next call.
         """
+        ...
 
 
 class BatchBackend(InferenceBackend, Protocol):
@@ -70,6 +71,7 @@ class BatchBackend(InferenceBackend, Protocol):
 
         The tensors returned are overwritten by the next call.
         """
+        ...
 
 
 Frame = NDArray[np.uint8] | ImageView
@@ -87,6 +89,7 @@ class InPlaceBackend(Protocol):
             FrameRejected: the frame cannot be read.
             BackendError: the backend failed.
         """
+        ...
 
     def infer(self, frames: Sequence[tuple[FrameHeader, ImageView]]) -> Sequence[Answer]:
         """Run the network on frames of different cameras.
@@ -98,6 +101,7 @@ class InPlaceBackend(Protocol):
         Raises:
             BackendError: the backend failed.
         """
+        ...
 
 
 class Candidate:

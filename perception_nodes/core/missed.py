@@ -89,7 +89,8 @@ class Missed:
     def why(self) -> str:
         """Status, reason and stage of the worst frame, in words."""
         status = FrameStatus(self.worst.status).name.replace("_", " ")
-        return f"{status}: {reason_of(self.worst)}; stage: {blamed_stage(self.worst, self.budget)}"
+        stage = blamed_stage(self.worst, self.budget)
+        return f"{status}: {reason_of(self.worst)}; stage: {stage}"
 
     @property
     def stages(self) -> list[tuple[str, float | None, float]]:

@@ -106,7 +106,8 @@ def decompress_file(file: Path, out: Path) -> str:
                     raise DecompressionError(f"it decompresses to more than {limit >> 20} MiB")
                 plain.write(block)
         except (zstandard.ZstdError, RuntimeError, EOFError) as error:
-            return f"it can be decompressed up to about byte {compressed.tell()} only: {error}"
+            at = compressed.tell()
+            return f"it can be decompressed up to about byte {at} only: {error}"
     return ""
 
 

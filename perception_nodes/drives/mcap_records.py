@@ -180,7 +180,8 @@ def _decompresses(source: ByteSource, record: Record) -> bool:
 def _next_record(source: ByteSource, start: int) -> int | None:
     """The first position from `start` on where records follow each other; None if there is none."""
     for block in range(start, source.size, BLOCK):
-        for match in _CANDIDATE.finditer(source.read(block, BLOCK + HEAD.size)):
+        data = source.read(block, BLOCK + HEAD.size)
+        for match in _CANDIDATE.finditer(data):
             if match.start() < BLOCK and _records_begin(source, block + match.start()):
                 return block + match.start()
     return None

@@ -115,7 +115,8 @@ class SqliteFile(BagFile):
 
     def _messages(self, topic: str) -> Messages:
         for log_time_ns, row in self._rows[topic].in_order():
-            if (data := self._data(row)) is not None:
+            data = self._data(row)
+            if data is not None:
                 yield log_time_ns, topic, data
 
     def _data(self, row: int) -> bytes | None:

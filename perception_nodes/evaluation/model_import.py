@@ -20,6 +20,7 @@ from perception_nodes.evaluation.diversity import Frames, choose_frames
 from perception_nodes.evaluation.gate import GateCheck, Margins
 from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.networks.exported import CHECKPOINTS
 from perception_nodes.networks.importer import Imported, ImportOptions, understand, write_model
 from perception_nodes.networks.model import Model, ModelError, ModelRefused, load_model
 from perception_nodes.networks.two_runtimes import tell_if_slow
@@ -35,7 +36,7 @@ class ModelImport:
     """The import of one file.
 
     Attributes:
-        file: the trained detector: ONNX, OpenVINO's `.xml`, or `.pt` of Ultralytics.
+        file: the trained detector: see `FORMATS` and `CHECKPOINTS`.
         name: name of the model.
         out: folder of models that its folder is written into.
         options: what the user says of the file.
@@ -83,7 +84,8 @@ class ModelImport:
         checks: list[GateCheck] = []
         with staged(self.out, last=self.name) as folder:
             model = write_model(imported, folder / names[0], open_model)
-            if frames := self._chosen_frames(model):
+            frames = self._chosen_frames(model)
+            if frames:
                 self._try(model, frames, dead=bool(imported.exported.dead))
             if quantize is not None:
                 trial = quantize.Trial(model, frames, self.sets, self.margins, self.bar)
@@ -118,10 +120,10 @@ class ModelImport:
         """Read the file, and say what it is."""
         with tempfile.TemporaryDirectory() as scratch:
             onnx_file = None
-            if self.file.suffix.lower() == ".pt":
-                export_onnx = compression_tool("model_compression.checkpoint", "export_onnx")
-                self.say(f"ultralytics exports {self.file.name}")
-                onnx_file = export_onnx(self.file, self.options.size, Path(scratch))
+            if self.file.suffix.lower() in CHECKPOINTS:
+                export = compression_tool("model_compression.exporters.start", "export_checkpoint")
+                self.say(f"{self.file.name} is exported to ONNX")
+                onnx_file = export(self.file, self.options.size, Path(scratch))
             imported = understand(self.file, self.options, onnx_file)
         exported, dead = imported.exported, imported.exported.dead
         zeros = f"the weights of {len(dead)} convolutions are all zero ({listed(dead)})"

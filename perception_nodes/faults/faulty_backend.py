@@ -68,7 +68,8 @@ class Backend:
         Raises:
             BackendError: not started by `perception hil`.
         """
-        if not (name := os.environ.get(VARIABLE, "")):
+        name = os.environ.get(VARIABLE, "")
+        if not name:
             raise BackendError(
                 "backend 'faulty' fails on demand and is for fault injection only: "
                 "use it through `perception hil run`"

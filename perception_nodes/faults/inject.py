@@ -141,7 +141,8 @@ def _ordered(
 
 def _working_process(role: str, target: UnderTest) -> int:
     """The process that holds a role, not its standbys."""
-    pids = [p.pid for spec, p in target.supervisor.processes if spec.executable == f"{role}_node"]
+    name = f"{role}_node"
+    pids = [p.pid for spec, p in target.supervisor.processes if spec.executable == name]
     if role != "watchdog":
         lease = Lease(target.camera, role)
         holder = int(lease.note.process)

@@ -93,7 +93,8 @@ class Nvrtc:
         return text.raw
 
     def _call(self, name: str, *arguments: object) -> None:
-        if failed := getattr(self._library, name)(*arguments):
+        failed = getattr(self._library, name)(*arguments)
+        if failed:
             raise CudaError(f"{name} failed with error {failed}")
 
 

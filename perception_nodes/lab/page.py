@@ -145,7 +145,8 @@ def acceptance_page(verdict: Mapping[str, Any], reports: Sequence[Any]) -> str:
 def acceptance_sentence(verdict: Mapping[str, Any]) -> str:
     """The verdict of an acceptance in words."""
     checks = verdict["checks"]
-    if not (failed := [check["name"] for check in checks if not check["passed"]]):
+    failed = [check["name"] for check in checks if not check["passed"]]
+    if not failed:
         return f"Fit: all {len(checks)} checks passed in {verdict['minutes']:g} minutes."
     sentence = f"Not fit: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}."
     return f"{sentence} {verdict.get('busy', '')}".strip()

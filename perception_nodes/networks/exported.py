@@ -20,6 +20,8 @@ STRIDES = (8, 16, 32)
 MOST_OBJECTS = 300
 """Objects of a network that leaves open how many it reports; more are cut off."""
 INTEGER = {"QLinearConv", "ConvInteger", "MatMulInteger"}
+CHECKPOINTS = (".pt", ".safetensors")
+"""Endings of files of Ultralytics and transformers, which their own tools export to ONNX."""
 NO_BOXES = ("classify", "semantic", "depth")
 ANCHOR_MAP_DIMS = 5
 """Dimensions of the raw maps that some exports of YOLOv5 and v7 have beside their answer."""

@@ -11,6 +11,7 @@ import yaml
 
 from perception_nodes.networks.class_names import names_in, names_of
 from perception_nodes.networks.exported import (
+    CHECKPOINTS,
     INPUT_NAME,
     ExportedNetwork,
     Normalisation,
@@ -36,7 +37,7 @@ OPENVINO: Format = read_openvino, rewrite_openvino
 FORMATS: dict[str, Format] = {".onnx": ONNX, ".xml": OPENVINO, ".tflite": OPENVINO}
 """By the file's ending: a function that reads it, and one that gives its network our input and
 outputs."""
-WHOLE = (*FORMATS, ".pt")
+WHOLE = (*FORMATS, *CHECKPOINTS)
 """Endings of files that are a network, or name its other files."""
 SUPPRESSED = (
     "suppression is in the network: what scores less than at its export (conf of Ultralytics, 0.25 "
@@ -167,7 +168,8 @@ def understand(path: Path, options: ImportOptions, onnx_file: Path | None = None
     read, rewrite = FORMATS.get(file.suffix.lower(), ONNX)
     exported = replace(read(file, options.size), path=path)
     known = options.classes or names_in(exported.facts)
-    head = recognise(exported, options.head, len(known) if known else None)
+    told = exported.facts.get("perception_head", "")
+    head = recognise(exported, options.head or told, len(known) if known else None)
     named, notes = names_of(path, exported.facts, head.classes, options.classes)
     kept = _kept(path, options.keep or named, named)
     merged = {name: " + ".join(group) for name, group in kept.items() if len(group) > 1}
@@ -176,7 +178,7 @@ def understand(path: Path, options: ImportOptions, onnx_file: Path | None = None
     normalisation = replace(head.normalisation, **given)
     if "NonMaxSuppression" in exported.operators:
         notes.append(SUPPRESSED)
-    if not is_of_ultralytics(exported):
+    if not (told or is_of_ultralytics(exported)):
         notes.append(_scaling(normalisation, given))
     if head.numbered:
         _check_numbers(exported, head, len(named), normalisation)

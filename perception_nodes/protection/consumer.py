@@ -164,7 +164,8 @@ class Consumer:
         if isinstance(opened, str):
             return _Found(State.WRONG, reason=opened)
         counter, deadline_ns, data = opened
-        if (told := self._mode_told(data)) is None:
+        told = self._mode_told(data)
+        if told is None:
             return _Found(State.WRONG, reason="another message inside")
         late_ns = now.wall_ns - deadline_ns
         if late_ns < -self._limits.ahead_ms * MS:

@@ -163,7 +163,8 @@ def replay_corpus(jobs: Sequence[Job], submit: Submit) -> Iterator[Result]:
     """
     waiting: dict[Future[Result], tuple[Job, int]] = {}
     for job in jobs:
-        if (done := _done_before(job)) is not None:
+        done = _done_before(job)
+        if done is not None:
             yield done
         else:
             waiting[submit(job)] = (job, 1)

@@ -119,7 +119,7 @@ class RealTime:
         if tasks == self._known:
             return
         for task in tasks - self._known:
-            if task in _BACKGROUND or (_is_middleware(task) and not _receives(task)):
+            if task in _BACKGROUND or (_thread_name(task)[:4] == "dds." and not _receives(task)):
                 self._left_out.add(task)
             policy, priority = os.SCHED_FIFO, self._priority
             if task in self._left_out:
@@ -217,10 +217,6 @@ def _thread_name(task: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/self/task/{task}/comm").read_text(encoding="utf-8").strip()
     return ""
-
-
-def _is_middleware(task: int) -> bool:
-    return _thread_name(task).startswith("dds.")
 
 
 def _receives(task: int) -> bool:

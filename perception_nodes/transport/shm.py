@@ -328,7 +328,8 @@ class Reader(Generic[Header]):
 
     def receive(self) -> Sample[Header] | None:
         """Take the oldest waiting sample, None if there is none; the caller releases it."""
-        if (loan := self._subscriber.receive()) is None:
+        loan = self._subscriber.receive()
+        if loan is None:
             return None
         header = self._header.from_address(loan.user_header_ptr)
         size = int(loan.header.number_of_elements)

@@ -235,7 +235,8 @@ class Feed:
                     for name, one in self._cameras.items()
                     if one.health and one.health["mode"] == HealthMode.UNSAFE.name
                 ]
-                self._add(self._stops, {"at": _now(), "on": requested, "text": "; ".join(unsafe)})
+                entry = {"at": _now(), "on": requested, "text": "; ".join(unsafe)}
+                self._add(self._stops, entry)
 
     def update(self, cursor: int) -> tuple[dict[str, Any], list[bytes], int]:
         """The news since a cursor, 0 for the beginning.
@@ -281,7 +282,8 @@ class Feed:
         """
         now_ns = time.monotonic_ns()
         with self._lock:
-            if (one := self._cameras.get(camera)) is None:
+            one = self._cameras.get(camera)
+            if one is None:
                 return None
             for miss in (entry for _, entry in reversed(one.misses)):
                 if miss["sequence"] == sequence:

@@ -41,7 +41,8 @@ class DetectorHistory:
 
     def took_over(self, record: Takeover) -> None:
         """Note that a detector has started to work."""
-        if not any(d.since_ns == record.sent_ns for d in self._of(record.sender)):
+        known = any(d.since_ns == record.sent_ns for d in self._of(record.sender))
+        if not known:
             self._add(record, record.joined_ns, record.newest_ns)
         # If the predecessor died with that frame in hand, no outcome shows that it had taken the
         # frame.
@@ -58,7 +59,8 @@ class DetectorHistory:
                 proof that it receives frames.
         """
         ingested_ns = outcome.ingested_ns
-        if not (entries := list(self._of(outcome.sender))):
+        entries = list(self._of(outcome.sender))
+        if not entries:
             self._add(outcome, ingested_ns, ingested_ns)
             return
         then = next((d for d in entries if d.since_ns <= outcome.sent_ns), entries[-1])

@@ -217,7 +217,8 @@ class Ledger:
 
     def _note_of(self, incarnation: int, now_ns: int) -> ProcessNote:
         """The note of a process; a new one takes the place of who has been silent for longest."""
-        if (note := self._notes.get(incarnation)) is None:
+        note = self._notes.get(incarnation)
+        if note is None:
             note = min(self._book.processes, key=lambda one: one.last_ns)
             self._notes.pop(int(note.incarnation), None)
             note.next_frame = note.next_record = note.last_ns = 0
@@ -326,7 +327,8 @@ class Ledger:
                 self._gaps_ns.get(receiver, 0) > ingested_ns for receiver in receivers
             )
             return RECORDS_LOST if is_doubtful else PASSED_OVER
-        if (receiver := self._detectors.last_receiver(ingested_ns)) is None:
+        receiver = self._detectors.last_receiver(ingested_ns)
+        if receiver is None:
             return NO_DETECTOR
         process, has_stopped = receiver
         return DETECTOR_STOPPED % process if has_stopped else b""
@@ -335,7 +337,8 @@ class Ledger:
         record = self._in_flight.pop(key)
         self._reasons.pop(key, None)
         record.reason = reason
-        record.status = FrameStatus.SUPERSEDED if reason == PASSED_OVER else FrameStatus.FAILED
+        superseded = reason == PASSED_OVER
+        record.status = FrameStatus.SUPERSEDED if superseded else FrameStatus.FAILED
         return self._close(key, record)
 
     def _close(self, key: Key, record: FrameRecord) -> FrameRecord:
@@ -353,7 +356,8 @@ class Ledger:
         reported = int(self._book.reported)
         recent: dict[int, range] = {}
         for note in self._book.processes:
-            if incarnation := int(note.incarnation):
+            incarnation = int(note.incarnation)
+            if incarnation:
                 self._notes[incarnation] = note
             if note.next_frame and note.next_record:  # it numbers frames, and has told of them
                 self._numbers[incarnation] = range(note.next_frame)

@@ -2,7 +2,10 @@
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import openvino
 import pytest
@@ -20,7 +23,7 @@ MODEL = load_model("road-n")
 
 
 @pytest.fixture
-def processor(monkeypatch, tmp_path):
+def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A processor with tiles, and no choice yet."""
     info = tmp_path / "cpuinfo"
     info.write_text("flags : fpu avx512_vnni amx_bf16 amx_tile amx_int8\n")
@@ -32,13 +35,13 @@ def processor(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def chosen(monkeypatch):
+def chosen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, list[str]]]:
     """The instructions that are chosen, and those that were timed, each with a time of `ms`."""
 
-    def choose(cache, ms):
+    def choose(cache: Path | str, ms: dict[str, float]) -> tuple[str, list[str]]:
         calls: list[str] = []
 
-        def timed(*_, environment):
+        def timed(*_: Any, environment: dict[str, str]) -> list[float]:
             calls.append(environment[VARIABLE])
             if ms[calls[-1]] < 0:
                 raise BackendError("openvino with road-n did not end in 100 s")
@@ -104,7 +107,7 @@ def test_both_are_timed_in_processes_that_have_them(processor, tmp_path, monkeyp
     """Real calls: a processor without tiles runs either."""
     seen: list[list[float]] = []
 
-    def timed(model, backend, threads, _, **options):
+    def timed(model: str, backend: str, threads: int, _: int, **options: Any) -> list[float]:
         seen.append(apart_ms(model, backend, threads, 2, **options))
         return seen[-1]
 

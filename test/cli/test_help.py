@@ -2,6 +2,8 @@
 
 import re
 import shlex
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import typer
@@ -12,7 +14,7 @@ from perception_nodes.cli.app import app
 TOP = typer.main.get_command(app)
 
 
-def commands(group, *names):
+def commands(group: Any, *names: str) -> Iterator[tuple[str, ...]]:
     """The names of every command below a group."""
     for name in group.list_commands(None):
         command = group.get_command(None, name)
@@ -22,7 +24,7 @@ def commands(group, *names):
             yield (*names, name)
 
 
-def command_of(names):
+def command_of(names: tuple[str, ...]) -> Any:
     """A command by its names."""
     found = TOP
     for name in names:
@@ -44,7 +46,7 @@ def test_every_command_teaches(names: tuple[str, ...]) -> None:
     assert [p.name for p in command.params if not p.help] == []
 
 
-def test_the_first_help_groups_the_commands():
+def test_the_first_help_groups_the_commands() -> None:
     result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"})
     titles = re.findall(r"╭─ (.+?) ─", result.stdout)
     assert titles == ["Options", "Detect", "Prepare", "Measure and test"]

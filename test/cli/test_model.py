@@ -21,14 +21,14 @@ from perception_nodes.drives import sample
 from perception_nodes.evaluation import gate, model_compile
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.frames import FrameSource
-from perception_nodes.networks.model import ModelRefused, load_model
+from perception_nodes.networks.model import load_model
 
 run = CliRunner().invoke
 COMPILE = ["model", "compile", "road-n", "--backend", "openvino"]
 
 
 @pytest.fixture
-def drive(root, tmp_path):
+def drive(root: Path, tmp_path: Path) -> Path:
     """A few frames of the sample drive as image files."""
     folder = tmp_path / "drive"
     folder.mkdir()
@@ -39,7 +39,7 @@ def drive(root, tmp_path):
     return folder
 
 
-def test_a_model_agrees_with_itself(drive, tmp_path):
+def test_a_model_agrees_with_itself(drive: Path, tmp_path: Path) -> None:
     out = tmp_path / "out/result.json"
     arguments = ["--data", str(drive), "--teacher", "road-n", "--json", "--out", str(out)]
     result = run(app, ["model", "evaluate", "road-n", *arguments])
@@ -52,7 +52,7 @@ def test_a_model_agrees_with_itself(drive, tmp_path):
     assert set(facts["by_height"]) == {"<16", "16-32", "32-64", ">=64"}
 
 
-def label(drive, name, box):
+def label(drive: Path, name: str, box: str) -> None:
     """Make a labelled set of the folder above, with one object on each image."""
     labels = drive.parent / "labels"
     labels.mkdir()
@@ -61,7 +61,9 @@ def label(drive, name, box):
     (drive.parent / "classes.txt").write_text(f"{name}\n")
 
 
-def test_an_accuracy_below_the_limit_is_status_1(drive, monkeypatch):
+def test_an_accuracy_below_the_limit_is_status_1(
+    drive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     label(drive, "pedestrian", "0.03 0.03 0.05 0.05")  # nothing is there
     arguments = ["model", "evaluate", "road-n", "--data", str(drive.parent), "--at-least", "0.5"]
     result = run(app, arguments)
@@ -69,10 +71,12 @@ def test_an_accuracy_below_the_limit_is_status_1(drive, monkeypatch):
     assert "below 0.5" in result.output
 
 
-def test_calibration_frames_go_to_the_quantizer(root, tmp_path, monkeypatch):
+def test_calibration_frames_go_to_the_quantizer(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     received = {}
 
-    def calibrate(folder, frames, table, out):
+    def calibrate(folder: Path, frames: object, table: Path, out: Path | None) -> None:
         received.update(folder=folder, frames=list(frames), table=table, out=out)
 
     monkeypatch.setattr(calibration, "calibrate", calibrate)
@@ -91,8 +95,8 @@ def test_calibration_frames_go_to_the_quantizer(root, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("max_loss", "status"), [("1", 0), ("0.05", 1)])
 def test_a_calibrated_model_that_loses_too_much_is_not_written(
-    drive, root, tmp_path, monkeypatch, max_loss, status
-):
+    drive: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_loss, status
+) -> None:
     label(drive, "car", "0.5 0.5 0.1 0.1")
     scores = iter((0.5, 0.4))
     real = calibration.evaluate
@@ -107,7 +111,7 @@ def test_a_calibrated_model_that_loses_too_much_is_not_written(
     result = run(app, ["model", "calibrate", "road-n", *arguments, "--data", str(drive.parent)])
     assert result.exit_code == status, result.output
     assert (made / "model.yaml").exists() == table.exists() == (status == 0)
-    assert isinstance(result.exception, ModelRefused) == (status == 1)
+    assert ("refused: " in result.output) == (status == 1)
     if status == 0:
         description = yaml.safe_load((made / "model.yaml").read_text(encoding="utf-8"))
         (facts,) = description["accuracy"].values()
@@ -118,9 +122,9 @@ def test_a_calibrated_model_that_loses_too_much_is_not_written(
 
 @pytest.mark.parametrize(("least", "status"), [([], 1), (["--min-agreement", "0"], 0)])
 def test_a_calibrated_model_that_sees_nothing_on_the_frames_is_not_written(
-    root, tmp_path, monkeypatch, least, status
-):
-    def calibrate(folder, frames, table, out, terms):
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: list[str], status: int
+) -> None:
+    def calibrate(folder: Path, frames: object, table: Path, out: Path, terms: str) -> None:
         spoiled(out)
         table.touch()
 
@@ -131,24 +135,23 @@ def test_a_calibrated_model_that_sees_nothing_on_the_frames_is_not_written(
     result = run(app, ["model", "calibrate", "road-n", *arguments])
     assert result.exit_code == status, result.output
     assert (made / "model.yaml").exists() == table.exists() == (status == 0)
-    refused = "is sure of 0 objects, dense-416x256 of" in str(result.exception)
-    assert refused == (status == 1)
+    assert ("is sure of 0 objects, dense-416x256 of" in result.output) == (status == 1)
 
 
 @pytest.fixture(autouse=True)
-def few_objects(monkeypatch):
+def few_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     """Judge by few objects, which few frames show."""
     monkeypatch.setattr(gate, "MIN_OBJECTS", 1)
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of compiled models."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     return tmp_path / "xdg/perception_nodes"
 
 
-def compile_arguments(root, model, backend="openvino"):
+def compile_arguments(root: Path, model: str, backend: str = "openvino") -> list[str]:
     """With frames enough to judge, see `few_objects`; the golden model takes a second for each."""
     sample = root / "bags/sample"
     if not (sample / "metadata.yaml").is_file():
@@ -157,13 +160,13 @@ def compile_arguments(root, model, backend="openvino"):
     return ["model", "compile", model, *arguments]
 
 
-def names_in(folder):
+def names_in(folder: Path) -> list[str]:
     """What a folder holds, but for measurements of the processor, which any model leaves."""
     found = sorted(path.name for path in folder.rglob("*")) if folder.exists() else []
     return [name for name in found if name != "instructions.json"]
 
 
-def spoiled(folder):
+def spoiled(folder: Path) -> str:
     """road-n with a layer whose range is far too small, described as if it were right."""
     model = load_model("road-n")
     network = onnx.load(model.path)
@@ -180,7 +183,7 @@ def spoiled(folder):
     return str(folder)
 
 
-def test_a_model_that_sees_what_its_references_see_is_kept(root, cache):
+def test_a_model_that_sees_what_its_references_see_is_kept(root: Path, cache: Path) -> None:
     result = run(app, [*compile_arguments(root, "road-n"), "--json"])
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
@@ -194,8 +197,8 @@ def test_a_model_that_sees_what_its_references_see_is_kept(root, cache):
 
 
 def test_a_model_that_detects_nothing_is_refused_and_its_worst_layer_named(
-    root, cache, tmp_path, monkeypatch
-):
+    root: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(model_compile, "FRAMES_FOR_COSTS", 1)
     result = run(app, [*compile_arguments(root, spoiled(tmp_path / "spoiled")), "--json"])
     assert result.exit_code == 1, result.output
@@ -206,7 +209,7 @@ def test_a_model_that_detects_nothing_is_refused_and_its_worst_layer_named(
     assert facts["cache"] == names_in(cache) == []
 
 
-def test_a_runtime_that_detects_nothing_is_blamed_itself(root, cache):
+def test_a_runtime_that_detects_nothing_is_blamed_itself(root: Path, cache: Path) -> None:
     result = run(app, [*compile_arguments(root, "road-n", "null"), "--json"])
     assert result.exit_code == 1
     facts = json.loads(result.stdout)
@@ -215,7 +218,9 @@ def test_a_runtime_that_detects_nothing_is_blamed_itself(root, cache):
 
 
 @pytest.mark.parametrize(("max_loss", "status"), [("0.02", 0), ("0.01", 1)])
-def test_labels_decide_where_there_are_some(drive, cache, monkeypatch, max_loss, status):
+def test_labels_decide_where_there_are_some(
+    drive: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, max_loss: str, status: int
+) -> None:
     label(drive, "car", "0.5 0.5 0.1 0.1")
     scores = {"dense-416x256": 0.5, "road-n": 0.485}
     real = gate.evaluate
@@ -233,7 +238,7 @@ def test_labels_decide_where_there_are_some(drive, cache, monkeypatch, max_loss,
     assert bool(names_in(cache)) == (status == 0)
 
 
-def test_a_model_is_checked_on_the_images_of_the_set_alone(drive):
+def test_a_model_is_checked_on_the_images_of_the_set_alone(drive: Path) -> None:
     """Not on all that lies in their folders, and below them."""
     (drive / "night").mkdir()
     shutil.copy(drive / "000.png", drive / "night/000.png")
@@ -251,7 +256,7 @@ def test_a_model_is_checked_on_the_images_of_the_set_alone(drive):
     assert model_compile.frames_to_check(load_model("road-n"), [], [drive], sets).count() == 6
 
 
-def test_dark_frames_prove_nothing(cache, tmp_path):
+def test_dark_frames_prove_nothing(cache: Path, tmp_path: Path) -> None:
     folder = tmp_path / "dark"
     folder.mkdir()
     cv2.imwrite(str(folder / "0.png"), np.zeros((360, 640, 3), np.uint8))
@@ -261,7 +266,9 @@ def test_dark_frames_prove_nothing(cache, tmp_path):
     assert names_in(cache) == []
 
 
-def test_outside_a_checkout_the_sample_drive_is_fetched(cache, tmp_path, monkeypatch):
+def test_outside_a_checkout_the_sample_drive_is_fetched(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "bags").mkdir()
     (tmp_path / "bags/make_sample.py").write_text("raise SystemExit(1)")
     monkeypatch.setattr(sample, "share_folder", lambda: tmp_path)
@@ -272,15 +279,19 @@ def test_outside_a_checkout_the_sample_drive_is_fetched(cache, tmp_path, monkeyp
     assert names_in(cache) == []
 
 
-def test_a_refused_gate_is_status_1_and_a_bad_configuration_2(tmp_path, monkeypatch):
-    raised = [GateRefused("loses 0.1"), CompressionError("no data")]
+def test_a_refused_gate_is_status_1_and_a_bad_configuration_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: list[Exception] = [GateRefused("loses 0.1"), CompressionError("no data")]
 
-    def compress(config, work, until):
+    def compress(config: Path, work: Path, until: str | None) -> None:
         raise raised.pop(0)
 
     monkeypatch.setattr(cli_model, "compression_tool", lambda *_: compress)
     arguments = ["model", "compress", "x.yaml", "--out", str(tmp_path)]
-    assert [run(app, arguments).exception.status for _ in range(2)] == [1, 2]
+    result = run(app, arguments)
+    assert result.exit_code == 1 and "loses 0.1" in result.output
+    assert isinstance(run(app, arguments).exception, PerceptionError)
 
 
 @pytest.mark.parametrize(
@@ -298,14 +309,18 @@ def test_a_refused_gate_is_status_1_and_a_bad_configuration_2(tmp_path, monkeypa
         ("bench models --threads two", "--threads 'two'"),
     ],
 )
-def test_unusable_input_is_named(root, monkeypatch, arguments, text):
+def test_unusable_input_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, text: str
+) -> None:
     monkeypatch.chdir(root)
     found = run(app, arguments.split()).exception
     assert isinstance(found, PerceptionError)
     assert text in str(found)
 
 
-def test_bench_writes_json_page_and_picture(tmp_path, monkeypatch):
+def test_bench_writes_json_page_and_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("perception_nodes.evaluation.models.RATE_HZ", 200.0)
     monkeypatch.chdir(tmp_path)
     command = "bench models road-n --frames 10 --threads 1 --out m.json --html m.html --svg m.svg"

@@ -1,6 +1,7 @@
 """A small data folder and random checkpoints, made on the spot: what a compression run needs."""
 
 import os
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory):
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve labelled images to train on, and twelve to measure on, in `set/`."""
     folder = tmp_path_factory.mktemp("data")
     write_set(folder / "set", {"train": 12, "val": 12}, draw_scene)
@@ -22,7 +23,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def checkpoint(data):
+def checkpoint(data: Path) -> Path:
     """A YOLOv8n of COCO's 80 classes with random weights, in the data folder."""
     pytest.importorskip("torch", reason="needs the build tools: make compression")
     pytest.importorskip("ultralytics")
@@ -34,7 +35,7 @@ def checkpoint(data):
 
 
 @pytest.fixture
-def values(data):
+def values(data: Path) -> dict:
     """A configuration for those images that takes seconds."""
     (data / "random.pt").touch()
     training = {"epochs": 1, "batch": 4}
@@ -65,10 +66,10 @@ def values(data):
 
 
 @pytest.fixture
-def write_config(tmp_path):
+def write_config(tmp_path: Path):
     """Write a configuration and return its path."""
 
-    def write(values):
+    def write(values: dict) -> Path:
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(values))
         return path

@@ -103,7 +103,7 @@ def test_rtdetr_is_read_as_the_tool_reads_it(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_is_exported_and_imported(data, tmp_path):
-    arguments = ["--out", str(tmp_path / "models"), "--size", "96x64", "--name", "it", "--json"]
+    arguments = ["--out", str(tmp_path / "models"), "--size", "96x64", "--name", "it", "--trust"]
     weights = data / "weights/yolov8n_coco.pt"
     result = CliRunner().invoke(app, ["model", "import", str(weights), *arguments])
     assert result.exit_code == 0, result.output
@@ -111,19 +111,48 @@ def test_a_checkpoint_is_exported_and_imported(data, tmp_path):
     assert (model.input.width, model.input.height, model.outputs.head) == (96, 64, "levels")
 
 
-def test_what_is_no_checkpoint_is_told_in_one_line(tmp_path):
-    (tmp_path / "it.pt").write_bytes(b"not a checkpoint")
-    arguments = ["model", "import", str(tmp_path / "it.pt"), "--out", str(tmp_path / "models")]
-    result = CliRunner().invoke(app, arguments)
-    assert "it.pt cannot be read by ultralytics" in str(result.exception)
-    assert "\n" not in str(result.exception)
+def test_what_cannot_be_exported_is_told_in_one_line(tmp_path):
+    checkpoint, arguments = tmp_path / "it.pt", ["--out", str(tmp_path / "models"), "--trust"]
+    command = ["model", "import", str(checkpoint), *arguments, "--size", "416x250"]
+    checkpoint.write_bytes(b"not a checkpoint")
+    said = str(CliRunner().invoke(app, command).exception)
+    assert "it.pt cannot be read by ultralytics" in said and "\n" not in said
+    save_random(checkpoint, "yolov8n", ["car"])
+    said = str(CliRunner().invoke(app, command).exception)
+    assert f"{checkpoint} cannot have an input of 416x250" in said
+    assert "--size of multiples of 32" in said
     assert not (tmp_path / "models").exists()
 
 
-def test_a_size_that_a_checkpoint_cannot_have_is_told_before_it_is_exported(tmp_path):
-    save_random(tmp_path / "it.pt", "yolov8n", ["car"])
-    arguments = ["--size", "416x250", "--out", str(tmp_path / "models")]
-    result = CliRunner().invoke(app, ["model", "import", str(tmp_path / "it.pt"), *arguments])
-    said = str(result.exception)
-    assert f"{tmp_path / 'it.pt'} cannot have an input of 416x250" in said
-    assert "--size of multiples of 32" in said
+@pytest.mark.timeout(600)
+def test_a_checkpoint_of_transformers_sees_what_it_sees_there(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="needs the build tools")
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=64, image_size=[192, 256])
+    layers = dict(num_hidden_layers=2, num_attention_heads=2, initializer_range=0.15)
+    config = transformers.YolosConfig(**sizes, **layers, id2label={0: "a", 1: "b", 2: "c"})
+    network = transformers.YolosForObjectDetection(config).eval()
+    network.vit.embeddings.detection_tokens.data.normal_()  # or all find the same
+    network.class_labels_classifier.layers[-1].bias.data[-1] = 4  # mostly there is no object
+    hub = tmp_path / "hub"
+    network.save_pretrained(hub)
+    (hub / "preprocessor_config.json").write_text('{"image_mean": [0.5], "image_std": [0.25]}')
+    (hub / "README.md").write_text("---\nlicense: apache-2.0\n---\nA detector")
+    command = ["model", "import", str(hub), "--out", str(tmp_path), "--name", "it"]
+    assert "give --size" in str(CliRunner().invoke(app, command).exception)
+    assert CliRunner().invoke(app, [*command, "--size", "256x192"]).exit_code == 0
+    model = load_model(str(tmp_path / "it"))
+    assert (model.license, model.classes) == ("apache-2.0", ["a", "b", "c"])
+    picture = np.random.default_rng(0).integers(0, 256, (192, 256, 3), np.uint8)
+    image = torch.tensor((picture[..., ::-1] / 255 - 0.5) / 0.25).permute(2, 0, 1).float()
+    wanted = torch.no_grad()(network)(image[None])
+    scores = wanted.logits.softmax(-1)[0, :, :3].numpy()
+    middles, sides = np.split(wanted.pred_boxes[0].numpy() * [256, 192, 256, 192], 2, axis=1)
+    boxes = np.hstack([middles - sides / 2, middles + sides / 2]).clip(0, [256, 192, 256, 192])
+    detector = Detector(model, "onnxruntime", 2)
+    seen = detector.look(picture)
+    found = detector.objects(seen, [(0,), (1,), (2,)], DecodeSettings(0.01))
+    assert len(found) >= 20 and np.ptp(found.boxes, axis=0).min() > 1
+    for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True):
+        near = np.abs(boxes - box).max(axis=1) < 0.1
+        assert np.abs(scores[near, label] - score).min(initial=1) < 1e-3

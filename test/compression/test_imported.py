@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -39,12 +40,12 @@ def silent(_title):
 
 
 @pytest.fixture(scope="module")
-def frames(root):
+def frames(root: Path) -> list[tuple[str, np.ndarray]]:
     source = FrameSource([root / "bags/sample"], [], PARENT.input)
     return [(name, pixels.copy()) for name, pixels in source.frames()][:: 250 // FRAMES]
 
 
-def trial(frames, **margins):
+def trial(frames, **margins) -> Trial:
     return Trial(PARENT, frames, [], Margins(**margins), silent)
 
 
@@ -165,7 +166,7 @@ def test_labels_are_compared_and_kept_with_both_models(frames, tmp_path):
         assert "stop sign" in description["without_evidence"]
 
 
-def command(*arguments):
+def command(*arguments: object) -> tuple[int, str]:
     result = CliRunner().invoke(app, ["model", "import", *map(str, arguments)])
     return result.exit_code, str(result.exception) if result.exception else result.output
 
@@ -191,7 +192,7 @@ def test_the_command_leaves_nothing_of_a_refused_model(root, tmp_path):
     assert not out.exists()
 
 
-def _constant(rows):
+def _constant(rows: np.ndarray) -> onnx.ModelProto:
     """A detector of 96x64 whose answer hardly depends on the image."""
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     weight = np.full((1, 3, 1, 1), 1e-3, np.float32)

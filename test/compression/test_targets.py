@@ -1,6 +1,7 @@
 """What may be named as a target of the bench of shapes depends on the processor."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from perception_nodes.system import processes
 
 
 @pytest.fixture
-def flags(monkeypatch, tmp_path):
+def flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The description of a processor with AVX2 alone."""
     info = tmp_path / "cpuinfo"
     info.write_text("flags : fpu avx2\n")
@@ -20,7 +21,7 @@ def flags(monkeypatch, tmp_path):
     return info
 
 
-def test_instructions_that_the_processor_lacks_are_refused(flags):
+def test_instructions_that_the_processor_lacks_are_refused(flags: Path) -> None:
     check_target("openvino:AVX2")
     for name, flag in (("ALL", "amx_int8"), ("AVX512_CORE_VNNI", "avx512_vnni")):
         with pytest.raises(BackendError, match=f"openvino:{name} needs a processor with {flag}"):
@@ -29,7 +30,7 @@ def test_instructions_that_the_processor_lacks_are_refused(flags):
     check_target("openvino:ALL")
 
 
-def test_usual_targets_are_those_of_the_processor(flags):
+def test_usual_targets_are_those_of_the_processor(flags: Path) -> None:
     assert usual_targets() == ["litert", "openvino", "openvino:AVX2", "fpga:512"]
     flags.write_text("flags : fpu avx2 amx_int8\n")
     assert "openvino:ALL" in usual_targets()
@@ -38,13 +39,15 @@ def test_usual_targets_are_those_of_the_processor(flags):
 
 
 @pytest.mark.parametrize("variant, used", [("", WITHOUT_TILES), ("ALL", "ALL")])
-def test_the_callers_environment_does_not_rename_a_target(monkeypatch, variant, used):
+def test_the_callers_environment_does_not_rename_a_target(
+    monkeypatch: pytest.MonkeyPatch, variant: str, used: str
+) -> None:
     monkeypatch.setenv(VARIABLE, "SSE41")
     monkeypatch.setattr(targets, "leave_to_parent", lambda: None)
     targets._begin(variant)
     assert os.environ[VARIABLE] == used
 
 
-def test_an_unknown_target_is_told_with_the_known_ones():
+def test_an_unknown_target_is_told_with_the_known_ones() -> None:
     with pytest.raises(BackendError, match=r"'openvino:NONE' is unknown; known are litert"):
         check_target("openvino:NONE")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -26,18 +27,18 @@ TOKEN = "0123456789abcdef"
 
 
 @pytest.fixture(autouse=True)
-def token(monkeypatch):
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
 
 
-def scenario():
+def scenario() -> Scenario:
     return Scenario.model_validate(
         {"name": "t", "title": "t", "drive": "synthetic:64x32@10*10", "expect": {"lost": "-"}}
     )
 
 
 @pytest.fixture
-def unit():
+def unit() -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """A unit in a process of its own, and its address."""
     command = [sys.executable, "-m", "perception_nodes", "hil", "unit", "--listen", "127.0.0.1:0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, bufsize=1)
@@ -49,7 +50,7 @@ def unit():
 
 
 @pytest.fixture
-def served(monkeypatch):
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[UnitServer]:
     """A unit in this process, which runs no graph."""
     server = UnitServer("127.0.0.1", 0, {})
     monkeypatch.setattr(server._server, "handle_error", lambda *_: pytest.fail("a traceback"))
@@ -78,7 +79,7 @@ def test_orders_to_a_unit_and_ctrl_c(unit):
     assert process.wait(30) == 130
 
 
-def exchange(address, sent):
+def exchange(address: str, sent: bytes) -> bytes:
     with socket.create_connection(split_address(address), timeout=300) as peer:
         peer.sendall(sent)
         received = b""
@@ -87,7 +88,7 @@ def exchange(address, sent):
         return received
 
 
-def post(*headers, order="clock"):
+def post(*headers: str, order: str = "clock") -> bytes:
     """An order as bytes, without a body."""
     return "\r\n".join((f"POST /{order} HTTP/1.1", *headers, "", "")).encode()
 
@@ -113,7 +114,9 @@ LENGTH = b"an order needs a Content-Length of at most 6 digits"
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_foreign_bytes_are_refused_in_one_line(served, capsys, sent, reason):
+def test_foreign_bytes_are_refused_in_one_line(
+    served: UnitServer, capsys: pytest.CaptureFixture, sent: bytes, reason: bytes
+):
     content = exchange(served.address, sent).rpartition(b"\r\n\r\n")[2]
     assert reason in content
     assert content.count(b"\n") == 1
@@ -123,7 +126,9 @@ def test_foreign_bytes_are_refused_in_one_line(served, capsys, sent, reason):
 
 
 @pytest.mark.parametrize("arguments", [b"[1]", b"{", b"[" * 100_000, b"null"], ids=repr)
-def test_an_order_with_wrong_arguments_is_refused_and_the_next_one_is_not(served, arguments):
+def test_an_order_with_wrong_arguments_is_refused_and_the_next_one_is_not(
+    served: UnitServer, arguments: bytes
+):
     connection = HTTPConnection(*split_address(served.address), timeout=300)
     for body, status in ((arguments, 422), (b"[]", 200)):
         headers = {"User-Agent": PROTOCOL, "Authorization": f"Bearer {TOKEN}"}
@@ -164,7 +169,7 @@ def test_a_bench_that_dies_leaves_no_graph_and_a_second_one_takes_the_unit(unit)
 
 
 def test_a_graph_ends_with_a_bench_that_falls_silent_while_it_runs_and_not_before_it_starts(
-    served, monkeypatch
+    served: UnitServer, monkeypatch: pytest.MonkeyPatch
 ):
     stopped: list[str] = []
     monkeypatch.setattr(unit_module._Connection, "timeout", 0.2)
@@ -211,7 +216,7 @@ def test_addresses():
     ],
     ids=["silence", "ssh", "http"],
 )
-def test_what_is_no_unit_or_has_ended_is_named_at_every_question(host, said, reason):
+def test_what_is_no_unit_or_has_ended_is_named_at_every_question(host: str, said: bytes, reason):
     try:
         server = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else 2)
     except OSError as error:
@@ -230,7 +235,7 @@ def test_what_is_no_unit_or_has_ended_is_named_at_every_question(host, said, rea
 
 
 @pytest.mark.parametrize("given", ["", "short"])
-def test_a_unit_without_a_token_does_not_listen(monkeypatch, given):
+def test_a_unit_without_a_token_does_not_listen(monkeypatch: pytest.MonkeyPatch, given: str):
     monkeypatch.setenv(TOKEN_VARIABLE, given)
     with pytest.raises(UnitError, match="at least 16 characters"):
         UnitServer("127.0.0.1", 0, {})

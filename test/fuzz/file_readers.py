@@ -91,7 +91,8 @@ def model(path: Path) -> None:
 
 
 def journal(path: Path) -> None:
-    if not (records := read_journal(path)):
+    records = read_journal(path)
+    if not records:
         raise FrameRejected("no whole journal")
     for record in records[-2:]:
         write_frame_report(record)

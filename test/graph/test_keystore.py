@@ -4,7 +4,9 @@ import re
 import shutil
 import stat
 import subprocess
+from pathlib import Path
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import pytest
 
@@ -49,7 +51,7 @@ CONTENT = {
 OUTPUTS = {"/perception/health", "/perception/safe_stop", "/perception/detections"}
 
 
-def check_schema(element):
+def check_schema(element: Element) -> None:
     children = [child.tag for child in element]
     if element.tag in SCHEMA:
         order = re.sub(r"(\w+)", r"(?:\1,)", SCHEMA[element.tag]).replace(" ", "")
@@ -62,14 +64,14 @@ def check_schema(element):
         check_schema(child)
 
 
-def rights(*arguments):
+def rights(*arguments: str) -> dict[str, Interface]:
     others, ros = split_ros_arguments(arguments)
     values = dict(text.split(":=", 1) for text in others)
     return interfaces(VEHICLE.nodes({"standby": "always", **values}, ros), ros)
 
 
 @pytest.fixture(scope="module")
-def keystore(tmp_path_factory):
+def keystore(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("security") / "keystore"
     security_command(folder, ["tracks:=true", "source:=v4l2:/dev/video0"], days=30)
     return folder
@@ -84,7 +86,7 @@ def test_every_document_is_as_the_schema_says(keystore):
 
 @needs_openssl
 def test_openssl_verifies_documents_and_certificates(keystore):
-    def openssl(*arguments):
+    def openssl(*arguments: object) -> bytes:
         command = ["openssl", *map(str, arguments)]
         return subprocess.run(command, check=True, capture_output=True).stdout
 

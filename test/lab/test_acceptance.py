@@ -1,5 +1,7 @@
 """How the results of an acceptance reach their folder, and what is refused before it."""
 
+from pathlib import Path
+
 import pytest
 
 from perception_nodes.core.errors import PerceptionError
@@ -9,7 +11,7 @@ from perception_nodes.lab.acceptance import Acceptance, _deliver
 
 
 @pytest.fixture
-def results(tmp_path):
+def results(tmp_path: Path) -> Path:
     folder = tmp_path / "results"
     (folder / "failover").mkdir(parents=True)
     for name in ("verdict.json", "drive.mcap", "failover/report.html"):
@@ -17,7 +19,7 @@ def results(tmp_path):
     return folder
 
 
-def content(folder):
+def content(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): path.read_text()
         for path in folder.rglob("*")
@@ -25,14 +27,16 @@ def content(folder):
     }
 
 
-def test_results_take_the_place_of_earlier_ones(tmp_path, results):
+def test_results_take_the_place_of_earlier_ones(tmp_path: Path, results: Path) -> None:
     out = tmp_path / "out"
     for _ in range(2):
         _deliver(results, out)
         assert content(out) == content(results)
 
 
-def test_an_earlier_verdict_is_not_left_beside_another_recording(tmp_path, results):
+def test_an_earlier_verdict_is_not_left_beside_another_recording(
+    tmp_path: Path, results: Path
+) -> None:
     (tmp_path / "verdict.json").write_text("fit")
     (tmp_path / "drive.mcap").mkdir()  # where the recording cannot go
     with pytest.raises(SettingsError, match="results cannot be written"):
@@ -40,6 +44,6 @@ def test_an_earlier_verdict_is_not_left_beside_another_recording(tmp_path, resul
     assert not (tmp_path / "verdict.json").exists()
 
 
-def test_a_key_that_cannot_be_read_is_known_before_anything_runs():
+def test_a_key_that_cannot_be_read_is_known_before_anything_runs() -> None:
     with pytest.raises(PerceptionError, match="/nowhere"):
         Acceptance({"model_key": "/nowhere"}, NO_ROS_ARGUMENTS, 0.1, print)

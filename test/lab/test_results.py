@@ -2,6 +2,7 @@
 
 import json
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -16,33 +17,33 @@ from perception_nodes.lab.judge import ScenarioVerdict
 FILES = ("a", "b", "c")
 
 
-def signalled(number):
-    def end(scenario):
+def signalled(number: signal.Signals):
+    def end(scenario) -> ScenarioVerdict:
         signal.raise_signal(number)
         raise AssertionError("it goes on")
 
     return end
 
 
-def passed(scenario):
+def passed(scenario) -> ScenarioVerdict:
     return ScenarioVerdict(scenario=scenario.name, title=scenario.title)
 
 
-def failed(scenario):
+def failed(scenario) -> ScenarioVerdict:
     return ScenarioVerdict(
         scenario=scenario.name, title=scenario.title, problems=["not run: no unit"]
     )
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Runs three scenarios of which the second one comes out as asked for; status and files."""
     folder = tmp_path / "in"
     folder.mkdir()
     for name in FILES:
         (folder / f"{name}.yaml").write_text("title: t\nexpect: {lost: nothing}\n")
 
-    def run_all(second, *arguments):
+    def run_all(second, *arguments: str):
         out = tmp_path / "out"
         monkeypatch.setattr(
             hil,
@@ -75,7 +76,7 @@ def test_one_that_could_not_be_run_has_failed_and_the_others_go_on(run):
     assert junit[1].find("failure").get("message") == "not run: no unit"
 
 
-def test_nothing_of_an_earlier_run_lies_beside_a_verdict(run, tmp_path):
+def test_nothing_of_an_earlier_run_lies_beside_a_verdict(run, tmp_path: Path):
     out = tmp_path / "out"
     out.mkdir()
     (tmp_path / "in" / "b.yaml").write_text(
@@ -104,8 +105,8 @@ def test_an_interrupted_run_keeps_its_verdicts(run):
     assert (junit.get("tests"), junit.get("failures"), junit.get("skipped")) == ("3", "1", "1")
 
 
-def test_a_signal_while_a_file_is_written_waits_for_it(run, monkeypatch):
-    def render(*arguments):
+def test_a_signal_while_a_file_is_written_waits_for_it(run, monkeypatch: pytest.MonkeyPatch):
+    def render(*arguments) -> str:
         signal.raise_signal(signal.SIGINT)
         return "the whole page"
 
@@ -116,7 +117,9 @@ def test_a_signal_while_a_file_is_written_waits_for_it(run, monkeypatch):
     assert result.exit_code == 130
 
 
-def test_a_disk_that_is_too_full_is_known_before_anything_runs(run, tmp_path, monkeypatch):
+def test_a_disk_that_is_too_full_is_known_before_anything_runs(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(results.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     monkeypatch.setattr(hil, "run_scenario", lambda *_: pytest.fail("it was run"))
     out = str(tmp_path / "full")
@@ -133,13 +136,13 @@ def test_a_disk_that_is_too_full_is_known_before_anything_runs(run, tmp_path, mo
         (["cdr_length", "--unit", ":1"], "':1' is not of the form HOST:PORT"),
     ],
 )
-def test_what_cannot_be_run_is_refused(tmp_path, arguments, reason):
+def test_what_cannot_be_run_is_refused(tmp_path: Path, arguments: list[str], reason: str):
     result = CliRunner().invoke(app, ["hil", "run", *arguments, "--out", str(tmp_path)])
     assert reason in str(result.exception)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_unit_cannot_run_has_failed(tmp_path):
+def test_what_a_unit_cannot_run_has_failed(tmp_path: Path):
     remote = ("--unit", "127.0.0.1:1", "--out", str(tmp_path))
     result = CliRunner().invoke(app, ["hil", "run", "camera_drop", *remote])
     assert result.exit_code == 1

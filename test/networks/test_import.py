@@ -335,8 +335,9 @@ def test_a_checkpoint_is_the_file_that_is_named(tmp_path, monkeypatch):
     checkpoint = tmp_path / "IT.PT"
     checkpoint.write_bytes(b"a checkpoint")
     options = [checkpoint, "--out", tmp_path / "m", "--classes", "a,b,c"]
-    assert str(checkpoint) in command(*options, "--keep", "d", status=2)
-    command(*options, status=0)
+    assert "give --trust to let it" in command(*options, status=2)
+    assert str(checkpoint) in command(*options, "--trust", "--keep", "d", status=2)
+    command(*options, "--trust", status=0)
     monkeypatch.setattr(screen, "_force_terminal", True)
     terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("perception_nodes.cli.import_model.sys", terminal)

@@ -1,5 +1,7 @@
 """The frames that a report plays: all of a short drive, evenly fewer of a long one."""
 
+from collections.abc import Collection
+
 import cv2
 import numpy as np
 import pytest
@@ -18,16 +20,16 @@ FOUND = FrameDetections(
 BEFORE = DetectedObject("car", 0.5, (0.0, 0.0, 20.0, 18.0))
 
 
-def moved(index):
+def moved(index: int) -> Change:
     after = DetectedObject("car", 0.75, (20.0, 9.0, 40.0, 18.0))
     return Change(index, 0.0, ChangeKind.MOVED, BEFORE, after)
 
 
-def reported(status):
+def reported(status: FrameStatus) -> ReportedFrame:
     return ReportedFrame.of_record(FrameRecord(status=status), 0)
 
 
-def filmed(count, changed, missed=()):
+def filmed(count: int, changed: Collection[int], missed: Collection[int] = ()) -> list[int]:
     made = Film()
     for index in range(count):
         report = reported(FrameStatus.LATE if index in missed else FrameStatus.OK)
@@ -36,12 +38,12 @@ def filmed(count, changed, missed=()):
     return [frame["index"] for frame in made.frames()]
 
 
-def test_what_is_drawn_need_not_be_ascii():
+def test_what_is_drawn_need_not_be_ascii() -> None:
     assert cv2.__version__ < "5" or (blank(99, 40, "車") != blank(99, 40, "?")).any()
     blank(99, 40, "\udcff.jpg")  # as Python reads a name that is no UTF-8
 
 
-def test_a_frame_has_its_objects_and_changes_in_shares_of_the_picture():
+def test_a_frame_has_its_objects_and_changes_in_shares_of_the_picture() -> None:
     made = Film()
     made.take(3, PICTURE, 4.0, None, FOUND, [moved(3)])
     (frame,) = made.frames()
@@ -55,19 +57,21 @@ def test_a_frame_has_its_objects_and_changes_in_shares_of_the_picture():
 
 
 @pytest.mark.parametrize(("count", "stride"), [(8, 1), (9, 2), (17, 4), (100, 16)])
-def test_of_a_long_drive_evenly_spread_frames_are_kept(monkeypatch, count, stride):
+def test_of_a_long_drive_evenly_spread_frames_are_kept(
+    monkeypatch, count: int, stride: int
+) -> None:
     monkeypatch.setattr(film, "MAX_FRAMES", 8)
     assert filmed(count, set()) == list(range(0, count, stride))
 
 
-def test_frames_that_changed_are_kept_until_they_alone_are_too_many(monkeypatch):
+def test_frames_that_changed_are_kept_until_they_alone_are_too_many(monkeypatch) -> None:
     monkeypatch.setattr(film, "MAX_FRAMES", 8)
     assert {5, 37, 77} <= set(filmed(100, {5, 37, 77}))
     assert {5, 37, 77} <= set(filmed(100, {}, missed={5, 37, 77}))
 
 
 @pytest.mark.parametrize("marked", [range(100), range(50), range(7), range(1, 100, 2)])
-def test_where_too_many_are_marked_the_whole_drive_is_shown_evenly(monkeypatch, marked):
+def test_where_too_many_are_marked_the_whole_drive_is_shown_evenly(monkeypatch, marked) -> None:
     monkeypatch.setattr(film, "MAX_FRAMES", 8)
     for shown in (filmed(100, marked), filmed(100, (), missed=marked)):
         assert 4 <= len(shown) <= 8

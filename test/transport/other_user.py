@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,7 @@ for path in sys.argv[2:]:
 """
 
 
-def opened_by(user, paths):
+def opened_by(user: int, paths: list[Path]) -> set[str]:
     """Which files and sockets a user can open."""
     command = [sys.executable, "-I", "-S", "-c", OPEN_ALL, str(user), *map(str, paths)]
     return set(

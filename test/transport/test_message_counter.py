@@ -1,5 +1,7 @@
 """Numbers of messages that go on from one process to the next."""
 
+from pathlib import Path
+
 import pytest
 
 from perception_nodes.transport import message_counter
@@ -9,12 +11,12 @@ TOPIC = "/perception/detections/protected"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(message_counter, "SHM_FOLDER", tmp_path)
     return tmp_path
 
 
-def test_a_successor_goes_on_and_each_topic_counts_by_itself(folder):
+def test_a_successor_goes_on_and_each_topic_counts_by_itself(folder: Path) -> None:
     first, standby, other = MessageCounter(TOPIC), MessageCounter(TOPIC), MessageCounter("/other")
     assert [first.take(), first.take(), other.take()] == [0, 1, 0]
     first.close()
@@ -25,7 +27,7 @@ def test_a_successor_goes_on_and_each_topic_counts_by_itself(folder):
     assert names == ["other.count", "perception.detections.protected.count"]
 
 
-def test_it_begins_again_after_the_last_number():
+def test_it_begins_again_after_the_last_number() -> None:
     counter = MessageCounter(TOPIC)
     counter._mapped.value.next = 2**32 - 1
     assert [counter.take(), counter.take(), counter.take()] == [2**32 - 1, 0, 1]

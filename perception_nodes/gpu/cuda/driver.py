@@ -207,7 +207,8 @@ def _through_bindings() -> Driver:
         raise no_driver() from error
 
     def find(symbol: str, parameters: Sequence[Any]) -> Callable[..., Any]:
-        if (function := getattr(cu, plain_name(symbol), None)) is None:
+        function = getattr(cu, plain_name(symbol), None)
+        if function is None:
             raise CudaError(f"{title} has no {plain_name(symbol)}; install version 12 or newer")
 
         def call(*arguments: Any) -> tuple[Any, ...]:

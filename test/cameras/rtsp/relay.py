@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections.abc import Callable
 
 RTP_CHANNEL = 0
 
@@ -14,7 +15,7 @@ class LossyRelay:
         lost: number of packets that were not passed on.
     """
 
-    def __init__(self, server_port, loses):
+    def __init__(self, server_port: int, loses: Callable[[int], bool]) -> None:
         """Listen.
 
         Args:
@@ -27,11 +28,11 @@ class LossyRelay:
         self.lost = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def close(self):
+    def close(self) -> None:
         """Take no more clients."""
         self._listener.close()
 
-    def _accept(self):
+    def _accept(self) -> None:
         while True:
             try:
                 client = self._listener.accept()[0]
@@ -42,7 +43,7 @@ class LossyRelay:
             threading.Thread(target=self._down, args=(server, client), daemon=True).start()
 
     @staticmethod
-    def _up(client, server):
+    def _up(client: socket.socket, server: socket.socket) -> None:
         with client, server:
             try:
                 while data := client.recv(65536):
@@ -50,7 +51,7 @@ class LossyRelay:
             except OSError:
                 pass
 
-    def _down(self, server, client):
+    def _down(self, server: socket.socket, client: socket.socket) -> None:
         number = 0
         with server.makefile("rb") as stream, server, client:
             try:

@@ -5,7 +5,9 @@ Latency in an emulated machine means nothing; accounting does. `make camera-test
 
 import os
 import signal
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import rclpy
@@ -17,6 +19,7 @@ from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.cameras.channel import NOTICE, camera_reader
 from perception_nodes.graph.graph import VEHICLE
+from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH
 from perception_nodes.nodes.base import REPORTS
 from perception_nodes.transport.remains import sweep
@@ -45,7 +48,7 @@ DETECTIONS = "perception/detections"
 
 
 @pytest.fixture
-def domain(monkeypatch):
+def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """One that DDS has ports for; the machine is ours alone."""
     monkeypatch.setenv("ROS_DOMAIN_ID", "1")
     yield 1
@@ -55,7 +58,7 @@ def domain(monkeypatch):
 class Watched:
     """What a running graph's camera sends, and what is published of it."""
 
-    def __init__(self, context, join):
+    def __init__(self, context: rclpy.Context, join: Callable[[str], Any]) -> None:
         self._recorder = Recorder(context, TIMEOUT_S)
         for topic, kind in (
             (FRAME_REPORTS, FrameReport),
@@ -68,8 +71,8 @@ class Watched:
         self.frames: dict[int, tuple[int, int]] = {}
         """Sender and number of frames by their stamp, as far as this process was quick enough."""
 
-    def until(self, condition):
-        def is_so():
+    def until(self, condition: Callable[[], object]) -> None:
+        def is_so() -> bool:
             while (sample := self._camera.receive()) is not None:
                 if sample.header.encoding != NOTICE:
                     self.frames[sample.header.stamp_ns] = sample.source, sample.header.number
@@ -78,15 +81,15 @@ class Watched:
 
         self._recorder.until(is_so, lambda: [(r.status, r.reason) for r in self.reports[-20:]])
 
-    def published(self):
+    def published(self) -> list[FrameReport]:
         return [r for r in self.reports if r.status in (FrameReport.OK, FrameReport.LATE)]
 
-    def until_published(self, count):
+    def until_published(self, count: int) -> None:
         """Until there are so many detections more."""
         enough = len(self.published()) + count
         self.until(lambda: len(self.published()) >= enough)
 
-    def is_detected(self):
+    def is_detected(self) -> bool:
         """Whether detections have come for what is reported as published, and for nothing else.
 
         From the first ones on: reports wait until somebody listens, and detections do not.
@@ -95,15 +98,15 @@ class Watched:
         published = set(map(stamp_ns, self.published()))
         return detected == {stamp for stamp in published if stamp >= min(detected, default=0)}
 
-    def lost(self):
+    def lost(self) -> int:
         return sum(report.reason == LOST for report in self.reports)
 
 
-def stamp_ns(message):
+def stamp_ns(message: FrameReport | Detection2DArray) -> int:
     return int(message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec)
 
 
-def misbehave(watched, supervisor):
+def misbehave(watched: Watched, supervisor: Supervisor) -> None:
     """The camera films, drops frames, is killed and unplugged, and films each time again."""
     watched.until_published(20)
 
@@ -127,7 +130,9 @@ def misbehave(watched, supervisor):
     watched.until(watched.is_detected)
 
 
-def test_whatever_the_camera_does_each_frame_has_one_report(join, domain):
+def test_whatever_the_camera_does_each_frame_has_one_report(
+    join: Callable[[str], Any], domain: int
+) -> None:
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain)
     watched = Watched(context, join)
