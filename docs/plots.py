@@ -6,7 +6,14 @@ A picture has the figures that the page states, so it changes with the table and
 import re
 from pathlib import Path
 
-from perception_nodes.report.looks import HEALTH_COLOURS
+from perception_nodes.core.budget import STAGES, Budget
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.report.looks import (
+    HEALTH_COLOURS,
+    STAGE_COLOURS,
+    STATUS_COLOURS,
+    STATUS_SHAPES,
+)
 from perception_nodes.report.static_chart import SOFT, drawing, saved
 from perception_nodes.system.files import write_whole
 
@@ -20,6 +27,7 @@ MODELS = {  # their column, colour and shape; a parent stands above its child
 }
 APART = 0.2
 """Rows between the dots of two models, so that equal ones do not hide each other."""
+BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 REPORTED, DETECTS, NOMINAL = "#c92a2a", "#4263eb", "#1f9d55"
 
 
@@ -85,9 +93,38 @@ def faults(figure):
     return axes, 3
 
 
+def statuses(figure):
+    """A frame of each status on one axis of time: what its stages took, and what follows."""
+    axes, rows = figure.add_subplot(), table("../README.md", "| status | meaning |")
+    deadline_ms = Budget().deadline_ms
+    for place, (_, meaning, frame) in enumerate(rows):
+        begin_ms = 0.0
+        for stage, colour, took_ms in zip(STAGES, STAGE_COLOURS, numbers(frame), strict=False):
+            label = None if place else stage
+            axes.barh(place, took_ms, 0.65, begin_ms, color=colour, label=label)
+            begin_ms += took_ms
+        said = re.split("[:;,]", meaning)[0]
+        axes.text(begin_ms + 0.2, place, said, va="center", fontsize=8, bbox=BEHIND)
+    looks = [FrameStatus[row[0]] for row in rows]
+    axes.set_yticks(range(len(rows)), [f"{STATUS_SHAPES[look]} {look.name}" for look in looks])
+    for label, look in zip(axes.get_yticklabels(), looks, strict=True):
+        label.set_color(STATUS_COLOURS[look])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, 2 * deadline_ms)
+    axes.set_xticks(range(0, round(2 * deadline_ms) + 1, 2))
+    axes.axvline(deadline_ms, color=REPORTED, ls="--", lw=1.5, label="deadline")
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("ms from capture")
+    return axes, len(STAGES) + 1
+
+
 def main():
     """Draw each."""
-    for name, draw, height_in in (("found", found, 4.5), ("faults", faults, 5.5)):
+    for name, draw, height_in in (
+        ("found", found, 4.5),
+        ("faults", faults, 5.5),
+        ("statuses", statuses, 2.0),
+    ):
         with drawing(WIDTH_IN, height_in + AROUND_IN, 100) as figure:
             axes, columns = draw(figure)
             axes.tick_params(axis="y", labelsize=8)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from model_compression.contract import STRIDES
 from model_compression.errors import CompressionError
-from perception_nodes.core.errors import in_our_words, listed
+from perception_nodes.core.errors import first_problem, listed
 from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.evaluation.yolo import read_split
 
@@ -332,10 +332,7 @@ def _validated(path: Path, values: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        problem = in_our_words(first["msg"])
-        raise CompressionError(f"{path}: {f'{key}: ' if key else ''}{problem}") from error
+        raise CompressionError(f"{path}: {first_problem(error.errors())}") from error
 
 
 def _named(source: Source, data: Path) -> Source:

@@ -12,6 +12,7 @@ from model_compression.errors import CompressionError
 from model_compression.labelling.boxes import GROUPS, TWO_WHEELER, VEHICLE
 from model_compression.labelling.looks import Voice
 from model_compression.labels import CLASSES
+from perception_nodes.core.errors import first_problem
 from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.networks.terms import MEANING, Terms, terms_of
 
@@ -166,8 +167,6 @@ def read_recipe(path: Path) -> Recipe:
     try:
         return Recipe.model_validate(parse_yaml(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise CompressionError(f"{path}: {key}: {first['msg']}") from error
+        raise CompressionError(f"{path}: {first_problem(error.errors())}") from error
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise CompressionError(f"{path} cannot be read: {error}") from error

@@ -61,8 +61,7 @@ class Building(Generic[T]):
             BackendError: the build failed, or its result cannot be loaded.
         """
         if self._loaded is None:
-            status = self._process.poll()
-            if status is None:
+            if (status := self._process.poll()) is None:
                 return None
             if status:
                 raise BackendError(self._last_words(status))

@@ -90,7 +90,6 @@ class Backend(Protocol):
             NotBuilt: compilation would take long, and the settings do not allow it.
             BackendError: the runtime refuses the model.
         """
-        ...
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
         """Run the network.
@@ -104,11 +103,9 @@ class Backend(Protocol):
         Raises:
             BackendError: the runtime failed.
         """
-        ...
 
     def close(self) -> None:
         """Free the runtime's memory."""
-        ...
 
 
 class QueuedCaller(InferenceBackend, Protocol):
@@ -117,7 +114,6 @@ class QueuedCaller(InferenceBackend, Protocol):
     @property
     def ended_ns(self) -> int:
         """CLOCK_MONOTONIC at which the last call ended, however late its thread went on."""
-        ...
 
 
 @runtime_checkable
@@ -133,7 +129,6 @@ class QueuedBackend(Protocol):
         Raises:
             BackendError: no model is loaded.
         """
-        ...
 
 
 def check_image(backend: str, image: NDArray[np.uint8], width: int, height: int) -> None:

@@ -24,26 +24,17 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 from numpy.typing import NDArray
 
+from perception_nodes.core import integer
 from perception_nodes.core.inference import BackendError
-from perception_nodes.core.integer import (
-    GAIN,
-    Activation,
-    Concat,
-    Convolution,
-    Layer,
-    Network,
-    Slice,
-    Upsample,
-)
 
 VERSION = 2
 """Of what this page writes; files of another one in a cache are not read."""
 IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
 IMAGE_STEP = 1 / 255
-LOWEST: dict[Activation, float] = {"hardswish": -6 * 0.375, "relu": 0.0}
+LOWEST: dict[integer.Activation, float] = {"hardswish": -6 * 0.375, "relu": 0.0}
 """The least stored value of an activation."""
-FUSED: dict[Activation, int] = {"relu": tflite.ActivationFunctionType.RELU}
+FUSED: dict[integer.Activation, int] = {"relu": tflite.ActivationFunctionType.RELU}
 INT8_VERSION, CONVOLUTION_VERSION = 2, 3
 """The version of an operator that has int8, and of convolutions."""
 
@@ -65,7 +56,7 @@ class Codes:
     zero: int = 0
 
 
-def write(network: Network, limits: Mapping[str, float]) -> bytes:
+def write(network: integer.Network, limits: Mapping[str, float]) -> bytes:
     """A network as a file: int8 [1, height, width, 3] in, outputs int8 [1, height, width, c].
 
     Input codes are a BGR byte less 128. Outputs have the integer network's names.
@@ -82,7 +73,7 @@ def write(network: Network, limits: Mapping[str, float]) -> bytes:
 
 @dataclass
 class _Writer:
-    network: Network
+    network: integer.Network
     limits: Mapping[str, float]
     buffers: list[Any] = field(default_factory=lambda: [tflite.BufferT()])
     tensors: list[Any] = field(default_factory=list)
@@ -94,7 +85,7 @@ class _Writer:
     def unit(self) -> int:
         """Factor by which stored tensors are multiplied; see the module."""
         swishes = (getattr(layer, "activation", "") == "hardswish" for layer in self.network.layers)
-        return GAIN["hardswish"] if any(swishes) else 1
+        return integer.GAIN["hardswish"] if any(swishes) else 1
 
     def file(self) -> bytes:
         network = self.network
@@ -113,25 +104,25 @@ class _Writer:
         builder.Finish(model.Pack(builder), IDENTIFIER)
         return bytes(builder.Output())
 
-    def _layer(self, layer: Layer) -> None:
-        if isinstance(layer, Convolution):
+    def _layer(self, layer: integer.Layer) -> None:
+        if isinstance(layer, integer.Convolution):
             self._convolution(layer)
             return
-        names = layer.sources if isinstance(layer, Concat) else (layer.source,)
+        names = layer.sources if isinstance(layer, integer.Concat) else (layer.source,)
         sources = [self.stored[name] for name in names]
         height, width, channels = sources[0].shape
         inputs = [source.number for source in sources]
         options: Any
-        if isinstance(layer, Concat):
+        if isinstance(layer, integer.Concat):
             kind, options = "CONCATENATION", tflite.ConcatenationOptionsT()
             options.axis = 3
             channels = sum(source.shape[2] for source in sources)
-        elif isinstance(layer, Slice):
+        elif isinstance(layer, integer.Slice):
             kind, options = "SLICE", tflite.SliceOptionsT()
             channels = layer.end - layer.begin
             inputs.append(self._constant("begin", [0, 0, 0, layer.begin]))
             inputs.append(self._constant("size", [1, height, width, channels]))
-        elif isinstance(layer, Upsample):
+        elif isinstance(layer, integer.Upsample):
             kind, options = "RESIZE_NEAREST_NEIGHBOR", tflite.ResizeNearestNeighborOptionsT()
             height, width = 2 * height, 2 * width
             inputs.append(self._constant("size", [height, width]))
@@ -144,7 +135,7 @@ class _Writer:
         target = self._codes(layer.target, shape, sources[0].step, sources[0].zero)
         self._operator(kind, inputs, target, options)
 
-    def _convolution(self, layer: Convolution) -> None:
+    def _convolution(self, layer: integer.Convolution) -> None:
         if not layer.has_8_bits:
             raise BackendError(
                 f"convolution {layer.name!r} is kept in float, which LiteRT's full-integer files "
@@ -156,8 +147,7 @@ class _Writer:
         if layer.store is not None and layer.activation != "hardswish":
             products *= self.unit
         # The integer network's bias contains what the image's zero point adds.
-        sums = layer.weight.sum(axis=(1, 2, 3), dtype=np.int64)
-        bias = layer.bias + source.zero * sums
+        bias = layer.bias + source.zero * layer.weight.sum(axis=(1, 2, 3), dtype=np.int64)
         height, width = _size(layer, source.shape)
         shape = (height, width, len(layer.weight))
         kind, options = "CONV_2D", tflite.Conv2DOptionsT()
@@ -184,7 +174,7 @@ class _Writer:
             step = min(step, self.limits.get(name, np.inf) / 127)
             self._operator(kind, inputs, self._codes(name, shape, step), options)
             return
-        gain = GAIN[layer.activation] * 2.0**layer.fraction
+        gain = integer.GAIN[layer.activation] * 2.0**layer.fraction
         step = self.unit * 2.0**layer.store.shift / (layer.store.multiplier * gain)
         residual = self.stored[layer.store.residual] if layer.store.residual else None
         largest = 128 * (step + (residual.step if residual else 0.0))
@@ -210,7 +200,7 @@ class _Writer:
         self._operator("ADD", [x.number, three], raised, options)
         return raised
 
-    def _padded(self, layer: Convolution, source: Codes) -> Codes:
+    def _padded(self, layer: integer.Convolution, source: Codes) -> Codes:
         """The source with a border of `outside`, which stands for real 0."""
         top, left, bottom, right = layer.pads
         height, width, channels = source.shape
@@ -262,7 +252,7 @@ class _Writer:
         self.operators.append(operator)
 
 
-def _size(layer: Convolution, shape: tuple[int, int, int]) -> tuple[int, int]:
+def _size(layer: integer.Convolution, shape: tuple[int, int, int]) -> tuple[int, int]:
     """Height and width of a convolution's result."""
     top, left, bottom, right = layer.pads
     kernel_height, kernel_width = layer.weight.shape[2:]
@@ -270,7 +260,7 @@ def _size(layer: Convolution, shape: tuple[int, int, int]) -> tuple[int, int]:
     return height, (shape[1] + left + right - kernel_width) // layer.stride + 1
 
 
-def _is_same(layer: Convolution, shape: tuple[int, int, int]) -> bool:
+def _is_same(layer: integer.Convolution, shape: tuple[int, int, int]) -> bool:
     """Whether a convolution's border is the one that LiteRT calls SAME."""
     top, left, bottom, right = layer.pads
     kernel = layer.weight.shape[2:]

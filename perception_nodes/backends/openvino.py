@@ -169,8 +169,7 @@ class Backend:
             size = settings.max_batch if threads > 1 else 1
             self._batch_requests = []
             if size > 1:
-                streams = min(size, threads)
-                shared = compile_model(model, threads, settings.cache_dir, streams)
+                shared = compile_model(model, threads, settings.cache_dir, min(size, threads))
                 self._batch_requests = [Request(shared, model) for _ in range(size)]
                 self.infer_batch([blank] * size)
         except RuntimeError as error:

@@ -10,29 +10,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from perception_nodes.core import integer
 from perception_nodes.core.inference import BackendError
-from perception_nodes.core.integer import (
-    GAIN,
-    IMAGE_MIDDLE,
-    Activation,
-    Concat,
-    Convolution,
-    Layer,
-    MaxPool,
-    Network,
-    Slice,
-    Store,
-    Upsample,
-    fraction_bits,
-    multipliers,
-)
 
 WIDE_BITS = 12
 """Bits of the weights of a convolution that the file keeps in float."""
 OUTPUT_HEADROOM = 2.0
 """An output may become this many times as large as in calibration before it saturates."""
 CODES = 128
-ACTIVATIONS: dict[str, Activation] = {"HardSwish": "hardswish", "Relu": "relu"}
+ACTIVATIONS: dict[str, integer.Activation] = {"HardSwish": "hardswish", "Relu": "relu"}
 
 
 @dataclass(frozen=True)
@@ -49,11 +35,11 @@ class Pending:
     """A convolution whose result has not been rounded to codes yet."""
 
     node: Any
-    activation: Activation = "none"
+    activation: integer.Activation = "none"
     residual: Stored | None = None
 
 
-def read_network(path: Path) -> Network:
+def read_network(path: Path) -> integer.Network:
     """Read a u8 file.
 
     Raises:
@@ -80,9 +66,9 @@ class _NetworkReader:
         self._weights: dict[str, tuple[NDArray[Any], NDArray[np.float64]]] = {}
         self._stored: dict[str, Stored] = {}
         self._pending: dict[str, Pending] = {}
-        self._layers: list[Layer] = []
+        self._layers: list[integer.Layer] = []
 
-    def network(self) -> Network:
+    def network(self) -> integer.Network:
         """Read all nodes."""
         amax = self._facts.get("output_amax")
         if self._facts.get("dialect") != "u8" or not isinstance(amax, dict):
@@ -91,8 +77,7 @@ class _NetworkReader:
                 "integer network: road-n is one; a model that NNCF has quantized never is"
             )
         for node in self._graph.node:
-            read = getattr(self, f"_{node.op_type.lower()}", None)
-            if read is None:
+            if (read := getattr(self, f"_{node.op_type.lower()}", None)) is None:
                 raise self._refusal(node, "is not an operator of the integer network")
             read(node)
         fractions = {}
@@ -104,7 +89,7 @@ class _NetworkReader:
         image = self._graph.input[0]
         _, height, width, _ = (dim.dim_value for dim in image.type.tensor_type.shape.dim)
         steps = {name: value / (CODES - 1) for name, value in amax.items()}
-        return Network(image.name, width, height, tuple(self._layers), fractions, steps)
+        return integer.Network(image.name, width, height, tuple(self._layers), fractions, steps)
 
     def _refusal(self, node: Any, why: str) -> BackendError:
         name = node.name or (node.output[0] if node.output else "?")
@@ -120,7 +105,7 @@ class _NetworkReader:
             self._weights[target] = (self._values[source], scale)
         elif source == self._graph.input[0].name:
             step = float(self._values[node.input[1]])
-            self._stored[target] = Stored(source, step, -IMAGE_MIDDLE)
+            self._stored[target] = Stored(source, step, -integer.IMAGE_MIDDLE)
         else:
             self._stored[target] = self._stored[source]
 
@@ -136,9 +121,9 @@ class _NetworkReader:
         extra = CODES * pending.residual.step if pending.residual else 0.0
         # Take a little more than the range of the codes, so that both of its limits can be reached.
         layer = self._convolution(pending, name, 1.02 * (CODES * step + extra))
-        gain = GAIN[pending.activation] * 2.0**layer.fraction
-        multiplier, shift = multipliers(np.array([1 / (gain * step)]))
-        store = Store(int(multiplier[0]), shift)
+        gain = integer.GAIN[pending.activation] * 2.0**layer.fraction
+        multiplier, shift = integer.multipliers(np.array([1 / (gain * step)]))
+        store = integer.Store(int(multiplier[0]), shift)
         if pending.residual:
             residual = round(gain * pending.residual.step)
             store = replace(store, residual=pending.residual.name, residual_multiplier=residual)
@@ -172,7 +157,7 @@ class _NetworkReader:
         if _attributes(node).get("axis") != 1:
             raise self._refusal(node, "does not join channels")
         target = node.output[0]
-        self._layers.append(Concat(tuple(source.name for source in sources), target))
+        self._layers.append(integer.Concat(tuple(source.name for source in sources), target))
         self._stored[target] = replace(sources[0], name=target)
 
     def _split(self, node: Any) -> None:
@@ -181,7 +166,7 @@ class _NetworkReader:
             raise self._refusal(node, "does not divide channels into given parts")
         ends = np.cumsum(self._values[node.input[1]]).tolist()
         for target, begin, end in zip(node.output, [0, *ends], ends, strict=False):
-            self._layers.append(Slice(source.name, target, begin, end))
+            self._layers.append(integer.Slice(source.name, target, begin, end))
             self._stored[target] = replace(source, name=target)
 
     def _resize(self, node: Any) -> None:
@@ -190,7 +175,7 @@ class _NetworkReader:
         how = [facts.get(k) for k in ("mode", "coordinate_transformation_mode", "nearest_mode")]
         if scales != [1, 1, 2, 2] or how != [b"nearest", b"asymmetric", b"floor"]:
             raise self._refusal(node, f"does not repeat every value twice (scales {scales})")
-        self._layers.append(Upsample(source.name, node.output[0]))
+        self._layers.append(integer.Upsample(source.name, node.output[0]))
         self._stored[node.output[0]] = replace(source, name=node.output[0])
 
     def _maxpool(self, node: Any) -> None:
@@ -205,7 +190,7 @@ class _NetworkReader:
             or facts.get("dilations", [1, 1]) != [1, 1]
         ):
             raise self._refusal(node, "does not keep the picture's size")
-        self._layers.append(MaxPool(source.name, node.output[0], size))
+        self._layers.append(integer.MaxPool(source.name, node.output[0], size))
         self._stored[node.output[0]] = replace(source, name=node.output[0])
 
     def _codes(self, node: Any, name: str) -> Stored:
@@ -213,7 +198,7 @@ class _NetworkReader:
             raise self._refusal(node, f"reads {name!r}, which is not stored in 8 bits")
         return self._stored[name]
 
-    def _convolution(self, pending: Pending, target: str, reach: float) -> Convolution:
+    def _convolution(self, pending: Pending, target: str, reach: float) -> integer.Convolution:
         """A layer without `store`, whose pre-activations reach up to `reach`."""
         node = pending.node
         source, facts = self._codes(node, node.input[0]), _attributes(node)
@@ -232,9 +217,9 @@ class _NetworkReader:
         reach_acc = np.abs(weight).sum(axis=(1, 2, 3), dtype=np.int64) * CODES + np.abs(bias)
         if reach_acc.max() >= 2**31:
             raise self._refusal(node, "has a bias so large that its sums could exceed 32 bits")
-        fraction = fraction_bits(reach)
-        multiplier, shift = multipliers(source.step * scale * 2.0**fraction)
-        return Convolution(
+        fraction = integer.fraction_bits(reach)
+        multiplier, shift = integer.multipliers(source.step * scale * 2.0**fraction)
+        return integer.Convolution(
             name=node.name,
             source=source.name,
             target=target,

@@ -9,15 +9,9 @@ from typing import cast
 
 import numpy as np
 
+from perception_nodes.backends import contract
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.backends.building import Building, build_command
-from perception_nodes.backends.contract import (
-    Backend,
-    BackendInfo,
-    BackendSettings,
-    NotBuilt,
-    open_backend,
-)
 from perception_nodes.backends.in_place import in_place
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameHeader, ImageView
@@ -44,7 +38,7 @@ class LoadedModels:
         self,
         backend: str,
         models: Sequence[Model],
-        settings: BackendSettings,
+        settings: contract.BackendSettings,
         decode: DecodeSettings,
         in_place_cameras: Sequence[str],
     ) -> None:
@@ -68,7 +62,7 @@ class LoadedModels:
             for model in models:
                 # Only the best model runs on several images at once.
                 own = settings if model is models[0] else replace(settings, max_batch=1)
-                opened = open_backend(runtime_for(backend, model), own)
+                opened = contract.open_backend(runtime_for(backend, model), own)
                 closing.callback(opened.close)
                 info, reader = opened.load(model), None
                 if in_place_cameras:
@@ -103,7 +97,7 @@ class Serving:
         self,
         backend: str,
         models: Sequence[Model],
-        settings: BackendSettings,
+        settings: contract.BackendSettings,
         decode: DecodeSettings,
         log: Callable[[str], object],
         in_place_cameras: Sequence[str] = (),
@@ -122,7 +116,7 @@ class Serving:
         )
         try:
             self._loaded = load(backend, settings=settings)
-        except NotBuilt as error:
+        except contract.NotBuilt as error:
             # On the CPU, frames that are read in place are inferred one at a time.
             stand_in = replace(settings, max_batch=1) if in_place_cameras else settings
             self._loaded = load(STAND_IN, settings=stand_in)
@@ -187,7 +181,7 @@ class Serving:
             self._log(line)
 
 
-def _shortest_calls_ns(backend: Backend, model: Model, max_batch: int) -> list[int]:
+def _shortest_calls_ns(backend: contract.Backend, model: Model, max_batch: int) -> list[int]:
     """Durations of calls of the backend with 1, 2, ... black frames."""
     image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
     several = cast(BatchBackend, backend)
@@ -223,7 +217,7 @@ def _shortest_ns(call: Callable[[], object]) -> int:
     return min(durations_ns)
 
 
-def _description(model: Model, info: BackendInfo, calls_ns: Sequence[int]) -> str:
+def _description(model: Model, info: contract.BackendInfo, calls_ns: Sequence[int]) -> str:
     times = [f"{calls_ns[0] / 1e6:.1f} ms"]
     times += [f"{size} at once {ns / 1e6:.1f}" for size, ns in enumerate(calls_ns[1:], 2)]
     return (

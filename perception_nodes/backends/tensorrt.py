@@ -99,8 +99,7 @@ class Backend(GpuBackend):
 
     def _run_cached(self, key: EngineKey, device: Device) -> CachedEngine | None:
         """Run the engine in the cache; None if there is none, or the runtime refuses it."""
-        cached = self._cache.read(key)
-        if cached is None:
+        if (cached := self._cache.read(key)) is None:
             return None
         kernels = self._cache.read_kernels(key)
         try:

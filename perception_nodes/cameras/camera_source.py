@@ -86,7 +86,6 @@ class CameraSource(Protocol):
         Raises:
             CameraError: it is not there, in use, or cannot give what is asked for.
         """
-        ...
 
     def start(self, slots: "Writer[CameraHeader]") -> None:
         """Start to fill slots of `size_bytes`.
@@ -94,7 +93,6 @@ class CameraSource(Protocol):
         Raises:
             CameraError: the device refuses.
         """
-        ...
 
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The next frame; None if none comes in time.
@@ -104,8 +102,6 @@ class CameraSource(Protocol):
             CameraEnded: there is nothing left to play.
             CameraError: it failed.
         """
-        ...
 
     def close(self) -> None:
         """Stop and give everything back; may be called at any time, and twice."""
-        ...

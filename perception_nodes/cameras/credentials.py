@@ -52,8 +52,7 @@ def with_passwords(source: str) -> str:
         before, password = _parts(match)
         if not password.startswith("$"):
             return match[0]
-        value = os.environ.get(password[1:])
-        if value is None:
+        if (value := os.environ.get(password[1:])) is None:
             raise InputError(f"the environment variable {password[1:]} is not set")
         if password.startswith(f"${VARIABLE}_"):
             return before + value  # as it was written

@@ -94,8 +94,7 @@ class GStreamerSource:
         is_live = state == gst.StateChangeReturn.NO_PREROLL
         self._sink.set_property("sync", not is_live)
         self._pipeline.set_state(gst.State.PLAYING)
-        first = self._pull(OPEN_TIMEOUT_S * 1e3)
-        if first is None:
+        if (first := self._pull(OPEN_TIMEOUT_S * 1e3)) is None:
             raise CameraGone(f"{self._name} gives no frame: {self._error(ERROR_TIMEOUT_S)}")
         # Only a clip has a duration; it comes before its pipeline plays.
         is_clip = not is_live and self._pipeline.query_duration(gst.Format.TIME)[0]
@@ -124,8 +123,7 @@ class GStreamerSource:
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The next frame, see `CameraSource`."""
         assert self._slots is not None
-        found = self._pulled.take(timeout_ms / 1e3)
-        if found is None:
+        if (found := self._pulled.take(timeout_ms / 1e3)) is None:
             return None
         buffer = found.frame.get_buffer()
         if buffer.get_size() != self._info.size or not self._fits(found.frame.get_caps()):

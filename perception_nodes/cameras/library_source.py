@@ -9,12 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from perception_nodes.cameras.camera_source import (
-    CameraError,
-    CameraFormat,
-    CameraGone,
-    CapturedFrame,
-)
+from perception_nodes.cameras import camera_source
 from perception_nodes.cameras.channel import CameraHeader, monotonic_us
 from perception_nodes.core.structures import fields
 from perception_nodes.transport.shm import Sample, Writer
@@ -47,7 +42,7 @@ class LibrarySource:
         self._slots: Writer[CameraHeader] | None = None
         self._lent: Sample[CameraHeader] | None = None
 
-    def open(self) -> CameraFormat:
+    def open(self) -> camera_source.CameraFormat:
         """Load the library and open its camera, see `CameraSource`."""
         self.close()
         if self._library is None:
@@ -58,11 +53,11 @@ class LibrarySource:
         )
         if not self._camera:
             error = found.error.decode(errors="replace")
-            raise CameraGone(error or f"{self._path} gives no camera")
+            raise camera_source.CameraGone(error or f"{self._path} gives no camera")
         width, height = found.width, found.height
         self._layout = found.encoding.decode(errors="replace"), width, height, found.step
         what = f"{self._layout[0]} {width}x{height} at {found.rate_hz:g} Hz"
-        return CameraFormat(found.size_bytes, f"{self._path}, {what}, no copy")
+        return camera_source.CameraFormat(found.size_bytes, f"{self._path}, {what}, no copy")
 
     def _loaded(self) -> Any:
         try:
@@ -73,11 +68,11 @@ class LibrarySource:
             library.perception_camera_close.argtypes = [pointer]
             library.perception_camera_close.restype = None
         except (OSError, AttributeError) as error:
-            raise CameraError(
+            raise camera_source.CameraError(
                 f"{self._path} is no camera library: {error}; {HEADER_FILE} says what one has"
             ) from error
         if version != VERSION:
-            raise CameraError(
+            raise camera_source.CameraError(
                 f"{self._path} was compiled with version {version} of {HEADER_FILE}, this is "
                 f"version {VERSION}; compile it again"
             )
@@ -87,7 +82,7 @@ class LibrarySource:
         """Fill these slots from now on, see `CameraSource`."""
         self._slots = slots
 
-    def capture(self, timeout_ms: float) -> CapturedFrame | None:
+    def capture(self, timeout_ms: float) -> camera_source.CapturedFrame | None:
         """The next frame, see `CameraSource`."""
         assert self._slots is not None
         size_bytes = self._format.size_bytes
@@ -107,12 +102,12 @@ class LibrarySource:
         if result == TIMEOUT:
             return None
         if result == GONE:
-            raise CameraGone(f"{self._path}: the camera is gone")
+            raise camera_source.CameraGone(f"{self._path}: the camera is gone")
         if result != FRAME:
-            raise CameraError(f"{self._path}: the camera failed")
+            raise camera_source.CameraError(f"{self._path}: the camera failed")
         self._lent = None
         header.filled_us = header.filled_us or monotonic_us()
-        return CapturedFrame(sample, header.lost)
+        return camera_source.CapturedFrame(sample, header.lost)
 
     def close(self) -> None:
         """Close the camera, see `CameraSource`; the library stays loaded."""

@@ -328,8 +328,7 @@ class V4l2Source:
         except OSError as error:
             device = self._settings.device
             if error.errno == errno.EBUSY:
-                text = f"{device} is used by another process; end that one"
-                raise CameraError(text) from error
+                raise CameraError(f"{device} is used by another process; end that one") from error
             gone = error.errno in (errno.ENODEV, errno.EIO, errno.ENXIO)
             kind = CameraGone if gone else CameraError
             raise kind(f"{device}: the driver refuses {what}: {error.strerror}") from error

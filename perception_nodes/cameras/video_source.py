@@ -165,8 +165,7 @@ class VideoSource:
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The newest decoded frame, see `CameraSource`."""
         assert self._slots is not None
-        found = self._decoded.take(timeout_ms / 1e3)
-        if found is None:
+        if (found := self._decoded.take(timeout_ms / 1e3)) is None:
             return None
         if found.frame is None:
             return CapturedFrame(None, found.lost, found.cause)

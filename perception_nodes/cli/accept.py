@@ -5,23 +5,16 @@ from typing import Annotated
 
 import typer
 
-from perception_nodes.cli.common import (
-    JsonFlag,
-    RunAssignments,
-    check_folder,
-    give,
-    parse_assignments,
-    progress_bars,
-    say,
-)
+from perception_nodes.cli import options
+from perception_nodes.cli.common import give, parse_assignments, progress_bars, say
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 
 
 def accept(
-    assignments: RunAssignments = None,
+    assignments: options.RunAssignments = None,
     minutes: Annotated[float, typer.Option(min=0.1, max=100_000)] = 10.0,
-    out: Path = Path("out/accept"),
-    as_json: JsonFlag = False,
+    out: options.OutFolder = Path("out/accept"),
+    as_json: options.Json = False,
 ) -> None:
     """Say whether this computer is fit: a drive with its camera, then four failovers, a verdict.
 
@@ -49,7 +42,6 @@ def accept(
     from perception_nodes.lab.page import acceptance_sentence
 
     others, ros = split_ros_arguments(assignments or [])
-    check_folder(out, "--out")
     acceptance = Acceptance(parse_assignments(others, ("minutes", "out")), ros, minutes, say)
     with progress_bars() as progress:
         verdict = acceptance.run(out, progress)

@@ -132,7 +132,7 @@ def _outcome() -> tuple[int, str, str]:
     except SystemExit as end:  # typer ends every command by this
         return (end.code if isinstance(end.code, int) else 1), "", ""
     except PerceptionError as error:
-        return 2, error.word, str(error)
+        return error.status, error.word, str(error)
     except ImportError as error:  # a package is missing, or is built for another Python
         return 2, "error", f"{printable(str(error))}; perception doctor says what is missing"
     except OSError as error:  # such as a disk that fills up, which no check can foresee

@@ -5,12 +5,13 @@ from collections import Counter
 from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.cli.common import JsonFlag, give, say
+from perception_nodes.cli import options
+from perception_nodes.cli.common import give, say
 from perception_nodes.system.cache import LIMIT_BYTES, cached, trim
 from perception_nodes.system.environment import cache_folder
 
 
-def cache_command(clear: bool = False, as_json: JsonFlag = False) -> None:
+def cache_command(clear: bool = False, as_json: options.Json = False) -> None:
     """List the cache of compiled models, kernels, measurements and the sample drive.
 
     It is kept below 4 GB: what was not used for the longest time goes first, when a graph starts or

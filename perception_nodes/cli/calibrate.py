@@ -6,23 +6,8 @@ from typing import Annotated
 
 import typer
 
-from perception_nodes.cli.common import (
-    DataRoot,
-    JsonFlag,
-    ModelName,
-    check_folder,
-    check_writable,
-    progress_bar,
-    say,
-)
-from perception_nodes.cli.model_options import (
-    Bags,
-    ComparedData,
-    FramesLicense,
-    Images,
-    Share,
-    refusals,
-)
+from perception_nodes.cli import options
+from perception_nodes.cli.common import check_writable, progress_bar, say
 from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.gate import MIN_AGREEMENT, Margins
@@ -42,19 +27,19 @@ MinAgreement = Annotated[
 
 
 def calibrate_command(
-    model: ModelName,
-    bag: Bags = None,
-    images: Images = None,
+    model: options.ModelName,
+    bag: options.Bags = None,
+    images: options.Images = None,
     frames: Annotated[int, typer.Option(min=8, max=100_000)] = 256,
-    frames_license: FramesLicense = "",
-    out_model: Path | None = None,
+    frames_license: options.FramesLicense = "",
+    out_model: options.WrittenFolder = None,
     table: Path | None = None,
-    sheet: Path | None = None,
-    data: ComparedData = None,
-    root: DataRoot = None,
-    max_loss: Share = 0.01,
+    sheet: options.WrittenFile = None,
+    data: options.ComparedData = None,
+    root: options.DataRoot = None,
+    max_loss: options.Share = 0.01,
     min_agreement: MinAgreement = None,
-    as_json: JsonFlag = False,
+    as_json: options.Json = False,
 ) -> None:
     """Choose frames that differ, and measure the ranges of an 8-bit network on them.
 
@@ -81,14 +66,11 @@ def calibrate_command(
     subject = load_model(model)
     path = table or Path("calibration/int8") / f"{subject.name}.yaml"
     check_writable(path, "--table")
-    check_writable(sheet, "--sheet")
-    check_folder(out_model, "--out-model")
     sets = read_sets(data or [], root)
     calibration = compression_tool("model_compression.calibration", "Calibration")(
         subject, path, out_model, sets, max_loss, min_agreement, frames_license, progress_bar, say
     )
-    with refusals():
-        facts = calibration.run(bag or [], images or [], frames, sheet)
+    facts = calibration.run(bag or [], images or [], frames, sheet)
     if as_json:
         print(json.dumps(facts, indent=2))
     else:

@@ -15,7 +15,8 @@ from perception_nodes.cameras.camera_source import CameraEnded
 from perception_nodes.cameras.source_for import FORMS
 from perception_nodes.cameras.v4l2_devices import list_devices
 from perception_nodes.cameras.v4l2_kernel import letters
-from perception_nodes.cli.common import JsonFlag, say, screen
+from perception_nodes.cli import options
+from perception_nodes.cli.common import say, screen
 from perception_nodes.graph.config import CameraSettings
 from perception_nodes.graph.settings import SettingsError, check
 from perception_nodes.system.realtime import MAX_PRIORITY, RANKS, RealTime
@@ -40,7 +41,7 @@ def camera_command(
     loop: bool = False,
     frames: Annotated[int, typer.Option(min=0)] = 0,
     show: Annotated[bool, typer.Option("--list")] = False,
-    as_json: JsonFlag = False,
+    as_json: options.Json = False,
 ) -> None:
     """Fill a camera's shared-memory channel, which `perception run source:=shm` reads.
 
@@ -125,8 +126,7 @@ def _list(as_json: bool) -> None:
     for device in devices:
         rates: dict[tuple[str, str], list[float]] = {}
         for mode in device.modes:
-            key = (letters(mode.code), mode.offered)
-            rates.setdefault(key, []).append(mode.rate_hz)
+            rates.setdefault((letters(mode.code), mode.offered), []).append(mode.rate_hz)
         table = Table(
             "format", "size", "frames a second", title=escape(f"{device.path}: {device.name}")
         )

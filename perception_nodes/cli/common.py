@@ -1,4 +1,4 @@
-"""What the commands share: options, the screen, progress, build-time tools."""
+"""What the commands share: the screen, progress and outputs."""
 
 import json
 import time
@@ -7,25 +7,13 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from rich import progress
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
-from perception_nodes.backends.auto import CHOICES
 from perception_nodes.cli.described import as_option
 from perception_nodes.core.errors import printable
 from perception_nodes.graph.settings import SettingsError
@@ -35,45 +23,6 @@ LINE_INTERVAL_S = 5.0
 """Time between two lines of progress where stderr is no terminal."""
 
 screen = Console(stderr=True)
-
-ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Model: name or folder; or --model.")
-]
-ModelOption = Annotated[str, typer.Option(help="Model: name or folder.")]
-BackendOption = Annotated[str, typer.Option(help=f"Runtime, one of {', '.join(CHOICES)}.")]
-ThreadsOption = Annotated[
-    int, typer.Option(min=0, max=256, help="Threads for inference; 0: one per physical core.")
-]
-DeadlineOption = Annotated[
-    float, typer.Option(min=0.1, max=10_000, help="Deadline from capture to publish.")
-]
-ScoreThreshold = Annotated[
-    float, typer.Option(min=0.01, max=0.99, help="Lowest score of an object to report.")
-]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[NAME:=VALUE]...", help="Parameters, as for ros2 launch; --parameters lists them."
-    ),
-]
-RunAssignments = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[NAME:=VALUE]... [--ros-args ...]",
-        help="Parameters, as for ros2 launch, which --parameters lists; and ROS arguments.",
-    ),
-]
-ListParameters = Annotated[
-    bool, typer.Option("--parameters", help="List the parameters and their ranges, and stop.")
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="PERCEPTION_DATA",
-        help="Folder that the paths in a description of a set are relative to.",
-    ),
-]
 
 
 def say(text: str) -> None:
@@ -145,14 +94,14 @@ def _meant(text: str, following: str, options: Collection[str]) -> str:
     return as_option(name, value) if name in options else f"{name}:={value}"
 
 
-class _Rate(ProgressColumn):
+class _Rate(progress.ProgressColumn):
     """Steps a second, as a mean over the last seconds."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
         self._unit = unit
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: progress.Task) -> Text:
         """The text of the column."""
         return Text("" if not task.speed else f"{task.speed:.0f} {self._unit}/s")
 
@@ -166,16 +115,16 @@ def progress_bars(unit: str = "") -> Iterator[Callable[[str, float, int], None]]
     Args:
         unit: name of the steps whose rate is to be shown; empty for no rate.
     """
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(unit) if unit else TaskProgressColumn(),
-        TimeRemainingColumn(),
+    bar = progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        _Rate(unit) if unit else progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(),
         console=screen,
         transient=True,
     )
-    tasks: dict[str, TaskID] = {}
+    tasks: dict[str, progress.TaskID] = {}
     begin_s = logged_s = time.monotonic()
 
     def show(title: str, done: float, total: int) -> None:

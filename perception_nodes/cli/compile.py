@@ -10,17 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.auto import AUTO, runtime_for
-from perception_nodes.cli.common import (
-    BackendOption,
-    DataRoot,
-    JsonFlag,
-    ModelName,
-    ThreadsOption,
-    give,
-    progress_bar,
-    say_problem,
-)
-from perception_nodes.cli.model_options import Bags, ComparedData, Images, Share
+from perception_nodes.cli import options
+from perception_nodes.cli.common import give, progress_bar, say_problem
 from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.evaluation.gate import Margins
@@ -32,19 +23,19 @@ SHOWN_COSTS = 8
 
 
 def compile_command(
-    model: ModelName,
-    backend: BackendOption = AUTO,
-    threads: ThreadsOption = 0,
-    bag: Bags = None,
-    images: Images = None,
+    model: options.ModelName,
+    backend: options.Backend = AUTO,
+    threads: options.Threads = 0,
+    bag: options.Bags = None,
+    images: options.Images = None,
     frames: Annotated[int, typer.Option(min=1, max=100_000)] = 24,
-    min_agreement: Share = Margins.agreement,
-    min_parent_agreement: Share = Margins.parent_agreement,
-    data: ComparedData = None,
-    root: DataRoot = None,
-    max_loss: Share = Margins.loss,
-    max_class_loss: Share = Margins.class_loss,
-    as_json: JsonFlag = False,
+    min_agreement: options.Share = Margins.agreement,
+    min_parent_agreement: options.Share = Margins.parent_agreement,
+    data: options.ComparedData = None,
+    root: options.DataRoot = None,
+    max_loss: options.Share = Margins.loss,
+    max_class_loss: options.Share = Margins.class_loss,
+    as_json: options.Json = False,
 ) -> None:
     """Compile a model for a backend on this machine, and check that it detects what it should.
 

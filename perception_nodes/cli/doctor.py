@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.auto import AUTO
-from perception_nodes.cli.common import JsonFlag, give, progress_bar, say
+from perception_nodes.cli import options
+from perception_nodes.cli.common import give, progress_bar, say
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.evaluation.measured import THOROUGH_S, Row, best_of, known_rows, measured_rows
 from perception_nodes.graph.config import DetectorSettings
@@ -21,7 +22,7 @@ from perception_nodes.system.threads import Thread, nodes, threads
 
 
 def doctor(
-    as_json: JsonFlag = False,
+    as_json: options.Json = False,
     show_threads: Annotated[bool, typer.Option("--threads")] = False,
     measure: bool = False,
     image_topic: str = "",

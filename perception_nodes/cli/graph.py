@@ -14,11 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from perception_nodes.cli import options
 from perception_nodes.cli.common import (
-    Assignments,
-    JsonFlag,
-    ListParameters,
-    RunAssignments,
     check_folder,
     parse_assignments,
     progress_bar,
@@ -58,13 +55,13 @@ VIEW_ALONE = Graph((VIEW,))
 
 
 def demo(
-    assignments: Assignments = None,
+    assignments: options.Assignments = None,
     bag: Path | None = None,
     topic: str = "",
     out: Path = Path("out/demo"),
     view: bool = False,
-    as_json: JsonFlag = False,
-    parameters: ListParameters = False,
+    as_json: options.Json = False,
+    parameters: options.ListParameters = False,
 ) -> None:
     """Play a recorded drive through the whole ROS 2 graph, with a live view and a report.
 
@@ -102,8 +99,8 @@ def demo(
 
 
 def run(
-    assignments: RunAssignments = None,
-    parameters: ListParameters = False,
+    assignments: options.RunAssignments = None,
+    parameters: options.ListParameters = False,
     view: bool = False,
     pid: Annotated[int | None, typer.Option(min=1)] = None,
 ) -> None:
@@ -167,7 +164,9 @@ def _measured(
         return measured_settings(graph, values, ros, say, measuring)
 
 
-def view(assignments: RunAssignments = None, parameters: ListParameters = False) -> None:
+def view(
+    assignments: options.RunAssignments = None, parameters: options.ListParameters = False
+) -> None:
     """Show a running graph on a page in the browser: cameras, latency, health, missed frames.
 
     It runs beside a graph of this machine until Ctrl-C, and gives way to it. Names of cameras,
@@ -207,8 +206,7 @@ def say_page(specs: Sequence[NodeSpec]) -> None:
                 say(f"The page will be at {settings.view_url}; its node says when it is")
             except PerceptionError as error:
                 is_late = getattr(error.__cause__, "errno", 0) == errno.EADDRNOTAVAIL
-                is_alone = len(specs) == 1
-                if is_alone or not is_late:
+                if len(specs) == 1 or not is_late:
                     raise
                 say(f"{error}; the graph runs without the page")
 

@@ -6,15 +6,8 @@ from typing import Annotated
 
 import typer
 
-from perception_nodes.cli.common import (
-    Assignments,
-    JsonFlag,
-    check_folder,
-    check_writable,
-    give,
-    parse_assignments,
-    say,
-)
+from perception_nodes.cli import options
+from perception_nodes.cli.common import give, parse_assignments, say, screen
 from perception_nodes.cli.described import Commands
 from perception_nodes.faults.address import PORT, is_loopback, split_address
 from perception_nodes.faults.loading import SUFFIXES, ScenarioError, load_scenario, shipped
@@ -23,7 +16,7 @@ from perception_nodes.faults.unit import UnitServer
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.lab.hil import run_scenarios
-from perception_nodes.lab.results import scenarios_markdown, scenarios_table, verdicts_table
+from perception_nodes.lab.results import scenarios_table, verdicts_table
 from perception_nodes.system.environment import open_to_network
 
 hil_app = Commands(
@@ -34,28 +27,22 @@ hil_app = Commands(
 
 
 @hil_app.command("list")
-def list_command(as_json: JsonFlag = False, markdown: bool = False) -> None:
+def list_command(as_json: options.Json = False) -> None:
     """List the scenarios that come with the package, and what each of them expects.
-
-    Options:
-        markdown: Print the table in docs/faults.md.
 
     Example: perception hil list
     """
     scenarios = [load_scenario(name) for name in shipped()]
-    if markdown:
-        print(scenarios_markdown(scenarios), end="")
-    else:
-        give([scenario.model_dump() for scenario in scenarios], scenarios_table(scenarios), as_json)
+    give([scenario.model_dump() for scenario in scenarios], scenarios_table(scenarios), as_json)
 
 
 @hil_app.command("run")
 def run_command(
     arguments: Annotated[list[str], typer.Argument(metavar="SCENARIO... [NAME:=VALUE]...")],
-    out: Path = Path("out/hil"),
+    out: options.OutFolder = Path("out/hil"),
     unit: Annotated[str, typer.Option(metavar="HOST:PORT")] = "",
-    as_json: JsonFlag = False,
-    junit: Path | None = None,
+    as_json: options.Json = False,
+    junit: options.WrittenFile = None,
 ) -> None:
     """Start the graph, put faults in, observe it as a subscriber, and give a verdict.
 
@@ -86,13 +73,13 @@ def run_command(
         raise SettingsError(f"two scenarios are named {twice[0]}: one would overwrite the other")
     if unit:
         split_address(unit)
-    check_folder(out, "--out")
-    check_writable(junit, "--junit")
 
     def begin(place: int, scenario: Scenario) -> None:
         say(f"{place + 1} of {len(scenarios)}: {scenario.title}")
+        running.update(f"{scenario.name} runs, as a rule for half a minute")
 
-    results = run_scenarios(scenarios, out, junit, unit, begin)
+    with screen.status("", refresh_per_second=2) as running:
+        results = run_scenarios(scenarios, out, junit, unit, begin)
     give(results.as_json(), verdicts_table(results.verdicts), as_json)
     if not as_json:
         for verdict in results.verdicts:
@@ -106,7 +93,7 @@ def run_command(
 
 @hil_app.command("unit")
 def unit_command(
-    assignments: Assignments = None,
+    assignments: options.Assignments = None,
     listen: Annotated[str, typer.Option(metavar="HOST:PORT")] = f"127.0.0.1:{PORT}",
 ) -> None:
     """Serve as the unit under test: run the graph of the vehicle for a bench, until Ctrl-C.

@@ -10,23 +10,8 @@ from typing import Annotated, get_args
 
 import typer
 
-from perception_nodes.cli.common import (
-    DataRoot,
-    JsonFlag,
-    check_folder,
-    explained,
-    progress_bar,
-    say,
-    screen,
-)
-from perception_nodes.cli.model_options import (
-    Bags,
-    ComparedData,
-    FramesLicense,
-    Images,
-    Share,
-    refusals,
-)
+from perception_nodes.cli import options
+from perception_nodes.cli.common import check_folder, explained, progress_bar, say, screen
 from perception_nodes.core.geometry import Resize
 from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.datasets import read_sets
@@ -53,16 +38,16 @@ def import_command(
     license: str = "",
     trust: bool = False,
     int8: bool = False,
-    bag: Bags = None,
-    images: Images = None,
+    bag: options.Bags = None,
+    images: options.Images = None,
     frames: Annotated[int, typer.Option(min=8, max=100_000)] = 128,
-    frames_license: FramesLicense = "",
-    data: ComparedData = None,
-    root: DataRoot = None,
-    max_loss: Share = 0.01,
-    max_class_loss: Share = Margins.class_loss,
-    min_agreement: Share = MIN_AGREEMENT,
-    as_json: JsonFlag = False,
+    frames_license: options.FramesLicense = "",
+    data: options.ComparedData = None,
+    root: options.DataRoot = None,
+    max_loss: options.Share = 0.01,
+    max_class_loss: options.Share = Margins.class_loss,
+    min_agreement: options.Share = MIN_AGREEMENT,
+    as_json: options.Json = False,
 ) -> None:
     """Make a model of a detector that was trained and exported elsewhere.
 
@@ -120,7 +105,7 @@ def import_command(
     for option, given in (("--data", data), ("--frames-license", frames_license)):
         if given and not int8:
             raise SettingsError(f"{option} is for --int8; give it too")
-    options = tool.ImportOptions(
+    import_options = tool.ImportOptions(
         head=head,
         size=_size(size),
         classes=_names("--classes", classes),
@@ -138,7 +123,7 @@ def import_command(
         file=file,
         name=name,
         out=out,
-        options=options,
+        options=import_options,
         bags=bag or [],
         images=images or [],
         frames=frames,
@@ -149,7 +134,7 @@ def import_command(
         bar=progress_bar,
         say=say,
     )
-    with explained(out, "--out", "folder"), refusals():
+    with explained(out, "--out", "folder"):
         model, recognised, checks = work.run()
     if as_json:
         print(json.dumps(tool.import_facts(model, recognised, checks), indent=2))
@@ -164,8 +149,7 @@ def import_command(
 def _size(text: str) -> tuple[int, int] | None:
     if not text:
         return None
-    found = re.fullmatch(r"([1-9]\d{1,3})[xX]([1-9]\d{1,3})", text)
-    if found is None:
+    if (found := re.fullmatch(r"([1-9]\d{1,3})[xX]([1-9]\d{1,3})", text)) is None:
         raise SettingsError(f"--size {text!r} is not of the form 416x256, width and height")
     return int(found[1]), int(found[2])
 

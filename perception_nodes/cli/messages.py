@@ -2,13 +2,12 @@
 
 import os
 import sys
-from pathlib import Path
 
-from perception_nodes.cli.common import check_folder
+from perception_nodes.cli import options
 from perception_nodes.system.environment import SAFE_PATH, share_folder
 
 
-def messages(wheel: Path | None = None) -> None:
+def messages(wheel: options.WrittenFolder = None) -> None:
     """Build the ROS message packages into this Python's virtual environment; takes a minute.
 
     It is for environments that have ROS from wheels. On a full ROS installation colcon builds them.
@@ -20,9 +19,8 @@ def messages(wheel: Path | None = None) -> None:
 
     Example: perception messages --wheel dist
     """
-    check_folder(wheel, "--wheel")
-    options = [] if wheel is None else ["--wheel", str(wheel)]
+    own = [] if wheel is None else ["--wheel", str(wheel)]
     script = str(share_folder() / "interfaces/build.py")
     # The script imports modules from its own folder.
     environment = {name: value for name, value in os.environ.items() if name != SAFE_PATH}
-    os.execve(sys.executable, [sys.executable, script, *options], environment)
+    os.execve(sys.executable, [sys.executable, script, *own], environment)

@@ -10,25 +10,13 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from perception_nodes.backends.auto import AUTO, runtime_for
+from perception_nodes.cli import options
 from perception_nodes.cli.calibrate import calibrate_command
-from perception_nodes.cli.card import card_command
-from perception_nodes.cli.common import (
-    BackendOption,
-    DataRoot,
-    JsonFlag,
-    ModelName,
-    ThreadsOption,
-    check_folder,
-    check_writable,
-    give,
-    progress_bar,
-    say_problem,
-)
+from perception_nodes.cli.common import give, progress_bar, say_problem
 from perception_nodes.cli.compile import compile_command
 from perception_nodes.cli.described import Commands
 from perception_nodes.cli.import_model import import_command
-from perception_nodes.cli.mistakes import mistakes_command
-from perception_nodes.cli.model_options import Share, refusals
+from perception_nodes.cli.model_pages import card_command, mistakes_command
 from perception_nodes.cli.signing import keys_command, sign_command, verify_command
 from perception_nodes.evaluation import Evaluation, evaluate, taught_set
 from perception_nodes.evaluation.compression_tools import compression_tool
@@ -47,7 +35,7 @@ model_app = Commands(
 
 
 @model_app.command("list")
-def list_command(as_json: JsonFlag = False) -> None:
+def list_command(as_json: options.Json = False) -> None:
     """List the installed models; a model whose file does not match its hash is an error.
 
     Example: perception model list --json
@@ -72,18 +60,18 @@ def list_command(as_json: JsonFlag = False) -> None:
 
 @model_app.command("evaluate")
 def evaluate_command(
-    model: ModelName,
+    model: options.ModelName,
     data: list[Path],
-    root: DataRoot = None,
+    root: options.DataRoot = None,
     classes_map: str = "",
     teacher: str = "",
     teacher_score: Annotated[float, typer.Option(min=0.05, max=0.95)] = 0.4,
     across_classes: bool = False,
-    backend: BackendOption = AUTO,
-    threads: ThreadsOption = 0,
-    at_least: Share = 0.0,
-    as_json: JsonFlag = False,
-    out: Path | None = None,
+    backend: options.Backend = AUTO,
+    threads: options.Threads = 0,
+    at_least: options.Share = 0.0,
+    as_json: options.Json = False,
+    out: options.OutFile = None,
 ) -> None:
     """Measure a model's accuracy: COCO mAP50-95, by class and by object height.
 
@@ -103,7 +91,6 @@ def evaluate_command(
         across_classes: Precision and recall with boxes that suppress those of other classes, as
             with the parameter across_classes:=true.
         at_least: Exit status 1 if a set has a lower mAP50-95.
-        out: Write the JSON into this file too.
 
     Example: perception model evaluate road-n --root ~/data --data
     model_compression/datasets/camvid-val.yaml
@@ -115,7 +102,6 @@ def evaluate_command(
             "--classes-map is for labels, and --teacher gives its own; leave it out"
         )
     require_pycocotools()
-    check_writable(out, "--out")
     subject = load_model(model)
     if teacher:
         sets, strong = [], load_model(teacher)
@@ -161,7 +147,9 @@ model_app.command("verify")(verify_command)
 
 @model_app.command("compress")
 def compress_command(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG")], out: Path, until: str | None = None
+    config: Annotated[Path, typer.Argument(metavar="CONFIG")],
+    out: options.OutFolder,
+    until: str | None = None,
 ) -> None:
     """Make a smaller 8-bit model: fine-tune, prune, heal, quantize, and measure its accuracy.
 
@@ -174,10 +162,8 @@ def compress_command(
 
     Example: perception model compress model_compression/configs/road-n.yaml --out runs/road-n
     """
-    check_folder(out, "--out")
     compress = compression_tool("model_compression.pipeline", "compress")
-    with refusals():
-        compress(config, out, until)
+    compress(config, out, until)
 
 
 def _terms(model: Model) -> str:

@@ -7,20 +7,8 @@ from typing import Annotated
 import typer
 
 from perception_nodes.backends.auto import AUTO, runtime_for
-from perception_nodes.cli.common import (
-    BackendOption,
-    DeadlineOption,
-    JsonFlag,
-    ModelOption,
-    ScoreThreshold,
-    ThreadsOption,
-    check_folder,
-    check_writable,
-    explained,
-    progress_bars,
-    say,
-    screen,
-)
+from perception_nodes.cli import options
+from perception_nodes.cli.common import check_writable, explained, progress_bars, say, screen
 from perception_nodes.cli.replay_screen import corpus_progress, show_replayed
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
@@ -38,7 +26,7 @@ MAX_FRAMES = 1_000_000_000
 
 def replay_command(
     bags: Annotated[list[Path] | None, typer.Argument(metavar="BAG...")] = None,
-    out: Path = Path("out/replay"),
+    out: options.OutFolder = Path("out/replay"),
     corpus: Path | None = None,
     workers: Annotated[int, typer.Option(min=1, max=4096)] = 1,
     ray: str = "",
@@ -47,11 +35,11 @@ def replay_command(
     topic: list[str] | None = None,
     every: Annotated[int, typer.Option(min=1, max=MAX_FRAMES)] = 1,
     frames: Annotated[int | None, typer.Option(min=1, max=MAX_FRAMES)] = None,
-    model: ModelOption = "road-n",
-    backend: BackendOption = AUTO,
-    threads: ThreadsOption = 0,
-    score_threshold: ScoreThreshold = DecodeSettings.score_threshold,
-    deadline_ms: DeadlineOption = DEADLINE_MS,
+    model: options.Model = "road-n",
+    backend: options.Backend = AUTO,
+    threads: options.Threads = 0,
+    score_threshold: options.ScoreThreshold = DecodeSettings.score_threshold,
+    deadline_ms: options.Deadline = DEADLINE_MS,
     calibration: str = "",
     sample_bits: Annotated[int, typer.Option(min=0, max=16)] = 0,
     golden: Path | None = None,
@@ -67,7 +55,7 @@ def replay_command(
     boxes: str = "",
     bare: bool = False,
     compare: Annotated[tuple[Path, Path] | None, typer.Option(metavar="A B")] = None,
-    as_json: JsonFlag = False,
+    as_json: options.Json = False,
 ) -> None:
     """Replay recorded drives through the pipeline, without ROS.
 
@@ -120,10 +108,9 @@ def replay_command(
     """
     if str(out) == ".":
         raise SettingsError("--out names the current folder; name one for the outputs")
-    check_folder(out, "--out")
     if compare is not None:
         return _compare(compare, bags, out, as_json)
-    options = ReplayOptions(
+    replay_options = ReplayOptions(
         mode=mode,
         rate=rate,
         every=every,
@@ -140,7 +127,7 @@ def replay_command(
     request = ReplayRequest(
         bags or (), out, corpus, topic or (), workers, ray, golden, update, labels
     )
-    request.check(options)
+    request.check(replay_options)
     check_writable(golden if update else None, "--golden")
     model_read = load_model(model)
     settings = ReplaySettings(
@@ -152,7 +139,7 @@ def replay_command(
         sample_bits=sample_bits,
         calibration_file=calibration,
     )
-    drives = Drives(request, model_read, settings, options)
+    drives = Drives(request, model_read, settings, replay_options)
     with explained(out, "--out", "folder"):
         if request.is_sharded:
             with progress_bars() as show:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from perception_nodes.cli.common import RunAssignments, check_folder, parse_assignments, say
+from perception_nodes.cli import options
+from perception_nodes.cli.common import check_folder, parse_assignments, say
 from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.graph.interface import interfaces
 from perception_nodes.graph.keystore import make_keystore
@@ -15,7 +16,7 @@ from perception_nodes.transport.domain import own_domain
 
 def security_command(
     keystore: Annotated[Path, typer.Argument(metavar="KEYSTORE")],
-    assignments: RunAssignments = None,
+    assignments: options.RunAssignments = None,
     days: Annotated[int, typer.Option(min=1, max=36_500)] = 3650,
 ) -> None:
     """Make a keystore of SROS 2 in which each node may use its own topics and services, no others.

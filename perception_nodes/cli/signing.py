@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from perception_nodes.cli.common import ModelName, check_writable, say
+from perception_nodes.cli import options
+from perception_nodes.cli.common import check_writable, say
 from perception_nodes.networks.model import Model, load_model
 from perception_nodes.networks.signature import make_keys, sign, signature_of
 from perception_nodes.system.files import write_whole
@@ -24,7 +25,7 @@ def keys_command(private: Annotated[Path, typer.Argument(metavar="FILE")]) -> No
     say(f"Written to {private}, which nobody else may have, and {public}")
 
 
-def sign_command(model: ModelName, key: Path) -> None:
+def sign_command(model: options.ModelName, key: Path) -> None:
     """Sign a model, after a check of its files: model.yaml.sig says that it is the key owner's.
 
     A graph with model_key:=FILE.pub loads no other models.
@@ -41,7 +42,7 @@ def sign_command(model: ModelName, key: Path) -> None:
     say(f"Written to {path}")
 
 
-def verify_command(model: ModelName, key: Path) -> None:
+def verify_command(model: options.ModelName, key: Path) -> None:
     """Check a model's signature and the hashes of its files; exit status 2 if one is wrong.
 
     Options:

@@ -8,11 +8,12 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.cli.common import JsonFlag, give
+from perception_nodes.cli import options
+from perception_nodes.cli.common import give
 from perception_nodes.graph.ros_packages import require_ros
 
 
-def topics_command(as_json: JsonFlag = False) -> None:
+def topics_command(as_json: options.Json = False) -> None:
     """List the topics of this ROS domain, as `ros2 topic list --verbose` does.
 
     Example: perception topics --json
@@ -30,7 +31,7 @@ def topics_command(as_json: JsonFlag = False) -> None:
 def echo_command(
     topic: Annotated[str, typer.Argument(metavar="TOPIC")] = "/perception/detections",
     count: Annotated[int, typer.Option(min=0)] = 0,
-    as_json: JsonFlag = False,
+    as_json: options.Json = False,
 ) -> None:
     """Print the messages of a topic as they come, as `ros2 topic echo` does, until Ctrl-C.
 

@@ -26,11 +26,9 @@ class Clock(Protocol):
 
     def monotonic_ns(self) -> int:
         """Nanoseconds of CLOCK_MONOTONIC, the same in every process of this machine."""
-        ...
 
     def realtime_ns(self) -> int:
         """Nanoseconds since the Unix epoch."""
-        ...
 
 
 class SystemClock:

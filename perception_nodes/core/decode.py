@@ -63,7 +63,6 @@ class Decoder(Protocol):
         Raises:
             AbsurdOutput: the tensors cannot be those of an intact network.
         """
-        ...
 
 
 class CellsDecoder:
@@ -113,10 +112,7 @@ class CellsDecoder:
         first, second = xyxy[:, :2], xyxy[:, 2:]
         xyxy = np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
         labels = scores[:, cells].argmax(axis=0)
-        if self._suppress:
-            keep = nms(xyxy, labels, self._settings)
-        else:
-            keep = np.arange(len(cells))
+        keep = nms(xyxy, labels, self._settings) if self._suppress else np.arange(len(cells))
         more, keep = len(keep) > MAX_DETECTIONS, keep[:MAX_DETECTIONS]
         return Detections(xyxy[keep], np.minimum(best[cells[keep]], 1), labels[keep], more)
 

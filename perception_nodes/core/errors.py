@@ -1,6 +1,7 @@
 """The errors whose text is for the user: one line with the thing, the value and the remedy."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
 def listed(items: Sequence[object], most: int = 3, separator: str = ", ") -> str:
@@ -24,14 +25,25 @@ def in_our_words(told: str) -> str:
     return told.replace("Extra inputs are not permitted", "it is unknown")
 
 
+def first_problem(found: Sequence[Any]) -> str:
+    """The first of the errors of a pydantic `ValidationError`: its key, with dots, and what it is.
+
+    Args:
+        found: what `ValidationError.errors()` returns.
+    """
+    first = found[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), in_our_words(first["msg"]))))
+
+
 class PerceptionError(Exception):
     """What was asked for cannot be done with what was given, or on this machine.
 
     Attributes:
         word: the word with which its line in the log begins.
+        status: exit status of a command that ends by it.
     """
 
-    word = "error"
+    word, status = "error", 2
 
     def __str__(self) -> str:
         return printable(" ".join(line.strip() for line in super().__str__().splitlines()))

@@ -60,7 +60,6 @@ class InferenceBackend(Protocol):
 
         The tensors returned are overwritten by the next call.
         """
-        ...
 
 
 class BatchBackend(InferenceBackend, Protocol):
@@ -71,7 +70,6 @@ class BatchBackend(InferenceBackend, Protocol):
 
         The tensors returned are overwritten by the next call.
         """
-        ...
 
 
 Frame = NDArray[np.uint8] | ImageView
@@ -89,7 +87,6 @@ class InPlaceBackend(Protocol):
             FrameRejected: the frame cannot be read.
             BackendError: the backend failed.
         """
-        ...
 
     def infer(self, frames: Sequence[tuple[FrameHeader, ImageView]]) -> Sequence[Answer]:
         """Run the network on frames of different cameras.
@@ -101,7 +98,6 @@ class InPlaceBackend(Protocol):
         Raises:
             BackendError: the backend failed.
         """
-        ...
 
 
 class Candidate:

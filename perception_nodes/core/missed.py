@@ -89,8 +89,7 @@ class Missed:
     def why(self) -> str:
         """Status, reason and stage of the worst frame, in words."""
         status = FrameStatus(self.worst.status).name.replace("_", " ")
-        stage = blamed_stage(self.worst, self.budget)
-        return f"{status}: {reason_of(self.worst)}; stage: {stage}"
+        return f"{status}: {reason_of(self.worst)}; stage: {blamed_stage(self.worst, self.budget)}"
 
     @property
     def stages(self) -> list[tuple[str, float | None, float]]:

@@ -131,8 +131,7 @@ class Pipeline:
             return None
         record.detections = len(detections)
         if detections.more:
-            reasons = b"; ".join(filter(None, (CROWDED, record.reason)))
-            record.reason = reasons[: REASON_BYTES - 1]
+            record.reason = b"; ".join(filter(None, (CROWDED, record.reason)))[: REASON_BYTES - 1]
         record.postprocessed_ns = self._clock.monotonic_ns()
         return detections
 
@@ -178,8 +177,7 @@ class Pipeline:
     def _why_not(self, left_ns: int, record: FrameRecord) -> bytes:
         """Why no model was chosen in the time left."""
         came_ms = (record.ingested_ns - record.capture_ns) / 1e6
-        why = self._choice.why_none(left_ns)
-        return b"%s; it came %.1f ms after its capture" % (why, came_ms)
+        return b"%s; it came %.1f ms after its capture" % (self._choice.why_none(left_ns), came_ms)
 
     def costs(self) -> list[list[int]]:
         """Predicted costs, see `ModelChoice.costs`."""

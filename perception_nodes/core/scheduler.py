@@ -169,13 +169,11 @@ def _interval_ns(arrivals_ns: Sequence[int]) -> int:
 
 def _plan(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> list[_Call]:
     """Calls for all frames if all can be in time, else for those that fit, in order."""
-    plan = _soonest(frames, now_ns, costs)
-    if plan:
+    if plan := _soonest(frames, now_ns, costs):
         return plan
     admitted: list[_Frame] = []
     for frame in frames:
-        larger = _soonest([*admitted, frame], now_ns, costs)
-        if larger:
+        if larger := _soonest([*admitted, frame], now_ns, costs):
             plan, admitted = larger, [*admitted, frame]
     return plan
 

@@ -6,14 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perception_nodes.core.errors import listed
+from perception_nodes.drives import image_storage
 from perception_nodes.drives.bag_file import BagError, Findings, Messages
 from perception_nodes.drives.bag_storage import BagStorage, storage_files
-from perception_nodes.drives.image_storage import (
-    IMAGE_SUFFIXES,
-    ImageStorage,
-    images_in,
-    images_like,
-)
 from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.storage import Storage, Topic
 from perception_nodes.drives.synthetic_storage import SCHEME, SyntheticStorage
@@ -219,15 +214,15 @@ def _open(name: str | Path) -> Storage:
             # Raises an error with the reason, which Path.exists does not from Python 3.14 on.
             path.stat()
         except FileNotFoundError:
-            if files := images_like(path):
-                return ImageStorage(path, files)
+            if files := image_storage.images_like(path):
+                return image_storage.ImageStorage(path, files)
             raise BagError(f"{path} does not exist") from None
-        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
-            return ImageStorage(path, [path])
+        if path.is_file() and path.suffix.lower() in image_storage.IMAGE_SUFFIXES:
+            return image_storage.ImageStorage(path, [path])
         if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
             return VideoStorage(path)
-        if path.is_dir() and not storage_files(path) and (files := images_in(path)):
-            return ImageStorage(path, files)
+        if path.is_dir() and not storage_files(path) and (files := image_storage.images_in(path)):
+            return image_storage.ImageStorage(path, files)
         return BagStorage(path)
     except OSError as error:
         raise BagError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -9,13 +9,8 @@ from typing import Any
 import yaml
 
 from perception_nodes.core.yaml_text import parse_yaml
+from perception_nodes.drives import decompression
 from perception_nodes.drives.bag_file import BagError, BagFile, Findings, Messages
-from perception_nodes.drives.decompression import (
-    COMPRESSED,
-    DecompressionError,
-    decompress_file,
-    decompressed_message,
-)
 from perception_nodes.drives.mcap_file import McapFile
 from perception_nodes.drives.message_order import in_log_time_order
 from perception_nodes.drives.ros1_file import Ros1File
@@ -58,8 +53,7 @@ class BagStorage(Storage):
         self._truncated = False
         self._files: dict[Path, BagFile] = {}
         self._stack = ExitStack()
-        files = storage_files(path)
-        if not files:
+        if not (files := storage_files(path)):
             missing = (
                 f"no {' or '.join(ROS2_SUFFIXES)} file is in it"
                 if path.is_dir()
@@ -99,7 +93,7 @@ class BagStorage(Storage):
         """The messages of some topics, oldest first."""
         segments = [one for file in self._files.values() for one in file.segments(topics)]
         for log_time_ns, topic, data in in_log_time_order(segments, self._note_disorder):
-            yield log_time_ns, topic, decompressed_message(data)
+            yield log_time_ns, topic, decompression.decompressed_message(data)
 
     def close(self) -> None:
         """Close the files and remove decompressed copies."""
@@ -118,7 +112,7 @@ class BagStorage(Storage):
             return self._once(files)
         by_name = {file.name: file for file in files}
         # With compression by file, some versions of rosbag2 name the file without the suffix.
-        by_name |= {file.stem: file for file in files if file.suffix in COMPRESSED}
+        by_name |= {file.stem: file for file in files if file.suffix in decompression.COMPRESSED}
         wanted = [Path(str(name)).name for name in names]
         named = [by_name[name] for name in dict.fromkeys(wanted) if name in by_name]
         if not named:
@@ -136,19 +130,19 @@ class BagStorage(Storage):
         names = {file.name for file in files}
         found = []
         for file in files:
-            if file.suffix in COMPRESSED and file.stem in names:
+            if file.suffix in decompression.COMPRESSED and file.stem in names:
                 self._notes.note(f"{file}: {file.stem} lies beside it, and is read instead")
             else:
                 found.append(file)
         return found
 
     def _decompressed(self, file: Path) -> Path:
-        if file.suffix not in COMPRESSED:
+        if file.suffix not in decompression.COMPRESSED:
             return file
         plain = Path(self._stack.enter_context(tempfile.TemporaryDirectory()), file.stem)
         try:
-            problem = decompress_file(file, plain)
-        except DecompressionError as error:
+            problem = decompression.decompress_file(file, plain)
+        except decompression.DecompressionError as error:
             raise BagError(
                 f"{file}: {error}; decompress it yourself if it is one of yours"
             ) from error
@@ -187,7 +181,7 @@ class BagStorage(Storage):
 
 
 def _format(file: Path) -> str:
-    return Path(file.stem).suffix if file.suffix in COMPRESSED else file.suffix
+    return Path(file.stem).suffix if file.suffix in decompression.COMPRESSED else file.suffix
 
 
 def _metadata(folder: Path, notes: Findings) -> dict[str, Any]:

@@ -106,8 +106,7 @@ def decompress_file(file: Path, out: Path) -> str:
                     raise DecompressionError(f"it decompresses to more than {limit >> 20} MiB")
                 plain.write(block)
         except (zstandard.ZstdError, RuntimeError, EOFError) as error:
-            at = compressed.tell()
-            return f"it can be decompressed up to about byte {at} only: {error}"
+            return f"it can be decompressed up to about byte {compressed.tell()} only: {error}"
     return ""
 
 

@@ -1,5 +1,6 @@
 """How a camera was held, as its files say it: the orientation of Exif 2.3 (tag 0x0112)."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 UPRIGHT = 1
@@ -12,16 +13,22 @@ def orientation(file: bytes) -> int:
     return _of_png(file) if file.startswith(PNG_SIGNATURE) else _of_jpeg(file)
 
 
-def _of_jpeg(jpeg: bytes) -> int:
+def jpeg_segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, begin and end of each segment before the picture of a JPEG file."""
     at = 2
     while at + 4 <= len(jpeg) and jpeg[at] == 0xFF and jpeg[at + 1] != _START_OF_PIXELS:
         if jpeg[at + 1] == 0xFF:  # any number of fill bytes may precede a marker
             at += 1
             continue
         end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-        if jpeg[at + 1] == _APPLICATION_1 and jpeg[at + 4 : at + 10] == b"Exif\0\0":
-            return _of_tiff(jpeg[at + 10 : end])
+        yield jpeg[at + 1], at + 4, end
         at = end
+
+
+def _of_jpeg(jpeg: bytes) -> int:
+    for marker, begin, end in jpeg_segments(jpeg):
+        if marker == _APPLICATION_1 and jpeg[begin : begin + 6] == b"Exif\0\0":
+            return _of_tiff(jpeg[begin + 6 : end])
     return UPRIGHT
 
 

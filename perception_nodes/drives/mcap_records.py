@@ -180,8 +180,7 @@ def _decompresses(source: ByteSource, record: Record) -> bool:
 def _next_record(source: ByteSource, start: int) -> int | None:
     """The first position from `start` on where records follow each other; None if there is none."""
     for block in range(start, source.size, BLOCK):
-        data = source.read(block, BLOCK + HEAD.size)
-        for match in _CANDIDATE.finditer(data):
+        for match in _CANDIDATE.finditer(source.read(block, BLOCK + HEAD.size)):
             if match.start() < BLOCK and _records_begin(source, block + match.start()):
                 return block + match.start()
     return None

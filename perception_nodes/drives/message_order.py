@@ -22,8 +22,7 @@ def in_log_time_order(segments: Iterable[Segment], on_disorder: Callable[[], Non
     ordered = sorted(segments, key=lambda segment: segment.start_ns)
 
     def advance(number: int, messages: Messages) -> bool:
-        following = next(messages, None)
-        if following is not None:
+        if (following := next(messages, None)) is not None:
             log_time_ns, topic, data = following
             heapq.heappush(heap, (log_time_ns, number, topic, data, messages))
         return following is not None

@@ -115,8 +115,7 @@ class SqliteFile(BagFile):
 
     def _messages(self, topic: str) -> Messages:
         for log_time_ns, row in self._rows[topic].in_order():
-            data = self._data(row)
-            if data is not None:
+            if (data := self._data(row)) is not None:
                 yield log_time_ns, topic, data
 
     def _data(self, row: int) -> bytes | None:

@@ -11,15 +11,9 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.errors import listed
 from perception_nodes.core.frame import Detections, FrameHeader
 from perception_nodes.core.inference import Progress
+from perception_nodes.evaluation import matching
 from perception_nodes.evaluation.detector import Detector
 from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
-from perception_nodes.evaluation.matching import (
-    ALL_HEIGHTS,
-    ClassMatches,
-    Objects,
-    match,
-    require_pycocotools,
-)
 from perception_nodes.networks.class_names import indices_of
 from perception_nodes.networks.model import Model
 
@@ -146,7 +140,7 @@ def evaluate(
         BackendError: the runtime is missing or refuses the model.
         EvaluationNotInstalled: pycocotools is missing.
     """
-    require_pycocotools()
+    matching.require_pycocotools()
     groups, numbers, notes = class_groups(model, data)
     truth, ranked, reported, dark = [], [], [], []
     run_time_settings = DecodeSettings(across_classes=across_classes)
@@ -159,9 +153,9 @@ def evaluate(
             at_run_time = detector.objects(seen, classes, run_time_settings)
             reported.append(reported_objects(at_run_time, seen.header))
 
-    matches = match(truth, ranked, len(groups))
-    whole = matches[ALL_HEIGHTS]
-    run_time = match(truth, reported, len(groups))[ALL_HEIGHTS]
+    matches = matching.match(truth, ranked, len(groups))
+    whole = matches[matching.ALL_HEIGHTS]
+    run_time = matching.match(truth, reported, len(groups))[matching.ALL_HEIGHTS]
     night = np.array(dark, np.int64)
     everywhere = np.ones_like(night)
     total = score_of(whole, everywhere)
@@ -181,7 +175,7 @@ def evaluate(
         by_height={
             band: score_of(found, everywhere)
             for band, found in matches.items()
-            if band != ALL_HEIGHTS
+            if band != matching.ALL_HEIGHTS
         },
         by_light={"dark": score_of(whole, night), "bright": score_of(whole, 1 - night)},
         operating_point=_operating_point(run_time),
@@ -253,7 +247,7 @@ def class_groups(model: Model, data: LabelledSet) -> ClassGroups:
 
 def labelled_objects(
     image: LabelledImage, data: LabelledSet, numbers: Sequence[int], header: FrameHeader
-) -> Objects:
+) -> matching.Objects:
     """The labels of an image, by the classes that are measured; `numbers` as in `ClassGroups`."""
     boxes = image.boxes * np.array([header.source_width, header.source_height] * 2)
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -267,7 +261,7 @@ def labelled_objects(
         rows += [row] * len(found)
         classes += found
     chosen = np.array(rows, np.int64)
-    return Objects(
+    return matching.Objects(
         boxes[chosen],
         np.array(classes, np.int64),
         height[chosen] * header.scale_y,
@@ -276,10 +270,10 @@ def labelled_objects(
     )
 
 
-def reported_objects(detections: Detections, header: FrameHeader) -> Objects:
+def reported_objects(detections: Detections, header: FrameHeader) -> matching.Objects:
     """Detections on an image, as objects to be matched with its labels."""
     boxes = detections.boxes.astype(np.float64)
-    return Objects(
+    return matching.Objects(
         boxes,
         detections.classes,
         (boxes[:, 3] - boxes[:, 1]) * header.scale_y,
@@ -288,11 +282,10 @@ def reported_objects(detections: Detections, header: FrameHeader) -> Objects:
     )
 
 
-def score_of(matches: Sequence[ClassMatches], weights: NDArray[np.int64]) -> Score:
+def score_of(matches: Sequence[matching.ClassMatches], weights: NDArray[np.int64]) -> Score:
     """Sum up the matches of some classes over the images, by how often each of these counts."""
     objects = int(sum(found.objects @ weights for found in matches))
-    by_class = _average_precisions(matches, weights)
-    if not by_class:
+    if not (by_class := _average_precisions(matches, weights)):
         return Score(objects=objects, map50_95=None, map50=None)
     mean = np.mean(by_class, axis=0)
     return Score(
@@ -301,14 +294,14 @@ def score_of(matches: Sequence[ClassMatches], weights: NDArray[np.int64]) -> Sco
 
 
 def _average_precisions(
-    matches: Sequence[ClassMatches], weights: NDArray[np.int64]
+    matches: Sequence[matching.ClassMatches], weights: NDArray[np.int64]
 ) -> list[NDArray[np.float64]]:
     """Average precision of each class that occurs, at each IoU threshold."""
     found = (one.average_precision(weights) for one in matches)
     return [one for one in found if one is not None]
 
 
-def _confidence(matches: Sequence[ClassMatches], images: int) -> tuple[float, float]:
+def _confidence(matches: Sequence[matching.ClassMatches], images: int) -> tuple[float, float]:
     """95 % interval of the mean average precision, by bootstrap over the images."""
     random = np.random.default_rng(0)
     draws = random.multinomial(images, np.full(images, 1 / images), size=BOOTSTRAP_DRAWS)
@@ -317,12 +310,12 @@ def _confidence(matches: Sequence[ClassMatches], images: int) -> tuple[float, fl
     return round(float(low), 5), round(float(high), 5)
 
 
-def _recall(matches: Sequence[ClassMatches]) -> float | None:
+def _recall(matches: Sequence[matching.ClassMatches]) -> float | None:
     right, _, objects = np.sum([found.counts(level=0) for found in matches], axis=0).tolist()
     return right / objects if objects else None
 
 
-def _operating_point(matches: Sequence[ClassMatches]) -> OperatingPoint:
+def _operating_point(matches: Sequence[matching.ClassMatches]) -> OperatingPoint:
     right, wrong, objects = np.sum([found.counts(level=0) for found in matches], axis=0).tolist()
     precision = right / (right + wrong) if right + wrong else None
     recall = _recall(matches)

@@ -46,8 +46,7 @@ def read_coco(
         sizes: dict[Any, tuple[float, float]] = {}
         errors = []
         for number, entry in enumerate(content["annotations"]):
-            problem = _problem(entry, records, categories)
-            if problem:
+            if problem := _problem(entry, records, categories):
                 errors.append(f"annotations[{number}] (id {entry.get('id')}): {problem}")
                 continue
             x, y, width, height = map(float, entry["bbox"])
@@ -104,8 +103,7 @@ def _by_id(path: Path, content: dict[str, Any], part: str) -> dict[Any, Any]:
 
 def _problem(entry: Any, records: dict[Any, Any], categories: dict[int, str]) -> str:
     """What is wrong with an annotation; empty if nothing is."""
-    image = records.get(entry["image_id"])
-    if image is None:
+    if (image := records.get(entry["image_id"])) is None:
         return f"image_id {entry['image_id']} is not among the images"
     if int(entry["category_id"]) not in categories:
         return f"category_id {entry['category_id']} is not among the categories"

@@ -10,18 +10,13 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from perception_nodes.core.errors import in_our_words, listed
+from perception_nodes.core.errors import first_problem, listed
+from perception_nodes.drives.exif import jpeg_segments
 from perception_nodes.drives.image_storage import IMAGE_SUFFIXES
+from perception_nodes.evaluation import yolo
 from perception_nodes.evaluation.coco import read_coco
 from perception_nodes.evaluation.labels import DataError, LabelledSet
 from perception_nodes.evaluation.matching import require_pycocotools
-from perception_nodes.evaluation.yolo import (
-    class_names,
-    files_below,
-    load_keys,
-    read_split,
-    read_yolo,
-)
 
 ROOT_VARIABLE = "PERCEPTION_DATA"
 IGNORE = "ignore"
@@ -80,8 +75,8 @@ def read_set(
         classes, images, notes = read_coco(found.annotations, found.images)
         files = [image.path for image in images]
     else:
-        names = found.classes or class_names(found.images)
-        images, notes = read_yolo(found.images, files, names)
+        names = found.classes or yolo.class_names(found.images)
+        images, notes = yolo.read_yolo(found.images, files, names)
         classes = tuple(dict.fromkeys(names))  # indices of one name are one class
         index = np.array([classes.index(name) for name in names], np.int64)
         images = [replace(image, classes=index[image.classes]) for image in images]
@@ -146,8 +141,7 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         DataError: there is no image, or a folder cannot be read.
     """
-    files = _images_below(folder)
-    if not files:
+    if not (files := _images_below(folder)):
         problem = "holds no image" if folder.is_dir() else "is not a folder"
         raise DataError(
             f"{folder} {problem}; name a folder of images ({', '.join(IMAGE_SUFFIXES)})"
@@ -156,7 +150,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    return sorted(p for p in files_below(folder) if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(p for p in yolo.files_below(folder) if p.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def check_images(files: list[Path]) -> None:
@@ -165,8 +159,7 @@ def check_images(files: list[Path]) -> None:
     Raises:
         DataError: some files are damaged; the text names them.
     """
-    broken = [path for path in files if not _looks_whole(path)]
-    if broken:
+    if broken := [path for path in files if not _looks_whole(path)]:
         raise DataError(
             f"{len(broken)} of {len(files)} images are cut off, empty or no images: "
             f"{listed(broken)}; replace or remove them"
@@ -180,7 +173,7 @@ def parse_classes_map(text: str) -> dict[str, tuple[str, ...]]:
         DataError: the text has neither form.
     """
     if os.path.isfile(text):  # pathlib raises an error if a map is too long for a name
-        entries = {str(name): value for name, value in load_keys(Path(text)).items()}
+        entries = {str(name): value for name, value in yolo.load_keys(Path(text)).items()}
     else:
         pairs = [part.partition("=") for part in text.split(",")]
         if not all(name.strip() and separator for name, separator, _ in pairs):
@@ -208,8 +201,7 @@ def _found(path: Path, root: str | Path | None, split: str = "val") -> Descripti
         return _described(path, root, split)
     if path.suffix == ".json":
         candidates = [path.parent / "images", path.parent.parent / "images", path.parent]
-        folder = next(filter(_images_below, candidates), None)
-        if folder is None:
+        if (folder := next(filter(_images_below, candidates), None)) is None:
             raise DataError(
                 f"{path}: no images in {', '.join(map(str, candidates))}; write a description "
                 "with the keys name, images and annotations"
@@ -222,17 +214,15 @@ def _found(path: Path, root: str | Path | None, split: str = "val") -> Descripti
 
 
 def _described(path: Path, root: str | Path | None, split: str) -> Description:
-    values = load_keys(path)
+    values = yolo.load_keys(path)
     if "names" in values:
-        images, names = read_split(path, split)
+        images, names = yolo.read_split(path, split)
         name = f"{path.resolve().parent.name}/{split}"
         return Description(name=name, images=images, classes=names)
     try:
         described = Description.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path}: {key}: {in_our_words(first['msg'])}") from error
+        raise DataError(f"{path}: {first_problem(error.errors())}") from error
     base = Path(root or os.environ.get(ROOT_VARIABLE) or path.parent)
     images, annotations = base / described.images, described.annotations
     if not images.is_dir():
@@ -252,16 +242,7 @@ def _looks_whole(path: Path) -> bool:
     if data.startswith(b"\x89PNG"):
         return b"IEND" in data
     if data.startswith(JPEG_START):
-        return JPEG_END in data[_jpeg_scan(data) :]
+        # What precedes the picture may hold a whole small one.
+        begin = max((end for *_, end in jpeg_segments(data)), default=len(JPEG_START))
+        return JPEG_END in data[begin:]
     return cv2.imread(str(path)) is not None
-
-
-def _jpeg_scan(data: bytes) -> int:
-    """The begin of a JPEG's picture; what precedes it may hold a whole small picture."""
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
-        if data[at + 1 : at + 2] == b"\xff":  # such bytes may fill the space before a marker
-            at += 1
-            continue
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return at

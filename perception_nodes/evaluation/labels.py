@@ -49,8 +49,7 @@ class LabelledImage:
         Raises:
             DataError: the file cannot be decoded, or is not the picture that was labelled.
         """
-        image = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
-        if image is None:
+        if (image := cv2.imread(str(self.path), cv2.IMREAD_COLOR)) is None:
             raise DataError(f"{self.path} cannot be decoded; replace it or remove it")
         if self.labelled_size is not None:
             self._check_shape(image.shape[1], image.shape[0], *self.labelled_size)

@@ -84,8 +84,7 @@ def weaknesses(
         if one["objects"] >= MIN_CLASS_OBJECTS and one["recall"] < SELDOM
     ]
     proven = {name for name, one in classes.items() if one["objects"] >= MIN_CLASS_OBJECTS}
-    unproven = [name for name in model.classes if name not in proven]
-    if unproven:
+    if unproven := [name for name in model.classes if name not in proven]:
         found.append(
             f"No evidence of {', '.join(unproven)}: fewer than {MIN_CLASS_OBJECTS} such objects."
         )

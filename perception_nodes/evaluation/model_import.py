@@ -84,8 +84,7 @@ class ModelImport:
         checks: list[GateCheck] = []
         with staged(self.out, last=self.name) as folder:
             model = write_model(imported, folder / names[0], open_model)
-            frames = self._chosen_frames(model)
-            if frames:
+            if frames := self._chosen_frames(model):
                 self._try(model, frames, dead=bool(imported.exported.dead))
             if quantize is not None:
                 trial = quantize.Trial(model, frames, self.sets, self.margins, self.bar)

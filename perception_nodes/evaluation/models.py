@@ -23,6 +23,7 @@ from perception_nodes.backends.instructions import faster_instructions
 from perception_nodes.backends.litert import CERTAIN
 from perception_nodes.backends.pace import RATE_HZ, paced_ms
 from perception_nodes.core.budget import Budget
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.inference import Progress
 from perception_nodes.core.statistics import percentiles
 from perception_nodes.evaluation import LabelledSet, evaluate
@@ -48,8 +49,10 @@ Say = Callable[[str], None]
 TOLD_EVERY_S = 2.0
 
 
-class Disagreement(RuntimeError):
+class Disagreement(PerceptionError):
     """Two runtimes compute different outputs of a model, so its speed means nothing."""
+
+    word, status = "failed", 1
 
 
 @dataclass

@@ -33,8 +33,7 @@ def render(result: dict[str, Any]) -> str:
 
 def pareto_picture(result: dict[str, Any]) -> str:
     """Latency against accuracy as SVG, empty where no accuracy is known."""
-    data = common_set(result["models"])
-    if data is None:
+    if (data := common_set(result["models"])) is None:
         return ""
     from perception_nodes.evaluation.pareto_chart import pareto_svg
 

@@ -38,8 +38,7 @@ def network_facts(model: Model) -> NetworkFacts:
         kind = node.get_type_name()
         if kind in ("Convolution", "GroupConvolution"):
             # Every weight is used once for every position of the output.
-            places = node.output(0).get_shape()[2:]
-            macs += prod(node.input(1).get_shape()) * prod(places)
+            macs += prod(node.input(1).get_shape()) * prod(node.output(0).get_shape()[2:])
         elif kind == "MatMul":
             inner = -2 if node.get_attributes()["transpose_a"] else -1
             macs += prod(node.output(0).get_shape()) * node.input(0).get_shape()[inner]

@@ -192,8 +192,7 @@ def time_in_turns(
                     found[option].bare_ms.append(took_ms[1])
             if rounds == SCREENING_ROUNDS:
                 _leave_out_hopeless(left, found)
-            left = [one for one in left if not found[one].refused]
-            if not left:
+            if not (left := [one for one in left if not found[one].refused]):
                 break
             progress(round(due_s - begin_s), round(limit_s))
     return found

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from perception_nodes.core.errors import in_our_words
+from perception_nodes.core.errors import first_problem
 from perception_nodes.evaluation.matching import HEIGHT_BANDS_PX
 from perception_nodes.networks.model import Model, ModelError
 
@@ -51,10 +51,8 @@ def stated_accuracy(model: Model) -> dict[str, dict[str, Any]]:
     try:
         stated = TypeAdapter(dict[str, _Measured]).validate_python(model.accuracy)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, ("accuracy", *first["loc"])))
         raise ModelError(
-            f"{model.folder / 'model.yaml'}: {key}: {in_our_words(first['msg'])}; correct "
+            f"{model.folder / 'model.yaml'}: accuracy.{first_problem(error.errors())}; correct "
             "it, or measure with --data"
         ) from error
     return {name: one.model_dump() for name, one in stated.items()}

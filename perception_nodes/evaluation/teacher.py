@@ -56,8 +56,7 @@ def taught_set(
             boxes = found.boxes / np.array([width, height, width, height], np.float64)
             crowd = np.zeros(len(found), np.bool_)
             labelled.append(LabelledImage(image.path, boxes, found.classes, crowd))
-    objects = sum(len(image.classes) for image in labelled)
-    if not objects:
+    if not (objects := sum(len(image.classes) for image in labelled)):
         raise DataError(
             f"teacher {teacher.name} finds nothing at score {min_score:g} on the {len(images)} "
             f"images of {name}: lower --teacher-score, or take images of road traffic"

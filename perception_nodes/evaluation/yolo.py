@@ -172,16 +172,14 @@ def label_file(image: Path) -> Path:
     Trainers of YOLO replace the last one too. Without such a folder the labels are beside the
     image.
     """
-    folder = _folder_of_images(image.parent)
-    if folder is None:
+    if (folder := _folder_of_images(image.parent)) is None:
         return image.with_suffix(".txt")
     return folder.parent / "labels" / image.relative_to(folder).with_suffix(".txt")
 
 
 def _images_root(images: Path) -> Path:
     """The folder of images, with labels beside it."""
-    folder = _folder_of_images(images)
-    if folder is None:
+    if (folder := _folder_of_images(images)) is None:
         raise DataError(
             f"{images} is not in a folder named images with labels beside it; name the folder that "
             "holds both, or compare with a stronger model instead (--teacher)"

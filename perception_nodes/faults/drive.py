@@ -55,8 +55,7 @@ def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
     quality = scenario.jpeg_quality or (JPEG_QUALITY if was_jpeg else 0)
     kind = COMPRESSED_IMAGE if quality else IMAGE
     with closing(drive), Recorder(path) as recorder:
-        info = drive.camera_info()
-        if info is not None:
+        if (info := drive.camera_info()) is not None:
             recorder.write(camera_info_topic(TOPICS[kind]), CAMERA_INFO, 1, info)
         for frame in _of_length(drive.frames, scenario.duration_s):
             at_s, data = frame.log_time_ns / 1e9, frame.data

@@ -68,8 +68,7 @@ class Backend:
         Raises:
             BackendError: not started by `perception hil`.
         """
-        name = os.environ.get(VARIABLE, "")
-        if not name:
+        if not (name := os.environ.get(VARIABLE, "")):
             raise BackendError(
                 "backend 'faulty' fails on demand and is for fault injection only: "
                 "use it through `perception hil run`"

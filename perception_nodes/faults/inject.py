@@ -141,8 +141,7 @@ def _ordered(
 
 def _working_process(role: str, target: UnderTest) -> int:
     """The process that holds a role, not its standbys."""
-    name = f"{role}_node"
-    pids = [p.pid for spec, p in target.supervisor.processes if spec.executable == name]
+    pids = [p.pid for spec, p in target.supervisor.processes if spec.executable == f"{role}_node"]
     if role != "watchdog":
         lease = Lease(target.camera, role)
         holder = int(lease.note.process)

@@ -122,8 +122,7 @@ class LossyLink(AbstractContextManager["LossyLink"]):
                 if source == self._stop:
                     return
                 packet = os.read(source, PACKET_BYTES)
-                delay_ns = self._delay_ns()
-                if delay_ns is None:
+                if (delay_ns := self._delay_ns()) is None:
                     continue
                 count += 1  # orders packets that are due at the same time
                 due_ns = time.monotonic_ns() + delay_ns

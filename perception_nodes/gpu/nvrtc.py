@@ -93,8 +93,7 @@ class Nvrtc:
         return text.raw
 
     def _call(self, name: str, *arguments: object) -> None:
-        failed = getattr(self._library, name)(*arguments)
-        if failed:
+        if failed := getattr(self._library, name)(*arguments):
             raise CudaError(f"{name} failed with error {failed}")
 
 

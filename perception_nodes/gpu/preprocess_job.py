@@ -265,8 +265,7 @@ def build_preprocess_job(
     positions = constants[1:]
     job = PreprocessJob(frame=frame_cell, ticket=ticket, out=out, kind=plan.kind)
     for target, plane in zip(job.planes, plan.planes, strict=False):
-        names = ("columns", "rows") if plane.xy is None else ("xy", "fraction")
-        for name in names:
+        for name in ("columns", "rows") if plane.xy is None else ("xy", "fraction"):
             setattr(target, name, positions.pop(0))
         for name in "offset row_bytes sample_bytes width height outside packing".split():
             setattr(target, name, getattr(plane, name))

@@ -14,34 +14,11 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameRejected, ImageView
-from perception_nodes.gpu.cuda import (
-    CudaError,
-    CudaGraph,
-    Device,
-    DeviceMemory,
-    Stream,
-    Uncaptured,
-    capture,
-)
+from perception_nodes.gpu import cuda, decode_job, preprocess_job
 from perception_nodes.gpu.cuda.memory import packed
-from perception_nodes.gpu.decode_job import (
-    DecodeResult,
-    DecodeState,
-    Head,
-    build_decode_job,
-    launches_of,
-)
 from perception_nodes.gpu.frame_memory import FrameMemory
 from perception_nodes.gpu.frame_transfer import FrameTransfer
 from perception_nodes.gpu.nvrtc import load_kernels
-from perception_nodes.gpu.preprocess_job import (
-    THREADS,
-    FrameCell,
-    build_preprocess_job,
-    constants_of,
-    grid_of,
-    plan_frame,
-)
 from perception_nodes.preprocess.formats import check_in_place
 from perception_nodes.preprocess.placement import Placement
 
@@ -58,11 +35,11 @@ class NetworkStage:
         capturable: whether runs on a stream can be captured in a graph.
     """
 
-    device: Device
+    device: cuda.Device
     image: int
     heads: list[tuple[int, int]]
-    enqueue: Callable[[Stream], None]
-    capturable: Callable[[Stream], bool] = lambda stream: True
+    enqueue: Callable[[cuda.Stream], None]
+    capturable: Callable[[cuda.Stream], bool] = lambda stream: True
 
 
 class Preprocessing:
@@ -74,7 +51,7 @@ class Preprocessing:
         kernels: the compiled kernels.
     """
 
-    def __init__(self, device: Device, size: tuple[int, int], out: int, ticket: int) -> None:
+    def __init__(self, device: cuda.Device, size: tuple[int, int], out: int, ticket: int) -> None:
         """Compile the kernels, or read them from the cache.
 
         Args:
@@ -89,13 +66,13 @@ class Preprocessing:
         self._device, self._size, self._out, self._ticket = device, size, out, ticket
         self._fitted: tuple[object, ...] = ()
         self.frames = FrameMemory(device)
-        self._cell_memory = device.pinned(ctypes.sizeof(FrameCell))
-        self._cell = FrameCell.from_buffer(self._cell_memory.array)
-        self._constants: DeviceMemory | None = None
+        self._cell_memory = device.pinned(ctypes.sizeof(preprocess_job.FrameCell))
+        self._cell = preprocess_job.FrameCell.from_buffer(self._cell_memory.array)
+        self._constants: cuda.DeviceMemory | None = None
         self.transfer = FrameTransfer(device, self._cell, self._cell_memory.address)
         self.kernels = load_kernels(device, "preprocess")
 
-    def fit(self, image: ImageView, placement: Placement, stream: Stream) -> bool:
+    def fit(self, image: ImageView, placement: Placement, stream: cuda.Stream) -> bool:
         """Prepare for frames of this kind and placement.
 
         Returns:
@@ -111,22 +88,24 @@ class Preprocessing:
             return False
         if (placed := (placement.letterbox.width, placement.letterbox.height)) != self._size:
             raise FrameRejected(f"the frame is placed for an input of {placed}, not {self._size}")
-        plan = plan_frame(image, placement.letterbox, placement.grid())
+        plan = preprocess_job.plan_frame(image, placement.letterbox, placement.grid())
         self._fitted = ()  # until everything below has succeeded
         self.frames.reserve(plan.frame_bytes)
-        constants, addresses = upload(self._device, stream, constants_of(plan))
+        constants, addresses = upload(self._device, stream, preprocess_job.constants_of(plan))
         if self._constants is not None:
             self._constants.close()
         self._constants = constants
         cell = self._cell_memory.address
-        job = build_preprocess_job(plan, cell, self._ticket, self._out, addresses)
-        self._launch = self.kernels.prepare("preprocess", grid_of(plan), THREADS, job)
+        job = preprocess_job.build_preprocess_job(plan, cell, self._ticket, self._out, addresses)
+        self._launch = self.kernels.prepare(
+            "preprocess", preprocess_job.grid_of(plan), preprocess_job.THREADS, job
+        )
         self.transfer.fit(plan, addresses[0], stream, self._launch.enqueue)
         self._fitted = kind
         self._frame_bytes = plan.frame_bytes
         return True
 
-    def take(self, image: ImageView, ticket: int, stream: Stream) -> int:
+    def take(self, image: ImageView, ticket: int, stream: cuda.Stream) -> int:
         """Pass the next frame to the device; no running kernel may read an earlier one.
 
         Returns:
@@ -137,7 +116,7 @@ class Preprocessing:
         self.transfer.take(address, stream)
         return copies
 
-    def enqueue(self, stream: Stream) -> None:
+    def enqueue(self, stream: cuda.Stream) -> None:
         """Put the kernels on a stream, for the frame of `take`."""
         self.transfer.enqueue(stream)
         self._launch.enqueue(stream)
@@ -157,11 +136,11 @@ class Decoding:
 
     def __init__(
         self,
-        device: Device,
-        head: Head,
+        device: cuda.Device,
+        head: decode_job.Head,
         settings: DecodeSettings,
         tensors: Sequence[tuple[int, int]],
-        stream: Stream,
+        stream: cuda.Stream,
     ) -> None:
         """Compile the kernels, or read them from the cache.
 
@@ -177,17 +156,17 @@ class Decoding:
         """
         self._head, self._settings, self._tensors = head, settings, tensors
         self._kernels = load_kernels(device, "decode")
-        self._state = device.memory(ctypes.sizeof(DecodeState))
+        self._state = device.memory(ctypes.sizeof(decode_job.DecodeState))
         self._scratch = device.memory(12 * head.cells)
-        self.memory = device.pinned(ctypes.sizeof(DecodeResult))
-        self._result = DecodeResult.from_buffer(self.memory.array)
-        self.ticket = self._state.address + DecodeState.ticket.offset
+        self.memory = device.pinned(ctypes.sizeof(decode_job.DecodeResult))
+        self._result = decode_job.DecodeResult.from_buffer(self.memory.array)
+        self.ticket = self._state.address + decode_job.DecodeState.ticket.offset
         stream.fill(self._state)
         stream.wait()
 
     def place(self, placement: Placement) -> None:
         """Set the placement of the frames; a graph must be captured again after this."""
-        job = build_decode_job(
+        job = decode_job.build_decode_job(
             self._head,
             self._settings,
             placement,
@@ -198,15 +177,15 @@ class Decoding:
         )
         self._launches = [
             self._kernels.prepare(name, (blocks, 1, 1), threads, job)
-            for name, blocks, threads in launches_of(self._head)
+            for name, blocks, threads in decode_job.launches_of(self._head)
         ]
 
-    def enqueue(self, stream: Stream) -> None:
+    def enqueue(self, stream: cuda.Stream) -> None:
         """Put the kernels on a stream."""
         for launch in self._launches:
             launch.enqueue(stream)
 
-    def result(self, ticket: int) -> DecodeResult:
+    def result(self, ticket: int) -> decode_job.DecodeResult:
         """The result for the frame with this ticket, after the stream has been waited for.
 
         The next frame overwrites it.
@@ -216,7 +195,9 @@ class Decoding:
             CudaError: the result belongs to another frame.
         """
         if self._result.ticket != ticket:
-            raise CudaError(f"the GPU's result is of frame {self._result.ticket}, not of {ticket}")
+            raise cuda.CudaError(
+                f"the GPU's result is of frame {self._result.ticket}, not of {ticket}"
+            )
         self._result.check(self._head.strides)
         return self._result
 
@@ -232,7 +213,7 @@ class GpuDetector:
     """
 
     def __init__(
-        self, stream: Stream, size: tuple[int, int], network: NetworkStage, decoding: Decoding
+        self, stream: cuda.Stream, size: tuple[int, int], network: NetworkStage, decoding: Decoding
     ) -> None:
         """Put the stages together.
 
@@ -247,11 +228,11 @@ class GpuDetector:
         """
         self._stream, self._network, self._decoding = stream, network, decoding
         self.preprocessing = Preprocessing(network.device, size, network.image, decoding.ticket)
-        self.graph: CudaGraph | Uncaptured | None = None
+        self.graph: cuda.CudaGraph | cuda.Uncaptured | None = None
         self._ticket = 0
         self.copies = 0
 
-    def prepare(self, image: ImageView, placement: Placement) -> CudaGraph | Uncaptured:
+    def prepare(self, image: ImageView, placement: Placement) -> cuda.CudaGraph | cuda.Uncaptured:
         """Make the graph for frames of this kind, unless it exists already.
 
         Args:
@@ -270,7 +251,7 @@ class GpuDetector:
             self.preprocessing.take(image, self._ticket, self._stream)
             self._decoding.place(placement)
             stages = [self.preprocessing.enqueue, self._network.enqueue, self._decoding.enqueue]
-            self.graph = capture(self._stream, stages, self._network.capturable(self._stream))
+            self.graph = cuda.capture(self._stream, stages, self._network.capturable(self._stream))
         return self.graph
 
     def launch(self, image: ImageView, placement: Placement) -> None:
@@ -280,7 +261,7 @@ class GpuDetector:
         self.copies = self.preprocessing.take(image, self._ticket, self._stream)
         graph.launch(self._stream)
 
-    def result(self) -> DecodeResult:
+    def result(self) -> decode_job.DecodeResult:
         """Wait for the result of the launched frame; the next frame overwrites it.
 
         Raises:
@@ -299,8 +280,8 @@ class GpuDetector:
 
 
 def upload(
-    device: Device, stream: Stream, arrays: Sequence[NDArray[np.generic]]
-) -> tuple[DeviceMemory, list[int]]:
+    device: cuda.Device, stream: cuda.Stream, arrays: Sequence[NDArray[np.generic]]
+) -> tuple[cuda.DeviceMemory, list[int]]:
     """Copy arrays to device memory; returns the memory, and the device address of each array."""
     offsets, total = packed([array.nbytes for array in arrays])
     host = device.pinned(total)

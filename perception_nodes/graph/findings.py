@@ -15,16 +15,9 @@ from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.cuda.errors import version_text
 from perception_nodes.gpu.nvrtc import nvrtc
 from perception_nodes.gpu.tensorrt.library import load_library
+from perception_nodes.graph import ros_packages
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.node_spec import parameter_arguments
-from perception_nodes.graph.ros_packages import (
-    DOMAIN_REMEDY,
-    MIDDLEWARE,
-    REMEDIES,
-    middleware,
-    middleware_remedy,
-    ros_domain,
-)
 from perception_nodes.graph.settings import check
 from perception_nodes.networks.model import ModelError, available_models, load_model
 from perception_nodes.system.findings import (
@@ -45,7 +38,7 @@ def examine() -> list[Finding]:
         python_version(),
         _middleware(),
         _domain(),
-        package("rclpy", "rclpy", REMEDIES["rclpy"]),
+        package("rclpy", "rclpy", ros_packages.REMEDIES["rclpy"]),
         messages("vision_msgs"),
         messages("perception_interfaces"),
         package("iceoryx2", "iceoryx2", "pip install iceoryx2"),
@@ -77,7 +70,7 @@ def package(subject: str, module: str, remedy: str, needed: bool = True) -> Find
 def messages(name: str) -> Finding:
     """Whether a package of ROS messages can be imported and sent."""
     # Its native part is for one Python only, and is loaded when the first message is sent.
-    return package(name, f"{name}.{name}_s__rosidl_typesupport_c", REMEDIES[name])
+    return package(name, f"{name}.{name}_s__rosidl_typesupport_c", ros_packages.REMEDIES[name])
 
 
 def _import_problem(module: str) -> str:
@@ -105,16 +98,16 @@ def _version(package: str) -> str:
 
 
 def _middleware() -> Finding:
-    name, there = middleware()
+    name, there = ros_packages.middleware()
     if not there:
         # rclpy would end this process.
-        os.environ.pop(MIDDLEWARE, None)
-    return Finding("ROS middleware", there, name, middleware_remedy(name))
+        os.environ.pop(ros_packages.MIDDLEWARE, None)
+    return Finding("ROS middleware", there, name, ros_packages.middleware_remedy(name))
 
 
 def _domain() -> Finding:
-    domain, is_one = ros_domain()
-    return Finding("ROS domain", is_one, domain, DOMAIN_REMEDY)
+    domain, is_one = ros_packages.ros_domain()
+    return Finding("ROS domain", is_one, domain, ros_packages.DOMAIN_REMEDY)
 
 
 def _openvino() -> Finding:

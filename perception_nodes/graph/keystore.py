@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.interface import Interface
-from perception_nodes.system.files import write_whole
+from perception_nodes.system.files import write_new, write_whole
 
 AUTHORITIES = ("identity_ca", "permissions_ca")
 """Authorities for names and for permissions, which are one here."""
@@ -210,12 +210,5 @@ def _text(root: Element) -> bytes:
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     path.parent.mkdir(0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    write_new(path, key.private_bytes(*form, serialization.NoEncryption()), 0o600)

@@ -260,7 +260,6 @@ def _check_level(text: str) -> None:
 
 
 def _value_of(flag: str, remaining: Iterator[str]) -> str:
-    value = next(remaining, "")
-    if not value:
+    if not (value := next(remaining, "")):
         raise SettingsError(f"ROS argument {flag} needs a value")
     return value

@@ -283,8 +283,7 @@ class Supervisor:
                     continue
                 if spec.name not in self._start_at_s:
                     _, process = self._started[spec.name]
-                    status = process.poll()
-                    if status is None:
+                    if (status := process.poll()) is None:
                         self._kill_stopped(spec, process)
                         continue
                     if status == SOURCE_ENDED or (spec.ends_graph and status == 0):

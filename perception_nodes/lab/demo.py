@@ -68,7 +68,8 @@ def run_demo(
             # Messages of the nodes on the screen would disturb the live view.
             execute(run, specs, log)
             if not (sent_file.is_file() and recording.is_file()):
-                raise GraphFailure(f"player or recorder wrote no file; is the disk of {out} full?")
+                why = f"{out} is on a full disk, or so much else runs here that they were killed"
+                raise GraphFailure(f"player or recorder wrote no file: {why}")
             run.read_sent(sent_file)
             if not run.sent:
                 raise BagError(f"{bag}: no frame could be read; {'; '.join(run.warnings)}")

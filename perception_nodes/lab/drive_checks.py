@@ -168,8 +168,7 @@ def _processes(run: Run, samples: Sequence[resources.Sample]) -> Check:
 
 
 def _processor_time(samples: Sequence[resources.Sample], rate_hz: float) -> Iterator[Check]:
-    shares = resources.processor_shares(samples)
-    if not shares:
+    if not (shares := resources.processor_shares(samples)):
         yield Check("processor time", "not measured: the drive is too short", "known", False)
     for name, share in shares.items():
         took_ms, budget_ms = 1000 * share / rate_hz, budgets.PROCESSOR_MS[name]

@@ -140,8 +140,7 @@ def _over_a_network(
             process = link.in_unit_namespace(lambda: _start_unit(network.UNIT_ADDRESS, PORT, place))
             with _serving(process, network.UNIT_ADDRESS, PORT) as remote:
                 return run_here(scenario, out, remote, link)
-    why = network.why_unavailable()
-    if not why:
+    if not (why := network.why_unavailable()):
         # Discover by multicast: nobody else is in this network.
         with child(
             network.OWN_NETWORK, scenario, out, {network.VARIABLE: "1", RANGE: SUBNET}

@@ -221,8 +221,7 @@ def _cause(verdict: ScenarioVerdict, expect: Expectation, run: Run) -> Iterator[
     early = [t.cause for t in run.health if running_ns <= t.at_ns < run.begin_ns]
     if any(map(pattern.search, early)):
         yield Check(f"{expect.cause!r}", "reported before the fault", "only after it", False)
-    after = [(at_ns, text) for at_ns, text in said if pattern.search(text)]
-    if after:
+    if after := [(at_ns, text) for at_ns, text in said if pattern.search(text)]:
         at_ns, verdict.detected_as = min(after)
         verdict.detected_ms = (at_ns - run.begin_ns) / 1e6
     name = f"time until {expect.cause!r} was reported"
@@ -312,8 +311,7 @@ def _told(
         # The mode must be reached before the fault ends: later it warns nobody.
         name, found = f"{what}, while the fault lasted", f"{told_ms:.0f} ms"
         yield Check(name, found, f"less than {lasted_ms:.0f} ms", told_ns < run.end_ns)
-    left_ns = modes.left_ns(wanted, told_ns, run.end_ns)
-    if left_ns is not None:
+    if (left_ns := modes.left_ns(wanted, told_ns, run.end_ns)) is not None:
         found = f"{(run.end_ns - left_ns) / 1e6:.0f} ms before the fault was over"
         yield Check(f"{who} left mode {wanted.name}", found, "not before", False)
 

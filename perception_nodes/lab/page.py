@@ -145,8 +145,7 @@ def acceptance_page(verdict: Mapping[str, Any], reports: Sequence[Any]) -> str:
 def acceptance_sentence(verdict: Mapping[str, Any]) -> str:
     """The verdict of an acceptance in words."""
     checks = verdict["checks"]
-    failed = [check["name"] for check in checks if not check["passed"]]
-    if not failed:
+    if not (failed := [check["name"] for check in checks if not check["passed"]]):
         return f"Fit: all {len(checks)} checks passed in {verdict['minutes']:g} minutes."
     sentence = f"Not fit: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}."
     return f"{sentence} {verdict.get('busy', '')}".strip()

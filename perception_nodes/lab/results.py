@@ -149,21 +149,12 @@ def scenarios_table(scenarios: Sequence[Scenario]) -> Table:
     table = Table("name", "what happens", "reported", "mode", "what may be lost", "NOMINAL")
     table.columns[0].no_wrap = True
     for scenario in scenarios:
-        _, _, within, _, lost, _, nominal = _expected(scenario)
+        _, _, within, _, lost, _, nominal = expected(scenario)
         table.add_row(scenario.name, scenario.title, within, scenario.expect.told, lost, nominal)
     return table
 
 
-def scenarios_markdown(scenarios: Sequence[Scenario]) -> str:
-    """The scenarios as the table in docs/faults.md."""
-    head = "scenario", "what happens", "what must be reported", "within", "health mode"
-    more = "what may be lost", "detections again within", "NOMINAL again within"
-    rows = [f"| {' | '.join(head + more)} |", "|---" * len(head + more) + "|"]
-    rows += [f"| `{one.name}` | {' | '.join(_expected(one))} |" for one in scenarios]
-    return "\n".join(rows) + "\n"
-
-
-def _expected(scenario: Scenario) -> list[str]:
+def expected(scenario: Scenario) -> list[str]:
     """Make the cells: fault, report, its time, mode, loss, times of detections and recovery."""
     expect = scenario.expect
     said = expect.cause.replace(".* ", " … ").replace("|", '" or "')

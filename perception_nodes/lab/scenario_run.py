@@ -183,8 +183,7 @@ class ScenarioRun:
         while not self._started.is_file():
             if over.wait(POLL_S):
                 return
-        first_ns = int(self._started.read_text(encoding="utf-8"))
-        begin_ns = first_ns + round(fault.after_s * 1e9)
+        begin_ns = int(self._started.read_text(encoding="utf-8")) + round(fault.after_s * 1e9)
         if over.wait(max(0.0, (begin_ns - time.time_ns()) / 1e9)):
             return
         try:

@@ -222,10 +222,8 @@ def recognise(exported: ExportedNetwork, wanted: str = "", classes: int | None =
     faults = [(one, _fault(one, wanted)) for one in shaped]
     fitting = [one for one, fault in faults if not fault]
     others = ", ".join(dict.fromkeys(one.name for one in fitting)) or "none"
-    if wanted:
-        fitting = [one for one in fitting if one.name == wanted]
-    else:
-        fitting = _likely(fitting, exported, classes)
+    asked = [one for one in fitting if one.name == wanted]
+    fitting = asked if wanted else _likely(fitting, exported, classes)
     if not fitting:
         what = f"not the head {wanted}" if wanted else "no head of a detector that is known here"
         near = [heads[wanted]] if wanted else list(heads.values())

@@ -35,6 +35,8 @@ class ModelError(PerceptionError):
 class ModelRefused(PerceptionError):
     """A model can be used and is not good enough; the text says why and what to do."""
 
+    word, status = "refused", 1
+
 
 class _Part(BaseModel):
     """A mapping in `model.yaml` whose keys are all read, so that an unknown key is an error."""

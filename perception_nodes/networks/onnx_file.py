@@ -13,14 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
-from perception_nodes.networks.exported import (
-    ANCHOR_MAP_DIMS,
-    MOST_OBJECTS,
-    NEW_OPSET,
-    OTHER_SIZE,
-    ExportedNetwork,
-    chosen_size,
-)
+from perception_nodes.networks import exported
 from perception_nodes.networks.external_data import messages, named_outside
 from perception_nodes.networks.model import MAX_NETWORK_BYTES, ModelError, Shape
 from perception_nodes.system.files import read_file
@@ -48,7 +41,7 @@ UNWANTED = ["SliceConcatToSpaceToDepthFusion"]
 
 
 @dataclass(frozen=True)
-class OnnxNetwork(ExportedNetwork):
+class OnnxNetwork(exported.ExportedNetwork):
     """A detector that was exported as ONNX.
 
     Attributes:
@@ -157,8 +150,7 @@ def _widen(network: onnx.ModelProto) -> None:
 
 def _cut_suppression(graph: onnx.GraphProto) -> None:
     """End in front of TensorRT's plugin, whose inputs are boxes and class scores."""
-    plugins = [node for node in graph.node if node.op_type == PLUGIN]
-    for plugin in plugins:
+    for plugin in [node for node in graph.node if node.op_type == PLUGIN]:
         graph.node.remove(plugin)
         kept = [output for output in graph.output if output.name not in plugin.output]
         del graph.output[:]
@@ -234,7 +226,7 @@ def _fix_inputs(
             "does, for one image at a time"
         )
     fixed = (width, height) if width and height else None
-    chosen = chosen_size(path, facts, fixed, size)
+    chosen = exported.chosen_size(path, facts, fixed, size)
     for dim, value in zip(image.type.tensor_type.shape.dim, (1, 3, *chosen[::-1]), strict=True):
         dim.Clear()
         dim.dim_value = value
@@ -265,15 +257,15 @@ def _with_newer_operators(path: Path, network: onnx.ModelProto) -> onnx.ModelPro
         return network
     network.ir_version = max(network.ir_version, 4)  # weights need not be inputs
     try:
-        newer = onnx.version_converter.convert_version(network, NEW_OPSET)
+        newer = onnx.version_converter.convert_version(network, exported.NEW_OPSET)
         for node in newer.graph.node:
             if node.op_type == "Resize" and len(node.input) > 3:
                 node.input[2] = ""  # scales beside sizes, which had to be there and empty
         return newer
     except Exception as error:
         raise ModelError(
-            f"{path} cannot be brought from opset {opset} to "
-            f"{NEW_OPSET} ({_short(error)}); export it again with opset={NEW_OPSET}"
+            f"{path} cannot be brought from opset {opset} to {exported.NEW_OPSET} "
+            f"({_short(error)}); export it again with opset={exported.NEW_OPSET}"
         ) from error
 
 
@@ -296,7 +288,7 @@ def _folded(path: Path, network: onnx.ModelProto, size: tuple[int, int] | None) 
                 disabled_optimizers=UNWANTED,
             )
         except Exception as error:
-            remedy = "export it again" if size is None else OTHER_SIZE
+            remedy = "export it again" if size is None else exported.OTHER_SIZE
             raise ModelError(
                 f"{path}: ONNX Runtime refuses it ({_short(error)}); {remedy}"
             ) from error
@@ -318,7 +310,7 @@ def _outputs_of(path: Path, network: onnx.ModelProto) -> tuple[dict[str, Shape],
     except Exception as error:
         raise ModelError(
             f"{path} does not run at {_dims(image)[3]}x{_dims(image)[2]} ({_short(error)}); "
-            f"{OTHER_SIZE}"
+            f"{exported.OTHER_SIZE}"
         ) from error
     names = [output.name for output in session.get_outputs()]
     loose = any(node.op_type in OF_OPEN_SIZE for node in network.graph.node)
@@ -327,9 +319,11 @@ def _outputs_of(path: Path, network: onnx.ModelProto) -> tuple[dict[str, Shape],
         shape, inferred = list(one.shape), _dims(output) or (0,) * one.ndim
         for axis, size in enumerate(other.shape):
             if size != shape[axis] or (loose and not inferred[axis] and name not in open_axes):
-                open_axes[name], shape[axis] = axis, MOST_OBJECTS
+                open_axes[name], shape[axis] = axis, exported.MOST_OBJECTS
         shapes[name] = tuple(shape)
-    answers = {name: shape for name, shape in shapes.items() if len(shape) != ANCHOR_MAP_DIMS}
+    answers = {
+        name: shape for name, shape in shapes.items() if len(shape) != exported.ANCHOR_MAP_DIMS
+    }
     return answers or shapes, open_axes
 
 

@@ -171,8 +171,7 @@ def rewrite_openvino(
     places = {name: place for place, name in enumerate(exported.outputs)}
     for parameter in tail.get_parameters():
         (name,) = places.keys() & parameter.output(0).names
-        origin = network.get_results()[places[name]].input_value(0)
-        parameter.output(0).replace(origin)
+        parameter.output(0).replace(network.get_results()[places[name]].input_value(0))
     whole = ov.Model(tail.get_results(), network.get_parameters(), "detector")
     for output, name in zip(whole.outputs, names, strict=True):
         output.get_tensor().set_names({name})

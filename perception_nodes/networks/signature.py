@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from perception_nodes.core.errors import PerceptionError
+from perception_nodes.system.files import write_new
 
 
 class SignatureError(PerceptionError):
@@ -46,9 +47,7 @@ def make_keys(private: Path, public: Path) -> None:
     parts = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in (private, public)]
     try:
         for part, content, mode in zip(parts, (secret, shown), (0o600, 0o644), strict=True):
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-            with open(descriptor, "wb") as file:
-                file.write(content)
+            write_new(part, content, mode)
         for part, path in zip(parts, (private, public), strict=True):
             part.rename(path)
     except OSError as error:

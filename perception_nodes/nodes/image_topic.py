@@ -176,8 +176,7 @@ class ImageTopic:
 
     def _offered(self, publishers: list[Publisher]) -> bool:
         """Whether all publishers of our type are reliable; without any, whether we asked for it."""
-        wanted = TYPES[self._transport]
-        fitting = [p.reliable for p in publishers if p.message_type == wanted]
+        fitting = [p.reliable for p in publishers if p.message_type == TYPES[self._transport]]
         return all(fitting) if fitting else self._reliable
 
     def _subscribe(self, reliable: bool) -> None:

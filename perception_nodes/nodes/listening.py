@@ -64,8 +64,7 @@ def echo(name: str, count: int, show: Callable[[dict[str, Any]], None]) -> None:
 
     with _listener() as (node, spin):
         _for_a_while(spin, AT_MOST_S, lambda: node.get_publishers_info_by_topic(topic))
-        publishers = node.get_publishers_info_by_topic(topic)
-        if not publishers:
+        if not (publishers := node.get_publishers_info_by_topic(topic)):
             known = [one.name for one in _known(node) if one.publishers]
             alike = get_close_matches(topic, known, n=1, cutoff=LITTLE_ALIKE)
             hint = f"did you mean {alike[0]}?" if alike else "perception topics lists what there is"

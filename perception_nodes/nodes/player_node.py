@@ -65,9 +65,8 @@ class PlayerNode(PerceptionNode):
         first_bytes = 0 if self._next is None else len(self._next.data)
         self._camera = PlayedCamera(self, settings, self._compressed, first_bytes, self.image_qos)
         self._clock_due = Period(CLOCK_PERIOD_NS)
-        self._clocks = None
-        if settings.use_sim_time:
-            self._clocks = self.add_publisher(Clock, "/clock", CLOCK_QUEUE)
+        sim_time = settings.use_sim_time
+        self._clocks = self.add_publisher(Clock, "/clock", CLOCK_QUEUE) if sim_time else None
 
     def step(self) -> None:
         """Play the next frame; before the first and after the last, wait for the others."""

@@ -176,8 +176,7 @@ class RedundantNode(PerceptionNode):
         """
         if seat.lease.held:
             return True
-        takeover = seat.lease.acquire(seat.records.patience_ns)
-        if takeover is None:
+        if (takeover := seat.lease.acquire(seat.records.patience_ns)) is None:
             if now_ns > self._judge_from_ns:
                 seat.lease.kill_hung_holder()
             return False

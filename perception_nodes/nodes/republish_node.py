@@ -66,8 +66,7 @@ class RepublishNode(PerceptionNode):
             return
         reader = self._reading()
         reader.wait(IDLE_WAIT_MS)
-        sample = reader.newest()
-        if sample is None:
+        if (sample := reader.newest()) is None:
             return
         number = sample.header.number
         passed_ms = (time.time_ns() - sample.header.stamp_ns) / 1e6

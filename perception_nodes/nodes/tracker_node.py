@@ -120,8 +120,7 @@ class FollowedCamera:
         without = 0
         if last is not None and last.incarnation == record.incarnation:
             without = max(0, record.sequence - last.sequence - 1)
-        wrong = self._other_model(detections)
-        if wrong:
+        if wrong := self._other_model(detections):
             detections = Detections.none()
         ids = self._tracker.take(_time_of(record), detections, without)
         if wrong:

@@ -138,8 +138,7 @@ class ViewNode(PerceptionNode):
             pictures, picture = self._pictures.get(camera), None
             for_page = self._server.is_looked_at and self._feed.wants_picture(camera, report.status)
             if pictures is not None and (for_page or self._annotated[camera].are_wanted):
-                shot = pictures.shot(report)
-                if shot is not None:
+                if (shot := pictures.shot(report)) is not None:
                     objects = self._objects[camera]
                     found = objects.found(report, pictures.found(report))
                     self._annotated[camera].publish(report, shot, found)

@@ -19,8 +19,7 @@ def vision_info(node: PerceptionNode, model: Model, backend: str) -> VisionInfo:
             description="names of the model's classes, in the order of their numbers",
             read_only=True,
         )
-        names = list(model.classes)
-        node.declare_parameter(CLASS_NAMES, names, descriptor, ignore_override=True)
+        node.declare_parameter(CLASS_NAMES, list(model.classes), descriptor, ignore_override=True)
     message = VisionInfo(
         method=f"{model.name} {model.precision} ({backend})",
         database_location=f"{node.get_fully_qualified_name()}/{CLASS_NAMES}",

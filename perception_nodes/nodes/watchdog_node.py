@@ -72,8 +72,7 @@ class WatchdogNode(PerceptionNode):
     def _every_period(self, callback: Callable[[], None]) -> None:
         """Have it called while we are inactive, since the executor spins then."""
         callback()
-        timer = self.create_timer(PERIOD_NS / 1e9, callback)
-        self.meanwhile.callback(self.destroy_timer, timer)
+        self.meanwhile.callback(self.destroy_timer, self.create_timer(PERIOD_NS / 1e9, callback))
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Watch from now on: earlier silence does not count."""

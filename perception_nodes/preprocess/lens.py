@@ -40,8 +40,7 @@ def lens_of_images(info: CameraInfo, width: int, height: int) -> Lens | None:
     """
     if not any(info.distortion):
         return None
-    fitting = info.for_images(width, height)
-    if fitting is None:
+    if (fitting := info.for_images(width, height)) is None:
         size = f"{info.width}x{info.height}"
         raise UnknownLens(f"the calibration is of {size}, and frames are {width}x{height}")
     lens = lens_from(fitting)
@@ -73,8 +72,7 @@ def lens_from(info: CameraInfo) -> Lens | None:
         known = ", ".join(POLYNOMIAL_MODELS + FISHEYE_MODELS)
         raise UnknownLens(f"distortion model {info.model!r} is not supported; known are {known}")
     fx, _, cx, _, fy, cy = info.matrix[:6]
-    numbers = np.array([*info.matrix, *info.distortion])
-    if not np.isfinite(numbers).all() or fx <= 0 or fy <= 0:
+    if not np.isfinite(np.array([*info.matrix, *info.distortion])).all() or fx <= 0 or fy <= 0:
         raise UnknownLens(f"intrinsics are unusable: K = {info.matrix}, D = {info.distortion}")
     if len(info.distortion) > 8 and any(info.distortion[8:]):
         raise UnknownLens("thin-prism and tilt coefficients (D[8:]) are not supported")

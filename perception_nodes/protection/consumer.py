@@ -164,8 +164,7 @@ class Consumer:
         if isinstance(opened, str):
             return _Found(State.WRONG, reason=opened)
         counter, deadline_ns, data = opened
-        told = self._mode_told(data)
-        if told is None:
+        if (told := self._mode_told(data)) is None:
             return _Found(State.WRONG, reason="another message inside")
         late_ns = now.wall_ns - deadline_ns
         if late_ns < -self._limits.ahead_ms * MS:

@@ -15,17 +15,8 @@ from rich.table import Table
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, typestore
 from perception_nodes.replay.outputs import ANNOTATED_TOPIC, OFFLINE, RECORDING_FILE, SUMMARY_FILE
-from perception_nodes.report import page
+from perception_nodes.report import changes, page
 from perception_nodes.report.annotate import decoded
-from perception_nodes.report.changes import (
-    ChangeKind,
-    Comparison,
-    FrameTime,
-    Tolerance,
-    frames_of,
-    numbered,
-    objects_of,
-)
 from perception_nodes.report.chart import Axis, Chart, LatencyAxis
 from perception_nodes.report.charts import RAILS_ACROSS
 from perception_nodes.report.chosen_frames import ChosenFrame
@@ -86,16 +77,18 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     recordings = [read_recording(file, by_number=True) for file in files]
     threshold = max(_number(summary, "score_threshold", 0.0) for summary in summaries)
     deadline_ms = _number(summaries[1], "deadline_ms", DEADLINE_MS)
-    comparison = Comparison(frames_of(recordings[0]), threshold, Tolerance())
-    times: dict[int, FrameTime] = {}
-    each = numbered(report.log_time_ns for report in recordings[1].reports)
+    comparison = changes.Comparison(
+        changes.frames_of(recordings[0]), threshold, changes.Tolerance()
+    )
+    times: dict[int, changes.FrameTime] = {}
+    each = changes.numbered(report.log_time_ns for report in recordings[1].reports)
     for time, report in zip(each, recordings[1].reports, strict=True):
-        comparison.frame(report.sequence, time[0], objects_of(recordings[1].found(report)))
+        comparison.frame(report.sequence, time[0], changes.objects_of(recordings[1].found(report)))
         times[report.sequence] = time
     comparison.finish()
-    changed: dict[FrameTime, list[str]] = {}
+    changed: dict[changes.FrameTime, list[str]] = {}
     for change in comparison.changes or comparison.doubtful:
-        if change.kind not in (ChangeKind.FRAME_NEW, ChangeKind.FRAME_MISSING):
+        if change.kind not in (changes.ChangeKind.FRAME_NEW, changes.ChangeKind.FRAME_MISSING):
             lines = changed.setdefault(times[change.frame], [])
             lines.append(str(change).partition(": ")[2] if lines else str(change))
     result: dict[str, Any] = {
@@ -252,14 +245,16 @@ def _classes(recordings: list[Recording]) -> list[list[Any]]:
 
 
 def _pairs(
-    folders: tuple[Path, Path], times: list[FrameTime], changed: dict[FrameTime, list[str]]
+    folders: tuple[Path, Path],
+    times: list[changes.FrameTime],
+    changed: dict[changes.FrameTime, list[str]],
 ) -> list[ChosenFrame]:
     """For each frame one picture with both runs side by side."""
-    found: list[dict[FrameTime, bytes]] = [{}, {}]
+    found: list[dict[changes.FrameTime, bytes]] = [{}, {}]
     for pictures, folder in zip(found, folders, strict=True) if times else ():
         recorded = read_messages(folder / RECORDING_FILE)
         messages, again = tee(one for one in recorded if one.topic == ANNOTATED_TOPIC)
-        each = numbered(message.log_time_ns for message in again)
+        each = changes.numbered(message.log_time_ns for message in again)
         for message, time in zip(messages, each, strict=True):
             if time in times:
                 image: Any = typestore().deserialize_cdr(message.data, COMPRESSED_IMAGE)

@@ -163,8 +163,7 @@ def replay_corpus(jobs: Sequence[Job], submit: Submit) -> Iterator[Result]:
     """
     waiting: dict[Future[Result], tuple[Job, int]] = {}
     for job in jobs:
-        done = _done_before(job)
-        if done is not None:
+        if (done := _done_before(job)) is not None:
             yield done
         else:
             waiting[submit(job)] = (job, 1)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from perception_nodes.core.errors import InputError, in_our_words
+from perception_nodes.core.errors import InputError, first_problem
 from perception_nodes.report.changes import ObjectsByFrame, numbered
 from perception_nodes.report.recording import DetectedObject
 
@@ -67,9 +67,7 @@ def read_golden(path: Path) -> Golden:
             f"golden {path} cannot be read: {error.strerror}; --update writes it"
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where, told = ".".join(map(str, first["loc"])), in_our_words(first["msg"])
-        problem = f"{where}: {told}".removeprefix(": ")
+        problem = first_problem(error.errors())
         raise GoldenError(f"golden {path} is damaged ({problem}); --update rewrites it") from error
     drives = {}
     for name, frames in content.drives.items():

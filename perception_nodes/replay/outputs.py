@@ -11,14 +11,9 @@ import simplejpeg
 from perception_nodes.core.frame import FrameRejected, latency_ms
 from perception_nodes.core.inference import Progress
 from perception_nodes.core.statistics import summarize
+from perception_nodes.drives import schemas
 from perception_nodes.drives.bag import Drive, RawFrame, camera_info_topic
 from perception_nodes.drives.log_clock import LogClock
-from perception_nodes.drives.schemas import (
-    ANNOTATIONS,
-    CAMERA_INFO,
-    COMPRESSED_IMAGE,
-    COMPRESSED_VIDEO,
-)
 from perception_nodes.report.accelerator import ENGINE_FILE
 from perception_nodes.report.account import Heard, account
 from perception_nodes.report.annotate import Picture, PictureMaker, blank, draw, draw_changes
@@ -264,17 +259,17 @@ class PictureWriter(AbstractContextManager["PictureWriter"]):
             self._write_packet(frame, stamp_ns, log_time_ns, frame_id, self._packets)
         else:
             plain = write_compressed_image(stamp_ns, frame_id, "jpeg", _jpeg(picture))
-            write(IMAGE_TOPIC, COMPRESSED_IMAGE, log_time_ns, plain)
+            write(IMAGE_TOPIC, schemas.COMPRESSED_IMAGE, log_time_ns, plain)
         if found is not None:
             annotations = image_annotations(stamp_ns, found, 1.0 if self._packets else scale)
-            write(ANNOTATIONS_TOPIC, ANNOTATIONS, log_time_ns, annotations)
+            write(ANNOTATIONS_TOPIC, schemas.ANNOTATIONS, log_time_ns, annotations)
         self.chosen.film.take(frame.index, picture, scale, report, found, changes)
         bare = picture.copy() if changes else picture
         draw(picture, scale, found, report)
         jpeg = _jpeg(picture)
         if self._packets is None:
             annotated = write_compressed_image(stamp_ns, frame_id, "jpeg", jpeg)
-            write(ANNOTATED_TOPIC, COMPRESSED_IMAGE, log_time_ns, annotated)
+            write(ANNOTATED_TOPIC, schemas.COMPRESSED_IMAGE, log_time_ns, annotated)
         if self._video is not None:
             self._video.write(picture, self._log_clock.passed_ns(frame))
         self.chosen.take(frame.index, jpeg, latency, 0 if found is None else len(found))
@@ -289,11 +284,11 @@ class PictureWriter(AbstractContextManager["PictureWriter"]):
         if frame.camera_info is not None and frame.camera_info != self._info:
             self._info = frame.camera_info
             info_topic = camera_info_topic(VIDEO_TOPIC)
-            self._recorder.write(info_topic, CAMERA_INFO, log_time_ns, frame.camera_info)
+            self._recorder.write(info_topic, schemas.CAMERA_INFO, log_time_ns, frame.camera_info)
         with suppress(FrameRejected):
             packet = packets.encode(self._whole.of(self._read(frame.data))[0])
             message = compressed_video(stamp_ns, frame_id, packet)
-            self._recorder.write(VIDEO_TOPIC, COMPRESSED_VIDEO, log_time_ns, message)
+            self._recorder.write(VIDEO_TOPIC, schemas.COMPRESSED_VIDEO, log_time_ns, message)
 
     def _picture(self, frame: RawFrame) -> tuple[Picture, float]:
         try:

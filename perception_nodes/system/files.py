@@ -43,6 +43,17 @@ def write_whole(path: Path, content: bytes | str) -> None:
         partial.replace(path)
 
 
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that is not there yet, with these permissions from its first byte on.
+
+    Raises:
+        OSError: it is there, or cannot be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+
+
 def write_sealed(path: Path, content: bytes, key: bytes = b"") -> None:
     """Write content for `read_sealed`, like `write_whole`."""
     write_whole(path, hashlib.sha256(key + content).digest() + content)

@@ -164,9 +164,9 @@ def own_time_ns() -> int:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process is stopped, by SIGSTOP, and has not been continued."""
+    """Whether a process is stopped, by a signal or a debugger, and has not been continued."""
     with suppress(OSError):
-        return stat_of(f"/proc/{pid}")[1][0] == "T"
+        return stat_of(f"/proc/{pid}")[1][0] in "Tt"
     return False
 
 

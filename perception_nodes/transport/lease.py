@@ -59,8 +59,7 @@ class Lease:
     def __init__(self, camera: str, role: str) -> None:
         """Open the file that all processes of the role share."""
         self._role, self._life = role, graph_life()
-        path = SHM_FOLDER / f"{own_prefix()}{camera}_{role}.lease"
-        self._mapped = Mapped(path, LeaseNote)
+        self._mapped = Mapped(SHM_FOLDER / f"{own_prefix()}{camera}_{role}.lease", LeaseNote)
         self.note = self._mapped.value
         self.held = False
         self._holder: Process | None = None
@@ -90,8 +89,7 @@ class Lease:
 
     def wait(self, timeout_ms: float) -> None:
         """Wait until the holder ends, or until the timeout; without a holder, until the timeout."""
-        holder = self._living_holder()
-        if holder is None:
+        if (holder := self._living_holder()) is None:
             time.sleep(timeout_ms / 1e3)
         else:
             holder.wait(timeout_ms)
@@ -190,8 +188,7 @@ class Lease:
         silent_ns = time.monotonic_ns() - alive_ns
         if silent_ns <= patience_ns or not pid or self._killed == pid:
             return
-        holder = self._living_holder()
-        if holder is None:
+        if (holder := self._living_holder()) is None:
             return
         hung = self._judge.update(alive_ns, silent_ns, patience_ns, note.spent_ns, holder.look)
         if hung and not runs_at_once(self._judge.sleeps_on):

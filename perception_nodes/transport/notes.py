@@ -76,8 +76,7 @@ class Notes:
 
     def configuration_hash(self) -> int:
         """Identifies all parameters of the graph in 64 bits; 0 where they are not known."""
-        started_with = os.environ.get(CONFIGURATION)
-        if not started_with:
+        if not (started_with := os.environ.get(CONFIGURATION)):
             return 0
         text = "\n".join([started_with, *self.changed()])
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
@@ -85,6 +84,8 @@ class Notes:
     def tell_lines_dropped(self) -> None:
         """Tell how many lines of the graph's logs this process has dropped."""
         if self._mapped is not None:
+            # Where somebody has cut the file, the supervisor would end, and with it the graph.
+            os.ftruncate(self._mapped.descriptor, ctypes.sizeof(NotesPage))
             self._mapped.value.lines_dropped = lines_dropped()
 
     @property

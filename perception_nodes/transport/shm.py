@@ -328,8 +328,7 @@ class Reader(Generic[Header]):
 
     def receive(self) -> Sample[Header] | None:
         """Take the oldest waiting sample, None if there is none; the caller releases it."""
-        loan = self._subscriber.receive()
-        if loan is None:
+        if (loan := self._subscriber.receive()) is None:
             return None
         header = self._header.from_address(loan.user_header_ptr)
         size = int(loan.header.number_of_elements)

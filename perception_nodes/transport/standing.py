@@ -4,6 +4,8 @@ A process that goes on with a removed file and one that has made it anew do not 
 two detectors would work at once. logind removes a user's files when he logs out (RemoveIPC).
 """
 
+import mmap
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +20,7 @@ STANDING = (".lease", ".notes", ".book", ".count", ".dynamic", f".{own_incarnati
 
 
 def removed_file(node: int = 0) -> str:
-    """A file that this process uses and that somebody has removed or replaced; empty if all stand.
+    """A file that this process uses and that somebody has removed, replaced or cut; empty if none.
 
     Args:
         node: number of our entry in iceoryx2's list of processes, 0 if there is none.
@@ -27,9 +29,17 @@ def removed_file(node: int = 0) -> str:
     # Without a descriptor left, that is for others to see.
     with suppress(OSError), open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
         for line in maps:
-            path, is_removed, _ = line[line.find("/") :].partition(" (deleted)\n")
-            if is_removed and path.startswith(ours) and path.endswith(STANDING):
-                return path
+            mapped = line[line.find("/") :].rstrip("\n")
+            path = mapped.removesuffix(" (deleted)")
+            if path.startswith(ours) and path.endswith(STANDING):
+                if path != mapped or _is_cut(path, line):
+                    return path
     entry = Path(config_of(own_domain()).global_cfg.node_dir.to_string())
     entry /= f"{own_prefix()}{node}.node_monitor"
     return str(entry) if node and not entry.exists() else ""
+
+
+def _is_cut(path: str, mapped: str) -> bool:
+    """Whether a file is shorter than what we have mapped of it: to touch that ends a process."""
+    begin, end = (int(address, 16) for address in mapped.split(maxsplit=1)[0].split("-"))
+    return os.stat(path).st_size <= end - begin - mmap.PAGESIZE

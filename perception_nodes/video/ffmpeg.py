@@ -71,8 +71,7 @@ def orientation(frame: Any) -> Orientation:
     """How a frame is to be shown, by its display matrix."""
     from av.sidedata.sidedata import Type
 
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
-    if matrix is None:
+    if (matrix := frame.side_data.get(Type.DISPLAYMATRIX)) is None:
         return AS_STORED
     shares = np.rint(np.frombuffer(matrix, np.int32)[:5] / 65536).clip(-1, 1)
     a, b, _, c, d = shares.astype(int).tolist()

@@ -235,8 +235,7 @@ class Feed:
                     for name, one in self._cameras.items()
                     if one.health and one.health["mode"] == HealthMode.UNSAFE.name
                 ]
-                entry = {"at": _now(), "on": requested, "text": "; ".join(unsafe)}
-                self._add(self._stops, entry)
+                self._add(self._stops, {"at": _now(), "on": requested, "text": "; ".join(unsafe)})
 
     def update(self, cursor: int) -> tuple[dict[str, Any], list[bytes], int]:
         """The news since a cursor, 0 for the beginning.
@@ -282,8 +281,7 @@ class Feed:
         """
         now_ns = time.monotonic_ns()
         with self._lock:
-            one = self._cameras.get(camera)
-            if one is None:
+            if (one := self._cameras.get(camera)) is None:
                 return None
             for miss in (entry for _, entry in reversed(one.misses)):
                 if miss["sequence"] == sequence:

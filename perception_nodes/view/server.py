@@ -221,21 +221,18 @@ class PageServer:
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         # A name from outside is no path: it may have a coded slash.
-        file = self._files.get(request.match_info["name"] or "index.html")
-        if file is None:
+        if (file := self._files.get(request.match_info["name"] or "index.html")) is None:
             raise web.HTTPNotFound(text="There is no such page.\n")
         return web.FileResponse(file)
 
     async def _missed(self, request: web.Request) -> web.Response:
-        jpeg = self._feed.missed_picture(int(request.match_info["serial"]))
-        if jpeg is None:
+        if (jpeg := self._feed.missed_picture(int(request.match_info["serial"]))) is None:
             raise web.HTTPNotFound(text="No picture of this frame is kept any more.\n")
         return web.Response(body=jpeg, content_type="image/jpeg")
 
     async def _frame(self, request: web.Request) -> web.Response:
         camera, sequence = (request.match_info[name] for name in ("camera", "sequence"))
-        facts = self._feed.frame_facts(camera, int(sequence))
-        if facts is None:
+        if (facts := self._feed.frame_facts(camera, int(sequence))) is None:
             raise web.HTTPNotFound(text="This frame is not known any more.\n")
         return web.json_response(facts)
 

@@ -41,8 +41,7 @@ class DetectorHistory:
 
     def took_over(self, record: Takeover) -> None:
         """Note that a detector has started to work."""
-        known = any(d.since_ns == record.sent_ns for d in self._of(record.sender))
-        if not known:
+        if not any(d.since_ns == record.sent_ns for d in self._of(record.sender)):
             self._add(record, record.joined_ns, record.newest_ns)
         # If the predecessor died with that frame in hand, no outcome shows that it had taken the
         # frame.
@@ -59,8 +58,7 @@ class DetectorHistory:
                 proof that it receives frames.
         """
         ingested_ns = outcome.ingested_ns
-        entries = list(self._of(outcome.sender))
-        if not entries:
+        if not (entries := list(self._of(outcome.sender))):
             self._add(outcome, ingested_ns, ingested_ns)
             return
         then = next((d for d in entries if d.since_ns <= outcome.sent_ns), entries[-1])

@@ -445,8 +445,7 @@ class MemoryGrowth:
             return None
         # Memory that is loaded once is a step in one half of the window; a leak grows in both
         # halves.
-        half_ns = now_ns - window_ns / 2
-        middle = next(rss for at_ns, rss in self._samples if at_ns >= half_ns)
+        middle = next(rss for at_ns, rss in self._samples if at_ns >= now_ns - window_ns / 2)
         first = self._samples.popleft()[1]
         limit = self._limits.memory_growth_mb * 1e6
         if rss_bytes - first < limit or min(rss_bytes - middle, middle - first) < limit / 4:

@@ -139,13 +139,11 @@ class Health:
         limits = self._limits
         if self._last_published_ns is None:
             return HealthMode.UNSAFE, "no detections yet" + self._since_then()
-        silence_ms = (now_ns - self._last_published_ns) / 1e6
-        if silence_ms > limits.unsafe_after_ms:
+        if (now_ns - self._last_published_ns) / 1e6 > limits.unsafe_after_ms:
             text = f"no detections for {limits.unsafe_after_ms:.0f} ms"
             return HealthMode.UNSAFE, text + self._since_then()
         if self._late_since_ns is not None:
-            late_ms = (self._last_published_ns - self._late_since_ns) / 1e6
-            if late_ms > limits.unsafe_when_late_ms:
+            if (self._last_published_ns - self._late_since_ns) / 1e6 > limits.unsafe_when_late_ms:
                 text = f"no detections in time for {limits.unsafe_when_late_ms:.0f} ms"
                 return HealthMode.UNSAFE, text
         frames = len(self._statuses)

@@ -60,8 +60,7 @@ class Inbox:
     def signs(self) -> Iterator[tuple[str, Record]]:
         """The new signs of life in journals, each with the role of its process."""
         for role, signs in self._signs.values():
-            sign = signs.new()
-            if sign is not None:
+            if (sign := signs.new()) is not None:
                 yield role, sign
 
     def take(self, role: str, record: Record) -> list[Record]:

@@ -217,8 +217,7 @@ class Ledger:
 
     def _note_of(self, incarnation: int, now_ns: int) -> ProcessNote:
         """The note of a process; a new one takes the place of who has been silent for longest."""
-        note = self._notes.get(incarnation)
-        if note is None:
+        if (note := self._notes.get(incarnation)) is None:
             note = min(self._book.processes, key=lambda one: one.last_ns)
             self._notes.pop(int(note.incarnation), None)
             note.next_frame = note.next_record = note.last_ns = 0
@@ -327,8 +326,7 @@ class Ledger:
                 self._gaps_ns.get(receiver, 0) > ingested_ns for receiver in receivers
             )
             return RECORDS_LOST if is_doubtful else PASSED_OVER
-        receiver = self._detectors.last_receiver(ingested_ns)
-        if receiver is None:
+        if (receiver := self._detectors.last_receiver(ingested_ns)) is None:
             return NO_DETECTOR
         process, has_stopped = receiver
         return DETECTOR_STOPPED % process if has_stopped else b""
@@ -337,8 +335,7 @@ class Ledger:
         record = self._in_flight.pop(key)
         self._reasons.pop(key, None)
         record.reason = reason
-        superseded = reason == PASSED_OVER
-        record.status = FrameStatus.SUPERSEDED if superseded else FrameStatus.FAILED
+        record.status = FrameStatus.SUPERSEDED if reason == PASSED_OVER else FrameStatus.FAILED
         return self._close(key, record)
 
     def _close(self, key: Key, record: FrameRecord) -> FrameRecord:
@@ -356,8 +353,7 @@ class Ledger:
         reported = int(self._book.reported)
         recent: dict[int, range] = {}
         for note in self._book.processes:
-            incarnation = int(note.incarnation)
-            if incarnation:
+            if incarnation := int(note.incarnation):
                 self._notes[incarnation] = note
             if note.next_frame and note.next_record:  # it numbers frames, and has told of them
                 self._numbers[incarnation] = range(note.next_frame)

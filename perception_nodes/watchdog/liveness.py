@@ -67,8 +67,7 @@ class Roster:
                 self._remove(member, f"{member} has stopped")
             return
         if member is None:
-            handle = self._open(record.process)
-            if handle is None:
+            if (handle := self._open(record.process)) is None:
                 return
             member = self.members[record.process] = Member(
                 role, record.process, handle, record.sender
@@ -120,8 +119,7 @@ class Roster:
         """The names of roles without a process, and of those without a standby."""
         names = []
         for role, count in self._expected.items():
-            present = self.present(role)
-            if not present:
+            if not (present := self.present(role)):
                 names.append(role)
             if present < count and count > 1:
                 names.append(f"{role} standby")
@@ -131,8 +129,7 @@ class Roster:
         """A fault for each role that lacks processes; without any process the mode is UNSAFE."""
         found = []
         for role, count in self._expected.items():
-            present = self.present(role)
-            if not present:
+            if not (present := self.present(role)):
                 text = f"no {role} is running: {self._last_loss[role]}"
                 found.append(Fault(f"{role} process", text, HealthMode.UNSAFE))
             elif present < count:

@@ -3,7 +3,6 @@
 import hashlib
 import subprocess
 import sys
-from pathlib import Path
 
 import onnx
 import pytest
@@ -25,14 +24,12 @@ from perception_nodes.networks.model import load_model
         ("dense-416x256", "openvino"),  # float, with the head of an integer network
     ],
 )
-def test_integer_networks_run_on_litert_and_others_on_openvino(name: str, runtime: str) -> None:
+def test_integer_networks_run_on_litert_and_others_on_openvino(name, runtime):
     assert runtime_for(AUTO, load_model(name)) == runtime
 
 
 @pytest.mark.parametrize(("kept", "runtime"), [((), "litert"), (("enter",), "openvino")])
-def test_a_network_with_a_layer_in_float_runs_on_openvino(
-    tmp_path: Path, kept: tuple[str, ...], runtime: str
-) -> None:
+def test_a_network_with_a_layer_in_float_runs_on_openvino(tmp_path, kept, runtime):
     network, file = toy(), tmp_path / "toy.onnx"
     table = measure(network, toy_frames(), "toy", float_convolutions=kept)
     onnx.save(emit(network, table, "u8"), file)
@@ -43,7 +40,7 @@ def test_a_network_with_a_layer_in_float_runs_on_openvino(
     assert runtime_for(AUTO, load_model(str(tmp_path))) == runtime
 
 
-def test_only_auto_needs_onnx() -> None:
+def test_only_auto_needs_onnx():
     """A machine that runs a compiled program of another one may be without it."""
     code = """
 import sys
@@ -64,7 +61,7 @@ else:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_backend_that_is_named_stays() -> None:
+def test_a_backend_that_is_named_stays():
     model = load_model("road-n")
     assert [runtime_for(name, model) for name in BACKENDS] == list(BACKENDS)
     assert set(CHOICES) == {AUTO, *BACKENDS}

@@ -2,10 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import openvino
 import pytest
@@ -23,7 +20,7 @@ MODEL = load_model("road-n")
 
 
 @pytest.fixture
-def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def processor(monkeypatch, tmp_path):
     """A processor with tiles, and no choice yet."""
     info = tmp_path / "cpuinfo"
     info.write_text("flags : fpu avx512_vnni amx_bf16 amx_tile amx_int8\n")
@@ -35,13 +32,13 @@ def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def chosen(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, list[str]]]:
+def chosen(monkeypatch):
     """The instructions that are chosen, and those that were timed, each with a time of `ms`."""
 
-    def choose(cache: Path | str, ms: dict[str, float]) -> tuple[str, list[str]]:
+    def choose(cache, ms):
         calls: list[str] = []
 
-        def timed(*_: Any, environment: dict[str, str]) -> list[float]:
+        def timed(*_, environment):
             calls.append(environment[VARIABLE])
             if ms[calls[-1]] < 0:
                 raise BackendError("openvino with road-n did not end in 100 s")
@@ -107,7 +104,7 @@ def test_both_are_timed_in_processes_that_have_them(processor, tmp_path, monkeyp
     """Real calls: a processor without tiles runs either."""
     seen: list[list[float]] = []
 
-    def timed(model: str, backend: str, threads: int, _: int, **options: Any) -> list[float]:
+    def timed(model, backend, threads, _, **options):
         seen.append(apart_ms(model, backend, threads, 2, **options))
         return seen[-1]
 

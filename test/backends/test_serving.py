@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from perception_nodes.backends import contract
 from perception_nodes.backends import serving as serving_module
 from perception_nodes.backends.building import Building, build_command
-from perception_nodes.backends.contract import BackendInfo, BackendSettings, NotBuilt
 from perception_nodes.backends.null import Backend as NullBackend
 from perception_nodes.backends.serving import Serving
 from perception_nodes.core.clock import SystemClock
@@ -40,9 +40,9 @@ class Backend(NullBackend):
     def load(self, model):
         if self.name == "slow" and not self.built.exists():
             assert not self.may_build
-            raise NotBuilt("the engine of road-n is not built yet")
+            raise contract.NotBuilt("the engine of road-n is not built yet")
         super().load(model)
-        return BackendInfo(self.name, self.name, "here", 1)
+        return contract.BackendInfo(self.name, self.name, "here", 1)
 
     def infer(self, image):
         assert not self.closed
@@ -74,7 +74,7 @@ def build(tmp_path, monkeypatch):
     build = Build(tmp_path)
     Backend.opened.clear()
     monkeypatch.setattr(
-        serving_module, "open_backend", lambda name, settings: Backend(name, settings, build.built)
+        contract, "open_backend", lambda name, settings: Backend(name, settings, build.built)
     )
     build.then = f"open({str(build.built)!r}, 'w')"
     monkeypatch.setattr(serving_module, "build_command", lambda *_: build.command(build.then))
@@ -82,7 +82,7 @@ def build(tmp_path, monkeypatch):
 
 
 def serve(models, log=lambda line: None):
-    return Serving("slow", models, BackendSettings(1, "", may_build=False), DECODE, log)
+    return Serving("slow", models, contract.BackendSettings(1, "", may_build=False), DECODE, log)
 
 
 def wait_for(serving):
@@ -231,12 +231,12 @@ def run(command):
 
 def test_the_real_build_leaves_its_files_in_the_cache(tmp_path):
     folder = load_model("road-xs").folder
-    done = run(build_command("openvino", [folder], BackendSettings(1, str(tmp_path))))
+    done = run(build_command("openvino", [folder], contract.BackendSettings(1, str(tmp_path))))
     assert (done.returncode, done.stderr) == (0, "")
     assert list(tmp_path.glob("*.openvino"))
 
 
 def test_the_real_build_says_in_one_line_what_it_lacks(tmp_path):
-    done = run(build_command("null", [tmp_path], BackendSettings(1, str(tmp_path))))
+    done = run(build_command("null", [tmp_path], contract.BackendSettings(1, str(tmp_path))))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and f"model '{tmp_path}' is not there" in done.stderr

@@ -5,9 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -26,12 +23,9 @@ from perception_nodes.system.signals import STOPPING
 from perception_nodes.system.threads import POLICIES
 
 PERCEPTION = [sys.executable, "-m", "perception_nodes"]
-Refused = Callable[..., str]
 
 
-def perception(
-    *arguments: str, cwd: Path, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def perception(*arguments, cwd, environment=None):
     """Run the command line."""
     return subprocess.run(
         [*PERCEPTION, *arguments],
@@ -43,17 +37,17 @@ def perception(
     )
 
 
-def run_code(code: str, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_code(code, root, *arguments):
     """Run Python in a process of its own."""
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
-def test_both_runtimes_find_the_same_objects(root: Path, tmp_path: Path) -> None:
+def test_both_runtimes_find_the_same_objects(root, tmp_path):
     """Object by object, but for one in doubt at most, which rounding may move or drop."""
     golden = tmp_path / "golden.json"
 
-    def replay(*options: str) -> tuple[int, dict[str, Any]]:
+    def replay(*options):
         fixed = ("--no-pictures", "--score-tolerance", "0.15", "--out", str(tmp_path / "out"))
         command = ("replay", "bags/sample_sqlite3", "--golden", str(golden), *fixed, *options)
         status = perception(*command, cwd=root).returncode
@@ -71,10 +65,10 @@ def test_both_runtimes_find_the_same_objects(root: Path, tmp_path: Path) -> None
 
 
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+def refused(monkeypatch, capsys):
     """Run a command that ends with status 2; returns what it prints on stderr."""
 
-    def run(*arguments: str) -> str:
+    def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["perception", *arguments])
         assert cli_app.main() == 2
         return capsys.readouterr().err
@@ -113,9 +107,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["bench", "latency", "--size", "huge"], "--size 'huge' is not WIDTHxHEIGHT"),
     ],
 )
-def test_unusable_input_is_one_line_and_status_2(
-    monkeypatch: pytest.MonkeyPatch, refused: Refused, root: Path, arguments: list[str], text: str
-) -> None:
+def test_unusable_input_is_one_line_and_status_2(monkeypatch, refused, root, arguments, text):
     monkeypatch.chdir(root)
     error = refused(*arguments)
     assert text in error
@@ -135,18 +127,16 @@ def test_unusable_input_is_one_line_and_status_2(
         (["run", "deadline_ms:=nan"], "parameter deadline_ms: 'nan' is not allowed"),
     ],
 )
-def test_options_that_cannot_be_are_refused_before_anything_runs(
-    refused: Refused, arguments: list[str], text: str
-) -> None:
+def test_options_that_cannot_be_are_refused_before_anything_runs(refused, arguments, text):
     assert text in refused(*arguments)
 
 
-def test_the_version_is_that_of_the_package(root: Path) -> None:
+def test_the_version_is_that_of_the_package(root):
     version = ElementTree.parse(root / "package.xml").findtext("version")
     assert perception("--version", cwd=root).stdout == f"perception {version}\n"
 
 
-def test_tables_say_all_and_machines_get_json(root: Path) -> None:
+def test_tables_say_all_and_machines_get_json(root):
     table = perception("run", "--parameters", cwd=root).stdout
     assert "deadline of a frame, from its capture to the publication" in table
     assert "a text that matches ^[a-z][a-z0-9_]{0,30}$" in table
@@ -157,9 +147,7 @@ def test_tables_say_all_and_machines_get_json(root: Path) -> None:
     assert "rclpy" in [finding["subject"] for finding in checked]
 
 
-def test_the_doctor_imports_what_it_says_is_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_doctor_imports_what_it_says_is_there(monkeypatch, tmp_path):
     (tmp_path / "stale_msgs").mkdir()
     (tmp_path / "stale_msgs/__init__.py").write_text("")
     (tmp_path / "broken.py").write_text("raise OSError('no libbroken.so')")
@@ -177,13 +165,11 @@ def test_the_doctor_imports_what_it_says_is_there(
     assert findings.package("it", "json.decoder", "get it").ok
 
 
-def test_a_shared_memory_that_cannot_be_imported_is_told_without_traceback(
-    root: Path, tmp_path: Path
-) -> None:
+def test_a_shared_memory_that_cannot_be_imported_is_told_without_traceback(root, tmp_path):
     (tmp_path / "iceoryx2.py").write_text("raise ImportError('iceoryx2 is for another Python')")
     folders = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments):
         return perception(*arguments, cwd=root, environment={"PYTHONPATH": folders})
 
     result = run("doctor", "--json")
@@ -197,13 +183,13 @@ def test_a_shared_memory_that_cannot_be_imported_is_told_without_traceback(
 
 
 def test_the_doctor_lists_what_networks_take_here_and_measures_anew_when_asked(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+    monkeypatch, capsys, tmp_path
+):
     taken = Row("road-n", "litert", 2, "", 2.8, 4.3, 6.0, 99, "")
     refused = Row("road-n", "openvino", 2, "1", 0.0, 0.0, 0.0, 0, "there was no time for it")
     asked: list[float] = []
 
-    def measure(given: object, say: object, progress: object, limit_s: float, anew: bool) -> Any:
+    def measure(given, say, progress, limit_s, anew):
         asked.append(limit_s)
         return [taken, refused] if anew else []
 
@@ -223,7 +209,7 @@ def test_the_doctor_lists_what_networks_take_here_and_measures_anew_when_asked(
         assert text in told
 
 
-def test_threads_of_running_nodes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_threads_of_running_nodes_are_listed(capsys):
     code = "print(flush=True); input()"
     command = [sys.executable, "-c", code, "perception_nodes.nodes.detector_node"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as node:
@@ -242,7 +228,7 @@ def test_threads_of_running_nodes_are_listed(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("number", STOPPING)
-def test_an_end_while_it_loads_leaves_no_traceback(root: Path, number: signal.Signals) -> None:
+def test_an_end_while_it_loads_leaves_no_traceback(root, number):
     code = (
         "import signal, sys\n"
         "from perception_nodes import __main__\n"
@@ -258,9 +244,7 @@ def test_an_end_while_it_loads_leaves_no_traceback(root: Path, number: signal.Si
 
 
 @pytest.mark.parametrize("number", STOPPING)
-def test_an_end_while_native_code_is_loaded_aborts_nothing(
-    root: Path, number: signal.Signals
-) -> None:
+def test_an_end_while_native_code_is_loaded_aborts_nothing(root, number):
     # As onnx is loaded its native code makes enumerations, and aborts at an exception from them.
     code = (
         "import enum, signal, sys, traceback\n"
@@ -280,19 +264,17 @@ def test_an_end_while_native_code_is_loaded_aborts_nothing(
 
 
 @pytest.mark.parametrize("number", STOPPING)
-def test_an_end_outside_of_the_command_itself_is_one_too(
-    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-) -> None:
+def test_an_end_outside_of_the_command_itself_is_one_too(monkeypatch, number):
     monkeypatch.setattr(cli_app, "app", lambda: signal.raise_signal(number))
     monkeypatch.setattr(sys, "argv", ["perception", "doctor"])
     assert cli_app.main() == 128 + number
 
 
-def test_a_second_signal_does_not_cut_the_cleaning_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_signal_does_not_cut_the_cleaning_short(monkeypatch):
     """As systemd ends a session: SIGTERM, and SIGHUP behind it."""
     cleaned = []
 
-    def command() -> None:
+    def command():
         try:
             signal.raise_signal(signal.SIGTERM)
         finally:
@@ -305,12 +287,12 @@ def test_a_second_signal_does_not_cut_the_cleaning_short(monkeypatch: pytest.Mon
     assert cleaned
 
 
-def test_a_disk_that_fills_up_is_one_line(root: Path, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_is_one_line(root, tmp_path):
     """No file may grow here, as on a full disk; the check before the work is not what tells."""
     code = (
         "import resource, signal, sys\n"
-        "from perception_nodes.cli import app, calibrate\n"
-        "calibrate.check_writable = lambda path, option: None\n"
+        "from perception_nodes.cli import app, calibrate, options\n"
+        "calibrate.check_writable = options.check_writable = lambda path, option: None\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         "sys.exit(app.main())\n"
     )
@@ -324,15 +306,13 @@ def test_a_disk_that_fills_up_is_one_line(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 cannot leave it out")
-def test_what_a_command_starts_takes_no_modules_from_the_folder_it_is_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_command_starts_takes_no_modules_from_the_folder_it_is_in(tmp_path, monkeypatch):
     monkeypatch.setenv(SAFE_PATH, "1")  # so that it is put back, too
     monkeypatch.delenv(SAFE_PATH)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stranger.py").write_text("")
 
-    def start() -> int:
+    def start():
         command = [sys.executable, "-m", "stranger"]
         return subprocess.run(command, capture_output=True, check=False).returncode
 
@@ -341,7 +321,7 @@ def test_what_a_command_starts_takes_no_modules_from_the_folder_it_is_in(
     assert __main__.main() == 1
 
 
-def test_the_build_of_the_messages_takes_those_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_build_of_the_messages_takes_those_beside_it(monkeypatch):
     monkeypatch.setenv(SAFE_PATH, "1")
     given: list[dict[str, str]] = []
     monkeypatch.setattr(os, "execve", lambda *arguments: given.append(arguments[2]))
@@ -349,6 +329,6 @@ def test_the_build_of_the_messages_takes_those_beside_it(monkeypatch: pytest.Mon
     assert [SAFE_PATH in environment for environment in given] == [False]
 
 
-def test_texts_of_foreign_files_only_show_something(capsys: pytest.CaptureFixture[str]) -> None:
+def test_texts_of_foreign_files_only_show_something(capsys):
     say("  licence: \x1b[2JGPL\nWritten to\tmodels\x07")
     assert capsys.readouterr().err == "  licence: ?[2JGPL Written to models?\n"

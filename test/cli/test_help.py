@@ -2,8 +2,6 @@
 
 import re
 import shlex
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import typer
@@ -14,7 +12,7 @@ from perception_nodes.cli.app import app
 TOP = typer.main.get_command(app)
 
 
-def commands(group: Any, *names: str) -> Iterator[tuple[str, ...]]:
+def commands(group, *names):
     """The names of every command below a group."""
     for name in group.list_commands(None):
         command = group.get_command(None, name)
@@ -24,7 +22,7 @@ def commands(group: Any, *names: str) -> Iterator[tuple[str, ...]]:
             yield (*names, name)
 
 
-def command_of(names: tuple[str, ...]) -> Any:
+def command_of(names):
     """A command by its names."""
     found = TOP
     for name in names:
@@ -46,7 +44,7 @@ def test_every_command_teaches(names: tuple[str, ...]) -> None:
     assert [p.name for p in command.params if not p.help] == []
 
 
-def test_the_first_help_groups_the_commands() -> None:
+def test_the_first_help_groups_the_commands():
     result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"})
     titles = re.findall(r"╭─ (.+?) ─", result.stdout)
     assert titles == ["Options", "Detect", "Prepare", "Measure and test"]

@@ -38,9 +38,7 @@ FOLDERS = [
 
 @pytest.mark.parametrize("place", ["file/below", "x" * 300, "new/" + "x" * 300])
 @pytest.mark.parametrize(("arguments", "option"), FILES + FOLDERS, ids=str)
-def test_the_output_is_what_is_refused_first(
-    arguments: list[str], option: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_output_is_what_is_refused_first(arguments, option, place, tmp_path, monkeypatch):
     """The other arguments are wrong too, and only found to be so by doing the work."""
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
@@ -52,9 +50,7 @@ def test_the_output_is_what_is_refused_first(
 
 
 @pytest.mark.parametrize(("arguments", "option"), FILES + FOLDERS, ids=str)
-def test_a_folder_is_no_file_and_a_file_no_folder(
-    arguments: list[str], option: str, tmp_path: Path
-) -> None:
+def test_a_folder_is_no_file_and_a_file_no_folder(arguments, option, tmp_path):
     (tmp_path / "file").touch()
     is_file = (arguments, option) in FILES
     path, problem = (
@@ -67,12 +63,12 @@ def test_a_folder_is_no_file_and_a_file_no_folder(
     assert str(error) == f"{option} {path} {problem}"
 
 
-def test_a_device_is_not_replaced_by_a_file() -> None:
+def test_a_device_is_not_replaced_by_a_file():
     with pytest.raises(SettingsError, match="/dev/null is a device or pipe; name a file"):
         check_writable(Path("/dev/null"), "--json")
 
 
-def test_what_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+def test_what_can_be_written_is_left_as_it_was(tmp_path):
     path = tmp_path / "result.json"
     path.write_text("old")
     check_writable(path, "--json")

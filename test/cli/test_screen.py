@@ -30,7 +30,7 @@ SUMMARY: dict[str, Any] = {
 }
 
 
-def test_the_folder_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_folder_of_a_run(tmp_path, capsys):
     folder = tmp_path / NAME
     folder.mkdir(parents=True)
     conclude(SUMMARY, folder, as_json=False)
@@ -42,7 +42,7 @@ def test_the_folder_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     )
 
 
-def test_long_names_of_drives_leave_room_for_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_names_of_drives_leave_room_for_the_figures(monkeypatch):
     console = Console(file=io.StringIO(), width=80)
     monkeypatch.setattr(replay_screen, "screen", console)
     status = SUMMARY["status"] | {"OK": 51234}
@@ -64,9 +64,7 @@ def test_long_names_of_drives_leave_room_for_the_figures(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_the_name_and_formats_of_a_device(
-    monkeypatch: pytest.MonkeyPatch, options: list[str]
-) -> None:
+def test_the_name_and_formats_of_a_device(monkeypatch, options):
     """Big-endian formats have a bit set that no letter has."""
     modes = [Mode(code, 640, 480, 30.0) for code in (b"NV12", b"Y16\xa0")]
     device = CaptureDevice("/dev/video0", NAME, "uvcvideo", modes)

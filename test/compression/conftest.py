@@ -1,7 +1,6 @@
 """A small data folder and random checkpoints, made on the spot: what a compression run needs."""
 
 import os
-from pathlib import Path
 
 import pytest
 import yaml
@@ -14,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory):
     """Twelve labelled images to train on, and twelve to measure on, in `set/`."""
     folder = tmp_path_factory.mktemp("data")
     write_set(folder / "set", {"train": 12, "val": 12}, draw_scene)
@@ -23,7 +22,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(data: Path) -> Path:
+def checkpoint(data):
     """A YOLOv8n of COCO's 80 classes with random weights, in the data folder."""
     pytest.importorskip("torch", reason="needs the build tools: make compression")
     pytest.importorskip("ultralytics")
@@ -35,7 +34,7 @@ def checkpoint(data: Path) -> Path:
 
 
 @pytest.fixture
-def values(data: Path) -> dict:
+def values(data):
     """A configuration for those images that takes seconds."""
     (data / "random.pt").touch()
     training = {"epochs": 1, "batch": 4}
@@ -66,10 +65,10 @@ def values(data: Path) -> dict:
 
 
 @pytest.fixture
-def write_config(tmp_path: Path):
+def write_config(tmp_path):
     """Write a configuration and return its path."""
 
-    def write(values: dict) -> Path:
+    def write(values):
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(values))
         return path

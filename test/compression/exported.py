@@ -1,7 +1,5 @@
 """An exported file against the network that it was made of."""
 
-from pathlib import Path
-
 import numpy as np
 import onnxruntime
 import torch
@@ -9,7 +7,7 @@ import torch
 from model_compression.contract import OUTPUT_NAMES
 
 
-def assert_computes(path: Path, network: torch.nn.Module) -> None:
+def assert_computes(path, network):
     """The file gives what the network gives for a frame of noise."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     _, height, width, _ = session.get_inputs()[0].shape

@@ -1,14 +1,10 @@
 """Labelled images, drawn on the spot."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import cv2
 import numpy as np
 
 
-def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
+def draw_scene(rng):
     """One bright rectangle on noise, uint8 [120, 160, 3], and its YOLO label as class 0."""
     image = rng.integers(0, 90, (120, 160, 3), dtype=np.uint8)
     width, height = rng.integers(30, 80, 2)
@@ -18,7 +14,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
     return image, [f"0 {centre[0]:.4f} {centre[1]:.4f} {width / 160:.4f} {height / 120:.4f}"]
 
 
-def write_set(folder: Path, counts: dict[str, int], draw: Callable[..., Any]) -> None:
+def write_set(folder, counts, draw):
     """Write an image dataset of so many scenes a split, each as `draw` makes it."""
     rng = np.random.default_rng(0)
     for split, count in counts.items():

@@ -8,17 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 pytest.importorskip("ultralytics", reason="needs the build tools: make compression")
+from model_compression import dataset
 from model_compression.checkpoint import load_detector
 from model_compression.config import Source, Training
-from model_compression.dataset import (
-    AMBIGUOUS_VEHICLE,
-    build,
-    check_sources,
-    merge,
-    read_labels,
-    read_rows,
-    teach,
-)
 from model_compression.errors import CompressionError
 from model_compression.frames import letterboxed
 from model_compression.train import Batches, Samples
@@ -43,28 +35,28 @@ def test_a_wrong_label_is_named_with_its_line(tmp_path, line):
     path = tmp_path / "a.txt"
     path.write_text(f"0 0.5 0.5 0.1 0.1\n\n{line}\n")
     with pytest.raises(CompressionError, match=r"a\.txt:3: .* is no label"):
-        read_rows(path)
+        dataset.read_rows(path)
 
 
 def test_labels_in_another_encoding_are_named(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("0 0.5 0.5 0.1 0.1\n".encode("utf-16"))
     with pytest.raises(CompressionError, match=r"a\.txt:1: .* is no label"):
-        read_rows(path)
+        dataset.read_rows(path)
 
 
 def test_sets_are_looked_at_as_a_whole(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
     with pytest.raises(CompressionError, match=r"no file matches images/\*\.png"):
-        check_sources(tmp_path, [source()], print)
+        dataset.check_sources(tmp_path, [source()], print)
     (tmp_path / "images/a.png").touch()
     with pytest.raises(CompressionError, match="not one of 1 images has labels"):
-        check_sources(tmp_path, [source()], print)
+        dataset.check_sources(tmp_path, [source()], print)
     (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n7 0.5 0.5 0.1 0.1\n")
     with pytest.raises(CompressionError, match="class 7 is neither"):
-        check_sources(tmp_path, [source()], print)
-    check_sources(tmp_path, [source(ignored={7})], print)
+        dataset.check_sources(tmp_path, [source()], print)
+    dataset.check_sources(tmp_path, [source(ignored={7})], print)
 
 
 def test_an_object_that_is_labelled_twice_is_learned_once(tmp_path):
@@ -73,9 +65,9 @@ def test_an_object_that_is_labelled_twice_is_learned_once(tmp_path):
     (tmp_path / "images/a.png").touch()
     (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n" * 3 + "0 0.2 0.2 0.1 0.1\n")
     said = []
-    check_sources(tmp_path, [source()], said.append)
+    dataset.check_sources(tmp_path, [source()], said.append)
     assert said == ["set set: 2 label lines repeat another one and count once"]
-    found = read_labels(tmp_path / "labels/a.txt", 100, 100)
+    found = dataset.read_labels(tmp_path / "labels/a.txt", 100, 100)
     np.testing.assert_allclose(found, [[0, 45, 45, 55, 55], [0, 15, 15, 25, 25]], atol=1e-4)
 
 
@@ -86,12 +78,12 @@ def test_no_image_takes_the_place_of_another(tmp_path, files):
         (tmp_path / "images" / file).touch()
     sources = [source(images="images/**/*.*", classes=None)]
     with pytest.raises(CompressionError, match="would both be stored as set_") as refused:
-        check_sources(tmp_path, sources, print)
+        dataset.check_sources(tmp_path, sources, print)
     assert all(file in str(refused.value) for file in files)
     apart = [
         source(name=f"set{i}", images=f"images/{f}", classes=None) for i, f in enumerate(files)
     ]
-    check_sources(tmp_path, apart, print)
+    dataset.check_sources(tmp_path, apart, print)
 
 
 @pytest.mark.parametrize("other", ["b.mp4", "00001.png"])
@@ -99,7 +91,7 @@ def test_a_video_is_a_set_of_its_own(tmp_path, other):
     for file in ("a.mp4", other):
         (tmp_path / file).touch()
     with pytest.raises(CompressionError, match=r"matches 2 files, .*a\.mp4 among them"):
-        check_sources(tmp_path, [source(images="*.*", classes=None)], print)
+        dataset.check_sources(tmp_path, [source(images="*.*", classes=None)], print)
 
 
 def test_a_labeller_adds_what_is_not_there():
@@ -107,14 +99,16 @@ def test_a_labeller_adds_what_is_not_there():
     same = [BUS, 2, 2, 100, 100]
     rider = [PERSON, 0, 0, 40, 100]
     far = [CAR, 300, 0, 400, 100]
-    merged = merge(labels, np.array([same, rider, far], np.float32), CLASSES)
+    merged = dataset.merge(labels, np.array([same, rider, far], np.float32), CLASSES)
     assert merged.tolist() == [[CAR, 0, 0, 100, 100], rider, far]
 
 
 def test_a_labeller_decides_on_a_vehicle():
-    labels = np.array([[AMBIGUOUS_VEHICLE, 0, 0, 100, 100], [AMBIGUOUS_VEHICLE, 300, 0, 400, 90]])
+    labels = np.array(
+        [[dataset.AMBIGUOUS_VEHICLE, 0, 0, 100, 100], [dataset.AMBIGUOUS_VEHICLE, 300, 0, 400, 90]]
+    )
     taught = np.array([[BUS, 2, 2, 100, 100]], np.float32)
-    assert merge(labels.astype(np.float32), taught, CLASSES)[:, 0].tolist() == [BUS, CAR]
+    assert dataset.merge(labels.astype(np.float32), taught, CLASSES)[:, 0].tolist() == [BUS, CAR]
 
 
 class Interrupted(BaseException):
@@ -141,14 +135,14 @@ def test_a_build_that_goes_on_makes_again_what_has_changed(tmp_path, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr(np, "savetxt", save)
         with pytest.raises(Interrupted):
-            build(config, out, lambda done, total: None)
+            dataset.build(config, out, lambda done, total: None)
     assert len(list((out / "images").iterdir())) == 5  # the last one has no labels
     (tmp_path / "labels/a.txt").write_text("")
     (tmp_path / "labels/b.txt").unlink()
     cv2.imwrite(str(tmp_path / "images/c.png"), np.full((48, 64, 3), 200, np.uint8))
     for gone in ("images/e.png", "images/d.png"):
         (tmp_path / gone).unlink()
-    assert build(config, out, lambda done, total: None) == {
+    assert dataset.build(config, out, lambda done, total: None) == {
         "set": {"images": 3, "boxes": 1, "car": 1}
     }
     samples = Samples(out)
@@ -159,7 +153,7 @@ def test_a_build_that_goes_on_makes_again_what_has_changed(tmp_path, monkeypatch
 
     monkeypatch.setattr(np, "savetxt", save)
     written.clear()
-    build(config, out, lambda done, total: None)
+    dataset.build(config, out, lambda done, total: None)
     assert not written  # nothing has changed
 
 
@@ -192,7 +186,7 @@ def test_a_labeller_leaves_the_training_all_its_threads(checkpoint):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(9)
-        teach(load_detector(checkpoint), np.zeros((64, 64, 3), np.uint8), 64, 0.4, CLASSES)
+        dataset.teach(load_detector(checkpoint), np.zeros((64, 64, 3), np.uint8), 64, 0.4, CLASSES)
         assert torch.get_num_threads() == 9
     finally:
         torch.set_num_threads(before)

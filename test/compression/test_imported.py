@@ -2,7 +2,6 @@
 
 import shutil
 from contextlib import contextmanager
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -40,12 +39,12 @@ def silent(_title):
 
 
 @pytest.fixture(scope="module")
-def frames(root: Path) -> list[tuple[str, np.ndarray]]:
+def frames(root):
     source = FrameSource([root / "bags/sample"], [], PARENT.input)
     return [(name, pixels.copy()) for name, pixels in source.frames()][:: 250 // FRAMES]
 
 
-def trial(frames, **margins) -> Trial:
+def trial(frames, **margins):
     return Trial(PARENT, frames, [], Margins(**margins), silent)
 
 
@@ -166,7 +165,7 @@ def test_labels_are_compared_and_kept_with_both_models(frames, tmp_path):
         assert "stop sign" in description["without_evidence"]
 
 
-def command(*arguments: object) -> tuple[int, str]:
+def command(*arguments):
     result = CliRunner().invoke(app, ["model", "import", *map(str, arguments)])
     return result.exit_code, str(result.exception) if result.exception else result.output
 
@@ -192,7 +191,7 @@ def test_the_command_leaves_nothing_of_a_refused_model(root, tmp_path):
     assert not out.exists()
 
 
-def _constant(rows: np.ndarray) -> onnx.ModelProto:
+def _constant(rows):
     """A detector of 96x64 whose answer hardly depends on the image."""
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     weight = np.full((1, 3, 1, 1), 1e-3, np.float32)

@@ -1,7 +1,6 @@
 """What may be named as a target of the bench of shapes depends on the processor."""
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,7 @@ from perception_nodes.system import processes
 
 
 @pytest.fixture
-def flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def flags(monkeypatch, tmp_path):
     """The description of a processor with AVX2 alone."""
     info = tmp_path / "cpuinfo"
     info.write_text("flags : fpu avx2\n")
@@ -21,7 +20,7 @@ def flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return info
 
 
-def test_instructions_that_the_processor_lacks_are_refused(flags: Path) -> None:
+def test_instructions_that_the_processor_lacks_are_refused(flags):
     check_target("openvino:AVX2")
     for name, flag in (("ALL", "amx_int8"), ("AVX512_CORE_VNNI", "avx512_vnni")):
         with pytest.raises(BackendError, match=f"openvino:{name} needs a processor with {flag}"):
@@ -30,7 +29,7 @@ def test_instructions_that_the_processor_lacks_are_refused(flags: Path) -> None:
     check_target("openvino:ALL")
 
 
-def test_usual_targets_are_those_of_the_processor(flags: Path) -> None:
+def test_usual_targets_are_those_of_the_processor(flags):
     assert usual_targets() == ["litert", "openvino", "openvino:AVX2", "fpga:512"]
     flags.write_text("flags : fpu avx2 amx_int8\n")
     assert "openvino:ALL" in usual_targets()
@@ -39,15 +38,13 @@ def test_usual_targets_are_those_of_the_processor(flags: Path) -> None:
 
 
 @pytest.mark.parametrize("variant, used", [("", WITHOUT_TILES), ("ALL", "ALL")])
-def test_the_callers_environment_does_not_rename_a_target(
-    monkeypatch: pytest.MonkeyPatch, variant: str, used: str
-) -> None:
+def test_the_callers_environment_does_not_rename_a_target(monkeypatch, variant, used):
     monkeypatch.setenv(VARIABLE, "SSE41")
     monkeypatch.setattr(targets, "leave_to_parent", lambda: None)
     targets._begin(variant)
     assert os.environ[VARIABLE] == used
 
 
-def test_an_unknown_target_is_told_with_the_known_ones() -> None:
+def test_an_unknown_target_is_told_with_the_known_ones():
     with pytest.raises(BackendError, match=r"'openvino:NONE' is unknown; known are litert"):
         check_target("openvino:NONE")

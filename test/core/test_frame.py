@@ -5,22 +5,13 @@ from contextlib import nullcontext
 
 import pytest
 
+from perception_nodes.core import frame
 from perception_nodes.core.budget import STAGES
-from perception_nodes.core.frame import (
-    STAMPS,
-    DetectionRecord,
-    FrameFacts,
-    FrameHeader,
-    FrameRecord,
-    FrameRejected,
-    check_slot,
-    latency_ms,
-    record_of_header,
-    stage_durations_ms,
+
+
+@pytest.mark.parametrize(
+    "structure", [frame.FrameFacts, frame.FrameHeader, frame.FrameRecord, frame.DetectionRecord]
 )
-
-
-@pytest.mark.parametrize("structure", [FrameFacts, FrameHeader, FrameRecord, DetectionRecord])
 def test_a_structure_has_no_hidden_padding_before_its_last_field(structure):
     """C++ processes map the same memory: fields lie one behind the other, by size."""
     end = getattr(structure, structure._fields_[0][0]).offset  # behind the fields of a base
@@ -41,40 +32,46 @@ def test_a_structure_has_no_hidden_padding_before_its_last_field(structure):
     ],
 )
 def test_pixels_are_where_the_model_takes_them_from(in_place, payload_bytes, reason):
-    header = FrameHeader(width=4, height=2, source_width=8, source_height=4, scale_x=1, scale_y=1)
-    with nullcontext() if reason is None else pytest.raises(FrameRejected, match=reason):
-        check_slot(header, payload_bytes, 4, 2, in_place)
+    header = frame.FrameHeader(
+        width=4, height=2, source_width=8, source_height=4, scale_x=1, scale_y=1
+    )
+    with nullcontext() if reason is None else pytest.raises(frame.FrameRejected, match=reason):
+        frame.check_slot(header, payload_bytes, 4, 2, in_place)
 
 
 @pytest.mark.parametrize("name", ["capture_ns", "ingested_ns", "deadline_ns"])
 @pytest.mark.parametrize("damaged_ns", [-(1 << 62), 1 << 62])
 def test_a_time_that_cannot_be_is_refused(name, damaged_ns):
-    header = FrameHeader(width=4, height=2, source_width=8, source_height=4, scale_x=1, scale_y=1)
+    header = frame.FrameHeader(
+        width=4, height=2, source_width=8, source_height=4, scale_x=1, scale_y=1
+    )
     setattr(header, name, damaged_ns)
-    with pytest.raises(FrameRejected, match=r"its memory was damaged"):
-        check_slot(header, 24, 4, 2)
+    with pytest.raises(frame.FrameRejected, match=r"its memory was damaged"):
+        frame.check_slot(header, 24, 4, 2)
 
 
 def test_stages_lie_between_the_stamps():
-    assert len(STAMPS) == len(STAGES) + 1
-    record = FrameRecord()
-    for number, name in enumerate(STAMPS):
+    assert len(frame.STAMPS) == len(STAGES) + 1
+    record = frame.FrameRecord()
+    for number, name in enumerate(frame.STAMPS):
         setattr(record, name, 1_000_000 * (1 + number * number))
-    assert stage_durations_ms(record) == dict(zip(STAGES, [1.0, 3.0, 5.0, 7.0, 9.0], strict=True))
-    not_reached = FrameRecord(capture_ns=1_000_000, ingested_ns=2_000_000)
-    assert stage_durations_ms(not_reached) == {"ingest": 1.0}
+    assert frame.stage_durations_ms(record) == dict(
+        zip(STAGES, [1.0, 3.0, 5.0, 7.0, 9.0], strict=True)
+    )
+    not_reached = frame.FrameRecord(capture_ns=1_000_000, ingested_ns=2_000_000)
+    assert frame.stage_durations_ms(not_reached) == {"ingest": 1.0}
 
 
 def test_latency_is_capture_to_publish_of_published_frames():
-    assert latency_ms(FrameRecord(capture_ns=1_000_000)) is None
-    assert latency_ms(FrameRecord(capture_ns=1_000_000, published_ns=9_500_000)) == 8.5
+    assert frame.latency_ms(frame.FrameRecord(capture_ns=1_000_000)) is None
+    assert frame.latency_ms(frame.FrameRecord(capture_ns=1_000_000, published_ns=9_500_000)) == 8.5
 
 
 def test_a_header_and_its_record_agree_on_every_field_they_share():
-    raw = bytes(1 + i % 251 for i in range(ctypes.sizeof(FrameFacts)))
-    header = FrameHeader(facts=FrameFacts.from_buffer_copy(raw))
+    raw = bytes(1 + i % 251 for i in range(ctypes.sizeof(frame.FrameFacts)))
+    header = frame.FrameHeader(facts=frame.FrameFacts.from_buffer_copy(raw))
     header.stamp_ns = 1
-    record = record_of_header(header)
+    record = frame.record_of_header(header)
     assert bytes(record.facts) == bytes(header.facts)
-    for name, _ in FrameFacts._fields_:
+    for name, _ in frame.FrameFacts._fields_:
         assert getattr(record, name) == getattr(header, name) == getattr(header.facts, name)

@@ -8,19 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception_nodes.core.integer import (
-    MULTIPLIER_BITS,
-    Concat,
-    Convolution,
-    MaxPool,
-    Network,
-    Slice,
-    Store,
-    Upsample,
-    fraction_bits,
-    multipliers,
-    round_shift,
-)
+from perception_nodes.core import integer
 
 
 def rhe(x, bits):
@@ -81,14 +69,14 @@ def layers(draw):
     largest = draw(st.sampled_from([1, 63, 127, 2047]))
     fraction = draw(st.integers(0, 15))
     stored, summed = draw(st.booleans()), draw(st.booleans())
-    store = Store(
+    store = integer.Store(
         draw(st.integers(2**16, 2**17 - 1)),
         draw(st.integers(14, 30)),
         "residual" if summed else "",
         draw(st.integers(0, 2**13)) if summed else 0,
     )
     shape = (out, 1 if depthwise else channels, size, size)
-    layer = Convolution(
+    layer = integer.Convolution(
         name="layer",
         source="source",
         target="target",
@@ -122,50 +110,54 @@ def test_a_convolution_is_what_the_specification_says(case):
 
 @given(st.integers(-(2**50), 2**50), st.integers(0, 47))
 def test_rounding_takes_ties_to_even(x, bits):
-    assert round_shift(np.array([x]), bits)[0] == rhe(x, bits)
+    assert integer.round_shift(np.array([x]), bits)[0] == rhe(x, bits)
 
 
 @given(st.lists(st.floats(1e-9, 1000), min_size=1, max_size=5))
 def test_multipliers_keep_17_bits_of_the_greatest_factor(factors):
-    found, shift = multipliers(np.array(factors))
-    assert 0 <= found.min() and found.max() < 2**MULTIPLIER_BITS
+    found, shift = integer.multipliers(np.array(factors))
+    assert 0 <= found.min() and found.max() < 2**integer.MULTIPLIER_BITS
     exact = max(factors) * 2.0**shift
     assert abs(found.max() - exact) <= 0.5
-    assert found.max() >= 2 ** (MULTIPLIER_BITS - 1) or shift == 47
+    assert found.max() >= 2 ** (integer.MULTIPLIER_BITS - 1) or shift == 47
 
 
 @given(st.floats(0.01, 100_000))
 def test_fractions_leave_room_for_the_largest_value(largest):
-    bits = fraction_bits(largest)
+    bits = integer.fraction_bits(largest)
     assert 0 <= bits <= 15
     assert round(max(largest, 4) * 2.0**bits) < 2**17
 
 
 def test_a_factor_beyond_all_multipliers_is_refused():
     with pytest.raises(ValueError, match="is above 131071"):
-        multipliers(np.array([200_000.0]))
+        integer.multipliers(np.array([200_000.0]))
 
 
 def test_codes_are_moved():
     a = np.arange(-6, 6, dtype=np.int8).reshape(1, 3, 4)
     tensors = {"a": a, "b": a - 50}
-    np.testing.assert_array_equal(Concat(("a", "b"), "").run(tensors)[1], a[0] - 50)
-    np.testing.assert_array_equal(Slice("both", "", 1, 2).run({"both": np.stack([a[0]] * 2)}), a)
-    larger = Upsample("a", "").run(tensors)
+    np.testing.assert_array_equal(integer.Concat(("a", "b"), "").run(tensors)[1], a[0] - 50)
+    np.testing.assert_array_equal(
+        integer.Slice("both", "", 1, 2).run({"both": np.stack([a[0]] * 2)}), a
+    )
+    larger = integer.Upsample("a", "").run(tensors)
     assert larger.shape == (1, 6, 8)
     assert all(larger[0, y, x] == a[0, y // 2, x // 2] for y, x in np.ndindex(6, 8))
-    pooled = MaxPool("a", "", 3).run(tensors)
+    pooled = integer.MaxPool("a", "", 3).run(tensors)
     for y, x in np.ndindex(3, 4):
         around = a[0, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
         assert pooled[0, y, x] == around.max()
 
 
 def test_a_trace_has_every_tensor_and_the_image_as_signed_bytes():
-    head = Convolution(
+    head = integer.Convolution(
         "head", "up", "out", np.ones((1, 3, 1, 1), np.int16), np.zeros(1, np.int32), 1,
         (0, 0, 0, 0), 0, np.array([2**16], np.int32), 16, 3, "none", None,
     )  # fmt: skip
-    network = Network("image", 2, 1, (Upsample("image", "up"), head), {"out": 3}, {"out": 0.1})
+    network = integer.Network(
+        "image", 2, 1, (integer.Upsample("image", "up"), head), {"out": 3}, {"out": 0.1}
+    )
     image = np.array([[[0, 128, 255], [1, 2, 3]]], np.uint8)
     trace = network.trace(image)
     assert list(trace) == ["image", "up", "out"]

@@ -1,7 +1,5 @@
 """Foreign YAML: whatever is wrong with it is one kind of error, and one that its readers tell."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -20,18 +18,18 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
-def test_a_value_that_cannot_be_is_named_by_its_line(name: str) -> None:
+def test_a_value_that_cannot_be_is_named_by_its_line(name):
     with pytest.raises(yaml.YAMLError, match="line 2, column 7"):
         parse_yaml(f"a: 1\nb:   [{IMPOSSIBLE[name]}]")
 
 
-def test_depth_is_bounded_and_what_is_sound_is_read() -> None:
+def test_depth_is_bounded_and_what_is_sound_is_read():
     with pytest.raises(yaml.YAMLError, match="too deeply"):
         parse_yaml("[" * 100_000)
     assert parse_yaml("{a: [1, 2.5, yes], <<: {b: null}}") == {"a": [1, 2.5, True], "b": None}
 
 
-def test_the_file_is_named_by_its_readers(tmp_path: Path) -> None:
+def test_the_file_is_named_by_its_readers(tmp_path):
     file = tmp_path / "model.yaml"
     file.write_text(f"names: [car]\nmade: {IMPOSSIBLE['date']}\n")
     with pytest.raises(DataError, match=r"model\.yaml cannot be read"):

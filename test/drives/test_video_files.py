@@ -4,17 +4,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from videos import (
-    FRAMES,
-    OPEN_GROUPS,
-    ORIENTATIONS,
-    PERIOD_MS,
-    bright_corner,
-    hurt,
-    place,
-    write_oriented,
-    write_video,
-)
+import videos
 
 from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.bag import open_drive
@@ -69,7 +59,7 @@ def numbers(found):
     ],
 )
 def test_each_picture_comes_once_as_opencv_reads_it(tmp_path, name, options):
-    path = write_video(tmp_path / name, **options)
+    path = videos.write_video(tmp_path / name, **options)
     drive, times_ms, found = pictures(path)
     video, wanted = cv2.VideoCapture(str(path)), []
     while (read := video.read())[0]:
@@ -77,13 +67,13 @@ def test_each_picture_comes_once_as_opencv_reads_it(tmp_path, name, options):
     assert np.shape(found) == np.shape(wanted)
     # OpenCV has an FFmpeg of its own.
     assert np.abs(np.subtract(found, wanted, dtype=np.int16)).max() <= 1
-    assert times_ms == [PERIOD_MS * index for index in range(FRAMES)]
+    assert times_ms == [videos.PERIOD_MS * index for index in range(videos.FRAMES)]
     assert (drive.lost, drive.warnings) == (0, [])
 
 
 @pytest.mark.parametrize("name", ["video.mp4", "video.mkv"])
 def test_frames_of_no_steady_rate_have_their_own_times_and_none_is_lost(tmp_path, name):
-    drive, times_ms, found = pictures(write_video(tmp_path / name, times_ms=UNEVEN_MS))
+    drive, times_ms, found = pictures(videos.write_video(tmp_path / name, times_ms=UNEVEN_MS))
     assert times_ms == UNEVEN_MS
     assert drive.duration_ns == pytest.approx(UNEVEN_MS[-1] * MS, rel=0.1)
     assert numbers(found) == list(range(len(UNEVEN_MS)))
@@ -92,8 +82,8 @@ def test_frames_of_no_steady_rate_have_their_own_times_and_none_is_lost(tmp_path
 
 def test_pictures_whose_packets_have_the_times_of_others_are_not_lost(tmp_path):
     """AVI has none but the order of its packets."""
-    drive, times_ms, found = pictures(write_video(tmp_path / "video.avi", bf="2"))
-    assert numbers(found) == list(range(FRAMES))
+    drive, times_ms, found = pictures(videos.write_video(tmp_path / "video.avi", bf="2"))
+    assert numbers(found) == list(range(videos.FRAMES))
     assert (np.diff(times_ms) > 0).all()
     assert (drive.lost, drive.warnings) == (0, [])
 
@@ -102,7 +92,7 @@ def test_pictures_that_the_decoder_leaves_out_without_a_word_fail_in_their_place
     """The first ones of a file that was cut at a key frame which others refer over."""
     groups = "open-gop=1:keyint=10:min-keyint=10:bframes=3:scenecut=0:b-adapt=0"
     options = {"x265-params": f"log-level=none:{groups}"}
-    whole = write_video(tmp_path / "whole.mkv", codec="libx265", **options)
+    whole = videos.write_video(tmp_path / "whole.mkv", codec="libx265", **options)
     keys = []
 
     def is_behind_the_second_key(packet):
@@ -115,8 +105,8 @@ def test_pictures_that_the_decoder_leaves_out_without_a_word_fail_in_their_place
     left_out = shown.count(UNDRAWN)
     assert 0 < left_out < 4
     assert shown[:left_out] == [UNDRAWN] * left_out
-    assert shown[left_out:] == list(range(10, FRAMES))
-    assert times_ms == [PERIOD_MS * index for index in range(len(found))]
+    assert shown[left_out:] == list(range(10, videos.FRAMES))
+    assert times_ms == [videos.PERIOD_MS * index for index in range(len(found))]
 
 
 @pytest.mark.parametrize("name", ["video.mp4", "video.mkv"])
@@ -124,7 +114,7 @@ def test_pictures_that_the_decoder_leaves_out_without_a_word_fail_in_their_place
     ("number", "options"),
     [
         (14, {"bf": "0"}),
-        (14, {"x264-params": OPEN_GROUPS}),
+        (14, {"x264-params": videos.OPEN_GROUPS}),
         (4, {"codec": "mpeg4", "bf": "2", "qmax": "2"}),
         (4, {"codec": "mpeg2video", "bf": "2", "qmax": "2"}),
     ],
@@ -133,7 +123,7 @@ def test_pictures_that_the_decoder_leaves_out_without_a_word_fail_in_their_place
 def test_a_damaged_picture_and_those_drawn_on_it_fail_and_no_wrong_one_is_shown(
     tmp_path, name, number, options
 ):
-    path = hurt(write_video(tmp_path / name, g="10", **options), number)
+    path = videos.hurt(videos.write_video(tmp_path / name, g="10", **options), number)
     drive, times_ms, found = pictures(path)
     shown = numbers(found)
     lost = [index for index, one in enumerate(shown) if isinstance(one, str)]
@@ -144,33 +134,33 @@ def test_a_damaged_picture_and_those_drawn_on_it_fail_and_no_wrong_one_is_shown(
     assert causes <= {"the file is damaged", UNDRAWN}
     assert number == 14 or UNDRAWN in causes
     assert [one for one in shown if not isinstance(one, str)] == [
-        index for index in range(FRAMES) if index not in lost
+        index for index in range(videos.FRAMES) if index not in lost
     ]
-    assert times_ms == [PERIOD_MS * index for index in range(FRAMES)]
+    assert times_ms == [videos.PERIOD_MS * index for index in range(videos.FRAMES)]
     assert (drive.lost, drive.warnings) == (0, [])
 
 
 def test_of_a_file_that_was_cut_off_the_rest_is_lost(tmp_path):
     """The header, in front, tells how many frames there were."""
-    path = write_video(tmp_path / "video.mp4", muxer={"movflags": "faststart"}, g="10")
+    path = videos.write_video(tmp_path / "video.mp4", muxer={"movflags": "faststart"}, g="10")
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 3 // 4])
     drive, _, found = pictures(path)
     good = [one for one in numbers(found) if not isinstance(one, str)]
     assert good == list(range(len(good)))
-    assert 0 < len(good) < FRAMES
-    assert len(found) + drive.lost == FRAMES
-    assert f"{drive.lost} of {FRAMES} frames are lost" in drive.warnings[-1]
+    assert 0 < len(good) < videos.FRAMES
+    assert len(found) + drive.lost == videos.FRAMES
+    assert f"{drive.lost} of {videos.FRAMES} frames are lost" in drive.warnings[-1]
 
 
 def test_a_file_that_ends_before_its_time_is_named_where_it_counts_no_frames(tmp_path):
-    path = write_video(tmp_path / "video.mkv", times_ms=list(range(0, 30_000, 1000)), g="5")
-    path.write_bytes(path.read_bytes()[: place(path, 20)[0]])
+    path = videos.write_video(tmp_path / "video.mkv", times_ms=list(range(0, 30_000, 1000)), g="5")
+    path.write_bytes(path.read_bytes()[: videos.place(path, 20)[0]])
     drive, times_ms, found = pictures(path)
     assert numbers(found) == list(range(len(found)))
     assert 0 < len(found) < 29
     assert drive.lost == 0
-    missing_s = (29_000 + PERIOD_MS - times_ms[-1]) / 1000
+    missing_s = (29_000 + videos.PERIOD_MS - times_ms[-1]) / 1000
     ends = f"its last frame is {missing_s:.2f} s before the end that it states"
     assert ends in drive.warnings[0]
     assert "how many more frames are lost is not known" in drive.warnings[1]
@@ -183,13 +173,13 @@ def test_a_file_that_ends_before_its_time_is_named_where_it_counts_no_frames(tmp
 def test_a_few_frames_that_are_cut_off_are_named_where_the_pictures_have_a_length(
     tmp_path, name, codec, options
 ):
-    path = write_video(tmp_path / name, codec=codec, **options)
+    path = videos.write_video(tmp_path / name, codec=codec, **options)
     drive, _, found = pictures(path)
-    assert (len(found), drive.warnings) == (FRAMES, [])
-    path.write_bytes(path.read_bytes()[: place(path, FRAMES - 2)[0]])
+    assert (len(found), drive.warnings) == (videos.FRAMES, [])
+    path.write_bytes(path.read_bytes()[: videos.place(path, videos.FRAMES - 2)[0]])
     drive, times_ms, found = pictures(path)
-    assert FRAMES - 10 < len(found) < FRAMES
-    missing_s = PERIOD_MS * FRAMES / 1000 - times_ms[-1] / 1000
+    assert videos.FRAMES - 10 < len(found) < videos.FRAMES
+    missing_s = videos.PERIOD_MS * videos.FRAMES / 1000 - times_ms[-1] / 1000
     assert f"its last frame is {missing_s:.2f} s before the end" in drive.warnings[0]
 
 
@@ -199,22 +189,22 @@ def test_frames_that_a_file_is_not_to_show_are_not_lost(tmp_path, group, first):
     """Those before the cut, of which the ones behind it may be drawn."""
 
     def shift(packet):
-        packet.pts -= round(first * PERIOD_MS / 1000 / packet.time_base)
-        packet.dts -= round(first * PERIOD_MS / 1000 / packet.time_base)
+        packet.pts -= round(first * videos.PERIOD_MS / 1000 / packet.time_base)
+        packet.dts -= round(first * videos.PERIOD_MS / 1000 / packet.time_base)
         return True
 
-    remux(write_video(tmp_path / "whole.mp4", g=group, bf="0"), tmp_path / "cut.mp4", shift)
+    remux(videos.write_video(tmp_path / "whole.mp4", g=group, bf="0"), tmp_path / "cut.mp4", shift)
     drive, times_ms, found = pictures(tmp_path / "cut.mp4")
-    assert numbers(found) == list(range(first, FRAMES))
-    assert times_ms == [PERIOD_MS * index for index in range(FRAMES - first)]
+    assert numbers(found) == list(range(first, videos.FRAMES))
+    assert times_ms == [videos.PERIOD_MS * index for index in range(videos.FRAMES - first)]
     assert (drive.lost, drive.warnings) == (0, [])
-    assert drive.frame_count == pytest.approx(FRAMES - first, abs=1)
+    assert drive.frame_count == pytest.approx(videos.FRAMES - first, abs=1)
 
 
-@pytest.mark.parametrize(("matrix", "corner"), ORIENTATIONS.items())
+@pytest.mark.parametrize(("matrix", "corner"), videos.ORIENTATIONS.items())
 def test_a_video_that_states_how_it_was_held_is_upright(tmp_path, matrix, corner):
-    _, _, found = pictures(write_oriented(tmp_path / "video.mp4", matrix))
+    _, _, found = pictures(videos.write_oriented(tmp_path / "video.mp4", matrix))
     assert len(found) == 3
     for picture in found:
         assert picture.shape == ((48, 64, 3) if matrix[0] else (64, 48, 3))
-        assert bright_corner(picture.mean(2)) == corner
+        assert videos.bright_corner(picture.mean(2)) == corner

@@ -1,7 +1,5 @@
 """The whole evaluation, with a network that sees what we tell it."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ from perception_nodes.evaluation import (
     taught_set,
 )
 from perception_nodes.evaluation.detector import Detector, Seen
-from perception_nodes.networks.model import Model, load_model
+from perception_nodes.networks.model import load_model
 
 BOX = np.array([[0.25, 0.25, 0.75, 0.75]])
 
@@ -27,47 +25,47 @@ BOX = np.array([[0.25, 0.25, 0.75, 0.75]])
 class Seer(Detector):
     """Finds one car in the middle of every picture, as the model's class 2."""
 
-    def __init__(self, model: Model, backend: str, threads: int, cache_dir: str) -> None:
+    def __init__(self, model, backend, threads, cache_dir):
         self._model = model
 
-    def look(self, image: np.ndarray) -> Seen:
+    def look(self, image):
         height, width = image.shape[:2]
         box = Letterbox.fit(width, height, self._model.input.width, self._model.input.height)
         header = FrameHeader(source_width=width, source_height=height)
         header.scale_x, header.scale_y = box.scale_x, box.scale_y
         return Seen(HeadTensors([], []), header)
 
-    def ranked(self, seen: Seen, groups: list[tuple[int, ...]]) -> Detections:
+    def ranked(self, seen, groups):
         found = [index for index, group in enumerate(groups) if 2 in group]
         size = np.array([seen.header.source_width, seen.header.source_height] * 2)
         boxes = np.repeat(BOX * size, len(found), axis=0).astype(np.float32)
         return Detections(boxes, np.full(len(found), 0.9, np.float32), np.array(found, np.int64))
 
-    def objects(self, seen: Seen, groups: list[tuple[int, ...]], settings: object) -> Detections:
+    def objects(self, seen, groups, settings):
         return self.ranked(seen, groups)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         pass
 
 
 @pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> Model:
+def model(monkeypatch):
     monkeypatch.setattr(accuracy, "Detector", Seer)
     return load_model("road-n")
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def picture(tmp_path):
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), np.zeros((100, 200, 3), np.uint8))
     return path
 
 
-def image(path: Path, label: int, box: np.ndarray = BOX) -> LabelledImage:
+def image(path, label, box=BOX):
     return LabelledImage(path, box, np.array([label]), np.array([False]))
 
 
-def test_a_perfect_detector_is_perfect(model: Model, picture: Path) -> None:
+def test_a_perfect_detector_is_perfect(model, picture):
     data = LabelledSet("x", ("car", "person"), (image(picture, 0),) * 4)
     done = []
     result = evaluate(model, data, progress=lambda *state: done.append(state))
@@ -85,7 +83,7 @@ def test_a_perfect_detector_is_perfect(model: Model, picture: Path) -> None:
     assert done[-1] == (4, 4)
 
 
-def test_what_is_reported_as_a_class_that_nobody_labels_is_not_found() -> None:
+def test_what_is_reported_as_a_class_that_nobody_labels_is_not_found():
     """A network that takes every car for a stop sign must not pass on a set without stop signs."""
     model = load_model("road-n")
     car, stop_sign = (model.classes.index(name) for name in ("car", "stop sign"))
@@ -103,14 +101,14 @@ def test_what_is_reported_as_a_class_that_nobody_labels_is_not_found() -> None:
         assert detector.ranked(seen, groups).scores.max() > 0.8
 
 
-def test_a_label_may_be_any_of_several_classes(model: Model, picture: Path) -> None:
+def test_a_label_may_be_any_of_several_classes(model, picture):
     images = (image(picture, 0),)
     assert evaluate(model, LabelledSet("x", ("lorry",), images)).map50_95 == 0
     found = LabelledSet("x", ("lorry",), images, counts_as={"lorry": ("truck", "car")})
     assert evaluate(model, found).map50_95 == pytest.approx(1)
 
 
-def test_what_is_ignored_is_neither_right_nor_wrong(model: Model, picture: Path) -> None:
+def test_what_is_ignored_is_neither_right_nor_wrong(model, picture):
     away = np.array([[0.0, 0.0, 0.2, 0.2]])
     ignored = LabelledImage(
         picture, np.concatenate([BOX, away]), np.array([1, 0]), np.zeros(2, bool)
@@ -121,21 +119,21 @@ def test_what_is_ignored_is_neither_right_nor_wrong(model: Model, picture: Path)
     assert result.operating_point.precision is None  # and nothing that counts was reported
 
 
-def test_small_and_wide_boxes_are_ignored(model: Model, picture: Path) -> None:
+def test_small_and_wide_boxes_are_ignored(model, picture):
     for limits in ({"min_height_px": 51}, {"max_aspect": 1.9}):
         data = LabelledSet("x", ("car",), (image(picture, 0),), **limits)
         with pytest.raises(DataError, match="nothing to measure"):
             evaluate(model, data)
 
 
-def test_a_target_of_a_map_that_no_class_has_is_named(model: Model, picture: Path) -> None:
+def test_a_target_of_a_map_that_no_class_has_is_named(model, picture):
     mapped = {"car": ("car", "buss")}
     data = LabelledSet("x", ("car",), (image(picture, 0),), counts_as=mapped)
     notes = evaluate(model, data).notes
     assert f"'car' is to count as buss, which {model.name} does not know" in notes
 
 
-def test_two_classes_that_mean_one_of_the_model_are_one(model: Model, picture: Path) -> None:
+def test_two_classes_that_mean_one_of_the_model_are_one(model, picture):
     for labelled in (0, 1):
         mapped = {"van": ("car",)}
         data = LabelledSet("x", ("car", "van"), (image(picture, labelled),), counts_as=mapped)
@@ -144,7 +142,7 @@ def test_two_classes_that_mean_one_of_the_model_are_one(model: Model, picture: P
         assert "'car' and 'van' count as one class" in found.notes
 
 
-def test_classes_that_cannot_be_measured_are_named(model: Model, picture: Path) -> None:
+def test_classes_that_cannot_be_measured_are_named(model, picture):
     with pytest.raises(DataError, match="cow, sheep.*--classes-map"):
         evaluate(model, LabelledSet("x", ("cow", "sheep"), (image(picture, 0),)))
     mapped = {"lorry": ("truck", "car")}
@@ -153,7 +151,7 @@ def test_classes_that_cannot_be_measured_are_named(model: Model, picture: Path) 
         evaluate(model, data)
 
 
-def test_a_teacher_with_other_classes_is_refused(picture: Path) -> None:
+def test_a_teacher_with_other_classes_is_refused(picture):
     student = load_model("road-n")
     names = ["dog" if name == "stop sign" else name for name in student.classes]
     teacher = student.model_copy(update={"classes": names, "name": "odd"})

@@ -15,7 +15,7 @@ CAR, BUS = 2, 4
 BOX = (10, 10, 50, 30)
 
 
-def seen(*objects: tuple[tuple[float, ...], float, int]) -> list[Detections]:
+def seen(*objects):
     boxes, scores, classes = zip(*objects, strict=True) if objects else ((), (), ())
     return [
         Detections(
@@ -40,7 +40,7 @@ UNSURE = SURE_SCORE - 0.02
         (seen((BOX, UNSURE, CAR)), seen(), Agreement(0, 0, 0), 0),
     ],
 )
-def test_sure_objects_are_shared_or_not(one, other, found, share) -> None:
+def test_sure_objects_are_shared_or_not(one, other, found, share):
     compared = agreement(one, other)
     assert (compared, compared.share) == (found, share)
 
@@ -54,13 +54,11 @@ def test_sure_objects_are_shared_or_not(one, other, found, share) -> None:
         (((30, 30, 30, 30), 0.9, CAR), 0),  # without area
     ],
 )
-def test_the_same_object_is_of_one_class_and_in_one_place(
-    other: tuple[tuple[float, ...], float, int], shared: int
-) -> None:
+def test_the_same_object_is_of_one_class_and_in_one_place(other, shared):
     assert agreement(seen((BOX, 0.9, CAR)), seen(other)).shared == shared
 
 
-def test_classes_are_compared_by_name() -> None:
+def test_classes_are_compared_by_name():
     ours = load_model("road-n")
     other = ours.model_copy(update={"classes": ["dog", "automobile"]})
     (found,) = renamed(ours, other, seen((BOX, 0.9, 1), (BOX, 0.8, 0)))
@@ -68,7 +66,7 @@ def test_classes_are_compared_by_name() -> None:
     assert found.scores.tolist() == pytest.approx([0.9])
 
 
-def test_an_output_that_is_no_number_names_the_model() -> None:
+def test_an_output_that_is_no_number_names_the_model():
     model = load_model("road-n")
     shape = [(1, 8, 32, 52), (1, 8, 16, 26), (1, 8, 8, 13)]
     boxes = [np.zeros((1, 64, *size[2:]), np.float32) for size in shape]

@@ -16,7 +16,7 @@ from perception_nodes.networks.class_names import indices_of
 
 
 @pytest.fixture
-def yolo(tmp_path: Path) -> Path:
+def yolo(tmp_path):
     """A folder of two images, one of them with two labels."""
     for name in ("images", "labels"):
         (tmp_path / name).mkdir()
@@ -29,7 +29,7 @@ def yolo(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_yolo_labels(yolo: Path) -> None:
+def test_yolo_labels(yolo):
     found = read_set(yolo, classes_map={"vehicle": ("car", "bus")})
     assert found.classes == ("motorbike", "vehicle")
     assert found.counts_as == {"vehicle": ("car", "bus")}
@@ -51,7 +51,7 @@ def test_yolo_labels(yolo: Path) -> None:
         ("0 0.5 0.5 wide 0.5", "is not five numbers"),
     ],
 )
-def test_a_wrong_label_names_file_line_and_value(yolo: Path, line: str, text: str) -> None:
+def test_a_wrong_label_names_file_line_and_value(yolo, line, text):
     (yolo / "labels/b.txt").write_text(f"0 0.5 0.5 0.5 0.5\n{line}\n")
     with pytest.raises(DataError, match="correct or remove") as error:
         read_set(yolo)
@@ -59,7 +59,7 @@ def test_a_wrong_label_names_file_line_and_value(yolo: Path, line: str, text: st
     assert text in str(error.value)
 
 
-def test_what_is_odd_is_counted(yolo: Path) -> None:
+def test_what_is_odd_is_counted(yolo):
     (yolo / "labels/b.txt").unlink()
     (yolo / "labels/c.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     notes = " ".join(read_set(yolo).notes)
@@ -67,7 +67,7 @@ def test_what_is_odd_is_counted(yolo: Path) -> None:
     assert "1 label files have no image" in notes and "c.txt" in notes
 
 
-def test_an_object_that_is_labelled_twice_is_one(yolo: Path) -> None:
+def test_an_object_that_is_labelled_twice_is_one(yolo):
     two = "1 0.25 0.5 0.5 1\n0 0.5 0.5 0.5 0.5\n"
     (yolo / "labels/a.txt").write_text(two + "1 .25 .5 .5 1.0\n" + two)
     found = read_set(yolo)
@@ -75,7 +75,7 @@ def test_an_object_that_is_labelled_twice_is_one(yolo: Path) -> None:
     assert found.notes == (f"3 label lines repeat another one and count once: {yolo}/labels/a.txt",)
 
 
-def test_a_box_ends_at_the_border_of_its_image(yolo: Path) -> None:
+def test_a_box_ends_at_the_border_of_its_image(yolo):
     # The line of zeros is an object without a box.
     (yolo / "labels/a.txt").write_text("0 0.05 0.5 0.3 0.4\n1 0 0 0 0\n0 0.50001 0.5 1 0.4\n")
     found = read_set(yolo)
@@ -86,7 +86,7 @@ def test_a_box_ends_at_the_border_of_its_image(yolo: Path) -> None:
     )
 
 
-def test_a_name_of_another_kind_and_what_follows_a_picture_are_no_damage(yolo: Path) -> None:
+def test_a_name_of_another_kind_and_what_follows_a_picture_are_no_damage(yolo):
     jpeg, png = yolo / "images/a.jpg", yolo / "images/b.png"
     small = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
     whole = jpeg.read_bytes()
@@ -100,7 +100,7 @@ def test_a_name_of_another_kind_and_what_follows_a_picture_are_no_damage(yolo: P
         read_set(yolo)
 
 
-def test_class_names_of_another_editor_are_read_and_gaps_refused(yolo: Path) -> None:
+def test_class_names_of_another_editor_are_read_and_gaps_refused(yolo):
     names = (yolo / "classes.txt").read_text()
     (yolo / "classes.txt").write_bytes(b"\xef\xbb\xbf" + names.replace("\n", "\r\n").encode())
     assert read_set(yolo).classes == tuple(names.split())
@@ -110,7 +110,7 @@ def test_class_names_of_another_editor_are_read_and_gaps_refused(yolo: Path) -> 
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
-def test_an_image_that_is_cut_off_is_named(tmp_path: Path, ending: str) -> None:
+def test_an_image_that_is_cut_off_is_named(tmp_path, ending):
     whole, cut = tmp_path / f"whole.{ending}", tmp_path / f"cut.{ending}"
     cv2.imwrite(str(whole), np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8))
     check_images([whole])
@@ -119,13 +119,13 @@ def test_an_image_that_is_cut_off_is_named(tmp_path: Path, ending: str) -> None:
         check_images([whole, cut])
 
 
-def test_two_images_of_one_label_file_are_named(yolo: Path) -> None:
+def test_two_images_of_one_label_file_are_named(yolo):
     (yolo / "images/a.png").write_bytes((yolo / "images/b.png").read_bytes())
     with pytest.raises(DataError, match=r"a\.jpg and .*a\.png have one label file, a\.txt"):
         read_set(yolo)
 
 
-def test_labels_are_beside_the_last_folder_named_images(yolo: Path) -> None:
+def test_labels_are_beside_the_last_folder_named_images(yolo):
     for place in ("images/cam1/images", "images/cam1/labels", "labels/cam1/images"):
         (yolo / place).mkdir(parents=True)
     (yolo / "images/a.jpg").rename(yolo / "images/cam1/images/a.jpg")
@@ -139,7 +139,7 @@ def test_labels_are_beside_the_last_folder_named_images(yolo: Path) -> None:
     assert "1 images have no label file" in notes and "1 label files have no image" in notes
 
 
-def test_folders_that_are_linked_belong_to_a_set(yolo: Path, tmp_path: Path) -> None:
+def test_folders_that_are_linked_belong_to_a_set(yolo, tmp_path):
     for file in (yolo / "images/a.jpg", yolo / "labels/a.txt"):
         elsewhere = tmp_path / "elsewhere" / file.parent.name
         elsewhere.mkdir(parents=True)
@@ -155,16 +155,14 @@ def test_folders_that_are_linked_belong_to_a_set(yolo: Path, tmp_path: Path) -> 
     assert read_set(yolo).notes == (f"1 label files have no image and are left out: {orphan}",)
 
 
-def test_a_link_that_cannot_be_followed_is_told(yolo: Path) -> None:
+def test_a_link_that_cannot_be_followed_is_told(yolo):
     link = yolo / "images/night"
     link.symlink_to("n" * 300)  # as one into a folder of somebody else, which root may read
     with pytest.raises(DataError, match=f"{link} cannot be read: File name too long"):
         read_set(yolo)
 
 
-def test_sets_of_one_name_are_told_apart(
-    yolo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sets_of_one_name_are_told_apart(yolo, tmp_path, monkeypatch):
     copies = [tmp_path / city / "val" for city in ("ulm", "bonn")]
     for copy in copies:
         shutil.copytree(yolo, copy, ignore=lambda *_: {"ulm", "bonn"})
@@ -173,7 +171,7 @@ def test_sets_of_one_name_are_told_apart(
     assert read_set(".").name == "val"
 
 
-def test_no_labels_or_images_at_all(yolo: Path) -> None:
+def test_no_labels_or_images_at_all(yolo):
     for name, reason in (("labels", "none of the 2 images .*--teacher"), ("images", "no image")):
         for path in (yolo / name).iterdir():
             path.unlink()
@@ -190,7 +188,7 @@ def test_no_labels_or_images_at_all(yolo: Path) -> None:
         ("valid/images", "train: ../train/images\nval: ../valid/images"),  # Roboflow's
     ],
 )
-def test_the_data_yaml_of_ultralytics(yolo: Path, images: str, lines: str) -> None:
+def test_the_data_yaml_of_ultralytics(yolo, images, lines):
     folder = yolo / Path(images).parent
     if folder != yolo:
         folder.mkdir()
@@ -212,7 +210,7 @@ def test_the_data_yaml_of_ultralytics(yolo: Path, images: str, lines: str) -> No
         ("names: [car, person]\nval: elsewhere", "elsewhere is not a folder"),
     ],
 )
-def test_an_unusable_data_yaml(yolo: Path, lines: str, text: str) -> None:
+def test_an_unusable_data_yaml(yolo, lines, text):
     (yolo / "data.yaml").write_text(lines)
     with pytest.raises(DataError, match=text):
         read_set(yolo / "data.yaml")
@@ -226,20 +224,20 @@ def test_an_unusable_data_yaml(yolo: Path, lines: str, text: str) -> None:
         ("data.yaml", b"names: {0: car, a: bus}", r"they are \[0, 'a'\]"),
     ],
 )
-def test_unusable_class_names(yolo: Path, file: str, content: bytes, text: str) -> None:
+def test_unusable_class_names(yolo, file, content, text):
     (yolo / "classes.txt").unlink(missing_ok=True)
     (yolo / file).write_bytes(content)
     with pytest.raises(DataError, match=text):
         read_set(yolo)
 
 
-def coco(width: int, height: int) -> dict[str, list[dict[str, object]]]:
+def coco(width, height):
     image = {"id": 7, "file_name": "a.jpg", "width": width, "height": height}
     box = {"image_id": 7, "category_id": 7, "bbox": [2, 2, 20, 20]}
     return {"images": [image], "categories": [{"id": 7, "name": "car"}], "annotations": [box]}
 
 
-def test_coco_labels(yolo: Path) -> None:
+def test_coco_labels(yolo):
     path, content = yolo / "instances.json", coco(80, 40)
     box = content["annotations"][0]
     box.update(id=1, bbox=[8, 4, 40, 20], iscrowd=1)
@@ -270,7 +268,7 @@ def test_coco_labels(yolo: Path) -> None:
         ("categories", {"id": float("inf")}, "is not a COCO file of boxes: OverflowError"),
     ],
 )
-def test_entries_of_coco_that_cannot_be_are_named(yolo: Path, part, changes, text) -> None:
+def test_entries_of_coco_that_cannot_be_are_named(yolo, part, changes, text):
     content = coco(80, 40)
     content[part].append({**content[part][0], **changes})
     (yolo / "labels.json").write_text(json.dumps(content))
@@ -286,9 +284,7 @@ def test_entries_of_coco_that_cannot_be_are_named(yolo: Path, part, changes, tex
         ((80, 60), "a.jpg is 80 x 40, and its labels are for 80 x 60"),
     ],
 )
-def test_coco_labels_of_another_shape_are_no_labels_of_a_picture(
-    yolo: Path, size: tuple[int, int], text: str
-) -> None:
+def test_coco_labels_of_another_shape_are_no_labels_of_a_picture(yolo, size, text):
     (yolo / "labels.json").write_text(json.dumps(coco(*size)))
     (image,) = read_set(yolo / "labels.json").images
     if not text:
@@ -298,7 +294,7 @@ def test_coco_labels_of_another_shape_are_no_labels_of_a_picture(
         image.pixels()
 
 
-def test_a_description(yolo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_description(yolo, monkeypatch):
     monkeypatch.delenv("PERCEPTION_DATA", raising=False)
     path = yolo / "set.yaml"
     path.write_text("name: x\nimages: images\ncounts_as: {vehicle: [car]}\nmin_height_px: 25\n")
@@ -312,20 +308,20 @@ def test_a_description(yolo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_set(path)
 
 
-def test_a_class_map_takes_precedence_over_a_description(yolo: Path) -> None:
+def test_a_class_map_takes_precedence_over_a_description(yolo):
     text = "name: two\nimages: images\nignored: [motorbike]\ncounts_as: {vehicle: [car]}\n"
     (yolo / "two.yaml").write_text(text)
     found = read_set(yolo / "two.yaml", classes_map={"motorbike": ("motorcycle",), "vehicle": ()})
     assert (found.ignored, found.counts_as["motorbike"]) == ({"vehicle"}, ("motorcycle",))
 
 
-def test_the_shipped_descriptions_can_be_read(root: Path) -> None:
+def test_the_shipped_descriptions_can_be_read(root):
     for path in sorted((root / "model_compression/datasets").glob("*.yaml")):
         with pytest.raises(DataError, match="name the folder of the sets"):
             read_set(path, root / "nowhere")
 
 
-def test_class_names() -> None:
+def test_class_names():
     ours = ("person", "car", "motorcycle", "traffic light")
     assert indices_of(["Pedestrian"], ours) == (0,)
     assert indices_of(["motorbike", "car"], ours) == (1, 2)

@@ -9,13 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_compression.calibration import contact_sheet
-from perception_nodes.evaluation import DataError
-from perception_nodes.evaluation.diversity import (
-    NEAR_DUPLICATE,
-    choose_frames,
-    describe,
-    farthest_points,
-)
+from perception_nodes.evaluation import DataError, diversity
 from perception_nodes.networks.model import InputSpec
 
 SIZE = (64, 48)
@@ -42,10 +36,10 @@ def write(folder: Path, pictures: list[np.ndarray]) -> Path:
 
 def test_of_near_duplicates_one_is_taken(tmp_path: Path) -> None:
     pictures = [noisy(scene(place), 100 * place + k) for place in range(20) for k in range(4)]
-    chosen = choose_frames([], [write(tmp_path / "drive", pictures)], 60, INPUT)
+    chosen = diversity.choose_frames([], [write(tmp_path / "drive", pictures)], 60, INPUT)
     places = {int(Path(name).stem) // 4 for name, _ in chosen.frames}
     assert len(chosen.frames) == len(places) == 20
-    assert chosen.radius < NEAR_DUPLICATE <= chosen.spread
+    assert chosen.radius < diversity.NEAR_DUPLICATE <= chosen.spread
     assert any("only 20 differ" in note for note in chosen.notes)
     assert contact_sheet(chosen).startswith(b"\xff\xd8")
 
@@ -57,7 +51,7 @@ def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
         write(tmp_path / f"{place}/images", [scene(20 * place + k) for k in range(10)])
         for place in range(2)
     ]
-    chosen = choose_frames([], folders, 20, INPUT)
+    chosen = diversity.choose_frames([], folders, 20, INPUT)
     assert {name.rpartition("/")[0] for name, _ in chosen.frames} == {"0/images", "1/images"}
     assert len(chosen.frames) == len({frame.tobytes() for _, frame in chosen.frames}) == 20
 
@@ -67,9 +61,9 @@ def test_a_still_or_dark_drive_is_refused_with_counts(tmp_path: Path) -> None:
     dark = [np.full((48, 64, 3), 2, np.uint8)] * 5
     folder = write(tmp_path / "drive", still + dark)
     with pytest.raises(DataError, match="25 frames, 5 of them blank or dark, only 1 that differ"):
-        choose_frames([], [folder], 60, INPUT)
+        diversity.choose_frames([], [folder], 60, INPUT)
     with pytest.raises(DataError, match="--bag"):
-        choose_frames([], [], 60, INPUT)
+        diversity.choose_frames([], [], 60, INPUT)
 
 
 @pytest.mark.parametrize("padding", [0, 114])
@@ -77,21 +71,21 @@ def test_a_covered_lens_is_blank_beside_any_border(tmp_path: Path, padding: int)
     image = INPUT.model_copy(update={"width": 2 * INPUT.width, "padding": padding})
     covered = [np.full((48, 64, 3), 20, np.uint8)] * 20
     with pytest.raises(DataError, match="20 frames, 20 of them blank or dark"):
-        choose_frames([], [write(tmp_path / "drive", covered)], 60, image)
+        diversity.choose_frames([], [write(tmp_path / "drive", covered)], 60, image)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=30), st.integers(1, 12))
 def test_no_two_chosen_are_near(points: list[tuple[float, float]], count: int) -> None:
     rows = np.array(points, np.float32).reshape(-1, 2)
-    chosen = farthest_points(rows, count)
+    chosen = diversity.farthest_points(rows, count)
     assert len(chosen) <= count
     between = np.linalg.norm(rows[chosen][:, None] - rows[chosen][None], axis=2)
-    assert (between[~np.eye(len(chosen), dtype=bool)] >= NEAR_DUPLICATE).all()
+    assert (between[~np.eye(len(chosen), dtype=bool)] >= diversity.NEAR_DUPLICATE).all()
     if points and len(chosen) < count:  # it ended since the rest are near duplicates
         nearest = np.linalg.norm(rows[:, None] - rows[chosen][None], axis=2).min(axis=1)
-        assert (nearest < NEAR_DUPLICATE).all()
+        assert (nearest < diversity.NEAR_DUPLICATE).all()
 
 
 def test_black_and_white_are_one_apart() -> None:
     black, white = (np.full((48, 64, 3), value, np.uint8) for value in (0, 255))
-    assert np.linalg.norm(describe(black) - describe(white)) == pytest.approx(1)
+    assert np.linalg.norm(diversity.describe(black) - diversity.describe(white)) == pytest.approx(1)

@@ -4,7 +4,6 @@ import math
 import shutil
 import sys
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +20,7 @@ from perception_nodes.evaluation.gate import (
 from perception_nodes.networks.model import ModelError, load_model
 
 
-def gate(name: str = "road-n", backend: str = "openvino", **facts: object) -> Gate:
+def gate(name="road-n", backend="openvino", **facts):
     model = load_model(name).model_copy(update=facts)
     return Gate(model, backend, 1, [], [], Margins(), lambda title: nullcontext(lambda *a: None))
 
@@ -34,9 +33,7 @@ def gate(name: str = "road-n", backend: str = "openvino", **facts: object) -> Ga
         (Agreement(9, 10, 19), "frames", "too few objects to compare"),
     ],
 )
-def test_a_share_is_judged_where_there_is_enough_to_see(
-    found: Agreement, at_fault: str, text: str
-) -> None:
+def test_a_share_is_judged_where_there_is_enough_to_see(found, at_fault, text):
     check = check_agreement("runtime", "golden", "m", 8, found, 0.9)
     assert check.at_fault == at_fault
     assert text in check.refusal and bool(check.refusal) == bool(at_fault)
@@ -45,19 +42,19 @@ def test_a_share_is_judged_where_there_is_enough_to_see(
 @pytest.mark.parametrize(
     ("now", "at_fault"), [([0.40, 0.50], ""), ([0.40, 0.49], "model"), ([0.40, math.nan], "model")]
 )
-def test_a_loss_is_the_mean_over_the_sets(now: list[float], at_fault: str) -> None:
+def test_a_loss_is_the_mean_over_the_sets(now, at_fault):
     check = check_loss("parent", "m", "a, b", [0.45, 0.51], now, 0.03)
     assert check.at_fault == at_fault
     assert check.value == pytest.approx(0.48 - sum(now) / 2, nan_ok=True)
 
 
-def test_a_set_on_which_the_reference_finds_nothing_proves_nothing() -> None:
+def test_a_set_on_which_the_reference_finds_nothing_proves_nothing():
     check = check_loss("parent", "m", "a, b", [0.5, 0.004], [0.5, 0.004], 0.03)
     assert check.at_fault == "frames"
     assert "parent and m have mAP50-95 of 0.0040 at most on a set of a, b" in check.refusal
 
 
-def test_the_runtime_is_blamed_before_the_model_and_that_before_the_frames() -> None:
+def test_the_runtime_is_blamed_before_the_model_and_that_before_the_frames():
     judged = gate()
     assert judged.failed is None
     for at_fault in ("", "frames", "model", "runtime"):
@@ -65,13 +62,13 @@ def test_the_runtime_is_blamed_before_the_model_and_that_before_the_frames() -> 
         assert (judged.failed.at_fault if judged.failed else "") == at_fault
 
 
-def test_a_parent_is_the_named_one_and_a_float_model_its_own() -> None:
+def test_a_parent_is_the_named_one_and_a_float_model_its_own():
     assert parent_of(load_model("road-n")).name == "dense-416x256"
     dense = load_model("dense-416x256")
     assert parent_of(dense) is dense
 
 
-def test_a_parent_that_nothing_can_be_compared_with_is_refused() -> None:
+def test_a_parent_that_nothing_can_be_compared_with_is_refused():
     with pytest.raises(ModelError, match=r"model\.yaml names no parent.*add `parent: NAME`"):
         gate(parent=None)
     with pytest.raises(ModelError, match="the parent road-s, and .*road-s is int8"):
@@ -80,7 +77,7 @@ def test_a_parent_that_nothing_can_be_compared_with_is_refused() -> None:
         gate(parent="dense-640x384")
 
 
-def test_a_model_is_not_its_own_parent(root: Path, tmp_path: Path) -> None:
+def test_a_model_is_not_its_own_parent(root, tmp_path):
     folder = shutil.copytree(root / "models/road-n", tmp_path / "dense-416x256")
     with pytest.raises(ModelError, match="dense-416x256 is itself: nothing would tell"):
         parent_of(load_model(str(folder)))
@@ -95,15 +92,13 @@ def test_a_model_is_not_its_own_parent(root: Path, tmp_path: Path) -> None:
         ("dense-416x256", "onnxruntime", "openvino"),
     ],
 )
-def test_no_runtime_is_its_own_reference(name: str, backend: str, reference: str) -> None:
+def test_no_runtime_is_its_own_reference(name, backend, reference):
     judged = gate(name, backend)
     found, _ = judged.reference_objects(judged.model)
     assert (found, judged.notes) == (reference, [])
 
 
-def test_without_the_golden_models_package_the_next_best_is_taken_and_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_the_golden_models_package_the_next_best_is_taken_and_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     for module in ("golden", "qdq"):
         monkeypatch.delitem(sys.modules, f"perception_nodes.backends.{module}", raising=False)

@@ -13,14 +13,14 @@ from perception_nodes.evaluation.matching import ALL_HEIGHTS, Objects, _as_coco,
 CLASSES = 2
 
 
-def objects(items: list[tuple[int, int, int, int, int, float]]) -> Objects:
+def objects(items):
     """Objects from x, y, width, height, class and score."""
     rows = np.array(items, float).reshape(-1, 6)
     boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
     return Objects(boxes, rows[:, 4].astype(int), rows[:, 3], rows[:, 5], np.zeros(len(rows), bool))
 
 
-def drawn(scores: st.SearchStrategy[float]) -> st.SearchStrategy[list[Objects]]:
+def drawn(scores):
     place, size = st.integers(0, 12), st.integers(2, 9)
     one = st.tuples(place, place, size, size, st.integers(0, CLASSES - 1), scores)
     return st.lists(st.lists(one, max_size=5).map(objects), min_size=3, max_size=3)
@@ -32,15 +32,14 @@ distinct = st.integers(1, 10**6).map(lambda number: number / 10**6)
 
 @settings(max_examples=60)
 @given(drawn(st.just(1.0)), drawn(distinct))
-def test_sums_are_those_of_pycocotools(truth: list[Objects], found: list[Objects]) -> None:
+def test_sums_are_those_of_pycocotools(truth, found):
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = COCOeval(_as_coco(truth, CLASSES), _as_coco(found, CLASSES), "bbox")
         theirs.evaluate()
         theirs.accumulate()
     for label, ours in enumerate(match(truth, found, CLASSES)[ALL_HEIGHTS]):
         expected = theirs.eval["precision"][:, :, label, 0, -1].mean(axis=1)
-        averages = ours.average_precision(np.ones(len(truth), int))
-        if averages is None:
+        if (averages := ours.average_precision(np.ones(len(truth), int))) is None:
             assert (expected == -1).all()
         else:
             np.testing.assert_allclose(averages, expected, atol=1e-9)
@@ -52,9 +51,7 @@ def test_sums_are_those_of_pycocotools(truth: list[Objects], found: list[Objects
     drawn(distinct),
     st.lists(st.integers(0, 3), min_size=3, max_size=3).filter(any),
 )
-def test_a_weight_is_an_image_that_often(
-    truth: list[Objects], found: list[Objects], weights: list[int]
-) -> None:
+def test_a_weight_is_an_image_that_often(truth, found, weights):
     """The bootstrap sums matches up again; matching the drawn images anew gives the same.
 
     Where scores are equal neither order is the right one, and a repeated image would change it.
@@ -72,7 +69,7 @@ def test_a_weight_is_an_image_that_often(
             np.testing.assert_allclose(a, b, atol=1e-9)
 
 
-def test_heights_part_the_objects() -> None:
+def test_heights_part_the_objects():
     truth = [objects([(0, 0, 50, h, 0, 1.0) for h in (10, 16, 31, 32, 63, 64, 200)])]
     matches = match(truth, [objects([])], 1)
     counts = {band: int(found[0].objects.sum()) for band, found in matches.items()}

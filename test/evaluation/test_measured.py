@@ -2,8 +2,6 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +30,7 @@ SLOWER = {
 class Machine:
     """A machine of two processors whose times are known, and what was asked of it."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.slower: dict[Any, float] = {**SLOWER, 1: 1.0, 2: 0.0, "": 0.0, "1": 0.1}
         self.tail = 1.0
         self.refused: dict[str, str] = {}
@@ -41,11 +39,11 @@ class Machine:
         self.asked: list[list[Option]] = []
         self.said: list[str] = []
 
-    def time_in_turns(self, options: Sequence[Option], *_: object) -> dict[Option, Times]:
+    def time_in_turns(self, options, *_):
         self.asked.append(list(options))
         return {option: self._times(option) for option in options}
 
-    def _times(self, option: Option) -> Times:
+    def _times(self, option):
         if refused := self.refused.get(option.backend, ""):
             return Times(refused=refused)
         if option.model in self.slow_to_load:
@@ -54,17 +52,17 @@ class Machine:
         slow = self.frames // 10
         return Times([ms] * (self.frames - slow) + [ms * self.tail] * slow, [ms / 2] * self.frames)
 
-    def measured(self, **values: Any) -> Choice | None:
+    def measured(self, **values):
         return choices.measured(LIVE.settings({"standby": "never", **values}), self.said.append)
 
-    def taken(self, **values: Any) -> tuple[Any, ...]:
+    def taken(self, **values):
         choice = self.measured(model="auto", **values)
         assert choice is not None
         return (*choice.parameters.values(), choice.cpus)
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+def machine(monkeypatch, tmp_path):
     one = Machine()
     monkeypatch.setattr(choices, "time_in_turns", one.time_in_turns)
     monkeypatch.setattr(choices, "physical_cores", lambda: 2)
@@ -83,25 +81,23 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
         (2.0, "road-n"),  # none: its smaller sibling helps
     ],
 )
-def test_the_most_accurate_network_that_keeps_the_deadline_is_taken(
-    machine: Machine, deadline_ms: float, taken: str
-) -> None:
+def test_the_most_accurate_network_that_keeps_the_deadline_is_taken(machine, deadline_ms, taken):
     assert machine.taken(deadline_ms=deadline_ms) == (taken, "litert", 2, "")
     assert f"model:={taken} backend:=litert threads:=2: " in machine.said[-1]
 
 
-def test_where_nothing_fits_it_is_said_what_would(machine: Machine) -> None:
+def test_where_nothing_fits_it_is_said_what_would(machine):
     machine.taken(deadline_ms=2.0)
     assert "no network keeps 2 ms here, predicted are p99.9 of road-s 3.5" in machine.said[-1]
     assert "what would do: model:=road-xs deadline_ms:=3," in machine.said[-1]
 
 
-def test_without_the_smaller_sibling_a_network_must_be_faster(machine: Machine) -> None:
+def test_without_the_smaller_sibling_a_network_must_be_faster(machine):
     assert machine.taken(deadline_ms=4.0)[0] == "road-n"
     assert machine.taken(deadline_ms=4.0, fallback_model="none")[0] == "road-xs"
 
 
-def test_a_tail_counts(machine: Machine) -> None:
+def test_a_tail_counts(machine):
     machine.tail = 1.4
     assert machine.taken()[0] == "road-n"  # 3.5 × 1.4^1.9 = 6.6 ms is more than 6
 
@@ -114,21 +110,17 @@ def test_a_tail_counts(machine: Machine) -> None:
         ({2: 1.5, "": 0.2}, ("litert", 1, "1")),
     ],
 )
-def test_the_fastest_way_to_run_it_is_taken(
-    machine: Machine, slower: Mapping[Any, float], taken: tuple[Any, ...]
-) -> None:
+def test_the_fastest_way_to_run_it_is_taken(machine, slower, taken):
     machine.slower.update(slower)
     assert machine.taken()[1:] == taken
 
 
-def test_a_runtime_that_refuses_takes_no_other_one_out(machine: Machine) -> None:
+def test_a_runtime_that_refuses_takes_no_other_one_out(machine):
     machine.refused = {"litert": "no such processor"}
     assert machine.taken()[:2] == ("road-s", "openvino")
 
 
-def test_where_nothing_is_measured_in_time_the_default_is_taken_and_nothing_kept(
-    machine: Machine, tmp_path: Path
-) -> None:
+def test_where_nothing_is_measured_in_time_the_default_is_taken_and_nothing_kept(machine, tmp_path):
     machine.frames = choices.ENOUGH - 1
     for _ in range(2):
         assert machine.taken() == ("road-n", "auto", 0, "")
@@ -137,9 +129,7 @@ def test_where_nothing_is_measured_in_time_the_default_is_taken_and_nothing_kept
     assert not (tmp_path / "perception_nodes" / choices.FILE).exists()
 
 
-def test_what_there_was_no_time_for_is_told_and_measured_at_the_next_start(
-    machine: Machine,
-) -> None:
+def test_what_there_was_no_time_for_is_told_and_measured_at_the_next_start(machine):
     machine.slow_to_load = {"road-s"}
     assert machine.taken()[0] == "road-n"
     assert "there was no time to measure road-s" in machine.said[-1]
@@ -151,9 +141,7 @@ def test_what_there_was_no_time_for_is_told_and_measured_at_the_next_start(
 @pytest.mark.parametrize(
     ("cores", "counts"), [(1, {1}), (2, {2, 1}), (6, {6, 3, 1}), (64, {16, 8, 1})]
 )
-def test_few_numbers_of_threads_are_tried(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, cores: int, counts: set[int]
-) -> None:
+def test_few_numbers_of_threads_are_tried(machine, monkeypatch, cores, counts):
     monkeypatch.setattr(choices, "physical_cores", lambda: cores)
     machine.slower |= dict.fromkeys(range(65), 1.0) | {str(n): 1.0 for n in range(65)}
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
@@ -164,7 +152,7 @@ def test_few_numbers_of_threads_are_tried(
     assert {one.model for one in machine.asked[0][::3]} == {"road-n"}
 
 
-def test_what_is_named_is_not_measured(machine: Machine) -> None:
+def test_what_is_named_is_not_measured(machine):
     assert machine.measured(model="road-n") is None
     assert machine.taken(backend="openvino", threads=1) == ("road-s", "openvino", 1, "")
     assert {(one.backend, one.threads) for one in machine.asked.pop()} == {("openvino", 1)}
@@ -172,9 +160,7 @@ def test_what_is_named_is_not_measured(machine: Machine) -> None:
     assert {one.cpus for one in machine.asked.pop()} == {"1"}
 
 
-def test_the_best_number_of_threads_beside_other_work_is_taken(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_best_number_of_threads_beside_other_work_is_taken(machine, monkeypatch):
     machine.slower[2] = 1.5
     choice = machine.measured(model="road-n", backend="openvino", threads=AUTO_THREADS)
     assert choice == Choice({"model": "road-n", "backend": "openvino", "threads": 1})
@@ -182,9 +168,7 @@ def test_the_best_number_of_threads_beside_other_work_is_taken(
     assert machine.taken(threads=AUTO_THREADS)[:3] == ("road-s", "litert", 1)
 
 
-def test_each_is_measured_once_a_machine_and_setting(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_is_measured_once_a_machine_and_setting(machine, monkeypatch):
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     for values in ({}, {}, {"deadline_ms": 20.0}, {"threads": 1}, {"fifo_priority": 0}):
         machine.taken(**values)
@@ -198,7 +182,7 @@ def test_each_is_measured_once_a_machine_and_setting(
     assert len(machine.asked) == 6
 
 
-def test_a_choice_of_a_bad_minute_is_measured_again_when_asked(machine: Machine) -> None:
+def test_a_choice_of_a_bad_minute_is_measured_again_when_asked(machine):
     given = DetectorSettings(model="auto")
     machine.slower["road-s"] = 9.0
     assert machine.taken()[0] == machine.taken(cpus="1")[0] == "road-n"
@@ -209,9 +193,7 @@ def test_a_choice_of_a_bad_minute_is_measured_again_when_asked(machine: Machine)
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "null", '{"KEY": [{"model": "road-n"}]}'])
-def test_a_damaged_file_of_measurements_is_written_anew(
-    machine: Machine, tmp_path: Path, text: str
-) -> None:
+def test_a_damaged_file_of_measurements_is_written_anew(machine, tmp_path, text):
     kept = tmp_path / "perception_nodes" / choices.FILE
     kept.parent.mkdir()
     key = choices._key(DetectorSettings(model="auto"))
@@ -223,7 +205,7 @@ def test_a_damaged_file_of_measurements_is_written_anew(
 @pytest.mark.parametrize(
     ("name", "value"), [("fallback_model", "road-xs"), ("cameras", "a,b"), ("backend", "tensorrt")]
 )
-def test_what_cannot_be_measured(machine: Machine, name: str, value: str) -> None:
+def test_what_cannot_be_measured(machine, name, value):
     with pytest.raises(SettingsError, match=f"model:=auto .* with {name}:={value}"):
         machine.measured(model="auto", **{name: value})
     # Where the model is not named either, the default is taken without a word.
@@ -234,12 +216,10 @@ def test_what_cannot_be_measured(machine: Machine, name: str, value: str) -> Non
     assert (machine.asked, machine.said) == ([], [])
 
 
-def test_the_default_is_measured_and_its_processors_are_the_detectors_alone(
-    machine: Machine,
-) -> None:
+def test_the_default_is_measured_and_its_processors_are_the_detectors_alone(machine):
     machine.slower.update({2: 1.5, "": 0.2})
 
-    def settings(**values: Any) -> Any:
+    def settings(**values):
         found = measured_settings(
             LIVE, values, NO_ROS_ARGUMENTS, machine.said.append, lambda done, total: None
         )
@@ -251,15 +231,13 @@ def test_the_default_is_measured_and_its_processors_are_the_detectors_alone(
     assert settings(model="road-n") == ("road-n", 0, "", "")
 
 
-def test_a_runtime_that_is_not_installed_is_told_by_its_opening(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_runtime_that_is_not_installed_is_told_by_its_opening(machine, monkeypatch):
     monkeypatch.setattr(choices, "INSTALL", {"litert": "no-such-runtime"})
     machine.refused = dict.fromkeys(("litert", "openvino"), "install it with")
     assert machine.taken()[:2] == ("road-n", "auto")
 
 
-def test_the_word_auto_is_a_number_of_threads() -> None:
+def test_the_word_auto_is_a_number_of_threads():
     assert DetectorSettings(threads="auto").threads == AUTO_THREADS  # type: ignore[arg-type]
     with pytest.raises(BackendError, match="name a number"):
         open_backend("null", BackendSettings(AUTO_THREADS))

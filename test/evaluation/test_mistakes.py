@@ -12,21 +12,21 @@ from typer.testing import CliRunner
 from perception_nodes.cli.app import app
 from perception_nodes.evaluation.labels import LabelledImage
 from perception_nodes.evaluation.matching import ALL_HEIGHTS, Objects, match
-from perception_nodes.evaluation.mistakes import MISTAKES, NOTHING, BoxKind, Examined, Judged, judge
+from perception_nodes.evaluation.mistakes import MISTAKES, NOTHING, BoxKind, Examined, judge
 from perception_nodes.report.precision_recall import precision_recall
 
 CAR, BUS = 0, 1
 IMAGE = LabelledImage.without_objects(Path("one.png"))
 
 
-def objects(*items: tuple[float, ...], crowd: bool = False) -> Objects:
+def objects(*items, crowd=False):
     """Objects from x, y, width, height, class and score."""
     rows = np.array(items, float).reshape(-1, 6)
     boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
     return Objects(boxes, rows[:, 4].astype(int), rows[:, 3], rows[:, 5], np.full(len(rows), crowd))
 
 
-def judged(truth: Objects, found: Objects) -> Judged:
+def judged(truth, found):
     return judge(IMAGE, (100, 100), truth, found)
 
 
@@ -44,7 +44,7 @@ LABELLED = objects((10, 10, 20, 20, CAR, 1))
         ((60, 60, 20, 20, CAR, 0.9), BoxKind.NOTHING, True),
     ],
 )
-def test_what_a_box_is(box: tuple[float, ...], kind: BoxKind, missed: bool) -> None:
+def test_what_a_box_is(box, kind, missed):
     one = judged(LABELLED, objects(box))
     assert one.kinds == [kind]
     assert one.missed.tolist() == [missed]
@@ -52,20 +52,20 @@ def test_what_a_box_is(box: tuple[float, ...], kind: BoxKind, missed: bool) -> N
     assert (one.objects[0] == 0) == (kind is not BoxKind.NOTHING)
 
 
-def test_the_second_box_on_an_object_is_one_too_many() -> None:
+def test_the_second_box_on_an_object_is_one_too_many():
     one = judged(LABELLED, objects((10, 11, 20, 20, CAR, 0.9), (10, 10, 20, 20, CAR, 0.8)))
     assert one.kinds == [BoxKind.RIGHT, BoxKind.TWICE]
     assert not one.missed.any()
 
 
-def test_what_does_not_count_is_neither_right_nor_missed() -> None:
+def test_what_does_not_count_is_neither_right_nor_missed():
     part = objects((12, 12, 5, 5, CAR, 0.9))
     one = judged(objects((10, 10, 20, 20, CAR, 1), crowd=True), part)
     assert one.kinds == [BoxKind.IGNORED]
     assert one.mistakes == 0
 
 
-def test_sums_over_images() -> None:
+def test_sums_over_images():
     bus = objects((10, 10, 20, 20, BUS, 1))
     images = [
         judged(LABELLED, objects((10, 10, 20, 20, BUS, 0.9))),
@@ -80,7 +80,7 @@ def test_sums_over_images() -> None:
     assert examined.confusions() == [["car", 1, 1, 0], ["bus", 0, 0, 1], [NOTHING, 0, 0, 0]]
 
 
-def test_each_labelled_object_is_in_one_cell_of_its_row() -> None:
+def test_each_labelled_object_is_in_one_cell_of_its_row():
     images = [
         judged(LABELLED, objects((10, 10, 20, 20, BUS, 0.9))),
         judged(LABELLED, objects((10, 10, 20, 20, CAR, 0.9), (60, 60, 9, 9, BUS, 0.8))),
@@ -90,7 +90,7 @@ def test_each_labelled_object_is_in_one_cell_of_its_row() -> None:
     assert rows == [["car", 1, 1, 1], ["bus", 0, 0, 0], [NOTHING, 0, 1, 0]]
 
 
-def test_a_curve_has_the_precision_at_each_recall() -> None:
+def test_a_curve_has_the_precision_at_each_recall():
     right, wrong = (10, 10, 20, 20, CAR), (60, 60, 20, 20, CAR)
     images = [judged(LABELLED, objects((*right, 0.9)))] * 5
     images += [judged(LABELLED, objects((*right, 0.5), (*wrong, 0.4)))] * 4
@@ -108,9 +108,7 @@ scores = st.lists(st.integers(1, 10**6), min_size=6, max_size=6, unique=True)
 
 
 @given(st.lists(boxes, max_size=6), st.lists(boxes, max_size=6), scores)
-def test_right_and_wrong_are_those_of_coco(
-    labelled: list[tuple[int, ...]], reported: list[tuple[int, ...]], ranks: list[int]
-) -> None:
+def test_right_and_wrong_are_those_of_coco(labelled, reported, ranks):
     truth = objects(*((*box, 1) for box in labelled))
     ranked = sorted(ranks[: len(reported)], reverse=True)
     found = objects(*((*box, rank / 10**6) for box, rank in zip(reported, ranked, strict=True)))
@@ -124,7 +122,7 @@ def test_right_and_wrong_are_those_of_coco(
         assert int(one.missed[truth.classes == label].sum()) == count - right
 
 
-def test_the_page_shows_frames_and_counts(root: Path, tmp_path: Path) -> None:
+def test_the_page_shows_frames_and_counts(root, tmp_path):
     data = tmp_path / "set"
     for folder in ("images", "labels"):
         (data / folder).mkdir(parents=True)

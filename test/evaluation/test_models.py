@@ -22,11 +22,11 @@ from perception_nodes.evaluation.pareto import Point, front_of
 from perception_nodes.evaluation.pareto_chart import pareto_svg
 from perception_nodes.evaluation.roofline import network_facts
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.networks.model import Model, load_model
+from perception_nodes.networks.model import load_model
 from perception_nodes.networks.openvino_core import VARIABLE
 
 
-def test_a_child_beside_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_beside_its_parent(monkeypatch):
     """The same network twice is as fast as itself, as far as this machine can tell."""
     monkeypatch.setattr(bench, "RATE_HZ", 200.0)
     parent = load_model("road-n")
@@ -52,7 +52,7 @@ def test_a_child_beside_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     ElementTree.fromstring(svg)
 
 
-def test_two_models_of_one_name_are_refused() -> None:
+def test_two_models_of_one_name_are_refused():
     """They would stand for each other, and one that is too slow could be in time."""
     models = [load_model("road-n"), load_model("road-s").model_copy(update={"name": "road-n"})]
     with pytest.raises(SettingsError, match="several models have the name road-n, in /.* and /"):
@@ -60,10 +60,10 @@ def test_two_models_of_one_name_are_refused() -> None:
 
 
 @pytest.fixture
-def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiles(monkeypatch):
     """A processor with matrix tiles, with which the dense networks are faster."""
 
-    def faster(model: Model, *_: object) -> str:
+    def faster(model, *_):
         return "ALL" if "dense" in model.name else "AVX512_CORE_FP16"
 
     monkeypatch.setattr(bench, "faster_instructions", faster)
@@ -82,13 +82,8 @@ def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_environment_or_the_first_model_decides_on_matrix_tiles_as_in_a_detector(
-    tiles: None,
-    monkeypatch: pytest.MonkeyPatch,
-    names: list[str],
-    given: str | None,
-    set_to: str,
-    noted: list[str],
-) -> None:
+    tiles, monkeypatch, names, given, set_to, noted
+):
     if given:
         monkeypatch.setenv(VARIABLE, given)
     result = ModelsBench([load_model(name) for name in names], 1, [1], []).run(lambda text: None)
@@ -100,9 +95,7 @@ def test_the_environment_or_the_first_model_decides_on_matrix_tiles_as_in_a_dete
     assert all(note in caption and "measure it alone" in note for _, note in told)
 
 
-def test_each_model_is_timed_on_each_runtime_and_for_auto_on_the_one_that_suits_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_each_model_is_timed_on_each_runtime_and_for_auto_on_the_one_that_suits_it(monkeypatch):
     monkeypatch.setattr(bench, "RATE_HZ", 200.0)
     models = [load_model("dense-416x256"), load_model("road-n")]
     result = ModelsBench(models, 10, [1], [], [AUTO, "onnxruntime"]).run(lambda text: None)
@@ -114,7 +107,7 @@ def test_each_model_is_timed_on_each_runtime_and_for_auto_on_the_one_that_suits_
 
 
 @pytest.mark.parametrize("name", ["road-n", "road-s", "road-xs", "plain-s", "road-m"])
-def test_the_runtimes_of_the_graph_agree_on_every_network_of_ours(name: str) -> None:
+def test_the_runtimes_of_the_graph_agree_on_every_network_of_ours(name):
     """LiteRT ends at logits of 8, where the others go on; no score can tell."""
     model = load_model(name)
     found = smallest_cosine(model, [runtime_for(AUTO, model)])
@@ -125,17 +118,15 @@ def test_the_runtimes_of_the_graph_agree_on_every_network_of_ours(name: str) -> 
 @pytest.mark.parametrize(
     ("theirs", "cosine"), [((0.0, 0.0), 1.0), ((1.0, 0.0), None), ((0.0, 1.0), None)]
 )
-def test_outputs_of_zeros_are_the_same_only_as_zeros(
-    monkeypatch: pytest.MonkeyPatch, theirs: tuple[float, float], cosine: float | None
-) -> None:
+def test_outputs_of_zeros_are_the_same_only_as_zeros(monkeypatch, theirs, cosine):
     """Of boxes and class scores: one runtime finds nothing, and the other what is given."""
 
     class Fake:
-        def __init__(self, values: tuple[float, float]) -> None:
+        def __init__(self, values):
             boxes, scores = (np.full((1, 4, 2), value, np.float32) for value in values)
             self._heads = HeadTensors([boxes], [scores])
 
-        def infer(self, picture: object) -> HeadTensors:
+        def infer(self, picture):
             return self._heads
 
     seen = {"openvino": (0.0, 0.0), "onnxruntime": theirs}
@@ -147,7 +138,7 @@ def test_outputs_of_zeros_are_the_same_only_as_zeros(
         assert smallest_cosine(load_model("road-n")) == cosine
 
 
-def test_the_graph_tells_the_cost() -> None:
+def test_the_graph_tells_the_cost():
     # As counted layer by layer when it was trained.
     facts = network_facts(load_model("dense-416x256"))
     assert facts.activation == "silu"
@@ -155,7 +146,7 @@ def test_the_graph_tells_the_cost() -> None:
     assert network_facts(load_model("road-n")).activation == "hardswish"
 
 
-def test_a_picture_of_one_and_of_many() -> None:
+def test_a_picture_of_one_and_of_many():
     rows = (("a", 1, 0.3), ("b", 2, 0.2), ("c", 3, 0.4))
     points = [Point(name, None, "int8", *place) for name, *place in rows]
     assert [point.name for point in front_of(points)] == ["a", "c"]

@@ -1,7 +1,6 @@
 """Times of networks, each in a process of its runtime: what comes of one that fails."""
 
 import os
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,7 @@ NULL = Option("road-xs", "null", 1)
 
 
 @pytest.fixture(autouse=True)
-def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_turns(monkeypatch):
     """Loading may take long on a busy machine; then a few rounds are enough."""
     monkeypatch.setattr(screening, "count", lambda: range(6))
     monkeypatch.setattr(screening, "LONGEST_S", LIMIT_S)
@@ -21,14 +20,14 @@ def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screening, "WAITING_SHARE", 0.95)
 
 
-def timed(*options: Option) -> dict[Option, Times]:
+def timed(*options):
     done: list[int] = []
     found = time_in_turns(options, LIMIT_S, lambda at, total: done.append(at))
     assert done == sorted(done)
     return found
 
 
-def test_options_take_turns_and_one_that_is_refused_costs_the_others_nothing() -> None:
+def test_options_take_turns_and_one_that_is_refused_costs_the_others_nothing():
     other = Option("road-n", "null", 1, str(max(os.sched_getaffinity(0))))
     refused = Option("road-xs", "nonesuch", 1)
     before = set(os.listdir("/proc/self/fd"))
@@ -42,10 +41,10 @@ def test_options_take_turns_and_one_that_is_refused_costs_the_others_nothing() -
             assert 0 <= bare_ms < whole_ms
 
 
-def test_a_runtime_that_ends_takes_its_own_options_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_that_ends_takes_its_own_options_out(monkeypatch):
     turn = screening._Runtime.turn
 
-    def dies(self: screening._Runtime, *of_a_frame: Any) -> Any:
+    def dies(self, *of_a_frame):
         self.process.kill()
         self.process.wait()
         return turn(self, *of_a_frame)
@@ -54,7 +53,7 @@ def test_a_runtime_that_ends_takes_its_own_options_out(monkeypatch: pytest.Monke
     assert timed(NULL)[NULL].refused == "null ended, or hung, with road-xs"
 
 
-def test_ways_that_take_much_longer_are_left_out_of_further_turns() -> None:
+def test_ways_that_take_much_longer_are_left_out_of_further_turns():
     fast, slow, other = (Option("road-n", name, 1) for name in ("a", "b", "c"))
     alone = Option("road-s", "b", 1)
     took_ms = {fast: 2.0, slow: 2.7, other: 2.5, alone: 9.0}

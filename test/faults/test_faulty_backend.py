@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ IMAGE = np.zeros((256, 416, 3), np.uint8)
 
 
 @pytest.fixture
-def orders(tmp_path: Path, monkeypatch):
+def orders(tmp_path, monkeypatch):
     """Writes orders to the file that the backend obeys."""
     path = tmp_path / "orders.json"
     monkeypatch.setenv(VARIABLE, str(path))

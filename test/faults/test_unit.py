@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -27,18 +26,18 @@ TOKEN = "0123456789abcdef"
 
 
 @pytest.fixture(autouse=True)
-def token(monkeypatch: pytest.MonkeyPatch) -> None:
+def token(monkeypatch):
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
 
 
-def scenario() -> Scenario:
+def scenario():
     return Scenario.model_validate(
         {"name": "t", "title": "t", "drive": "synthetic:64x32@10*10", "expect": {"lost": "-"}}
     )
 
 
 @pytest.fixture
-def unit() -> Iterator[tuple["subprocess.Popen[str]", str]]:
+def unit():
     """A unit in a process of its own, and its address."""
     command = [sys.executable, "-m", "perception_nodes", "hil", "unit", "--listen", "127.0.0.1:0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, bufsize=1)
@@ -50,7 +49,7 @@ def unit() -> Iterator[tuple["subprocess.Popen[str]", str]]:
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[UnitServer]:
+def served(monkeypatch):
     """A unit in this process, which runs no graph."""
     server = UnitServer("127.0.0.1", 0, {})
     monkeypatch.setattr(server._server, "handle_error", lambda *_: pytest.fail("a traceback"))
@@ -79,7 +78,7 @@ def test_orders_to_a_unit_and_ctrl_c(unit):
     assert process.wait(30) == 130
 
 
-def exchange(address: str, sent: bytes) -> bytes:
+def exchange(address, sent):
     with socket.create_connection(split_address(address), timeout=300) as peer:
         peer.sendall(sent)
         received = b""
@@ -88,7 +87,7 @@ def exchange(address: str, sent: bytes) -> bytes:
         return received
 
 
-def post(*headers: str, order: str = "clock") -> bytes:
+def post(*headers, order="clock"):
     """An order as bytes, without a body."""
     return "\r\n".join((f"POST /{order} HTTP/1.1", *headers, "", "")).encode()
 
@@ -114,9 +113,7 @@ LENGTH = b"an order needs a Content-Length of at most 6 digits"
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_foreign_bytes_are_refused_in_one_line(
-    served: UnitServer, capsys: pytest.CaptureFixture, sent: bytes, reason: bytes
-):
+def test_foreign_bytes_are_refused_in_one_line(served, capsys, sent, reason):
     content = exchange(served.address, sent).rpartition(b"\r\n\r\n")[2]
     assert reason in content
     assert content.count(b"\n") == 1
@@ -126,9 +123,7 @@ def test_foreign_bytes_are_refused_in_one_line(
 
 
 @pytest.mark.parametrize("arguments", [b"[1]", b"{", b"[" * 100_000, b"null"], ids=repr)
-def test_an_order_with_wrong_arguments_is_refused_and_the_next_one_is_not(
-    served: UnitServer, arguments: bytes
-):
+def test_an_order_with_wrong_arguments_is_refused_and_the_next_one_is_not(served, arguments):
     connection = HTTPConnection(*split_address(served.address), timeout=300)
     for body, status in ((arguments, 422), (b"[]", 200)):
         headers = {"User-Agent": PROTOCOL, "Authorization": f"Bearer {TOKEN}"}
@@ -169,7 +164,7 @@ def test_a_bench_that_dies_leaves_no_graph_and_a_second_one_takes_the_unit(unit)
 
 
 def test_a_graph_ends_with_a_bench_that_falls_silent_while_it_runs_and_not_before_it_starts(
-    served: UnitServer, monkeypatch: pytest.MonkeyPatch
+    served, monkeypatch
 ):
     stopped: list[str] = []
     monkeypatch.setattr(unit_module._Connection, "timeout", 0.2)
@@ -216,7 +211,7 @@ def test_addresses():
     ],
     ids=["silence", "ssh", "http"],
 )
-def test_what_is_no_unit_or_has_ended_is_named_at_every_question(host: str, said: bytes, reason):
+def test_what_is_no_unit_or_has_ended_is_named_at_every_question(host, said, reason):
     try:
         server = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else 2)
     except OSError as error:
@@ -235,7 +230,7 @@ def test_what_is_no_unit_or_has_ended_is_named_at_every_question(host: str, said
 
 
 @pytest.mark.parametrize("given", ["", "short"])
-def test_a_unit_without_a_token_does_not_listen(monkeypatch: pytest.MonkeyPatch, given: str):
+def test_a_unit_without_a_token_does_not_listen(monkeypatch, given):
     monkeypatch.setenv(TOKEN_VARIABLE, given)
     with pytest.raises(UnitError, match="at least 16 characters"):
         UnitServer("127.0.0.1", 0, {})

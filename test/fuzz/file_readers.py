@@ -91,8 +91,7 @@ def model(path: Path) -> None:
 
 
 def journal(path: Path) -> None:
-    records = read_journal(path)
-    if not records:
+    if not (records := read_journal(path)):
         raise FrameRejected("no whole journal")
     for record in records[-2:]:
         write_frame_report(record)

@@ -1,6 +1,5 @@
 """Mutations of valid messages, aimed at lengths, alignment, text and doubles."""
 
-import random
 import struct
 
 INTERESTING = (0, 1, 2, 3, 4, 7, 8, 14, 15, 63, 64, 127, 128, 255, 256, 4096, 4097, 65535, 65536)
@@ -13,7 +12,7 @@ TEXTS = (
 )
 
 
-def mutated(seed: bytes, source: random.Random) -> bytes:
+def mutated(seed, source):
     """A message with one to four changes."""
     data = bytearray(seed)
     for _ in range(source.randint(1, 4)):
@@ -22,7 +21,7 @@ def mutated(seed: bytes, source: random.Random) -> bytes:
     return bytes(data)
 
 
-def _value(data: bytearray, source: random.Random) -> None:
+def _value(data, source):
     """A field: a length, a size, seconds, a double, or a text, in either byte order."""
     code, values = source.choice((("I", WORDS), ("Q", LONG_WORDS), ("d", DOUBLES), ("", TEXTS)))
     chosen = source.choice(values)
@@ -31,7 +30,7 @@ def _value(data: bytearray, source: random.Random) -> None:
     data[at : at + len(value)] = value[: len(data) - at]
 
 
-def _word_near(data: bytearray, source: random.Random) -> None:
+def _word_near(data, source):
     """A 32-bit field that is off by a little, as lengths in a damaged message are."""
     at = source.randrange(0, max(1, len(data) - 3), 4) if len(data) > 4 else 0
     if at + 4 <= len(data):
@@ -40,35 +39,35 @@ def _word_near(data: bytearray, source: random.Random) -> None:
         struct.pack_into(order + "I", data, at, value % 2**32)
 
 
-def _byte(data: bytearray, source: random.Random) -> None:
+def _byte(data, source):
     data[source.randrange(len(data))] = source.getrandbits(8)
 
 
-def _bit(data: bytearray, source: random.Random) -> None:
+def _bit(data, source):
     data[source.randrange(len(data))] ^= 1 << source.randrange(8)
 
 
-def _cut(data: bytearray, source: random.Random) -> None:
+def _cut(data, source):
     del data[source.randrange(len(data)) :]
 
 
-def _remove(data: bytearray, source: random.Random) -> None:
+def _remove(data, source):
     at = source.randrange(len(data))
     del data[at : at + source.randint(1, 8)]
 
 
-def _insert(data: bytearray, source: random.Random) -> None:
+def _insert(data, source):
     at = source.randrange(len(data))
     data[at:at] = bytes(source.choice((1, 2, 4, 8, 100)))
 
 
-def _nest(data: bytearray, source: random.Random) -> None:
+def _nest(data, source):
     """Brackets that open and do not close, few or more than a parser has stack for."""
     at = source.randrange(len(data))
     data[at:at] = source.choice((b"[", b"{", b"(", b"- ")) * source.choice((1, 2, 3, 4, 2000))
 
 
-def _turn(data: bytearray, source: random.Random) -> None:
+def _turn(data, source):
     """The other byte order, or no CDR at all."""
     if len(data) > 1:
         data[1] = source.choice((0, 1, 2, 7))

@@ -7,32 +7,16 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perception_nodes.cameras.channel import CameraHeader, view_camera_frame
-from perception_nodes.core.frame import (
-    Detections,
-    FrameFlag,
-    FrameHeader,
-    FrameRejected,
-    ImageView,
-    check_slot,
-    record_of_header,
-)
+from perception_nodes.core import frame
 from perception_nodes.core.geometry import BoxesToSource, lens_of
 from perception_nodes.drives.schemas import COMPRESSED_VIDEO, FFMPEG_PACKET, typestore
 from perception_nodes.preprocess.encodings import planes_of
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
 from perception_nodes.preprocess.lens import UnknownLens, lens_from
 from perception_nodes.preprocess.placement import Placement
-from perception_nodes.transport.cdr_reader import (
-    read_camera_info,
-    read_compressed_image,
-    read_compressed_video,
-    read_ffmpeg_packet,
-    read_image,
-    read_stamp,
-)
+from perception_nodes.transport import cdr_reader
 from perception_nodes.transport.cdr_writer import write_detection_array, write_frame_report
 from perception_nodes.video.encode import VideoPackets
 from perception_nodes.video.packet_decoder import VIDEO_ENCODINGS, VideoDecoder
@@ -49,84 +33,84 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(40))
 class Guarded:
     """A message between guards, as a view of exactly the message."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data):
         self._memory = np.frombuffer(GUARD + data + GUARD, np.uint8)
         self._begin = self._memory.ctypes.data + len(GUARD)
         self._end = self._begin + len(data)
         self.view = memoryview(self._memory)[len(GUARD) : len(GUARD) + len(data)]
 
-    def holds(self, begin: int, end: int) -> bool:
+    def holds(self, begin, end):
         """Whether addresses are within the message."""
         return begin == end or self._begin <= begin <= end <= self._end
 
 
-def check_image(image: ImageView, guarded: Guarded) -> None:
+def check_image(image, guarded):
     """Check that an accepted image lies within its message, and that its header can be reported."""
     pixels = np.frombuffer(image.data, np.uint8)
     assert guarded.holds(pixels.ctypes.data, pixels.ctypes.data + pixels.size)
     frame_id = image.frame_id.encode(errors="replace")[:63]
-    write_detection_array(image.stamp_ns, frame_id, Detections.none(), ())
+    write_detection_array(image.stamp_ns, frame_id, frame.Detections.none(), ())
     if not image.file_type and image.encoding not in VIDEO_ENCODINGS:
         for plane in planes_of(image):
             assert guarded.holds(*np.lib.array_utils.byte_bounds(plane))
 
 
-def image(guarded: Guarded) -> None:
-    check_image(read_image(guarded.view), guarded)
+def image(guarded):
+    check_image(cdr_reader.read_image(guarded.view), guarded)
 
 
-def compressed_image(guarded: Guarded) -> None:
-    check_image(read_compressed_image(guarded.view), guarded)
+def compressed_image(guarded):
+    check_image(cdr_reader.read_compressed_image(guarded.view), guarded)
 
 
-def video(read: Callable[[memoryview], ImageView], guarded: Guarded) -> None:
+def video(read, guarded):
     """A packet that a stream begins with; whatever is decoded is a whole picture."""
     packet = read(guarded.view)
     check_image(packet, guarded)
     assert len(planes_of(VideoDecoder().decode(packet))) == 2
 
 
-def camera_info(guarded: Guarded) -> None:
-    info = read_camera_info(guarded.view)
+def camera_info(guarded):
+    info = cdr_reader.read_camera_info(guarded.view)
     assert len(info.matrix) == 9
     assert len(info.distortion) <= 14
 
 
-def lens(guarded: Guarded) -> None:
+def lens(guarded):
     try:
-        lens_from(read_camera_info(guarded.view))
+        lens_from(cdr_reader.read_camera_info(guarded.view))
     except UnknownLens as error:
-        raise FrameRejected(str(error)) from error
+        raise frame.FrameRejected(str(error)) from error
 
 
-def stamp(guarded: Guarded) -> None:
-    write_detection_array(read_stamp(guarded.view), b"", Detections.none(), ())
+def stamp(guarded):
+    write_detection_array(cdr_reader.read_stamp(guarded.view), b"", frame.Detections.none(), ())
 
 
 H = TypeVar("H", bound=ctypes.Structure)
 
 
-def split(kind: type[H], guarded: Guarded) -> tuple[H, memoryview]:
+def split(kind, guarded):
     """The header of a sample in shared memory, and what follows it."""
     size = ctypes.sizeof(kind)
     if len(guarded.view) < size:
-        raise FrameRejected("no complete header: shared memory does not lend such a sample")
+        raise frame.FrameRejected("no complete header: shared memory does not lend such a sample")
     return kind.from_buffer_copy(guarded.view[:size]), guarded.view[size:]
 
 
-def camera_frame(guarded: Guarded) -> None:
+def camera_frame(guarded):
     """A frame in shared memory: its header, followed by the slot."""
     header, payload = split(CameraHeader, guarded)
     check_image(view_camera_frame(header, np.frombuffer(payload, np.uint8)), guarded)
 
 
-def slot(guarded: Guarded) -> None:
+def slot(guarded):
     """A frame on its way to the detector: its header, followed by the pixels."""
-    header, pixels = split(FrameHeader, guarded)
-    record = record_of_header(header)
+    header, pixels = split(frame.FrameHeader, guarded)
+    record = frame.record_of_header(header)
     write_frame_report(record)
-    write_detection_array(record.stamp_ns, record.frame_id, Detections.none(), ())
-    check_slot(header, len(pixels), *SLOT_SIZE)
+    write_detection_array(record.stamp_ns, record.frame_id, frame.Detections.none(), ())
+    frame.check_slot(header, len(pixels), *SLOT_SIZE)
     found = BoxesToSource(header, lens_of(header))(BOXES)
     limits = [header.source_width, header.source_height] * 2
     assert ((found >= 0) & (found <= limits)).all()
@@ -134,16 +118,16 @@ def slot(guarded: Guarded) -> None:
     assert grid is None or np.isfinite(grid).all()
 
 
-def _header() -> object:
+def _header():
     time = STORE.types["builtin_interfaces/msg/Time"](1_700_000_000, 5)
     return STORE.types["std_msgs/msg/Header"](time, "camera")
 
 
-def _serialized(message: object, little_endian: bool) -> bytes:
+def _serialized(message, little_endian):
     return bytes(STORE.serialize_cdr(message, message.__msgtype__, little_endian=little_endian))
 
 
-def _images(little_endian: bool) -> list[bytes]:
+def _images(little_endian):
     made = []
     for encoding in ("bgr8", "mono8", "yuyv", "nv12", "bayer_rggb8"):
         step = 4 * BYTES_PER_PIXEL[encoding]
@@ -153,7 +137,7 @@ def _images(little_endian: bool) -> list[bytes]:
     return made
 
 
-def _compressed(little_endian: bool) -> list[bytes]:
+def _compressed(little_endian):
     kind = STORE.types["sensor_msgs/msg/CompressedImage"]
     return [
         _serialized(kind(_header(), name, np.frombuffer(data, np.uint8)), little_endian)
@@ -161,25 +145,25 @@ def _compressed(little_endian: bool) -> list[bytes]:
     ]
 
 
-def _packets(make: Callable[[NDArray[np.uint8], bool], bytes]) -> list[bytes]:
+def _packets(make):
     """A key frame of 32 x 16 pixels in H.264."""
     picture = np.arange(32 * 16 * 3, dtype=np.uint8).reshape(16, 32, 3)
     packet = np.frombuffer(VideoPackets().encode(picture), np.uint8)
     return [make(packet, little_endian) for little_endian in (True, False)]
 
 
-def _compressed_video(packet: NDArray[np.uint8], little_endian: bool) -> bytes:
+def _compressed_video(packet, little_endian):
     time = STORE.types["builtin_interfaces/msg/Time"](1_700_000_000, 5)
     return _serialized(STORE.types[COMPRESSED_VIDEO](time, "camera", packet, "h264"), little_endian)
 
 
-def _ffmpeg_packet(packet: NDArray[np.uint8], little_endian: bool) -> bytes:
+def _ffmpeg_packet(packet, little_endian):
     kind = STORE.types[FFMPEG_PACKET]
     message = kind(_header(), 32, 16, "h264;yuv420p;bgr8;bgr8", 1, 1, False, packet)
     return _serialized(message, little_endian)
 
 
-def _infos(little_endian: bool) -> list[bytes]:
+def _infos(little_endian):
     region = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     matrix = np.array([400.0, 0, 320, 0, 400, 240, 0, 0, 1])
     rest = (matrix, np.eye(3).ravel(), np.zeros(12), 0, 0, region)
@@ -191,7 +175,7 @@ def _infos(little_endian: bool) -> list[bytes]:
     return made
 
 
-def _camera_frames() -> list[bytes]:
+def _camera_frames():
     made = []
     for encoding in ("bgr8", "nv12", "jpeg"):
         payload = JPEG if encoding == "jpeg" else bytes(48)
@@ -202,11 +186,15 @@ def _camera_frames() -> list[bytes]:
     return made
 
 
-def _slots() -> list[bytes]:
+def _slots():
     made = []
-    for flags in (0, FrameFlag.RECTIFIED, FrameFlag.RECTIFIED | FrameFlag.FISHEYE):
+    for flags in (
+        0,
+        frame.FrameFlag.RECTIFIED,
+        frame.FrameFlag.RECTIFIED | frame.FrameFlag.FISHEYE,
+    ):
         width, height = SLOT_SIZE
-        header = FrameHeader(scale_x=0.25, scale_y=0.25, pad_y=1.0, camera_source=5)
+        header = frame.FrameHeader(scale_x=0.25, scale_y=0.25, pad_y=1.0, camera_source=5)
         header.camera_number, header.sequence, header.deadline_ns = 6, 7, 4
         header.stamp_ns = 1_700_000_000_000_000_000
         header.capture_ns, header.ingested_ns, header.preprocessed_ns = 1, 2, 3
@@ -219,15 +207,18 @@ def _slots() -> list[bytes]:
     return made
 
 
-def _both(make: Callable[[bool], list[bytes]]) -> list[bytes]:
+def _both(make):
     return make(True) + make(False)
 
 
 READERS: dict[str, tuple[Callable[[Guarded], None], list[bytes]]] = {
     "Image": (image, _both(_images)),
     "CompressedImage": (compressed_image, _both(_compressed)),
-    "CompressedVideo": (partial(video, read_compressed_video), _packets(_compressed_video)),
-    "FFMPEGPacket": (partial(video, read_ffmpeg_packet), _packets(_ffmpeg_packet)),
+    "CompressedVideo": (
+        partial(video, cdr_reader.read_compressed_video),
+        _packets(_compressed_video),
+    ),
+    "FFMPEGPacket": (partial(video, cdr_reader.read_ffmpeg_packet), _packets(_ffmpeg_packet)),
     "CameraInfo": (camera_info, _both(_infos)),
     "lens of a CameraInfo": (lens, _both(_infos)),
     "stamp": (stamp, [struct.pack("<4B2I", 0, 1, 0, 0, 1_700_000_000, 5) + bytes(20)]),
@@ -237,11 +228,11 @@ READERS: dict[str, tuple[Callable[[Guarded], None], list[bytes]]] = {
 """By name: a function that raises FrameRejected or checks what it has read; valid messages."""
 
 
-def accepts(read: Callable[[Guarded], None], data: bytes) -> bool:
+def accepts(read, data):
     """Whether a reader accepts a message; any error but FrameRejected with a reason is a bug."""
     try:
         read(Guarded(data))
-    except FrameRejected as error:
+    except frame.FrameRejected as error:
         assert str(error), "rejected without a reason"
         return False
     return True

@@ -4,32 +4,12 @@ import ctypes
 import hashlib
 import os
 import subprocess
-from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.gpu.decode_job import (
-    DecodeJob,
-    DecodeResult,
-    DecodeState,
-    Head,
-    build_decode_job,
-    launches_of,
-)
-from perception_nodes.gpu.network_job import NetworkPlan, build_launches
+from perception_nodes.gpu import decode_job, preprocess_job
+from perception_nodes.gpu.network_job import build_launches
 from perception_nodes.gpu.nvrtc import KERNELS
-from perception_nodes.gpu.preprocess_job import (
-    PIECE_BYTES,
-    FrameCell,
-    FramePlan,
-    build_fetch_job,
-    build_preprocess_job,
-    constants_of,
-    grid_of,
-)
-from perception_nodes.preprocess.placement import Placement
 from perception_nodes.system.environment import cache_folder
 
 FORWARDS, BACKWARDS = 0, 1
@@ -42,7 +22,7 @@ class CompilerMissing(RuntimeError):
     """There is no C++ compiler, or it fails; the text says what to do."""
 
 
-def load(name: str) -> ctypes.CDLL:
+def load(name):
     """Compile a kernel's source with g++ (or $CXX) and load it.
 
     Args:
@@ -73,9 +53,7 @@ def load(name: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-def preprocess(
-    frame: NDArray[np.uint8], plan: FramePlan, order: int = FORWARDS, fetched: bool = False
-) -> NDArray[np.uint8]:
+def preprocess(frame, plan, order=FORWARDS, fetched=False):
     """Compute the network's input with `preprocess.cu` on the host.
 
     Args:
@@ -84,36 +62,31 @@ def preprocess(
         order: order of the threads, `FORWARDS` or `BACKWARDS`.
         fetched: whether `fetch.cu` first moves what is needed to other memory.
     """
-    arrays = [np.ascontiguousarray(array) for array in constants_of(plan)]
+    arrays = [np.ascontiguousarray(array) for array in preprocess_job.constants_of(plan)]
     address = frame.ctypes.data
-    cell, ticket = FrameCell(address, address), ctypes.c_uint64()
+    cell, ticket = preprocess_job.FrameCell(address, address), ctypes.c_uint64()
     if fetched:
-        moved = np.full(plan.frame_bytes + 4 * PIECE_BYTES, 0xA5, np.uint8)
-        first = moved.ctypes.data + PIECE_BYTES
-        cell.pixels = first + (address - first) % PIECE_BYTES
-        fetch_job, blocks = build_fetch_job(plan, ctypes.addressof(cell), arrays[0].ctypes.data)
+        moved = np.full(plan.frame_bytes + 4 * preprocess_job.PIECE_BYTES, 0xA5, np.uint8)
+        first = moved.ctypes.data + preprocess_job.PIECE_BYTES
+        cell.pixels = first + (address - first) % preprocess_job.PIECE_BYTES
+        fetch_job, blocks = preprocess_job.build_fetch_job(
+            plan, ctypes.addressof(cell), arrays[0].ctypes.data
+        )
         load("fetch").fetch(ctypes.byref(fetch_job), blocks, order)
     out = np.empty((plan.letterbox.height, plan.letterbox.width, 3), np.uint8)
-    job = build_preprocess_job(
+    job = preprocess_job.build_preprocess_job(
         plan,
         ctypes.addressof(cell),
         ctypes.addressof(ticket),
         out.ctypes.data,
         [array.ctypes.data for array in arrays],
     )
-    tiles_x, tiles_y, _ = grid_of(plan)
+    tiles_x, tiles_y, _ = preprocess_job.grid_of(plan)
     load("preprocess").preprocess(ctypes.byref(job), tiles_x, tiles_y, order)
     return out
 
 
-def decode(
-    boxes: Sequence[NDArray[np.float32]],
-    classes: Sequence[NDArray[np.float32]],
-    head: Head,
-    settings: DecodeSettings,
-    placement: Placement,
-    order: int = FORWARDS,
-) -> DecodeResult:
+def decode(boxes, classes, head, settings, placement, order=FORWARDS):
     """Decode a head's tensors with `decode.cu` on the host.
 
     Args:
@@ -128,8 +101,12 @@ def decode(
         (np.ascontiguousarray(box), np.ascontiguousarray(logits))
         for box, logits in zip(boxes, classes, strict=True)
     ]
-    state, result, scratch = DecodeState(), DecodeResult(), np.zeros(12 * head.cells + 8, np.uint8)
-    job = build_decode_job(
+    state, result, scratch = (
+        decode_job.DecodeState(),
+        decode_job.DecodeResult(),
+        np.zeros(12 * head.cells + 8, np.uint8),
+    )
+    job = decode_job.build_decode_job(
         head,
         settings,
         placement,
@@ -142,16 +119,14 @@ def decode(
     return result
 
 
-def run_decode(job: DecodeJob, head: Head, order: int = FORWARDS) -> None:
+def run_decode(job, head, order=FORWARDS):
     """Run the kernels of `decode.cu` one after the other; the job's addresses are the host's."""
     library = load("decode")
-    for name, blocks, _ in launches_of(head):
+    for name, blocks, _ in decode_job.launches_of(head):
         getattr(library, name)(ctypes.byref(job), blocks, order)
 
 
-def run_network(
-    plan: NetworkPlan, buffers: Sequence[NDArray[np.uint8]], order: int = FORWARDS
-) -> dict[str, NDArray[np.float32]]:
+def run_network(plan, buffers, order=FORWARDS):
     """Run all layers of a network with `network.cu` on the host.
 
     Args:

@@ -7,24 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.geometry import PADDING_VALUE
-from perception_nodes.gpu.preprocess_job import (
-    BAYER_CELLS,
-    BITS,
-    INTERLEAVED,
-    LENS_BITS,
-    YUV,
-    FramePlan,
-    PlanePlan,
-)
+from perception_nodes.gpu import preprocess_job
 
-ONE = 1 << BITS
+ONE = 1 << preprocess_job.BITS
 Integers = NDArray[np.int64]
 
 YUV_TO_BGR = np.array([[76309, 132201, 0], [76309, -25675, -53279], [76309, 0, 104597]])
 """BT.601, limited range, from (Y - 16, U - 128, V - 128), in 1 / 65536."""
 
 
-def preprocess(frame: NDArray[np.uint8], plan: FramePlan) -> NDArray[np.uint8]:
+def preprocess(frame: NDArray[np.uint8], plan: preprocess_job.FramePlan) -> NDArray[np.uint8]:
     """The network's input, uint8 [height, width, 3] blue, green, red.
 
     Args:
@@ -41,16 +33,16 @@ def preprocess(frame: NDArray[np.uint8], plan: FramePlan) -> NDArray[np.uint8]:
     return bgr
 
 
-def _scaled(frame: NDArray[np.uint8], plan: FramePlan) -> Integers:
+def _scaled(frame: NDArray[np.uint8], plan: preprocess_job.FramePlan) -> Integers:
     """The scaled image, [inner_height, inner_width, 3] blue, green, red."""
-    if plan.kind == INTERLEAVED:
+    if plan.kind == preprocess_job.INTERLEAVED:
         return _interpolated(_samples(frame, plan.planes[0]), plan.planes[0])
-    if plan.kind == YUV:
+    if plan.kind == preprocess_job.YUV:
         luma, chroma = (_interpolated(_samples(frame, plane), plane) for plane in plan.planes)
         yuv = np.concatenate([luma, chroma], axis=2) - [16, 128, 128]
         bgr: Integers = np.clip((yuv @ YUV_TO_BGR.T + 32768) >> 16, 0, 255)
         return bgr
-    if plan.kind == BAYER_CELLS:
+    if plan.kind == preprocess_job.BAYER_CELLS:
         cells = _interpolated(_samples(frame, plan.planes[0]), plan.planes[0])
         green = np.rint((cells[:, :, 1] + cells[:, :, 2]) / 2).astype(np.int64)
         return np.stack([cells[:, :, 0], green, cells[:, :, 3]], axis=2)
@@ -58,7 +50,7 @@ def _scaled(frame: NDArray[np.uint8], plan: FramePlan) -> Integers:
     return _interpolated(_demosaiced(_samples(frame, plane)[:, :, 0], plan.red), plane)
 
 
-def _samples(frame: NDArray[np.uint8], plane: PlanePlan) -> Integers:
+def _samples(frame: NDArray[np.uint8], plane: preprocess_job.PlanePlan) -> Integers:
     """A plane's samples, [height, width, channels]."""
     rows = plane.offset + plane.row_bytes * np.arange(plane.height)
     columns = plane.sample_bytes * np.arange(plane.width)
@@ -67,19 +59,19 @@ def _samples(frame: NDArray[np.uint8], plane: PlanePlan) -> Integers:
     return np.asarray(frame[at], np.int64)
 
 
-def _interpolated(samples: Integers, plane: PlanePlan) -> Integers:
+def _interpolated(samples: Integers, plane: preprocess_job.PlanePlan) -> Integers:
     """Samples at the pixels of the scaled image, bilinearly, [inner_height, inner_width, c]."""
     if plane.xy is not None and plane.fraction is not None:
         x, y = plane.xy[:, :, 0].astype(np.int64), plane.xy[:, :, 1].astype(np.int64)
         fraction = plane.fraction.astype(np.int64)
-        right = (fraction % (1 << LENS_BITS)) * (ONE >> LENS_BITS)
-        below = (fraction >> LENS_BITS) * (ONE >> LENS_BITS)
+        right = (fraction % (1 << preprocess_job.LENS_BITS)) * (ONE >> preprocess_job.LENS_BITS)
+        below = (fraction >> preprocess_job.LENS_BITS) * (ONE >> preprocess_job.LENS_BITS)
     else:
         assert plane.rows is not None and plane.columns is not None
         at = plane.rows.astype(np.int64), plane.columns.astype(np.int64)
         rows, columns = np.meshgrid(*at, indexing="ij")
-        x, right = columns >> BITS, columns % ONE
-        y, below = rows >> BITS, rows % ONE
+        x, right = columns >> preprocess_job.BITS, columns % ONE
+        y, below = rows >> preprocess_job.BITS, rows % ONE
     bordered = np.pad(samples, ((1, 1), (1, 1), (0, 0)), constant_values=plane.outside)
 
     def neighbour(i: int, j: int) -> Integers:
@@ -91,7 +83,7 @@ def _interpolated(samples: Integers, plane: PlanePlan) -> Integers:
     above_both = neighbour(0, 0) * (ONE - right) + neighbour(1, 0) * right
     below_both = neighbour(0, 1) * (ONE - right) + neighbour(1, 1) * right
     total: Integers = above_both * (ONE - below) + below_both * below
-    return (total + (1 << (2 * BITS - 1))) >> (2 * BITS)
+    return (total + (1 << (2 * preprocess_job.BITS - 1))) >> (2 * preprocess_job.BITS)
 
 
 def _demosaiced(mosaic: Integers, red: tuple[int, int]) -> Integers:

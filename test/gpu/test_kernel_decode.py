@@ -12,17 +12,11 @@ from hypothesis import strategies as st
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings, LevelsDecoder
 from perception_nodes.core.frame import MAX_DETECTIONS, Detections, FrameFlag, FrameHeader
 from perception_nodes.core.geometry import BoxesToSource, Lens, Letterbox
-from perception_nodes.gpu.decode_job import (
-    MAX_CANDIDATES,
-    DecodeResult,
-    DecodeState,
-    Head,
-    build_decode_job,
-)
+from perception_nodes.gpu import decode_job
 from perception_nodes.preprocess.placement import Placement
 
-SMALL = Head(96, 64, (8, 16), 4, 3)
-LARGE = Head(640, 384, (8, 16, 32), 16, 8)
+SMALL = decode_job.Head(96, 64, (8, 16), 4, 3)
+LARGE = decode_job.Head(640, 384, (8, 16, 32), 16, 8)
 SETTINGS = DecodeSettings(0.35, 0.6)
 NONE = (0.0, 0.0, 0.0, 0.0)
 LENSES = {
@@ -135,9 +129,9 @@ class TestBits:
 
     def test_of_few_levels_classes_and_bins(self):
         for head in (
-            Head(64, 32, (32,), 1, 1),
-            Head(64, 64, (4, 8, 16, 32, 64), 64, 2),
-            Head(32, 32, (8, 16), 2, 80),
+            decode_job.Head(64, 32, (32,), 1, 1),
+            decode_job.Head(64, 64, (4, 8, 16, 32, 64), 64, 2),
+            decode_job.Head(32, 32, (8, 16), 2, 80),
         ):
             check_bits(*random_heads(head, 3), head)
 
@@ -157,7 +151,7 @@ class TestAgainstTheCpuPath:
         placement = placement_of(LARGE, LENSES[lens])
         found = kernels_on_host.decode(boxes, classes, LARGE, SETTINGS, placement)
         check_agreement(found.detections(), cpu(boxes, classes, LARGE, SETTINGS, placement))
-        assert found.found > found.entered == MAX_CANDIDATES
+        assert found.found > found.entered == decode_job.MAX_CANDIDATES
         assert found.more
 
     def test_of_equal_scores_everywhere(self):
@@ -237,13 +231,13 @@ def test_an_empty_road_has_no_boxes():
 def test_the_state_is_left_as_the_next_frame_wants_it():
     boxes, classes = random_heads(SMALL, 3)
     state, result, scratch = (
-        DecodeState(ticket=41),
-        DecodeResult(),
+        decode_job.DecodeState(ticket=41),
+        decode_job.DecodeResult(),
         np.zeros(12 * SMALL.cells, np.uint8),
     )
     tensors = [(b.ctypes.data, c.ctypes.data) for b, c in zip(boxes, classes, strict=True)]
     places = ctypes.addressof(state), scratch.ctypes.data, ctypes.addressof(result)
-    job = build_decode_job(SMALL, SETTINGS, placement_of(SMALL), tensors, *places)
+    job = decode_job.build_decode_job(SMALL, SETTINGS, placement_of(SMALL), tensors, *places)
     answers = []
     for ticket in (41, 42):
         state.ticket = ticket
@@ -276,4 +270,4 @@ def test_the_arc_tangent_is_one(values):
 
 def test_what_there_is_no_room_for_is_refused():
     with pytest.raises(ValueError, match="a head of 6 levels; the GPU decodes 5"):
-        Head(64, 64, (2, 4, 8, 16, 32, 64), 16, 8)
+        decode_job.Head(64, 64, (2, 4, 8, 16, 32, 64), 16, 8)

@@ -214,8 +214,7 @@ class TestHowFramesCome:
         assert camera.check(slot(memory, image, 0)) == 0
         transfer = camera.detector.preprocessing.transfer
         assert transfer.way == way
-        slower = max(costs, default=None)
-        if slower:
+        if slower := max(costs, default=None):
             assert transfer.took_us[slower] == pytest.approx(transfer.took_us[way] + 300)
         for number in range(1, 4):
             image = frame(noise(320, 240, number), "nv12")

@@ -28,7 +28,7 @@ READER = Interface(set(), {"/perception/detections"}, set(), set())
 
 
 @pytest.fixture(scope="module")
-def keystore(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def keystore(tmp_path_factory):
     """That of a graph, with an enclave for somebody who reads the detections."""
     folder = tmp_path_factory.mktemp("dds") / "keystore"
     specs = VEHICLE.nodes({"standby": "never"})
@@ -38,7 +38,7 @@ def keystore(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program(tmp_path_factory):
     path = tmp_path_factory.mktemp("program") / "secured"
     source = Path(__file__).with_name("secured.cpp")
     subprocess.run(["c++", "-std=c++17", source, "-o", path, "-lfastdds", "-lfastcdr"], check=True)
@@ -48,18 +48,16 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Endpoint:
     """A process with one endpoint, which ends when its message is handed over."""
 
-    def __init__(
-        self, program: Path, enclave: Path | str, action: str, topic: str, patience_s: float = 20
-    ) -> None:
+    def __init__(self, program, enclave, action, topic, patience_s=20):
         command = [program, str(enclave), str(DOMAIN), action, topic, str(patience_s)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
-    def end(self) -> int:
+    def end(self):
         self._process.communicate()
         return self._process.returncode
 
 
-def enclave_of(keystore: Path, name: str) -> Path:
+def enclave_of(keystore, name):
     return keystore / "enclaves" / name
 
 

@@ -4,9 +4,7 @@ import re
 import shutil
 import stat
 import subprocess
-from pathlib import Path
 from xml.etree import ElementTree
-from xml.etree.ElementTree import Element
 
 import pytest
 
@@ -51,7 +49,7 @@ CONTENT = {
 OUTPUTS = {"/perception/health", "/perception/safe_stop", "/perception/detections"}
 
 
-def check_schema(element: Element) -> None:
+def check_schema(element):
     children = [child.tag for child in element]
     if element.tag in SCHEMA:
         order = re.sub(r"(\w+)", r"(?:\1,)", SCHEMA[element.tag]).replace(" ", "")
@@ -64,14 +62,14 @@ def check_schema(element: Element) -> None:
         check_schema(child)
 
 
-def rights(*arguments: str) -> dict[str, Interface]:
+def rights(*arguments):
     others, ros = split_ros_arguments(arguments)
     values = dict(text.split(":=", 1) for text in others)
     return interfaces(VEHICLE.nodes({"standby": "always", **values}, ros), ros)
 
 
 @pytest.fixture(scope="module")
-def keystore(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def keystore(tmp_path_factory):
     folder = tmp_path_factory.mktemp("security") / "keystore"
     security_command(folder, ["tracks:=true", "source:=v4l2:/dev/video0"], days=30)
     return folder
@@ -86,7 +84,7 @@ def test_every_document_is_as_the_schema_says(keystore):
 
 @needs_openssl
 def test_openssl_verifies_documents_and_certificates(keystore):
-    def openssl(*arguments: object) -> bytes:
+    def openssl(*arguments):
         command = ["openssl", *map(str, arguments)]
         return subprocess.run(command, check=True, capture_output=True).stdout
 

@@ -12,7 +12,7 @@ from perception_nodes.graph.supervisor import Supervisor
 
 
 @pytest.mark.parametrize("missing", REMEDIES)
-def test_a_graph_without_it_does_not_start(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_without_it_does_not_start(missing, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == missing else find(name)
@@ -31,9 +31,7 @@ def test_a_graph_without_it_does_not_start(missing: str, monkeypatch: pytest.Mon
         ("ROS_DOMAIN_ID", "500", "=500 is not allowed; set it to a whole number from 0 to 232"),
     ],
 )
-def test_neither_does_one_whose_nodes_would_end_at_once(
-    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_neither_does_one_whose_nodes_would_end_at_once(name, value, said, monkeypatch):
     monkeypatch.setenv(name, value)
     with pytest.raises(PerceptionError, match=said), Supervisor([]):
         pass

@@ -419,9 +419,8 @@ def test_a_node_that_cannot_be_started_leaves_none_of_the_others(graph, log, mon
 
     monkeypatch.setattr(subprocess, "Popen", fail_at_third)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(OSError, match="no more processes"):
-        with graph(a="run", b="run", c="run"):
-            pytest.fail("entered")
+    with pytest.raises(OSError, match="no more processes"), graph(a="run", b="run", c="run"):
+        pytest.fail("entered")
     assert sorted(log.names("stopped")) == ["a", "b"]
     assert signal.getsignal(signal.SIGINT) == before
 

@@ -1,7 +1,5 @@
 """Made-up runs, for tests of what is said of a run."""
 
-from collections.abc import Iterable
-
 from perception_nodes.core.frame import PUBLISHED, FrameRecord, FrameStatus
 from perception_nodes.lab.run import Run
 from perception_nodes.report.recording import ReportedFrame
@@ -9,13 +7,7 @@ from perception_nodes.report.recording import ReportedFrame
 MS, SECOND = 1_000_000, 1_000_000_000
 
 
-def report(
-    stamp_ns: int,
-    status: FrameStatus = FrameStatus.OK,
-    took_ms: float = 9.0,
-    at_ns: int | None = None,
-    **values: object,
-) -> ReportedFrame:
+def report(stamp_ns, status=FrameStatus.OK, took_ms=9.0, at_ns=None, **values):
     """The report of a frame: when it was published after its stamp, and when the report arrived."""
     record = FrameRecord(stamp_ns=stamp_ns, status=status, capture_ns=stamp_ns + 1, **values)
     if status in PUBLISHED:
@@ -24,7 +16,7 @@ def report(
     return ReportedFrame.of_record(record, arrived_ns if at_ns is None else at_ns)
 
 
-def in_time(stamps: Iterable[int], latency_ms: float = 8.0) -> Run:
+def in_time(stamps, latency_ms=8.0):
     """A run in which detections of all frames arrive, and are reported as in time."""
     run = Run(sent=list(stamps))
     run.reports = [report(stamp) for stamp in run.sent]

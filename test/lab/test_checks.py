@@ -19,14 +19,8 @@ from perception_nodes.lab.drive_checks import drive_checks, failover_check
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.lab.resources import STANDBY, Sample
 from perception_nodes.lab.run import Run
+from perception_nodes.report import recording
 from perception_nodes.report.account import HealthMessage
-from perception_nodes.report.recording import (
-    DETECTIONS_TOPIC,
-    DIAGNOSTICS_TOPIC,
-    FRAME_REPORT_TOPIC,
-    HEALTH_TOPIC,
-    SAFE_STOP_TOPIC,
-)
 
 START_NS = 1_700_000_000 * SECOND
 FIRST_S = 4.0
@@ -72,11 +66,11 @@ def good(reports=None) -> Run:
         detections=[(r.log_time_ns, r.stamp_ns) for r in shown],
         health=[HealthMessage(START_NS, HealthMode.NOMINAL)],
         arrivals_ns={
-            DETECTIONS_TOPIC: [r.log_time_ns for r in shown],
-            FRAME_REPORT_TOPIC: [r.log_time_ns for r in reports],
-            HEALTH_TOPIC: times_ns(10),
-            SAFE_STOP_TOPIC: times_ns(10),
-            DIAGNOSTICS_TOPIC: times_ns(1),
+            recording.DETECTIONS_TOPIC: [r.log_time_ns for r in shown],
+            recording.FRAME_REPORT_TOPIC: [r.log_time_ns for r in reports],
+            recording.HEALTH_TOPIC: times_ns(10),
+            recording.SAFE_STOP_TOPIC: times_ns(10),
+            recording.DIAGNOSTICS_TOPIC: times_ns(1),
         },
         samples=[sample(second) for second in range(SECONDS)],
     )
@@ -136,15 +130,17 @@ def growing_while_it_starts(seen):
 
 
 def silent_before_the_end(seen):
-    seen.arrivals_ns[DIAGNOSTICS_TOPIC] = seen.arrivals_ns[DIAGNOSTICS_TOPIC][:-3]
+    seen.arrivals_ns[recording.DIAGNOSTICS_TOPIC] = seen.arrivals_ns[recording.DIAGNOSTICS_TOPIC][
+        :-3
+    ]
 
 
 def silent_at_first(seen):
-    seen.arrivals_ns[SAFE_STOP_TOPIC] = seen.arrivals_ns[SAFE_STOP_TOPIC][-30:]
+    seen.arrivals_ns[recording.SAFE_STOP_TOPIC] = seen.arrivals_ns[recording.SAFE_STOP_TOPIC][-30:]
 
 
 def silent_meanwhile(seen):
-    del seen.arrivals_ns[HEALTH_TOPIC][200:210]
+    del seen.arrivals_ns[recording.HEALTH_TOPIC][200:210]
 
 
 def a_number_is_missing(seen):
@@ -167,9 +163,9 @@ def a_number_is_there_twice(seen):
         (busy, {"processor time: detector_node"}),
         (leaking, {"memory"}),
         (growing_while_it_starts, set()),
-        (silent_before_the_end, {DIAGNOSTICS_TOPIC}),
-        (silent_at_first, {SAFE_STOP_TOPIC}),
-        (silent_meanwhile, {HEALTH_TOPIC}),
+        (silent_before_the_end, {recording.DIAGNOSTICS_TOPIC}),
+        (silent_at_first, {recording.SAFE_STOP_TOPIC}),
+        (silent_meanwhile, {recording.HEALTH_TOPIC}),
         (a_number_is_missing, {"frame numbers"}),
         (a_number_is_there_twice, {"frame numbers", "told"}),
     ],
@@ -254,7 +250,7 @@ def test_every_process_and_topic_has_its_budget():
     names = {k.executable for k in kinds} | {k.executable + STANDBY for k in kinds if k.has_standby}
     assert set(PROCESSOR_MS) == names
     assert set(FAILOVERS) <= set(shipped())
-    assert DETECTIONS_TOPIC in PACES
+    assert recording.DETECTIONS_TOPIC in PACES
 
 
 def test_the_documented_budgets_are_those(root):

@@ -2,7 +2,6 @@
 
 import json
 import signal
-from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -17,33 +16,33 @@ from perception_nodes.lab.judge import ScenarioVerdict
 FILES = ("a", "b", "c")
 
 
-def signalled(number: signal.Signals):
-    def end(scenario) -> ScenarioVerdict:
+def signalled(number):
+    def end(scenario):
         signal.raise_signal(number)
         raise AssertionError("it goes on")
 
     return end
 
 
-def passed(scenario) -> ScenarioVerdict:
+def passed(scenario):
     return ScenarioVerdict(scenario=scenario.name, title=scenario.title)
 
 
-def failed(scenario) -> ScenarioVerdict:
+def failed(scenario):
     return ScenarioVerdict(
         scenario=scenario.name, title=scenario.title, problems=["not run: no unit"]
     )
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def run(tmp_path, monkeypatch):
     """Runs three scenarios of which the second one comes out as asked for; status and files."""
     folder = tmp_path / "in"
     folder.mkdir()
     for name in FILES:
         (folder / f"{name}.yaml").write_text("title: t\nexpect: {lost: nothing}\n")
 
-    def run_all(second, *arguments: str):
+    def run_all(second, *arguments):
         out = tmp_path / "out"
         monkeypatch.setattr(
             hil,
@@ -76,7 +75,7 @@ def test_one_that_could_not_be_run_has_failed_and_the_others_go_on(run):
     assert junit[1].find("failure").get("message") == "not run: no unit"
 
 
-def test_nothing_of_an_earlier_run_lies_beside_a_verdict(run, tmp_path: Path):
+def test_nothing_of_an_earlier_run_lies_beside_a_verdict(run, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (tmp_path / "in" / "b.yaml").write_text(
@@ -105,8 +104,8 @@ def test_an_interrupted_run_keeps_its_verdicts(run):
     assert (junit.get("tests"), junit.get("failures"), junit.get("skipped")) == ("3", "1", "1")
 
 
-def test_a_signal_while_a_file_is_written_waits_for_it(run, monkeypatch: pytest.MonkeyPatch):
-    def render(*arguments) -> str:
+def test_a_signal_while_a_file_is_written_waits_for_it(run, monkeypatch):
+    def render(*arguments):
         signal.raise_signal(signal.SIGINT)
         return "the whole page"
 
@@ -117,9 +116,7 @@ def test_a_signal_while_a_file_is_written_waits_for_it(run, monkeypatch: pytest.
     assert result.exit_code == 130
 
 
-def test_a_disk_that_is_too_full_is_known_before_anything_runs(
-    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_disk_that_is_too_full_is_known_before_anything_runs(run, tmp_path, monkeypatch):
     monkeypatch.setattr(results.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     monkeypatch.setattr(hil, "run_scenario", lambda *_: pytest.fail("it was run"))
     out = str(tmp_path / "full")
@@ -136,13 +133,13 @@ def test_a_disk_that_is_too_full_is_known_before_anything_runs(
         (["cdr_length", "--unit", ":1"], "':1' is not of the form HOST:PORT"),
     ],
 )
-def test_what_cannot_be_run_is_refused(tmp_path: Path, arguments: list[str], reason: str):
+def test_what_cannot_be_run_is_refused(tmp_path, arguments, reason):
     result = CliRunner().invoke(app, ["hil", "run", *arguments, "--out", str(tmp_path)])
     assert reason in str(result.exception)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_unit_cannot_run_has_failed(tmp_path: Path):
+def test_what_a_unit_cannot_run_has_failed(tmp_path):
     remote = ("--unit", "127.0.0.1:1", "--out", str(tmp_path))
     result = CliRunner().invoke(app, ["hil", "run", "camera_drop", *remote])
     assert result.exit_code == 1

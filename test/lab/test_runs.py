@@ -6,7 +6,6 @@ any is asserted here: the fault is noticed, told, survived, and no frame is lost
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -34,7 +33,7 @@ SLACK = {"deadline_ms": 500.0, "hang_after_ms": 1000.0}
         ("jpeg_truncated", DRIVE + ".jpeg"),
     ],
 )
-def test_the_fault_is_told_survived_and_accounted_for(tmp_path: Path, name: str, drive: str):
+def test_the_fault_is_told_survived_and_accounted_for(tmp_path, name, drive):
     scenario = load_scenario(name, {**SLACK, "bag": drive})
     verdict = run_scenario(scenario, tmp_path)
     assert verdict.sent > 70, verdict.problems
@@ -54,7 +53,7 @@ def test_the_fault_is_told_survived_and_accounted_for(tmp_path: Path, name: str,
     ids=["a tenth for 2 s", "all beyond the drive's end"],
 )
 def test_a_unit_over_a_network_that_loses_packets_accounts_for_every_frame(
-    tmp_path: Path, after_s: float, for_s: float, loss: float
+    tmp_path, after_s, for_s, loss
 ):
     scenario = Scenario.model_validate(
         {
@@ -83,9 +82,7 @@ def test_a_unit_over_a_network_that_loses_packets_accounts_for_every_frame(
     assert abs(verdict.clock.offset_ms) <= verdict.clock.error_ms  # it is one clock
 
 
-def test_a_unit_that_dies_in_mid_run_fails_and_what_was_seen_of_it_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_unit_that_dies_in_mid_run_fails_and_what_was_seen_of_it_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv(TOKEN_VARIABLE, "0123456789abcdef")
     command = [sys.executable, "-m", "perception_nodes", "hil", "unit", "--listen"]
     unit = subprocess.Popen([*command, "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)

@@ -4,7 +4,6 @@ import json
 import os
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from threading import Event
 
 import numpy as np
@@ -23,12 +22,12 @@ from perception_nodes.report.recording import FrameDetections
 MS = 1_000_000
 
 
-def scenario(**values) -> Scenario:
+def scenario(**values):
     base = {"name": "t", "title": "t", "drive": "synthetic:64x32@10*10", "expect": {"lost": "-"}}
     return Scenario.model_validate({**base, **values})
 
 
-def found(*labels: str) -> FrameDetections:
+def found(*labels):
     boxes = np.array([[10, 10, 50, 50]] * len(labels), np.float32).reshape(-1, 4)
     return FrameDetections(labels, np.full(len(labels), 0.9, np.float32), boxes)
 
@@ -40,9 +39,7 @@ def test_agreement_is_of_frames_that_both_have():
     assert agreement_share({0: found()}, {0: found()}) is None
 
 
-def test_what_cannot_be_simulated_is_not_run_and_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_cannot_be_simulated_is_not_run_and_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(lossy_network, "why_unavailable", lambda: "no namespace is granted")
     cut = scenario(network={}, faults=[{"kind": "network", "for_s": 1, "loss": 1}])
     assert hil.run_scenario(cut, tmp_path).problems == [
@@ -53,9 +50,7 @@ def test_what_cannot_be_simulated_is_not_run_and_says_why(
 @pytest.mark.parametrize(
     ("error", "logs"), [(UnitError("the unit\nis gone"), 0), (ValueError("a defect of ours"), 1)]
 )
-def test_what_ends_a_run_is_its_verdict(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error, logs
-):
+def test_what_ends_a_run_is_its_verdict(tmp_path, monkeypatch, error, logs):
     def run(*_):
         raise error
 
@@ -66,9 +61,7 @@ def test_what_ends_a_run_is_its_verdict(
     assert len(list(tmp_path.iterdir())) == logs, "a traceback is for defects"
 
 
-def test_the_second_camera_may_lose_no_more_than_the_first_and_stays_nominal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_second_camera_may_lose_no_more_than_the_first_and_stays_nominal(tmp_path, monkeypatch):
     ran = []
 
     def child(prefix, scenario, out):
@@ -86,7 +79,7 @@ def test_the_second_camera_may_lose_no_more_than_the_first_and_stays_nominal(
     assert (second.expect.told, second.expect.at_worst) == ("NOMINAL", None)
 
 
-def test_a_child_that_is_stopped_leaves_nothing_behind(tmp_path: Path):
+def test_a_child_that_is_stopped_leaves_nothing_behind(tmp_path):
     before = set(children(os.getpid()))
     with hil.child(("sh", "-c", "exec sleep 99"), scenario(), tmp_path):
         (child,) = set(children(os.getpid())) - before
@@ -94,18 +87,18 @@ def test_a_child_that_is_stopped_leaves_nothing_behind(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_child_that_gives_no_verdict_has_failed(tmp_path: Path):
+def test_a_child_that_gives_no_verdict_has_failed(tmp_path):
     with hil.child(("sh", "-c", "echo nobody >&2; exit 3"), scenario(), tmp_path) as verdict:
         problems = verdict().problems
     assert problems == ["not run: its process ended with status 3: nobody"]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> ScenarioRun:
+def run(tmp_path):
     return ScenarioRun(scenario(), tmp_path, tmp_path)
 
 
-def test_when_a_fault_begins_and_ends(run: ScenarioRun, tmp_path: Path, monkeypatch):
+def test_when_a_fault_begins_and_ends(run, tmp_path, monkeypatch):
     (tmp_path / "started").write_text("0")
     monkeypatch.setattr(run, "_put", lambda *_: None)
     run.inject(0, CpuFault(kind="cpu_contention", after_s=0.5, for_s=1), None, Event())
@@ -116,7 +109,7 @@ def test_when_a_fault_begins_and_ends(run: ScenarioRun, tmp_path: Path, monkeypa
     assert begin_ns <= heard_ns <= time.time_ns()
 
 
-def test_why_a_fault_is_not_put_in(run: ScenarioRun, tmp_path: Path, monkeypatch):
+def test_why_a_fault_is_not_put_in(run, tmp_path, monkeypatch):
     over, network = Event(), NetworkFault(kind="network", after_s=0.5, for_s=1)
     (tmp_path / "started").write_text("0")
     run.inject(1, network, None, over)
@@ -130,7 +123,7 @@ def test_why_a_fault_is_not_put_in(run: ScenarioRun, tmp_path: Path, monkeypatch
     assert (run.put_in, run.not_put_in[0]) == ({}, "the run was over before its time")
 
 
-def test_a_fault_counts_as_put_in_where_it_hit_a_drive_that_went_on(tmp_path: Path):
+def test_a_fault_counts_as_put_in_where_it_hit_a_drive_that_went_on(tmp_path):
     kinds = ("camera_stop", "cpu_contention", "shm_full", "night", "slow_subscriber")
     faults = [{"kind": kind, "for_s": 1} for kind in kinds]
     sent = {"sent": [[0, 1000], [1, 2000], [1, 9000]], "warnings": []}

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -181,7 +180,7 @@ def test_a_description_that_the_system_cannot_read_is_refused(folder):
     assert "Input/output error" in refusal("toy")
 
 
-def test_every_model_of_the_repository_is_whole(root: Path):
+def test_every_model_of_the_repository_is_whole(root):
     for description in root.glob("models/*/model.yaml"):
         assert load_model(str(description.parent)).name == description.parent.name
 

@@ -1,7 +1,6 @@
 """The model that anyone may ship: its 8 bits see what its float weights see, in either runtime."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
@@ -10,7 +9,7 @@ from perception_nodes.backends.contract import open_model
 from perception_nodes.evaluation.agreement import agreement, detect
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import parent_of
-from perception_nodes.networks.model import Model, load_model
+from perception_nodes.networks.model import load_model
 from perception_nodes.networks.terms import Terms, materials, terms_of
 
 EIGHT_BITS = ["open-n", "open-s"]
@@ -21,7 +20,7 @@ def objects(model, runtime, frames):
         return detect(model, backend, frames)
 
 
-def forbidden(model: Model) -> list[tuple[str, str]]:
+def forbidden(model):
     """What a model and those that it was made from have of terms that are not permissive."""
     description = yaml.safe_load((model.folder / "model.yaml").read_text())
     weights, *data = materials(model.license, description.get("data"))
@@ -30,7 +29,7 @@ def forbidden(model: Model) -> list[tuple[str, str]]:
     return [*(one for one in (weights, *data) if terms_of(one[1]) > Terms.JUDGED), *unnamed, *above]
 
 
-def test_models_that_are_open_have_nothing_of_other_terms(root: Path) -> None:
+def test_models_that_are_open_have_nothing_of_other_terms(root):
     names = [folder.name for folder in root.glob("models/open-*")]
     assert len(names) == 4
     assert {name: forbidden(load_model(name)) for name in names} == dict.fromkeys(names, [])
@@ -49,8 +48,8 @@ def test_models_that_are_open_have_nothing_of_other_terms(root: Path) -> None:
     ],
 )
 def test_other_terms_anywhere_in_the_chain_are_noticed(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, changed: dict, said: str
-) -> None:
+    root, tmp_path, monkeypatch, name, changed, said
+):
     for one in ("open-n", "open-n-float"):
         shutil.copytree(root / "models" / one, tmp_path / one)
     path = tmp_path / name / "model.yaml"
@@ -61,7 +60,7 @@ def test_other_terms_anywhere_in_the_chain_are_noticed(
 
 
 @pytest.mark.parametrize("name", EIGHT_BITS)
-def test_it_sees_what_its_parent_sees(root: Path, name: str) -> None:
+def test_it_sees_what_its_parent_sees(root, name):
     model = load_model(name)
     parent = parent_of(model)
     assert parent.name == f"{name}-float"
@@ -75,7 +74,7 @@ def test_it_sees_what_its_parent_sees(root: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EIGHT_BITS)
-def test_its_accuracy_in_8_bits_is_within_a_point_of_its_float_weights(name: str) -> None:
+def test_its_accuracy_in_8_bits_is_within_a_point_of_its_float_weights(name):
     eight, whole = load_model(name).map50_95, load_model(f"{name}-float").map50_95
     assert eight.keys() == whole.keys() and len(eight) > 3
     losses = [whole[name] - eight[name] for name in eight]
@@ -83,5 +82,5 @@ def test_its_accuracy_in_8_bits_is_within_a_point_of_its_float_weights(name: str
 
 
 @pytest.mark.parametrize("name", ["road-n", *EIGHT_BITS])
-def test_it_has_the_classes_of_the_road_models(name: str) -> None:
+def test_it_has_the_classes_of_the_road_models(name):
     assert load_model(name).classes == load_model("road-s").classes

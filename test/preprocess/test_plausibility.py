@@ -115,8 +115,7 @@ def test_borders_are_no_part_of_the_picture():
 
 @pytest.mark.parametrize("drive", DRIVES)
 def test_roads_by_day_and_night_are_plausible_until_something_happens(drive):
-    files = sorted((DATA / drive).glob("*.*"))[:120]
-    if not files:
+    if not (files := sorted((DATA / drive).glob("*.*"))[:120]):
         pytest.skip(f"{drive} is not in $PERCEPTION_DATA ({DATA})")
     pictures = [cv2.resize(cv2.imread(str(file)), (WIDTH, HEIGHT)) for file in files]
     camera = Watched()

@@ -2,16 +2,15 @@
 
 import subprocess
 import sys
-from collections.abc import Iterable
 
 import pytest
-from cases import Case, cases
-from faults import BEGIN_NS, MS, TOPIC, Call, calls, limits
+from cases import cases
+from faults import BEGIN_NS, MS, TOPIC, calls, limits
 from hypothesis import given
 from hypothesis import strategies as st
 
 from perception_nodes.core.health import HealthMode
-from perception_nodes.protection.consumer import Consumer, Content, Instant, Limits, State, Verdict
+from perception_nodes.protection.consumer import Consumer, Content, Instant, Limits, State
 from perception_nodes.protection.profile import data_id, protect
 
 NOMINAL, DEGRADED, UNSAFE = HealthMode.NOMINAL, HealthMode.DEGRADED, HealthMode.UNSAFE
@@ -19,12 +18,12 @@ PERIOD_MS = 33
 USUAL = {Content.OBJECTS: b"objects", Content.HEALTH: bytes(13), Content.SAFE_STOP: b"\0\1\0\0\0"}
 
 
-def at(milliseconds: float) -> Instant:
+def at(milliseconds):
     ns = round(milliseconds * MS)
     return Instant(7 * 10**9 + ns, BEGIN_NS + ns)
 
 
-def message(counter: int, sent_ms: float, data: bytes = b"objects", topic: str = TOPIC) -> bytes:
+def message(counter, sent_ms, data=b"objects", topic=TOPIC):
     """One with a deadline 5 ms after it was sent."""
     return protect(data, data_id(topic), counter % 2**32, at(sent_ms + 5).wall_ns)
 
@@ -32,42 +31,42 @@ def message(counter: int, sent_ms: float, data: bytes = b"objects", topic: str =
 class Stream:
     """A consumer that has got one message after the other for two seconds."""
 
-    def __init__(self, content: Content = Content.OBJECTS) -> None:
+    def __init__(self, content=Content.OBJECTS):
         self.consumer = Consumer(TOPIC, content)
         self.now_ms, self.counter = 0.0, 2**32 - 10
         self.well = USUAL[content]
         self.modes = [self.next().mode for _ in range(60)]
 
-    def next(self, skip: int = 0, data: bytes | None = None) -> Verdict:
+    def next(self, skip=0, data=None):
         self.now_ms += PERIOD_MS
         self.counter += 1 + skip
         return self.get(message(self.counter, self.now_ms, data or self.well))
 
-    def get(self, got: bytes | None) -> Verdict:
+    def get(self, got):
         return self.consumer.check(got, at(self.now_ms))
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-def test_it_judges_the_table_of_cases(case: Case) -> None:
+def test_it_judges_the_table_of_cases(case):
     consumer = Consumer(TOPIC, case.content)
     assert [consumer.check(*call)[:2] for call in case.calls] == case.expected
 
 
-def test_messages_in_order_and_in_time_are_ok_and_nominal_after_a_while() -> None:
+def test_messages_in_order_and_in_time_are_ok_and_nominal_after_a_while():
     stream = Stream()
     assert stream.modes == [DEGRADED] * 31 + [NOMINAL] * 29
     verdict = stream.next(data=b"two cars")
     assert verdict == (State.OK, NOMINAL, 0, 0, b"two cars", "")
 
 
-def test_before_the_first_message_it_is_unsafe_and_soon_silent() -> None:
+def test_before_the_first_message_it_is_unsafe_and_soon_silent():
     consumer = Consumer(TOPIC)
     assert consumer.check(None, at(0))[:3] == (State.NOTHING_NEW, UNSAFE, 0)
     assert consumer.check(None, at(250))[:3] == (State.NOTHING_NEW, UNSAFE, 250)
     assert consumer.check(None, at(251))[:3] == (State.SILENT, UNSAFE, 251)
 
 
-def test_lost_messages_are_counted_and_a_few_are_tolerated() -> None:
+def test_lost_messages_are_counted_and_a_few_are_tolerated():
     stream = Stream()
     verdict = stream.next(skip=2)
     assert verdict[:4] == (State.LOST, NOMINAL, 0, 2)
@@ -77,7 +76,7 @@ def test_lost_messages_are_counted_and_a_few_are_tolerated() -> None:
     assert held == [DEGRADED] * 29 + [NOMINAL] * 11
 
 
-def test_a_late_message_is_not_used_and_is_no_loss() -> None:
+def test_a_late_message_is_not_used_and_is_no_loss():
     stream = Stream()
     stream.counter += 1
     sent_ms = stream.now_ms
@@ -91,7 +90,7 @@ def test_a_late_message_is_not_used_and_is_no_loss() -> None:
     assert stream.next().state is State.OK
 
 
-def test_a_repeated_message_and_one_that_was_overtaken_are_not_used() -> None:
+def test_a_repeated_message_and_one_that_was_overtaken_are_not_used():
     stream = Stream()
     older = message(stream.counter + 1, stream.now_ms)
     newer = message(stream.counter + 2, stream.now_ms)
@@ -102,7 +101,7 @@ def test_a_repeated_message_and_one_that_was_overtaken_are_not_used() -> None:
     assert verdict.mode is DEGRADED
 
 
-def test_a_wrong_message_is_never_used_and_degrades_at_once() -> None:
+def test_a_wrong_message_is_never_used_and_degrades_at_once():
     for wrong, reason in (
         (message(0, 0), "CRC"),
         (message(0, 0, topic="/other"), "data id: of another topic"),
@@ -115,7 +114,7 @@ def test_a_wrong_message_is_never_used_and_degrades_at_once() -> None:
         assert stream.next().state is State.OK
 
 
-def test_a_deadline_far_ahead_means_that_the_clocks_differ() -> None:
+def test_a_deadline_far_ahead_means_that_the_clocks_differ():
     stream = Stream()
     verdict = stream.get(message(stream.counter + 1, stream.now_ms + 196))
     assert (verdict.state, verdict.mode) == (State.WRONG, DEGRADED)
@@ -123,7 +122,7 @@ def test_a_deadline_far_ahead_means_that_the_clocks_differ() -> None:
     assert stream.get(message(stream.counter + 1, stream.now_ms + 195)).state is State.OK
 
 
-def test_silence_degrades_and_then_is_unsafe_and_is_left_by_way_of_degraded() -> None:
+def test_silence_degrades_and_then_is_unsafe_and_is_left_by_way_of_degraded():
     stream = Stream()
     begin_ms = stream.now_ms
     seen = []
@@ -139,13 +138,13 @@ def test_silence_degrades_and_then_is_unsafe_and_is_left_by_way_of_degraded() ->
     assert stream.next()[:2] == (State.OK, DEGRADED)
 
 
-def test_one_that_asks_only_when_messages_come_is_degraded_after_silence_too() -> None:
+def test_one_that_asks_only_when_messages_come_is_degraded_after_silence_too():
     stream = Stream()
     stream.now_ms += 2000
     assert stream.next()[:2] == (State.OK, DEGRADED)
 
 
-def test_a_sender_that_counts_anew_is_believed_after_silence_if_in_time() -> None:
+def test_a_sender_that_counts_anew_is_believed_after_silence_if_in_time():
     stream = Stream()
     assert stream.counter > 2**32  # it has begun again at 0 without a loss
     old = message(stream.counter - 3, stream.now_ms)
@@ -156,7 +155,7 @@ def test_a_sender_that_counts_anew_is_believed_after_silence_if_in_time() -> Non
     assert stream.next().state is State.OK
 
 
-def test_the_modes_of_the_graph_come_through() -> None:
+def test_the_modes_of_the_graph_come_through():
     stream = Stream(Content.HEALTH)
     assert stream.next(data=bytes(12) + b"\2").mode is HealthMode.SKIPPING
     assert stream.next(data=bytes(12) + b"\3").mode is UNSAFE
@@ -167,7 +166,7 @@ def test_the_modes_of_the_graph_come_through() -> None:
     assert stream.next(data=bytes(12) + b"\4").reason == "another message inside"
 
 
-def test_a_safe_stop_stands_until_a_right_message_takes_it_back() -> None:
+def test_a_safe_stop_stands_until_a_right_message_takes_it_back():
     stream = Stream(Content.SAFE_STOP)
     go, stop = b"\0\1\0\0\0", b"\0\1\0\0\1"
     for sent_ms in (stream.now_ms, 0):
@@ -180,7 +179,7 @@ def test_a_safe_stop_stands_until_a_right_message_takes_it_back() -> None:
 
 
 @given(st.sampled_from(Content).flatmap(lambda c: st.tuples(st.just(c), calls(c))), limits())
-def test_whatever_happens(made: tuple[Content, Iterable[Call]], demanded: Limits) -> None:
+def test_whatever_happens(made, demanded):
     consumer = Consumer(TOPIC, made[0], demanded)
     used: list[bytes] = []
     usable_ns = None
@@ -203,7 +202,7 @@ def test_whatever_happens(made: tuple[Content, Iterable[Call]], demanded: Limits
         assert len(set(used)) == len(used)
 
 
-def test_it_needs_neither_ros_nor_numpy() -> None:
+def test_it_needs_neither_ros_nor_numpy():
     code = (
         "import sys, perception_nodes.protection.consumer; "
         "sys.exit(bool({'rclpy', 'numpy', 'pydantic'} & set(sys.modules)))"
@@ -211,7 +210,7 @@ def test_it_needs_neither_ros_nor_numpy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_limits_that_cannot_be_held_are_refused() -> None:
+def test_limits_that_cannot_be_held_are_refused():
     for tolerated in (-1, 8):
         with pytest.raises(ValueError, match=f"tolerated is {tolerated}, it must be 0 to 7"):
             Limits(tolerated=tolerated)

@@ -4,34 +4,32 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cases import Case, cases
-from faults import TOPIC, Call, calls, limits
+from cases import cases
+from faults import TOPIC, calls, limits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception_nodes.protection.consumer import Consumer, Content, Limits, Verdict
+from perception_nodes.protection.consumer import Consumer, Content, Limits
 
 PACKAGE = Path(__file__).parents[2] / "interfaces/perception_consumer"
 CXX = shutil.which("c++") or shutil.which("g++")
 STRICT = [CXX, "-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
 WITHOUT = ["-fno-exceptions", "-fno-rtti", "-I", str(PACKAGE / "include")]
-Replay = Callable[[Content, Limits, list[Call]], list[tuple[int, int, int, int, int, str]]]
 pytestmark = pytest.mark.skipif(CXX is None, reason="no C++ compiler")
 
 
 @pytest.fixture(scope="session")
-def replay(tmp_path_factory: pytest.TempPathFactory) -> Replay:
+def replay(tmp_path_factory):
     """Gives the C++ consumer's verdicts, with sanitizers for memory and undefined behaviour."""
     program = tmp_path_factory.mktemp("cpp") / "replay"
     checked = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     source = str(PACKAGE / "test/replay.cpp")
     subprocess.run([*STRICT, *WITHOUT, *checked, source, "-o", str(program)], check=True)
 
-    def run(content: Content, limits: Limits, made: list[Call]) -> list:
+    def run(content, limits, made):
         words = [program, TOPIC, content, *vars(limits).values()]
         given = b"".join(
             struct.pack("=qqq", *now, -1 if message is None else len(message)) + (message or b"")
@@ -44,28 +42,26 @@ def replay(tmp_path_factory: pytest.TempPathFactory) -> Replay:
     return run
 
 
-def comparable(verdict: Verdict) -> tuple[int, int, int, int, int, str]:
+def comparable(verdict):
     size = -1 if verdict.message is None else len(verdict.message)
     return (*map(int, verdict[:4]), size, verdict.reason)
 
 
 @settings(deadline=None)
 @given(st.sampled_from(Content).flatmap(lambda c: st.tuples(st.just(c), calls(c))), limits())
-def test_both_give_the_same_verdicts(
-    replay: Replay, made: tuple[Content, list[Call]], demanded: Limits
-) -> None:
+def test_both_give_the_same_verdicts(replay, made, demanded):
     consumer = Consumer(TOPIC, made[0], demanded)
     expected = [comparable(consumer.check(*call)) for call in made[1]]
     assert replay(made[0], demanded, made[1]) == expected
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-def test_it_judges_the_table_of_cases(replay: Replay, case: Case) -> None:
+def test_it_judges_the_table_of_cases(replay, case):
     verdicts = replay(case.content, Limits(), case.calls)
     assert [verdict[:2] for verdict in verdicts] == case.expected
 
 
-def test_it_needs_no_allocation_and_throws_nothing(tmp_path: Path) -> None:
+def test_it_needs_no_allocation_and_throws_nothing(tmp_path):
     source, linked = tmp_path / "user.cpp", tmp_path / "user.o"
     source.write_text(
         "#include <perception_consumer/consumer.hpp>\n"
@@ -83,7 +79,7 @@ def test_it_needs_no_allocation_and_throws_nothing(tmp_path: Path) -> None:
     assert {name for name in needed if not name.startswith(allowed)} == set()
 
 
-def test_an_installed_package_is_found_by_cmake(tmp_path: Path) -> None:
+def test_an_installed_package_is_found_by_cmake(tmp_path):
     cmake = Path(sys.prefix, "bin/cmake")
     build, prefix, user = (str(tmp_path / name) for name in ("build", "prefix", "user"))
     (tmp_path / "user").mkdir()
@@ -109,6 +105,6 @@ def test_an_installed_package_is_found_by_cmake(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["planner.py", "planner.hpp"])
-def test_the_page_shows_the_examples_that_are_run(name: str) -> None:
+def test_the_page_shows_the_examples_that_are_run(name):
     page = (Path(__file__).parents[2] / "docs/safety.md").read_text(encoding="utf-8")
     assert (PACKAGE / "example" / name).read_text(encoding="utf-8") in page

@@ -17,7 +17,7 @@ COUNTERS = st.integers(0, 2**32 - 1)
 DEADLINES = st.integers(-(2**63), 2**63 - 1)
 
 
-def reference_crc64(data: bytes) -> int:
+def reference_crc64(data):
     """CRC-64/XZ by its definition, one bit at a time."""
     crc = 2**64 - 1
     for byte in data:
@@ -27,23 +27,21 @@ def reference_crc64(data: bytes) -> int:
     return crc ^ (2**64 - 1)
 
 
-def profile_buffer(message: bytes) -> bytearray:
+def profile_buffer(message):
     """The fields of a `Protected` one behind the other, as its definition says."""
     read = typestore().deserialize_cdr(message, "perception_interfaces/msg/Protected")
     fields = read.crc, read.length, read.counter, read.data_id, read.deadline_ns
     return bytearray(struct.pack(">QIIIq", *fields) + read.data.tobytes())
 
 
-def test_identity_is_the_lower_half_of_the_topics_crc() -> None:
+def test_identity_is_the_lower_half_of_the_topics_crc():
     assert reference_crc64(b"123456789") == 0x995DC9BBDF1939FA  # the check value of CRC-64/XZ
     assert ID == reference_crc64(TOPIC.encode()) % 2**32
     assert ID != profile.data_id("/perception/tracks/protected")
 
 
 @given(PAYLOADS, COUNTERS, DEADLINES)
-def test_the_autosar_library_makes_and_accepts_the_same_bytes(
-    data: bytes, counter: int, deadline_ns: int
-) -> None:
+def test_the_autosar_library_makes_and_accepts_the_same_bytes(data, counter, deadline_ns):
     ours = profile_buffer(profile.protect(data, ID, counter, deadline_ns))
     assert e2e_p07_check(bytes(ours), ID)
     assert not e2e_p07_check(bytes(ours), ID ^ 1)
@@ -54,7 +52,7 @@ def test_the_autosar_library_makes_and_accepts_the_same_bytes(
 
 
 @given(PAYLOADS, COUNTERS, DEADLINES)
-def test_what_was_protected_can_be_opened(data: bytes, counter: int, deadline_ns: int) -> None:
+def test_what_was_protected_can_be_opened(data, counter, deadline_ns):
     message = profile.protect(data, ID, counter, deadline_ns)
     assert profile.open_protected(message, ID) == profile.Opened(counter, deadline_ns, data)
     padded = message + bytes(3)
@@ -63,7 +61,7 @@ def test_what_was_protected_can_be_opened(data: bytes, counter: int, deadline_ns
 
 
 @given(PAYLOADS, st.data())
-def test_every_altered_message_is_found(data: bytes, draw: st.DataObject) -> None:
+def test_every_altered_message_is_found(data, draw):
     message = bytearray(profile.protect(data, ID, 7, 10**18))
     padding = range(24, 28)  # CDR's, which means nothing
     meant = [n for n in range(4, len(message)) if n not in padding]
@@ -73,19 +71,19 @@ def test_every_altered_message_is_found(data: bytes, draw: st.DataObject) -> Non
 
 
 @given(PAYLOADS, st.data())
-def test_a_message_that_is_cut_off_is_found(data: bytes, draw: st.DataObject) -> None:
+def test_a_message_that_is_cut_off_is_found(data, draw):
     message = profile.protect(data, ID, 7, 10**18)
     kept = draw.draw(st.integers(0, len(message) - 1))
     assert isinstance(profile.open_protected(message[:kept], ID), str)
 
 
 @given(st.binary(max_size=100))
-def test_any_bytes_can_be_judged(noise: bytes) -> None:
+def test_any_bytes_can_be_judged(noise):
     assert isinstance(profile.open_protected(noise, ID), str)
 
 
 @pytest.mark.parametrize("excess", [0, 1])
-def test_a_message_is_as_long_as_the_profile_allows(excess: int) -> None:
+def test_a_message_is_as_long_as_the_profile_allows(excess):
     message = profile.protect(bytes(profile.MAX_BYTES - profile.OVERHEAD_BYTES + excess), ID, 0, 0)
     assert (profile.open_protected(message, ID) == "length") == bool(excess)
     assert profile.ENVELOPE.size == 40

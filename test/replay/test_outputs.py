@@ -13,26 +13,11 @@ from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader
 
 from perception_nodes.core.frame import STAMPS, Detections, FrameRecord, FrameStatus
+from perception_nodes.drives import schemas
 from perception_nodes.drives.bag import open_drive
-from perception_nodes.drives.schemas import (
-    ANNOTATIONS,
-    COMPRESSED_IMAGE,
-    DETECTIONS,
-    FRAME_REPORT,
-    HEALTH,
-    typestore,
-)
 from perception_nodes.replay.outputs import finish
+from perception_nodes.report import recording
 from perception_nodes.report.drive_report import nothing_found, verdict
-from perception_nodes.report.recording import (
-    DETECTIONS_TOPIC,
-    FRAME_REPORT_TOPIC,
-    HEALTH_TOPIC,
-    Recorder,
-    RecordingError,
-    read_messages,
-    read_recording,
-)
 from perception_nodes.transport.cdr_writer import write_detection_array, write_frame_report
 
 FRAMES = 30
@@ -43,24 +28,24 @@ MS = 1_000_000
 
 def health_message(stamp_ns, mode, previous, cause):
     seconds, nanoseconds = divmod(stamp_ns, 10**9)
-    store = typestore()
+    store = schemas.typestore()
     stamp = store.types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
-    names = store.types[HEALTH].__dataclass_fields__
+    names = store.types[schemas.HEALTH].__dataclass_fields__
     values = dict.fromkeys([name for name in names if not name.startswith("__")], 0)
     values |= {"stamp": stamp, "mode": mode, "previous_mode": previous, "cause": cause}
     lists = ("silent_processes", "faults", "model_names", "model_shares", "changed_parameters")
     values |= {name: np.empty(0, np.float32) if "shares" in name else [] for name in lists}
-    return bytes(store.serialize_cdr(store.types[HEALTH](**values), HEALTH))
+    return bytes(store.serialize_cdr(store.types[schemas.HEALTH](**values), schemas.HEALTH))
 
 
 def record_run(path):
     """A recording of all frames but two: one was not sent, one got lost on its way."""
     sent = []
-    with Recorder(path) as recorder:
+    with recording.Recorder(path) as recorder:
         for i, mode in enumerate((3, 0, 0)):
             stamp_ns = START_NS + i * MS
             data = health_message(stamp_ns, mode, 3, "detections arrive in time")
-            recorder.write(HEALTH_TOPIC, HEALTH, stamp_ns, data)
+            recorder.write(recording.HEALTH_TOPIC, schemas.HEALTH, stamp_ns, data)
         for index in range(FRAMES):
             stamp_ns = START_NS + index * 33 * MS
             if index == UNSENT:
@@ -80,9 +65,13 @@ def record_run(path):
                 scores, classes = np.array([0.75], np.float32), np.array([0])
                 found = Detections(np.array([BOX], np.float32), scores, classes)
                 data = write_detection_array(stamp_ns, b"camera", found, (b"car",))
-                recorder.write(DETECTIONS_TOPIC, DETECTIONS, stamp_ns + 5 * MS, data)
+                recorder.write(
+                    recording.DETECTIONS_TOPIC, schemas.DETECTIONS, stamp_ns + 5 * MS, data
+                )
             report = write_frame_report(record)
-            recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, stamp_ns + 6 * MS, report)
+            recorder.write(
+                recording.FRAME_REPORT_TOPIC, schemas.FRAME_REPORT, stamp_ns + 6 * MS, report
+            )
     return sent
 
 
@@ -147,18 +136,22 @@ def test_mcap_is_read_by_mcap_and_by_rosbags(run):
     assert times == sorted(times)
     counts = {name: len(messages) for name, messages in found.items()}
     assert counts == {
-        HEALTH: 3,
-        DETECTIONS: FRAMES - 3,
-        FRAME_REPORT: FRAMES - 2,
-        COMPRESSED_IMAGE: 2 * (FRAMES - 1),  # as it was, and with boxes
-        ANNOTATIONS: FRAMES - 3,
+        schemas.HEALTH: 3,
+        schemas.DETECTIONS: FRAMES - 3,
+        schemas.FRAME_REPORT: FRAMES - 2,
+        schemas.COMPRESSED_IMAGE: 2 * (FRAMES - 1),  # as it was, and with boxes
+        schemas.ANNOTATIONS: FRAMES - 3,
     }
     with Reader(file) as reader:
         assert sum(1 for _ in reader.messages()) == sum(counts.values())
 
-    picture = typestore().deserialize_cdr(found[COMPRESSED_IMAGE][0], COMPRESSED_IMAGE)
+    picture = schemas.typestore().deserialize_cdr(
+        found[schemas.COMPRESSED_IMAGE][0], schemas.COMPRESSED_IMAGE
+    )
     height, width = cv2.imdecode(picture.data, cv2.IMREAD_COLOR).shape[:2]
-    annotations = typestore().deserialize_cdr(found[ANNOTATIONS][0], ANNOTATIONS)
+    annotations = schemas.typestore().deserialize_cdr(
+        found[schemas.ANNOTATIONS][0], schemas.ANNOTATIONS
+    )
     # Drawn with the picture whose stamp they carry, in that picture's pixels.
     assert annotations.points[0].timestamp == picture.header.stamp
     corner = annotations.points[0].points[2]
@@ -177,7 +170,7 @@ def test_report_needs_nothing_else(run):
 
 
 def test_a_run_without_frames_is_reported_too(tmp_path):
-    with Recorder(tmp_path / "empty.mcap"):
+    with recording.Recorder(tmp_path / "empty.mcap"):
         pass
     with open_drive(write_ros2(tmp_path / "bag", {"/camera/image": IMAGE}, 3)) as drive:
         summary = finish(tmp_path / "out", tmp_path / "empty.mcap", drive, [(0, 7)], {})
@@ -234,12 +227,12 @@ def test_where_no_frame_left_nothing_was_found(missed, timing):
 
 def test_recording_appears_when_complete(tmp_path):
     path = tmp_path / "some/recording.mcap"
-    recorder = Recorder(path)
+    recorder = recording.Recorder(path)
     assert not path.exists()
     recorder.close()
     recorder.close()
     assert path.exists()
-    with pytest.raises(KeyError), Recorder(tmp_path / "failed.mcap"):
+    with pytest.raises(KeyError), recording.Recorder(tmp_path / "failed.mcap"):
         raise KeyError
     assert [file.name for file in tmp_path.iterdir()] == ["some"]
 
@@ -248,13 +241,16 @@ def test_recording_appears_when_complete(tmp_path):
 def test_unreadable_recording(tmp_path, content):
     if content is not None:
         (tmp_path / "r.mcap").write_bytes(content)
-    with pytest.raises(RecordingError, match=r"r\.mcap cannot be read"):
-        read_recording(tmp_path / "r.mcap")
+    with pytest.raises(recording.RecordingError, match=r"r\.mcap cannot be read"):
+        recording.read_recording(tmp_path / "r.mcap")
 
 
 def test_a_damaged_recording_is_refused_or_read_whole(tmp_path):
     record_run(tmp_path / "r.mcap")
-    whole, data = list(read_messages(tmp_path / "r.mcap")), (tmp_path / "r.mcap").read_bytes()
+    whole, data = (
+        list(recording.read_messages(tmp_path / "r.mcap")),
+        (tmp_path / "r.mcap").read_bytes(),
+    )
     rng, refused = np.random.default_rng(0), 0
     for case in range(300):
         hurt = bytearray(data)
@@ -265,19 +261,21 @@ def test_a_damaged_recording_is_refused_or_read_whole(tmp_path):
             del hurt[rng.integers(len(hurt)) :]
         (tmp_path / "hurt.mcap").write_bytes(hurt)
         try:
-            found = list(read_messages(tmp_path / "hurt.mcap"))
-        except RecordingError as error:
+            found = list(recording.read_messages(tmp_path / "hurt.mcap"))
+        except recording.RecordingError as error:
             assert "\n" not in str(error)
             refused += 1
             continue
         assert [message.data for message in found] == [message.data for message in whole]
-        with suppress(RecordingError):
-            read_recording(tmp_path / "hurt.mcap")
+        with suppress(recording.RecordingError):
+            recording.read_recording(tmp_path / "hurt.mcap")
     assert refused > 100
 
 
 def test_recording_with_a_message_that_is_not_as_it_says(tmp_path):
-    with Recorder(tmp_path / "old.mcap") as recorder:
-        recorder.write(HEALTH_TOPIC, HEALTH, 1, b"\x00\x01\x00\x00" + bytes(8))
-    with pytest.raises(RecordingError, match="damaged: a message of perception_interfaces"):
-        read_recording(tmp_path / "old.mcap")
+    with recording.Recorder(tmp_path / "old.mcap") as recorder:
+        recorder.write(recording.HEALTH_TOPIC, schemas.HEALTH, 1, b"\x00\x01\x00\x00" + bytes(8))
+    with pytest.raises(
+        recording.RecordingError, match="damaged: a message of perception_interfaces"
+    ):
+        recording.read_recording(tmp_path / "old.mcap")

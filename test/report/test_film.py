@@ -1,7 +1,5 @@
 """The frames that a report plays: all of a short drive, evenly fewer of a long one."""
 
-from collections.abc import Collection
-
 import cv2
 import numpy as np
 import pytest
@@ -20,16 +18,16 @@ FOUND = FrameDetections(
 BEFORE = DetectedObject("car", 0.5, (0.0, 0.0, 20.0, 18.0))
 
 
-def moved(index: int) -> Change:
+def moved(index):
     after = DetectedObject("car", 0.75, (20.0, 9.0, 40.0, 18.0))
     return Change(index, 0.0, ChangeKind.MOVED, BEFORE, after)
 
 
-def reported(status: FrameStatus) -> ReportedFrame:
+def reported(status):
     return ReportedFrame.of_record(FrameRecord(status=status), 0)
 
 
-def filmed(count: int, changed: Collection[int], missed: Collection[int] = ()) -> list[int]:
+def filmed(count, changed, missed=()):
     made = Film()
     for index in range(count):
         report = reported(FrameStatus.LATE if index in missed else FrameStatus.OK)
@@ -38,12 +36,12 @@ def filmed(count: int, changed: Collection[int], missed: Collection[int] = ()) -
     return [frame["index"] for frame in made.frames()]
 
 
-def test_what_is_drawn_need_not_be_ascii() -> None:
+def test_what_is_drawn_need_not_be_ascii():
     assert cv2.__version__ < "5" or (blank(99, 40, "車") != blank(99, 40, "?")).any()
     blank(99, 40, "\udcff.jpg")  # as Python reads a name that is no UTF-8
 
 
-def test_a_frame_has_its_objects_and_changes_in_shares_of_the_picture() -> None:
+def test_a_frame_has_its_objects_and_changes_in_shares_of_the_picture():
     made = Film()
     made.take(3, PICTURE, 4.0, None, FOUND, [moved(3)])
     (frame,) = made.frames()
@@ -57,21 +55,19 @@ def test_a_frame_has_its_objects_and_changes_in_shares_of_the_picture() -> None:
 
 
 @pytest.mark.parametrize(("count", "stride"), [(8, 1), (9, 2), (17, 4), (100, 16)])
-def test_of_a_long_drive_evenly_spread_frames_are_kept(
-    monkeypatch, count: int, stride: int
-) -> None:
+def test_of_a_long_drive_evenly_spread_frames_are_kept(monkeypatch, count, stride):
     monkeypatch.setattr(film, "MAX_FRAMES", 8)
     assert filmed(count, set()) == list(range(0, count, stride))
 
 
-def test_frames_that_changed_are_kept_until_they_alone_are_too_many(monkeypatch) -> None:
+def test_frames_that_changed_are_kept_until_they_alone_are_too_many(monkeypatch):
     monkeypatch.setattr(film, "MAX_FRAMES", 8)
     assert {5, 37, 77} <= set(filmed(100, {5, 37, 77}))
     assert {5, 37, 77} <= set(filmed(100, {}, missed={5, 37, 77}))
 
 
 @pytest.mark.parametrize("marked", [range(100), range(50), range(7), range(1, 100, 2)])
-def test_where_too_many_are_marked_the_whole_drive_is_shown_evenly(monkeypatch, marked) -> None:
+def test_where_too_many_are_marked_the_whole_drive_is_shown_evenly(monkeypatch, marked):
     monkeypatch.setattr(film, "MAX_FRAMES", 8)
     for shown in (filmed(100, marked), filmed(100, (), missed=marked)):
         assert 4 <= len(shown) <= 8

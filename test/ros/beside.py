@@ -1,17 +1,15 @@
 """What is done beside a running graph, which has to be waited for in the thread that started it."""
 
 import threading
-from collections.abc import Callable, Sequence
 
-from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import Supervisor
 
 
-def beside(nodes: Sequence[NodeSpec], act: Callable[[Supervisor], None]) -> None:
+def beside(nodes, act):
     """Start a graph, act in another thread, stop it; raises what `act` raised."""
     failure: list[BaseException] = []
 
-    def acting() -> None:
+    def acting():
         try:
             act(supervisor)
         except BaseException as error:

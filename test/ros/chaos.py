@@ -15,10 +15,8 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -26,7 +24,6 @@ from pathlib import Path
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.faults.graphs import HIL
-from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.lab.checks import accounting, problems
 from perception_nodes.lab.run import Run, execute
 from perception_nodes.report.account import account
@@ -43,15 +40,7 @@ BLOWS = ("KILL", "STOP", "PAUSE", "PAIR", "ALL")
 ALL a process and its standby, so that nobody is left in a role."""
 
 
-def strike(
-    seconds: float,
-    kinds: Sequence[str],
-    chance: random.Random,
-    blows: Counter[str],
-    started: Path,
-    graph: Supervisor,
-    over: threading.Event,
-) -> None:
+def strike(seconds, kinds, chance, blows, started, graph, over):
     """Strike at random until the drive is nearly over; count the blows.
 
     A seed gives the same blows again but for the machine's own timing.
@@ -85,13 +74,13 @@ def strike(
             send(one, signal.SIGKILL)
 
 
-def send(process: int, number: int) -> None:
+def send(process, number):
     """Signal a process that may just have ended."""
     with suppress(ProcessLookupError):
         os.kill(process, number)
 
 
-def unaccounted(seen: Run) -> list[str]:
+def unaccounted(seen):
     """What of the frames sent does not agree with what was reported of them."""
     found = account(seen)
     lines = list(problems(accounting(found)))
@@ -100,9 +89,7 @@ def unaccounted(seen: Run) -> list[str]:
     return lines
 
 
-def run(
-    seconds: int, kinds: Sequence[str], seed: int, source: str, folder: Path
-) -> tuple[Run, Counter[str]]:
+def run(seconds, kinds, seed, source, folder):
     """Run a graph under blows, and count them. The folder keeps what the nodes log."""
     blows: Counter[str] = Counter()
     sent, started, recording = folder / "sent", folder / "started", folder / "seen.mcap"
@@ -126,7 +113,7 @@ def run(
     return seen, blows
 
 
-def main() -> int:
+def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -146,7 +133,7 @@ def main() -> int:
     return 0
 
 
-def one_round(seconds: int, kinds: Sequence[str], seed: int, source: str) -> int:
+def one_round(seconds, kinds, seed, source):
     """Run a graph, print what became of it; returns the exit status."""
     folder = Path(tempfile.mkdtemp(prefix="perception_chaos_"))
     seen, blows = run(seconds, kinds, seed, source, folder)

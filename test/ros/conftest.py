@@ -1,9 +1,6 @@
 """A domain of its own for each test that starts nodes."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import pytest
 import rclpy
@@ -20,10 +17,10 @@ domain = pytest.fixture(autouse=True)(own_domain)
 
 
 @pytest.fixture
-def measured(tmp_path: Path) -> Callable[..., tuple[list[int], list[dict[str, Any]]]]:
+def measured(tmp_path):
     """Play a drive through the whole graph; gives the stamps sent and the frame reports."""
 
-    def played(**values: Any) -> tuple[list[int], list[dict[str, Any]]]:
+    def played(**values):
         run = Run()
         play(run, MEASURED, {"listeners": 0, **values}, tmp_path)
         reports = [asdict(one) | {"status": FrameStatus(one.status).name} for one in run.reports]
@@ -33,7 +30,7 @@ def measured(tmp_path: Path) -> Callable[..., tuple[list[int], list[dict[str, An
 
 
 @pytest.fixture
-def recorder(domain: int) -> Iterator[Recorder]:
+def recorder(domain):
     """Subscribes to topics of the test's domain."""
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain)
@@ -42,7 +39,7 @@ def recorder(domain: int) -> Iterator[Recorder]:
 
 
 @pytest.fixture(params=["run", pytest.param("launch", marks=needs_launch)])
-def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Starter]:
+def start(request, tmp_path):
     """Starts graphs as a user does, in both ways."""
     starter = Starter(request.param, tmp_path)
     yield starter

@@ -1,21 +1,13 @@
 """Cameras of tests: their frames go to a graph through shared memory or over DDS."""
 
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import numpy as np
 import rclpy
 from sensor_msgs.msg import Image
 
-from perception_nodes.cameras.channel import CameraHeader
-from perception_nodes.transport.shm import Writer
 
-
-def send_frame(
-    camera: Writer[CameraHeader], number: int, pixels: np.ndarray, name: str = "", lost: int = 0
-) -> int:
+def send_frame(camera, number, pixels, name="", lost=0):
     """Send a frame, uint8 [height, width, 3] in BGR, through shared memory; returns its stamp."""
     sample = camera.loan()
     height, width, _ = pixels.shape
@@ -27,20 +19,20 @@ def send_frame(
     return stamp_ns
 
 
-def stamp_ns(message: Any) -> int:
+def stamp_ns(message):
     """The stamp in a message's header."""
     return int(message.header.stamp.sec * 10**9 + message.header.stamp.nanosec)
 
 
 @contextmanager
-def topic_camera() -> Iterator[Callable[[np.ndarray], int]]:
+def topic_camera():
     """A function that publishes a frame over DDS and returns its stamp."""
     context = rclpy.Context()
     rclpy.init(context=context)
     node = rclpy.create_node("camera", context=context)
     publisher = node.create_publisher(Image, "/camera/image_raw", 5)
 
-    def publish(pixels: np.ndarray) -> int:
+    def publish(pixels):
         height, width, _ = pixels.shape
         image = Image(height=height, width=width, encoding="bgr8", step=3 * width)
         image.data = pixels.tobytes()

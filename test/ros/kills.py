@@ -12,9 +12,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import numpy as np
 import rclpy
@@ -28,10 +26,8 @@ from vision_msgs.msg import VisionInfo
 
 from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.core import failover
-from perception_nodes.core.frame import DetectionRecord
 from perception_nodes.core.records import Takeover, as_sent
 from perception_nodes.graph.graph import LIVE
-from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.system.processes import Process, open_process
 from perception_nodes.transport import channels
 from perception_nodes.transport.domain import own_prefix
@@ -56,7 +52,7 @@ CHOICES = {
 class Rig:
     """A live graph with a camera of its own at 50 Hz, and a reader of its detections."""
 
-    def __init__(self, supervisor: Supervisor, source: str) -> None:
+    def __init__(self, supervisor, source):
         self.supervisor = supervisor
         self._source = source
         self.endpoint = Endpoint("kills")
@@ -72,7 +68,7 @@ class Rig:
         self._camera = threading.Thread(target=self._film)
         self._camera.start()
 
-    def close(self) -> None:
+    def close(self):
         self._stop.set()
         self._camera.join()
         for lease in self.leases.values():
@@ -81,18 +77,18 @@ class Rig:
         if self._context is not None:
             rclpy.shutdown(context=self._context)
 
-    def _film(self) -> None:
+    def _film(self):
         random = np.random.default_rng(0)
         with topic_camera() if self._source == "dds" else self._shared_camera() as send:
             while not self._stop.wait(PERIOD_S):
                 self.sent_ns.append(send(random.integers(0, 256, (*SIZE, 3), np.uint8)))
 
     @contextmanager
-    def _shared_camera(self) -> Iterator[Callable[[np.ndarray], int]]:
+    def _shared_camera(self):
         writer = camera_writer(self.endpoint, "front", 3 * SIZE[0] * SIZE[1])
         yield lambda pixels: send_frame(writer, len(self.sent_ns), pixels, "camera")
 
-    def next_detections(self, after_ns: int = 0) -> DetectionRecord:
+    def next_detections(self, after_ns=0):
         """The next detections of a frame captured after an instant."""
         give_up_s = time.monotonic() + TIMEOUT_S
         while time.monotonic() < give_up_s:
@@ -102,13 +98,13 @@ class Rig:
                     return record
         raise TimeoutError("no detections")
 
-    def members(self, role: str) -> list[int]:
+    def members(self, role):
         """Processes of a role; the one that works first."""
         pids = [p.pid for s, p in self.supervisor.processes if s.executable == f"{role}_node"]
         holder = self.leases[role].note.process
         return sorted(pids, key=lambda pid: pid != holder)
 
-    def wait_for_standby(self, role: str) -> None:
+    def wait_for_standby(self, role):
         """Until a process of a role that does not work gives a sign of life."""
         give_up_s = time.monotonic() + TIMEOUT_S
         records = self._records[role]
@@ -126,16 +122,16 @@ class Rig:
                 return
         raise TimeoutError(f"no standby of {role}")
 
-    def takeover(self, role: str) -> Takeover:
+    def takeover(self, role):
         """The last takeover of a role."""
         self._hear(role)
         return self._takeovers[role][-1]
 
-    def _hear(self, role: str) -> None:
+    def _hear(self, role):
         heard = map(as_sent, self._records[role].records())
         self._takeovers[role] += [record for record in heard if isinstance(record, Takeover)]
 
-    def listen(self) -> None:
+    def listen(self):
         """Keep what is published from now on, some of it with the time of its arrival.
 
         `healths` and `requests` to stop have it, `methods` of detection and `reports` do not.
@@ -173,11 +169,11 @@ class Rig:
         """The watchdog's process."""
         return next(p.pid for s, p in self.supervisor.processes if s.name == "watchdog_node")
 
-    def wait_until(self, condition: Callable[[], bool], look_s: float = 0.1) -> None:
+    def wait_until(self, condition, look_s=0.1):
         """Take what is said until it is so; it is looked at this often at least."""
         self._recorder.until(condition, look_s=look_s)
 
-    def holds(self) -> dict[str, int]:
+    def holds(self):
         """What must not grow: files in shared memory, and descriptors and memory of survivors."""
         files = len(list(SHM_FOLDER.glob(f"{own_prefix()}*")))
         descriptors, megabytes = held(self.watchdog)
@@ -189,7 +185,7 @@ class Rig:
             "our_descriptors": ours,
         }
 
-    def strike(self, role: str, number: int) -> float:
+    def strike(self, role, number):
         """Signal the process that works; milliseconds until detections of a later frame are out."""
         victim = self.leases[role].note.process
         struck_ns = time.monotonic_ns()
@@ -198,7 +194,7 @@ class Rig:
         return (time.monotonic_ns() - struck_ns) / 1e6
 
 
-def held(pid: int) -> tuple[int, int]:
+def held(pid):
     """Descriptors and resident megabytes of a process."""
     process: Process | None = open_process(pid)
     assert process is not None
@@ -206,12 +202,12 @@ def held(pid: int) -> tuple[int, int]:
     return len(os.listdir(f"/proc/{pid}/fd")), process.rss_bytes() // 1_000_000
 
 
-def with_graph(scenario: Callable[[Rig], None], **values: Any) -> None:
+def with_graph(scenario, **values):
     """Run a scenario beside a graph that detects; the graph is waited for in this thread."""
     delay_s, failover.DELAY_S = failover.DELAY_S, 0.0
     values = {"backend": "null", "source": "shm", "deadline_ms": 900.0, **values}
 
-    def act(supervisor: Supervisor) -> None:
+    def act(supervisor):
         rig = Rig(supervisor, str(values["source"]))
         try:
             rig.next_detections()
@@ -225,7 +221,7 @@ def with_graph(scenario: Callable[[Rig], None], **values: Any) -> None:
         failover.DELAY_S = delay_s
 
 
-def main() -> int:
+def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -237,7 +233,7 @@ def main() -> int:
     gaps_ms: list[float] = []
     number = getattr(signal, f"SIG{arguments.signal}")
 
-    def scenario(rig: Rig) -> None:
+    def scenario(rig):
         for index in range(arguments.kills + 1):
             if arguments.standby == "always":
                 rig.wait_for_standby(arguments.role)

@@ -3,8 +3,6 @@
 import fcntl
 import itertools
 import os
-from collections.abc import Iterator
-from pathlib import Path
 from unittest.mock import patch
 
 from perception_nodes.transport.lock import Locked, open_locked
@@ -15,7 +13,7 @@ NUMBERS = itertools.count(1)
 DOMAINS = 101
 
 
-def own_domain() -> Iterator[int]:
+def own_domain():
     """A domain that no other test, nor another run beside this one, is in; empty at both ends.
 
     What the test changes of the environment is undone: nodes that run in this process set it.
@@ -31,7 +29,7 @@ def own_domain() -> Iterator[int]:
         os.close(lock)
 
 
-def _claimed() -> tuple[int, Path, int]:
+def _claimed():
     while True:
         number = (os.getpid() + 7 * next(NUMBERS)) % DOMAINS + 1
         path = SHM_FOLDER / f"perceptiontest_domain{number}.lock"
@@ -41,7 +39,7 @@ def _claimed() -> tuple[int, Path, int]:
             continue
 
 
-def _empty(number: int) -> None:
+def _empty(number):
     sweep(number)
     # A supervisor that was killed leaves the files of its claims, free for the next one to take.
     for claim in SHM_FOLDER.glob(f"perception_graph{number}_*"):

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -30,7 +29,7 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 class PlayedGraph:
     """Grey frames in slots with borders above and below, each with the same kart in it."""
 
-    def __init__(self, context: rclpy.Context) -> None:
+    def __init__(self, context):
         self.node = rclpy.create_node("detector_node", context=context)
         self.node.declare_parameter("class_names", NAMES)
         self._executor = SingleThreadedExecutor(context=context)
@@ -53,7 +52,7 @@ class PlayedGraph:
         self._slots = slot_writer(self._endpoint, "front", *INPUT)
         self._found = detection_writer(self._endpoint, "front")
 
-    def play(self, number: int) -> None:
+    def play(self, number):
         """Everything about one frame; every tenth is late."""
         stamp_ns, begun_ns = time.time_ns(), time.monotonic_ns()
         slot = self._slots.loan()
@@ -87,10 +86,10 @@ class PlayedGraph:
         self._stops.publish(Bool(data=True))
         self._executor.spin_once(timeout_sec=1 / 30)
 
-    def close(self) -> None:
+    def close(self):
         self._endpoint.close()
 
-    def _report(self, number: int, stamp_ns: int, begun_ns: int) -> FrameReport:
+    def _report(self, number, stamp_ns, begun_ns):
         late = number % 10 == 0
         step_ns = 3_000_000 if late else 1_000_000
         report = FrameReport(
@@ -113,13 +112,13 @@ class PlayedGraph:
 
 
 @contextmanager
-def played(domain: int) -> Iterator[PlayedGraph]:
+def played(domain):
     """A graph that plays until the context is left."""
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain)
     graph, stop = PlayedGraph(context), threading.Event()
 
-    def playing() -> None:
+    def playing():
         number = 0
         while not stop.is_set():
             number += 1

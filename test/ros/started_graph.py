@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,7 +42,7 @@ RUN = "import sys; from perception_nodes.__main__ import main; sys.exit(main())"
 class StartedGraph:
     """The command and what comes of it."""
 
-    def __init__(self, command: list[str], log: Path, environment: dict[str, str]) -> None:
+    def __init__(self, command, log, environment):
         self.log = log
         with log.open("wb") as file:
             self.command = subprocess.Popen(
@@ -55,23 +54,23 @@ class StartedGraph:
                 start_new_session=True,
             )
 
-    def output(self) -> str:
+    def output(self):
         return self.log.read_text(errors="replace")
 
-    def supervisor(self) -> int:
+    def supervisor(self):
         """The process that runs `perception run`."""
         if {"run", "view"} & {*arguments_of(self.command.pid)}:
             return self.command.pid
         return next((p for p in children(self.command.pid) if "run" in arguments_of(p)), 0)
 
-    def nodes(self) -> dict[str, int]:
+    def nodes(self):
         """Running nodes and their processes."""
         return {name_of(child): child for child in children(self.supervisor()) if name_of(child)}
 
-    def until_ready(self, nodes: list[str] = NODES) -> dict[str, int]:
+    def until_ready(self, nodes=NODES):
         """Wait until all nodes run, and the detectors say that they work."""
 
-        def ready() -> bool:
+        def ready():
             assert self.command.poll() is None, self.output()
             detectors = sum("detector" in name for name in nodes)
             return (
@@ -81,14 +80,14 @@ class StartedGraph:
         self.until(ready)
         return self.nodes()
 
-    def until(self, condition: Callable[[], bool]) -> None:
+    def until(self, condition):
         until(condition, TIMEOUT_S, self.output, lambda: time.sleep(0.02))
 
-    def signal(self, number: int) -> None:
+    def signal(self, number):
         """Signal the command's process group, as a terminal does."""
         os.killpg(self.command.pid, number)
 
-    def end(self) -> int:
+    def end(self):
         """Wait for the command; its exit status."""
         return self.command.wait(TIMEOUT_S)
 
@@ -96,14 +95,12 @@ class StartedGraph:
 class Starter:
     """Starts graphs with one of the two commands."""
 
-    def __init__(self, how: str, folder: Path) -> None:
+    def __init__(self, how, folder):
         self.how = how
         self._folder = folder
         self._started: list[StartedGraph] = []
 
-    def __call__(
-        self, *arguments: str, file: str = "perception.launch.py", command: str = "run"
-    ) -> StartedGraph:
+    def __call__(self, *arguments, file="perception.launch.py", command="run"):
         if self.how == "run":
             words, environment = [sys.executable, "-m", "perception_nodes", command], {}
         else:
@@ -115,7 +112,7 @@ class Starter:
         self._started.append(started)
         return started
 
-    def close(self) -> None:
+    def close(self):
         """Kill all processes, and wait: what they leave is removed only when none lives."""
         for started in self._started:
             nodes = []
@@ -129,7 +126,7 @@ class Starter:
                 node.wait(1e3 * TIMEOUT_S)
 
 
-def installed(prefix: Path) -> dict[str, str]:
+def installed(prefix):
     """The environment of a workspace in which this checkout is installed."""
     scripts = prefix / "lib/perception_nodes"
     if not prefix.exists():
@@ -151,7 +148,7 @@ def installed(prefix: Path) -> dict[str, str]:
     }
 
 
-def hurry(process: int) -> None:
+def hurry(process):
     """Let a process that gives way to all others run like them: the machine may be busy."""
     for task in os.listdir(f"/proc/{process}/task"):
         with suppress(ProcessLookupError):  # a thread that has just ended
@@ -162,7 +159,7 @@ def hurry(process: int) -> None:
         Path(f"/proc/{process}/autogroup").write_text("0", encoding="ascii")
 
 
-def left_behind(domain: int) -> list[str]:
+def left_behind(domain):
     """Shared memory that a domain's processes have left; DDS ports are 7400 + 250 * domain on."""
     ports = (
         f"{prefix}port{7400 + 250 * domain + offset}"
@@ -173,14 +170,14 @@ def left_behind(domain: int) -> list[str]:
     return [path.name for path in SHM.iterdir() if path.name.startswith((*names, *ports))]
 
 
-def arguments_of(process: int) -> list[str]:
+def arguments_of(process):
     try:
         return Path(f"/proc/{process}/cmdline").read_text().split("\0")
     except (FileNotFoundError, ProcessLookupError):
         return []
 
 
-def name_of(process: int) -> str:
+def name_of(process):
     """The name of a node's process; empty where it is none."""
     arguments = arguments_of(process)
     renamed = [text.partition(":=")[2] for text in arguments if text.startswith("__node:=")]

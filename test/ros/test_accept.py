@@ -1,7 +1,6 @@
 """`perception accept` on the real graph: a short drive and one failover."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +20,7 @@ ALWAYS = ("camera's clock", "frame numbers", "processes", "file descriptors")
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_a_short_acceptance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_acceptance(tmp_path, monkeypatch):
     monkeypatch.setattr(acceptance, "FAILOVERS", ("detector_kill",))
     steps: list[tuple[str, int, int]] = []
     out = tmp_path / "out"

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
@@ -22,7 +21,7 @@ TIMEOUT_S = 300.0
 
 
 @contextmanager
-def full_pipe() -> Iterator[int]:
+def full_pipe():
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     while True:
@@ -37,7 +36,7 @@ def full_pipe() -> Iterator[int]:
 
 
 @contextmanager
-def terminal_under_ctrl_s() -> Iterator[int]:
+def terminal_under_ctrl_s():
     terminal, ours = pty.openpty()
     termios.tcflow(ours, termios.TCOOFF)
     yield ours
@@ -46,12 +45,12 @@ def terminal_under_ctrl_s() -> Iterator[int]:
 
 
 @contextmanager
-def full_disk() -> Iterator[int]:
+def full_disk():
     with open("/dev/full", "wb") as file:
         yield file.fileno()
 
 
-def working(role: str) -> int:
+def working(role):
     """The process that works in a role; 0 if none does."""
     with closing(Lease("front", role)) as lease:
         process = open_process(lease.note.process) if lease.note.process else None
@@ -62,7 +61,7 @@ def working(role: str) -> int:
 
 
 @pytest.mark.parametrize("log", [full_pipe, terminal_under_ctrl_s, full_disk])
-def test_a_log_that_nobody_reads_hangs_nothing(log) -> None:
+def test_a_log_that_nobody_reads_hangs_nothing(log):
     with ExitStack() as held:
         out = held.enter_context(log())
         graph = subprocess.Popen(

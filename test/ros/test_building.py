@@ -4,11 +4,10 @@ with frames that are read where the camera left them."""
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import stub_gpu
-from kills import Rig, with_graph
+from kills import with_graph
 
 from perception_nodes.core.frame import FrameStatus
 
@@ -16,7 +15,7 @@ pytestmark = [pytest.mark.ros]
 
 
 @pytest.fixture
-def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def gate(tmp_path, monkeypatch):
     """What a build waits for until somebody opens it for writing."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -27,9 +26,9 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("preprocess_on", ["cpu", "gpu"])
 def test_the_cpu_serves_until_both_of_a_pair_work_on_the_engine_and_the_device_may_fail(
-    gate: Path, tmp_path: Path, preprocess_on: str
-) -> None:
-    def scenario(rig: Rig) -> None:
+    gate, tmp_path, preprocess_on
+):
+    def scenario(rig):
         rig.listen()
         why = "litert stands in while tensorrt is being built"
         rig.wait_until(lambda: any(why in health.cause for _, health in rig.healths))

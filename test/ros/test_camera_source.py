@@ -4,16 +4,14 @@ import os
 import signal
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
 from perception_interfaces.msg import FrameReport, Health
-from recorder import Recorder
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from started_graph import ROOT, Starter, left_behind, only_run
+from started_graph import ROOT, left_behind, only_run
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.core.frame import FrameStatus
@@ -28,12 +26,12 @@ NO_DETECTOR = "no detector is known to have been working when it came"
 LENS = ROOT / "calibration/camera/example_wide_1920x1280.yaml"
 
 
-def assert_nothing_left(domain: int) -> None:
+def assert_nothing_left(domain):
     """The recorder's own ports stay until it ends."""
     assert [name for name in left_behind(domain) if name.startswith("perception")] == []
 
 
-def grey_video(path: Path, frames: int) -> Path:
+def grey_video(path, frames):
     """At 20 Hz, each frame a little brighter than the one before."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=20)
@@ -46,14 +44,12 @@ def grey_video(path: Path, frames: int) -> Path:
 
 
 @pytest.fixture
-def video(tmp_path: Path) -> Path:
+def video(tmp_path):
     return grey_video(tmp_path / "drive.mp4", 30)
 
 
 @only_run
-def test_frames_in_flight_when_the_graph_is_stopped_are_reported(
-    start: Starter, recorder: Recorder, tmp_path: Path
-) -> None:
+def test_frames_in_flight_when_the_graph_is_stopped_are_reported(start, recorder, tmp_path):
     recorder.subscribe("/perception/frame_report", FrameReport, 1000)
     recorder.subscribe("/perception/health", Health)
     reports, healths = recorder.got["/perception/frame_report"], recorder.got["/perception/health"]
@@ -70,9 +66,7 @@ def test_frames_in_flight_when_the_graph_is_stopped_are_reported(
     assert sum(report.status == FrameReport.FAILED for report in reports) >= 2
 
 
-def test_a_video_file_is_played_once_and_each_frame_has_its_report(
-    video: Path, tmp_path: Path, domain: int
-) -> None:
+def test_a_video_file_is_played_once_and_each_frame_has_its_report(video, tmp_path, domain):
     received = tmp_path / "received.mcap"
     graph = Graph((RECEIVER, *VEHICLE.kinds))
     values = dict(argument.split(":=") for argument in GRAPH)
@@ -88,9 +82,7 @@ def test_a_video_file_is_played_once_and_each_frame_has_its_report(
 
 
 @only_run
-def test_recorders_get_the_frames_and_a_killed_camera_comes_back(
-    start: Starter, recorder: Recorder, video: Path, domain: int
-) -> None:
+def test_recorders_get_the_frames_and_a_killed_camera_comes_back(start, recorder, video, domain):
     graph = start(*GRAPH, f"source:={video}", "loop:=true", f"calibration_file:={LENS}")
     recorder.subscribe("/perception/detections", Detection2DArray)
     kinds = {
@@ -145,9 +137,7 @@ def test_recorders_get_the_frames_and_a_killed_camera_comes_back(
 
 
 @only_run
-def test_a_camera_that_is_not_there_ends_the_graph_or_is_waited_for(
-    start: Starter, domain: int
-) -> None:
+def test_a_camera_that_is_not_there_ends_the_graph_or_is_waited_for(start, domain):
     graph = start(*GRAPH, "source:=v4l2:/dev/video99")
     assert graph.end() == 2
     assert "/dev/video99 is not there" in graph.output().splitlines()[-1]

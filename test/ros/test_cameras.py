@@ -3,9 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +20,6 @@ from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.faults import faulty_backend as faulty
 from perception_nodes.faults.inject import obeying
 from perception_nodes.graph.graph import LIVE
-from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.shm import Endpoint
 
@@ -41,7 +37,7 @@ LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 class Vehicle:
     """Both cameras, and all that is said of them."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor):
         self.supervisor = supervisor
         self._endpoint = Endpoint("vehicle")
         self._cameras = [
@@ -62,7 +58,7 @@ class Vehicle:
         while not all(self.detections.values()):  # until we are known to who publishes them
             self.film(1)
 
-    def _heard(self, topic: str, kind: Any, qos: QoSProfile) -> dict[str, list[Any]]:
+    def _heard(self, topic, kind, qos):
         """What comes on a topic of each camera."""
         names = {camera: f"/perception/{camera}/{topic}" for camera in CAMERAS}
         for name in names.values():
@@ -74,21 +70,21 @@ class Vehicle:
         """All requests to stop, and their ends."""
         return [message.data for message in self._recorder.got["/perception/safe_stop"]]
 
-    def is_complete(self) -> bool:
+    def is_complete(self):
         """Whether the watchdog misses no process."""
         return all(h and not h[-1].silent_processes for h in self.healths.values())
 
-    def close(self) -> None:
+    def close(self):
         rclpy.shutdown(context=self._context)
         self._endpoint.close()
 
-    def until(self, condition: Callable[[], bool]) -> None:
+    def until(self, condition):
         """Take what is said until it is so."""
         self._recorder.until(
             condition, lambda: (self.sent, [h[-1:] for h in self.healths.values()])
         )
 
-    def film(self, frames: int, cameras: tuple[str, ...] = CAMERAS) -> None:
+    def film(self, frames, cameras=CAMERAS):
         """Send frames of these cameras, at the same time each."""
         for _ in range(frames):
             due_s = time.monotonic() + PERIOD_S
@@ -100,12 +96,12 @@ class Vehicle:
                     send_frame(writer, self.sent[name], pixels, name, self.lost.pop(name, 0))
                     self.sent[name] += 1
 
-    def lose(self, name: str, frames: int) -> None:
+    def lose(self, name, frames):
         """Let a camera lose frames: it counts them, and tells with its next one."""
         self.sent[name] += frames
         self.lost[name] = frames
 
-    def settle(self) -> None:
+    def settle(self):
         """Until all that was sent is accounted for; no frame twice, none as another camera's."""
         for name in CAMERAS:
             self.until(
@@ -124,15 +120,15 @@ class Vehicle:
             assert len(reports) - len(frames) <= (self.watchdog() != self._first_watchdog)
             assert {(r.camera, r.header.frame_id) for r in reports if stamp_ns(r)} == {(name, name)}
 
-    def _frames(self, name: str) -> set[tuple[int, int]]:
+    def _frames(self, name):
         """The frames reported; a preprocess process that takes over numbers its frames anew."""
         return {(report.sequence, report.ingested_ns) for report in self.reports[name]}
 
-    def watchdog(self) -> int:
+    def watchdog(self):
         """The process that runs as the watchdog."""
         return next(p.pid for s, p in self.supervisor.processes if s.name == "watchdog_node")
 
-    def detector(self) -> int:
+    def detector(self):
         """The detector that works for all cameras, 0 while one takes over."""
         leases = [Lease(name, "detector") for name in CAMERAS]
         holders = {int(lease.note.process) for lease in leases}
@@ -142,14 +138,14 @@ class Vehicle:
 
 
 @pytest.fixture
-def drive() -> Iterator[Callable[..., None]]:
+def drive():
     """Runs a scenario beside a graph; the graph is waited for in this thread."""
 
-    def run(scenario: Callable[[Vehicle], None], orders: Path | None = None, **values: Any) -> None:
+    def run(scenario, orders=None, **values):
         chosen = {"backend": "null", "source": "shm", "deadline_ms": 900.0, **values}
         chosen["cameras"] = ",".join(CAMERAS)
 
-        def act(supervisor: Supervisor) -> None:
+        def act(supervisor):
             vehicle = Vehicle(supervisor)
             try:
                 scenario(vehicle)
@@ -166,25 +162,25 @@ def drive() -> Iterator[Callable[..., None]]:
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> Callable[..., Path]:
+def order(tmp_path):
     """Orders to the faulty backend, whose calls take 15 ms, for one frame or for two."""
     path = tmp_path / "orders.json"
 
-    def write(**orders: Any) -> Path:
+    def write(**orders):
         faulty.Orders(call_ms=15.0, **orders).write(path)
         return path
 
     return write
 
 
-def together(vehicle: Vehicle) -> int:
+def together(vehicle):
     """How many calls were of a frame of each camera: they have returned at the same instant."""
     front, rear = ({r.inferred_ns for r in vehicle.reports[name]} - {0} for name in CAMERAS)
     return len(front & rear)
 
 
-def test_each_camera_has_its_own_detections_and_reports(drive: Any) -> None:
-    def scenario(vehicle: Vehicle) -> None:
+def test_each_camera_has_its_own_detections_and_reports(drive):
+    def scenario(vehicle):
         vehicle.film(20)
         vehicle.lose("front", 3)
         vehicle.film(20)
@@ -202,10 +198,8 @@ def test_each_camera_has_its_own_detections_and_reports(drive: Any) -> None:
     drive(scenario, backend="openvino", standby="never")
 
 
-def test_a_gpu_reads_the_frames_of_each_camera_in_place(
-    drive: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def scenario(vehicle: Vehicle) -> None:
+def test_a_gpu_reads_the_frames_of_each_camera_in_place(drive, tmp_path, monkeypatch):
+    def scenario(vehicle):
         vehicle.film(40)
         vehicle.settle()
         for name in CAMERAS:
@@ -220,8 +214,8 @@ def test_a_gpu_reads_the_frames_of_each_camera_in_place(
     drive(scenario, standby="never", **values)
 
 
-def test_standbys_take_over_all_cameras_or_the_one_that_needs_it(drive: Any) -> None:
-    def scenario(vehicle: Vehicle) -> None:
+def test_standbys_take_over_all_cameras_or_the_one_that_needs_it(drive):
+    def scenario(vehicle):
         vehicle.film(15)
         lease = Lease("front", "preprocess")
         victim = int(lease.note.process)
@@ -248,10 +242,8 @@ def test_standbys_take_over_all_cameras_or_the_one_that_needs_it(drive: Any) -> 
     drive(scenario, standby="always")
 
 
-def test_frames_that_wait_are_inferred_together_and_fail_with_a_call_that_kills(
-    drive: Any, order: Any
-) -> None:
-    def scenario(vehicle: Vehicle) -> None:
+def test_frames_that_wait_are_inferred_together_and_fail_with_a_call_that_kills(drive, order):
+    def scenario(vehicle):
         vehicle.film(40)
         vehicle.settle()
         assert together(vehicle) > 0
@@ -274,12 +266,12 @@ def test_frames_that_wait_are_inferred_together_and_fail_with_a_call_that_kills(
     drive(scenario, order(), standby="always")
 
 
-def test_a_camera_that_is_unplugged_leaves_the_other_one_alone(drive: Any) -> None:
-    def scenario(vehicle: Vehicle) -> None:
+def test_a_camera_that_is_unplugged_leaves_the_other_one_alone(drive):
+    def scenario(vehicle):
         vehicle.film(20)
         seen = {name: len(vehicle.healths[name]) for name in CAMERAS}
 
-        def rear_is_missed() -> bool:
+        def rear_is_missed():
             told = vehicle.healths["rear"][seen["rear"] :]
             return any("no frame from the camera" in health.cause for health in told)
 
@@ -299,8 +291,8 @@ def test_a_camera_that_is_unplugged_leaves_the_other_one_alone(drive: Any) -> No
     drive(scenario, standby="never", no_frame_ms=1000.0, unsafe_after_ms=1500.0)
 
 
-def test_without_standbys_who_is_restarted_works_for_all_cameras(drive: Any) -> None:
-    def scenario(vehicle: Vehicle) -> None:
+def test_without_standbys_who_is_restarted_works_for_all_cameras(drive):
+    def scenario(vehicle):
         vehicle.film(10)
         vehicle.settle()
         ended = vehicle.watchdog()

@@ -6,9 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from itertools import cycle
-from typing import Any
 
 import pytest
 import rclpy
@@ -25,7 +23,6 @@ from perception_nodes.nodes import image_topic
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.nodes.image_topic import ImageTopic
 from perception_nodes.system.environment import profiles_variable
-from perception_nodes.transport.cdr_reader import Buffer
 from perception_nodes.transport.domain import presence_file
 from perception_nodes.transport.lock import open_locked
 
@@ -54,18 +51,18 @@ class Reader(PerceptionNode):
 
     settings_type = PreprocessSettings
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__("reader")
         self.taken: dict[int, list[int]] = {}
         self.topic = ImageTopic(self, PreprocessSettings(image_topic=TOPIC), self.take)
         self.topic.open()
         self.facts: ImageTopicFacts | None = None
 
-    def take(self, data: Buffer, source: int, number: int | None, *_: object) -> None:
+    def take(self, data, source, number, *_):
         assert number is not None
         self.taken.setdefault(source, []).append(number)
 
-    def until(self, condition: Callable[[], Any], each: Callable[[], object] = int) -> None:
+    def until(self, condition, each=int):
         give_up_s = time.monotonic() + TIMEOUT_S
         while not condition():
             assert time.monotonic() < give_up_s, self.facts
@@ -74,16 +71,16 @@ class Reader(PerceptionNode):
             self.facts = self.topic.look() or self.facts
             each()
 
-    def until_said(self, text: str) -> None:
+    def until_said(self, text):
         self.until(lambda: self.facts and text in str(trouble_of(self.facts)))
 
-    def asks_for(self, reliability: ReliabilityPolicy) -> bool:
+    def asks_for(self, reliability):
         infos = self.get_subscriptions_info_by_topic(TOPIC)
         return [info.qos_profile.reliability for info in infos] == [reliability]
 
 
 @pytest.fixture
-def reader(domain: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
+def reader(domain, monkeypatch):
     monkeypatch.setattr(image_topic, "LOOK_PERIOD_NS", 50_000_000)
     rclpy.init(domain_id=domain)
     node = Reader()
@@ -96,7 +93,7 @@ def reader(domain: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
 
 
 @pytest.fixture
-def camera(reader: Reader) -> Iterator[Any]:
+def camera(reader):
     context = rclpy.Context()  # one participant has one type for a topic
     rclpy.init(context=context, domain_id=int(os.environ["ROS_DOMAIN_ID"]))
     node = rclpy.create_node("camera", context=context)
@@ -105,16 +102,16 @@ def camera(reader: Reader) -> Iterator[Any]:
     rclpy.shutdown(context=context)
 
 
-def publisher(camera: Any, reliability: ReliabilityPolicy) -> Any:
+def publisher(camera, reliability):
     return camera.create_publisher(Image, TOPIC, QoSProfile(depth=10, reliability=reliability))
 
 
-def test_the_reliability_that_is_offered_is_asked_for(reader: Reader, camera: Any) -> None:
+def test_the_reliability_that_is_offered_is_asked_for(reader, camera):
     """And frames come through each change, in the order of their numbers."""
     assert reader.asks_for(BEST_EFFORT)
     first = publisher(camera, RELIABLE)
 
-    def send(images: Any) -> Callable[[], object]:
+    def send(images):
         return lambda: images.publish(Image(height=1, width=1, encoding="mono8", step=1, data=[0]))
 
     reader.until(lambda: reader.asks_for(RELIABLE), send(first))
@@ -133,7 +130,7 @@ def test_the_reliability_that_is_offered_is_asked_for(reader: Reader, camera: An
 @pytest.mark.parametrize(
     ("override", "is_possible"), [("depth:=5", True), ("reliability:=reliable", False)]
 )
-def test_a_reliability_of_images_is_refused(override: str, is_possible: bool, domain: int) -> None:
+def test_a_reliability_of_images_is_refused(override, is_possible, domain):
     name = f"qos_overrides.{TOPIC}.subscription"
     rclpy.init(args=["--ros-args", "-p", f"{name}.{override}"], domain_id=domain)
     try:
@@ -146,7 +143,7 @@ def test_a_reliability_of_images_is_refused(override: str, is_possible: bool, do
         rclpy.shutdown()
 
 
-def test_it_is_said_what_is_awaited(reader: Reader, camera: Any) -> None:
+def test_it_is_said_what_is_awaited(reader, camera):
     shown = camera.create_publisher(CompressedImage, "/perception/annotated/compressed", 1)
     reader.until(lambda: reader.count_publishers(shown.topic_name))
     reader.facts = None
@@ -161,7 +158,7 @@ def test_it_is_said_what_is_awaited(reader: Reader, camera: Any) -> None:
     reader.until_said("/camera (best effort), who sends nothing")
 
 
-def test_two_cameras_on_one_topic_are_told(reader: Reader, camera: Any) -> None:
+def test_two_cameras_on_one_topic_are_told(reader, camera):
     front, rear = publisher(camera, RELIABLE), publisher(camera, RELIABLE)
     image = Image(height=1, width=1, encoding="mono8", step=1, data=[0])
 
@@ -177,9 +174,7 @@ def test_two_cameras_on_one_topic_are_told(reader: Reader, camera: Any) -> None:
     )
 
 
-def test_the_doctor_tells_what_a_stock_camera_must_set(
-    domain: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_doctor_tells_what_a_stock_camera_must_set(domain, monkeypatch):
     monkeypatch.delenv(profiles_variable(), raising=False)
     # It keeps out of shared memory, which is another user's where root asks the doctor.
     closed = open_locked(presence_file(domain), fcntl.LOCK_EX)
@@ -197,7 +192,7 @@ def test_the_doctor_tells_what_a_stock_camera_must_set(
     assert "config/fastdds.xml" in finding["remedy"]
 
 
-def test_while_it_is_closed_there_is_no_subscription(reader: Reader, camera: Any) -> None:
+def test_while_it_is_closed_there_is_no_subscription(reader, camera):
     """The middleware would copy each image for a standby."""
     images = publisher(camera, RELIABLE)
     reader.topic.close()

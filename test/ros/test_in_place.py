@@ -1,9 +1,6 @@
 """A drive whose frames a GPU reads where the camera left them, from shared memory to boxes in one
 graph. The GPU is the host (`stub_gpu.py`), the network ONNX Runtime's; all else is real."""
 
-from pathlib import Path
-from typing import Any
-
 import decode_oracle
 import numpy as np
 import preprocess_oracle
@@ -24,12 +21,12 @@ MODEL = load_model("road-xs")
 
 
 @pytest.fixture
-def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stub(tmp_path, monkeypatch):
     stub_gpu.install(tmp_path, monkeypatch, stub_gpu.REAL_NETWORK)
     stub_gpu.build(MODEL.name)
 
 
-def specified(sample: Path) -> dict[int, int]:
+def specified(sample):
     """How many objects the specifications find in each frame, by its stamp."""
     runtime = open_backend("onnxruntime", BackendSettings(threads=1))
     runtime.load(MODEL)
@@ -48,9 +45,7 @@ def specified(sample: Path) -> dict[int, int]:
     return found
 
 
-def test_every_frame_of_a_drive_is_what_the_specifications_say(
-    stub: None, root: Path, measured: Any
-) -> None:
+def test_every_frame_of_a_drive_is_what_the_specifications_say(stub, root, measured):
     sample = root / "bags/sample_sqlite3"
     stamps, reports = measured(
         bag=str(sample),

@@ -3,16 +3,13 @@
 import os
 import re
 import signal
-from pathlib import Path
-from typing import Any
 
 import pytest
 from observe import children
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from recorder import Recorder
-from started_graph import ROOT, StartedGraph, Starter, name_of, only_launch
+from started_graph import ROOT, name_of, only_launch
 from vision_msgs.msg import VisionInfo
 
 from perception_nodes.graph.graph import REPLAY, VEHICLE
@@ -81,26 +78,24 @@ def generate_launch_description():
 """
 
 
-def topics(observer: Recorder) -> set[str]:
+def topics(observer):
     return {name for name, _ in observer.node.get_topic_names_and_types()}
 
 
-def parameter(observer: Recorder, node: str, name: str) -> Any:
+def parameter(observer, node, name):
     answer = observer.call(
         GetParameters, f"{node}/get_parameters", GetParameters.Request(names=[name])
     )
     return parameter_value_to_python(answer.values[0])
 
 
-def stop(graph: StartedGraph) -> None:
+def stop(graph):
     graph.signal(signal.SIGINT)
     # An interrupted launch ends with 0, an interrupted command with 130.
     assert graph.end() in (0, 128 + signal.SIGINT), graph.output()
 
 
-def test_namespace_remappings_parameter_file_and_log_level(
-    start: Starter, recorder: Recorder, tmp_path: Path
-) -> None:
+def test_namespace_remappings_parameter_file_and_log_level(start, recorder, tmp_path):
     file = tmp_path / "parameters.yaml"
     file.write_text(
         "/**: {ros__parameters: {use_sim_time: true, backend: 'null', standby: never}}\n"
@@ -128,9 +123,7 @@ def test_namespace_remappings_parameter_file_and_log_level(
 
 
 @only_launch
-def test_a_launch_file_that_includes_ours(
-    start: Starter, recorder: Recorder, tmp_path: Path
-) -> None:
+def test_a_launch_file_that_includes_ours(start, recorder, tmp_path):
     path = tmp_path / "vehicle.launch.py"
     path.write_text(INCLUDING.format(path=str(ROOT / "launch/perception.launch.py")))
     graph = start("an_argument_of:=its_own", file=str(path))
@@ -143,9 +136,7 @@ def test_a_launch_file_that_includes_ours(
 
 
 @only_launch
-def test_a_launch_file_that_includes_ours_twice(
-    start: Starter, recorder: Recorder, tmp_path: Path
-) -> None:
+def test_a_launch_file_that_includes_ours_twice(start, recorder, tmp_path):
     path = tmp_path / "vehicle.launch.py"
     path.write_text(INCLUDING_TWICE.format(path=str(ROOT / "launch/perception.launch.py")))
     graph = start(file=str(path))
@@ -155,13 +146,13 @@ def test_a_launch_file_that_includes_ours_twice(
     assert "process has died" not in graph.output(), "an interrupted graph ends with 0"
 
 
-def ready(graph: StartedGraph) -> int:
+def ready(graph):
     """How many detectors have loaded their model so far."""
     return graph.output().count(" threads: ")
 
 
 @only_launch
-def test_each_node_is_an_action_whose_events_others_hear(start: Starter, tmp_path: Path) -> None:
+def test_each_node_is_an_action_whose_events_others_hear(start, tmp_path):
     path = tmp_path / "vehicle.launch.py"
     path.write_text(OF_NODES.format(path=str(ROOT / "launch/nodes.launch.py")))
     graph = start(file=str(path))
@@ -179,9 +170,7 @@ def test_each_node_is_an_action_whose_events_others_hear(start: Starter, tmp_pat
 @pytest.mark.parametrize(
     ("file", "made"), [("perception.launch.py", VEHICLE), ("replay.launch.py", REPLAY)]
 )
-def test_arguments_are_shown_with_default_range_and_description(
-    start: Starter, file: str, made: Any
-) -> None:
+def test_arguments_are_shown_with_default_range_and_description(start, file, made):
     graph = start("--show-args", file=file)
     assert graph.end() == 0
     text = " ".join(graph.output().split())
@@ -193,7 +182,7 @@ def test_arguments_are_shown_with_default_range_and_description(
     }  # fmt: skip
 
 
-def test_a_drive_that_has_ended_ends_the_graph(start: Starter) -> None:
+def test_a_drive_that_has_ended_ends_the_graph(start):
     graph = start(*SINGLE, "bag:=synthetic:64x48@20*10", file="replay.launch.py")
     assert graph.end() == 0, graph.output()
 
@@ -206,17 +195,13 @@ def test_a_drive_that_has_ended_ends_the_graph(start: Starter) -> None:
         ("perception.launch.py", ["bag:=synthetic:64x48@20*10"], "argument bag: replay.launch.py"),
     ],
 )
-def test_a_drive_is_given_to_a_replay_and_to_nothing_else(
-    start: Starter, file: str, arguments: list[str], said: str
-) -> None:
+def test_a_drive_is_given_to_a_replay_and_to_nothing_else(start, file, arguments, said):
     graph = start(*SINGLE, *arguments, file=file)
     assert graph.end() == 1
     assert graph.output().count(said) == 1
 
 
-def test_two_cameras_run_side_by_side_with_their_classes(
-    start: Starter, recorder: Recorder
-) -> None:
+def test_two_cameras_run_side_by_side_with_their_classes(start, recorder):
     graphs = [start(*SINGLE), start(*SINGLE, "camera:=rear")]
     for graph, node in zip(graphs, ("node", "rear_node"), strict=True):
         graph.until_ready([f"{task}_{node}" for task in ("watchdog", "detector", "preprocess")])
@@ -226,7 +211,7 @@ def test_two_cameras_run_side_by_side_with_their_classes(
         for topic in ("detections", "frame_report", "health", "safe_stop", "vision_info")
     }
 
-    def publishers() -> dict[str, int]:
+    def publishers():
         return {topic: recorder.node.count_publishers(topic) for topic in named}
 
     # The detector is ready to speak in the watchdog's place.

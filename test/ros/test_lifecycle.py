@@ -4,10 +4,7 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +17,10 @@ from perception_interfaces.msg import Health
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from recorder import Recorder
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import Bool
 
-from perception_nodes.cameras.channel import CameraHeader, camera_reader, camera_writer
+from perception_nodes.cameras.channel import camera_reader, camera_writer
 from perception_nodes.core.frame import Detections, FrameRecord, RecordKind
 from perception_nodes.core.records import InputState, WatchdogGone, as_sent
 from perception_nodes.graph.graph import LIVE
@@ -32,7 +28,6 @@ from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.lab.browsers import free_port
 from perception_nodes.networks.model import load_model
 from perception_nodes.nodes import monitor_node, view_node
-from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.nodes.detector_node import DetectorNode
 from perception_nodes.nodes.monitor_node import MonitorNode
 from perception_nodes.nodes.preprocess_node import PreprocessNode
@@ -43,32 +38,32 @@ from perception_nodes.transport.channels import record_reader, slot_writer
 from perception_nodes.transport.journal import journal_of, read_journal
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.memory import TransportError
-from perception_nodes.transport.shm import Endpoint, Writer
+from perception_nodes.transport.shm import Endpoint
 
 PIXELS = np.zeros((2, 2, 3), np.uint8)
 NAMES = [kind.executable for kind in LIVE.kinds]
 pytestmark = [pytest.mark.ros]
 
 
-def state_of(client: Recorder, name: str) -> int:
+def state_of(client, name):
     """A node's life-cycle state."""
     return int(client.call(GetState, f"/{name}/get_state", GetState.Request()).current_state.id)
 
 
-def change(client: Recorder, name: str, transition: int) -> bool:
+def change(client, name, transition):
     """Ask a node for a transition; whether it made it."""
     request = ChangeState.Request(transition=Transition(id=transition))
     return bool(client.call(ChangeState, f"/{name}/change_state", request).success)
 
 
-def set_parameter(client: Recorder, name: str, parameter: str, value: object) -> Any:
+def set_parameter(client, name, parameter, value):
     message = rclpy.parameter.Parameter(parameter, value=value).to_parameter_msg()
     request = SetParameters.Request(parameters=[message])
     (result,) = client.call(SetParameters, f"/{name}/set_parameters", request).results
     return result
 
 
-def test_a_manager_leads_the_nodes_through_their_whole_life(recorder: Recorder) -> None:
+def test_a_manager_leads_the_nodes_through_their_whole_life(recorder):
     client, latched = recorder, QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     client.subscribe("perception/health", Health, latched)
     healths = client.got["perception/health"]
@@ -112,32 +107,32 @@ def test_a_manager_leads_the_nodes_through_their_whole_life(recorder: Recorder) 
         assert graph.wait() is True
 
 
-def test_restarted_nodes_return_to_the_state_that_was_last_commanded(recorder: Recorder) -> None:
+def test_restarted_nodes_return_to_the_state_that_was_last_commanded(recorder):
     client, latched = recorder, QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     client.subscribe("perception/health", Health, latched)
     client.subscribe("perception/safe_stop", Bool, latched)
     healths, stops = client.got["perception/health"], client.got["perception/safe_stop"]
     values = {"backend": "null", "autostart": False, "source": "shm", "standby": "never"}
 
-    def kill(graph: Supervisor, name: str) -> None:
+    def kill(graph, name):
         """Kill a node, and wait until there is another one."""
         process = next(p for spec, p in graph.processes if spec.name == name)
         process.kill()
         client.until(lambda: any(s.name == name and p is not process for s, p in graph.processes))
 
-    def until_in_state(name: str, state: int) -> None:
+    def until_in_state(name, state):
         """Ask until the node is there: who asks a dead one gets no answer."""
         asking = client.node.create_client(GetState, f"/{name}/get_state")
         answers: list[int] = []
 
-        def told() -> bool:
+        def told():
             asked = asking.call_async(GetState.Request())
             asked.add_done_callback(lambda done: answers.append(done.result().current_state.id))
             return state in answers
 
         client.until(told)
 
-    def act(graph: Supervisor) -> None:
+    def act(graph):
         client.until(lambda: healths and stops)
         assert healths[0].mode == Health.UNSAFE
         assert healths[0].cause == "the watchdog is not active"
@@ -149,7 +144,7 @@ def test_restarted_nodes_return_to_the_state_that_was_last_commanded(recorder: R
             camera = camera_writer(endpoint, "front", PIXELS.nbytes)
             numbers = itertools.count()
 
-            def entered() -> bool:
+            def entered():
                 send_frame(camera, next(numbers), PIXELS)
                 return bool(healths[-1].frames_in)
 
@@ -167,7 +162,7 @@ def test_restarted_nodes_return_to_the_state_that_was_last_commanded(recorder: R
     beside(LIVE.nodes(values), act)
 
 
-def in_this_process(node_type: type[PerceptionNode], *parameters: str) -> Iterator[Any]:
+def in_this_process(node_type, *parameters):
     """A node that is configured and active."""
     given = [text for parameter in parameters for text in ("-p", parameter)]
     rclpy.init(args=["--ros-args", *given])
@@ -181,22 +176,22 @@ def in_this_process(node_type: type[PerceptionNode], *parameters: str) -> Iterat
 
 
 @pytest.fixture
-def preprocess(domain: int, request: pytest.FixtureRequest) -> Iterator[Any]:
+def preprocess(domain, request):
     no_frame_ms = f"no_frame_ms:={float(getattr(request, 'param', 250))}"
     yield from in_this_process(PreprocessNode, "source:=shm", no_frame_ms)
 
 
 @pytest.fixture
-def detector(domain: int) -> Iterator[Any]:
+def detector(domain):
     yield from in_this_process(DetectorNode, "backend:=null", "standby:=never")
 
 
-def entered(records: list[FrameRecord]) -> list[int]:
+def entered(records):
     """Which frames have entered; a node that takes over tells the last one again."""
     return sorted({r.sequence for r in records if r.kind == RecordKind.ENTERED})
 
 
-def test_a_node_that_is_configured_again_counts_on(preprocess: Any) -> None:
+def test_a_node_that_is_configured_again_counts_on(preprocess):
     """Else the watchdog takes its new records for old ones, and its frames for known ones.
 
     A camera that was restarted meanwhile numbers from 0, and all its frames are new.
@@ -207,7 +202,7 @@ def test_a_node_that_is_configured_again_counts_on(preprocess: Any) -> None:
     journal = journal_of("front", "preprocess", own_incarnation())
     heard: list[FrameRecord] = []
 
-    def film(number: int, camera: Writer[CameraHeader] = cameras[0]) -> None:
+    def film(number, camera=cameras[0]):
         send_frame(camera, number, PIXELS)
         preprocess.step()  # where it is not at work yet, it takes the lease
         preprocess.step()
@@ -231,13 +226,13 @@ def test_a_node_that_is_configured_again_counts_on(preprocess: Any) -> None:
     assert entered(heard) == [0, 1, 2]
 
 
-def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preprocess: Any) -> None:
+def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preprocess):
     """The last frames of a camera that is gone wait for a standby that has worked before."""
     endpoint = Endpoint("test")
     records = record_reader(endpoint, "front", "preprocess")
     seen, noted = camera_reader(endpoint, "front"), Lease("front", "preprocess")
 
-    def film(camera: Writer[CameraHeader], number: int) -> None:
+    def film(camera, number):
         send_frame(camera, number, PIXELS)
         preprocess.step()
         taken = seen.receive()
@@ -274,13 +269,13 @@ def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preproces
 
 
 @pytest.mark.parametrize("preprocess", [3000], indirect=True)
-def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess: Any) -> None:
+def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess):
     endpoint = Endpoint("test")
     camera = camera_writer(endpoint, "front", 12)
     records = record_reader(endpoint, "front", "preprocess")
     said: list[str] = []
 
-    def look() -> None:
+    def look():
         preprocess.step()
         for record in map(as_sent, records.records()):
             if isinstance(record, InputState):
@@ -299,7 +294,7 @@ def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess: Any
     endpoint.close()
 
 
-def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector: Any) -> None:
+def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector):
     voice = Lease("front", VOICE)
     command = [sys.executable, "-c", "input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as watchdog:
@@ -321,8 +316,8 @@ def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector: Any)
     voice.close()
 
 
-def test_what_is_reported_changes_while_the_detector_runs(detector: Any) -> None:
-    def change(name: str, value: object) -> Any:
+def test_what_is_reported_changes_while_the_detector_runs(detector):
+    def change(name, value):
         (result,) = detector.set_parameters([rclpy.parameter.Parameter(name, value=value)])
         return result
 
@@ -355,10 +350,10 @@ def test_what_is_reported_changes_while_the_detector_runs(detector: Any) -> None
 
 
 def test_the_monitor_completes_its_recording_though_others_go_on_speaking(
-    domain: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+    domain, monkeypatch, tmp_path
+):
     class Spoken(MonitorNode):
-        def spin(self, timeout_ms: float) -> None:
+        def spin(self, timeout_ms):
             self._taken += 1
 
     monkeypatch.setattr(monitor_node, "LAST_WAITS_S", 0.05)
@@ -368,10 +363,8 @@ def test_the_monitor_completes_its_recording_though_others_go_on_speaking(
     assert recording.is_file()
 
 
-def test_a_page_without_shared_memory_says_so_and_goes_on(
-    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(name: str) -> Endpoint:
+def test_a_page_without_shared_memory_says_so_and_goes_on(recorder, monkeypatch, capfd):
+    def refuse(name):
         raise TransportError("no room")
 
     recorder.subscribe("perception/annotated/compressed", CompressedImage)

@@ -4,13 +4,10 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 from perception_interfaces.msg import Health
-from recorder import Recorder
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from perception_nodes.core.errors import PerceptionError
@@ -21,7 +18,7 @@ pytestmark = pytest.mark.ros
 
 
 @pytest.fixture
-def published(recorder: Recorder) -> Iterator[None]:
+def published(recorder):
     """A car at 20, 30 again and again, and health once, for who joins late."""
     node, over = recorder.node, Event()
     car = Detection2D(results=[ObjectHypothesisWithPose()])
@@ -30,7 +27,7 @@ def published(recorder: Recorder) -> Iterator[None]:
     cars = node.create_publisher(Detection2DArray, "/perception/detections", 10)
     node.create_publisher(Health, "/perception/health", LATCHED).publish(Health(mode=3, ok=2**40))
 
-    def publish() -> None:
+    def publish():
         while not over.wait(0.05):
             cars.publish(Detection2DArray(detections=[car]))
 
@@ -41,13 +38,13 @@ def published(recorder: Recorder) -> Iterator[None]:
     thread.join()
 
 
-def echoed(*arguments: str) -> str:
+def echoed(*arguments):
     command = [sys.executable, "-m", "perception_nodes", "echo", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.usefixtures("published")
-def test_topics_are_listed_and_echoed() -> None:
+def test_topics_are_listed_and_echoed():
     found = []
     while not found:  # on a busy machine discovery takes longer
         found = [one for one in listening.topics() if one.name == "/perception/health"]
@@ -61,7 +58,7 @@ def test_topics_are_listed_and_echoed() -> None:
 
 
 @pytest.mark.usefixtures("published")
-def test_the_subscriber_of_the_readme_hears_detections(root: Path) -> None:
+def test_the_subscriber_of_the_readme_hears_detections(root):
     code = re.findall(r"^```python\n(.*?)^```", (root / "README.md").read_text(), re.S | re.M)[0]
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as heard:
         assert heard.stdout is not None

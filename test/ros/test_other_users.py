@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from channel_ends import remains
 from other_user import NOBODY, needs_root, opened_by
-from started_graph import Starter, only_run
+from started_graph import only_run
 
 from perception_nodes.transport.fastdds import PREFIXES
 
@@ -19,7 +19,7 @@ OF_LIBRARIES = (
 """Tracing of ROS, and Fast DDS's own shared memory: docs/security.md says what is in them."""
 
 
-def open_files(process: int) -> set[str]:
+def open_files(process):
     """What the descriptors of a process stand for."""
     links = set()
     for entry in Path(f"/proc/{process}/fd").iterdir():
@@ -28,7 +28,7 @@ def open_files(process: int) -> set[str]:
     return links
 
 
-def shared_files(process: int) -> set[str]:
+def shared_files(process):
     """Files in shared memory that a process has open or mapped."""
     mapped = Path(f"/proc/{process}/maps").read_text().splitlines()
     found = {
@@ -40,9 +40,7 @@ def shared_files(process: int) -> set[str]:
 
 @only_run
 @pytest.mark.parametrize("source", ["shm", "dds"])
-def test_another_user_opens_none_of_its_files_and_no_network_reaches_it(
-    start: Starter, domain: int, source: str
-) -> None:
+def test_another_user_opens_none_of_its_files_and_no_network_reaches_it(start, domain, source):
     """DDS needs ports; nothing accepts connections, and no port is open to a network."""
     graph = start("backend:=null", "standby:=always", "tracks:=true", f"source:={source}")
     nodes = graph.until_ready()

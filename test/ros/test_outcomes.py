@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from observe import is_alive
-from started_graph import NODES, StartedGraph, Starter, left_behind, only_launch
+from started_graph import NODES, left_behind, only_launch
 
 from perception_nodes.transport.memory import SHM_FOLDER
 
@@ -13,19 +13,17 @@ pytestmark = [pytest.mark.ros]
 GRAPH = ("backend:=null", "standby:=always")
 
 
-def failed(start: Starter, status: int) -> int:
+def failed(start, status):
     """The exit status of a graph that ends with this status: launch knows only one."""
     return status if start.how == "run" else 1
 
 
-def stopped(start: Starter, number: int) -> int:
+def stopped(start, number):
     """The exit status of a graph that was asked to stop by this signal."""
     return 128 + number if start.how == "run" else 0
 
 
-def assert_ended_well(
-    graph: StartedGraph, domain: int, statuses: set[int], nodes: dict[str, int]
-) -> None:
+def assert_ended_well(graph, domain, statuses, nodes):
     """It ends with one of these statuses, and nothing of it is left."""
     assert graph.end() in statuses
     assert "Traceback" not in graph.output()
@@ -33,7 +31,7 @@ def assert_ended_well(
     assert left_behind(domain) == []
 
 
-def test_a_graph_is_alone_and_its_nodes_are_started_again(start: Starter, domain: int) -> None:
+def test_a_graph_is_alone_and_its_nodes_are_started_again(start, domain):
     graph = start(*GRAPH)
     first = graph.until_ready()
     second = start(*GRAPH)
@@ -51,7 +49,7 @@ def test_a_graph_is_alone_and_its_nodes_are_started_again(start: Starter, domain
     assert_ended_well(graph, domain, {stopped(start, signal.SIGTERM)}, processes)
 
 
-def test_a_graph_whose_files_are_removed_starts_anew(start: Starter, domain: int) -> None:
+def test_a_graph_whose_files_are_removed_starts_anew(start, domain):
     """All of its nodes: one that is started alone would not know of the others."""
     graph = start(*GRAPH)
     first = graph.until_ready()
@@ -66,9 +64,7 @@ def test_a_graph_whose_files_are_removed_starts_anew(start: Starter, domain: int
     assert_ended_well(graph, domain, {stopped(start, signal.SIGTERM)}, second)
 
 
-def test_a_killed_supervisor_takes_the_nodes_along_and_the_next_start_cleans_up(
-    start: Starter, domain: int
-) -> None:
+def test_a_killed_supervisor_takes_the_nodes_along_and_the_next_start_cleans_up(start, domain):
     graph = start(*GRAPH)
     nodes = graph.until_ready()
     os.kill(graph.supervisor(), signal.SIGKILL)
@@ -88,9 +84,7 @@ def test_a_killed_supervisor_takes_the_nodes_along_and_the_next_start_cleans_up(
 
 @only_launch
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_launch_that_ends_at_once_leaves_nothing(
-    start: Starter, domain: int, number: int
-) -> None:
+def test_a_launch_that_ends_at_once_leaves_nothing(start, domain, number):
     graph = start(*GRAPH)
     processes = [*graph.until_ready().values(), graph.supervisor()]
     os.kill(graph.command.pid, number)
@@ -99,7 +93,7 @@ def test_a_launch_that_ends_at_once_leaves_nothing(
     assert left_behind(domain) == []
 
 
-def test_two_signals_at_once_end_it_in_good_order(start: Starter, domain: int) -> None:
+def test_two_signals_at_once_end_it_in_good_order(start, domain):
     graph = start(*GRAPH)
     nodes = graph.until_ready()
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -108,7 +102,7 @@ def test_two_signals_at_once_end_it_in_good_order(start: Starter, domain: int) -
     assert_ended_well(graph, domain, {stopped(start, number) for number in numbers}, nodes)
 
 
-def test_a_bad_parameter_is_one_line(start: Starter) -> None:
+def test_a_bad_parameter_is_one_line(start):
     graph = start("model:=nope")
     assert graph.end() == failed(start, 2)
     output = graph.output()
@@ -116,7 +110,7 @@ def test_a_bad_parameter_is_one_line(start: Starter) -> None:
     assert "Traceback" not in output
 
 
-def test_a_node_that_cannot_start_ends_the_graph(start: Starter, domain: int) -> None:
+def test_a_node_that_cannot_start_ends_the_graph(start, domain):
     graph = start(*GRAPH, "hardware_watchdog:=/dev/none")
     assert graph.end() == failed(start, 2)
     output = graph.output()

@@ -11,14 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from cpp_listener import PACKAGE, Line, Listener, build, why_not
-from kills import Rig, with_graph
+from kills import with_graph
 from own_domain import own_domain
 from perception_interfaces.msg import Protected
 
@@ -41,12 +40,12 @@ MS = 1_000_000
 class Way:
     """Collects messages, passes on what a fault makes of them, and then each that comes."""
 
-    def __init__(self, count: int, fault: Callable[[list[bytes]], list[bytes]]) -> None:
+    def __init__(self, count, fault):
         self._count, self._fault = count, fault
         self._held: list[bytes] = []
         self.over = count == 0
 
-    def __call__(self, message: bytes) -> list[bytes]:
+    def __call__(self, message):
         if self.over:
             return [message]
         self._held.append(message)
@@ -57,12 +56,12 @@ class Way:
 class DelayedWay:
     """Holds messages back until there are `count`, and then passes on two for each that comes."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count):
         self._count = count
         self._held: list[bytes] = []
         self._flows = self.over = False
 
-    def __call__(self, message: bytes) -> list[bytes]:
+    def __call__(self, message):
         if self.over:
             return [message]
         self._held.append(message)
@@ -73,24 +72,24 @@ class DelayedWay:
         return passed
 
 
-def lost(held: list[bytes]) -> list[bytes]:
+def lost(held):
     return []
 
 
-def altered(held: list[bytes]) -> list[bytes]:
+def altered(held):
     (message,) = held
     return [message[:-5] + bytes([message[-5] ^ 4]) + message[-4:]]
 
 
-def of_another_topic(held: list[bytes]) -> list[bytes]:
+def of_another_topic(held):
     return [_anew(held, data_id("/perception/rear/detections/protected"), 0)]
 
 
-def by_another_clock(held: list[bytes]) -> list[bytes]:
+def by_another_clock(held):
     return [_anew(held, data_id(TOPIC), 400 * MS)]
 
 
-def _anew(held: list[bytes], identity: int, ahead_ns: int) -> bytes:
+def _anew(held, identity, ahead_ns):
     opened = open_protected(held[0], data_id(TOPIC))
     assert not isinstance(opened, str)
     return protect(opened.data, identity, opened.counter, opened.deadline_ns + ahead_ns)
@@ -126,7 +125,7 @@ class Reaction(NamedTuple):
     python: list[Line]
     cpp: list[Line]
 
-    def after_ms(self, wanted: Callable[[Line], bool]) -> list[float | None]:
+    def after_ms(self, wanted):
         """How soon each of them found this for the first time."""
         return [
             next(((one.at_ns - self.begin_ns) / MS for one in heard if wanted(one)), None)
@@ -134,17 +133,17 @@ class Reaction(NamedTuple):
         ]
 
 
-def messages(heard: list[Line]) -> list[Line]:
+def messages(heard):
     """Those that are about a message."""
     return [one for one in heard if one.state not in (State.NOTHING_NEW, State.SILENT)]
 
 
-def faulty(heard: list[Line]) -> list[tuple[State, int]]:
+def faulty(heard):
     """States and losses but for messages that are right."""
     return [(one.state, one.lost) for one in messages(heard) if one.state is not State.OK]
 
 
-def but_for_lateness(heard: list[Line]) -> list[tuple[State, int]]:
+def but_for_lateness(heard):
     """The same on a machine that is fast enough: what is late is right, or tells of a loss."""
     told = [
         (State.LOST if lost else State.OK, lost) if state is State.LATE else (state, lost)
@@ -156,7 +155,7 @@ def but_for_lateness(heard: list[Line]) -> list[tuple[State, int]]:
 class Bench:
     """A relay that disturbs the way of detections, and consumers behind it."""
 
-    def __init__(self, rig: Rig, program: Path) -> None:
+    def __init__(self, rig, program):
         self.rig = rig
         rig.listen()
         node = rig.node
@@ -174,14 +173,14 @@ class Bench:
         ]
         self.way = Way(0, lost)
 
-    def close(self) -> None:
+    def close(self):
         assert self._listener.close() is None
 
-    def settle(self) -> None:
+    def settle(self):
         """Until both consumers have found messages right for a while."""
         since_ns = time.monotonic_ns()
 
-        def settled() -> bool:
+        def settled():
             for heard in (self.python[-500:], self._listener.lines[-500:]):
                 last = messages(heard)[-SETTLED:]
                 if [one.state for one in last] != [State.OK] * SETTLED or last[0].at_ns < since_ns:
@@ -190,19 +189,19 @@ class Bench:
 
         self.rig.wait_until(settled, look_s=0.005)
 
-    def disturb(self, way: Way | DelayedWay) -> "Reaction":
+    def disturb(self, way):
         """Put a fault on the way; what came of it until all was well again."""
         self.settle()
         return self.meanwhile(lambda: setattr(self, "way", way), lambda: way.over)
 
-    def kill(self, name: str) -> "Reaction":
+    def kill(self, name):
         """Kill a node; there are detections again when another one has been started."""
         self.settle()
         processes = self.rig.supervisor.processes
         victim = next(p.pid for s, p in processes if s.name == f"{name}_node")
         count = len(self.verdicts[Content.HEALTH])
 
-        def over() -> bool:
+        def over():
             told = self.verdicts[Content.HEALTH][count:]
             modes = [verdict.mode for verdict in told]
             alive = victim not in [p.pid for _, p in processes if p.poll() is None]
@@ -210,7 +209,7 @@ class Bench:
 
         return self.meanwhile(lambda: os.kill(victim, signal.SIGKILL), over)
 
-    def meanwhile(self, act: Callable[[], None], over: Callable[[], bool]) -> "Reaction":
+    def meanwhile(self, act, over):
         begin = len(self.python), len(self._listener.lines)
         begin_ns = time.monotonic_ns()
         act()
@@ -218,26 +217,26 @@ class Bench:
         self.settle()
         return Reaction(begin_ns, self.python[begin[0] :], self._listener.lines[begin[1] :])
 
-    def _on_message(self, message: bytes) -> None:
+    def _on_message(self, message):
         for one in self.way(message):
             self._publisher.publish(one)
 
-    def _on_relayed(self, message: bytes) -> None:
+    def _on_relayed(self, message):
         self._hear(self._consumer.check(message))
 
-    def _hear(self, verdict: Verdict) -> None:
+    def _hear(self, verdict):
         state, mode, silent_ms, lost, message, reason = verdict
         size = len(message or b"")
         line = Line(time.monotonic_ns(), state, mode, silent_ms, lost, size, reason)
         self.python.append(line)
 
 
-def react(folder: Path) -> tuple[dict[str, Reaction], dict[Content, list[Verdict]]]:
+def react(folder):
     """Put all faults into one graph."""
     found: dict[str, Reaction] = {}
     told: dict[Content, list[Verdict]] = {}
 
-    def scenario(rig: Rig) -> None:
+    def scenario(rig):
         bench = Bench(rig, build(folder))
         with (folder / "planner").open("wb") as said:
             words = [sys.executable, "-u", str(PACKAGE / "example/planner.py")]
@@ -258,7 +257,7 @@ def react(folder: Path) -> tuple[dict[str, Reaction], dict[Content, list[Verdict
 
 
 @pytest.fixture(scope="module")
-def reactions(tmp_path_factory: pytest.TempPathFactory):
+def reactions(tmp_path_factory):
     with contextmanager(own_domain)():
         folder = tmp_path_factory.mktemp("cpp")
         found, told = react(folder)
@@ -266,20 +265,20 @@ def reactions(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_both_consumers_find_what_happened_on_the_way(reactions, name: str) -> None:
+def test_both_consumers_find_what_happened_on_the_way(reactions, name):
     reaction = reactions[0][name]
     assert but_for_lateness(reaction.python) == FOUND[name]
     assert but_for_lateness(reaction.cpp) == FOUND[name]
 
 
-def test_messages_that_were_held_back_are_late_and_none_is_lost(reactions) -> None:
+def test_messages_that_were_held_back_are_late_and_none_is_lost(reactions):
     reaction = reactions[0]["delayed"]
     for heard in (reaction.python, reaction.cpp):
         found = faulty(heard)
         assert set(found) == {(State.LATE, 0)} and len(found) > 3
 
 
-def test_silence_is_told_and_is_unsafe_in_the_end(reactions) -> None:
+def test_silence_is_told_and_is_unsafe_in_the_end(reactions):
     for name in ("cut off", "detector killed"):
         after_ms = reactions[0][name].after_ms(lambda one: one.state is State.SILENT)
         assert all(ms is not None and ms > 200 for ms in after_ms)
@@ -288,7 +287,7 @@ def test_silence_is_told_and_is_unsafe_in_the_end(reactions) -> None:
 
 
 @pytest.mark.parametrize("name", KILLED)
-def test_a_successor_goes_on_counting(reactions, name: str) -> None:
+def test_a_successor_goes_on_counting(reactions, name):
     reaction = reactions[0][f"{name} killed"]
     for heard in (reaction.python, reaction.cpp):
         assert {state for state, _ in faulty(heard)} <= {State.LOST, State.LATE}
@@ -297,20 +296,20 @@ def test_a_successor_goes_on_counting(reactions, name: str) -> None:
 
 
 @pytest.mark.parametrize("content", [Content.HEALTH, Content.SAFE_STOP])
-def test_states_of_the_graph_come_through_whoever_tells_them(reactions, content: Content) -> None:
+def test_states_of_the_graph_come_through_whoever_tells_them(reactions, content):
     verdicts = reactions[1][content]
     assert {one.state for one in verdicts} <= {State.OK, State.LOST, State.LATE}
     assert {HealthMode.NOMINAL, HealthMode.UNSAFE} <= {one.mode for one in verdicts}
 
 
-def test_the_planner_of_the_example_gets_objects_and_modes(reactions) -> None:
+def test_the_planner_of_the_example_gets_objects_and_modes(reactions):
     lines = reactions[2]
     assert any(line.startswith("OK: ") and line.endswith(" bytes of objects") for line in lines)
     modes = [line for line in lines if line.startswith("mode ")]
     assert "mode UNSAFE" in modes[modes.index("mode NOMINAL") :], "it begins with UNSAFE"
 
 
-def main() -> int:
+def main():
     with tempfile.TemporaryDirectory() as folder:
         found, told = react(Path(folder))
     for name, reaction in found.items():

@@ -1,6 +1,8 @@
 """Parameters and states that others change while the graph runs: shown and kept, or refused."""
 
 import itertools
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
@@ -22,6 +24,16 @@ from perception_nodes.transport.shm import Endpoint
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
 VALUES = {"backend": "null", "source": "shm"}
+IMPOSTOR = """
+import sys
+import rclpy
+from vision_msgs.msg import Detection2DArray
+rclpy.init()
+publisher = rclpy.create_node("detector_node").create_publisher(
+    Detection2DArray, "perception/detections", 1)
+sys.stdin.read()
+"""
+"""Takes the name of a node of the graph, but no supervisor has started it."""
 
 
 def test_a_change_is_shown_and_survives_all_who_knew_it(recorder: Recorder) -> None:
@@ -85,6 +97,11 @@ def test_who_publishes_our_topics_or_a_second_calibration_is_named(recorder: Rec
         said = "published by others, too: /perception/health by /recorder"
         recorder.until(lambda: said in healths[-1].faults)
         recorder.node.destroy_publisher(forged)
+        recorder.until(lambda: said not in healths[-1].faults)
+        by_a_shell = ["sh", "-c", '"$0" -c "$1"; true', sys.executable, IMPOSTOR]
+        said = "published by others, too: /perception/detections by another /detector_node"
+        with subprocess.Popen(by_a_shell, stdin=subprocess.PIPE):
+            recorder.until(lambda: said in healths[-1].faults)
         recorder.until(lambda: said not in healths[-1].faults)
         other = rclpy.create_node("other", context=recorder.node.context)
         for node in (recorder.node, other):

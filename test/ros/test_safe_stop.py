@@ -2,8 +2,6 @@
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import rclpy
@@ -29,7 +27,7 @@ ALL = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 class Vehicle:
     """Listens, calls the service, and plays the other nodes of the graph."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.node = rclpy.create_node("vehicle")
         self.stops: list[bool] = []
         self.node.create_subscription(Bool, TOPIC, lambda m: self.stops.append(m.data), ALL)
@@ -58,7 +56,7 @@ class Vehicle:
     def stop(self) -> bool | None:
         return self.stops[-1] if self.stops else None
 
-    def frame(self) -> None:
+    def frame(self):
         now_ns = time.monotonic_ns()
         stamps = {"ingested_ns": now_ns, "capture_ns": now_ns}
         frame = {"sequence": self.sequence, "incarnation": 1, **stamps}
@@ -67,12 +65,12 @@ class Vehicle:
         self.senders[0].send(FrameRecord(kind=RecordKind.OUTCOME, **frame, **done))
         self.sequence += 1
 
-    def watchdog_was_gone(self) -> None:
+    def watchdog_was_gone(self):
         """Say what an active detector says meanwhile."""
         self.substitute.publish(Bool(data=True))
         self.senders[0].send(WatchdogGone(cause=b"it hangs"))
 
-    def until(self, condition: Callable[[], bool], frames: bool) -> None:
+    def until(self, condition, frames):
         give_up_s = time.monotonic() + 20
         while not condition():
             assert time.monotonic() < give_up_s
@@ -88,12 +86,12 @@ class Vehicle:
     def account(self) -> Account:
         return self.watchdog._topics[0].account
 
-    def release(self, frames: bool) -> Trigger.Response:
+    def release(self, frames):
         answer = self.client.call_async(Trigger.Request())
         self.until(answer.done, frames)
         return answer.result()
 
-    def close(self) -> None:
+    def close(self):
         self.detector.kill()
         self.detector.wait()
         self.endpoint.close()
@@ -104,7 +102,7 @@ class Vehicle:
 
 
 @pytest.fixture
-def vehicle(domain: int, request: pytest.FixtureRequest) -> Iterator[Vehicle]:
+def vehicle(domain, request):
     given = [f"safe_stop_clears:={request.param}", "standby:=never", "no_frame_ms:=200.0"]
     rclpy.init(args=["--ros-args", *(text for each in given for text in ("-p", each))])
     started = Vehicle()
@@ -114,7 +112,7 @@ def vehicle(domain: int, request: pytest.FixtureRequest) -> Iterator[Vehicle]:
 
 
 @pytest.mark.parametrize("vehicle", ["with_health"], indirect=True)
-def test_a_request_ends_with_its_cause(vehicle: Any) -> None:
+def test_a_request_ends_with_its_cause(vehicle):
     vehicle.until(lambda: vehicle.stop is True, frames=False)
     vehicle.until(lambda: vehicle.stop is False, frames=True)
     said = len(vehicle.stops)
@@ -126,7 +124,7 @@ def test_a_request_ends_with_its_cause(vehicle: Any) -> None:
 
 
 @pytest.mark.parametrize("vehicle", ["by_service"], indirect=True)
-def test_a_request_that_clears_by_service_stays_until_then(vehicle: Any) -> None:
+def test_a_request_that_clears_by_service_stays_until_then(vehicle):
     vehicle.until(lambda: vehicle.stop is True and vehicle.client.service_is_ready(), frames=False)
     refused = vehicle.release(frames=False)
     assert not refused.success

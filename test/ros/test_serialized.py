@@ -2,8 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from perception_nodes.core.frame import ImageView
-from perception_nodes.nodes.serialized import SerializedReader, Taken
+from perception_nodes.nodes.serialized import SerializedReader
 from perception_nodes.transport.cdr_writer import write_image
 
 pytestmark = [pytest.mark.ros]
@@ -20,7 +18,7 @@ TIMEOUT_S = 300.0
 
 
 @pytest.fixture
-def node(domain: int) -> Iterator[Any]:
+def node(domain):
     rclpy.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
     node = rclpy.create_node("both_ends")
     yield node
@@ -29,7 +27,7 @@ def node(domain: int) -> Iterator[Any]:
 
 
 @pytest.fixture
-def ends(node: Any) -> Iterator[tuple[Any, SerializedReader]]:
+def ends(node):
     subscription = node.create_subscription(Image, "image", lambda _: None, 2)
     reader = SerializedReader(subscription)
     publisher = node.create_publisher(Image, "image", QoSProfile(depth=2))
@@ -41,7 +39,7 @@ def ends(node: Any) -> Iterator[tuple[Any, SerializedReader]]:
     reader.close()
 
 
-def taken_by(reader: SerializedReader) -> Taken:
+def taken_by(reader):
     give_up_s = time.monotonic() + TIMEOUT_S
     while (taken := reader.take()) is None:
         assert time.monotonic() < give_up_s
@@ -49,7 +47,7 @@ def taken_by(reader: SerializedReader) -> Taken:
     return taken
 
 
-def test_foreign_bytes_arrive_as_they_were_sent(ends: tuple[Any, SerializedReader]) -> None:
+def test_foreign_bytes_arrive_as_they_were_sent(ends):
     """Larger and smaller ones in turn, damaged ones among them."""
     publisher, reader = ends
     random = np.random.default_rng(0)
@@ -66,7 +64,7 @@ def test_foreign_bytes_arrive_as_they_were_sent(ends: tuple[Any, SerializedReade
     assert reader.take() is None
 
 
-def test_two_messages_are_there_at_once(ends: tuple[Any, SerializedReader]) -> None:
+def test_two_messages_are_there_at_once(ends):
     publisher, reader = ends
     messages = [write_image(ImageView.of_pixels(np.full((2, 2, 3), n, np.uint8))) for n in range(5)]
     before = None

@@ -3,8 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +30,7 @@ BOX = np.array([[100.0, 100.0, 180.0, 160.0]])
 class Rig:
     """A tracker alone, a detector in the place of the graph's, and a subscriber."""
 
-    def __init__(self, domain: int, **values: Any) -> None:
+    def __init__(self, domain, **values):
         (self.spec,) = Graph((TRACKER,)).nodes({"tracks": True, "standby": "never", **values})
         self._supervisor = Supervisor([self.spec])
         self._supervisor.__enter__()
@@ -49,12 +47,12 @@ class Rig:
         ConsumedTopic(self._node, "/perception/tracks", self.verdicts.append)
         self.sequence = 0
 
-    def close(self) -> None:
+    def close(self):
         self._supervisor.__exit__()
         self._endpoint.close()
         rclpy.shutdown(context=self._context)
 
-    def frame(self, label: int = 0, sender: Any = None) -> None:
+    def frame(self, label=0, sender=None):
         """One object, in a frame that was captured 5 ms ago."""
         record = DetectionRecord(sequence=self.sequence, status=FrameStatus.OK, incarnation=1)
         record.stamp_ns = time.time_ns() - 5_000_000
@@ -66,12 +64,12 @@ class Rig:
         (sender or self._writer).send_record(record)
         self.sequence += 1
 
-    def spin(self, seconds: float) -> None:
+    def spin(self, seconds):
         end_s = time.monotonic() + seconds
         while (left_s := end_s - time.monotonic()) > 0:
             self._recorder.spin(left_s)
 
-    def until(self, condition: Callable[[], Any], meanwhile: Callable[[], None]) -> None:
+    def until(self, condition, meanwhile):
         give_up_s = time.monotonic() + TIMEOUT_S
         while not condition():
             assert time.monotonic() < give_up_s
@@ -82,12 +80,12 @@ class Rig:
     def process(self) -> int:
         return self._supervisor.processes[0][1].pid
 
-    def of_frames(self) -> list[Tracks]:
+    def of_frames(self):
         return [message for message in self.tracks if not message.coasted]
 
 
 @pytest.fixture
-def rig(domain: int) -> Iterator[Rig]:
+def rig(domain):
     started = Rig(domain)
     yield started
     started.close()
@@ -98,7 +96,7 @@ class SlowRig(Rig):
 
     RATE, PERIOD_NS, AGE_NS = 0.2, 40_000_000, 2_000_000
 
-    def __init__(self, domain: int) -> None:
+    def __init__(self, domain):
         super().__init__(domain, use_sim_time=True)
         self._clock = self._node.create_publisher(Clock, "/clock", 1)
         self._began_ns, self.start_ns = time.monotonic_ns(), 10**15
@@ -107,10 +105,10 @@ class SlowRig(Rig):
         self.came_ns: list[int] = []
         """When each message of `tracks` came, by the recorded clock."""
 
-    def recorded_ns(self) -> int:
+    def recorded_ns(self):
         return self.start_ns + round(self.RATE * (time.monotonic_ns() - self._began_ns))
 
-    def frames(self) -> None:
+    def frames(self):
         """Send frames, each as old as `AGE_NS`, until none is due."""
         while self._next_ns <= self.recorded_ns():
             record = DetectionRecord(sequence=self.sequence, incarnation=1)
@@ -121,7 +119,7 @@ class SlowRig(Rig):
             self.sequence += 1
             self._next_ns += self.PERIOD_NS
 
-    def _tick(self) -> None:
+    def _tick(self):
         message = Clock()
         message.clock.sec, message.clock.nanosec = divmod(self.recorded_ns(), 10**9)
         self._clock.publish(message)
@@ -130,13 +128,11 @@ class SlowRig(Rig):
         self.came_ns += [self.recorded_ns()] * new
 
 
-def nanoseconds(stamp: Any) -> int:
+def nanoseconds(stamp):
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
-def test_one_message_a_frame_plain_and_protected_a_gap_coasts_and_a_wrong_class_is_reported(
-    rig: Rig,
-) -> None:
+def test_one_message_a_frame_plain_and_protected_a_gap_coasts_and_a_wrong_class_is_reported(rig):
     rig.until(lambda: rig.of_frames() and rig.detections, rig.frame)
     last = rig.sequence + 20
     first = rig.sequence
@@ -182,11 +178,11 @@ def test_one_message_a_frame_plain_and_protected_a_gap_coasts_and_a_wrong_class_
     assert rig.of_frames()[-1].reason == ""
 
 
-def test_time_is_that_of_a_drive_that_is_played_slowly_and_begins_anew(domain: int) -> None:
+def test_time_is_that_of_a_drive_that_is_played_slowly_and_begins_anew(domain):
     rig = SlowRig(domain)
     film = rig.frames
 
-    def coasts_and_ends() -> None:
+    def coasts_and_ends():
         rig.frames = lambda: None  # type: ignore[method-assign]
         rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
         last = rig.of_frames()[-1]
@@ -210,7 +206,7 @@ def test_time_is_that_of_a_drive_that_is_played_slowly_and_begins_anew(domain: i
         rig.close()
 
 
-def test_frames_that_waited_are_taken_in_order_and_no_identity_is_given_twice(rig: Rig) -> None:
+def test_frames_that_waited_are_taken_in_order_and_no_identity_is_given_twice(rig):
     """While a standby of the detector took over, and by a tracker that was killed."""
     endpoint = Endpoint("predecessor")
     predecessor = channels.detection_writer(endpoint, "front")  # which has started later

@@ -1,7 +1,5 @@
 """A camera that publishes video: each packet is accounted for, with a reason if it gave nothing."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import rclpy
@@ -14,14 +12,13 @@ from recorder import Recorder
 from videos import KEY_EVERY, packets
 
 from perception_nodes.graph.graph import LIVE
-from perception_nodes.graph.supervisor import Supervisor
 
 pytestmark = [pytest.mark.ros]
 TIMEOUT_S = 300.0
 LOST, CUT = 11, 17
 
 
-def message(transport: str, packet: bytes, number: int) -> Any:
+def message(transport, packet, number):
     data = np.frombuffer(packet, np.uint8)
     if transport == "ffmpeg":
         made = FFMPEGPacket(width=96, height=64, encoding="hevc;yuv420p;bgr8;bgr8", data=data)
@@ -33,11 +30,11 @@ def message(transport: str, packet: bytes, number: int) -> Any:
 
 
 @pytest.mark.parametrize(("transport", "codec"), [("ffmpeg", "h265"), ("foxglove", "h264")])
-def test_each_packet_is_a_frame(transport: str, codec: str) -> None:
+def test_each_packet_is_a_frame(transport, codec):
     stream = packets(codec)
     reports: dict[int, FrameReport] = {}
 
-    def drive(_: Supervisor) -> None:
+    def drive(_):
         context = rclpy.Context()
         rclpy.init(context=context)
         recorder = Recorder(context, TIMEOUT_S)
@@ -51,7 +48,7 @@ def test_each_packet_is_a_frame(transport: str, codec: str) -> None:
         kind = type(message(transport, b"", 0))
         camera = node.create_publisher(kind, f"/camera/image_raw/{transport}", 10)
 
-        def is_heard() -> bool:
+        def is_heard():
             """Whether the graph asks for the reliability that we offer, which it learns of late."""
             heard = node.get_subscriptions_info_by_topic(camera.topic_name)
             wanted = {info.qos_profile.reliability for info in heard}

@@ -6,7 +6,6 @@ import os
 import signal
 import struct
 from contextlib import suppress
-from typing import Any
 
 import aiohttp
 import cv2
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from played_graph import BOX, GREY, played
-from started_graph import ROOT, StartedGraph, Starter, hurry, left_behind, only_run
+from started_graph import ROOT, hurry, left_behind, only_run
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.lab.browsers import free_port
@@ -27,10 +26,10 @@ TIMEOUT_S = 300.0
 NICEST = 19
 
 
-def looked(port: int, wanted: Any) -> tuple[dict[str, Any], bytes]:
+def looked(port, wanted):
     """The first update of which `wanted` holds, to a browser that waits for the page."""
 
-    async def look() -> tuple[dict[str, Any], bytes]:
+    async def look():
         url = f"http://localhost:{port}"
         async with aiohttp.ClientSession() as session:
             while True:
@@ -52,10 +51,10 @@ def looked(port: int, wanted: Any) -> tuple[dict[str, Any], bytes]:
     return asyncio.run(asyncio.wait_for(look(), TIMEOUT_S))
 
 
-def hurried(graph: StartedGraph) -> None:
+def hurried(graph):
     """Wait until the page gives way to all others; then it need not, on a busy machine."""
 
-    def gives_way() -> bool:
+    def gives_way():
         with suppress(FileNotFoundError, ProcessLookupError):  # not there, or it has just ended
             return os.getpriority(os.PRIO_PROCESS, graph.nodes().get("view_node", 0)) == NICEST
         return False
@@ -64,17 +63,15 @@ def hurried(graph: StartedGraph) -> None:
     hurry(graph.nodes()["view_node"])
 
 
-def pixels(jpeg: bytes) -> Any:
+def pixels(jpeg):
     return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
 
 
-def objects(facts: dict[str, Any]) -> list[list[Any]]:
+def objects(facts):
     return list((facts["cameras"]["front"].get("picture") or {}).get("objects") or [])
 
 
-def test_a_played_drive_is_shown_with_its_objects_and_ends_in_good_order(
-    start: Starter, domain: int
-) -> None:
+def test_a_played_drive_is_shown_with_its_objects_and_ends_in_good_order(start, domain):
     port = free_port()
     bag = (f"bag:={ROOT / 'bags/sample'}", "rate:=0.25")
     graph = start(*GRAPH, *bag, "view:=true", f"view_port:={port}")
@@ -94,10 +91,10 @@ def test_a_played_drive_is_shown_with_its_objects_and_ends_in_good_order(
     assert [name for name in left_behind(domain) if name.startswith("perception")] == []
 
 
-def test_a_page_beside_a_graph_tells_all_that_it_publishes(start: Starter, domain: int) -> None:
+def test_a_page_beside_a_graph_tells_all_that_it_publishes(start, domain):
     port = free_port()
 
-    def complete(facts: dict[str, Any]) -> bool:
+    def complete(facts):
         front = facts["cameras"]["front"]
         known = objects(facts) and objects(facts)[0][4] != "class 1"  # before the names are there
         told = front["misses"] and front["summary"]["frames_in"] and facts["safe_stop"]

@@ -1,11 +1,9 @@
 """The documentation: its Python runs, its links lead somewhere. `make docs` checks the rest."""
 
 import re
-from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 OURS = (
@@ -19,15 +17,13 @@ OURS = (
 )
 
 
-def files(root: Path, *suffixes: str) -> list[Path]:
+def files(root, *suffixes):
     """Files of the checkout: those at the top, and those in the folders that have code."""
     found = [*root.glob("*"), *(path for name in OURS for path in (root / name).rglob("*"))]
     return [path for path in found if path.suffix in suffixes]
 
 
-def test_the_python_of_the_api_page_runs(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_python_of_the_api_page_runs(root, tmp_path, monkeypatch, capsys):
     (tmp_path / "bags").symlink_to(root / "bags")
     data = tmp_path / "my/set"
     for folder in ("images", "labels"):
@@ -45,7 +41,7 @@ def test_the_python_of_the_api_page_runs(
     assert "250 frames, 0 lost" in printed and "by class {'car': 0.0}" in printed
 
 
-def test_links_between_files_lead_somewhere(root: Path) -> None:
+def test_links_between_files_lead_somewhere(root):
     lost = [
         f"{page.relative_to(root)}: {link}"
         for page in files(root, ".md")
@@ -55,7 +51,7 @@ def test_links_between_files_lead_somewhere(root: Path) -> None:
     assert lost == []
 
 
-def test_code_names_pages_that_are_there(root: Path) -> None:
+def test_code_names_pages_that_are_there(root):
     named = {
         (str(file.relative_to(root)), name)
         for file in files(root, ".py", ".sv", ".yaml", ".h", ".service")

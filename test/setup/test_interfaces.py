@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from perception_interfaces.msg import FrameReport, Health, Look
 from rclpy.serialization import deserialize_message, serialize_message
-from rosbags.typesys.store import Typestore
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from perception_nodes.core.health import Phase
@@ -24,18 +23,18 @@ DETECTIONS_HASH = "RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6a
 
 
 @pytest.fixture(scope="module")
-def store() -> Typestore:
+def store():
     """Our definitions as rosbags reads them, which shares no code with ROS."""
     return typestore()
 
 
-def built_hash(name: str) -> str:
+def built_hash(name):
     """Return the type hash that the build wrote for a message."""
     description = json.loads((Path(sys.prefix) / "share" / f"{name}.json").read_text())
     return {entry["type_name"]: entry["hash_string"] for entry in description["type_hashes"]}[name]
 
 
-def detections() -> Detection2DArray:
+def detections():
     """Return a message with something in every field that we fill."""
     message = Detection2DArray()
     message.header.stamp.sec, message.header.stamp.nanosec = 1_700_000_000, 40_000_000
@@ -50,7 +49,7 @@ def detections() -> Detection2DArray:
     return message
 
 
-def test_detections_have_the_distributions_type(store: Typestore) -> None:
+def test_detections_have_the_distributions_type(store):
     name = "vision_msgs/msg/Detection2DArray"
     assert built_hash(name) == DETECTIONS_HASH
     assert store.hash_rihs01(name) == DETECTIONS_HASH
@@ -69,11 +68,11 @@ def test_detections_have_the_distributions_type(store: Typestore) -> None:
         "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
     ],
 )
-def test_rosbags_and_ros_agree_on_our_types(store: Typestore, name: str) -> None:
+def test_rosbags_and_ros_agree_on_our_types(store, name):
     assert store.hash_rihs01(name) == built_hash(name)
 
 
-def test_detections_survive_both_serializers(store: Typestore) -> None:
+def test_detections_survive_both_serializers(store):
     sent = detections()
     raw = serialize_message(sent)
     assert deserialize_message(raw, Detection2DArray) == sent
@@ -85,7 +84,7 @@ def test_detections_survive_both_serializers(store: Typestore) -> None:
     assert deserialize_message(back, Detection2DArray) == sent
 
 
-def test_report_survives_both_serializers(store: Typestore) -> None:
+def test_report_survives_both_serializers(store):
     sent = FrameReport(
         camera="front",
         sequence=7,
@@ -108,7 +107,7 @@ def test_report_survives_both_serializers(store: Typestore) -> None:
     assert [(look.width, look.cost_ms) for look in read.looks] == [(640, 1.5)]
 
 
-def test_codes_are_fixed() -> None:
+def test_codes_are_fixed():
     report = ["OK", "LATE", "SKIPPED_LATE", "SUPERSEDED", "DEGRADED", "FAILED"]
     health = ["NOMINAL", "DEGRADED", "SKIPPING", "UNSAFE"]
     assert [getattr(FrameReport, name) for name in report] == list(range(6))
@@ -116,14 +115,14 @@ def test_codes_are_fixed() -> None:
     assert [getattr(Health, phase.name) for phase in Phase] == list(Phase)
 
 
-def test_messages_import_without_rclpy() -> None:
+def test_messages_import_without_rclpy():
     code = (
         "import sys, perception_interfaces.msg, vision_msgs.msg; sys.exit('rclpy' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_build_has_nothing_left_to_do(root: Path) -> None:
+def test_build_has_nothing_left_to_do(root):
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, root / "interfaces" / "build.py"],

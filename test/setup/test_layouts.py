@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -15,7 +14,7 @@ from perception_nodes.report.recording import FRAME_REPORT_TOPIC, HEALTH_TOPIC
 MESSAGES = {FRAME_REPORT_TOPIC: FRAME_REPORT, HEALTH_TOPIC: HEALTH}
 
 
-def is_field(topic: str, name: str) -> bool:
+def is_field(topic, name):
     """Whether messages of a topic have a field; in brackets is an element of an array."""
     if topic not in MESSAGES:
         return (topic, name) == ("/perception/safe_stop", "data")
@@ -29,7 +28,7 @@ def is_field(topic: str, name: str) -> bool:
     ("file", "image"),
     [("foxglove_layout.json", "/camera/image_raw"), ("foxglove_recorded.json", IMAGE_TOPIC)],
 )
-def test_foxglove_draws_fields_that_exist_and_a_deadline(root: Path, file: str, image: str) -> None:
+def test_foxglove_draws_fields_that_exist_and_a_deadline(root, file, image):
     layout = json.loads((root / "config" / file).read_text())
     panels = layout["configById"]
     camera = panels["Image!camera"]["imageMode"]
@@ -42,7 +41,7 @@ def test_foxglove_draws_fields_that_exist_and_a_deadline(root: Path, file: str, 
     assert set(re.findall(r'"(\w+!\w+)"', json.dumps(layout["layout"]))) == set(panels)
 
 
-def test_plotjuggler_draws_fields_that_exist_and_a_deadline(root: Path) -> None:
+def test_plotjuggler_draws_fields_that_exist_and_a_deadline(root):
     layout = ElementTree.parse(root / "config/plotjuggler.xml")
     names = {curve.attrib["name"] for curve in layout.iter("curve")}
     (snippet,) = layout.iter("snippet")

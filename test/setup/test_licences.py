@@ -12,9 +12,7 @@ from perception_nodes.evaluation.datasets import ROOT_VARIABLE
 DATA = os.environ.get(ROOT_VARIABLE)
 
 
-def test_a_wheel_names_all_licences_and_has_their_texts(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wheel_names_all_licences_and_has_their_texts(root, monkeypatch):
     monkeypatch.chdir(root)
     package = run_setup("setup.py", stop_after="init")
     assert package.metadata.license == "Apache-2.0 AND AGPL-3.0-only"
@@ -24,13 +22,13 @@ def test_a_wheel_names_all_licences_and_has_their_texts(
         assert (root / name).is_file(), name
 
 
-def test_the_text_of_the_agpl_is_whole(root: Path) -> None:
+def test_the_text_of_the_agpl_is_whole(root):
     lines = (root / "models/LICENSE.AGPL-3.0").read_text().splitlines()
     assert lines[0].strip() == "GNU AFFERO GENERAL PUBLIC LICENSE"
     assert len(lines) == 661 and lines[-1] == "<https://www.gnu.org/licenses/>."
 
 
-def test_all_that_models_are_made_from_has_its_author_named(root: Path) -> None:
+def test_all_that_models_are_made_from_has_its_author_named(root):
     notice = (root / "models/NOTICE").read_text()
     configs = (root / f"model_compression/configs/{name}.yaml" for name in ("road-n", "open"))
     sources = [one for path in configs for one in yaml.safe_load(path.read_text())["sources"]]
@@ -44,7 +42,7 @@ def test_all_that_models_are_made_from_has_its_author_named(root: Path) -> None:
         assert network in notice
 
 
-def test_each_model_has_its_terms_in_the_table(root: Path) -> None:
+def test_each_model_has_its_terms_in_the_table(root):
     text = (root / "models/README.md").read_text()
     for folder in root.glob("models/*/"):
         kind = "dense-*" if folder.name.startswith("dense-") else folder.name
@@ -52,7 +50,7 @@ def test_each_model_has_its_terms_in_the_table(root: Path) -> None:
 
 
 @pytest.mark.skipif(DATA is None, reason=f"needs the sets: ${ROOT_VARIABLE}")
-def test_a_configuration_has_the_licences_that_the_sets_have(root: Path) -> None:
+def test_a_configuration_has_the_licences_that_the_sets_have(root):
     read, wrong = 0, []
     for path in (root / "model_compression/configs").glob("*.yaml"):
         for source in yaml.safe_load(path.read_text()).get("sources", []):

@@ -5,7 +5,6 @@ import csv
 import hashlib
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 from packaging.tags import sys_tags
@@ -29,7 +28,7 @@ FILES = {
 
 
 @pytest.fixture
-def wheel(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def wheel(root, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(root / "interfaces")
     import pack
 
@@ -40,7 +39,7 @@ def wheel(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pack.write_wheel(tmp_path, FILES, "0.1.0", tmp_path / "dist")
 
 
-def test_it_is_for_this_python_alone(wheel: Path) -> None:
+def test_it_is_for_this_python_alone(wheel):
     name, version, _, tags = parse_wheel_filename(wheel.name)
     assert (name, str(version)) == ("perception-messages", "0.1.0")
     assert tags <= set(sys_tags())
@@ -49,7 +48,7 @@ def test_it_is_for_this_python_alone(wheel: Path) -> None:
     }
 
 
-def test_it_holds_what_runs_and_nothing_of_this_machine(wheel: Path) -> None:
+def test_it_holds_what_runs_and_nothing_of_this_machine(wheel):
     with zipfile.ZipFile(wheel) as file:
         contents = {file.read(name).decode() for name in file.namelist()}
         names = file.namelist()
@@ -61,7 +60,7 @@ def test_it_holds_what_runs_and_nothing_of_this_machine(wheel: Path) -> None:
     assert "vision_msgs/msg/_detection2_d.py" in names
 
 
-def test_its_record_is_right(wheel: Path) -> None:
+def test_its_record_is_right(wheel):
     with zipfile.ZipFile(wheel) as file:
         record = file.read("perception_messages-0.1.0.dist-info/RECORD").decode()
         rows = {name: (digest, size) for name, digest, size in csv.reader(record.splitlines())}

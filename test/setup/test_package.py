@@ -29,7 +29,7 @@ BIN = Path(sys.prefix) / "bin"
         ("interfaces/perception_consumer", "cmake"),
     ],
 )
-def test_manifests_are_valid(root: Path, folder: str, build_type: str) -> None:
+def test_manifests_are_valid(root, folder, build_type):
     warnings: list[str] = []
     package = parse_package(root / folder, warnings=warnings)
     assert not warnings
@@ -38,7 +38,7 @@ def test_manifests_are_valid(root: Path, folder: str, build_type: str) -> None:
     assert package.get_build_type() == build_type
 
 
-def test_the_changelog_tells_of_this_version(root: Path) -> None:
+def test_the_changelog_tells_of_this_version(root):
     version = parse_package(root).version
     newest = re.search(
         r"^## (\S+), (unreleased|\d{4}-\d\d-\d\d)$", (root / "CHANGELOG.md").read_text(), re.M
@@ -47,7 +47,7 @@ def test_the_changelog_tells_of_this_version(root: Path) -> None:
     assert parse_package(root / "interfaces/perception_interfaces").version == version
 
 
-def test_a_release_has_each_package_of_ours_beside_the_others(root: Path, tmp_path: Path) -> None:
+def test_a_release_has_each_package_of_ours_beside_the_others(root, tmp_path):
     if not (root / ".git").exists():
         pytest.skip("the tree is made of what git lists")
     script, out = root / "packaging/ros_release.py", tmp_path / "release"
@@ -72,7 +72,7 @@ def test_a_release_has_each_package_of_ours_beside_the_others(root: Path, tmp_pa
         assert python.read_text().startswith("# Copyright "), python
 
 
-def test_colcon_finds_each_package_once(root: Path, tmp_path: Path) -> None:
+def test_colcon_finds_each_package_once(root, tmp_path):
     listed = subprocess.run(
         [BIN / "colcon", "--log-base", tmp_path, "list"],
         cwd=root,
@@ -90,14 +90,14 @@ def test_colcon_finds_each_package_once(root: Path, tmp_path: Path) -> None:
     ]
 
 
-def make_sample(root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def make_sample(root, *arguments):
     """Run the maker of the sample bags."""
     command = [sys.executable, root / "bags" / "make_sample.py", *arguments]
     return subprocess.run([str(word) for word in command], capture_output=True, text=True)
 
 
 @pytest.fixture
-def video(tmp_path: Path) -> Path:
+def video(tmp_path):
     """A short video of noise."""
     path = tmp_path / "noise.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25.0, (64, 48))
@@ -107,7 +107,7 @@ def video(tmp_path: Path) -> Path:
     return path
 
 
-def test_sample_is_the_same_every_time(root: Path, tmp_path: Path, video: Path) -> None:
+def test_sample_is_the_same_every_time(root, tmp_path, video):
     for out in ("first", "second"):
         made = make_sample(root, "--video", video, "--out", tmp_path / out)
         assert made.returncode == 0, made.stderr
@@ -122,9 +122,7 @@ def test_sample_is_the_same_every_time(root: Path, tmp_path: Path, video: Path) 
 
 
 @pytest.mark.parametrize("bag", ["sample", "sample_sqlite3"])
-def test_sample_has_images_and_calibration(
-    root: Path, tmp_path: Path, video: Path, bag: str
-) -> None:
+def test_sample_has_images_and_calibration(root, tmp_path, video, bag):
     made = make_sample(root, "--video", video, "--out", tmp_path)
     assert made.returncode == 0, made.stderr
     store = get_typestore(Stores.ROS2_KILTED)
@@ -144,7 +142,7 @@ def test_sample_has_images_and_calibration(
     assert not infos[0].d.any()
 
 
-def test_unreadable_video_is_named_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
+def test_unreadable_video_is_named_and_leaves_nothing(root, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video")
     made = make_sample(root, "--video", broken, "--out", tmp_path / "out")
@@ -153,7 +151,7 @@ def test_unreadable_video_is_named_and_leaves_nothing(root: Path, tmp_path: Path
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_minimal_installation_has_the_versions_of_the_whole(root: Path) -> None:
+def test_the_minimal_installation_has_the_versions_of_the_whole(root):
     minimal, runtime, lock = (
         {
             line

@@ -1,16 +1,12 @@
 """What a test sees of others, which have no way to wake it."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 
 def until(
-    condition: Callable[[], object],
-    within_s: float = 300.0,
-    why: Callable[[], object] = lambda: "nothing happened",
-    meanwhile: Callable[[], object] = lambda: time.sleep(0.005),
-) -> None:
+    condition, within_s=300.0, why=lambda: "nothing happened", meanwhile=lambda: time.sleep(0.005)
+):
     """Wait until it is so; after `within_s` seconds fail, and say why."""
     give_up_s = time.monotonic() + within_s
     while not condition():
@@ -18,7 +14,7 @@ def until(
         meanwhile()
 
 
-def is_alive(process: int) -> bool:
+def is_alive(process):
     try:
         state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -26,7 +22,7 @@ def is_alive(process: int) -> bool:
     return state not in ("Z", "X")
 
 
-def children(process: int) -> list[int]:
+def children(process):
     """Its processes; dead ones that it has not waited for are included."""
     try:
         return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))

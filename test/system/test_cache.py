@@ -1,7 +1,6 @@
 """The cache has a limit: what was used last stays."""
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -9,7 +8,7 @@ from perception_nodes.system.cache import cached, trim
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path, monkeypatch):
     """A cache of three files of 100 bytes, used one after the other."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for number, name in enumerate(("old", "models/used", "new")):
@@ -23,11 +22,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("limit", "kept"), [(300, ["new", "used", "old"]), (250, ["new", "used"]), (0, [])]
 )
-def test_what_was_used_last_is_kept(folder: Path, limit: int, kept: list[str]) -> None:
+def test_what_was_used_last_is_kept(folder, limit, kept):
     assert trim(limit) == 100 * (3 - len(kept))
     assert [one.path.name for one in cached()] == kept
 
 
-def test_no_cache_is_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_cache_is_an_empty_one(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
     assert (cached(), trim()) == ([], 0)

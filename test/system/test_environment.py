@@ -2,15 +2,11 @@
 
 from pathlib import Path
 
-import pytest
-
 from perception_nodes.system.environment import cache_folder
 
 
-def test_a_user_without_a_home_is_told_of_a_cache_that_cannot_be_written(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def no_home() -> Path:
+def test_a_user_without_a_home_is_told_of_a_cache_that_cannot_be_written(monkeypatch):
+    def no_home():
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

@@ -9,7 +9,7 @@ import pytest
 from perception_nodes.system.preemption import MODELS, kernel_preemption
 
 
-def machine(root: Path, config: str, command_line: str = "quiet", packed: bool = True) -> Path:
+def machine(root, config, command_line="quiet", packed=True):
     (root / "proc").mkdir()
     (root / "boot").mkdir()
     (root / "proc/cmdline").write_text(f"{command_line}\n")
@@ -23,9 +23,7 @@ def machine(root: Path, config: str, command_line: str = "quiet", packed: bool =
 
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize(("option", "model"), MODELS.items())
-def test_it_is_the_one_the_kernel_was_built_with(
-    tmp_path: Path, option: str, model: str, packed: bool
-) -> None:
+def test_it_is_the_one_the_kernel_was_built_with(tmp_path, option, model, packed):
     assert kernel_preemption(machine(tmp_path, f"{option}=y", packed=packed)) == model
 
 
@@ -42,5 +40,5 @@ def test_the_command_line_chooses_another_unless_it_is_a_real_time_kernel(
     assert kernel_preemption(machine(tmp_path, config, command_line)) == model
 
 
-def test_a_kernel_that_does_not_tell_is_unknown(tmp_path: Path) -> None:
+def test_a_kernel_that_does_not_tell_is_unknown(tmp_path):
     assert kernel_preemption(tmp_path) == ""

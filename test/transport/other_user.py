@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -30,7 +29,7 @@ for path in sys.argv[2:]:
 """
 
 
-def opened_by(user: int, paths: list[Path]) -> set[str]:
+def opened_by(user, paths):
     """Which files and sockets a user can open."""
     command = [sys.executable, "-I", "-S", "-c", OPEN_ALL, str(user), *map(str, paths)]
     return set(

@@ -29,23 +29,18 @@ from perception_nodes.core.frame import (
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT
 from perception_nodes.tracking import motion
 from perception_nodes.tracking.tracks import Tracks
+from perception_nodes.transport import cdr_writer
 from perception_nodes.transport.cdr_reader import read_stamp
-from perception_nodes.transport.cdr_writer import (
-    stamped,
-    write_compressed_image,
-    write_detection_array,
-    write_frame_report,
-    write_image,
-    write_tracks,
-)
 
 
 @fast
 @given(stamps, names, sizes, sizes, names, st.binary(max_size=64))
 def test_images_are_written_as_the_typestore_does(stamp_ns, frame_id, width, height, name, data):
     view = ImageView(stamp_ns, frame_id, width, height, name, 3 * width, memoryview(data))
-    assert write_image(view) == serialize(image(stamp_ns, frame_id, width, height, name, data))
-    written = write_compressed_image(stamp_ns, frame_id, name, memoryview(data))
+    assert cdr_writer.write_image(view) == serialize(
+        image(stamp_ns, frame_id, width, height, name, data)
+    )
+    written = cdr_writer.write_compressed_image(stamp_ns, frame_id, name, memoryview(data))
     assert written == serialize(compressed(stamp_ns, frame_id, name, data))
 
 
@@ -54,10 +49,10 @@ def test_images_are_written_as_the_typestore_does(stamp_ns, frame_id, width, hei
     "message", [image(), compressed(), camera_info()], ids=lambda m: m.__msgtype__
 )
 def test_every_stamped_message_can_be_given_another_stamp(message, little_endian):
-    data = stamped(serialize(message, little_endian), 7 * 10**9 + 3)
+    data = cdr_writer.stamped(serialize(message, little_endian), 7 * 10**9 + 3)
     assert read_stamp(data) == 7 * 10**9 + 3
     assert len(data) == len(serialize(message, little_endian))
-    assert stamped(data, 5) == serialize(message, little_endian)
+    assert cdr_writer.stamped(data, 5) == serialize(message, little_endian)
 
 
 boxes = st.tuples(*[st.floats(0, 4096, width=32)] * 4)
@@ -74,7 +69,7 @@ def test_detection_array(stamp_ns, frame_id, found, followed):
         np.array([score for _, score, *_ in found], np.float32),
         np.array([label for _, _, label, _ in found], np.int64),
     )
-    data = write_detection_array(
+    data = cdr_writer.write_detection_array(
         stamp_ns,
         frame_id.encode(),
         detections,
@@ -135,7 +130,7 @@ def test_frame_report(stamp_ns, camera, frame_id, reason, status, sequence, time
         deadline_ns=times[-1],
         **dict(zip(STAMPS, times, strict=False)),
     )
-    data = write_frame_report(record)
+    data = cdr_writer.write_frame_report(record)
     message = STORE.deserialize_cdr(data, FRAME_REPORT)
     assert message.header == header(stamp_ns, frame_id.decode())
     assert (message.camera, message.reason) == (camera.decode(), reason.decode())
@@ -151,10 +146,10 @@ def test_frame_report(stamp_ns, camera, frame_id, reason, status, sequence, time
 
 def test_durations_are_for_plots_and_no_numbers_where_there_are_none():
     record = FrameRecord(capture_ns=1_000_000, ingested_ns=3_500_000, published_ns=9_000_000)
-    message = STORE.deserialize_cdr(write_frame_report(record), FRAME_REPORT)
+    message = STORE.deserialize_cdr(cdr_writer.write_frame_report(record), FRAME_REPORT)
     assert message.latency_ms == 8
     np.testing.assert_array_equal(message.stage_ms, [2.5, *[np.nan] * 4])
-    lost = STORE.deserialize_cdr(write_frame_report(FrameRecord()), FRAME_REPORT)
+    lost = STORE.deserialize_cdr(cdr_writer.write_frame_report(FrameRecord()), FRAME_REPORT)
     assert np.isnan(lost.latency_ms) and len(lost.looks) == 0
 
 
@@ -163,7 +158,7 @@ def test_second_looks_are_shown_within_the_frame_and_belong_to_no_stage():
     record.source_width, record.source_height = 1242, 200
     record.add_look((826, -28), (416, 256), 3.5)
     record.add_look((900, 0), (416, 256), 4.0)
-    message = STORE.deserialize_cdr(write_frame_report(record), FRAME_REPORT)
+    message = STORE.deserialize_cdr(cdr_writer.write_frame_report(record), FRAME_REPORT)
     shown = [(one.x_offset, one.y_offset, one.width, one.height) for one in message.looks]
     assert shown == [(826, 0, 416, 200), (900, 0, 342, 200)]
     assert [one.cost_ms for one in message.looks] == [3.5, 4.0]
@@ -171,14 +166,16 @@ def test_second_looks_are_shown_within_the_frame_and_belong_to_no_stage():
 
 
 def test_counts_beyond_their_field_are_clipped():
-    data = write_frame_report(FrameRecord(copies=300, detections=70_000))
+    data = cdr_writer.write_frame_report(FrameRecord(copies=300, detections=70_000))
     message = STORE.deserialize_cdr(data, FRAME_REPORT)
     assert (message.copies, message.detections) == (255, 65535)
 
 
 def test_a_text_cut_within_a_character_is_still_text():
     cut = "Straße".encode()[:5]
-    message = STORE.deserialize_cdr(write_frame_report(FrameRecord(reason=cut)), FRAME_REPORT)
+    message = STORE.deserialize_cdr(
+        cdr_writer.write_frame_report(FrameRecord(reason=cut)), FRAME_REPORT
+    )
     assert message.reason == "Stra"
 
 
@@ -203,7 +200,7 @@ def test_tracks_are_what_rosbags_reads(stamp_ns, frame_id, reason, n, coasted):
     )
     record = FrameRecord(sequence=2**40, stamp_ns=stamp_ns // 2, status=FrameStatus.LATE)
     record.frame_id = frame_id.encode()[:60]
-    data = write_tracks(record, "rear", tracks, [b"car", b"traffic light"], coasted)
+    data = cdr_writer.write_tracks(record, "rear", tracks, [b"car", b"traffic light"], coasted)
     message = STORE.deserialize_cdr(data, "perception_interfaces/msg/Tracks")
     assert message.header.stamp == time_of(stamp_ns // 2)
     assert message.predicted_to == time_of(stamp_ns)

@@ -1,7 +1,6 @@
 """Remains of Fast DDS are removed, and nothing else."""
 
 import fcntl
-from pathlib import Path
 
 import pytest
 
@@ -9,12 +8,12 @@ from perception_nodes.transport import fastdds
 
 
 @pytest.fixture(params=fastdds.PREFIXES)
-def prefix(request: pytest.FixtureRequest) -> str:
+def prefix(request):
     return str(request.param)
 
 
 @pytest.fixture
-def folder(prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(prefix, tmp_path, monkeypatch):
     """Stands in for /dev/shm, with a segment and a port that nobody holds."""
     monkeypatch.setattr(fastdds, "STARTING_S", -1.0)
     for name in ("ab", "ab_el", "port7411", "port7411_sl"):
@@ -24,16 +23,16 @@ def folder(prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
-def names(folder: Path) -> list[str]:
+def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_nobody_holds_is_removed(folder: Path) -> None:
+def test_what_nobody_holds_is_removed(folder):
     fastdds.sweep_segments(folder)
     assert names(folder) == ["another"]
 
 
-def test_what_a_process_holds_stays_whole(folder: Path, prefix: str) -> None:
+def test_what_a_process_holds_stays_whole(folder, prefix):
     with (folder / f"{prefix}port7411_sl").open() as held:
         fcntl.flock(held, fcntl.LOCK_SH)
         fastdds.sweep_segments(folder)
@@ -45,7 +44,7 @@ def test_what_a_process_holds_stays_whole(folder: Path, prefix: str) -> None:
     ]
 
 
-def test_what_is_just_being_made_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_just_being_made_stays(folder, monkeypatch):
     monkeypatch.setattr(fastdds, "STARTING_S", 60.0)
     fastdds.sweep_segments(folder)
     assert len(names(folder)) == 6

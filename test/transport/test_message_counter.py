@@ -1,7 +1,5 @@
 """Numbers of messages that go on from one process to the next."""
 
-from pathlib import Path
-
 import pytest
 
 from perception_nodes.transport import message_counter
@@ -11,12 +9,12 @@ TOPIC = "/perception/detections/protected"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(message_counter, "SHM_FOLDER", tmp_path)
     return tmp_path
 
 
-def test_a_successor_goes_on_and_each_topic_counts_by_itself(folder: Path) -> None:
+def test_a_successor_goes_on_and_each_topic_counts_by_itself(folder):
     first, standby, other = MessageCounter(TOPIC), MessageCounter(TOPIC), MessageCounter("/other")
     assert [first.take(), first.take(), other.take()] == [0, 1, 0]
     first.close()
@@ -27,7 +25,7 @@ def test_a_successor_goes_on_and_each_topic_counts_by_itself(folder: Path) -> No
     assert names == ["other.count", "perception.detections.protected.count"]
 
 
-def test_it_begins_again_after_the_last_number() -> None:
+def test_it_begins_again_after_the_last_number():
     counter = MessageCounter(TOPIC)
     counter._mapped.value.next = 2**32 - 1
     assert [counter.take(), counter.take(), counter.take()] == [2**32 - 1, 0, 1]

@@ -1,5 +1,6 @@
 """Files that stand as long as a graph runs."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.domain import config_of, own_domain, own_prefix
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.memory import SHM_FOLDER
+from perception_nodes.transport.notes import Notes
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.transport.standing import removed_file
 
@@ -36,3 +38,13 @@ def test_what_a_process_uses_must_stand(what):
     lease.close()
     records.close()
     endpoint.close()
+
+
+def test_a_file_that_is_cut_stands_no_more_and_ends_no_supervisor():
+    lease, notes = Lease("front", "detector"), Notes("front", of_supervisor=True)
+    for path in SHM_FOLDER.glob(f"{own_prefix()}front*"):
+        os.truncate(path, 0)
+    notes.tell_lines_dropped()  # to write to what is cut ends a process
+    assert removed_file().endswith("front_detector.lease")
+    notes.close()
+    lease.close()

@@ -2,8 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,39 +31,39 @@ EVIL = "</script><img src=x onerror='window.hacked = 1'><script>window.hacked = 
 class Browser:
     """A window, and what a person would see in it."""
 
-    def __init__(self, driver: Any) -> None:
+    def __init__(self, driver):
         self.driver = driver
         self.run = driver.execute_script
 
-    def open(self, port: int) -> None:
+    def open(self, port):
         self.driver.get(f"http://localhost:{port}")
         self.until(lambda: self.text("link") == "live")
 
-    def until(self, condition: Callable[[], object]) -> None:
+    def until(self, condition):
         give_up_s = time.monotonic() + TIMEOUT_S
         while not condition():
             assert time.monotonic() < give_up_s, self.run("return document.body.innerText")
             time.sleep(0.05)
 
-    def text(self, name: str) -> str:
+    def text(self, name):
         return str(self.run("return document.getElementById(arguments[0]).innerText", name))
 
-    def click(self, selector: str) -> None:
+    def click(self, selector):
         self.run("document.querySelector(arguments[0]).click()", selector)
 
-    def size(self, width: int, height: int, mobile: bool = False) -> None:
+    def size(self, width, height, mobile=False):
         self.driver.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile},
         )
 
-    def scheme(self, name: str) -> None:
+    def scheme(self, name):
         self.driver.execute_cdp_cmd(
             "Emulation.setEmulatedMedia",
             {"features": [{"name": "prefers-color-scheme", "value": name}]},
         )
 
-    def pixel(self, selector: str) -> list[int]:
+    def pixel(self, selector):
         """The pixel near a canvas's upper left corner."""
         return list(self.run(
             "const one = document.querySelector(arguments[0]), pen = one.getContext('2d');"
@@ -73,12 +71,12 @@ class Browser:
             selector,
         ))  # fmt: skip
 
-    def complaints(self) -> list[str]:
+    def complaints(self):
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
 
 @pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
+def driver():
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
@@ -92,7 +90,7 @@ def driver() -> Iterator[Any]:
 
 
 @pytest.fixture
-def browser(driver: Any) -> Browser:
+def browser(driver):
     one = Browser(driver)
     driver.get("about:blank")  # the page before looks for its server, and complains
     one.size(1440, 1000)
@@ -101,7 +99,7 @@ def browser(driver: Any) -> Browser:
     return one
 
 
-def test_a_person_sees_cameras_figures_health_and_opens_a_missed_frame(browser: Browser) -> None:
+def test_a_person_sees_cameras_figures_health_and_opens_a_missed_frame(browser):
     with served("front", "rear") as (feed, _, port), fed(feed, "front", "rear"):
         feed.safe_stop(True)
         browser.open(port)
@@ -135,7 +133,7 @@ def test_a_person_sees_cameras_figures_health_and_opens_a_missed_frame(browser: 
         assert browser.complaints() == []
 
 
-def test_the_last_missed_frames_of_each_camera_are_shown_in_their_order(browser: Browser) -> None:
+def test_the_last_missed_frames_of_each_camera_are_shown_in_their_order(browser):
     with served("front", "rear") as (feed, _, port):
         for number in range(130):
             for camera in ("front", "rear") if number < 70 else ("rear",):
@@ -153,7 +151,7 @@ def test_the_last_missed_frames_of_each_camera_are_shown_in_their_order(browser:
         assert browser.run(oldest) == "11"
 
 
-def test_texts_of_the_graph_are_only_text(browser: Browser) -> None:
+def test_texts_of_the_graph_are_only_text(browser):
     with served() as (feed, _, port):
         evil = report(FrameStatus.FAILED, 1.0, EVIL, EVIL)
         evil.model = EVIL
@@ -171,10 +169,10 @@ def test_texts_of_the_graph_are_only_text(browser: Browser) -> None:
         assert browser.complaints() == []
 
 
-def test_what_is_lost_is_the_largest_on_the_page(browser: Browser) -> None:
+def test_what_is_lost_is_the_largest_on_the_page(browser):
     """First the graph goes, and then the server; both come back."""
 
-    def sizes() -> list[float]:
+    def sizes():
         return list(browser.run(
             "return [...document.querySelectorAll('p, b, .mode')].filter((one) => "
             "one.offsetParent && one.id !== 'gone').map((one) => "
@@ -212,7 +210,7 @@ def test_what_is_lost_is_the_largest_on_the_page(browser: Browser) -> None:
             again.close()
 
 
-def test_what_is_not_known_is_not_said_to_be_good(browser: Browser) -> None:
+def test_what_is_not_known_is_not_said_to_be_good(browser):
     with served() as (feed, _, port), turning(feed):
         browser.open(port)
         for place in ("no-stop", "no-miss", "no-cause"):
@@ -224,9 +222,7 @@ def test_what_is_not_known_is_not_said_to_be_good(browser: Browser) -> None:
         browser.until(lambda: browser.text("no-stop").startswith("Not requested since"))
 
 
-def test_a_page_without_time_says_so_and_does_not_blame_the_watchdog(
-    browser: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_without_time_says_so_and_does_not_blame_the_watchdog(browser, monkeypatch):
     with served() as (feed, _, port):
         nominal(feed)
         feed.turned()
@@ -237,7 +233,7 @@ def test_a_page_without_time_says_so_and_does_not_blame_the_watchdog(
         assert "last known: ● NOMINAL" in browser.text("cameras")
 
 
-def test_a_cause_is_chosen_and_a_frame_is_opened_by_its_link(browser: Browser) -> None:
+def test_a_cause_is_chosen_and_a_frame_is_opened_by_its_link(browser):
     with served() as (feed, _, port), fed(feed):
         for number in range(3):
             bad = report(FrameStatus.FAILED, 1.0, f"bad image {number}", sequence=70 + number)
@@ -260,7 +256,7 @@ def test_a_cause_is_chosen_and_a_frame_is_opened_by_its_link(browser: Browser) -
         assert browser.complaints() == []
 
 
-def test_the_keyboard_reaches_frames_and_stops_the_chart(browser: Browser) -> None:
+def test_the_keyboard_reaches_frames_and_stops_the_chart(browser):
     with served() as (feed, _, port), fed(feed):
         browser.open(port)
         browser.until(lambda: browser.run("return misses.length") > 2)
@@ -274,9 +270,7 @@ def test_the_keyboard_reaches_frames_and_stops_the_chart(browser: Browser) -> No
         assert browser.run("return document.getElementById('whole').hidden")
 
 
-def test_an_old_picture_is_old_to_a_page_that_is_opened_later(
-    browser: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_old_picture_is_old_to_a_page_that_is_opened_later(browser, monkeypatch):
     with served() as (feed, _, port):
         feed.frame("front", report(), picture())
         pass_s(monkeypatch, 60)
@@ -290,9 +284,7 @@ def test_an_old_picture_is_old_to_a_page_that_is_opened_later(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height", "mobile"), [(390, 844, True), (1440, 1000, False)])
-def test_it_fits_the_screen_in_light_and_dark(
-    browser: Browser, scheme: str, width: int, height: int, mobile: bool
-) -> None:
+def test_it_fits_the_screen_in_light_and_dark(browser, scheme, width, height, mobile):
     browser.size(width, height, mobile)
     browser.scheme(scheme)
     with served(LONG, "rear") as (feed, _, port), fed(feed, LONG, "rear"):
@@ -308,7 +300,7 @@ def test_it_fits_the_screen_in_light_and_dark(
         assert browser.complaints() == []
 
 
-def test_a_report_without_objects_shows_all_of_its_charts(browser: Browser, tmp_path: Path) -> None:
+def test_a_report_without_objects_shows_all_of_its_charts(browser, tmp_path):
     axis = Axis("x", (0, 1))
     charts = [Chart(axis, axis, 100) for _ in range(2)]
     charts[1].add([0.0, 1.0], [0.0, 1.0], "latency", "#000000", "line")

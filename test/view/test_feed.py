@@ -1,7 +1,5 @@
 """What a feed gives a page: each entry once, everything bounded, nothing of a missed frame lost."""
 
-from typing import Any
-
 import pytest
 from fake_graph import COUNTS, nominal, pass_s, picture, report
 
@@ -13,20 +11,20 @@ from perception_nodes.view.history import MAX_CAUSES
 
 
 @pytest.fixture
-def feed() -> Feed:
+def feed():
     return Feed(("front", "rear"), 10.0, 1.0)
 
 
-def facts(feed: Feed) -> dict[str, Any]:
+def facts(feed):
     return feed.update(0)[0]
 
 
-def front(feed: Feed, cursor: int = 0) -> dict[str, Any]:
+def front(feed, cursor=0):
     return feed.update(cursor)[0]["cameras"]["front"]
 
 
-def test_each_browser_gets_each_frame_once(feed: Feed) -> None:
-    def latencies(cursor: int) -> list[float]:
+def test_each_browser_gets_each_frame_once(feed):
+    def latencies(cursor):
         return [ms for _, ms, *_ in front(feed, cursor)["frames"]]
 
     feed.frame("front", report(ms=6.0))
@@ -36,7 +34,7 @@ def test_each_browser_gets_each_frame_once(feed: Feed) -> None:
     assert latencies(feed.update(0)[2]) == []
 
 
-def test_figures_are_of_the_last_minute(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_are_of_the_last_minute(feed, monkeypatch):
     for status, ms in ((FrameStatus.OK, 6.0), (FrameStatus.LATE, 12.0), (FrameStatus.OK, 8.0)):
         feed.frame("front", report(status, ms))
     summary = front(feed)["summary"]
@@ -46,7 +44,7 @@ def test_figures_are_of_the_last_minute(feed: Feed, monkeypatch: pytest.MonkeyPa
     assert front(feed)["summary"]["frames_in"] == 0
 
 
-def test_a_missed_frame_is_kept_with_its_picture_reason_and_stages(feed: Feed) -> None:
+def test_a_missed_frame_is_kept_with_its_picture_reason_and_stages(feed):
     feed.frame("front", report(FrameStatus.LATE, 13.0, "late"), picture())
     (miss,) = front(feed)["misses"]
     assert (miss["status"], miss["ms"], miss["reason"]) == (FrameStatus.LATE, 13.0, "late")
@@ -55,7 +53,7 @@ def test_a_missed_frame_is_kept_with_its_picture_reason_and_stages(feed: Feed) -
     assert feed.missed_picture(miss["n"] + 1) is None
 
 
-def test_pictures_are_dropped_before_facts(feed: Feed) -> None:
+def test_pictures_are_dropped_before_facts(feed):
     assert feed.wants_picture("front", FrameStatus.OK)
     feed.frame("front", report(), picture())
     assert not feed.wants_picture("front", FrameStatus.OK)
@@ -66,7 +64,7 @@ def test_pictures_are_dropped_before_facts(feed: Feed) -> None:
     assert [miss["pictured"] for miss in front(feed)["misses"]] == [True, False]
 
 
-def test_nothing_grows_without_an_end(feed: Feed) -> None:
+def test_nothing_grows_without_an_end(feed):
     for number in range(3 * MAX_LOG):
         feed.frame("front", report(FrameStatus.LATE), picture())
         feed.health("front", number % 2, "x", [], COUNTS)
@@ -75,7 +73,7 @@ def test_nothing_grows_without_an_end(feed: Feed) -> None:
     assert len(facts(feed)["log"]) == MAX_LOG
 
 
-def test_a_fault_is_logged_when_it_begins_and_ends_not_when_its_numbers_change(feed: Feed) -> None:
+def test_a_fault_is_logged_when_it_begins_and_ends_not_when_its_numbers_change(feed):
     nominal(feed)
     for ms in (310, 320):
         feed.health("front", HealthMode.UNSAFE, "blind", [f"no frame for {ms} ms"], COUNTS)
@@ -89,7 +87,7 @@ def test_a_fault_is_logged_when_it_begins_and_ends_not_when_its_numbers_change(f
     ]
 
 
-def test_each_request_to_stop_is_kept_with_its_causes(feed: Feed) -> None:
+def test_each_request_to_stop_is_kept_with_its_causes(feed):
     feed.safe_stop(False)
     feed.health("rear", HealthMode.UNSAFE, "blind", [], COUNTS)
     for requested in (True, True, False):
@@ -98,9 +96,7 @@ def test_each_request_to_stop_is_kept_with_its_causes(feed: Feed) -> None:
     assert stops == [(True, "rear: blind"), (False, "rear: blind")]
 
 
-def test_health_and_the_last_picture_have_an_age(
-    feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_health_and_the_last_picture_have_an_age(feed, monkeypatch):
     nominal(feed)
     feed.frame("front", report(), picture())
     for seconds in (0, 3):
@@ -109,10 +105,8 @@ def test_health_and_the_last_picture_have_an_age(
         assert all(seconds <= age < seconds + 3 for age in ages)
 
 
-def test_causes_are_counted_by_stage_over_a_minute_ten_and_since_the_start(
-    feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def skipped(left_ms: float) -> None:
+def test_causes_are_counted_by_stage_over_a_minute_ten_and_since_the_start(feed, monkeypatch):
+    def skipped(left_ms):
         reason = f"{left_ms} ms are left"
         feed.frame("front", report(FrameStatus.SKIPPED_LATE, 6.0, reason))
 
@@ -134,16 +128,14 @@ def test_causes_are_counted_by_stage_over_a_minute_ten_and_since_the_start(
     assert [row[4:] for row in front(feed)["causes"]] == [[0, 0, 3], [0, 0, 2]]
 
 
-def test_causes_are_bounded_and_no_frame_is_left_out(feed: Feed) -> None:
+def test_causes_are_bounded_and_no_frame_is_left_out(feed):
     for number in range(200):
         feed.frame("front", report(FrameStatus.FAILED, 1.0, f"error {'x' * number}"))
     rows = front(feed)["causes"]
     assert len(rows) == MAX_CAUSES + 1 and sum(row[6] for row in rows) == 200
 
 
-def test_an_hour_is_kept_by_the_worst_frame_of_each_interval(
-    feed: Feed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_hour_is_kept_by_the_worst_frame_of_each_interval(feed, monkeypatch):
     feed.frame("front", report(ms=6.0, sequence=1))
     feed.frame("front", report(FrameStatus.LATE, 30.0, sequence=2))
     feed.frame("front", report(ms=7.0, sequence=3))
@@ -157,7 +149,7 @@ def test_an_hour_is_kept_by_the_worst_frame_of_each_interval(
     assert feed.frame_facts("front", 1) is None and feed.frame_facts("nobody", 2) is None
 
 
-def test_reports_that_the_watchdog_counted_and_nobody_brought_are_known(feed: Feed) -> None:
+def test_reports_that_the_watchdog_counted_and_nobody_brought_are_known(feed):
     counts = dict.fromkeys(COUNTS, 0)
     for ok, shown in ((100, 0), (160, 20)):
         for _ in range(shown):
@@ -166,7 +158,7 @@ def test_reports_that_the_watchdog_counted_and_nobody_brought_are_known(feed: Fe
     assert front(feed)["summary"]["unseen"] == 40
 
 
-def test_a_page_knows_how_far_it_is_behind(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_knows_how_far_it_is_behind(feed, monkeypatch):
     feed.turned()
     feed.frame("front", report())
     made = report()

@@ -1,21 +1,19 @@
 """Pictures of the channels' frames: each is that of the report that is asked for, or none."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
 from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.transport.channels import detection_writer, slot_writer
-from perception_nodes.transport.shm import Endpoint
 from perception_nodes.view.pictures import Pictures
 
 SIDE = 32
 DEADLINE_MS = 0.0
 
 
-def report(number: int, stamp_ns: int, begun_ns: int = 0) -> Any:
+def report(number, stamp_ns, begun_ns=0):
     sec, nanosec = divmod(stamp_ns, 10**9)
     header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec))
     return SimpleNamespace(sequence=number, capture_ns=begun_ns + number, header=header)
@@ -24,11 +22,11 @@ def report(number: int, stamp_ns: int, begun_ns: int = 0) -> Any:
 class Slots:
     """What preprocessing and the detector write of frames whose grey is 10 times their number."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint):
         self._slots = slot_writer(endpoint, "front", SIDE, SIDE)
         self._found = detection_writer(endpoint, "front")
 
-    def send(self, number: int, stamp_ns: int, begun_ns: int = 0) -> None:
+    def send(self, number, stamp_ns, begun_ns=0):
         slot, record = self._slots.loan(), self._found.loan(0)
         for header in (slot.header, record.header):
             header.sequence, header.stamp_ns = number, stamp_ns
@@ -46,10 +44,10 @@ class Slots:
 class Camera:
     """A camera's own frames of the same grey."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint):
         self._frames = camera_writer(endpoint, "front", 3 * SIDE * SIDE)
 
-    def send(self, number: int, stamp_ns: int) -> None:
+    def send(self, number, stamp_ns):
         slot = self._frames.loan()
         slot.header.number = number
         slot.header.describe(stamp_ns, "bgr8", SIDE, SIDE, 3 * SIDE, 3 * SIDE * SIDE)
@@ -57,16 +55,14 @@ class Camera:
         self._frames.send(slot)
 
 
-def shown(pictures: Pictures, wanted: Any) -> int | None:
+def shown(pictures, wanted):
     """Which frame is shown with a report, by its grey."""
     shot = pictures.shot(wanted)
     return None if shot is None else round(float(np.mean(shot.picture)) / 10)
 
 
 @pytest.mark.parametrize("stamp_ns", [0, 7])
-def test_frames_without_stamps_or_with_the_same_are_told_apart_by_their_numbers(
-    join: Any, stamp_ns: int
-) -> None:
+def test_frames_without_stamps_or_with_the_same_are_told_apart_by_their_numbers(join, stamp_ns):
     slots, pictures = Slots(join()), Pictures(join(), "front", DEADLINE_MS, 8)
     for number in range(1, 5):
         slots.send(number, stamp_ns)
@@ -81,7 +77,7 @@ def test_frames_without_stamps_or_with_the_same_are_told_apart_by_their_numbers(
     pictures.release()
 
 
-def test_frames_of_a_process_that_begins_anew_are_not_those_of_the_one_before(join: Any) -> None:
+def test_frames_of_a_process_that_begins_anew_are_not_those_of_the_one_before(join):
     slots, pictures = Slots(join()), Pictures(join(), "front", DEADLINE_MS, 8)
     slots.send(1, 0)
     pictures.take()
@@ -90,7 +86,7 @@ def test_frames_of_a_process_that_begins_anew_are_not_those_of_the_one_before(jo
     pictures.release()
 
 
-def test_frames_of_a_camera_are_shown_if_a_stamp_identifies_them(join: Any) -> None:
+def test_frames_of_a_camera_are_shown_if_a_stamp_identifies_them(join):
     camera, pictures = Camera(join()), Pictures(join(), "front", DEADLINE_MS, 8)
     stamps = {1: 5, 2: 0, 3: 0, 4: 6, 5: 6, 6: 7}
     for number, stamp_ns in stamps.items():

@@ -8,9 +8,7 @@ import socket as socket_module
 import struct
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any
 
 import aiohttp
 import pytest
@@ -39,10 +37,10 @@ UPLOT = "https://github.com/leeoniya/uPlot"
 """In the comment that names its authors."""
 
 
-def asked(port: int, act: Callable[[aiohttp.ClientSession, str], Awaitable[Any]]) -> Any:
+def asked(port, act):
     """What comes of talking to the server as a browser does."""
 
-    async def talk() -> Any:
+    async def talk():
         jar = aiohttp.CookieJar(unsafe=True)  # of addresses, too, as browsers do
         async with aiohttp.ClientSession(cookie_jar=jar) as session:
             return await act(session, f"http://127.0.0.1:{port}")
@@ -50,20 +48,20 @@ def asked(port: int, act: Callable[[aiohttp.ClientSession, str], Awaitable[Any]]
     return asyncio.run(asyncio.wait_for(talk(), 60))
 
 
-def status_of(port: int, path: str, **headers: str) -> int:
-    async def act(session: aiohttp.ClientSession, url: str) -> int:
+def status_of(port, path, **headers):
+    async def act(session, url):
         async with session.get(url + path, headers=headers, allow_redirects=False) as answer:
             return answer.status
 
     return int(asked(port, act))
 
 
-def stream(session: aiohttp.ClientSession, url: str) -> Any:
+def stream(session, url):
     return session.ws_connect(f"{url}/stream", headers={"Origin": url}, max_msg_size=0)
 
 
 @asynccontextmanager
-async def deaf(session: aiohttp.ClientSession, url: str) -> AsyncIterator[Any]:
+async def deaf(session, url):
     """A stream that asks and does not read."""
     async with stream(session, url) as slow:
         await slow.receive_json()
@@ -75,25 +73,25 @@ async def deaf(session: aiohttp.ClientSession, url: str) -> AsyncIterator[Any]:
             slow._response.connection.transport.resume_reading()
 
 
-def cursors_of(feed: Feed) -> list[int]:
+def cursors_of(feed):
     """The cursors with which browsers ask from now on."""
     cursors, plain = [], feed.update
     feed.update = lambda cursor: (cursors.append(cursor), plain(cursor))[1]  # type: ignore[method-assign]
     return cursors
 
 
-def parts(message: bytes) -> tuple[dict[str, Any], bytes]:
+def parts(message):
     (size,) = struct.unpack_from("<I", message)
     return json.loads(message[4 : 4 + size]), message[4 + size :]
 
 
-async def update(socket: Any) -> tuple[dict[str, Any], bytes]:
+async def update(socket):
     await socket.send_str("next")
     return parts(await socket.receive_bytes())
 
 
-def test_a_page_gets_its_files_and_nothing_comes_from_elsewhere() -> None:
-    async def act(session: aiohttp.ClientSession, url: str) -> None:
+def test_a_page_gets_its_files_and_nothing_comes_from_elsewhere():
+    async def act(session, url):
         for path in ("/", "/view.js", "/view.css", "/uplot.js", "/uplot.css", "/icon.svg"):
             async with session.get(url + path) as answer:
                 assert answer.status == 200, path
@@ -112,8 +110,8 @@ def test_a_page_gets_its_files_and_nothing_comes_from_elsewhere() -> None:
         asked(port, act)
 
 
-def test_a_browser_gets_the_setup_and_then_what_it_has_not_seen() -> None:
-    async def act(session: aiohttp.ClientSession, url: str) -> None:
+def test_a_browser_gets_the_setup_and_then_what_it_has_not_seen():
+    async def act(session, url):
         async with stream(session, url) as socket:
             setup = (await socket.receive_json())["setup"]
             assert (setup["cameras"], setup["deadline_ms"]) == (["front"], 10.0)
@@ -136,13 +134,13 @@ def test_a_browser_gets_the_setup_and_then_what_it_has_not_seen() -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:80", "", "localhost.evil.example", "[x"]
 )
-def test_another_name_that_leads_here_is_refused(host: str) -> None:
+def test_another_name_that_leads_here_is_refused(host):
     with served() as (_, _, port):
         assert status_of(port, "/", Host=host) in (400, 403)
         assert status_of(port, "/", Host="localhost:1234") == 200  # through a tunnel
 
 
-def test_a_page_of_another_site_cannot_open_the_stream() -> None:
+def test_a_page_of_another_site_cannot_open_the_stream():
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
     upgrade["Sec-WebSocket-Key"] = "MDEyMzQ1Njc4OWFiY2RlZg=="
     with served() as (_, _, port):
@@ -151,8 +149,8 @@ def test_a_page_of_another_site_cannot_open_the_stream() -> None:
         assert status_of(port, "/stream", Origin=f"http://127.0.0.1:{port}", **upgrade) == 101
 
 
-def test_the_network_needs_the_token_which_becomes_a_cookie() -> None:
-    async def act(session: aiohttp.ClientSession, url: str) -> None:
+def test_the_network_needs_the_token_which_becomes_a_cookie():
+    async def act(session, url):
         for path in ("/", "/view.js", "/stream", "/missed/1.jpg", "/?token=", "/?token=0123"):
             async with session.get(url + path) as answer:
                 assert answer.status == 401, path
@@ -170,8 +168,8 @@ def test_the_network_needs_the_token_which_becomes_a_cookie() -> None:
         asked(port, act)
 
 
-def test_two_pages_on_one_host_do_not_take_each_others_place() -> None:
-    async def act(session: aiohttp.ClientSession, url: str) -> None:
+def test_two_pages_on_one_host_do_not_take_each_others_place():
+    async def act(session, url):
         second = f"http://127.0.0.1:{other_port}"
         for page, token in ((url, TOKEN), (second, TOKEN[::-1])):
             async with session.get(f"{page}/?token={token}") as answer:
@@ -184,14 +182,14 @@ def test_two_pages_on_one_host_do_not_take_each_others_place() -> None:
         asked(port, act)
 
 
-def test_the_network_is_never_served_without_a_token() -> None:
+def test_the_network_is_never_served_without_a_token():
     feed = Feed(("front",), 10.0, 10.0)
     for token in ("", TOKEN[:-1]):
         with pytest.raises(PerceptionError, match="^parameter view_address: '0.0.0.0' needs"):
             PageServer(feed, "0.0.0.0", free_port(), token, 10.0)
 
 
-def test_headers_that_are_no_text_or_no_address_are_refused() -> None:
+def test_headers_that_are_no_text_or_no_address_are_refused():
     for given in ("\udcff", "?", TOKEN + "\udcff", None):
         assert not access.is_same(given, TOKEN)
     assert not access.is_same("?", "\udcff")
@@ -207,9 +205,7 @@ def test_headers_that_are_no_text_or_no_address_are_refused() -> None:
         (b"\xff\r\n\r\n", b"400"),
     ],
 )
-def test_a_bad_request_is_answered_and_not_logged(
-    raw: bytes, status: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_bad_request_is_answered_and_not_logged(raw, status, caplog):
     with served(token=TOKEN, address="0.0.0.0") as (_, _, port):
         with socket_module.create_connection(("127.0.0.1", port), 20) as client:
             client.sendall(raw)
@@ -217,7 +213,7 @@ def test_a_bad_request_is_answered_and_not_logged(
     assert not caplog.records
 
 
-def test_names_that_can_only_be_ours() -> None:
+def test_names_that_can_only_be_ours():
     for host, address, expected in (
         ("localhost:80", "localhost", True),
         ("[::1]:80", "localhost", True),
@@ -229,8 +225,8 @@ def test_names_that_can_only_be_ours() -> None:
         assert access.is_own_host(host, address) is expected, (host, address)
 
 
-def test_who_does_not_read_is_sent_one_update_and_no_more() -> None:
-    async def act(session: aiohttp.ClientSession, url: str) -> None:
+def test_who_does_not_read_is_sent_one_update_and_no_more():
+    async def act(session, url):
         async with deaf(session, url), stream(session, url) as quick:
             await quick.receive_json()
             for _ in range(3):
@@ -244,10 +240,10 @@ def test_who_does_not_read_is_sent_one_update_and_no_more() -> None:
         asked(port, act)
 
 
-def test_who_never_reads_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_never_reads_loses_its_place(monkeypatch):
     monkeypatch.setattr(server_module, "HEARTBEAT_S", 0.5)
 
-    async def act(session: aiohttp.ClientSession, url: str) -> None:
+    async def act(session, url):
         async with deaf(session, url):
             while server.browsers:  # `asked` gives up at some time
                 await asyncio.sleep(0.01)
@@ -257,8 +253,8 @@ def test_who_never_reads_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> Non
         asked(port, act)
 
 
-def test_a_hundred_reconnections_leave_nothing() -> None:
-    async def act(session: aiohttp.ClientSession, url: str) -> None:
+def test_a_hundred_reconnections_leave_nothing():
+    async def act(session, url):
         for number in range(100):
             async with stream(session, url) as socket:
                 await socket.receive_json()
@@ -276,8 +272,8 @@ def test_a_hundred_reconnections_leave_nothing() -> None:
         assert len(os.listdir("/proc/self/fd")) <= files + 2
 
 
-def test_too_many_browsers_are_refused() -> None:
-    async def act(session: aiohttp.ClientSession, url: str) -> None:
+def test_too_many_browsers_are_refused():
+    async def act(session, url):
         open_now = [await stream(session, url) for _ in range(MAX_BROWSERS)]
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await stream(session, url)
@@ -289,7 +285,7 @@ def test_too_many_browsers_are_refused() -> None:
         asked(port, act)
 
 
-def test_those_who_only_connect_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_who_only_connect_keep_nobody_out(monkeypatch):
     monkeypatch.setattr(server_module, "SILENCE_S", 1000.0)
     with served(token=TOKEN) as (_, _, port), ExitStack() as held:
         for _ in range(3 * MAX_STRANGERS):
@@ -299,9 +295,7 @@ def test_those_who_only_connect_keep_nobody_out(monkeypatch: pytest.MonkeyPatch)
         assert status_of(port, f"/?token={TOKEN}") == 303
 
 
-def test_too_many_connections_are_refused_until_some_have_gone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_too_many_connections_are_refused_until_some_have_gone(monkeypatch):
     monkeypatch.setattr(server_module, "SILENCE_S", 1000.0)
     with served() as (_, server, port):
         silent = []
@@ -320,9 +314,7 @@ def test_too_many_connections_are_refused_until_some_have_gone(
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: local"])
-def test_a_connection_without_a_request_is_closed(
-    begun: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_connection_without_a_request_is_closed(begun, monkeypatch):
     monkeypatch.setattr(server_module, "SILENCE_S", 0.05)
     with served() as (_, _, port):
         with socket_module.create_connection(("127.0.0.1", port), 20) as silent:
@@ -330,8 +322,8 @@ def test_a_connection_without_a_request_is_closed(
             assert silent.recv(1) == b""
 
 
-def test_its_end_closes_all_streams_and_does_not_wait_for_who_does_not_read() -> None:
-    async def act(session: aiohttp.ClientSession, url: str) -> None:
+def test_its_end_closes_all_streams_and_does_not_wait_for_who_does_not_read():
+    async def act(session, url):
         async with deaf(session, url), deaf(session, url), stream(session, url) as socket:
             await socket.receive_json()
             while len(cursors) < 2:
@@ -351,7 +343,7 @@ def test_its_end_closes_all_streams_and_does_not_wait_for_who_does_not_read() ->
         server_module.listening("localhost", port).close()  # the port is free again
 
 
-def test_a_port_that_is_taken_is_named_in_one_line() -> None:
+def test_a_port_that_is_taken_is_named_in_one_line():
     with served() as (feed, _, port):
         with pytest.raises(
             PerceptionError, match=f"^parameter view_port: {port} of 127.0.0.1 .*another"
@@ -362,10 +354,8 @@ def test_a_port_that_is_taken_is_named_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("address", ["a..b", 64 * "a" + ".b", "there"])
-def test_an_address_that_is_not_known_is_named(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unknown(*_: object, **__: object) -> None:
+def test_an_address_that_is_not_known_is_named(address, monkeypatch):
+    def unknown(*_, **__):
         raise socket_module.gaierror(socket_module.EAI_NONAME, "Name or service not known")
 
     if address == "there":
@@ -374,9 +364,7 @@ def test_an_address_that_is_not_known_is_named(
         server_module.listening(address, 0)
 
 
-def test_a_graph_goes_on_where_the_address_is_not_there(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_goes_on_where_the_address_is_not_there(capsys, monkeypatch):
     monkeypatch.setenv("PERCEPTION_VIEW_TOKEN", 32 * "a")
     specs = VIEW_ALONE.nodes({"view": "true", "view_address": "203.0.113.1"})
     with pytest.raises(PerceptionError, match="address of this machine"):

@@ -36,8 +36,7 @@ def test_each_failure_is_counted_once_and_lines_are_a_period_apart(steps):
     failures, now_ns, counted, told_ns = Failures(), START_NS, 0, []
     for count, wait_ns in [*steps, (0, PERIOD_NS)]:
         now_ns += wait_ns
-        told = failures.update([failed(n) for n in range(count)], now_ns)
-        if told:
+        if told := failures.update([failed(n) for n in range(count)], now_ns):
             told_ns.append(now_ns)
             counted += 1 + (int(told.partition("(")[2].split()[0]) if "(" in told else 0)
     assert counted == sum(count for count, _ in steps)

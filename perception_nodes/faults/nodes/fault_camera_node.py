@@ -67,8 +67,7 @@ class FaultCameraNode(PlayerNode):
         # Judge by the time of sending, since the stamps may be wrong on purpose.
         if time.time_ns() < self._due_ns(last) + CLOSING_PERIOD_NS:
             return
-        step_ns = round(CLOSING_PERIOD_NS * self.settings.rate)
-        at_ns = last.log_time_ns + step_ns
+        at_ns = last.log_time_ns + round(CLOSING_PERIOD_NS * self.settings.rate)
         data = _small(self._compressed, self._closing)
         self._play(replace(last, log_time_ns=at_ns, stamp_shift_ns=0, data=data))
         self._closing += 1

@@ -207,8 +207,7 @@ def _through_bindings() -> Driver:
         raise no_driver() from error
 
     def find(symbol: str, parameters: Sequence[Any]) -> Callable[..., Any]:
-        function = getattr(cu, plain_name(symbol), None)
-        if function is None:
+        if (function := getattr(cu, plain_name(symbol), None)) is None:
             raise CudaError(f"{title} has no {plain_name(symbol)}; install version 12 or newer")
 
         def call(*arguments: Any) -> tuple[Any, ...]:

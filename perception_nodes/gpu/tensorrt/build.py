@@ -70,8 +70,7 @@ def build(
             config.set_timing_cache(config.create_timing_cache(b""), False)
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
+    if (plan := builder.build_serialized_network(network, config)) is None:
         raise BackendError(f"{library.name} cannot build {onnx}: {log.last_error()}")
     if progress is not None:
         progress(STEPS, STEPS)

@@ -138,8 +138,7 @@ class Engine:
         Raises:
             BackendError: the runtime cannot run the engine: mostly, it has no memory for it.
         """
-        context = self._engine.create_execution_context(*self._options)
-        if context is None:
+        if (context := self._engine.create_execution_context(*self._options)) is None:
             raise self._no_room()
         memory = None
         if self._library.for_rtx:

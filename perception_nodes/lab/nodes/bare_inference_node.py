@@ -47,8 +47,7 @@ class BareInferenceNode(PerceptionNode):
     def step(self) -> None:
         """Infer once for each frame."""
         self._camera.wait(IDLE_WAIT_MS)
-        sample = self._camera.newest()
-        if sample is None:
+        if (sample := self._camera.newest()) is None:
             return
         start_ns = time.monotonic_ns()
         self._backend.infer(self._image)

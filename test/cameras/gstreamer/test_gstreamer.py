@@ -46,8 +46,7 @@ def shot(join):
             if len(found) == 5:
                 time.sleep(stall_s)
             assert time.monotonic() < give_up_s
-            frame = source.capture(100.0)
-            if frame is None:
+            if (frame := source.capture(100.0)) is None:
                 continue
             writer.send(frame.sample)
             sample = reader.receive()

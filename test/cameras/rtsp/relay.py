@@ -2,7 +2,6 @@
 
 import socket
 import threading
-from collections.abc import Callable
 
 RTP_CHANNEL = 0
 
@@ -15,7 +14,7 @@ class LossyRelay:
         lost: number of packets that were not passed on.
     """
 
-    def __init__(self, server_port: int, loses: Callable[[int], bool]) -> None:
+    def __init__(self, server_port, loses):
         """Listen.
 
         Args:
@@ -28,11 +27,11 @@ class LossyRelay:
         self.lost = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def close(self) -> None:
+    def close(self):
         """Take no more clients."""
         self._listener.close()
 
-    def _accept(self) -> None:
+    def _accept(self):
         while True:
             try:
                 client = self._listener.accept()[0]
@@ -43,7 +42,7 @@ class LossyRelay:
             threading.Thread(target=self._down, args=(server, client), daemon=True).start()
 
     @staticmethod
-    def _up(client: socket.socket, server: socket.socket) -> None:
+    def _up(client, server):
         with client, server:
             try:
                 while data := client.recv(65536):
@@ -51,7 +50,7 @@ class LossyRelay:
             except OSError:
                 pass
 
-    def _down(self, server: socket.socket, client: socket.socket) -> None:
+    def _down(self, server, client):
         number = 0
         with server.makefile("rb") as stream, server, client:
             try:

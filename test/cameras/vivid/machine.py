@@ -66,8 +66,7 @@ def kernel() -> Path:
         listed = subprocess.run(
             ["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True
         )
-        named = re.search(r"linux-image-\d\S*", listed.stdout)
-        if named is None:
+        if (named := re.search(r"linux-image-\d\S*", listed.stdout)) is None:
             sys.exit("no kernel package linux-image-amd64 is known; run apt-get update")
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             subprocess.run(["apt-get", "download", "-qq", named[0]], cwd=folder, check=True)

@@ -5,9 +5,7 @@ Latency in an emulated machine means nothing; accounting does. `make camera-test
 
 import os
 import signal
-from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import rclpy
@@ -19,7 +17,6 @@ from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.cameras.channel import NOTICE, camera_reader
 from perception_nodes.graph.graph import VEHICLE
-from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH
 from perception_nodes.nodes.base import REPORTS
 from perception_nodes.transport.remains import sweep
@@ -48,7 +45,7 @@ DETECTIONS = "perception/detections"
 
 
 @pytest.fixture
-def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def domain(monkeypatch):
     """One that DDS has ports for; the machine is ours alone."""
     monkeypatch.setenv("ROS_DOMAIN_ID", "1")
     yield 1
@@ -58,7 +55,7 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 class Watched:
     """What a running graph's camera sends, and what is published of it."""
 
-    def __init__(self, context: rclpy.Context, join: Callable[[str], Any]) -> None:
+    def __init__(self, context, join):
         self._recorder = Recorder(context, TIMEOUT_S)
         for topic, kind in (
             (FRAME_REPORTS, FrameReport),
@@ -71,8 +68,8 @@ class Watched:
         self.frames: dict[int, tuple[int, int]] = {}
         """Sender and number of frames by their stamp, as far as this process was quick enough."""
 
-    def until(self, condition: Callable[[], object]) -> None:
-        def is_so() -> bool:
+    def until(self, condition):
+        def is_so():
             while (sample := self._camera.receive()) is not None:
                 if sample.header.encoding != NOTICE:
                     self.frames[sample.header.stamp_ns] = sample.source, sample.header.number
@@ -81,15 +78,15 @@ class Watched:
 
         self._recorder.until(is_so, lambda: [(r.status, r.reason) for r in self.reports[-20:]])
 
-    def published(self) -> list[FrameReport]:
+    def published(self):
         return [r for r in self.reports if r.status in (FrameReport.OK, FrameReport.LATE)]
 
-    def until_published(self, count: int) -> None:
+    def until_published(self, count):
         """Until there are so many detections more."""
         enough = len(self.published()) + count
         self.until(lambda: len(self.published()) >= enough)
 
-    def is_detected(self) -> bool:
+    def is_detected(self):
         """Whether detections have come for what is reported as published, and for nothing else.
 
         From the first ones on: reports wait until somebody listens, and detections do not.
@@ -98,15 +95,15 @@ class Watched:
         published = set(map(stamp_ns, self.published()))
         return detected == {stamp for stamp in published if stamp >= min(detected, default=0)}
 
-    def lost(self) -> int:
+    def lost(self):
         return sum(report.reason == LOST for report in self.reports)
 
 
-def stamp_ns(message: FrameReport | Detection2DArray) -> int:
+def stamp_ns(message):
     return int(message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec)
 
 
-def misbehave(watched: Watched, supervisor: Supervisor) -> None:
+def misbehave(watched, supervisor):
     """The camera films, drops frames, is killed and unplugged, and films each time again."""
     watched.until_published(20)
 
@@ -130,9 +127,7 @@ def misbehave(watched: Watched, supervisor: Supervisor) -> None:
     watched.until(watched.is_detected)
 
 
-def test_whatever_the_camera_does_each_frame_has_one_report(
-    join: Callable[[str], Any], domain: int
-) -> None:
+def test_whatever_the_camera_does_each_frame_has_one_report(join, domain):
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain)
     watched = Watched(context, join)

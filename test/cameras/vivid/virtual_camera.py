@@ -1,7 +1,6 @@
 """The virtual camera of the kernel, with the misbehaviour of its driver."""
 
 import os
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +12,7 @@ HDMI = 3
 DROPPED, DAMAGED = "Percentage of Dropped Buffers", "Inject V4L2_BUF_FLAG_ERROR"
 
 
-def control(name: str, value: int | None = None) -> int:
+def control(name, value=None):
     """Set one of the first camera's controls by its name, or read it."""
     descriptor = kernel.open_device(DEVICE)
     try:
@@ -31,7 +30,7 @@ def control(name: str, value: int | None = None) -> int:
 
 
 @contextmanager
-def unplugged() -> Iterator[None]:
+def unplugged():
     """Without the first camera."""
     (DRIVER / "unbind").write_text("vivid.0")
     try:

@@ -1,4 +1,4 @@
-"""`perception model card`: a page that says what a model is for, and where it is weak."""
+"""`perception model card` and `mistakes`: pages on what a model is for, and what it gets wrong."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,14 +6,8 @@ from typing import Annotated
 import typer
 
 from perception_nodes.backends.auto import AUTO, runtime_for
-from perception_nodes.cli.common import (
-    DataRoot,
-    ModelName,
-    check_writable,
-    progress_bar,
-    say,
-    say_problem,
-)
+from perception_nodes.cli import options
+from perception_nodes.cli.common import check_writable, progress_bar, say
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation import evaluate
 from perception_nodes.evaluation.datasets import read_sets
@@ -24,10 +18,10 @@ THREADS = (1, 2)
 
 
 def card_command(
-    model: ModelName,
+    model: options.ModelName,
     out: Path | None = None,
     data: list[Path] | None = None,
-    root: DataRoot = None,
+    root: options.DataRoot = None,
     frames: Annotated[int, typer.Option(min=0, max=100_000)] = 60,
 ) -> None:
     """Write a page on a model: licence, data, weaknesses by class, height and light, latency here.
@@ -44,7 +38,7 @@ def card_command(
     """
     from perception_nodes.evaluation.mistakes import Examined, examine
     from perception_nodes.evaluation.model_card import render
-    from perception_nodes.evaluation.models import Disagreement, ModelsBench
+    from perception_nodes.evaluation.models import ModelsBench
     from perception_nodes.evaluation.stated_accuracy import stated_accuracy
 
     subject = load_model(model)
@@ -60,10 +54,43 @@ def card_command(
                 accuracy[one.name] = evaluate(subject, one, progress=progress).facts()
             with progress_bar(f"looking at {one.name}") as progress:
                 examined.append(examine(subject, one, DecodeSettings(), runtime, progress=progress))
-    try:
-        timed = ModelsBench([subject], frames, THREADS, []).run(say) if frames else None
-    except Disagreement as error:
-        say_problem("failed", error)
-        raise typer.Exit(1) from error
+    timed = ModelsBench([subject], frames, THREADS, []).run(say) if frames else None
     write_whole(page, render(subject, accuracy, timed, examined))
+    say(f"Written to {page}")
+
+
+def mistakes_command(
+    model: options.ModelName,
+    data: list[Path],
+    out: Path | None = None,
+    root: options.DataRoot = None,
+    frames: Annotated[int, typer.Option(min=1, max=1000)] = 40,
+    score_threshold: options.ScoreThreshold = DecodeSettings.score_threshold,
+    backend: options.Backend = AUTO,
+    threads: options.Threads = 0,
+) -> None:
+    """Write a page on what a model gets wrong: how often which mistake, and the worst frames.
+
+    Mistakes are objects that are missed, and boxes of another class, beside their object, twice on
+    one, or where nothing is labelled.
+
+    Options:
+        data: A labelled set, as for `perception model evaluate`; may be repeated.
+        out: Write the page here; by default out/MODEL-mistakes.html.
+        frames: Frames to show, shared out among the sets.
+
+    Example: perception model mistakes road-n --data my/set --frames 40
+    """
+    from perception_nodes.evaluation.mistakes import examine
+    from perception_nodes.evaluation.mistakes_page import render
+
+    page = out or Path("out") / f"{Path(model).name}-mistakes.html"
+    check_writable(page, "--out")
+    subject = load_model(model)
+    settings, runtime = DecodeSettings(score_threshold), runtime_for(backend, subject)
+    examined = []
+    for one in read_sets(data, root):
+        with progress_bar(f"{subject.name} on {one.name}") as progress:
+            examined.append(examine(subject, one, settings, runtime, threads, progress))
+    write_whole(page, render(subject, score_threshold, examined, frames))
     say(f"Written to {page}")
