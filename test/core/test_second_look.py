@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perception_nodes.core.frame import Detections
+from perception_nodes.core.merging import ALIGNED_PX
+from perception_nodes.core.second_look import SecondLook
+
+INPUT = 416, 256
+
+
+def detections(*boxes: tuple[float, float, float, float]) -> Detections:
+    rows = np.array(boxes, np.float32).reshape(-1, 4)
+    return Detections(rows, np.ones(len(rows), np.float32), np.zeros(len(rows), np.int64))
+
+
+@given(
+    st.integers(0, 3000),
+    st.integers(0, 2200),
+    st.floats(-0.1, 1.1),
+    st.integers(1, 4),
+    st.lists(st.lists(st.tuples(*[st.integers(0, 400)] * 4), max_size=5), max_size=6),
+)
+def test_band_is_seen_within_the_bound(
+    more_across: int, more_down: int, share: float, looks: int, frames: list[list[tuple[int, ...]]]
+) -> None:
+    source = 521 + more_across, 200 + more_down
+    horizon = source[1] * share
+    policy = SecondLook(source, INPUT, horizon)
+    left = np.zeros(source[0])
+    low, high = np.clip([horizon - INPUT[1] / 4, horizon + INPUT[1] / 4], 0, source[1])
+    for number in range(policy.bound_frames(looks)):
+        regions = policy.choose(looks)
+        assert len(regions) == len(set(regions)) <= looks
+        for x, y in regions:
+            for begin, own, length in zip((x, y), INPUT, source, strict=True):
+                if length < own:
+                    assert begin == -((own - length) // 2)
+                else:
+                    assert 0 <= begin <= length - own
+                    assert begin % ALIGNED_PX == 0
+            if y <= low and high < y + INPUT[1] + ALIGNED_PX:
+                left[max(x, 0) : x + INPUT[0]] = 1
+        boxes = frames[number % len(frames)] if frames else []
+        found = detections(*((x, y, x + w % 30, y + h % 30) for x, y, w, h in boxes))
+        policy.seen(regions, found)
+    assert left[: source[0] - ALIGNED_PX + 1].all()
+
+
+def test_small_object_is_looked_at_in_every_second_look_and_a_while_after_it_is_gone() -> None:
+    policy = SecondLook((1920, 1080), INPUT, 540.0)
+    for frame in range(12):
+        (region,) = policy.choose(1)
+        if frame in (2, 4, 6):
+            assert region[0] <= 1500 and region[0] + INPUT[0] >= 1520
+            assert region[1] <= 800 and region[1] + INPUT[1] >= 820
+        policy.seen([region], detections((1500, 800, 1520, 820)) if frame < 5 else detections())
+    assert policy.choose(1)[0][1] + INPUT[1] < 800, "what is gone for good is not looked for"
+
+
+def test_looks_of_a_frame_show_different_objects() -> None:
+    policy = SecondLook((1920, 1080), INPUT, None)
+    policy.seen([], detections((100, 500, 120, 520), (1800, 500, 1820, 520)))
+    lefts = sorted(left for left, _ in policy.choose(3)[::2])
+    assert lefts[0] <= 100 and lefts[1] + INPUT[0] >= 1820
+
+
+def test_horizon_is_learned_from_small_objects() -> None:
+    policy = SecondLook((1920, 1080), INPUT, None)
+    for _ in range(200):
+        policy.seen([], detections((900, 790, 920, 810)))
+    policy.seen([(0, 0)], detections())
+    (sweep,) = policy.choose(1)
+    assert abs(sweep[1] + INPUT[1] / 2 - 800) < 32
+
+
+@pytest.mark.parametrize("source", [(416, 256), (500, 300), (416, 128)])
+def test_frames_about_as_large_as_the_input_get_no_looks(source: tuple[int, int]) -> None:
+    policy = SecondLook(source, INPUT, None)
+    policy.seen([], detections((10, 10, 20, 20)))
+    assert policy.choose(3) == []
