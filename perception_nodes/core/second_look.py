@@ -89,7 +89,7 @@ class SecondLook:
             if region not in regions:
                 regions.append(region)
                 worth[self._shown(region, self._boxes)] = 0
-                unseen[self._swept(region)] = 0
+                unseen[self._swept(region)] = -1
         return regions
 
     def seen(self, regions: Sequence[Region], detections: Detections) -> None:
@@ -141,8 +141,10 @@ class SecondLook:
         """Which boxes lie in a region as a whole."""
         corner = np.array(region)
         ends = corner + np.array(self.size)
-        inside: NDArray[np.bool_] = (boxes[:, :2] >= corner) & (boxes[:, 2:] <= ends)
-        return np.logical_and.reduce(inside, axis=1)
+        inside: NDArray[np.bool_] = np.logical_and.reduce(
+            (boxes[:, :2] >= corner) & (boxes[:, 2:] <= ends), axis=1
+        )
+        return inside
 
     def _swept(self, region: Region) -> NDArray[np.bool_]:
         """Which parts of the sweep a region shows as a whole."""
