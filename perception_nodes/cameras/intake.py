@@ -2,17 +2,12 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from perception_nodes.cameras.channel import CameraHeader, notice_of, view_camera_frame
 from perception_nodes.cameras.frame_numbers import FrameNumbers
-from perception_nodes.core.frame import (
-    MAX_GAP,
-    FrameHeader,
-    FrameRecord,
-    FrameRejected,
-    FrameStatus,
-    ImageView,
-)
+from perception_nodes.cameras.requested_regions import RequestedRegions
+from perception_nodes.core import frame
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.lease import Lease
@@ -35,12 +30,13 @@ class Intake:
     def __init__(
         self,
         ingest: Ingest,
-        slots: Writer[FrameHeader],
+        slots: Writer[frame.FrameHeader],
         shape: tuple[int, int, int] | None,
         video: VideoDecoder | None,
         records: NumberedRecords,
         lease: Lease,
         on_change: Callable[[str], None],
+        regions: RequestedRegions | None = None,
     ) -> None:
         """Take what frames go through.
 
@@ -53,7 +49,9 @@ class Intake:
             lease: notes for a successor how far this process got.
             on_change: called with a line when size, encoding or frame_id of the images have
                 changed.
+            regions: writes what the detector looks at again; None if it does not.
         """
+        self._regions = regions
         self._ingest, self._slots, self._shape, self._video = ingest, slots, shape, video
         self._records, self._lease, self._on_change = records, lease, on_change
         self._kind: tuple[int, int, str, str] | None = None
@@ -69,7 +67,7 @@ class Intake:
         self._numbers.take_over(self._lease.taken())
         if died and note.source:
             if note.entered_number == note.number:
-                self._records.send(FrameRecord.from_buffer_copy(note.entered))
+                self._records.send(frame.FrameRecord.from_buffer_copy(note.entered))
             else:
                 self.reject("preprocess died before it entered this frame", time.monotonic_ns())
 
@@ -91,7 +89,7 @@ class Intake:
         if self.is_new(*name, received_ns, header.lost, header.stamp_ns):
             try:
                 image = view_camera_frame(header, sample.payload)
-            except FrameRejected as error:
+            except frame.FrameRejected as error:
                 self.reject(str(error), received_ns)
             else:
                 waited_ns = header.since_filled_ns(received_ns)
@@ -127,7 +125,7 @@ class Intake:
         is_other, self._sender = source != self._sender, source
         if self._video is not None and (gap or is_other):
             self._video.interrupt("packets were lost on the way here" if gap else "a new publisher")
-        if gap > MAX_GAP:
+        if gap > frame.MAX_GAP:
             self._lease.take(source, number - 1)
             self._lose(received_ns, f"one report for {gap} frames that were lost in a row")
             missing = range(number, number)
@@ -136,13 +134,13 @@ class Intake:
             if one >= number - lost:
                 self._lose(received_ns, LOST)
             else:
-                self._lose(received_ns, LOST_ON_THE_WAY, FrameStatus.SUPERSEDED)
+                self._lose(received_ns, LOST_ON_THE_WAY, frame.FrameStatus.SUPERSEDED)
         self._lease.take(source, number)
         return True
 
     def take(
         self,
-        image: ImageView,
+        image: frame.ImageView,
         received_ns: int,
         waited_ns: int,
         superseded: bool,
@@ -160,23 +158,26 @@ class Intake:
             name: its source and number in the camera's channel.
         """
         record = self._enter(image.stamp_ns, image.frame_id, received_ns, waited_ns)
-        status, reason = FrameStatus.SUPERSEDED, "a newer frame was waiting before preprocessing"
+        status, reason = (
+            frame.FrameStatus.SUPERSEDED,
+            "a newer frame was waiting before preprocessing",
+        )
         try:
             if self._video is not None:
                 # A newer frame that is waiting is drawn on top of this one.
                 image = self._video.decode(image)
             if not superseded:
                 return self._send(record, image, copies, name)
-        except (FrameRejected, TransportError) as error:
-            status, reason = FrameStatus.FAILED, str(error)
+        except (frame.FrameRejected, TransportError) as error:
+            status, reason = frame.FrameStatus.FAILED, str(error)
         self._end(record, status, reason)
 
     def reject(self, reason: str, received_ns: int, stamp_ns: int = 0, frame_id: str = "") -> None:
         """Report a frame that cannot be read as FAILED."""
-        self._end(self._enter(stamp_ns, frame_id, received_ns), FrameStatus.FAILED, reason)
+        self._end(self._enter(stamp_ns, frame_id, received_ns), frame.FrameStatus.FAILED, reason)
 
     def _lose(
-        self, received_ns: int, reason: str, status: FrameStatus = FrameStatus.FAILED
+        self, received_ns: int, reason: str, status: frame.FrameStatus = frame.FrameStatus.FAILED
     ) -> None:
         """Report a frame that never came, with the stamps of those around it."""
         record = self._enter(0, "", received_ns)
@@ -184,21 +185,28 @@ class Intake:
         self._end(record, status, reason)
 
     def _send(
-        self, record: FrameRecord, image: ImageView, copies: int, name: tuple[int, int]
+        self, record: frame.FrameRecord, image: frame.ImageView, copies: int, name: tuple[int, int]
     ) -> None:
-        slot = self._slots.loan()
+        slot, wanted = self._slots.loan(), list[tuple[int, int]]()
         try:
             if self._shape is None:
                 self._ingest.point_to(record, image, slot.header, name)
             else:
-                self._ingest.fill(record, image, slot.header, slot.payload.reshape(self._shape))
-        except FrameRejected:
+                pixels = slot.payload.reshape(self._shape)
+                decoded = self._ingest.fill(record, image, slot.header, pixels)
+                if self._regions is not None:
+                    wanted = self._regions.take(decoded, slot.header)
+        except frame.FrameRejected:
             slot.release()
             raise
         slot.header.copies += copies
-        size = slot.header.source_width, slot.header.source_height
+        header = frame.FrameHeader.from_buffer_copy(slot.header)
+        size = header.source_width, header.source_height
         self._slots.send(slot)
         self._lease.end()
+        if wanted and self._regions is not None:
+            with suppress(frame.FrameRejected, TransportError):  # the detector goes without
+                self._regions.send(decoded, header, wanted)
         kind = (*size, image.encoding, image.frame_id)
         if kind != self._kind:
             before, self._kind = self._kind, kind
@@ -207,13 +215,13 @@ class Intake:
 
     def _enter(
         self, stamp_ns: int, frame_id: str, received_ns: int, waited_ns: int = 0
-    ) -> FrameRecord:
+    ) -> frame.FrameRecord:
         record = self._ingest.enter(stamp_ns, frame_id, received_ns, waited_ns)
         self._lease.enter(record)
         self._records.send(record)
         return record
 
-    def _end(self, record: FrameRecord, status: FrameStatus, reason: str) -> None:
+    def _end(self, record: frame.FrameRecord, status: frame.FrameStatus, reason: str) -> None:
         self._records.send(self._ingest.end(record, status, reason))
         self._lease.end()
 

@@ -197,7 +197,8 @@ class FrameHeader(ctypes.Structure):
     camera's frame in place, there is no payload: `camera_source` (its sender) and `camera_number`
     identify the frame in the camera's channel. `camera_matrix` and `rectified_matrix` hold fx, fy,
     cx, cy in source pixels; they and `distortion` (k1 k2 p1 p2 k3 k4 k5 k6) are valid if
-    `RECTIFIED` is set. `facts` has the fields of `FrameFacts`, which are also fields of ours.
+    `RECTIFIED` is set. `looks` slots with regions of the frame follow in a channel of their own.
+    `facts` has the fields of `FrameFacts`, which are also fields of ours.
     """
 
     _anonymous_ = ("facts",)
@@ -208,6 +209,7 @@ class FrameHeader(ctypes.Structure):
         ("distortion", ctypes.c_double * 8),
         *members(ctypes.c_uint32, "width height"),
         *members(ctypes.c_uint64, "camera_source camera_number"),
+        ("looks", ctypes.c_uint32),
     ]
 
 
@@ -260,6 +262,20 @@ def check_slot(
     spans_ns = ingested_ns - capture_ns, header.deadline_ns - capture_ns
     if not all(0 <= span_ns < MAX_SPAN_NS for span_ns in spans_ns):
         raise FrameRejected("slot whose capture or deadline cannot be; its memory was damaged")
+
+
+def is_region_of(region: FrameHeader, payload_bytes: int, frame: FrameHeader) -> bool:
+    """Whether a slot holds a region of a frame in the resolution of its source.
+
+    Args:
+        region: the slot's header.
+        payload_bytes: size of its payload.
+        frame: header of the frame's own slot, which is checked.
+    """
+    is_within = max(abs(region.pad_x), abs(region.pad_y)) <= MAX_SIDE_PX
+    is_in_scale = region.scale_x == region.scale_y == 1
+    is_whole = payload_bytes == 3 * frame.width * frame.height
+    return is_within and is_in_scale and is_whole and bytes(region.facts) == bytes(frame.facts)
 
 
 class RecordKind(IntEnum):

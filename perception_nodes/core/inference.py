@@ -111,6 +111,8 @@ class Candidate:
         calls: predicted costs of 1, 2, ... frames at once, from the beginning of their inference to
             the publication of the last one's detections.
         alone: the first of them, of a single frame.
+        look: predicted cost of a second look, from the end of the look before it to the end of its
+            postprocessing.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Candidate:
         self.decoder = decoder
         self.calls = [CostPrediction(call_ns) for call_ns in (inference_ns, *batches_ns)]
         self.alone = self.calls[0]
+        self.look = CostPrediction(inference_ns)
         self._inferred_alone = 0
 
     def infer(self, frames: Sequence[tuple[FrameHeader, Frame]]) -> Sequence[Answer]:

@@ -6,6 +6,9 @@ the vehicle the two halves run in two processes, in a replay one after the other
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from perception_nodes.core.clock import Clock
 from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.decode import AbsurdOutput
@@ -19,6 +22,7 @@ from perception_nodes.core.frame import (
     FrameStatus,
     RecordKind,
     fitting,
+    looks_ms,
     placement_key,
     record_of_header,
 )
@@ -129,11 +133,15 @@ class Pipeline:
         except (FrameRejected, BackendError, AbsurdOutput) as error:
             self._failed(record, error)
             return None
+        self.found(record, detections)
+        return detections
+
+    def found(self, record: FrameRecord, detections: Detections) -> None:
+        """Note what was found in a frame; with second looks once more."""
         record.detections = len(detections)
-        if detections.more:
+        if detections.more and CROWDED not in record.reason:
             record.reason = b"; ".join(filter(None, (CROWDED, record.reason)))[: REASON_BYTES - 1]
         record.postprocessed_ns = self._clock.monotonic_ns()
-        return detections
 
     def _decode(self, header: FrameHeader, heads: HeadTensors) -> Detections:
         self.engine = heads.engine
@@ -142,17 +150,40 @@ class Pipeline:
         if placement != self._placement:
             self._to_source = BoxesToSource(header, lens_of(header))
             self._placement = placement
-        boxes = self._to_source(found.boxes)
-        # A box that lies entirely in the grey border has no area in the source image.
-        visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        if visible.all():
-            return Detections(boxes, found.scores, found.classes, found.more)
-        scores, classes = found.scores[visible], found.classes[visible]
-        return Detections(boxes[visible], scores, classes, found.more)
+        return _in_source(found, self._to_source)
+
+    def look(self, header: FrameHeader, pixels: NDArray[np.uint8]) -> Detections:
+        """Find the objects of a region of the frame that `detect` was called for last.
+
+        Args:
+            header: that of the region's slot, with its place in the source.
+            pixels: the region, uint8 [height, width, 3] BGR.
+
+        Returns:
+            Detections in source pixels.
+
+        Raises:
+            BackendError, AbsurdOutput: the look failed; the frame did not.
+        """
+        heads = self._chosen.backend.infer(pixels)
+        found = self._chosen.decoder.decode(heads.boxes, heads.classes)
+        return _in_source(found, BoxesToSource(header, None))
+
+    @property
+    def best_chosen(self) -> Candidate | None:
+        """The best model, if it ran on the last frame and was expected to be in time."""
+        is_best = self._chosen is self._choice.best and not self._choice.on_trial
+        return self._chosen if is_best else None
+
+    @property
+    def publish_ns(self) -> int:
+        """What publication will rarely exceed."""
+        return self._publish.p99_ns
 
     def _learn(self, published_ns: int, record: FrameRecord) -> None:
         if self._cost is not None:
-            took_ns, in_time = published_ns - self._started_ns, published_ns <= record.deadline_ns
+            in_time = published_ns <= record.deadline_ns
+            took_ns = published_ns - self._started_ns - round(looks_ms(record) * 1e6)
             self._choice.learn(self._chosen, self._cost, took_ns, in_time)
 
     @property
@@ -282,6 +313,16 @@ def detect_together(
         if found is not None and pipeline is pipelines[-1]:  # all of them are out with the last
             pipeline._cost = model.calls[len(frames) - 1]
         yield record, found
+
+
+def _in_source(found: Detections, to_source: BoxesToSource) -> Detections:
+    """Objects in source pixels, without those that lie entirely in the grey border."""
+    boxes = to_source(found.boxes)
+    visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    if visible.all():
+        return Detections(boxes, found.scores, found.classes, found.more)
+    scores, classes = found.scores[visible], found.classes[visible]
+    return Detections(boxes[visible], scores, classes, found.more)
 
 
 def _outcome_of(header: FrameHeader) -> FrameRecord:

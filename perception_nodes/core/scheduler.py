@@ -93,12 +93,13 @@ class Scheduler:
         """Number of frames that wait."""
         return len(self._waiting)
 
-    def free_until_ns(self, now_ns: int) -> int:
+    def free_until_ns(self, now_ns: int, working_on: int | None = None) -> int:
         """When the next frame is due, as far as that is known; `now_ns` if one waits or is late.
 
-        A camera that is late by more than an interval has stopped.
+        A camera that is late by more than an interval has stopped. The frame of the camera
+        `working_on` does not wait.
         """
-        if self._waiting:
+        if self._waiting - {working_on}:
             return now_ns
         due_ns = [FOREVER_NS]
         for arrivals_ns in self._arrivals_ns:

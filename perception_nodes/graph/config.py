@@ -14,7 +14,7 @@ from perception_nodes.cameras.source_for import is_file, source_for
 from perception_nodes.cameras.v4l2_devices import V4l2Settings
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.core.frame import FRAME_ID_BYTES
+from perception_nodes.core.frame import FRAME_ID_BYTES, MAX_LOOKS
 from perception_nodes.graph.settings import CHANGEABLE, Described, Name, Source, Topic, same
 from perception_nodes.graph.topics import ANY_CAMERA, SAFE_STOP, camera_topic
 from perception_nodes.system.realtime import MAX_PRIORITY
@@ -36,6 +36,13 @@ AUTO_THREADS = -1
 
 def _as_number(threads: object) -> object:
     return AUTO_THREADS if threads == "auto" else threads
+
+
+def _as_text(looks: object) -> str:
+    return "off" if looks is False else str(looks)  # YAML takes off for a truth value
+
+
+Looks = Annotated[Literal["off", "auto", "1", "2", "3"], BeforeValidator(_as_text)]
 
 
 class Settings(Described):
@@ -188,6 +195,10 @@ class PreprocessSettings(RedundantSettings):
     """deadline of a frame, from its capture to the publication of its detections"""
     no_frame_ms: float = Field(default=FaultLimits.no_frame_ms, ge=20, le=60_000)
     """if no frame arrives from a camera for this long, health is UNSAFE"""
+    second_look: Looks = "off"
+    """look again at parts of each frame in the resolution of the camera, while the deadline leaves
+    time for it (docs/second-look.md): auto, up to three times; or at most so many times; needs
+    frames that are scaled on the CPU and not rectified"""
 
     def contradictions(self) -> Iterator[str]:
         """See `Settings`."""
@@ -286,6 +297,10 @@ class DetectorSettings(CamerasSettings):
     names (docs/fpga.md), litert the delegate that $PERCEPTION_DELEGATE names (docs/tpu.md); golden
     is the slow integer reference; null detects nothing and is for measurements"""
     preprocess_on: Literal["cpu", "gpu"] = same(PreprocessSettings, "preprocess_on")
+    second_look: Looks = same(PreprocessSettings, "second_look")
+    second_look_until_ms: float = Field(default=0.0, ge=0, le=10_000)
+    """time from the capture of a frame until which its detections may be delayed by further looks;
+    0: 0.7 of the deadline"""
     threads: Annotated[int, BeforeValidator(_as_number)] = Field(default=0, ge=AUTO_THREADS, le=256)
     """inference threads; 0: one per physical core, or with model:=auto what was measured as best;
     -1 or auto, for perception run and launch files: as many as are the fastest beside other work on
@@ -346,6 +361,13 @@ class DetectorSettings(CamerasSettings):
         if self.preprocess_on == "gpu" and self.backend not in ("tensorrt", "cuda"):
             refused = f"preprocess_on: 'gpu' is not allowed with backend:={self.backend}"
             yield f"{refused}, it needs backend:=tensorrt or backend:=cuda"
+
+
+def most_looks(settings: PreprocessSettings | DetectorSettings) -> int:
+    """Second looks at a frame, at most; none with the FPGA or where a GPU scales the frames."""
+    if settings.preprocess_on == "gpu" or getattr(settings, "backend", "") == "fpga":
+        return 0
+    return {"off": 0, "auto": MAX_LOOKS, "1": 1, "2": 2, "3": 3}[settings.second_look]
 
 
 class TrackerSettings(CamerasSettings):

@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import partial
 
 import numpy as np
 from rclpy.parameter import Parameter
@@ -12,7 +13,7 @@ from perception_nodes.backends.contract import BackendSettings
 from perception_nodes.backends.serving import Serving
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.failover import LONG_NS, PATIENCE_FACTOR
-from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.frame import Detections, FrameRecord, FrameStatus
 from perception_nodes.core.pipeline import detect_together
 from perception_nodes.core.scheduler import FOREVER_NS, Scheduler, Turn
 from perception_nodes.graph.config import DetectorSettings
@@ -168,8 +169,10 @@ class DetectorNode(RedundantNode):
                 self._scheduler.arrived(0, header.preprocessed_ns, header.deadline_ns)
                 lane.begin()
                 lane.prepare()
-                lane.finish(*lane.pipeline.detect(header, lane.frame))
+                record, found = lane.pipeline.detect(header, lane.frame)
+                lane.finish(record, self._look_again(0, record, found))
                 self._scheduler.done(0, served=True)
+                lane.ask()
                 self._rehearse_and_drop(lane)
             return
         until_look_ms = (self._look_again_ns - time.monotonic_ns()) / 1e6
@@ -196,7 +199,8 @@ class DetectorNode(RedundantNode):
         if len(lanes) == 1:
             (lane,) = lanes
             self._serving.candidates[0].inferred_alone(scheduler.waiting)
-            found = iter([lane.pipeline.detect(lane.header, lane.frame, turn.finish_by_ns)])
+            record, objects = lane.pipeline.detect(lane.header, lane.frame, turn.finish_by_ns)
+            found = iter([(record, self._look_again(turn.cameras[0], record, objects))])
         else:
             found = detect_together([(lane.pipeline, lane.header, lane.frame) for lane in lanes])
         for number, lane, (record, detections) in zip(turn.cameras, lanes, found, strict=True):
@@ -205,14 +209,31 @@ class DetectorNode(RedundantNode):
             scheduler.done(number, served)
         # Report all frames first: a batch that loses the backend loses it for all of them.
         for lane in lanes:
+            lane.ask()
             self._rehearse_and_drop(lane)
+
+    def _look_again(
+        self, number: int, record: FrameRecord, found: Detections | None
+    ) -> Detections | None:
+        """All objects of a camera's frame, after second looks if there is time."""
+        lane = self._lanes[number]
+        if lane.looking is None or found is None:
+            return found
+        free_ns = self._scheduler.free_until_ns(time.monotonic_ns(), number)
+        # Preprocessing of the next frame has the processors before it is ready.
+        free_ns -= record.preprocessed_ns - record.capture_ns
+        next_crop = partial(lane.next_crop, self._frame_waits)
+        return lane.looking.again(record, found, lane.header, free_ns, next_crop)
+
+    def _frame_waits(self) -> bool:
+        return any(lane.slots.has_samples() for lane in self._lanes)
 
     def _rehearse_and_drop(self, lane: Lane) -> None:
         """Use the time until the next frame, then release the slot of one that is finished.
 
         Ends the process if the backend will never work again in it.
         """
-        if lane.pipeline.rehearsal_due and not any(one.slots.has_samples() for one in self._lanes):
+        if lane.pipeline.rehearsal_due and not self._frame_waits():
             header = lane.header
             until_ns = self._scheduler.free_until_ns(time.monotonic_ns())
             # Preprocessing of the next frame has the processors before it is ready.

@@ -1,6 +1,7 @@
 """One camera of a detector: takes its slots, publishes its detections, reports its frames."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -17,11 +18,14 @@ from perception_nodes.core.frame import (
     FrameRejected,
     ImageView,
     check_slot,
+    is_region_of,
     placement_key,
 )
 from perception_nodes.core.inference import BackendError, Frame
+from perception_nodes.core.looking import Crop, Looking
+from perception_nodes.core.merging import merge_settings
 from perception_nodes.core.pipeline import Pipeline
-from perception_nodes.graph.config import DetectorSettings
+from perception_nodes.graph.config import DetectorSettings, most_looks
 from perception_nodes.networks.model import Model
 from perception_nodes.nodes.redundant import RedundantNode, Seat
 from perception_nodes.transport import channels
@@ -29,6 +33,9 @@ from perception_nodes.transport.cdr_writer import write_detection_array
 from perception_nodes.transport.shm import Sample
 
 QUEUE_DEPTH = 10
+CROP_WAIT_NS = 300_000
+"""How long a region of the frame is waited for, which preprocessing has announced."""
+CROP_PAUSE_S = 50e-6
 NOTES_LAST_NS = 5_000_000_000
 """If all frames for so long are older than the one that was taken last, that note is wrong."""
 
@@ -40,6 +47,7 @@ class Lane:
         slots: channel of the frames.
         topic: of the detections.
         pipeline: the camera's pipeline, with models that all cameras share.
+        looking: looks at frames again; None if that is off.
         waiting: the newest frame, None if there is none.
     """
 
@@ -48,6 +56,7 @@ class Lane:
         self._settings: DetectorSettings = node.settings
         settings = self._settings
         self._size = model.input
+        self._shape = model.input.height, model.input.width, 3
         self.enabled = True
         self.least_scores: NDArray[np.float32] | None = None
         self._class_names = tuple(name.encode() for name in model.classes)
@@ -63,6 +72,14 @@ class Lane:
             self._in_place = NamedFrames(node.endpoint, camera)
         # This follows the line above: a slot must not refer to a frame that it has not seen.
         self.slots = channels.slot_reader(node.endpoint, camera)
+        self.looking: Looking | None = None
+        if most := most_looks(settings):
+            self._crops = channels.look_reader(node.endpoint, camera)
+            self._requests = channels.request_writer(node.endpoint, camera)
+            limits = most, settings.second_look_until_ms
+            size, merging = (self._size.width, self._size.height), merge_settings(model.classes)
+            self.looking = Looking(self.pipeline, SystemClock(), size, *limits, merging)
+        self._crop: Sample[FrameHeader] | None = None
         self._prepared: tuple[object, ...] = ()
         self.waiting: Sample[FrameHeader] | None = None
         self._newest_ns = self._passed_since_ns = 0
@@ -127,6 +144,12 @@ class Lane:
             self.waiting = None
         if self._in_place is not None:
             self._in_place.release()
+        self._drop_crop()
+
+    def _drop_crop(self) -> None:
+        if self._crop is not None:
+            self._crop.release()
+            self._crop = None
 
     def rest(self) -> None:
         """Release all frames."""
@@ -146,7 +169,7 @@ class Lane:
         assert self.waiting is not None
         if self._in_place is not None:
             return self._image
-        return self.waiting.payload.reshape(self._size.height, self._size.width, 3)
+        return self.waiting.payload.reshape(self._shape)
 
     def begin(self) -> None:
         """Start on the waiting frame; should it make us crash, no successor takes it."""
@@ -169,6 +192,27 @@ class Lane:
                 # An error occurs again when the frame is inferred, and is reported then.
                 with suppress(FrameRejected, BackendError):
                     candidate.in_place.prepare(self.header, image)
+
+    def next_crop(self, waits: Callable[[], bool], until_ns: int) -> Crop | None:
+        """The next region of the waiting frame, if it comes within a moment and no frame waits."""
+        until_ns = min(until_ns, time.monotonic_ns() + CROP_WAIT_NS)
+        self._drop_crop()
+        while not waits():
+            self._crop = self._crops.receive()
+            if self._crop is None:
+                if time.monotonic_ns() > until_ns:
+                    return None
+                time.sleep(CROP_PAUSE_S)
+            elif is_region_of(self._crop.header, self._crop.payload.nbytes, self.header):
+                return self._crop.header, self._crop.payload.reshape(self._shape)
+            else:  # of a frame that was not looked at again
+                self._drop_crop()
+        return None
+
+    def ask(self) -> None:
+        """Ask for the regions to look at in the next frame."""
+        if self.looking is not None and (wanted := self.looking.ask()) is not None:
+            self._requests.send_record(wanted)
 
     def finish(self, record: FrameRecord, detections: Detections | None) -> None:
         """Publish the objects found in the waiting frame, and report its outcome."""

@@ -8,10 +8,11 @@ from sensor_msgs.msg import CameraInfo
 from perception_nodes.cameras.awaited import Trouble, channel_trouble, rivals, trouble_of
 from perception_nodes.cameras.channel import camera_names, camera_reader, camera_senders
 from perception_nodes.cameras.intake import Intake
+from perception_nodes.cameras.requested_regions import RequestedRegions
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.failover import MS
 from perception_nodes.core.frame import FrameRejected
-from perception_nodes.graph.config import PreprocessSettings
+from perception_nodes.graph.config import PreprocessSettings, most_looks
 from perception_nodes.graph.topics import info_topic
 from perception_nodes.networks.model import load_model
 from perception_nodes.nodes.base import IDLE_WAIT_MS, Period
@@ -80,9 +81,12 @@ class PreprocessNode(RedundantNode):
         self._look_due, self._came = Period(LOOK_PERIOD_NS), 0
         self.join(round(settings.hang_after_ms * 1e6))
         shape = None if in_place else (model.input.height, model.input.width, 3)
-        self._intake = Intake(
-            ingest, slots, shape, video, self.records, self.lease, self._input.changed
-        )
+        regions = None
+        if most_looks(settings):
+            joined = self.endpoint, settings.camera, size, model.input.padding
+            regions = RequestedRegions(*joined, preprocessor, self._frame_waits)
+        lease, changed = self.lease, self._input.changed
+        self._intake = Intake(ingest, slots, shape, video, self.records, lease, changed, regions)
 
     def take_over(self, died: bool) -> None:
         """Go on behind the last frame of the predecessor, which may not have reported it."""
@@ -120,6 +124,9 @@ class PreprocessNode(RedundantNode):
             if not self._intake.notice:
                 self.frame_ns, self._came = now_ns, self._came + 1
             sample.release()
+
+    def _frame_waits(self) -> bool:
+        return self._camera is not None and self._camera.has_samples()
 
     def _take_message(
         self,

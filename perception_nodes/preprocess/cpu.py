@@ -86,13 +86,16 @@ class Preprocessor:
                 self._adopt(placement)
                 self._make_maps(info.width, info.height)
 
-    def write(self, image: ImageView, out: NDArray[np.uint8], header: FrameHeader) -> None:
+    def write(self, image: ImageView, out: NDArray[np.uint8], header: FrameHeader) -> ImageView:
         """Fill a slot with a frame.
 
         Args:
             image: the frame as it came.
             out: uint8 [height, width, 3], the slot's pixels; receives BGR.
             header: the slot's header; receives size, letterbox, lens and number of copies.
+
+        Returns:
+            The frame uncompressed: where it was a JPEG, perhaps in a smaller size.
 
         Raises:
             FrameRejected: the frame cannot be read.
@@ -109,6 +112,7 @@ class Preprocessor:
         has_maps = placement is self._placement or placement.lens is None
         with nullcontext() if has_maps else self.placer.preparing():
             placement.describe(header, self.scale(image, placement, out))
+        return image
 
     def scale(self, image: ImageView, placement: Placement, out: NDArray[np.uint8]) -> int:
         """Write an uncompressed frame with a given placement.

@@ -90,7 +90,7 @@ class Ingest:
 
     def fill(
         self, record: FrameRecord, image: ImageView, header: FrameHeader, pixels: NDArray[np.uint8]
-    ) -> None:
+    ) -> ImageView:
         """Write a frame into a slot.
 
         Args:
@@ -99,14 +99,18 @@ class Ingest:
             header: the slot's header.
             pixels: uint8 [height, width, 3], the slot's pixels.
 
+        Returns:
+            As `Preprocessor.write`.
+
         Raises:
             FrameRejected: the frame cannot be read.
         """
         header.facts = record.facts
-        self._preprocessor.write(image, pixels, header)
+        image = self._preprocessor.write(image, pixels, header)
         if self._judge is not None:
             self._judge.look(header, pixels)
         self._end(header, pixels[4::8, 4::8])
+        return image
 
     def point_to(
         self, record: FrameRecord, image: ImageView, header: FrameHeader, name: tuple[int, int]

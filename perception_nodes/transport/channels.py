@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from itertools import count
 
-from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRecord, Record
+from perception_nodes.core.frame import MAX_LOOKS, DetectionRecord, FrameHeader, FrameRecord, Record
 from perception_nodes.core.records import Left, mark
 from perception_nodes.system.life import own_incarnation
 from perception_nodes.system.processes import own_time_ns
@@ -32,6 +32,32 @@ def slot_writer(endpoint: Endpoint, camera: str, width: int, height: int) -> Wri
 def slot_reader(endpoint: Endpoint, camera: str, waiting: int | None = None) -> Reader[FrameHeader]:
     """The receiving end of `slot_writer`; for `waiting` see `Endpoint.reader`."""
     return endpoint.reader(f"{camera}/slots", FrameHeader, SLOT_DEPTH, waiting=waiting)
+
+
+def look_writer(endpoint: Endpoint, camera: str, width: int, height: int) -> Writer[FrameHeader]:
+    """The sending end of the slots that preprocessing fills with regions for second looks.
+
+    Their pixels are BGR, width x height.
+    """
+    return endpoint.writer(f"{camera}/looks", FrameHeader, width * height * 3, MAX_LOOKS)
+
+
+def look_reader(endpoint: Endpoint, camera: str) -> Reader[FrameHeader]:
+    """The receiving end of `look_writer`."""
+    return endpoint.reader(f"{camera}/looks", FrameHeader, MAX_LOOKS)
+
+
+def request_writer(endpoint: Endpoint, camera: str) -> Writer[FrameRecord]:
+    """The sending end of records with the looks that the detector wants to take at the next frame.
+
+    They apply to a frame of the same source size.
+    """
+    return endpoint.writer(f"{camera}/regions", FrameRecord, 0, 1)
+
+
+def request_reader(endpoint: Endpoint, camera: str) -> Reader[FrameRecord]:
+    """The receiving end of `request_writer`, for preprocessing."""
+    return endpoint.reader(f"{camera}/regions", FrameRecord, 1)
 
 
 def record_writer(endpoint: Endpoint, camera: str, process: str) -> Writer[FrameRecord]:

@@ -52,6 +52,23 @@ def test_every_1080p_frame_arrives_and_is_accounted_for(
         assert stamps == sorted(stamps), "stages follow each other"
 
 
+@pytest.mark.parametrize("source", ["dds", "shm"])
+def test_frames_with_time_left_are_looked_at_again(measured: Play, source: str) -> None:
+    drive = f"synthetic:1920x1080@5*{FRAMES}"
+    sent, reports = measured(bag=drive, source=source, second_look="2", deadline_ms=900.0)
+    assert len(reports) == len(sent) == FRAMES
+    assert arrived(reports) >= NEARLY_ALL * FRAMES
+    looks = [report["looks"] for report in reports]
+    assert max(map(len, looks)) == 2, "of an interval of 200 ms nearly all is left"
+    assert sum(map(len, looks)) >= FRAMES
+    assert not any(report["reason"] for report in reports if report["looks"])
+    regions = {look[:4] for found in looks for look in found}
+    assert len(regions) > 2, "they change from frame to frame"
+    for left, top, width, height in regions:
+        assert (width, height) == (416, 256)
+        assert left + width <= 1920 and top + height <= 1080
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["dds", "shm"])
 def test_recorded_stamps_are_kept_in_simulated_time(

@@ -1,12 +1,15 @@
 """A camera's lane of the detector and damaged slots; without a graph."""
 
 import time
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from perception_nodes.core.frame import FrameHeader
+from perception_nodes.core.scheduler import FOREVER_NS
 from perception_nodes.nodes import lane as module
 from perception_nodes.nodes.lane import Lane
 
@@ -19,7 +22,7 @@ def lane(monkeypatch: pytest.MonkeyPatch) -> Any:
     made: Any = Lane.__new__(Lane)
     made.arrived, made.refused, made.begun = [], [], []
     made.slots = SimpleNamespace(receive=lambda: made.arrived.pop(0) if made.arrived else None)
-    made.waiting = made._in_place = None
+    made.waiting = made._in_place = made._crop = None
     made._newest_ns = made._passed_since_ns = 0
     made.enabled = True
     made._size = SimpleNamespace(width=64, height=64)
@@ -63,3 +66,24 @@ def test_a_wrong_note_of_the_newest_frame_is_forgotten(
     lane.arrived = [slot(2), slot(3)]
     assert lane.receive()
     assert lane.header.ingested_ns == 3
+
+
+def test_only_regions_of_the_waiting_frame_are_looked_at_and_all_are_released(lane: Any) -> None:
+    size = {"width": 64, "height": 64, "source_width": 640, "source_height": 640}
+    pixels, released, crops = np.zeros(64 * 64 * 3, np.uint8), [], []
+    for sequence in (6, 7, 7, 8):
+        header = FrameHeader(sequence=sequence, scale_x=1, scale_y=1, pad_x=-len(crops), **size)
+        release = partial(released.append, len(crops))
+        crops.append(SimpleNamespace(header=header, payload=pixels, release=release))
+    lane.waiting = SimpleNamespace(header=FrameHeader(sequence=7, **size), release=lambda: None)
+    lane._crops = SimpleNamespace(receive=lambda: crops.pop(0) if crops else None)
+    lane._shape = (64, 64, 3)
+    assert lane.next_crop(lambda: True, FOREVER_NS) is None, "a frame waits"
+    assert len(crops) == 4
+    for region in (1, 2):
+        header, shown = lane.next_crop(lambda: False, FOREVER_NS)
+        assert (-header.pad_x, shown.shape) == (region, (64, 64, 3))
+    assert released == [0, 1]
+    assert lane.next_crop(lambda: False, FOREVER_NS) is None, "none comes within a moment"
+    lane.drop()
+    assert released == [0, 1, 2, 3]
