@@ -130,13 +130,23 @@ def _frame(
             begin_ns, end_ns = (getattr(frame, name) for name in next(stamps))
             if not (begin_ns and end_ns):
                 continue
+            if stage == "postprocess":
+                end_ns -= sum(map(_cost_ns, frame.looks))
             starts_ns = min(max(begin_ns, free_ns[process]), end_ns)
-            free_ns[process] = max(free_ns[process], end_ns)
             shown = {**facts, "waited_ms": round((starts_ns - begin_ns) / 1e6, 3)}
             trace.slice(lanes[process], stage, starts_ns, end_ns, shown, flow)
+            for look in frame.looks if stage == "postprocess" else ():
+                shown = {**facts, "x_offset": look.x_offset, "y_offset": look.y_offset}
+                begin_ns, end_ns = end_ns, end_ns + _cost_ns(look)
+                trace.slice(lanes[process], "second look", begin_ns, end_ns, shown, flow)
+            free_ns[process] = max(free_ns[process], end_ns)
             place, last_ns = process, max(last_ns, end_ns)
     if status not in PUBLISHED or status == FrameStatus.LATE:
         trace.instant(lanes[place], status.name, last_ns, facts)
+
+
+def _cost_ns(look: Any) -> int:
+    return round(float(look.cost_ms) * 1e6)
 
 
 def _began_ns(frame: Any) -> int:

@@ -1,6 +1,7 @@
 """Traces as Perfetto's own definition of the format reads them."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
@@ -72,6 +73,17 @@ class Read:
             else:
                 self.counts.setdefault(lane[1], []).append((at_ns, event.double_counter_value))
         assert not any(stacks.values())
+
+
+def test_second_looks_follow_the_postprocessing_of_the_whole_frame():
+    one = frame(0, stamps_ms=(0, 1, 2, 4, 9, 9.5))
+    one.source_width, one.source_height = 640, 480
+    for region, cost_ms in (((8, 4), 2.0), ((96, 40), 2.5)):
+        one.add_look(region, (64, 32), cost_ms)
+    slices = {(s[1], s[4].get("x_offset"), s[2], s[3]) for s in Read(trace_of([one], {})).slices}
+    ends = [START_NS + round(ms * MS) for ms in (4, 4.5, 6.5, 9, 9.5)]
+    names = [("postprocess", None), ("second look", 8), ("second look", 96), ("publish", None)]
+    assert {(*name, *span) for name, span in zip(names, pairwise(ends), strict=True)} <= slices
 
 
 def test_a_frame_goes_from_capture_to_publication_and_its_tracks():
