@@ -14,16 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from perception_nodes.cli import options
-from perception_nodes.cli.common import (
-    check_folder,
-    parse_assignments,
-    progress_bar,
-    say,
-    say_problem,
-    say_written,
-    screen,
-)
+from perception_nodes.cli import common, options
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.sample import sample_drive
@@ -83,8 +74,8 @@ def demo(
 
     if parameters:
         return show_parameters(RECORDED, SET_BY_THE_DEMO)
-    check_folder(out, "--out")
-    values = parse_assignments(assignments, ("bag", "topic", "out"))
+    common.check_folder(out, "--out")
+    values = common.parse_assignments(assignments, ("bag", "topic", "out"))
     if view:
         values["view"] = "true"
     say_page(VIEW_ALONE.nodes({n: v for n, v in values.items() if n in VIEW_ALONE.parameters}))
@@ -93,7 +84,7 @@ def demo(
     require_ros()
     trim()
     open_drive(drive, topic).close()
-    with progress_bar("writing report and video") as writing:
+    with common.progress_bar("writing report and video") as writing:
         summary = run_demo(drive, out, topic, values, _measured, writing)
     conclude(summary, out, as_json)
 
@@ -126,13 +117,13 @@ def run(
     if parameters:
         return show_parameters(Graph((*VEHICLE.kinds, PLAYER)))
     others, ros = split_ros_arguments(assignments or [])
-    values = parse_assignments(others)
+    values = common.parse_assignments(others)
     started = graph_of({**ros.parameters, **values})
     if view:
         started = Graph((MONITOR, *started.kinds))
     ours = ros.only(started.parameters) if is_launched() else ros
     for line in ALL.misnamed(started.settings(values, ours), ros):
-        say(line)
+        common.say(line)
     require_ros()  # before anything is measured
     trim()
     settings = _measured(started, values, ours)
@@ -143,25 +134,25 @@ def run(
         models.append(load_model(faster, detector.model_key))
     for model in models:
         if model.terms > Terms.PERMISSIVE:
-            say(f"{model.name} {MEANING[model.terms]} ({model.license})")
+            common.say(f"{model.name} {MEANING[model.terms]} ({model.license})")
     specs = started.processes(settings, ros)
     say_page(specs)
     parent = None
     if pid is not None and (parent := open_process(pid)) is None:
         raise SettingsError(f"--pid {pid}: there is no such process")
     # Messages of the nodes would tear the live view on a terminal.
-    with NamedTemporaryFile() if view and screen.is_terminal else nullcontext() as log:
+    with NamedTemporaryFile() if view and common.screen.is_terminal else nullcontext() as log:
         with Supervisor(specs, log=log, while_alive=parent) as graph:
             ended = graph.wait()
-    say("the graph has come to its end" if ended else "the graph was stopped")
+    common.say("the graph has come to its end" if ended else "the graph was stopped")
 
 
 def _measured(
     graph: Graph, values: Mapping[str, Any], ros: RosArguments = NO_ROS_ARGUMENTS
 ) -> GraphSettings:
     """The settings of a graph; if something is measured for them, it is shown."""
-    with progress_bar("measuring, seconds") as measuring:
-        return measured_settings(graph, values, ros, say, measuring)
+    with common.progress_bar("measuring, seconds") as measuring:
+        return measured_settings(graph, values, ros, common.say, measuring)
 
 
 def view(
@@ -180,7 +171,7 @@ def view(
     if parameters:
         return show_parameters(VIEW_ALONE, ("view",))
     others, ros = split_ros_arguments(assignments or [])
-    values = parse_assignments(others)
+    values = common.parse_assignments(others)
     refuse(values, ("view",))
     (page,) = VIEW_ALONE.nodes({**values, "view": "true"}, ros)
     # The page claims no camera: the running graph has claimed it.
@@ -203,12 +194,12 @@ def say_page(specs: Sequence[NodeSpec]) -> None:
 
             try:
                 listening(settings.view_address, settings.view_port).close()
-                say(f"The page will be at {settings.view_url}; its node says when it is")
+                common.say(f"The page will be at {settings.view_url}; its node says when it is")
             except PerceptionError as error:
                 is_late = getattr(error.__cause__, "errno", 0) == errno.EADDRNOTAVAIL
                 if len(specs) == 1 or not is_late:
                     raise
-                say(f"{error}; the graph runs without the page")
+                common.say(f"{error}; the graph runs without the page")
 
 
 def show_parameters(graph: Graph, hidden: Collection[str] = ()) -> None:
@@ -231,11 +222,11 @@ def conclude(summary: dict[str, Any], out: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary, indent=2))
     else:
-        screen.print(summary_table(summary))
-        say_written(out)
+        common.screen.print(summary_table(summary))
+        common.say_written(out)
     if problem := unaccounted(summary):
-        say_problem("failed", problem)
+        common.say_problem("failed", problem)
         raise typer.Exit(1)
     if nothing := nothing_found(summary):
-        say(nothing)
+        common.say(nothing)
         raise typer.Exit(1)

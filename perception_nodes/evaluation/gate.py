@@ -20,15 +20,9 @@ from perception_nodes.backends.compiled import Bar, Compiled, CompiledRefused
 from perception_nodes.backends.contract import BackendSettings, open_model
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError
+from perception_nodes.evaluation import classes
 from perception_nodes.evaluation.accuracy import Evaluation, evaluate
 from perception_nodes.evaluation.agreement import Agreement, agreement, detect, in_classes_of
-from perception_nodes.evaluation.classes import (
-    MIN_CLASS_OBJECTS,
-    ClassLoss,
-    class_losses,
-    evidence_note,
-    without_evidence,
-)
 from perception_nodes.evaluation.labels import DataError, LabelledSet
 from perception_nodes.networks.model import Model, ModelError, load_model
 
@@ -166,8 +160,10 @@ class Gate:
         now = [self._evaluation(self.model, self.backend, data, folder) for data in self.sets]
         reference = f"{self.parent.name} on {runtime}"
         checks, losses = check_accuracy(reference, self.model, before, now, self.margins)
-        if unproven := without_evidence(self.model.classes, losses):
-            self.notes.append(evidence_note(unproven, ", ".join(one.name for one in self.sets)))
+        if unproven := classes.without_evidence(self.model.classes, losses):
+            self.notes.append(
+                classes.evidence_note(unproven, ", ".join(one.name for one in self.sets))
+            )
         return checks
 
     def _evaluation(
@@ -291,7 +287,7 @@ def check_accuracy(
     before: Sequence[Evaluation],
     now: Sequence[Evaluation],
     margins: Margins,
-) -> tuple[list[GateCheck], list[ClassLoss]]:
+) -> tuple[list[GateCheck], list[classes.ClassLoss]]:
     """Judge what a model loses on labelled sets, in all and of each class.
 
     Args:
@@ -304,7 +300,7 @@ def check_accuracy(
     data = ", ".join(one.data for one in now)
     old, new = ([one.map50_95 for one in each] for each in (before, now))
     whole = check_loss(reference, model.name, data, old, new, margins.loss)
-    losses = class_losses(model.classes, before, now)
+    losses = classes.class_losses(model.classes, before, now)
     return [whole, *check_classes(reference, model.name, losses, margins.class_loss)], losses
 
 
@@ -345,7 +341,7 @@ def check_loss(
 
 
 def check_classes(
-    reference: str, model: str, losses: Sequence[ClassLoss], most: float
+    reference: str, model: str, losses: Sequence[classes.ClassLoss], most: float
 ) -> list[GateCheck]:
     """Judge what a model loses of each class that there is evidence of.
 
@@ -357,7 +353,7 @@ def check_classes(
     """
     checks = []
     for one in losses:
-        if one.objects < MIN_CLASS_OBJECTS:
+        if one.objects < classes.MIN_CLASS_OBJECTS:
             continue
         data = ", ".join(one.data)
         measure = f"AP50 or recall of {one.name} lost, {one.objects} objects on {data}"
