@@ -216,7 +216,9 @@ def _open(name: str | Path) -> Storage:
         except FileNotFoundError:
             if files := image_storage.images_like(path):
                 return image_storage.ImageStorage(path, files)
-            raise BagError(f"{path} does not exist") from None
+            is_url = ":/" in str(path)
+            hint = "; fetch it, or play it by `perception run source:=URL`" if is_url else ""
+            raise BagError(f"{path} does not exist{hint}") from None
         if path.is_file() and path.suffix.lower() in image_storage.IMAGE_SUFFIXES:
             return image_storage.ImageStorage(path, [path])
         if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:

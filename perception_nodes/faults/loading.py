@@ -93,7 +93,11 @@ def _parsed(path: Path) -> tuple[KeyLines, dict[str, Any]]:
         lines = KeyLines(text)
         values = parse_yaml(text)
     except (OSError, UnicodeError) as error:
-        raise ScenarioError(f"{path} cannot be read: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        hint = (
+            f"; {path.stem} without {path.suffix} comes with us" if path.stem in shipped() else ""
+        )
+        raise ScenarioError(f"{path} cannot be read: {why}{hint}") from error
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = 1 if mark is None else mark.line + 1

@@ -33,10 +33,6 @@ def _field(number: int, value: Value) -> bytes:
     return _varint(number << 3 | 2) + _varint(len(data)) + data
 
 
-def _flow(number: int, flow: int) -> bytes:
-    return _varint(number << 3 | 1) + struct.pack("<Q", flow)
-
-
 class Trace:
     """A trace in memory; events of one track are added in the order of their times."""
 
@@ -77,7 +73,8 @@ class Trace:
             flow: slices of the same flow are connected by arrows; 0 for none.
             ends_flow: the flow's last slice.
         """
-        flows = _flow(48 if ends_flow else 47, flow) if flow else b""
+        number = 48 if ends_flow else 47
+        flows = _varint(number << 3 | 1) + struct.pack("<Q", flow) if flow else b""
         self._event(begin_ns, _BEGIN, track, _field(23, name) + _notes(facts) + flows)
         self._event(max(begin_ns, end_ns), _END, track)
 

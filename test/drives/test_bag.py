@@ -242,6 +242,10 @@ def test_not_bags(tmp_path):
     write_ros1(tmp_path / "old.bag", frames=0)
     for name, problem in (
         ("nope", "does not exist"),
+        (
+            "http://host/x.mp4",
+            "does not exist; fetch it, or play it by `perception run source:=URL`",
+        ),
         (".", r"no \.mcap or \.db3 file is in it"),
         ("notes.txt", "is not a bag, a video or a folder of images"),
         ("old.bag", r"old\.bag: it is empty"),

@@ -79,6 +79,8 @@ def test_what_is_given_goes_before_the_file_and_is_checked(tmp_path: Path):
             load_scenario(str(file), wrong)
     with pytest.raises(ScenarioError, match="'nonesuch' is unknown; known are backend_absurd, "):
         load_scenario("nonesuch")
+    with pytest.raises(ScenarioError, match="No such file or directory; camera_stop without .yaml"):
+        load_scenario("camera_stop.yaml")
 
 
 def test_the_documentation_holds_the_table(root: Path):

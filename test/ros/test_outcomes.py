@@ -5,6 +5,7 @@ import signal
 
 import pytest
 from observe import is_alive
+from perception_interfaces.msg import Health
 from started_graph import NODES, left_behind, only_launch
 
 from perception_nodes.transport.memory import SHM_FOLDER
@@ -49,12 +50,13 @@ def test_a_graph_is_alone_and_its_nodes_are_started_again(start, domain):
     assert_ended_well(graph, domain, {stopped(start, signal.SIGTERM)}, processes)
 
 
-def test_a_graph_whose_files_are_removed_starts_anew(start, domain):
+@pytest.mark.parametrize("harm", [os.unlink, lambda path: os.truncate(path, 0)], ids=["rm", "cut"])
+def test_a_graph_whose_files_are_removed_or_cut_starts_anew(start, domain, harm):
     """All of its nodes: one that is started alone would not know of the others."""
     graph = start(*GRAPH)
     first = graph.until_ready()
     for path in SHM_FOLDER.glob(f"perception{domain}_front_*.lease"):
-        path.unlink()
+        harm(path)
     graph.until(lambda: "the graph starts anew" in graph.output())
     graph.until(lambda: graph.output().count(" threads: ") == 4)
     second = graph.nodes()
@@ -62,6 +64,20 @@ def test_a_graph_whose_files_are_removed_starts_anew(start, domain):
     assert not set(first.values()) & set(second.values())
     os.kill(graph.supervisor(), signal.SIGTERM)
     assert_ended_well(graph, domain, {stopped(start, signal.SIGTERM)}, second)
+
+
+def test_a_supervisor_that_is_stopped_is_told_of_until_it_goes_on(start, recorder):
+    recorder.subscribe("perception/health", Health)
+    healths = recorder.got["perception/health"]
+    graph = start(*GRAPH)
+    graph.until_ready()
+
+    def is_told():
+        return healths and any("the supervisor gives no sign" in f for f in healths[-1].faults)
+
+    for number, wanted in ((signal.SIGSTOP, True), (signal.SIGCONT, False)):
+        os.kill(graph.supervisor(), number)
+        recorder.until(lambda wanted=wanted: is_told() == wanted)
 
 
 def test_a_killed_supervisor_takes_the_nodes_along_and_the_next_start_cleans_up(start, domain):

@@ -59,3 +59,9 @@ def test_code_names_pages_that_are_there(root):
     }
     assert len(named) > 10
     assert [(file, name) for file, name in named if not (root / name).is_file()] == []
+
+
+def test_files_that_repeat_an_attack_are_there(root):
+    page = (root / "docs/faults.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test/\S+\.py)`", page))
+    assert named and [name for name in named if not (root / name).is_file()] == []
