@@ -4,10 +4,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 from drives import COMPRESSED, IMAGE, STORE, message, serialized
@@ -19,14 +16,13 @@ from perception_nodes.system.environment import RANGE, profiles_variable
 from perception_nodes.transport.cdr_reader import read_stamp
 
 pytestmark = [pytest.mark.ros]
-Play = Callable[..., tuple[list[int], list[dict[str, Any]]]]
 PUBLISHED = ("OK", "LATE", "DEGRADED")
 FRAMES = 20
 NEARLY_ALL = 0.95
 """Of frames that come slowly and have a long deadline; a busy machine may replace some."""
 
 
-def arrived(reports: list[dict[str, Any]]) -> int:
+def arrived(reports):
     """How many frames were published, or replaced or abandoned with that status."""
     statuses = Counter(report["status"] for report in reports)
     assert any(statuses[name] for name in PUBLISHED), statuses
@@ -34,9 +30,7 @@ def arrived(reports: list[dict[str, Any]]) -> int:
 
 
 @pytest.mark.parametrize(("source", "copies"), [("dds", 2), ("shm", 0)])
-def test_every_1080p_frame_arrives_and_is_accounted_for(
-    measured: Play, source: str, copies: int
-) -> None:
+def test_every_1080p_frame_arrives_and_is_accounted_for(measured, source, copies):
     sent, reports = measured(
         bag=f"synthetic:1920x1080@5*{FRAMES}", source=source, backend="null", deadline_ms=900.0
     )
@@ -53,7 +47,7 @@ def test_every_1080p_frame_arrives_and_is_accounted_for(
 
 
 @pytest.mark.parametrize("source", ["dds", "shm"])
-def test_frames_with_time_left_are_looked_at_again(measured: Play, source: str) -> None:
+def test_frames_with_time_left_are_looked_at_again(measured, source):
     drive = f"synthetic:1920x1080@5*{FRAMES}"
     sent, reports = measured(bag=drive, source=source, second_look="2", deadline_ms=900.0)
     assert len(reports) == len(sent) == FRAMES
@@ -71,9 +65,7 @@ def test_frames_with_time_left_are_looked_at_again(measured: Play, source: str) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["dds", "shm"])
-def test_recorded_stamps_are_kept_in_simulated_time(
-    measured: Play, root: Path, source: str
-) -> None:
+def test_recorded_stamps_are_kept_in_simulated_time(measured, root, source):
     """The frames' ages are by /clock: none is suspect, and each is young when it comes."""
     bag = root / "bags/sample_sqlite3"
     with open_drive(bag) as drive:
@@ -91,7 +83,7 @@ def test_recorded_stamps_are_kept_in_simulated_time(
         assert 0 <= report["ingested_ns"] - report["capture_ns"] < 50_000_000
 
 
-def test_a_drive_that_begins_at_time_0_is_played_in_simulated_time(measured: Play) -> None:
+def test_a_drive_that_begins_at_time_0_is_played_in_simulated_time(measured):
     sent, reports = measured(
         bag="synthetic:640x480@10*20", backend="null", use_sim_time=True, deadline_ms=500.0
     )
@@ -104,8 +96,8 @@ def test_a_drive_that_begins_at_time_0_is_played_in_simulated_time(measured: Pla
 
 @pytest.mark.parametrize(("skip_late", "status"), [(True, "SKIPPED_LATE"), (False, "LATE")])
 def test_a_frame_past_its_deadline_never_reaches_inference_or_is_marked_late(
-    measured: Play, skip_late: bool, status: str
-) -> None:
+    measured, skip_late, status
+):
     _, reports = measured(
         bag="synthetic:640x480@20*20", backend="null", deadline_ms=0.1, skip_late=skip_late
     )
@@ -116,9 +108,7 @@ def test_a_frame_past_its_deadline_never_reaches_inference_or_is_marked_late(
 
 
 @pytest.mark.parametrize(("source", "unreadable"), [("dds", "cut off"), ("shm", "'unreadable'")])
-def test_bad_frames_fail_with_a_reason_and_good_ones_go_on(
-    measured: Play, tmp_path: Path, source: str, unreadable: str
-) -> None:
+def test_bad_frames_fail_with_a_reason_and_good_ones_go_on(measured, tmp_path, source, unreadable):
     good = message(IMAGE, 0, 160, 120)
     cut_off = serialized(IMAGE, 0)[:4000]
     unknown, short = replace(good, encoding="lab8"), replace(good, data=good.data[:30_000])
@@ -137,9 +127,7 @@ def test_bad_frames_fail_with_a_reason_and_good_ones_go_on(
     assert [report["stamp_ns"] for report in reports] == sent
 
 
-def test_compressed_images_are_played_and_a_cut_off_jpeg_fails(
-    measured: Play, tmp_path: Path
-) -> None:
+def test_compressed_images_are_played_and_a_cut_off_jpeg_fails(measured, tmp_path):
     good = message(COMPRESSED, 0, 640, 360)
     frames = [good, replace(good, data=good.data[:-900]), good]
     bag = write_bag(tmp_path / "bag", COMPRESSED, frames)
@@ -157,16 +145,14 @@ def test_compressed_images_are_played_and_a_cut_off_jpeg_fails(
         (["--log-level", "loud"], "Couldn't parse log level"),
     ],
 )
-def test_a_node_with_a_bad_parameter_does_not_start(arguments: list[str], text: str) -> None:
+def test_a_node_with_a_bad_parameter_does_not_start(arguments, text):
     result = run_node("detector_node", arguments)
     assert result.returncode == 2
     assert text in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_node_whose_security_cannot_be_had_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_node_whose_security_cannot_be_had_says_so(tmp_path, monkeypatch):
     """It is on, and the keystore is empty, or this Fast DDS is built without security."""
     monkeypatch.setenv("ROS_SECURITY_ENABLE", "true")
     monkeypatch.setenv("ROS_SECURITY_STRATEGY", "Enforce")
@@ -184,9 +170,7 @@ def test_a_node_whose_security_cannot_be_had_says_so(
         ("detector_node.DetectorNode", {RANGE: "SUBNET"}, "/config/fastdds_network.xml"),
     ],
 )
-def test_a_node_by_itself_has_the_dds_settings_of_a_graph(
-    node: str, given: dict[str, str], profile: str
-) -> None:
+def test_a_node_by_itself_has_the_dds_settings_of_a_graph(node, given, profile):
     code = f"""
 import os
 from perception_nodes.nodes import detector_node, preprocess_node, running
@@ -205,14 +189,14 @@ running.rclpy.init = lambda **_: print(os.environ["{profiles_variable()}"]) or o
     assert result.stdout.strip().endswith(profile)
 
 
-def test_a_node_starts_where_it_can_have_no_log_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_starts_where_it_can_have_no_log_file(monkeypatch):
     monkeypatch.setenv("ROS_LOG_DIR", "/proc/none")
     result = run_node("detector_node", ["-p", "model:=nonesuch"])
     assert "detector_node: no log file: " in result.stderr
     assert "model 'nonesuch' is not there" in result.stderr
 
 
-def test_nohup_holds_for_a_node() -> None:
+def test_nohup_holds_for_a_node():
     code = (
         "import signal\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
@@ -228,7 +212,7 @@ def test_nohup_holds_for_a_node() -> None:
     assert result.stderr == "monitor_node: <Handlers.SIG_IGN: 1>\n"
 
 
-def run_node(executable: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+def run_node(executable, arguments):
     """Run a node that is expected to end by itself."""
     return subprocess.run(
         [sys.executable, "-m", f"perception_nodes.nodes.{executable}", "--ros-args", *arguments],
@@ -239,7 +223,7 @@ def run_node(executable: str, arguments: list[str]) -> subprocess.CompletedProce
     )
 
 
-def write_bag(path: Path, kind: str, messages: list[Any], rate_hz: float = 2) -> Path:
+def write_bag(path, kind, messages, rate_hz=2):
     """A bag with one image topic; a message may be serialized."""
     suffix = "/compressed" if kind == COMPRESSED else ""
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.ros
 
 
 @pytest.fixture
-def lane(monkeypatch: pytest.MonkeyPatch) -> Any:
+def lane(monkeypatch):
     """One to which slots come from a list, and which notes what it refuses."""
     made: Any = Lane.__new__(Lane)
     made.arrived, made.refused, made.begun = [], [], []
@@ -35,7 +35,7 @@ def lane(monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
-def slot(ingested_ns: int) -> Any:
+def slot(ingested_ns):
     return SimpleNamespace(
         header=FrameHeader(ingested_ns=ingested_ns),
         payload=SimpleNamespace(nbytes=0),
@@ -43,7 +43,7 @@ def slot(ingested_ns: int) -> Any:
     )
 
 
-def test_one_damaged_time_costs_one_frame(lane: Any) -> None:
+def test_one_damaged_time_costs_one_frame(lane):
     now_ns = time.monotonic_ns()
     lane.arrived = [slot(1 << 62)]
     assert not lane.receive()
@@ -54,9 +54,7 @@ def test_one_damaged_time_costs_one_frame(lane: Any) -> None:
     assert now_ns < lane._newest_ns <= time.monotonic_ns()
 
 
-def test_a_wrong_note_of_the_newest_frame_is_forgotten(
-    lane: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_note_of_the_newest_frame_is_forgotten(lane, monkeypatch):
     lane.sit(SimpleNamespace(lease=SimpleNamespace(note=SimpleNamespace(ingested_ns=1 << 62))))
     assert lane._newest_ns <= time.monotonic_ns()
     lane._newest_ns = 1 << 62
@@ -68,7 +66,7 @@ def test_a_wrong_note_of_the_newest_frame_is_forgotten(
     assert lane.header.ingested_ns == 3
 
 
-def test_only_regions_of_the_waiting_frame_are_looked_at_and_all_are_released(lane: Any) -> None:
+def test_only_regions_of_the_waiting_frame_are_looked_at_and_all_are_released(lane):
     size = {"width": 64, "height": 64, "source_width": 640, "source_height": 640}
     pixels, released, crops = np.zeros(64 * 64 * 3, np.uint8), [], []
     for sequence in (6, 7, 7, 8):

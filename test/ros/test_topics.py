@@ -1,17 +1,13 @@
 """The documented topics and the permissions of SROS 2 are what a graph uses, no more, no less."""
 
 import re
-from pathlib import Path
 
 import pytest
 from beside import beside
-from rclpy.node import Node
-from recorder import Recorder
 from started_graph import hurry
 
 from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.graph.interface import Interface, interfaces
-from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.lab.browsers import free_port
 
 pytestmark = [pytest.mark.ros]
@@ -21,7 +17,7 @@ IN_BACKGROUND = ("republish_node", "view_node")
 Topics = set[tuple[str, str, str, str]]
 
 
-def documented(root: Path) -> Topics:
+def documented(root):
     """Name, type, reliability and durability of each row."""
     page = (root / "docs/reference/topics.md").read_text(encoding="utf-8")
     table = page.partition("## Published")[2].partition("\n## ")[0]
@@ -29,7 +25,7 @@ def documented(root: Path) -> Topics:
     return {(f"/{name.lstrip('/')}", *rest) for name, *rest in rows if name != ONLY_PLAYED}
 
 
-def published(recorder: Recorder) -> Topics:
+def published(recorder):
     """What publishers have announced, but for ROS's own."""
     node = recorder.node
     return {
@@ -45,7 +41,7 @@ def published(recorder: Recorder) -> Topics:
     }
 
 
-def used(node: Node, full_name: str) -> Interface:
+def used(node, full_name):
     """What a node has opened, as discovery tells."""
     namespace, _, name = full_name.rpartition("/")
     asked = (
@@ -57,9 +53,7 @@ def used(node: Node, full_name: str) -> Interface:
     return Interface(*({topic for topic, _ in ask(name, namespace or "/")} for ask in asked))
 
 
-def test_topics_and_permissions_are_what_is_documented_and_needed(
-    root: Path, recorder: Recorder
-) -> None:
+def test_topics_and_permissions_are_what_is_documented_and_needed(root, recorder):
     pytest.importorskip("aiohttp")
     told = documented(root)
     assert len(told) > 10
@@ -83,13 +77,13 @@ def test_topics_and_permissions_are_what_is_documented_and_needed(
             interface.subscribes = {one for one in interface.subscribes if "image" not in one}
             interface.serves.discard("/perception/enable")
 
-    def opened() -> dict[str, Interface]:
+    def opened():
         names = recorder.node.get_node_names_and_namespaces()
         known = {f"{namespace.rstrip('/')}/{name}" for name, namespace in names}
         return {name: used(recorder.node, name) for name in needed if name in known}
 
-    def look(graph: Supervisor) -> None:
-        def is_known(found: object, wanted: object) -> bool:
+    def look(graph):
+        def is_known(found, wanted):
             for spec, process in graph.processes:
                 if spec.executable in IN_BACKGROUND:
                     hurry(process.pid)

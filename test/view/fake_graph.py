@@ -2,13 +2,10 @@
 
 import itertools
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
-import pytest
 import simplejpeg
 
 from perception_nodes.core.frame import STAMPS, FrameStatus
@@ -24,14 +21,7 @@ COUNTS = {status.name: 7 * status for status in FrameStatus}
 STAGES_MS = (0.9, 0.6, 4.2, 0.3, 0.4)
 
 
-def report(
-    status: FrameStatus = FrameStatus.OK,
-    ms: float = 6.4,
-    reason: str = "",
-    frame_id: str = "camera",
-    begun_ns: int | None = None,
-    sequence: int = 0,
-) -> SimpleNamespace:
+def report(status=FrameStatus.OK, ms=6.4, reason="", frame_id="camera", begun_ns=None, sequence=0):
     """A frame report whose stages share the latency as they do."""
     begun_ns = time.monotonic_ns() if begun_ns is None else begun_ns
     ends = np.cumsum([0.0, *STAGES_MS]) / sum(STAGES_MS) * ms * 1e6 + begun_ns
@@ -54,7 +44,7 @@ def report(
     )
 
 
-def picture(grey: int = 90, name: str = "car") -> ShownPicture:
+def picture(grey=90, name="car"):
     """A grey frame with one object in its middle."""
     pixels = np.full((90, 160, 3), grey, np.uint8)
     box = [0.4, 0.4, 0.6, 0.6]
@@ -63,27 +53,27 @@ def picture(grey: int = 90, name: str = "car") -> ShownPicture:
     )
 
 
-def pass_s(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+def pass_s(monkeypatch, seconds):
     """Let time pass for feeds."""
 
-    def monotonic_ns() -> int:
+    def monotonic_ns():
         return time.monotonic_ns() + seconds * 10**9
 
     clock = SimpleNamespace(monotonic_ns=monotonic_ns, time_ns=time.time_ns)
     monkeypatch.setattr(feed_module, "time", clock)
 
 
-def nominal(feed: Feed, camera: str = "front") -> None:
+def nominal(feed, camera="front"):
     feed.health(camera, HealthMode.NOMINAL, "detections arrive in time", [], COUNTS)
 
 
-def turning(feed: Feed) -> AbstractContextManager[None]:
+def turning(feed):
     """Let the page's process have time, as its node does in each step."""
     return repeated(feed.turned, 0.05)
 
 
 @contextmanager
-def served(*cameras: str, **options: Any) -> Iterator[tuple[Feed, PageServer, int]]:
+def served(*cameras, **options):
     """A feed, its server and the port."""
     port, values = free_port(), {"address": "localhost", "token": "", "rate_hz": 30.0, **options}
     feed = Feed(cameras or ("front",), 10.0, values["rate_hz"])
@@ -95,11 +85,11 @@ def served(*cameras: str, **options: Any) -> Iterator[tuple[Feed, PageServer, in
         server.close()
 
 
-def fed(feed: Feed, *cameras: str) -> AbstractContextManager[None]:
+def fed(feed, *cameras):
     """Fill it as a running graph does, a miss now and then."""
     numbers = itertools.count(1)
 
-    def feeding() -> None:
+    def feeding():
         number, late = next(numbers), (FrameStatus.LATE, 13.0, "late by 3.0 ms")
         for camera in cameras or ("front",):
             one = report() if number % 20 else report(*late)
