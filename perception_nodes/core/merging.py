@@ -70,22 +70,13 @@ def merge(
         The objects, best score first, at most `MAX_DETECTIONS`. An object that both show is that
         with the better score.
     """
-    kinds = np.array(settings.kinds)
-    heights = whole.boxes[:, 3] - whole.boxes[:, 1]
-    is_large = (whole.scores >= settings.trusted) & (heights > settings.large * input_px[1])
-    large, large_kinds = whole.boxes[is_large], kinds[whole.classes[is_large]]
-    parts = [whole]
+    kinds, parts = np.array(settings.kinds), [whole]
     for region, found in looks:
-        shared, _ = intersections_and_unions(found.boxes, large)
-        fragment = shared > settings.inside * _areas(found.boxes)[:, None]
-        fragment &= kinds[found.classes][:, None] == large_kinds
-        cut = _cut(found.boxes, region, input_px, source_px, settings.border_px)
-        kept = ~(cut | fragment.any(axis=1))
+        dropped = _cut(found.boxes, region, input_px, source_px, settings.border_px)
+        kept = ~(dropped | fragments(found, whole, input_px, settings))
         parts.append(Detections(found.boxes[kept], found.scores[kept], found.classes[kept]))
-    boxes, scores, classes = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("boxes", "scores", "classes")
-    )
+    columns = zip(*((part.boxes, part.scores, part.classes) for part in parts), strict=True)
+    boxes, scores, classes = map(np.concatenate, columns)
     origins = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     order = np.argsort(-scores, kind="stable")
     boxes, scores, classes, origins = boxes[order], scores[order], classes[order], origins[order]
@@ -102,10 +93,18 @@ def merge(
     return Detections(boxes[rows], scores[rows], classes[rows], more)
 
 
-def _areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    areas: NDArray[np.float32] = sizes[:, 0] * sizes[:, 1]
-    return areas
+def fragments(
+    found: Detections, whole: Detections, input_px: tuple[int, int], settings: MergeSettings
+) -> NDArray[np.bool_]:
+    """Which boxes lie in a larger box of a large object of their kind; see `merge`."""
+    kinds, sizes = np.array(settings.kinds), whole.boxes[:, 2:] - whole.boxes[:, :2]
+    large = (whole.scores >= settings.trusted) & (sizes[:, 1] > settings.large * input_px[1])
+    areas = np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)[:, None]
+    shared, _ = intersections_and_unions(found.boxes, whole.boxes[large])
+    within = (shared > settings.inside * areas) & (areas < np.prod(sizes[large], axis=1))
+    within &= kinds[found.classes][:, None] == kinds[whole.classes[large]]
+    are: NDArray[np.bool_] = np.logical_or.reduce(within, axis=1)
+    return are
 
 
 def _cut(

@@ -53,21 +53,17 @@ class SecondLook:
             horizon_px: row of the horizon in the source; None: it is learned from small objects,
                 beginning with the middle.
         """
-        gain = max(length / own for length, own in zip(source_px, input_px, strict=True))
-        self.size = input_px
-        self._pays = gain > LEAST_GAIN
-        self._small_px = SMALL_PX * gain
-        self._lefts, self._tops = (
-            _places(length, own, own // STEPS)
-            for length, own in zip(source_px, input_px, strict=True)
-        )
-        width = input_px[0]
-        self._sweep = _places(source_px[0], width, width - width // OVERLAP)
+        (width, height), self.size = source_px, input_px
+        gain = max(width / input_px[0], height / input_px[1])
+        self._pays, self._small_px = gain > LEAST_GAIN, SMALL_PX * gain
+        self._lefts = _places(width, input_px[0], input_px[0] // STEPS)
+        self._tops = _places(height, input_px[1], input_px[1] // STEPS)
+        self._sweep = _places(width, input_px[0], input_px[0] - input_px[0] // OVERLAP)
         self._unseen = np.arange(len(self._sweep), 0, -1)  # frames since the last look; ties: left
         self._looks = 0
         self._learns = horizon_px is None
-        self._height_px, self._band_px = source_px[1], input_px[1] / 4 * np.array([-1, 1])
-        self._horizon_px = source_px[1] / 2 if horizon_px is None else horizon_px
+        self._height_px, self._band_px = height, input_px[1] / 4 * np.array([-1, 1])
+        self._horizon_px = height / 2 if horizon_px is None else horizon_px
         self._boxes, self._worth = np.empty((0, 4)), np.empty(0)
 
     def bound_frames(self, looks_per_frame: int) -> int:
@@ -84,8 +80,6 @@ class SecondLook:
         for look in range(self._looks, self._looks + count * self._pays):
             region = None if look % 2 else self._most_wanted(worth)
             region = region or self._unseen_longest(unseen)
-            if region in regions:
-                region = self._unseen_longest(unseen)
             if region not in regions:
                 regions.append(region)
                 worth[self._shown(region, self._boxes)] = 0
@@ -127,11 +121,9 @@ class SecondLook:
         across = (self._lefts[:, None] <= x1) & (x2 <= self._lefts[:, None] + width)
         down = (self._tops[:, None] <= y1) & (y2 <= self._tops[:, None] + height)
         shown = (across * worth) @ down.T
-        best = int(shown.argmax())
-        if shown.flat[best] <= 0:
-            return None
-        left, top = divmod(best, len(self._tops))
-        return int(self._lefts[left]), int(self._tops[top])
+        left, top = divmod(int(shown.argmax()), len(self._tops))
+        found = int(self._lefts[left]), int(self._tops[top])
+        return found if shown[left, top] > 0 else None
 
     def _unseen_longest(self, unseen: NDArray[np.int64]) -> Region:
         top = self._tops[np.abs(self._tops + self.size[1] / 2 - self._horizon_px).argmin()]
@@ -139,12 +131,10 @@ class SecondLook:
 
     def _shown(self, region: Region, boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which boxes lie in a region as a whole."""
-        corner = np.array(region)
-        ends = corner + np.array(self.size)
-        inside: NDArray[np.bool_] = np.logical_and.reduce(
-            (boxes[:, :2] >= corner) & (boxes[:, 2:] <= ends), axis=1
-        )
-        return inside
+        (left, top), (x1, y1, x2, y2) = region, boxes.T
+        shown: NDArray[np.bool_] = (x1 >= left) & (x2 <= left + self.size[0])
+        shown &= (y1 >= top) & (y2 <= top + self.size[1])
+        return shown
 
     def _swept(self, region: Region) -> NDArray[np.bool_]:
         """Which parts of the sweep a region shows as a whole."""

@@ -42,12 +42,8 @@ def test_object_of_another_kind_is_none_at_two_scales() -> None:
 
 
 def test_what_the_border_of_a_look_cuts_is_no_object_of_it() -> None:
-    for cut in (
-        (400, 150, 430, 180),
-        (790, 150, 816, 180),
-        (500, 61, 520, 90),
-        (500, 290, 530, 316),
-    ):
+    across, down = [(400, 150, 430, 180), (790, 150, 816, 180)], [(500, 61, 520, 90)]
+    for cut in (*across, *down, (500, 290, 530, 316)):
         assert joined(found(), found((CAR, 0.9, cut))) == []
 
 
