@@ -67,6 +67,7 @@ def evaluate_command(
     teacher: str = "",
     teacher_score: Annotated[float, typer.Option(min=0.05, max=0.95)] = 0.4,
     across_classes: bool = False,
+    second_look: Annotated[int, typer.Option(min=0, max=16)] = 0,
     backend: options.Backend = AUTO,
     threads: options.Threads = 0,
     at_least: options.Share = 0.0,
@@ -90,6 +91,7 @@ def evaluate_command(
         teacher_score: Lowest score of the teacher's detections to use.
         across_classes: Precision and recall with boxes that suppress those of other classes, as
             with the parameter across_classes:=true.
+        second_look: Look so often again at parts of each image, in its own resolution.
         at_least: Exit status 1 if a set has a lower mAP50-95.
 
     Example: perception model evaluate road-n --root ~/data --data
@@ -117,7 +119,15 @@ def evaluate_command(
     for one in sets:
         with progress_bar(f"{subject.name} on {one.name}") as progress:
             results.append(
-                evaluate(subject, one, runtime, threads, progress, across_classes=across_classes)
+                evaluate(
+                    subject,
+                    one,
+                    runtime,
+                    threads,
+                    progress,
+                    across_classes=across_classes,
+                    second_look=second_look,
+                )
             )
         if not as_json:
             Console().print(evaluation_table(results[-1]))

@@ -1,6 +1,6 @@
 """A model's accuracy on a labelled set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +12,9 @@ from perception_nodes.core.errors import listed
 from perception_nodes.core.frame import Detections, FrameHeader
 from perception_nodes.core.inference import Progress
 from perception_nodes.evaluation import matching
-from perception_nodes.evaluation.detector import Detector
+from perception_nodes.evaluation.detector import Detector, Seen
 from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
+from perception_nodes.evaluation.second_looks import SecondLooks
 from perception_nodes.networks.class_names import indices_of
 from perception_nodes.networks.model import Model
 
@@ -121,6 +122,7 @@ def evaluate(
     progress: Progress | None = None,
     cache_dir: str = "",
     across_classes: bool = False,
+    second_look: int = 0,
 ) -> Evaluation:
     """Measure a model's accuracy.
 
@@ -133,6 +135,7 @@ def evaluate(
         cache_dir: folder of compiled models, empty for none.
         across_classes: whether boxes at run time are suppressed by those of other classes; average
             precision is always by class.
+        second_look: second looks at each image.
 
     Raises:
         DataError: the set has no class of the model, no object that counts, or an image that
@@ -142,16 +145,24 @@ def evaluate(
     """
     matching.require_pycocotools()
     groups, numbers, notes = class_groups(model, data)
-    truth, ranked, reported, dark = [], [], [], []
+    truth, dark = [], []
+    ranked, reported = list[matching.Objects](), list[matching.Objects]()
     run_time_settings = DecodeSettings(across_classes=across_classes)
     classes = list(groups.values())
     with Detector(model, backend, threads, cache_dir) as detector:
+        looks = SecondLooks(detector, list(groups), second_look)
+        readers: tuple[Callable[[Seen], Detections], ...] = (
+            lambda seen: detector.ranked(seen, classes),
+            lambda seen: detector.objects(seen, classes, run_time_settings),
+        )
         for image, pixels, seen in detector.look_at(data.images, progress):
             dark.append(pixels[::4, ::4].mean() < DARK)
             truth.append(labelled_objects(image, data, numbers, seen.header))
-            ranked.append(reported_objects(detector.ranked(seen, classes), seen.header))
-            at_run_time = detector.objects(seen, classes, run_time_settings)
-            reported.append(reported_objects(at_run_time, seen.header))
+            found = [read(seen) for read in readers]
+            if second_look:
+                found = looks.joined(pixels, found, readers)
+            for kept, one in zip((ranked, reported), found, strict=True):
+                kept.append(reported_objects(one, seen.header))
 
     matches = matching.match(truth, ranked, len(groups))
     whole = matches[matching.ALL_HEIGHTS]
@@ -179,7 +190,7 @@ def evaluate(
         },
         by_light={"dark": score_of(whole, night), "bright": score_of(whole, 1 - night)},
         operating_point=_operating_point(run_time),
-        notes=[*data.notes, *notes],
+        notes=[*data.notes, *notes, *([looks.note()] if second_look else [])],
     )
 
 

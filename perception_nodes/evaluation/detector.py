@@ -12,8 +12,10 @@ from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader, ImageView
 from perception_nodes.core.geometry import BoxesToSource
 from perception_nodes.core.inference import BackendError, HeadTensors, Progress
+from perception_nodes.core.merging import Region
 from perception_nodes.evaluation.labels import LabelledImage
 from perception_nodes.networks.model import Model
+from perception_nodes.preprocess.regions import Regions
 
 RANKING = DecodeSettings(score_threshold=0.001, iou_threshold=0.7)
 """The settings of the usual validation: weak detections count too, as the average precision is
@@ -34,7 +36,11 @@ class Seen:
 
 
 class Detector(AbstractContextManager["Detector"]):
-    """Runs a model on images; each output can be read with several thresholds."""
+    """Runs a model on images; each output can be read with several thresholds.
+
+    Attributes:
+        input_px: width and height of the model's input.
+    """
 
     def __init__(self, model: Model, backend: str, threads: int, cache_dir: str = "") -> None:
         """Load the model.
@@ -44,20 +50,26 @@ class Detector(AbstractContextManager["Detector"]):
         """
         self._model = model
         self._preprocessor = model.input.preprocessor()
+        self.input_px = model.input.width, model.input.height
+        self._regions = Regions(*self.input_px, model.input.padding)
         self._input = np.empty((model.input.height, model.input.width, 3), np.uint8)
         self._backend = open_backend(backend, BackendSettings(threads, cache_dir))
         self._backend.load(model)
         self._decoders: dict[DecodeSettings, Decoder] = {}
 
-    def look(self, image: NDArray[np.uint8]) -> Seen:
+    def look(self, image: NDArray[np.uint8], region: Region | None = None) -> Seen:
         """Run the network on an image.
 
         Args:
             image: uint8 [height, width, 3] BGR.
+            region: what to show of it in the resolution of the image; None: all, made to fit.
         """
         header = FrameHeader()
         view = ImageView.of_pixels(np.ascontiguousarray(image))
-        self._preprocessor.write(view, self._input, header)
+        if region is None:
+            self._preprocessor.write(view, self._input, header)
+        else:
+            self._regions.write(view, region, 8, self._input, header)
         return Seen(self._backend.infer(self._input), header)
 
     def objects(
