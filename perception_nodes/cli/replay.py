@@ -12,6 +12,7 @@ from perception_nodes.cli.common import check_writable, explained, progress_bars
 from perception_nodes.cli.replay_screen import corpus_progress, show_replayed
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.core.frame import MAX_LOOKS
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import load_model
 from perception_nodes.replay.drives import Drives, ReplayRequest
@@ -41,6 +42,7 @@ def replay_command(
     score_threshold: options.ScoreThreshold = DecodeSettings.score_threshold,
     deadline_ms: options.Deadline = DEADLINE_MS,
     calibration: str = "",
+    second_look: Annotated[int, typer.Option(min=0, max=MAX_LOOKS)] = 0,
     sample_bits: Annotated[int, typer.Option(min=0, max=16)] = 0,
     golden: Path | None = None,
     update: bool = False,
@@ -80,6 +82,7 @@ def replay_command(
         every: Replay only one frame in this many.
         frames: Stop each drive after this many frames.
         calibration: camera_info YAML to use instead of the bag's CameraInfo.
+        second_look: Look so often again at each frame, in lockstep; JPEG is then decoded in full.
         sample_bits: Significant bits of images with 16 bits a sample; 0: as many as the brightest
             pixel so far needs.
         golden: Compare with this golden file; exit status 1 if anything changed.
@@ -127,7 +130,7 @@ def replay_command(
     request = ReplayRequest(
         bags or (), out, corpus, topic or (), workers, ray, golden, update, labels
     )
-    request.check(replay_options)
+    request.check(replay_options, second_look)
     check_writable(golden if update else None, "--golden")
     model_read = load_model(model)
     settings = ReplaySettings(
@@ -137,6 +140,7 @@ def replay_command(
         deadline_ms=deadline_ms,
         score_threshold=score_threshold,
         sample_bits=sample_bits,
+        second_look=second_look,
         calibration_file=calibration,
     )
     drives = Drives(request, model_read, settings, replay_options)

@@ -70,7 +70,7 @@ class ReplayRequest:
         """Whether workers replay the drives."""
         return self.corpus is not None or self.workers > 1 or self.ray != ""
 
-    def check(self, options: ReplayOptions) -> None:
+    def check(self, options: ReplayOptions, second_look: int) -> None:
         """Refuse a request that does not suit the options.
 
         Raises:
@@ -89,6 +89,9 @@ class ReplayRequest:
             ),
             "--rate needs --mode realtime: lockstep is as fast as it can be": (
                 options.rate != 1 and not real_time
+            ),
+            "--second-look needs --mode lockstep: looks follow a schedule": (
+                real_time and second_look > 0
             ),
             "--update needs --golden FILE, the file to write": self.update and not self.golden,
             "--video shows the pictures that --no-pictures leaves out; give one": (

@@ -123,8 +123,8 @@ def made_with_another_model(golden: Golden, made_with: Mapping[str, Any]) -> str
             "or rewrite the golden with --update"
         )
     differing = [
-        f"{key} {golden.made_with.get(key)!r}, now {made_with[key]!r}"
-        for key in ("model", "model_sha256", "backend")
-        if golden.made_with.get(key) != made_with[key]
+        f"{key} {golden.made_with.get(key)!r}, now {made_with.get(key)!r}"
+        for key in ("model", "model_sha256", "backend", "second_look")
+        if golden.made_with.get(key) != made_with.get(key)
     ]
     return f"the golden was made with {'; '.join(differing)}" if differing else ""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.frame import STAMPS, FrameHeader, FrameRecord, FrameStatus
+from perception_nodes.core.frame import STAMPS, FrameHeader, FrameRecord, FrameStatus, ImageView
 from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.replay.background import ahead
@@ -35,6 +35,7 @@ class _Prepared(NamedTuple):
     record: FrameRecord
     header: FrameHeader | None
     pixels: NDArray[np.uint8]
+    image: ImageView | None
 
 
 class LockstepClock:
@@ -49,7 +50,9 @@ class LockstepClock:
         self.inputs = [camera.loaded.new_input() for _ in range(AHEAD + LANES + 3)]
         self._camera = camera
         self._free: SimpleQueue[tuple[CameraTurn, Pipeline]] = SimpleQueue()
-        for turn in turns(camera.loaded.backend, LANES):
+        # Where to look again follows from the frame before.
+        self._lanes = 1 if camera.looks_again else LANES
+        for turn in turns(camera.loaded.backend, self._lanes):
             self._free.put((turn, camera.pipeline(turn)))
 
     def outcomes(self, frames: Iterable[RawFrame]) -> Generator[Outcome, None, None]:
@@ -60,7 +63,7 @@ class LockstepClock:
         """
         waiting: deque[Future[Outcome]] = deque()
         prepared = ahead(self._prepared(frames), AHEAD)
-        with ThreadPoolExecutor(LANES) as lanes, closing(prepared):
+        with ThreadPoolExecutor(self._lanes) as lanes, closing(prepared):
             for item in prepared:
                 waiting.append(lanes.submit(self._outcome, item))
                 if len(waiting) > LANES:
@@ -70,8 +73,8 @@ class LockstepClock:
 
     def _prepared(self, frames: Iterable[RawFrame]) -> Iterator[_Prepared]:
         for frame, pixels in zip(frames, cycle(self.inputs), strict=False):
-            record, header = self._camera.prepare(frame, time.monotonic_ns(), pixels)
-            yield _Prepared(frame, record, header, pixels)
+            record, header, image = self._camera.prepare(frame, time.monotonic_ns(), pixels)
+            yield _Prepared(frame, record, header, pixels, image)
 
     def _outcome(self, item: _Prepared) -> Outcome:
         frame, record, found, message, engine = item.frame, item.record, None, b"", None
@@ -79,7 +82,8 @@ class LockstepClock:
             turn, pipeline = self._free.get()
             try:
                 _postpone(item.header, time.monotonic_ns() - item.header.preprocessed_ns)
-                record, found, message = self._camera.detect(item.header, item.pixels, pipeline)
+                slot = item.header, item.pixels, pipeline, item.image
+                record, found, message = self._camera.detect(*slot)
                 engine = pipeline.engine
                 _postpone(record, turn.waited_ns)
             finally:
@@ -104,3 +108,5 @@ def _stand_still(record: FrameRecord, at_ns: int) -> None:
     for name in STAMPS:
         if getattr(record, name):
             setattr(record, name, at_ns)
+    for look in record.looks:
+        look.cost_ms = 0

@@ -27,6 +27,7 @@ from perception_nodes.drives.rectification import RecordedCalibration
 from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
+from perception_nodes.replay.looks import ScheduledLooks, in_full
 from perception_nodes.report.recording import FrameDetections, ReportedFrame
 from perception_nodes.transport.cdr_writer import write_detection_array
 from perception_nodes.watchdog.ledger import PASSED_OVER
@@ -52,6 +53,7 @@ class ReplaySettings:
     undistort: bool = True
     sample_bits: int = 0
     calibration_file: str = ""
+    second_look: int = 0
 
 
 class LoadedModel(AbstractContextManager["LoadedModel"]):
@@ -137,7 +139,11 @@ class Outcome(NamedTuple):
 
 
 class Camera:
-    """The camera of a drive; frames are prepared in one thread and detected in any number."""
+    """The camera of a drive; frames are prepared in one thread and detected in any number.
+
+    Attributes:
+        looks_again: whether frames get second looks, which takes one thread, in order.
+    """
 
     def __init__(self, drive: Drive, loaded: LoadedModel, skip_late: bool) -> None:
         """Prepare for a drive.
@@ -166,6 +172,8 @@ class Camera:
             durations_ns = loaded.bare_inference_ns([loaded.new_input()], calls=20)
             self._inference_ns = sorted(durations_ns)[len(durations_ns) // 2]
         self._read = drive.read
+        self.looks_again = settings.second_look > 0
+        self._looks: ScheduledLooks
 
     @property
     def warnings(self) -> list[str]:
@@ -174,7 +182,7 @@ class Camera:
 
     def prepare(
         self, frame: RawFrame, due_ns: int, pixels: NDArray[np.uint8]
-    ) -> tuple[FrameRecord, FrameHeader | None]:
+    ) -> tuple[FrameRecord, FrameHeader | None, ImageView | None]:
         """Write a frame into a network input.
 
         Args:
@@ -183,19 +191,20 @@ class Camera:
             pixels: the network input.
 
         Returns:
-            The frame's record and the input's header. The header of a rejected frame is None, and
-            its record is complete.
+            The frame's record, the input's header, and the frame uncompressed. Header and frame are
+            None if it is rejected, and its record is complete.
         """
         record, image = self._enter(frame, due_ns)
         if image is None:
-            return record, None
+            return record, None, None
         header = FrameHeader()
         try:
-            self._ingest.fill(record, image, header, pixels)
+            image = in_full(image) if self.looks_again else image
+            image = self._ingest.fill(record, image, header, pixels)
             self._calibration.check(record.sequence)
         except FrameRejected as error:
-            return Ingest.end(record, FrameStatus.FAILED, str(error)), None
-        return record, header
+            return Ingest.end(record, FrameStatus.FAILED, str(error)), None, None
+        return record, header, image
 
     def supersede(self, frame: RawFrame, due_ns: int) -> FrameRecord:
         """The complete record of a frame that a newer one has replaced; see `prepare`."""
@@ -208,10 +217,17 @@ class Camera:
         """Make the pipeline of detection for one thread."""
         loaded = self.loaded
         candidate = Candidate(loaded.model.name, backend, loaded.decoder, self._inference_ns)
-        return Pipeline([candidate], SystemClock(), self._skip_late)
+        pipeline = Pipeline([candidate], SystemClock(), self._skip_late)
+        if self.looks_again:
+            self._looks = ScheduledLooks(loaded.model, loaded.settings.second_look, pipeline)
+        return pipeline
 
     def detect(
-        self, header: FrameHeader, pixels: NDArray[np.uint8], pipeline: Pipeline
+        self,
+        header: FrameHeader,
+        pixels: NDArray[np.uint8],
+        pipeline: Pipeline,
+        image: ImageView | None = None,
     ) -> tuple[FrameRecord, FrameDetections | None, bytes]:
         """Detect the objects of a prepared frame.
 
@@ -219,11 +235,16 @@ class Camera:
             header: header of the network input.
             pixels: the network input.
             pipeline: that of the calling thread.
+            image: the frame uncompressed, if it is to be looked at again.
 
         Returns:
             `record`, `found` and `message` as in `Outcome`.
         """
-        record, detections = pipeline.detect(header, pixels)
+        if self.looks_again and image is not None:
+            bits = self._preprocessor.sample_bits
+            record, detections = self._looks.detect(header, pixels, image, bits)
+        else:
+            record, detections = pipeline.detect(header, pixels)
         if detections is None:
             return record, None, b""
         message = write_detection_array(record.stamp_ns, record.frame_id, detections, self._names)

@@ -81,7 +81,7 @@ class RealTimeClock:
         return latency_percentiles(np.array(self._errors_ns) / 1e6, {**MEDIAN_AND_P99, "max": 100})
 
     def _detected(self, frame: RawFrame, due_ns: int) -> Outcome:
-        record, header = self._camera.prepare(frame, due_ns, self._pixels)
+        record, header, _ = self._camera.prepare(frame, due_ns, self._pixels)
         if header is None:
             return _outcome(frame, record)
         record, found, message = self._camera.detect(header, self._pixels, self._pipeline)

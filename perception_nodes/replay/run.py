@@ -116,6 +116,7 @@ def made_with(model: Model, settings: ReplaySettings) -> dict[str, Any]:
         "model_sha256": model.sha256,
         "backend": settings.backend,
         "score_threshold": settings.score_threshold,
+        **({"second_look": settings.second_look} if settings.second_look else {}),
     }
 
 

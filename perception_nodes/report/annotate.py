@@ -33,6 +33,7 @@ OTHER_COLOURS = tuple(CLASS_COLOURS.values())
 NO_REPORT_COLOUR = "#343a40"
 BEFORE_COLOUR = "#ff3b5c"
 AFTER_COLOUR = "#2ee66b"
+LOOK_COLOUR = "#ced4da"
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 """OpenCV 5 draws it by a font of many scripts, OpenCV 4 draws "?" for what is not ASCII."""
 
@@ -84,7 +85,7 @@ def blank(width: int, height: int, text: str) -> Picture:
 def draw(
     picture: Picture, scale: float, found: FrameDetections | None, report: ReportedFrame | None
 ) -> None:
-    """Draw the objects, status and latency of a frame, in place.
+    """Draw the second looks, objects, status and latency of a frame, in place.
 
     Args:
         picture: uint8 [h, w, 3] BGR.
@@ -92,6 +93,9 @@ def draw(
         found: objects; None if no detections were published.
         report: report of the frame; None if there is none.
     """
+    for look in [] if report is None else report.looks:
+        region = [round(side * scale) for side in look[:4]]
+        cv2.rectangle(picture, region, bgr(LOOK_COLOUR), 1)
     if found is not None:
         # The best object comes first; it is drawn last, so that its label is not covered.
         for label, score, box in reversed(found.objects(scale)):

@@ -503,6 +503,7 @@ def test_two_runs_side_by_side(street, tmp_path):
         (("{bag}", "--rate", "2"), "--rate needs --mode realtime"),
         (("{bag}", "--update"), "--update needs --golden"),
         (("{bag}", "--mode", "realtime", "--golden", "g"), "need --mode lockstep"),
+        (("{bag}", "--mode", "realtime", "--second-look", "1"), "needs --mode lockstep"),
         (("{bag}", "--golden", "{bag}/metadata.yaml"), "is damaged (Invalid JSON"),
         (("{bag}", "--labels", "/nowhere"), "/nowhere does not exist"),
         (("{bag}", "--calibration", "/nowhere"), "/nowhere"),
