@@ -96,12 +96,12 @@ def merge(
 def fragments(
     found: Detections, whole: Detections, input_px: tuple[int, int], settings: MergeSettings
 ) -> NDArray[np.bool_]:
-    """Which boxes lie in a larger box of a large object of their kind; see `merge`."""
+    """Which boxes lie in the box of another, large object of their kind; see `merge`."""
     kinds, sizes = np.array(settings.kinds), whole.boxes[:, 2:] - whole.boxes[:, :2]
     large = (whole.scores >= settings.trusted) & (sizes[:, 1] > settings.large * input_px[1])
     areas = np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)[:, None]
     shared, _ = intersections_and_unions(found.boxes, whole.boxes[large])
-    within = (shared > settings.inside * areas) & (areas < np.prod(sizes[large], axis=1))
+    within = (shared > settings.inside * areas) & (areas != np.prod(sizes[large], axis=1))
     within &= kinds[found.classes][:, None] == kinds[whole.classes[large]]
     are: NDArray[np.bool_] = np.logical_or.reduce(within, axis=1)
     return are

@@ -19,7 +19,7 @@ class SecondLooks:
 
     Attributes:
         made: number of looks so far.
-        second_boxes: number of boxes that lie in a larger box of a large object of their kind:
+        second_boxes: number of boxes that lie in that of another, large object of their kind:
             without second looks, and with them.
     """
 
@@ -70,6 +70,6 @@ class SecondLooks:
         """What was done, and how many second boxes there are."""
         before, after = self.second_boxes.tolist()
         return (
-            f"{self.made} second looks; boxes within a larger box of a large object of their kind: "
+            f"{self.made} second looks; boxes within that of another, large object of their kind: "
             f"{before} before, {after} after"
         )

@@ -22,9 +22,7 @@ def detections(*boxes: tuple[float, float, float, float]) -> Detections:
     st.integers(1, 4),
     st.lists(st.lists(st.tuples(*[st.integers(0, 400)] * 4), max_size=5), max_size=6),
 )
-def test_band_is_seen_within_the_bound(
-    more_across: int, more_down: int, share: float, looks: int, frames: list[list[tuple[int, ...]]]
-) -> None:
+def test_band_is_seen_within_the_bound(more_across, more_down, share, looks, frames):
     source = 521 + more_across, 200 + more_down
     horizon = source[1] * share
     policy = SecondLook(source, INPUT, horizon)
