@@ -56,10 +56,9 @@ class Sender:
         self._port = ends[0].getsockname()[1]
         for one in ends:
             one.close()
-        name = codec[:4].upper()
         file.write_text(
             "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=camera\nc=IN IP4 127.0.0.1\nt=0 0\n"
-            f"m=video {self._port} RTP/AVP 96\na=rtpmap:96 {name}/90000\n"
+            f"m=video {self._port} RTP/AVP 96\na=rtpmap:96 {codec[:4].upper()}/90000\n"
         )
         self._codec, self._loses = codec, loses
         self.index_of, self.lost = {}, 0

@@ -217,8 +217,7 @@ def test_a_stream_without_times_is_dated_by_its_arrival(
     path = write_video(tmp_path / name, 50, **options)
     path.write_bytes(60 * path.read_bytes())  # much of it goes by before the format is known
     seconds = count(10**9)  # one passes from each packet to the next
-    clock = SimpleNamespace(time_ns=lambda: next(seconds) * 1000 * MS)
-    monkeypatch.setattr(demux, "time", clock)
+    monkeypatch.setattr(demux, "time", SimpleNamespace(time_ns=lambda: next(seconds) * 1000 * MS))
     viewer = film(join, serve(path))
     viewer.take(5)
     assert viewer.log[0].endswith("stamps are of arrival")

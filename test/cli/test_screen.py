@@ -45,10 +45,9 @@ def test_the_folder_of_a_run(tmp_path, capsys):
 def test_long_names_of_drives_leave_room_for_the_figures(monkeypatch):
     console = Console(file=io.StringIO(), width=80)
     monkeypatch.setattr(replay_screen, "screen", console)
-    status = SUMMARY["status"] | {"OK": 51234}
     facts = SUMMARY | {
         "frames_in": 54000,
-        "status": status,
+        "status": SUMMARY["status"] | {"OK": 51234},
         "lost_in_bag": 1234,
         "detections": 7654321,
         "latency_ms": {"p50": 12.345, "p99": 1234.567},

@@ -109,7 +109,6 @@ def test_a_network_that_finds_nothing_in_8_bits_is_refused(frames, tmp_path, mon
 
 def test_layers_are_kept_float_until_it_is_enough(frames, tmp_path, monkeypatch):
     tried: list[int] = []
-    costs = {f"layer {number}": 1.0 / (1 + number) for number in range(20)}
 
     class Counting(TableQuantizer):
         def quantize(self, kept):
@@ -117,7 +116,7 @@ def test_layers_are_kept_float_until_it_is_enough(frames, tmp_path, monkeypatch)
             return super().quantize(())
 
         def costs(self, progress):
-            return costs
+            return {f"layer {number}": 1.0 / (1 + number) for number in range(20)}
 
     def counting(network, frames, name):
         return Counting(network, frames, name)

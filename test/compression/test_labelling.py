@@ -195,8 +195,7 @@ def test_boxes_of_a_view_are_in_pixels_of_the_frame(view):
             edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
             return boxes(("car", 1, *edges))
 
-    found = views.VIEWS[view](Bright(), frame)
-    np.testing.assert_allclose(found.corners, [[130, 20, 150, 32]])
+    np.testing.assert_allclose(views.VIEWS[view](Bright(), frame).corners, [[130, 20, 150, 32]])
 
 
 def test_what_a_tile_cuts_is_left_to_others():

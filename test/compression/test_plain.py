@@ -55,8 +55,7 @@ def test_the_8_bit_file_is_the_integer_networks_and_the_fpgas(network, tmp_path)
         for name, theirs in zip(
             OUTPUT_NAMES, session.run(list(OUTPUT_NAMES), {"image": frame[None]}), strict=True
         ):
-            steps = (golden[name] - theirs) / integers.output_steps[name]
-            assert np.abs(steps).mean() < 1, name
+            assert np.abs((golden[name] - theirs) / integers.output_steps[name]).mean() < 1, name
             assert theirs.std() > 10 * integers.output_steps[name]  # else anything would agree
     program = compile_network(integers, Geometry(2, 64, 28672, 250.0))
     assert {output.name for output in program.outputs} == set(OUTPUT_NAMES)

@@ -58,8 +58,7 @@ def plain_decode(boxes, classes, strides=STRIDES, reg_max=REG_MAX, limits=SETTIN
                 for side in range(4):
                     bins = [float(box[0, side * reg_max + b, row, column]) for b in range(reg_max)]
                     weights = [math.exp(value - max(bins)) for value in bins]
-                    mean = sum(b * w for b, w in enumerate(weights)) / sum(weights)
-                    sides.append(mean)
+                    sides.append(sum(b * w for b, w in enumerate(weights)) / sum(weights))
                 x, y = column + 0.5, row + 0.5
                 left, top, right, bottom = sides
                 corners = (x - left, y - top, x + right, y + bottom)

@@ -94,8 +94,7 @@ class TestBoxesToSource:
         source = np.sort(np.array(corners).reshape(-1, 2, 2), axis=1).reshape(-1, 4)
         source = source * [width, height, width, height]
         scale = [letterbox.scale_x, letterbox.scale_y] * 2
-        pad = [letterbox.pad_x, letterbox.pad_y] * 2
-        boxes = (source * scale + pad).astype(np.float32)
+        boxes = (source * scale + [letterbox.pad_x, letterbox.pad_y] * 2).astype(np.float32)
         back = BoxesToSource(header_for(letterbox, (width, height)), None)(boxes)
         # float32 resolves an input pixel of 640 to 3e-5 of it
         pixel = 1e-4 / min(letterbox.scale_x, letterbox.scale_y)

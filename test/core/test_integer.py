@@ -117,8 +117,7 @@ def test_rounding_takes_ties_to_even(x, bits):
 def test_multipliers_keep_17_bits_of_the_greatest_factor(factors):
     found, shift = integer.multipliers(np.array(factors))
     assert 0 <= found.min() and found.max() < 2**integer.MULTIPLIER_BITS
-    exact = max(factors) * 2.0**shift
-    assert abs(found.max() - exact) <= 0.5
+    assert abs(found.max() - max(factors) * 2.0**shift) <= 0.5
     assert found.max() >= 2 ** (integer.MULTIPLIER_BITS - 1) or shift == 47
 
 

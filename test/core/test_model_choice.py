@@ -87,8 +87,7 @@ def test_a_machine_that_becomes_slower_loses_few_frames_and_recovers(slower):
     drive.slower = slower
     statuses = Counter(drive.frame() for _ in range(FRAMES))
     if slower < 3:
-        missed = statuses[FrameStatus.LATE] + statuses[FrameStatus.SKIPPED_LATE]
-        assert missed <= 0.002 * FRAMES
+        assert statuses[FrameStatus.LATE] + statuses[FrameStatus.SKIPPED_LATE] <= 0.002 * FRAMES
         wanted = FrameStatus.OK if slower * sum(STAGES_MS) < LEFT_MS else FrameStatus.DEGRADED
         assert statuses[wanted] >= 0.99 * FRAMES
     else:  # nothing fits: every tenth frame is tried all the same

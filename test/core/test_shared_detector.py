@@ -111,8 +111,7 @@ class Drive:
         waiting = self.scheduler.waiting
         if len(turn.cameras) == 1:
             (camera,) = turn.cameras
-            pipeline = self.pipelines[camera]
-            found = [pipeline.detect(self.pending[camera], IMAGE, turn.finish_by_ns)]
+            found = [self.pipelines[camera].detect(self.pending[camera], IMAGE, turn.finish_by_ns)]
             self.models[0].inferred_alone(waiting)
         else:
             frames = [(self.pipelines[c], self.pending[c], IMAGE) for c in turn.cameras]
@@ -174,8 +173,7 @@ class TestDrives:
         for camera, reports in enumerate(drive.run()):
             assert len(reports) == drive.sequences[camera]
             assert len({report.sequence for report in reports}) == len(reports)
-            found = statuses(reports)
-            decided = [status for status in found if status != FrameStatus.SUPERSEDED]
+            decided = [status for status in statuses(reports) if status != FrameStatus.SUPERSEDED]
             runs = itertools.groupby(decided, key=lambda status: status in SERVED)
             longest = max((len(list(run)) for served, run in runs if not served), default=0)
             assert longest < TRIED_EVERY

@@ -22,8 +22,7 @@ FRAMES = 20
 
 def message(kind, index, packet, codec):
     types = typestore().types
-    stamp_ns = START_NS + index * PERIOD_NS
-    time = types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, 10**9))
+    time = types["builtin_interfaces/msg/Time"](*divmod(START_NS + index * PERIOD_NS, 10**9))
     data = np.frombuffer(packet, np.uint8)
     if kind == COMPRESSED_VIDEO:
         made = types[kind](time, "optical", data, codec)

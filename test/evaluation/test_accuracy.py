@@ -127,8 +127,7 @@ def test_small_and_wide_boxes_are_ignored(model, picture):
 
 
 def test_a_target_of_a_map_that_no_class_has_is_named(model, picture):
-    mapped = {"car": ("car", "buss")}
-    data = LabelledSet("x", ("car",), (image(picture, 0),), counts_as=mapped)
+    data = LabelledSet("x", ("car",), (image(picture, 0),), counts_as={"car": ("car", "buss")})
     notes = evaluate(model, data).notes
     assert f"'car' is to count as buss, which {model.name} does not know" in notes
 

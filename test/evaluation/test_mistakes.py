@@ -66,11 +66,10 @@ def test_what_does_not_count_is_neither_right_nor_missed():
 
 
 def test_sums_over_images():
-    bus = objects((10, 10, 20, 20, BUS, 1))
     images = [
         judged(LABELLED, objects((10, 10, 20, 20, BUS, 0.9))),
         judged(LABELLED, objects((10, 10, 20, 20, CAR, 0.9))),
-        judged(bus, objects()),
+        judged(objects((10, 10, 20, 20, BUS, 1)), objects()),
     ]
     examined = Examined("set", ("car", "bus"), images)
     counts = examined.counts()

@@ -193,13 +193,12 @@ def _journals() -> list[bytes]:
 
 
 def _orders() -> list[bytes]:
-    named = ("clock", "start", "start", "put_in")
     return [
         f"POST /{name} HTTP/1.1\r\nUser-Agent: {unit.PROTOCOL}\r\nAuthorization: ".encode()
         + unit._credential()
         + f"\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         + body
-        for name, body in zip(named, ORDERS, strict=True)
+        for name, body in zip(("clock", "start", "start", "put_in"), ORDERS, strict=True)
     ]
 
 

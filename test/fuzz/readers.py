@@ -112,8 +112,7 @@ def slot(guarded):
     write_detection_array(record.stamp_ns, record.frame_id, frame.Detections.none(), ())
     frame.check_slot(header, len(pixels), *SLOT_SIZE)
     found = BoxesToSource(header, lens_of(header))(BOXES)
-    limits = [header.source_width, header.source_height] * 2
-    assert ((found >= 0) & (found <= limits)).all()
+    assert ((found >= 0) & (found <= [header.source_width, header.source_height] * 2)).all()
     grid = Placement.of(header).grid()
     assert grid is None or np.isfinite(grid).all()
 

@@ -293,8 +293,7 @@ def child(folder):
         fake_gpu.install(monkeypatch, gpu)
         install(monkeypatch, make(gpu, on_build=on_build))
         sys.stdin.readline()
-        backend = open_backend("tensorrt", BackendSettings(cache_dir=folder))
-        backend.load(load_model("road-n"))
+        open_backend("tensorrt", BackendSettings(cache_dir=folder)).load(load_model("road-n"))
         note("loaded")
 
 

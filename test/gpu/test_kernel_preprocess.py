@@ -85,8 +85,7 @@ class TestBits:
         folding = Lens((300.0, 300.0, 320.0, 240.0), (-0.35, *[0.0] * 7))
         grid = remap_grid(box, folding, (100.0, 100.0, 320.0, 240.0))
         assert (grid < -1e5).any() and (grid > 0).any()
-        plan = plan_frame(image, box, grid)
-        shown = check_bits(image, plan)
+        shown = check_bits(image, plan_frame(image, box, grid))
         assert np.abs(shown[0, 0].astype(int) - 114).max() <= 1
 
     @given(
@@ -208,8 +207,7 @@ class TestAgainstTheCpuPath:
         box = Letterbox.fit(640, 480, 416, 256)
         found = lens_named(lens)
         grid = remap_grid(box, found, found.rectified_matrix(640, 480))
-        plan = plan_frame(frame(scene(640, 480), "nv12"), box, grid)
-        for plane in plan.planes:
+        for plane in plan_frame(frame(scene(640, 480), "nv12"), box, grid).planes:
             scale = np.array([plane.width, plane.height]) / (640, 480)
             position = ((grid + 0.5) * scale - 0.5).astype(np.float32)
             xy, fraction = cv2.convertMaps(position[:, :, 0], position[:, :, 1], cv2.CV_16SC2)

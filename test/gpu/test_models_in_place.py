@@ -55,8 +55,7 @@ def street(root):
     if not (sample / "metadata.yaml").is_file():
         pytest.skip("the sample drive is not made (make sample)")
     drive = open_drive(sample, "")
-    images = [read_image(one.data) for one in drive.frames() if one.index % 4 == 0]
-    return images
+    return [read_image(one.data) for one in drive.frames() if one.index % 4 == 0]
 
 
 @pytest.fixture

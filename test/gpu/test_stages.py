@@ -85,8 +85,7 @@ class Camera:
 
     def check(self, image, info=None):
         """Detect, and compare picture and boxes with the specifications; returns the copies."""
-        lens = info and lens_from(info)
-        placement = Placement.fit((image.width, image.height), (96, 64), lens)
+        placement = Placement.fit((image.width, image.height), (96, 64), info and lens_from(info))
         found = self.detect(image, placement)
         plan = plan_frame(image, placement.letterbox, placement.grid())
         picture = preprocess_oracle.preprocess(np.frombuffer(image.data, np.uint8), plan)
@@ -285,8 +284,7 @@ class TestWhereFramesLie:
                 writer.send(sample)
                 received = reader.receive()
                 assert received is not None
-                data = memoryview(received.payload)
-                assert camera.check(view(320, 240, "bgr8", 960, data)) == 0
+                assert camera.check(view(320, 240, "bgr8", 960, memoryview(received.payload))) == 0
                 received.release()
             writer_side.close()
         camera.detector.close()

@@ -38,8 +38,7 @@ def convolutions_of(file):
 @pytest.mark.parametrize("sm", WITH_INT8)
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_every_convolution_is_computed_in_8_bits(library, name, sm):
-    model = load_model(name)
-    file, _ = model.signed_file()
+    file, _ = load_model(name).signed_file()
     told = []
     built = build(library, file, sm, progress=lambda done, total: told.append((done, total)))
     # The name of a layer is that of its node, followed by a number.

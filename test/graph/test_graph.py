@@ -289,8 +289,7 @@ class TestSource:
         ],
     )
     def test_who_runs_beside_what_detects(self, values, beside):
-        detect = {kind.executable for kind in LIVE.kinds}
-        assert set(self.specs(**values)) == detect | beside
+        assert set(self.specs(**values)) == {kind.executable for kind in LIVE.kinds} | beside
 
     def test_one_tracker_serves_all_cameras(self):
         specs = self.specs(tracks=True, cameras="front,rear")

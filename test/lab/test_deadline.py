@@ -149,8 +149,7 @@ def test_missed_frames_that_the_smaller_network_would_have_made():
     # The usual time is the median of three frames of 4, 7 and 7 ms with the smaller network.
     assert smaller_would_do(account(found), "road-n", around, 13.1) == 3
     assert smaller_would_do(account(found), "road-n", around, 8.5) == 0
-    alone = [Calibration(5.0, None, 9.0)]
-    assert smaller_would_do(account(found), "road-n", alone, 10.0) is None
+    assert smaller_would_do(account(found), "road-n", [Calibration(5.0, None, 9.0)], 10.0) is None
 
 
 def test_a_calibration_times_the_model_its_smaller_sibling_and_memory(monkeypatch):

@@ -281,8 +281,7 @@ def test_without_a_fault_all_that_is_lost_once_the_graph_works_counts():
         for at in range(-100 * MS, STAMPS[-1], 100 * MS)
     ]
     run.begin_ns = run.end_ns = run.working_ns(BEGIN)
-    early = [i for i, stamp in enumerate(STAMPS) if stamp <= 200 * MS]
-    lose(run, FrameStatus.SUPERSEDED, *early)
+    lose(run, FrameStatus.SUPERSEDED, *[i for i, stamp in enumerate(STAMPS) if stamp <= 200 * MS])
     run.health[-1] = replace(run.health[-1], frames_in=len(STAMPS), outs=len(STAMPS))
     protected(run)
     expect = Expectation(lost="nothing", lost_at_most=0)

@@ -41,8 +41,7 @@ def test_the_fault_is_told_survived_and_accounted_for(tmp_path, name, drive):
     assert verdict.lost_silently == 0
     assert verdict.detected_ms is not None
     assert verdict.detections_ms is not None
-    worst = max(HealthMode[mode] for mode, _, _ in verdict.told)
-    assert worst >= HealthMode[scenario.expect.told]
+    assert max(HealthMode[mode] for mode, _, _ in verdict.told) >= HealthMode[scenario.expect.told]
     assert not [problem for problem in verdict.problems if problem.startswith(ACCOUNT)]
     assert {path.suffix for path in tmp_path.iterdir()} >= {".mcap", ".log"}
 

@@ -51,8 +51,7 @@ def places(*strides):
 
 def plain_grid(found):
     (grid,) = found.values()
-    columns = grid[0].T.tolist()
-    return [(of_middle(*column[:4]), column[4:]) for column in columns]
+    return [(of_middle(*column[:4]), column[4:]) for column in grid[0].T.tolist()]
 
 
 def plain_objects(found):
@@ -86,8 +85,7 @@ def plain_nanodet(found, logits=False):
     for row, (column, line, stride) in zip(rows[0].tolist(), places(*STRIDES, 64), strict=True):
         reach = []
         for side in range(4):
-            bins = row[CLASSES + 8 * side :][:8]
-            weights = [math.exp(value) for value in bins]
+            weights = [math.exp(value) for value in row[CLASSES + 8 * side :][:8]]
             reach.append(stride * sum(n * w for n, w in enumerate(weights)) / sum(weights))
         x, y, scores = column * stride, line * stride, row[:CLASSES]
         if logits:
@@ -124,8 +122,7 @@ def plain_queries(found):
 def plain_ultralytics_detr(found):
     (rows,) = found.values()
     scores = rows[..., 4:]
-    logits = np.log(scores / (1 - scores))
-    return plain_queries({"pred_boxes": rows[..., :4], "logits": logits})
+    return plain_queries({"pred_boxes": rows[..., :4], "logits": np.log(scores / (1 - scores))})
 
 
 def plain_detr_rows(found):
@@ -291,8 +288,7 @@ def plain_fast(found):
 
 def plain_fast_parts(found):
     """Of boxes, objects and classes apart."""
-    parts = list(found.values())
-    joined = [np.concatenate(parts[level::2], axis=1) for level in (0, 1)]
+    joined = [np.concatenate(list(found.values())[level::2], axis=1) for level in (0, 1)]
     return plain_fast(dict(enumerate(joined)))
 
 
@@ -550,8 +546,7 @@ HEADS = {
 def test_boxes_and_scores_are_those_of_the_original(case, kind, tmp_path):
     make, plain, *rest = {**HEADS, **MORE_HEADS}[case]
     extra, pixels = rest or ({}, RGB)
-    original = detector(make(), **extra)
-    path = written(original, tmp_path / "original.onnx")
+    path = written(detector(make(), **extra), tmp_path / "original.onnx")
     asked = "yolov6" if case == "yolov6" else ""  # which looks like a YOLOX
     given, backend = path, kind.partition("'")[0]
     if "files" in kind:
@@ -585,8 +580,7 @@ def boxes_and_scores(count, largest, low=0.0, high=0.8):
 
 
 def test_boxes_and_scores_of_another_kind_are_refused(tmp_path):
-    outputs = boxes_and_scores(3000, 0.8, low=-3, high=3)
-    said = refusal(detector(outputs), tmp_path, classes=NAMES)
+    said = refusal(detector(boxes_and_scores(3000, 0.8, low=-3, high=3)), tmp_path, classes=NAMES)
     assert "no head of a detector that is known here" in said
 
 
@@ -629,8 +623,7 @@ def test_the_author_in_the_metadata_decides(strides, tmp_path):
     rows = np.concatenate([middles(1, cells(*strides)), random(1, cells(*strides), 40)], -1)
     outputs = {"output0": rows.transpose(0, 2, 1).copy()}
     facts = {"author": "Ultralytics", "names": str([f"class {n}" for n in range(40)])}
-    said_by_author = detector(outputs, facts=facts)
-    assert understood(said_by_author, tmp_path).head.name == "ultralytics"
+    assert understood(detector(outputs, facts=facts), tmp_path).head.name == "ultralytics"
     anyone = detector(outputs, facts={"task": "detect"})
     assert "which may be" in refusal(anyone, tmp_path)
     named = understood(anyone, tmp_path, classes=[str(n) for n in range(40)])

@@ -78,7 +78,6 @@ def test_the_raw_head_must_mean_the_same(scores, boxes, taken, tmp_path):
     image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH])
     output = helper.make_tensor_value_info("output0", TensorProto.FLOAT, None)
     graph = helper.make_graph(to.nodes, "toy", [image], [output], to.tensors)
-    opset = [helper.make_opsetid("", 17)]
-    network = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     source = read_onnx(written(network, tmp_path / "it.onnx"), None)
     assert find_levels(source, STRIDES, CLASSES) == (raw if taken else None)

@@ -63,7 +63,6 @@ def test_one_licence_says_more_than_another(license, other, more):
 
 
 def test_material_without_a_licence_is_listed_as_such():
-    data = [{"name": "a", "license": "MIT"}, {"name": "b"}, "c"]
-    found = materials("CC0", data)
+    found = materials("CC0", [{"name": "a", "license": "MIT"}, {"name": "b"}, "c"])
     assert found == [("these weights", "CC0"), ("a", "MIT"), ("b", "not stated")]
     assert materials("CC0", None) == found[:1]

@@ -55,8 +55,7 @@ def test_it_judges_the_table_of_cases(case):
 def test_messages_in_order_and_in_time_are_ok_and_nominal_after_a_while():
     stream = Stream()
     assert stream.modes == [DEGRADED] * 31 + [NOMINAL] * 29
-    verdict = stream.next(data=b"two cars")
-    assert verdict == (State.OK, NOMINAL, 0, 0, b"two cars", "")
+    assert stream.next(data=b"two cars") == (State.OK, NOMINAL, 0, 0, b"two cars", "")
 
 
 def test_before_the_first_message_it_is_unsafe_and_soon_silent():
@@ -72,8 +71,7 @@ def test_lost_messages_are_counted_and_a_few_are_tolerated():
     assert verdict[:4] == (State.LOST, NOMINAL, 0, 2)
     assert verdict.message == b"objects"
     assert stream.next(skip=1)[:4] == (State.LOST, DEGRADED, 0, 1)
-    held = [stream.next().mode for _ in range(40)]
-    assert held == [DEGRADED] * 29 + [NOMINAL] * 11
+    assert [stream.next().mode for _ in range(40)] == [DEGRADED] * 29 + [NOMINAL] * 11
 
 
 def test_a_late_message_is_not_used_and_is_no_loss():

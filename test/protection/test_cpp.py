@@ -57,8 +57,7 @@ def test_both_give_the_same_verdicts(replay, made, demanded):
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
 def test_it_judges_the_table_of_cases(replay, case):
-    verdicts = replay(case.content, Limits(), case.calls)
-    assert [verdict[:2] for verdict in verdicts] == case.expected
+    assert [verdict[:2] for verdict in replay(case.content, Limits(), case.calls)] == case.expected
 
 
 def test_it_needs_no_allocation_and_throws_nothing(tmp_path):

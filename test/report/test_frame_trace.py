@@ -88,8 +88,7 @@ def test_second_looks_follow_the_postprocessing_of_the_whole_frame():
 
 def test_a_frame_goes_from_capture_to_publication_and_its_tracks():
     one = frame(0)
-    tracks = {("front", 0, one.stamp_ns): (one.stamp_ns + 8 * MS, 5)}
-    read = Read(trace_of([one], tracks))
+    read = Read(trace_of([one], {("front", 0, one.stamp_ns): (one.stamp_ns + 8 * MS, 5)}))
     found = [
         (lane[0], name, begin - START_NS, end - START_NS)
         for lane, name, begin, end, *_ in read.slices
@@ -155,8 +154,7 @@ def test_a_process_does_one_thing_at_a_time():
     read = Read(
         trace_of([frame(0, FrameStatus.LATE, stamps_ms=slow), frame(1, stamps_ms=slow)], {})
     )
-    inferences = [s for s in read.slices if s[1] == "inference"]
-    assert inferences[1][2] == START_NS + 52 * MS
+    assert [s for s in read.slices if s[1] == "inference"][1][2] == START_NS + 52 * MS
 
 
 def test_cameras_have_lanes_of_their_own():

@@ -296,8 +296,7 @@ def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess):
 
 def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector):
     voice = Lease("front", VOICE)
-    command = [sys.executable, "-c", "input()"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as watchdog:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as watchdog:
         lease = Lease("front", "watchdog")
         lease.acquire(1 << 40)
         lease.note.process = watchdog.pid

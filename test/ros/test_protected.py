@@ -202,8 +202,7 @@ class Bench:
         count = len(self.verdicts[Content.HEALTH])
 
         def over():
-            told = self.verdicts[Content.HEALTH][count:]
-            modes = [verdict.mode for verdict in told]
+            modes = [verdict.mode for verdict in self.verdicts[Content.HEALTH][count:]]
             alive = victim not in [p.pid for _, p in processes if p.poll() is None]
             return alive and HealthMode.UNSAFE in modes and modes[-1] < HealthMode.UNSAFE
 
@@ -227,8 +226,7 @@ class Bench:
     def _hear(self, verdict):
         state, mode, silent_ms, lost, message, reason = verdict
         size = len(message or b"")
-        line = Line(time.monotonic_ns(), state, mode, silent_ms, lost, size, reason)
-        self.python.append(line)
+        self.python.append(Line(time.monotonic_ns(), state, mode, silent_ms, lost, size, reason))
 
 
 def react(folder):

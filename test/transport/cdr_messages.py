@@ -38,7 +38,6 @@ def compressed(stamp_ns=5, frame_id="cam", name="jpeg", data=JPEG_MARK + b"pixel
 
 
 def camera_info(stamp_ns=5, frame_id="cam", model="plumb_bob", distortion=(0.1, 0.2, 0, 0, 0)):
-    region = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     return STORE.types["sensor_msgs/msg/CameraInfo"](
         header(stamp_ns, frame_id),
         480,
@@ -50,7 +49,7 @@ def camera_info(stamp_ns=5, frame_id="cam", model="plumb_bob", distortion=(0.1, 
         np.zeros(12),
         0,
         0,
-        region,
+        STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
     )
 
 

@@ -32,8 +32,7 @@ def test_a_change_reaches_every_process_once_and_those_that_start_later(page):
     assert second.news() == {"score_threshold": 0.75}
     assert second.news() == {}
     second.keep({"across_classes": True})
-    changes = {"score_threshold": 0.75, "across_classes": True}
-    assert first.news() == page().news() == changes
+    assert first.news() == page().news() == {"score_threshold": 0.75, "across_classes": True}
     assert first.changed() == ["across_classes:=True", "score_threshold:=0.75"]
 
 

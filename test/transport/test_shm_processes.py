@@ -203,8 +203,7 @@ told()
         before = signal.signal(signal.SIGALRM, lambda *_: seen.append("handled"))
         endpoint = Endpoint("a", domain)
         try:
-            readers = [endpoint.reader(name, Number, 2) for name in "ab"]
-            waiter = endpoint.waiter(readers)
+            waiter = endpoint.waiter([endpoint.reader(name, Number, 2) for name in "ab"])
             signal.setitimer(signal.ITIMER_REAL, 0.2)
             waiter.wait(10 * TIMEOUT_S * 1e3)
         finally:

@@ -37,8 +37,7 @@ def test_each_packet_gives_the_picture_that_was_put_in(kind):
         assert (found.encoding, found.width, found.height, found.step) == ("nv12", 96, 64, 96)
         assert (found.stamp_ns, found.frame_id, found.copies) == (7, "optical", 1)
         pixels = np.frombuffer(found.data, np.uint8).reshape(96, 96)
-        error = cv2.cvtColor(pixels, cv2.COLOR_YUV2BGR_NV12).astype(int) - picture
-        assert np.abs(error).mean() < 8
+        assert np.abs(cv2.cvtColor(pixels, cv2.COLOR_YUV2BGR_NV12).astype(int) - picture).mean() < 8
 
 
 @every_stream

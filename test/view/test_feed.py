@@ -107,8 +107,7 @@ def test_health_and_the_last_picture_have_an_age(feed, monkeypatch):
 
 def test_causes_are_counted_by_stage_over_a_minute_ten_and_since_the_start(feed, monkeypatch):
     def skipped(left_ms):
-        reason = f"{left_ms} ms are left"
-        feed.frame("front", report(FrameStatus.SKIPPED_LATE, 6.0, reason))
+        feed.frame("front", report(FrameStatus.SKIPPED_LATE, 6.0, f"{left_ms} ms are left"))
 
     skipped(2.1)
     skipped(3.2)

@@ -97,8 +97,7 @@ def test_a_page_gets_its_files_and_nothing_comes_from_elsewhere():
                 assert answer.status == 200, path
                 assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
                 assert answer.headers["X-Content-Type-Options"] == "nosniff"
-                text = await answer.text()
-                addresses = set(re.findall(r"https?://[\w./]+", text))
+                addresses = set(re.findall(r"https?://[\w./]+", await answer.text()))
                 assert addresses <= {"http://www.w3.org/2000/svg", UPLOT}, path
         outside = "/%2e%2e/feed.py", "/..%2fpage%2fview.js"
         for path in (*outside, "/nothing", "/uplot.LICENSE", "/missed/9.jpg"):

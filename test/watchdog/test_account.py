@@ -86,8 +86,7 @@ class Graph:
     def step(self):
         now_ns = time.monotonic_ns()
         step = self.account.step(now_ns, now_ns)
-        reports = [(r.sequence, FrameStatus(r.status), r.reason) for r in self.account.reports()]
-        return step, reports
+        return step, [(r.sequence, FrameStatus(r.status), r.reason) for r in self.account.reports()]
 
     def close(self):
         self.account.close()
@@ -126,8 +125,7 @@ def test_the_last_words_of_a_detector_count_before_the_first_ones_of_its_success
     graph.end(first, frames[1])
     graph.kill(first)
     second = graph.start_detector()
-    newer = graph.enter()
-    graph.end(second, newer)
+    graph.end(second, graph.enter())
     step, reports = graph.step()
     assert [str(member) for member in step.died] == [f"detector {first.pid}"]
     assert reports == [

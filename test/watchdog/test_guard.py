@@ -71,8 +71,7 @@ def test_one_of_an_earlier_graph_is_not_missed(watched, monkeypatch):
     watched.work()
     watched.kill()
     monkeypatch.setenv(life.VARIABLE, "another")
-    later = watched.later_guard()
-    assert watched.update(later) == ""
+    assert watched.update(watched.later_guard()) == ""
 
 
 @pytest.mark.parametrize(("patience_ns", "missed"), [(PATIENCE_NS, False), (LOOK_NS // 2, True)])

@@ -168,7 +168,6 @@ def test_last_words_of_one_that_has_ended_bring_nobody_back(run):
 
 def test_an_older_record_does_not_take_the_patience_back(run):
     """Signs of life and records come on two ways; one of them says that it will be silent."""
-    sign = Record(process=1, sent_ns=2, patience_ns=1000 * MS)
-    run.roster.hear("detector", sign)
+    run.roster.hear("detector", Record(process=1, sent_ns=2, patience_ns=1000 * MS))
     run.roster.hear("detector", Record(process=1, sent_ns=1, patience_ns=PATIENCE_NS))
     assert run.roster.members[1].patience_ns == 1000 * MS

@@ -127,8 +127,7 @@ def test_a_camera_that_stops_is_told(run):
     run.send()
     run.tick(301)
     assert run.names == ["no frame"]
-    now_ns = run.ms * MS
-    run.watch.camera(now_ns, silent={7})
+    run.watch.camera(run.ms * MS, silent={7})
     (fault,) = run.watch.present()
     assert fault.text == "no frame for 300 ms: preprocess 7 is silent", "it may not be the camera"
 

@@ -131,8 +131,7 @@ def test_whatever_the_camera_does_each_frame_has_one_report(join, domain):
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain)
     watched = Watched(context, join)
-    nodes = VEHICLE.nodes(PARAMETERS)
-    beside(nodes, lambda supervisor: misbehave(watched, supervisor))
+    beside(VEHICLE.nodes(PARAMETERS), lambda supervisor: misbehave(watched, supervisor))
     rclpy.shutdown(context=context)
 
     # Those before the first detections may have met no detector yet, and those behind the last ones

@@ -21,8 +21,7 @@ def control(name, value=None):
             kernel.call(descriptor, kernel.QUERYCTRL, entry)
             if entry.name.decode() == name:
                 setting = kernel.Control(entry.id, value or 0)
-                request = kernel.G_CTRL if value is None else kernel.S_CTRL
-                kernel.call(descriptor, request, setting)
+                kernel.call(descriptor, kernel.G_CTRL if value is None else kernel.S_CTRL, setting)
                 return int(setting.value)
             entry = kernel.QueryControl(id=entry.id | kernel.CTRL_FLAG_NEXT_CTRL)
     finally:
