@@ -180,7 +180,8 @@ def with_notice(python: Path) -> None:
     text = python.read_text()
     first, newline, rest = text.partition("\n")
     head = first + newline if first.startswith("#!") else ""
-    python.write_text(head + NOTICE + (rest if head else text))
+    body = rest if head else text
+    python.write_text(head + (NOTICE + body if body else NOTICE.rstrip() + "\n"))
 
 
 def changelog(markdown: str) -> tuple[str, str]:
