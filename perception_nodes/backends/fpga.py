@@ -106,8 +106,7 @@ class Backend:
             raise
         geometry = driver.geometry
         kind = "simulated engine" if bus.simulated else "engine"
-        macs = geometry.blocks * 256
-        device = f"{kind} of {macs} MACs at {geometry.clock_mhz:g} MHz"
+        device = f"{kind} of {geometry.blocks * 256} MACs at {geometry.clock_mhz:g} MHz"
         runtime = f"{bus.name}, layout {VERSION}"
         return BackendInfo("fpga", runtime, device, 1, slots, program.layers)
 

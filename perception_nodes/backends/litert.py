@@ -65,8 +65,7 @@ class Backend:
                 model_content=content, num_threads=self._threads, experimental_delegates=delegates
             )
             if library:  # before the CPU's own delegate takes what is left
-                operators = interpreter._get_ops_details()
-                device = f"{library}, {share(operators)}"
+                device = f"{library}, {share(interpreter._get_ops_details())}"
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise BackendError(f"LiteRT cannot load {name}: {error}") from error

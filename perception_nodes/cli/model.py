@@ -113,8 +113,7 @@ def evaluate_command(
             with progress_bar(f"{strong.name} on {name}") as progress:
                 sets.append(taught_set(strong, subject, name, files, *labelling, progress))
     else:
-        mapped = parse_classes_map(classes_map) if classes_map else None
-        sets = read_sets(data, root, mapped)
+        sets = read_sets(data, root, parse_classes_map(classes_map) if classes_map else None)
     results, runtime = [], runtime_for(backend, subject)
     for one in sets:
         with progress_bar(f"{subject.name} on {one.name}") as progress:
@@ -172,8 +171,7 @@ def compress_command(
 
     Example: perception model compress model_compression/configs/road-n.yaml --out runs/road-n
     """
-    compress = compression_tool("model_compression.pipeline", "compress")
-    compress(config, out, until)
+    compression_tool("model_compression.pipeline", "compress")(config, out, until)
 
 
 def _terms(model: Model) -> str:

@@ -161,8 +161,7 @@ class McapFile(BagFile):
     def _outside_of_chunks(self, messages: MessageList, topic: str) -> Messages:
         for log_time_ns, at in messages.in_order():
             (_, length) = HEAD.unpack(self._source.read(at, HEAD.size))
-            body = self._source.read(at + HEAD.size, length)
-            yield log_time_ns, topic, body[MESSAGE_HEAD.size :]
+            yield log_time_ns, topic, self._source.read(at + HEAD.size, length)[MESSAGE_HEAD.size :]
 
     def _note_gap_in_chunk(self, chunk_at: int, at: int, resumed: int) -> None:
         self.damage.note(

@@ -178,8 +178,7 @@ def _writable_front(mapping: _Mapping, size: int) -> tuple[NDArray[np.uint8], bo
             if facts.st_ino == mapping.inode:
                 # A mapping ends with a whole page, the file possibly before that.
                 size = min(size, facts.st_size - mapping.offset)
-                ours = mmap.mmap(file, size, offset=mapping.offset)
-                return np.frombuffer(ours, np.uint8), False
+                return np.frombuffer(mmap.mmap(file, size, offset=mapping.offset), np.uint8), False
         finally:
             os.close(file)
     except OSError:

@@ -82,8 +82,7 @@ def resolve(
         chosen["standby"] = _standby(chosen)
     is_given = "image_topic" in chosen
     chosen["image_topic"] = _image_topic(chosen, camera, bool(named) and not is_given)
-    nodes = {kind.name(named): _settings(kind, chosen) for kind in kinds}
-    return GraphSettings(_needed(nodes))
+    return GraphSettings(_needed({kind.name(named): _settings(kind, chosen) for kind in kinds}))
 
 
 def _of_several(

@@ -380,8 +380,7 @@ class Supervisor:
         # Write to where the nodes write: on the screen it would tear the live view. If the process
         # that started us was killed, perhaps nobody reads any more.
         with suppress(OSError):
-            descriptor = STDERR if self._log is None else self._log.fileno()
-            os.write(descriptor, f"{line}\n".encode())
+            os.write(STDERR if self._log is None else self._log.fileno(), f"{line}\n".encode())
 
 
 def _sweep(cameras: Sequence[str]) -> None:

@@ -72,8 +72,7 @@ class FoundHead:
         """Number of its classes; 0 if it leaves that open."""
         if self.numbered:
             return 0
-        count = self.scored - bool(self.head.nothing)
-        return len(COCO_NUMBERS) if self.in_91 else count
+        return len(COCO_NUMBERS) if self.in_91 else self.scored - bool(self.head.nothing)
 
     @property
     def in_91(self) -> bool:

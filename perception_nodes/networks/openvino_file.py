@@ -115,8 +115,7 @@ def read_openvino(path: Path, size: tuple[int, int] | None) -> OpenvinoNetwork:
         if axis is not None:
             axes[name] = axis
     operators = frozenset(op.get_type_name() for op in network.get_ops())
-    targets = network.input(0).get_target_inputs()
-    readers = [target.get_node().get_type_name() for target in targets]
+    readers = [target.get_node().get_type_name() for target in network.input(0).get_target_inputs()]
     sliced = len(readers) > 1 and set(readers) <= {*SLICES}
     dead = _dead(network)
     ids = frozenset(op.get_friendly_name() for op in network.get_ops())

@@ -84,8 +84,7 @@ def _check_alive(model: Model, seen: Sequence[tuple[NDArray[np.float32], Detecti
         ModelError: it does.
     """
     (scores, objects), (other_scores, others) = seen[:2]
-    inside = isinstance(model.outputs, CellsSpec) and model.outputs.suppressed
-    if inside and not scores.any():
+    if isinstance(model.outputs, CellsSpec) and model.outputs.suppressed and not scores.any():
         return  # NMS inside the network leaves nothing of noise
     if np.array_equal(scores, other_scores) and np.array_equal(objects.boxes, others.boxes):
         reason = "its weights are zero or damaged; export or copy it again"

@@ -24,9 +24,8 @@ class AnnotatedTopics:
 
     def __init__(self, node: PerceptionNode, camera: str, rate_hz: float) -> None:
         """Announce the topics."""
-        topic_of = node.settings.topic_of
         self._pictures, self._annotations = (
-            node.add_publisher(kind, topic_of(topic, camera), QUEUE_DEPTH)
+            node.add_publisher(kind, node.settings.topic_of(topic, camera), QUEUE_DEPTH)
             for kind, topic in ((CompressedImage, ANNOTATED), (ImageAnnotations, ANNOTATIONS))
         )
         self._period = Period(round(1e9 / rate_hz))

@@ -95,8 +95,7 @@ class PerceptionNode(LifecycleNode):
     @classmethod
     def main(cls) -> NoReturn:
         """Be the process of a node, see `run_node`; `DetectorNode` is named `detector_node`."""
-        name = re.sub("(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
-        sys.exit(run_node(cls, name))
+        sys.exit(run_node(cls, re.sub("(?<!^)(?=[A-Z])", "_", cls.__name__).lower()))
 
     def __init__(self, name: str) -> None:
         """Declare the parameters of `settings_type`."""
@@ -216,8 +215,7 @@ class PerceptionNode(LifecycleNode):
 
     def add_service(self, service_type: type, name: str, callback: Callable[..., Any]) -> None:
         """A service, destroyed when the node is cleaned up."""
-        service = self.create_service(service_type, name, callback)
-        self.owned.callback(self.destroy_service, service)
+        self.owned.callback(self.destroy_service, self.create_service(service_type, name, callback))
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Join shared memory, and open."""

@@ -43,8 +43,7 @@ def diagnostics(account: Account) -> DiagnosticArray:
     for name, fault in present.items():
         # A fault that harms no frames yet is only a warning.
         mode = HealthMode.NOMINAL if fault is None else max(fault.mode, HealthMode.DEGRADED)
-        text = "ok" if fault is None else fault.text
-        found.append(_status(mode, f"{base}/{name}", text, camera))
+        found.append(_status(mode, f"{base}/{name}", "ok" if fault is None else fault.text, camera))
     return DiagnosticArray(status=found)
 
 

@@ -51,8 +51,7 @@ class PlayedCamera:
             self._channel = camera_writer(node.endpoint, settings.camera, first_bytes)
         else:
             topic = image_topic(settings.image_topic, "compressed" if compressed else "raw")
-            message_type = CompressedImage if compressed else Image
-            self._images = node.add_publisher(message_type, topic, qos)
+            self._images = node.add_publisher(CompressedImage if compressed else Image, topic, qos)
 
     def has_listener(self) -> bool:
         """Whether somebody has subscribed to the images; always true for shared memory."""

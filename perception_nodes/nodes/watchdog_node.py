@@ -35,8 +35,7 @@ class WatchdogNode(PerceptionNode):
         settings: WatchdogSettings = self.settings
         now_ns = time.monotonic_ns()
         self._topics = [AccountTopics(self, camera, now_ns) for camera in settings.served]
-        first = [topics.account.inbox.first for topics in self._topics]
-        self._waiter = self.endpoint.waiter(first)
+        self._waiter = self.endpoint.waiter([topics.account.inbox.first for topics in self._topics])
         self._lease = self.own(Lease(settings.served[0], ROLE))
         self._voice = self.own(Lease(settings.served[0], VOICE))
         self._audience = Audience(now_ns, HEARD_WITHIN_NS, self._is_known)

@@ -79,8 +79,7 @@ def lens_from(info: CameraInfo) -> Lens | None:
     fisheye = info.model in FISHEYE_MODELS
     if fisheye and any(info.distortion[4:]):
         raise UnknownLens("an equidistant lens has four coefficients")
-    distortion = (*info.distortion[:8], *[0.0] * 8)[:8]
-    lens = Lens((fx, fy, cx, cy), distortion, fisheye)
+    lens = Lens((fx, fy, cx, cy), (*info.distortion[:8], *[0.0] * 8)[:8], fisheye)
     with np.errstate(all="ignore"):
         rectified = np.array(lens.rectified_matrix(info.width, info.height))
     if not np.isfinite(rectified).all() or min(rectified[:2]) <= 0:

@@ -80,8 +80,7 @@ def measured(picture: NDArray[np.uint8], border: int) -> Measures | None:
     texture = float(far.mean())
 
     def parts(values: NDArray[np.int16]) -> NDArray[np.float32]:
-        cut = values[: ROWS * height, : COLUMNS * width]
-        tiles = cut.reshape(ROWS, height, COLUMNS, width)
+        tiles = values[: ROWS * height, : COLUMNS * width].reshape(ROWS, height, COLUMNS, width)
         return np.asarray(tiles.mean(axis=(1, 3), dtype=np.float32))
 
     lit = float(((green > DARK) & (green != border)).mean())

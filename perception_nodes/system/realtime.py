@@ -150,8 +150,7 @@ def work_in_background() -> None:
 def allowed_priority() -> int:
     """The priority that the system allows the detector, at most `AUTO_PRIORITY`; 0 for none."""
     highest = max(RANKS.values())
-    limit = _limit()
-    for base in (AUTO_PRIORITY, min(AUTO_PRIORITY, limit - highest)):
+    for base in (AUTO_PRIORITY, min(AUTO_PRIORITY, _limit() - highest)):
         if base > 0 and may_have(base + highest):
             return base
     return 0

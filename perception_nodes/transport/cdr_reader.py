@@ -52,8 +52,7 @@ class CdrReader:
         """Read numbers of one type, such as `9d` in the notation of `struct`, aligned."""
         size = struct.calcsize(fmt[-1])
         start = self._align(size)
-        count = int(fmt[:-1] or 1)
-        self._take(start, size * count)
+        self._take(start, size * int(fmt[:-1] or 1))
         return struct.unpack_from(self._order + fmt, self._data, start)
 
     def uint32(self) -> int:

@@ -113,8 +113,7 @@ class Notes:
 
 def configuration(started_with: Mapping[str, object]) -> dict[str, str]:
     """Environment variables for all nodes of a graph, given what each is started with."""
-    text = json.dumps(started_with, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(started_with, sort_keys=True).encode()).hexdigest()
     return {CONFIGURATION: digest, NODES: " ".join(started_with)}
 
 

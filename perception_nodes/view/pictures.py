@@ -125,8 +125,7 @@ class Pictures:
 
     def shot(self, report: Any) -> Shot | None:
         """The frame of a report that is known, None if it was not taken up."""
-        is_camera = self._is_camera
-        key = nanoseconds(report.header.stamp) if is_camera else frame_key(report)
+        key = nanoseconds(report.header.stamp) if self._is_camera else frame_key(report)
         return self._shots.get(key) if self.knows(report) else None
 
     def found(self, report: Any) -> DetectionRecord | None:
