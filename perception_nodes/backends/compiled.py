@@ -15,7 +15,7 @@ from pathlib import Path
 from perception_nodes.backends.contract import Backend, BackendInfo, BackendSettings, open_backend
 from perception_nodes.core.inference import BackendError, Progress
 from perception_nodes.networks.model import Model
-from perception_nodes.system.environment import cache_unusable
+from perception_nodes.system.environment import writing_cache
 
 
 class CompiledRefused(RuntimeError):
@@ -67,12 +67,10 @@ def compiled(
         BackendError: the runtime is not installed or refuses the model, or the cache cannot be
             written.
     """
-    try:
+    with writing_cache(cache, BackendError):
         cache.mkdir(parents=True, exist_ok=True)
         # It is inside the cache, so that files are moved by renaming.
         apart = tempfile.TemporaryDirectory(prefix=".compiling-", dir=cache)
-    except OSError as error:
-        raise BackendError(cache_unusable(cache, error)) from error
     with apart as folder:
         settings = BackendSettings(threads, folder)
         with bar(f"building {model.name} for {backend}") if bar else nullcontext() as progress:

@@ -27,7 +27,7 @@ from perception_nodes.fpga.layout import VERSION
 from perception_nodes.fpga.program import Geometry, Program, read_program
 from perception_nodes.fpga.simulated import SimulatedEngine
 from perception_nodes.networks.model import Model
-from perception_nodes.system.environment import cache_unusable, share_folder
+from perception_nodes.system.environment import share_folder, writing_cache
 
 VARIABLE = "PERCEPTION_FPGA"
 SIMULATION = Path("build/fpga/libengine_512.so")
@@ -165,10 +165,8 @@ class Backend:
                 pass  # there is none, or a damaged one, which is compiled again
         program = compile_model(model, geometry)
         if folder:
-            try:
+            with writing_cache(path.parent, BackendError):
                 program.save(path)
-            except OSError as error:
-                raise BackendError(cache_unusable(path.parent, error)) from error
         return program
 
 

@@ -18,7 +18,7 @@ from perception_nodes.backends.instructions import faster_instructions
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.networks.model import LevelsSpec, Model
 from perception_nodes.networks.openvino_core import VARIABLE, core, last_line
-from perception_nodes.system.environment import cache_unusable
+from perception_nodes.system.environment import writing_cache
 from perception_nodes.system.files import read_sealed, write_sealed
 
 NCHW, BOX_LAYOUT = "NCHW", "NHWC"
@@ -70,10 +70,8 @@ def compile_model(model: Model, threads: int, cache_dir: str, streams: int = 1) 
         with suppress(RuntimeError):  # OpenVINO does not take it
             return core().import_model(known, "CPU", config)
     compiled = core().compile_model(_read(model), "CPU", config)
-    try:
+    with writing_cache(kept.parent, BackendError):
         write_sealed(kept, compiled.export_model().getvalue())
-    except OSError as error:
-        raise BackendError(cache_unusable(kept.parent, error)) from error
     return compiled
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from perception_nodes.gpu.cuda import CudaError, Device, Module
 from perception_nodes.gpu.cuda.errors import version_text
-from perception_nodes.system.environment import cache_folder, cache_unusable
+from perception_nodes.system.environment import cache_folder, writing_cache
 from perception_nodes.system.files import read_sealed, write_sealed
 
 KERNELS = Path(__file__).parent / "kernels"
@@ -120,10 +120,8 @@ def cubin(name: str, sm: int, driver_cuda: int) -> bytes:
     if (kept := read_sealed(path)) is not None:
         return kept
     image, _ = compiler.compile(name, sm)
-    try:
+    with writing_cache(path.parent, CudaError):
         write_sealed(path, image)
-    except OSError as error:
-        raise CudaError(cache_unusable(path.parent, error)) from error
     return image
 
 

@@ -4,6 +4,8 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -116,9 +118,13 @@ def cache_folder() -> Path:
     return home / ".cache/perception_nodes"
 
 
-def cache_unusable(folder: Path | None, error: OSError) -> str:
-    """Why the folder of compiled models cannot be used, and what to do."""
-    return (
-        f"the cache {folder} cannot be written: {error.strerror or error}; name another folder "
-        "with $XDG_CACHE_HOME"
-    )
+@contextmanager
+def writing_cache(folder: Path | None, error_type: type[Exception]) -> Iterator[None]:
+    """Tell why the folder of compiled models cannot be written, and what to do, as an error."""
+    try:
+        yield
+    except OSError as error:
+        raise error_type(
+            f"the cache {folder} cannot be written: {error.strerror or error}; name another folder "
+            "with $XDG_CACHE_HOME"
+        ) from error

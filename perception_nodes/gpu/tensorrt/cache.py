@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from perception_nodes.core.inference import BackendError
-from perception_nodes.system.environment import cache_unusable
+from perception_nodes.system.environment import writing_cache
 from perception_nodes.system.files import read_sealed, write_sealed, write_whole
 
 
@@ -112,7 +112,7 @@ class EngineCache:
     def write_timing(self, key: EngineKey, timing: bytes) -> None:
         """Write the kernel timings of a build."""
         if self._timing_folder is not None and timing:
-            with _writing(self._timing_folder):
+            with writing_cache(self._timing_folder, BackendError):
                 write_whole(self._timing_folder / f"{key.machine}.timing", timing)
 
     def read_kernels(self, key: EngineKey) -> bytes:
@@ -138,7 +138,7 @@ class EngineCache:
         if folder is None:
             yield
             return
-        with _writing(folder):
+        with writing_cache(folder, BackendError):
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -154,13 +154,5 @@ class EngineCache:
 
     def _keep(self, key: EngineKey, ending: str, content: bytes) -> None:
         if self._folder is not None:
-            with _writing(self._folder):
+            with writing_cache(self._folder, BackendError):
                 write_sealed(self._folder / f"{key.name}.{ending}", content, key.facts)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BackendError(cache_unusable(folder, error)) from error
