@@ -133,8 +133,7 @@ class LevelsDecoder:
         reg_max: int,
         settings: DecodeSettings,
     ) -> None:
-        self._settings = settings
-        self._logit_threshold = settings.logit_threshold
+        self._settings, self._logit_threshold = settings, settings.logit_threshold
         self._bins = np.arange(reg_max, dtype=np.float32)
         self._strides = tuple(strides)
         # Centres of the cells of all levels, one after the other.

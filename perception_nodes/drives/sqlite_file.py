@@ -25,8 +25,7 @@ class SqliteFile(BagFile):
     def __init__(self, file: Path) -> None:
         """List its rows; if the file is damaged, the readable ones."""
         super().__init__()
-        self.indexed = False
-        self._stack = ExitStack()
+        self.indexed, self._stack = False, ExitStack()
         self._rows: dict[str, MessageList] = {}
         self._database = self._open(file)
         try:

@@ -42,8 +42,7 @@ class Storage(ABC):
 
     def __init__(self, path: Path) -> None:
         """Take the path of the drive."""
-        self._path = path
-        self._notes = Findings()
+        self._path, self._notes = path, Findings()
         self.topics: dict[str, Topic] = {}
         self.duration_ns = 0
 

@@ -56,9 +56,7 @@ class Process:
         Raises:
             ProcessLookupError: there is no process with this number.
         """
-        self.pid = pid
-        self._descriptor = os.pidfd_open(pid)
-        self._poll = select.poll()
+        self.pid, self._descriptor, self._poll = pid, os.pidfd_open(pid), select.poll()
         self._poll.register(self._descriptor, select.POLLIN)
 
     def is_alive(self) -> bool:

@@ -20,9 +20,7 @@ class Resource:
     """
 
     def __init__(self, close: Callable[[int], None], handle: int) -> None:
-        self._close = close
-        self.handle = handle
-        self.closed = False
+        self._close, self.handle, self.closed = close, handle, False
 
     def close(self) -> None:
         """Close the object; a second call has no effect."""
@@ -60,8 +58,7 @@ class HostMemory(Resource):
     def __init__(
         self, driver: Driver, close: Callable[[int], None], array: NDArray[np.uint8]
     ) -> None:
-        self.array = array
-        self.nbytes = array.nbytes
+        self.array, self.nbytes = array, array.nbytes
         super().__init__(close, array.ctypes.data)
         self.address: int = driver.cuMemHostGetDevicePointer(self.handle, 0)
 

@@ -53,8 +53,7 @@ class Stream(Resource):
     """
 
     def __init__(self, driver: Driver, own: Callable[[CudaGraph], CudaGraph]) -> None:
-        self._own = own
-        self._driver = driver
+        self._own, self._driver = own, driver
         _, highest = driver.cuCtxGetStreamPriorityRange()
         stream = driver.cuStreamCreateWithPriority(NON_BLOCKING, highest)
         super().__init__(driver.cuStreamDestroy, stream)
