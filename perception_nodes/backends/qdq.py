@@ -210,8 +210,7 @@ class _NetworkReader:
             raise self._refusal(node, "has dilation or groups of several channels")
         if stride[0] != stride[1]:
             raise self._refusal(node, f"has strides {stride}, which differ")
-        bias_real = self._values[node.input[2]].astype(np.float64)
-        bias = np.rint(bias_real / (source.step * scale))
+        bias = np.rint(self._values[node.input[2]].astype(np.float64) / (source.step * scale))
         # The code of a byte b of the image is b - 128, and b w = (b - 128) w + 128 w.
         bias -= source.zero * weight.sum(axis=(1, 2, 3), dtype=np.int64)
         reach_acc = np.abs(weight).sum(axis=(1, 2, 3), dtype=np.int64) * CODES + np.abs(bias)

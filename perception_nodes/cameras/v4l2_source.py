@@ -163,8 +163,7 @@ class V4l2Source:
             buffer, _ = self._buffer(0, kernel.MEMORY_MMAP)
             kernel.call(self._descriptor, kernel.QUERYBUF, buffer)
             self._request(0, kernel.MEMORY_MMAP)
-        kind = buffer.flags & kernel.BUF_FLAG_TIMESTAMP_MASK
-        if kind != kernel.BUF_FLAG_TIMESTAMP_MONOTONIC:
+        if buffer.flags & kernel.BUF_FLAG_TIMESTAMP_MASK != kernel.BUF_FLAG_TIMESTAMP_MONOTONIC:
             return "receipt"
         is_soe = buffer.flags & kernel.BUF_FLAG_TSTAMP_SRC_SOE
         return "the start of exposure" if is_soe else "the end of a frame"
@@ -291,8 +290,7 @@ class V4l2Source:
     def _stamp_ns(self, buffer: kernel.Buffer) -> int:
         """The wall clock at capture: the driver's stamp, or now if its clock is unknown."""
         now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
-        kind = buffer.flags & kernel.BUF_FLAG_TIMESTAMP_MASK
-        if kind != kernel.BUF_FLAG_TIMESTAMP_MONOTONIC:
+        if buffer.flags & kernel.BUF_FLAG_TIMESTAMP_MASK != kernel.BUF_FLAG_TIMESTAMP_MONOTONIC:
             return wall_ns
         taken_ns = int(buffer.timestamp_s) * 1_000_000_000 + int(buffer.timestamp_us) * 1_000
         return wall_ns - (now_ns - taken_ns)

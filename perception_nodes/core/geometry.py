@@ -326,5 +326,4 @@ def lens_of(header: FrameHeader) -> Lens | None:
     if not header.flags & FrameFlag.RECTIFIED:
         return None
     fx, fy, cx, cy = header.camera_matrix
-    fisheye = bool(header.flags & FrameFlag.FISHEYE)
-    return Lens((fx, fy, cx, cy), tuple(header.distortion), fisheye)
+    return Lens((fx, fy, cx, cy), tuple(header.distortion), bool(header.flags & FrameFlag.FISHEYE))

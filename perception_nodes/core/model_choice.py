@@ -58,8 +58,7 @@ class ModelChoice:
                 models' costs: a frame past its deadline may still be tried, and if no model is
                 chosen, the predictions stay as they are.
         """
-        shared = finish_in_ns is not None
-        model = self._in_time(left_ns, shared)
+        model = self._in_time(left_ns, finish_in_ns is not None)
         if model is None or finish_in_ns is None or self.on_trial:
             return model
         smaller = self.models[self.models.index(model) :]

@@ -167,8 +167,7 @@ class _Builder:
         """Divide a view into at most two segments, and put their tensors into common buffers."""
         if len(view) == 1:
             return (view,)
-        cuts = range(len(view), 0, -1) if len(view) > MAX_SEGMENTS else [1]
-        for cut in cuts:
+        for cut in range(len(view), 0, -1) if len(view) > MAX_SEGMENTS else [1]:
             segments = tuple(s for s in (view[:cut], view[cut:]) if s)
             if self._can_lie([s for s in segments if len(s) > 1]):
                 break

@@ -143,8 +143,7 @@ def _plausible(kind: int, length: int, body: bytes) -> bool:
         return False
     if kind == Opcode.CHUNK and len(body) >= CHUNK_HEAD.size + 12:
         name_length = CHUNK_HEAD.unpack_from(body)[4]
-        name = body[CHUNK_HEAD.size : CHUNK_HEAD.size + name_length]
-        if name not in (b"", b"zstd", b"lz4"):
+        if body[CHUNK_HEAD.size : CHUNK_HEAD.size + name_length] not in (b"", b"zstd", b"lz4"):
             return False
         (stored,) = struct.unpack_from("<Q", body, CHUNK_HEAD.size + name_length)
         return bool(stored == length - CHUNK_HEAD.size - name_length - 8)

@@ -150,8 +150,7 @@ def describe(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def contrast(pixels: NDArray[np.uint8], padding: int) -> float:
     """Standard deviation of a frame's brightness in grey levels, without its border."""
-    grey = pixels.mean(axis=2)
-    shown = grey[(pixels != padding).any(axis=2)]
+    shown = pixels.mean(axis=2)[(pixels != padding).any(axis=2)]
     return float(shown.std()) if shown.size else 0.0
 
 

@@ -72,12 +72,11 @@ class Graph:
         """
         nodes = settings.nodes.values()
         several = any(getattr(own, "cameras", "") for own in nodes)
-        cameras = sorted({camera for own in nodes for camera in own.served})
         names = [kind.executable for kind in self.kinds] + [
             kind.name(camera)
             for kind in self.kinds
             if not (several and kind.serves_all_cameras)
-            for camera in cameras
+            for camera in sorted({camera for own in nodes for camera in own.served})
             if several or camera != config.DEFAULT_CAMERA
         ]
         return misnamed(ros, names, self.parameters)

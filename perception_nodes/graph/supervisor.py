@@ -74,8 +74,7 @@ def last_error(log: Path) -> str:
 
 def life_of(specs: Sequence[NodeSpec]) -> dict[str, str]:
     """The environment variables of a graph that starts now, for all its processes."""
-    started_with = {s.full_name: [s.kind.module, *s.arguments()] for s in specs}
-    return new_life() | configuration(started_with)
+    return new_life() | configuration({s.full_name: [s.kind.module, *s.arguments()] for s in specs})
 
 
 @contextmanager
@@ -358,8 +357,7 @@ class Supervisor:
         now_s = time.monotonic()
         cause = "" if _is_from_outside(status) else said or ended
         deaths, delay_s = self._restarts.note_death(spec.name, now_s, cause)
-        is_needed = not (spec.stands_by or spec.kind.dispensable)
-        if is_needed and self._restarts.is_hopeless(spec.name):
+        if not (spec.stands_by or spec.kind.dispensable) and self._restarts.is_hopeless(spec.name):
             raise GraphFailure(f"{ended} at once, {failover.SAME_CAUSE} times{self._why(said)}")
         if spec.stands_by and status == START_FAILED:
             delay_s = failover.STANDBY_AGAIN_S

@@ -185,12 +185,11 @@ def _figures(verdict: ScenarioVerdict, expect: Expectation) -> Iterator[Check]:
         yield at_most(name, verdict.miss_rate, expect.miss_rate_at_most, "{:.1%}")
         clock = verdict.clock
         if clock is not None:
-            apart_ms = abs(clock.offset_ms) - clock.error_ms
             yield Check(
                 "the unit's clock",
                 f"{clock.offset_ms:.2f} ms off (± {clock.error_ms:.2f} ms)",
                 "one clock for both (PTP, chrony), or deadlines mean nothing",
-                apart_ms <= CLOCK_SHARE * verdict.deadline_ms,
+                abs(clock.offset_ms) - clock.error_ms <= CLOCK_SHARE * verdict.deadline_ms,
             )
     if expect.asks_for_agreement:
         least, most = expect.agreement_at_least, expect.agreement_at_most

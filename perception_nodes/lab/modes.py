@@ -25,8 +25,7 @@ class Modes:
     def worst(self, since_ns: int, until_ns: int) -> HealthMode:
         """The worst mode between two times; UNSAFE before the first one is known."""
         found = [mode for _, mode in self.within(since_ns, until_ns)]
-        is_known = self.changes and self.changes[0][0] <= since_ns
-        return max(found) if is_known else HealthMode.UNSAFE
+        return max(found) if self.changes and self.changes[0][0] <= since_ns else HealthMode.UNSAFE
 
     def reached_ns(self, wanted: HealthMode, since_ns: int, until_ns: int) -> int | None:
         """When the mode was this or a worse one for the first time; None if it never was."""

@@ -225,8 +225,7 @@ def _fix_inputs(
             f"{path}: input {said} is not float32 [1, 3, height, width]; export it as PyTorch "
             "does, for one image at a time"
         )
-    fixed = (width, height) if width and height else None
-    chosen = exported.chosen_size(path, facts, fixed, size)
+    chosen = exported.chosen_size(path, facts, (width, height) if width and height else None, size)
     for dim, value in zip(image.type.tensor_type.shape.dim, (1, 3, *chosen[::-1]), strict=True):
         dim.Clear()
         dim.dim_value = value

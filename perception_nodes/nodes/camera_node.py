@@ -64,8 +64,7 @@ class CameraNode(PerceptionNode):
             if self._ended_s:
                 self.spin(IDLE_WAIT_MS)
                 accounted = self._graph.has_accounted_for(self._feed.sent + self._feed.lost)
-                give_up_s = self._ended_s + ACCOUNTING_TIMEOUT_S
-                self.finished = accounted or time.monotonic() > give_up_s
+                self.finished = accounted or time.monotonic() > self._ended_s + ACCOUNTING_TIMEOUT_S
             elif self._is_started:
                 self._feed.step(STEP_MS)
             else:

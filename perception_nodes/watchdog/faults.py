@@ -309,8 +309,7 @@ class SlowTransport:
         """Take the report of a frame that has ended."""
         way_ms = (report.ingested_ns - report.capture_ns) / MS
         is_to_blame = way_ms > self._deadline_ms / 2 and not report.flags & FrameFlag.CLOCK_SUSPECT
-        is_late = report.status in TOO_SLOW
-        self._ways_ms.append(way_ms if is_late and is_to_blame else 0.0)
+        self._ways_ms.append(way_ms if report.status in TOO_SLOW and is_to_blame else 0.0)
         late_ms = [way_ms for way_ms in self._ways_ms if way_ms]
         share = len(late_ms) / (self._ways_ms.maxlen or 1)
         if share <= 0.5:
