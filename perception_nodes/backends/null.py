@@ -17,8 +17,7 @@ class Backend:
     """
 
     def __init__(self, settings: BackendSettings) -> None:
-        self._max_batch = settings.max_batch
-        self._heads = HeadTensors([], [])
+        self._max_batch, self._heads = settings.max_batch, HeadTensors([], [])
 
     def load(self, model: Model) -> BackendInfo:
         """Prepare tensors of the model's shapes."""

@@ -44,8 +44,7 @@ class CameraFeed:
         self._endpoint, self._camera, self._source = endpoint, camera, source
         self._frame_id, self._log = frame_id.encode()[:FRAME_ID_BYTES], log
         self._slots: Writer[CameraHeader] | None = None
-        self._format = CameraFormat(0, "")
-        self._number = 0
+        self._format, self._number = CameraFormat(0, ""), 0
         self.sent = self.lost = 0
         self._is_open = False
         self._retry_s = self._frame_s = 0.0

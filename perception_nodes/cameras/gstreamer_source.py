@@ -203,9 +203,7 @@ class GStreamerSource:
             return skipped
         gap = number - expected
         # Some parsers give positions in bytes; if `offset_end` is the next number, it is a number.
-        if gap < 0 or (gap > MAX_GAP and buffer.offset_end != number + 1):
-            return skipped
-        return gap
+        return skipped if gap < 0 or (gap > MAX_GAP and buffer.offset_end != number + 1) else gap
 
     def _error(self, timeout_s: float = 0.0) -> str:
         """The first error on the pipeline's bus, which causes the others; empties the bus."""

@@ -271,9 +271,7 @@ def activate(fixed: Integers, activation: Activation, fraction: int) -> Integers
     if activation == "hardswish":
         one = 1 << fraction
         return round_shift(fixed * np.clip(fixed + 3 * one, 0, 6 * one), fraction)
-    if activation == "relu":
-        return GAIN["relu"] * np.maximum(fixed, 0)
-    return GAIN["none"] * fixed
+    return GAIN["relu"] * np.maximum(fixed, 0) if activation == "relu" else GAIN["none"] * fixed
 
 
 def fraction_bits(largest: float) -> int:

@@ -211,8 +211,7 @@ class _Frame:
     def __init__(self, model: str, key_file: str, memory: int) -> None:
         spec = load_model(model, key_file).input
         self._camera = np.full(CAMERA, 127, np.uint8)
-        self._image = np.empty_like(self._camera)
-        self._pixels = _pixels(memory, spec)
+        self._image, self._pixels = np.empty_like(self._camera), _pixels(memory, spec)
         self._preprocessor, self._header = spec.preprocessor(), FrameHeader()
 
     def take(self) -> None:

@@ -303,8 +303,7 @@ class RemoteUnit(AbstractContextManager["RemoteUnit"]):
             UnitError: nothing answers.
         """
         host, port = split_address(address)
-        self._address = joined_address(host, port)
-        self._one_order = threading.Lock()
+        self._address, self._one_order = joined_address(host, port), threading.Lock()
         self._connection = HTTPConnection(host, port, timeout=ANSWER_TIMEOUT_S)
         self._connection.auto_open = 0  # the graph ends with the connection; a new one has none
         self._connect(within_s)

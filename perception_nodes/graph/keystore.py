@@ -54,8 +54,7 @@ class Authority:
         """Make a key and its certificate, valid for a number of days."""
         now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
         self.begin, self.end = now - datetime.timedelta(days=1), now + datetime.timedelta(days=days)
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self._name = _name("perception_ca")
+        self.key, self._name = ec.generate_private_key(ec.SECP256R1()), _name("perception_ca")
         self.certificate = self._certified(self._name, self.key.public_key(), is_authority=True)
 
     def certify(self, name: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:

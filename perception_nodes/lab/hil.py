@@ -110,9 +110,7 @@ def _run(scenario: Scenario, out: Path, unit: str) -> ScenarioVerdict:
         prefix = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", PRIVATE_SHM)
         with child((*prefix, str(small[0].size_mb)), scenario, out) as verdict:
             return verdict()
-    if scenario.cameras > 1:
-        return _with_second_camera(scenario, out)
-    return run_here(scenario, out)
+    return _with_second_camera(scenario, out) if scenario.cameras > 1 else run_here(scenario, out)
 
 
 def _on_a_unit(scenario: Scenario, out: Path, unit: str) -> ScenarioVerdict:

@@ -80,8 +80,7 @@ class _Lane:
     def __init__(self) -> None:
         # Do not fork: the runtime of a model has threads.
         self._context = get_context("spawn")
-        self.board = self._context.RawArray("q", 3)
-        self.name = ""
+        self.board, self.name = self._context.RawArray("q", 3), ""
         self._pool: ProcessPoolExecutor | None = None
 
     def do(self, job: Job) -> Result:

@@ -91,9 +91,7 @@ class Notes:
     @property
     def log_lines_dropped(self) -> int:
         """Lines that the supervisor has dropped, or where there is none this process."""
-        if self._mapped is None:
-            return lines_dropped()
-        return int(self._mapped.value.lines_dropped)
+        return lines_dropped() if self._mapped is None else int(self._mapped.value.lines_dropped)
 
     def close(self) -> None:
         """Close the page, which stays."""

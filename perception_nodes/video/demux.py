@@ -161,8 +161,7 @@ class WholePictures:
         self._is_reordered, self._latest_pts = is_live, -math.inf
         self._is_broken, self._resumed_pts = is_live, math.inf
         self._damage = "" if is_live else "the file is damaged"
-        self._cause = "decoding starts at a key frame, and none has come yet"
-        self._suspects = 0
+        self._cause, self._suspects = "decoding starts at a key frame, and none has come yet", 0
         self._held: deque[int | None] = deque()
         self._lost: list[VideoPicture] = []
         self._order: FrameOrder | None = None
