@@ -13,16 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core import tensor_graph
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Activation, Network
 from perception_nodes.core.places import Place, lanes_of, place_of, place_tensors
-from perception_nodes.core.tensor_graph import (
-    GROUP,
-    ChannelSpan,
-    ConvolutionNode,
-    TensorGraph,
-    build_graph,
-)
 from perception_nodes.gpu.structures import addresses, integers
 
 TILE = (32, 32)
@@ -47,10 +41,10 @@ class NetworkPlan:
             warp, 16], and its bias and multiplier, int32 [out, 2].
     """
 
-    graph: TensorGraph
+    graph: tensor_graph.TensorGraph
     places: dict[str, Place]
     buffers: list[int]
-    waves: list[list[ConvolutionNode]]
+    waves: list[list[tensor_graph.ConvolutionNode]]
     constants: list[NDArray[np.signedinteger]]
 
     def output_bytes(self, name: str) -> int:
@@ -62,7 +56,7 @@ class NetworkPlan:
         """A stored tensor, int8 [channels, height, width], from the content of all buffers."""
         tensor, place = self.graph.tensors[name], self.places[name]
         pixels = buffers[place.buffer].view(np.int8).reshape(tensor.height, tensor.width, -1)
-        first = GROUP * place.group
+        first = tensor_graph.GROUP * place.group
         return pixels[:, :, first : first + tensor.channels].transpose(2, 0, 1)
 
 
@@ -72,17 +66,17 @@ def plan_network(network: Network) -> NetworkPlan:
     Raises:
         BackendError: the kernels do not support an operator, a weight or a size; the text names it.
     """
-    return plan_graph(build_graph(network))
+    return plan_graph(tensor_graph.build_graph(network))
 
 
-def plan_graph(graph: TensorGraph) -> NetworkPlan:
+def plan_graph(graph: tensor_graph.TensorGraph) -> NetworkPlan:
     """Make the plan of a network whose stored tensors are known; see `plan_network`."""
     image = graph.tensors[graph.image]
     sizes = [image.height * image.width * COLOURS]
     for names in graph.buffers:
         tensors = [graph.tensors[name] for name in names]
         pixels = tensors[0].height * tensors[0].width
-        sizes.append(pixels * GROUP * sum(tensor.groups for tensor in tensors))
+        sizes.append(pixels * tensor_graph.GROUP * sum(tensor.groups for tensor in tensors))
         if sizes[-1] >= 1 << 31:
             raise BackendError(f"tensor {names[0]!r} takes more than 2 GB; use a smaller input")
     for node in graph.convolutions:
@@ -93,9 +87,9 @@ def plan_graph(graph: TensorGraph) -> NetworkPlan:
     return NetworkPlan(graph, places, sizes, waves, constants)
 
 
-def _check_image(node: ConvolutionNode, graph: TensorGraph) -> None:
+def _check_image(node: tensor_graph.ConvolutionNode, graph: tensor_graph.TensorGraph) -> None:
     """Refuse a convolution that reads the image in any other way than as a whole."""
-    whole = ((ChannelSpan(graph.image, 0, COLOURS),),)
+    whole = ((tensor_graph.ChannelSpan(graph.image, 0, COLOURS),),)
     read = {span.tensor for segment in node.segments for span in segment}
     summed = node.residual is not None and node.residual.tensor == graph.image
     if summed or (graph.image in read and node.segments != whole):
@@ -105,16 +99,18 @@ def _check_image(node: ConvolutionNode, graph: TensorGraph) -> None:
         )
 
 
-def _read(node: ConvolutionNode) -> set[str]:
+def _read(node: tensor_graph.ConvolutionNode) -> set[str]:
     """Names of the tensors that a convolution reads."""
     spans = [span for segment in node.segments for span in segment]
     return {span.tensor for span in (*spans, node.residual) if span is not None}
 
 
-def _waves(nodes: Sequence[ConvolutionNode]) -> list[list[ConvolutionNode]]:
+def _waves(
+    nodes: Sequence[tensor_graph.ConvolutionNode],
+) -> list[list[tensor_graph.ConvolutionNode]]:
     """Each convolution in the first wave after those whose results it reads."""
     wave_of: dict[str, int] = {}
-    waves: list[list[ConvolutionNode]] = []
+    waves: list[list[tensor_graph.ConvolutionNode]] = []
     for node in nodes:
         number = max((wave_of[name] + 1 for name in _read(node) if name in wave_of), default=0)
         wave_of[node.layer.target] = number
@@ -124,10 +120,12 @@ def _waves(nodes: Sequence[ConvolutionNode]) -> list[list[ConvolutionNode]]:
 
 
 def _constants(
-    node: ConvolutionNode, places: Mapping[str, Place]
+    node: tensor_graph.ConvolutionNode, places: Mapping[str, Place]
 ) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
     lanes = lanes_of(node)
-    ends = GROUP * np.cumsum([place_of(segment, places).groups for segment in node.segments])
+    ends = tensor_graph.GROUP * np.cumsum(
+        [place_of(segment, places).groups for segment in node.segments]
+    )
     weight = [pack_weights(part) for part in np.split(lanes.weight, ends[:-1], axis=3)]
     return np.concatenate(weight, axis=1), np.stack([lanes.bias, lanes.multiplier], axis=1)
 
@@ -142,12 +140,12 @@ def pack_weights(weight: NDArray[np.int8]) -> NDArray[np.int8]:
         int8 [groups, steps, 32, 16]: the registers of each of 32 lanes. A step is two slabs of 16
         codes. A lane has a quarter of these, for channels lane / 4 and lane / 4 + 8 of the group.
     """
-    slabs = weight.reshape(len(weight), -1, GROUP)
+    slabs = weight.reshape(len(weight), -1, tensor_graph.GROUP)
     slabs = np.pad(slabs, ((0, 0), (0, slabs.shape[1] % 2), (0, 0)))
     steps = slabs.shape[1] // 2
     # Axes: group, plus 8, channel, step, slab, half, code. Channel, slab and half make a lane.
-    split = slabs.reshape(-1, 2, 8, steps, 2, 2, GROUP // 2)
-    return split.transpose(0, 3, 2, 4, 5, 1, 6).reshape(-1, steps, 32, GROUP)
+    split = slabs.reshape(-1, 2, 8, steps, 2, 2, tensor_graph.GROUP // 2)
+    return split.transpose(0, 3, 2, 4, 5, 1, 6).reshape(-1, steps, 32, tensor_graph.GROUP)
 
 
 class SegmentJob(ctypes.Structure):
@@ -194,14 +192,14 @@ def build_launches(
         for job, node in zip(launch.layers, wave, strict=False):
             _fill(job, node, plan, buffers, left, outputs)
             job.first_block = blocks
-            blocks += -(-job.pixels // TILE[0]) * -(-job.groups * GROUP // TILE[1])
+            blocks += -(-job.pixels // TILE[0]) * -(-job.groups * tensor_graph.GROUP // TILE[1])
         launches.append((launch, blocks))
     return launches
 
 
 def _fill(
     job: LayerJob,
-    node: ConvolutionNode,
+    node: tensor_graph.ConvolutionNode,
     plan: NetworkPlan,
     buffers: Sequence[int],
     constants: Iterator[int],
@@ -215,7 +213,7 @@ def _fill(
         return plan.buffers[place.buffer] // (first.height * first.width)
 
     def address(place: Place) -> int:
-        return buffers[place.buffer] + GROUP * place.group
+        return buffers[place.buffer] + tensor_graph.GROUP * place.group
 
     source = tensors[node.segments[0][0].tensor]
     job.image = source.name == plan.graph.image

@@ -20,14 +20,8 @@ from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.node_spec import parameter_arguments
 from perception_nodes.graph.settings import check
 from perception_nodes.networks.model import ModelError, available_models, load_model
-from perception_nodes.system.findings import (
-    Finding,
-    memory_lock,
-    preemption,
-    python_version,
-    real_time,
-    shared_memory,
-)
+from perception_nodes.system import findings
+from perception_nodes.system.findings import Finding
 from perception_nodes.system.processes import cpu_flags
 from perception_nodes.transport.memory import SHM_FOLDER
 
@@ -35,7 +29,7 @@ from perception_nodes.transport.memory import SHM_FOLDER
 def examine() -> list[Finding]:
     """Make every check; none of them changes anything on the machine."""
     return [
-        python_version(),
+        findings.python_version(),
         _middleware(),
         _domain(),
         package("rclpy", "rclpy", ros_packages.REMEDIES["rclpy"]),
@@ -52,11 +46,11 @@ def examine() -> list[Finding]:
         _models(),
         package("PyAV, for streams and video files", "av", "pip install av", needed=False),
         _cameras(),
-        shared_memory(SHM_FOLDER),
+        findings.shared_memory(SHM_FOLDER),
         _cpu(),
-        real_time(),
-        preemption(),
-        memory_lock(),
+        findings.real_time(),
+        findings.preemption(),
+        findings.memory_lock(),
     ]
 
 
