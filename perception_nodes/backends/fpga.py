@@ -52,7 +52,8 @@ class _Frame:
         Raises:
             BackendError: the program's outputs are not those that the model describes.
         """
-        self.slot, self._reads = slot, []
+        self.slot = slot
+        self._reads = []
         heads: dict[str, NDArray[np.float32]] = {}
         for output in program.outputs:
             # The decoder reads all class logits, plane by plane, and the box logits of a few

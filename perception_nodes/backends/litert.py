@@ -40,7 +40,9 @@ class Backend:
         self._threads = settings.threads or physical_cores()
         self._cache = settings.cache_dir
         self._interpreter: Any = None
-        self._library, self._input, self._size = "", 0, (0, 0)
+        self._library = ""
+        self._input = 0
+        self._size = (0, 0)
         self._outputs: list[tuple[int, float, NDArray[np.float32]]] = []
         self._heads = HeadTensors([], [])
 

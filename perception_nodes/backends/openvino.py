@@ -101,7 +101,8 @@ class Request:
         Raises:
             BackendError: the outputs are not what `model.yaml` describes.
         """
-        self._request, self._begun_ns = compiled.create_infer_request(), 0
+        self._request = compiled.create_infer_request()
+        self._begun_ns = 0
         names = (*model.outputs.box, *model.outputs.classes)
         tensors = {name: self._request.get_tensor(name).data for name in names}
         tensors |= {name: tensors[name].transpose(0, 3, 1, 2) for name in _raw_boxes(model)}

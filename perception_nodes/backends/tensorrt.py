@@ -42,7 +42,8 @@ class Backend(GpuBackend):
             ImportError: no runtime is installed.
         """
         super().__init__()
-        self._library, self._settings = load_library(), settings
+        self._library = load_library()
+        self._settings = settings
         self._cache = EngineCache(settings.cache_dir, settings.timing_dir)
         self._engine: Engine | None = None
         self._model: Model

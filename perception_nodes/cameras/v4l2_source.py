@@ -220,7 +220,8 @@ class V4l2Source:
             for index in range(len(self._mapped) or BUFFERS):
                 self._queue(index)
             kernel.stream(self._descriptor, kernel.STREAMON, self._kind)
-        self._next_sequence, self._poll = None, select.poll()
+        self._next_sequence = None
+        self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN | select.POLLPRI)
 
     def capture(self, timeout_ms: float) -> CapturedFrame | None:

@@ -77,7 +77,8 @@ class VideoSource:
         self._is_sdp = url.endswith(SDP)
         self._transport = "udp" if self._is_sdp else transport
         self._video: VideoInput | None = None
-        self._decoded, self._orientation = Mailbox(), AS_STORED
+        self._decoded = Mailbox()
+        self._orientation = AS_STORED
         self._slots: Writer[CameraHeader] | None = None
 
     def open(self) -> CameraFormat:

@@ -59,7 +59,9 @@ class SimulatedClock:
 
     def __init__(self) -> None:
         self._messages: deque[tuple[int, int]] = deque(maxlen=CLOCK_MESSAGES)
-        self._rate, self._least_span_ns, self._reference = 1.0, 0, (0, 0)
+        self._rate = 1.0
+        self._least_span_ns = 0
+        self._reference = (0, 0)
 
     def update(self, time_ns: int, now_ns: int) -> None:
         """Take a clock message into account.

@@ -133,8 +133,10 @@ class LevelsDecoder:
         reg_max: int,
         settings: DecodeSettings,
     ) -> None:
-        self._settings, self._logit_threshold = settings, settings.logit_threshold
-        self._bins, self._strides = np.arange(reg_max, dtype=np.float32), tuple(strides)
+        self._settings = settings
+        self._logit_threshold = settings.logit_threshold
+        self._bins = np.arange(reg_max, dtype=np.float32)
+        self._strides = tuple(strides)
         # Centres of the cells of all levels, one after the other.
         centres = []
         for stride in strides:

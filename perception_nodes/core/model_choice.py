@@ -38,7 +38,9 @@ class ModelChoice:
             skip_late: choose no model where all would be late; if False, the smallest one.
         """
         self.models, self.best, self._smallest = models, models[0], models[-1]
-        self.on_trial, self._skip_late, self._level = False, skip_late, 0
+        self.on_trial = False
+        self._skip_late = skip_late
+        self._level = 0
         self._step_up = StepUp()
         self._left = CostPrediction(1 << 62)
         self._abandoned = 0

@@ -124,7 +124,8 @@ class McapFile(BagFile):
             and (self._chunks or not statistics.message_count)
         ):
             return False
-        self.counts, self.start_ns = self.recorded.copy(), statistics.message_start_time
+        self.counts = self.recorded.copy()
+        self.start_ns = statistics.message_start_time
         self.end_ns = statistics.message_end_time
         return True
 

@@ -23,7 +23,9 @@ class RecordedCalibration:
         self.warnings: list[str] = []
         self._preprocessor = preprocessor
         self._last: bytes | None = None
-        self._unfit, self._changes, self._first_change = "", 0, 0
+        self._unfit = ""
+        self._changes = 0
+        self._first_change = 0
 
     def follow(self, frame: RawFrame) -> None:
         """Use the calibration of a frame; to be called for all frames in order."""

@@ -22,7 +22,8 @@ class Ros1File(BagFile):
             PermissionError: it may not be read.
         """
         super().__init__()
-        self._file, self._convert = file, get_typestore(Stores.ROS2_HUMBLE).ros1_to_cdr
+        self._file = file
+        self._convert = get_typestore(Stores.ROS2_HUMBLE).ros1_to_cdr
         self._reader = Reader(file)
         try:
             self._reader.open()

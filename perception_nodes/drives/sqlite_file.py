@@ -25,7 +25,8 @@ class SqliteFile(BagFile):
     def __init__(self, file: Path) -> None:
         """List its rows; if the file is damaged, the readable ones."""
         super().__init__()
-        self.indexed, self._stack = False, ExitStack()
+        self.indexed = False
+        self._stack = ExitStack()
         self._rows: dict[str, MessageList] = {}
         self._database = self._open(file)
         try:

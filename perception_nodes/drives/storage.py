@@ -42,7 +42,8 @@ class Storage(ABC):
 
     def __init__(self, path: Path) -> None:
         """Take the path of the drive."""
-        self._path, self._notes = path, Findings()
+        self._path = path
+        self._notes = Findings()
         self.topics: dict[str, Topic] = {}
         self.duration_ns = 0
 

@@ -44,7 +44,8 @@ class VideoStorage(Storage):
                     f"{why}: no frame can be decoded; copy it again, or convert it to H.264"
                 )
             stream = video.stream
-            self._rate_hz, self._end = video.rate_hz(PLAIN_RATE_HZ), StatedEnd.of(video)
+            self._rate_hz = video.rate_hz(PLAIN_RATE_HZ)
+            self._end = StatedEnd.of(video)
             is_stated = stream.frames > 0
             about = video.frame_count() if is_stated else self._end.at_s * self._rate_hz
         count = max(round(about), 1)

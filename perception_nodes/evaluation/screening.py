@@ -80,7 +80,8 @@ class _Runtime:
 
     def __init__(self, options: Sequence[Option], memory: int, key_file: str, fifo: int) -> None:
         self.loaded: list[Option] = []
-        self.is_ready, self._options = False, options
+        self.is_ready = False
+        self._options = options
         self._connection, theirs = Pipe()
         with theirs:
             numbers = theirs.fileno(), memory

@@ -71,7 +71,8 @@ class LossyLink(AbstractContextManager["LossyLink"]):
             NetworkUnavailable: the kernel refuses it.
         """
         self._now = self._first = conditions
-        self._changed, self._random = 0, random.Random(0)
+        self._changed = 0
+        self._random = random.Random(0)
         # Each thread of a process can be in a namespace of its own.
         self._far = ThreadPoolExecutor(1, "hil_unit")
         near = _open_device(BENCH_ADDRESS)

@@ -103,7 +103,8 @@ class UnitServer:
         self._values = dict(values)
         self._ordered: queue.SimpleQueue[GraphRun] = queue.SimpleQueue()
         self._current: GraphRun | None = None
-        self._starting, self._files = threading.Lock(), scratch_folder()
+        self._starting = threading.Lock()
+        self._files = scratch_folder()
         self._orders = Path(self._files.name) / "orders.json"
         self._log = Path(self._files.name) / "nodes.log"
         try:

@@ -67,7 +67,8 @@ class FrameMemory:
     """
 
     def __init__(self, device: Device) -> None:
-        self._device, self._mappings_known = device, _mappings_known()
+        self._device = device
+        self._mappings_known = _mappings_known()
         self.registrations = 0
         self._mappings: list[_Mapping] = []
         self._copy: HostMemory | None = None

@@ -101,7 +101,8 @@ class Preprocessing:
             "preprocess", preprocess_job.grid_of(plan), preprocess_job.THREADS, job
         )
         self.transfer.fit(plan, addresses[0], stream, self._launch.enqueue)
-        self._fitted, self._frame_bytes = kind, plan.frame_bytes
+        self._fitted = kind
+        self._frame_bytes = plan.frame_bytes
         return True
 
     def take(self, image: ImageView, ticket: int, stream: cuda.Stream) -> int:
@@ -228,7 +229,8 @@ class GpuDetector:
         self._stream, self._network, self._decoding = stream, network, decoding
         self.preprocessing = Preprocessing(network.device, size, network.image, decoding.ticket)
         self.graph: cuda.CudaGraph | cuda.Uncaptured | None = None
-        self._ticket, self.copies = 0, 0
+        self._ticket = 0
+        self.copies = 0
 
     def prepare(self, image: ImageView, placement: Placement) -> cuda.CudaGraph | cuda.Uncaptured:
         """Make the graph for frames of this kind, unless it exists already.

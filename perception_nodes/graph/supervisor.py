@@ -137,15 +137,19 @@ class Supervisor:
                 by default.
             while_alive: the graph is stopped when this process has ended.
         """
-        self._specs, self.stop_timeout_s, self._log = specs, stop_timeout_s, log
-        self._while_alive, self._restarts = while_alive, Restarts()
+        self._specs = specs
+        self.stop_timeout_s = stop_timeout_s
+        self._log = log
+        self._while_alive = while_alive
+        self._restarts = Restarts()
         self._started: dict[str, tuple[NodeSpec, subprocess.Popen[bytes]]] = {}
         self._start_at_s: dict[str, float] = {}
         self._running_s: dict[str, float] = {}
         self._looked_s = 0.0
         self._shut_down: set[str] = set()
         self._last_words: dict[str, LastWords] = {}
-        self._held, self._life = ExitStack(), life_of(specs)
+        self._held = ExitStack()
+        self._life = life_of(specs)
         self._notes: Notes | None = None
         self._changes: Mapping[str, Any] = {}
         self._stop_requested = False

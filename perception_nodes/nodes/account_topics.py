@@ -59,7 +59,8 @@ class AccountTopics:
             ),
         )
         self.account = node.own(Account(node.endpoint, camera, account, now_ns))
-        self._is_slow, self._health_period = False, Period(PERIOD_NS)
+        self._is_slow = False
+        self._health_period = Period(PERIOD_NS)
         self._diagnostics_period = Period(DIAGNOSTICS_PERIOD_NS)
         topic = settings.topic_of(FRAME_REPORTS, camera)
         reports = self._reports = node.add_protected(FrameReport, topic, REPORTS, REPORTS)

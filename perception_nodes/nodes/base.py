@@ -104,9 +104,13 @@ class PerceptionNode(LifecycleNode):
             os.environ.setdefault(NAMESPACE, self.get_namespace())
         self.settings: Any = declare_parameters(self, self.settings_type)
         self.add_on_set_parameters_callback(self._on_parameters)
-        self.realtime, self.active, self.finished = RealTime(), False, False
+        self.realtime = RealTime()
+        self.active = False
+        self.finished = False
         self.is_shut_down = self.crashed = False
-        self.error, self.owned, self.meanwhile = "", ExitStack(), ExitStack()
+        self.error = ""
+        self.owned = ExitStack()
+        self.meanwhile = ExitStack()
         self._commanded = Commanded(self.settings.served[0], self.get_fully_qualified_name())
         self.notes = Notes(self.settings.served[0])
         self._files_due = Period(FILES_LOOK_NS)

@@ -21,7 +21,8 @@ class CameraInput:
     def __init__(self, node: RedundantNode) -> None:
         self._node = node
         self._begin_ns = time.monotonic_ns() + DISCOVERY_NS
-        self._last, self._again = "", Period(AGAIN_NS)
+        self._last = ""
+        self._again = Period(AGAIN_NS)
 
     def report(self, trouble: Trouble | None) -> None:
         """Report a trouble, or that there is none; to be called once a second while at work."""

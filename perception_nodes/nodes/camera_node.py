@@ -30,7 +30,8 @@ class CameraNode(PerceptionNode):
             # Other sources decode a video, which takes long and must not come before the inference.
             self.rank = RANKS["camera"]
         self._is_started, self._ended_s = True, 0.0
-        self._graph, self._source = GraphHealth(self), settings.open_source()
+        self._graph = GraphHealth(self)
+        self._source = settings.open_source()
         names = settings.camera, self._source, settings.frame_id or settings.camera
         self._feed = self.own(CameraFeed(self.endpoint, *names, self._log))
         try:

@@ -55,7 +55,8 @@ class PlayerNode(PerceptionNode):
         except BagError as error:
             raise SettingsError(f"parameter bag: {error}") from error
         self._compressed = self._drive.message_type == COMPRESSED_IMAGE
-        self._log_clock, self._frames = LogClock(), self._read_frames()
+        self._log_clock = LogClock()
+        self._frames = self._read_frames()
         self._next = next(self._frames, None)
         self._sent: list[tuple[int, int]] = []
         self._first_due_ns = 0

@@ -89,9 +89,11 @@ class RedundantNode(PerceptionNode):
             facts = camera, self.role, patience_ns, self._record_numbers[camera]
             records = channels.NumberedRecords(self.endpoint, *facts)
             seats.append(Seat(camera, records, Lease(camera, self.role)))
-        self.seats, self._working = tuple(seats), False
+        self.seats = tuple(seats)
+        self._working = False
         self._takeovers: list[Takeover] = []
-        self._joined_ns, self._judge_from_ns = time.monotonic_ns(), 0
+        self._joined_ns = time.monotonic_ns()
+        self._judge_from_ns = 0
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Tell the watchdog that signs of life are to be expected from now on."""

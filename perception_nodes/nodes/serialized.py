@@ -67,7 +67,8 @@ class SerializedReader:
 
     def __init__(self, subscription: Any) -> None:
         """Take over the new messages of an `rclpy.subscription.Subscription`."""
-        self._handle, self._info = subscription.handle, _Info()
+        self._handle = subscription.handle
+        self._info = _Info()
         self._messages = (_Message(), _Message())
         allocator = _RCUTILS.rcutils_get_default_allocator()
         for message in self._messages:

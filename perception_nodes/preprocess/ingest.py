@@ -54,8 +54,10 @@ class Ingest:
             judge: looks at the pictures of a live camera.
         """
         self._preprocessor, self._judge = preprocessor, judge
-        self._camera, self._deadline_ns = camera.encode(), budget.deadline_ns
-        self._clock, self._incarnation = clock, incarnation
+        self._camera = camera.encode()
+        self._deadline_ns = budget.deadline_ns
+        self._clock = clock
+        self._incarnation = incarnation
         self._numbers = count() if numbers is None else numbers
 
     def enter(

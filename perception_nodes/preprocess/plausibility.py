@@ -97,7 +97,10 @@ class PictureJudge:
 
     def __init__(self, border: int) -> None:
         """Begin to learn; for `border` see `measured`."""
-        self.trouble, self._border, self._looked_ns, self._plausible_ns = "", border, 0, 0
+        self.trouble = ""
+        self._border = border
+        self._looked_ns = 0
+        self._plausible_ns = 0
         self._learned_ns = 0
         self._usual: NDArray[np.float32] | None = None
 

@@ -25,7 +25,8 @@ class Followed:
         self._recorder = recorder
         self._numbers = {name: number for number, name in enumerate(class_names)}
         self._names = [name.encode() for name in class_names]
-        self._tracker, self._without = Tracker(len(class_names)), 0
+        self._tracker = Tracker(len(class_names))
+        self._without = 0
 
     def add(self, record: FrameRecord, found: FrameDetections | None, at_ns: int) -> None:
         """Take in the next frame.

@@ -230,7 +230,8 @@ class PictureWriter(AbstractContextManager["PictureWriter"]):
         self._packets = VideoPackets() if picture_format == "h264" else None
         self._whole = PictureMaker(False, sample_bits)
         self._info: bytes | None = None
-        self._size, self.chosen = (640, 360), ChosenFrames(drive.frame_count)
+        self._size = (640, 360)
+        self.chosen = ChosenFrames(drive.frame_count)
 
     def add_drive(
         self, drive: Drive, played: Mapping[int, Played], progress: Progress | None = None

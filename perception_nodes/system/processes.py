@@ -56,7 +56,9 @@ class Process:
         Raises:
             ProcessLookupError: there is no process with this number.
         """
-        self.pid, self._descriptor, self._poll = pid, os.pidfd_open(pid), select.poll()
+        self.pid = pid
+        self._descriptor = os.pidfd_open(pid)
+        self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN)
 
     def is_alive(self) -> bool:

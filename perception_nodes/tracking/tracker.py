@@ -39,7 +39,8 @@ class Tracker:
         self, classes: int, settings: TrackingSettings = DEFAULTS, next_id: int = 1
     ) -> None:
         """Nothing is followed yet; `classes` is the number of the model's classes."""
-        self.next_id, self._settings = next_id, settings
+        self.next_id = next_id
+        self._settings = settings
         self._max_unseen_ns = round(settings.max_unseen_s * 1e9)
         self._table = np.zeros(
             0,

@@ -38,7 +38,8 @@ class CdrReader:
         Raises:
             FrameRejected: the header is missing or not plain CDR.
         """
-        self._data, self._message = memoryview(data).cast("B"), message
+        self._data = memoryview(data).cast("B")
+        self._message = message
         self._position = HEADER_SIZE
         if len(self._data) < HEADER_SIZE:
             raise FrameRejected(f"{message}: {len(self._data)} bytes are too few for a message")

@@ -60,9 +60,11 @@ class Lease:
         """Open the file that all processes of the role share."""
         self._role, self._life = role, graph_life()
         self._mapped = Mapped(SHM_FOLDER / f"{own_prefix()}{camera}_{role}.lease", LeaseNote)
-        self.note, self.held = self._mapped.value, False
+        self.note = self._mapped.value
+        self.held = False
         self._holder: Process | None = None
-        self._killed, self._judge = 0, HangJudge()
+        self._killed = 0
+        self._judge = HangJudge()
 
     @property
     def is_of_this_life(self) -> bool:

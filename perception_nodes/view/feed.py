@@ -115,7 +115,8 @@ class Feed:
         self._log: Entries = deque(maxlen=MAX_LOG)
         self._stops: Entries = deque(maxlen=MAX_LOG)
         self._stop_requested: bool | None = None
-        self._serial, self._turned_ns = 0, time.monotonic_ns()
+        self._serial = 0
+        self._turned_ns = time.monotonic_ns()
         self._least_lag_ns: int | None = None
         self._began = _now()
 

@@ -109,11 +109,13 @@ class Account:
         self.inbox = Inbox(endpoint, camera, self.roster.roles, kept_for_ns, self.ledger.told)
         self._recovered = self.inbox.recover(now_ns)
         self.roster.postpone(now_ns)  # count the silence of processes from now on
-        self._failures, self._early = Failures(), 0
+        self._failures = Failures()
+        self._early = 0
         self._is_ready = any(self.ledger.counts[status] for status in PUBLISHED)
         self._outbox: deque[FrameRecord] = deque()
         self._fault_names: tuple[str, ...] = ()
-        self.models, self._memory_read_ns = ModelShares(), 0
+        self.models = ModelShares()
+        self._memory_read_ns = 0
 
     @property
     def phase(self) -> Phase:

@@ -14,7 +14,9 @@ class Failures:
     """Keeps the failures that were not logged yet."""
 
     def __init__(self) -> None:
-        self._unlogged, self._last, self._next_ns = 0, "", 0
+        self._unlogged = 0
+        self._last = ""
+        self._next_ns = 0
 
     def update(self, reports: Iterable[FrameRecord], now_ns: int) -> str:
         """Take the reports of frames that have ended; to be called at least once a period.

@@ -83,7 +83,8 @@ class NoFrame:
     """Fault: the camera is gone."""
 
     def __init__(self, limits: FaultLimits) -> None:
-        self._limit_ms, self._last_ns = limits.no_frame_ms, 0
+        self._limit_ms = limits.no_frame_ms
+        self._last_ns = 0
 
     def frame(self, now_ns: int) -> None:
         """Note that a frame has come."""
@@ -351,7 +352,8 @@ class LatencyDrift:
         """Skip the first window as warm-up, and compare later windows with the second."""
         self._limits = limits
         self._window: deque[float] = deque(maxlen=limits.window_frames)
-        self._baseline_ms, self._frames = 0.0, 0
+        self._baseline_ms = 0.0
+        self._frames = 0
         self._fault: Fault | None = None
 
     @property
@@ -381,7 +383,9 @@ class NothingFound:
     """The model has never found anything: its file, its backend or the picture may be wrong."""
 
     def __init__(self, limits: FaultLimits) -> None:
-        self._limit, self._frames, self._found = limits.empty_frames, 0, False
+        self._limit = limits.empty_frames
+        self._frames = 0
+        self._found = False
 
     def update(self, detections: int) -> Fault | None:
         """Take the number of objects in a frame whose detections were published."""
@@ -399,7 +403,9 @@ class ObjectsVanished:
     MUCH_LONGER = 3
 
     def __init__(self, limits: FaultLimits) -> None:
-        self._limits, self._found, self._last_ns = limits, 0, 0
+        self._limits = limits
+        self._found = 0
+        self._last_ns = 0
         self._empty_ns = self._longest_ns = 0
 
     def update(self, detections: int, published_ns: int) -> Fault | None:

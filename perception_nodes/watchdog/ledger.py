@@ -111,7 +111,8 @@ class Ledger:
         self._book = LedgerBook() if book is None else book
         self._detectors = DetectorHistory(self._book.detectors)
         self.counts = {status: int(self._book.counts[status]) for status in FrameStatus}
-        self.frames_in, self.repeated_outcomes = sum(self.counts.values()), 0
+        self.frames_in = sum(self.counts.values())
+        self.repeated_outcomes = 0
         self._reported_before = self._read_book()
 
     @property

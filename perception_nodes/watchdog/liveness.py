@@ -48,7 +48,8 @@ class Roster:
             expected: how many processes of each role there should be.
             open_ours: gives a process's handle; None if it has ended already, or is a stranger.
         """
-        self._expected, self._open = expected, open_ours
+        self._expected = expected
+        self._open = open_ours
         self._last_loss = dict.fromkeys(expected, "none has been heard of")
         self._judge_from_ns = 0
         self.members: dict[int, Member] = {}

@@ -18,10 +18,14 @@ class Watch:
     """Keeps what each class of faults has found last; counts takeovers."""
 
     def __init__(self, budget: Budget, limits: faults.FaultLimits) -> None:
-        self._limits, self._no_frame = limits, faults.NoFrame(limits)
-        self._input, self._frozen = faults.InputTrouble(), faults.FrozenPicture(limits)
-        self._stamp, self._clock = faults.WrongStamp(), faults.ClockJump(limits)
-        self._rate, self._drift = faults.FrameRateLoss(limits), faults.LatencyDrift(limits)
+        self._limits = limits
+        self._no_frame = faults.NoFrame(limits)
+        self._input = faults.InputTrouble()
+        self._frozen = faults.FrozenPicture(limits)
+        self._stamp = faults.WrongStamp()
+        self._clock = faults.ClockJump(limits)
+        self._rate = faults.FrameRateLoss(limits)
+        self._drift = faults.LatencyDrift(limits)
         self._transport = faults.SlowTransport(budget.deadline_ms, limits)
         self._network = faults.SlowNetwork(budget, limits)
         self._expected_rate = faults.ExpectedRate(limits)
@@ -37,7 +41,9 @@ class Watch:
         self._last_entered, self._taker = (0, 0), 0
         # This comes first, since it causes other faults that are as bad.
         self._present: dict[str, faults.Fault | None] = {"camera input": None}
-        self._repeated_outcomes, self._records_lost, self.takeovers = 0, 0, 0
+        self._repeated_outcomes = 0
+        self._records_lost = 0
+        self.takeovers = 0
 
     @property
     def median_ms(self) -> float:

@@ -20,7 +20,9 @@ class Resource:
     """
 
     def __init__(self, close: Callable[[int], None], handle: int) -> None:
-        self._close, self.handle, self.closed = close, handle, False
+        self._close = close
+        self.handle = handle
+        self.closed = False
 
     def close(self) -> None:
         """Close the object; a second call has no effect."""
@@ -58,7 +60,8 @@ class HostMemory(Resource):
     def __init__(
         self, driver: Driver, close: Callable[[int], None], array: NDArray[np.uint8]
     ) -> None:
-        self.array, self.nbytes = array, array.nbytes
+        self.array = array
+        self.nbytes = array.nbytes
         super().__init__(close, array.ctypes.data)
         self.address: int = driver.cuMemHostGetDevicePointer(self.handle, 0)
 

@@ -53,7 +53,8 @@ class Stream(Resource):
     """
 
     def __init__(self, driver: Driver, own: Callable[[CudaGraph], CudaGraph]) -> None:
-        self._own, self._driver = own, driver
+        self._own = own
+        self._driver = driver
         _, highest = driver.cuCtxGetStreamPriorityRange()
         stream = driver.cuStreamCreateWithPriority(NON_BLOCKING, highest)
         super().__init__(driver.cuStreamDestroy, stream)
