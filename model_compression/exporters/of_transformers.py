@@ -85,10 +85,12 @@ def export(checkpoint: Path, onnx_file: Path, size: tuple[int, int] | None) -> N
     if checkpoint.name != "model.safetensors":
         raise UnusableCheckpoint(f"{checkpoint} is read as model.safetensors; name it so")
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        # No program of the author's is run, nor asked for.
+        own = {"local_files_only": True, "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(folder, **own)
         config.use_pretrained_backbone = False  # the weights are in the checkpoint
         network = AutoModelForObjectDetection.from_pretrained(
-            folder, config=config, local_files_only=True, use_safetensors=True
+            folder, config=config, use_safetensors=True, **own
         )
     except Exception as error:  # of many kinds: no detector, other weights, a damaged file
         raise UnusableCheckpoint(
@@ -97,7 +99,7 @@ def export(checkpoint: Path, onnx_file: Path, size: tuple[int, int] | None) -> N
         ) from error
     pixels = described(folder / "preprocessor_config.json")
     width, height = size or size_of(pixels, checkpoint)
-    detector = Detector(network.eval(), pixels)
+    detector = Detector(network.eval().float(), pixels)
     try:
         torch.onnx.export(
             detector,
@@ -114,8 +116,8 @@ def export(checkpoint: Path, onnx_file: Path, size: tuple[int, int] | None) -> N
             "--size, in multiples of 32, or export it to ONNX where it was trained"
         ) from error
     exported = onnx.load(onnx_file)
-    # COCO's numbers of 2014 have gaps of this name.
-    names = [name for name in config.id2label.values() if name != "N/A"]
+    # Files have them in any order, and COCO's numbers of 2014 have gaps of this name.
+    names = [name for _, name in sorted(config.id2label.items()) if name != "N/A"]
     head = "detr-softmax" if has_no_object(network) else "detr-queries"
     facts = {"perception_head": head, "names": str(names)}
     facts["license"] = license_in(folder / "README.md")
@@ -133,15 +135,18 @@ def has_no_object(network: torch.nn.Module) -> bool:
 
 
 def described(path: Path) -> dict:
-    """The content of a JSON file; nothing if it is not there.
+    """The content of the JSON file that says how pixels are scaled.
 
     Raises:
-        UnusableCheckpoint: it is damaged.
+        UnusableCheckpoint: it is not there, or is damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+    except FileNotFoundError as error:
+        raise UnusableCheckpoint(
+            f"{path}, which says how pixels are scaled, is not there; take the whole folder of the "
+            "network"
+        ) from error
     except ValueError as error:
         raise UnusableCheckpoint(f"{path} is damaged ({short(error)}); copy it again") from error
 
@@ -162,8 +167,9 @@ def size_of(pixels: dict, checkpoint: Path) -> tuple[int, int]:
 
 def license_in(card: Path) -> str:
     """What the head of a model card says of the licence; empty for nothing."""
-    head = re.match(r"---\n(.*?)\n---", card.read_text("utf-8") if card.is_file() else "", re.S)
-    found = head and re.search(r"^license:\s*([^\s\[]+)", head[1], re.M)
+    text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
+    head = re.match(r"---\n(.*?)\n---", text, re.S)
+    found = head and re.search(r"^license:[ \t]*([^\s\[]+)", head[1], re.M)
     return found[1].strip("'\"") if found else ""
 
 

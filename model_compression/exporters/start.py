@@ -3,6 +3,7 @@
 The process of the command loads none of the tools itself.
 """
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from perception_nodes.system.environment import cache_folder
 
 FOLDER = "perception_exporters"
 """The folder of the environment, beside the cache: no limit of that may remove a part of it."""
+
+KILLED = 128 + signal.SIGKILL
 
 
 def export_checkpoint(file: Path, size: tuple[int, int] | None, folder: Path) -> Path:
@@ -48,5 +51,7 @@ def export_checkpoint(file: Path, size: tuple[int, int] | None, folder: Path) ->
         raise
     if process.returncode:
         died = f"{file} cannot be exported: its exporter ended with {process.returncode}"
+        if process.returncode == KILLED:
+            died += ", which is what a lack of memory looks like"
         raise ModelError(said or f"{died}; export it to ONNX where it was trained")
     return made

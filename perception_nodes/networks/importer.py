@@ -175,6 +175,8 @@ def understand(path: Path, options: ImportOptions, onnx_file: Path | None = None
     merged = {name: " + ".join(group) for name, group in kept.items() if len(group) > 1}
     given = {one.name: getattr(options, one.name) for one in fields(Normalisation)}
     given = {name: value for name, value in given.items() if value is not None}
+    if told and (twice := [name for name in ("color", "mean", "std") if name in given]):
+        raise ModelError(f"{path} says itself how pixels are scaled; leave out --{twice[0]}")
     normalisation = replace(head.normalisation, **given)
     if "NonMaxSuppression" in exported.operators:
         notes.append(SUPPRESSED)

@@ -54,9 +54,11 @@ class ForeignPublishers:
         numbered = _numbered(sender)
         if name == self._node.get_fully_qualified_name() and os.getpid() in numbered:
             self._machine = sender[:MACHINE_BYTES]
-        # Who has just died is still known to the middleware for a while.
+        # Processes that began before the machine's addresses changed name it otherwise.
         is_here = sender.startswith(self._machine)
-        if is_here and os.getppid() in {*numbered, *numbered.values()}:
+        is_other = any(one[MACHINE_BYTES:] == sender[MACHINE_BYTES:] for one in self._known)
+        # Who has just died is still known to the middleware for a while.
+        if os.getppid() in {*numbered, *numbered.values()} and (is_here or not is_other):
             self._known.add(sender)
         elif numbered or not is_here:
             return f"another {name}"

@@ -1,5 +1,6 @@
 """Imported detectors give the boxes of their own runtime."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -130,28 +131,36 @@ def test_a_checkpoint_of_transformers_sees_what_it_sees_there(tmp_path):
     torch.manual_seed(0)
     sizes = dict(hidden_size=32, intermediate_size=64, image_size=[192, 256])
     layers = dict(num_hidden_layers=2, num_attention_heads=2, initializer_range=0.15)
-    config = transformers.YolosConfig(**sizes, **layers, id2label={0: "a", 1: "b", 2: "c"})
+    names = [f"kind {number}" for number in range(12)]
+    config = transformers.YolosConfig(**sizes, **layers, id2label=dict(enumerate(names)))
     network = transformers.YolosForObjectDetection(config).eval()
     network.vit.embeddings.detection_tokens.data.normal_()  # or all find the same
     network.class_labels_classifier.layers[-1].bias.data[-1] = 4  # mostly there is no object
     hub = tmp_path / "hub"
     network.save_pretrained(hub)
+    config = json.loads((hub / "config.json").read_text())
+    config["id2label"] = dict(sorted(config["id2label"].items()))  # by their text, as files have it
+    (hub / "config.json").write_text(json.dumps(config))
+    command = ["model", "import", str(hub), "--out", str(tmp_path), "--name", "it"]
+    assert "which says how pixels are scaled" in str(CliRunner().invoke(app, command).exception)
     (hub / "preprocessor_config.json").write_text('{"image_mean": [0.5], "image_std": [0.25]}')
     (hub / "README.md").write_text("---\nlicense: apache-2.0\n---\nA detector")
-    command = ["model", "import", str(hub), "--out", str(tmp_path), "--name", "it"]
     assert "give --size" in str(CliRunner().invoke(app, command).exception)
-    assert CliRunner().invoke(app, [*command, "--size", "256x192"]).exit_code == 0
+    command += ["--size", "256x192"]
+    twice = CliRunner().invoke(app, [*command, "--mean", "0,0,0"])
+    assert "says itself how pixels are scaled; leave out --mean" in str(twice.exception)
+    assert CliRunner().invoke(app, command).exit_code == 0
     model = load_model(str(tmp_path / "it"))
-    assert (model.license, model.classes) == ("apache-2.0", ["a", "b", "c"])
+    assert (model.license, model.classes) == ("apache-2.0", names)
     picture = np.random.default_rng(0).integers(0, 256, (192, 256, 3), np.uint8)
     image = torch.tensor((picture[..., ::-1] / 255 - 0.5) / 0.25).permute(2, 0, 1).float()
     wanted = torch.no_grad()(network)(image[None])
-    scores = wanted.logits.softmax(-1)[0, :, :3].numpy()
+    scores = wanted.logits.softmax(-1)[0, :, :12].numpy()
     middles, sides = np.split(wanted.pred_boxes[0].numpy() * [256, 192, 256, 192], 2, axis=1)
     boxes = np.hstack([middles - sides / 2, middles + sides / 2]).clip(0, [256, 192, 256, 192])
     detector = Detector(model, "onnxruntime", 2)
     seen = detector.look(picture)
-    found = detector.objects(seen, [(0,), (1,), (2,)], DecodeSettings(0.01))
+    found = detector.objects(seen, [(number,) for number in range(12)], DecodeSettings(0.01))
     assert len(found) >= 20 and np.ptp(found.boxes, axis=0).min() > 1
     for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True):
         near = np.abs(boxes - box).max(axis=1) < 0.1
