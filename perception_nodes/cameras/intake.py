@@ -200,11 +200,11 @@ class Intake:
             slot.release()
             raise
         slot.header.copies += copies
-        header = frame.FrameHeader.from_buffer_copy(slot.header)
-        size = header.source_width, header.source_height
+        size = slot.header.source_width, slot.header.source_height
+        header = frame.FrameHeader.from_buffer_copy(slot.header) if wanted else None
         self._slots.send(slot)
         self._lease.end()
-        if wanted and self._regions is not None:
+        if header and self._regions is not None:
             with suppress(frame.FrameRejected, TransportError):  # the detector goes without
                 self._regions.send(decoded, header, wanted)
         kind = (*size, image.encoding, image.frame_id)

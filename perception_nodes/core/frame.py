@@ -272,7 +272,8 @@ def is_region_of(region: FrameHeader, payload_bytes: int, frame: FrameHeader) ->
         payload_bytes: size of its payload.
         frame: header of the frame's own slot, which is checked.
     """
-    is_within = max(abs(region.pad_x), abs(region.pad_y)) <= MAX_SIDE_PX
+    is_within = -frame.source_width < region.pad_x < frame.width
+    is_within &= -frame.source_height < region.pad_y < frame.height  # also not NaN
     is_in_scale = region.scale_x == region.scale_y == 1
     is_whole = payload_bytes == 3 * frame.width * frame.height
     return is_within and is_in_scale and is_whole and bytes(region.facts) == bytes(frame.facts)
@@ -426,6 +427,13 @@ class DetectionRecord(ctypes.Structure):
 def looks_ms(frame: Any) -> float:
     """What second looks at a frame took, in milliseconds, between inference and publication."""
     return float(sum(look.cost_ms for look in frame.looks))
+
+
+def blame_looks(record: FrameRecord) -> None:
+    """Let the reason of a frame that missed say what second looks took, as no stage does."""
+    if record.status in (FrameStatus.LATE, FrameStatus.SKIPPED_LATE) and record.looks:
+        reasons = filter(None, (record.reason, b"second looks took %.1f ms" % looks_ms(record)))
+        record.reason = b"; ".join(reasons)[: REASON_BYTES - 1]
 
 
 def stage_durations_ms(frame: Any) -> dict[str, float]:

@@ -96,7 +96,6 @@ class Looking:
             if self._passed_over % FORGIVEN_EVERY == 0 and cost.p99_ns > model.alone.p99_ns:
                 cost.expect(model.alone.p99_ns)
             return whole
-        self._unanswered = 0 if header.looks else self._unanswered + 1
         took_ns: list[int] = []
         looks: list[tuple[Region, frame.Detections]] = []
         for _ in range(min(header.looks, self._most)):
@@ -112,6 +111,7 @@ class Looking:
             if found is None:
                 break
             looks.append((region, found))
+        self._unanswered = 0 if took_ns else self._unanswered + 1
         source_px = header.source_width, header.source_height
         if looks:
             whole = merge(whole, looks, self._input_px, source_px, self._settings)

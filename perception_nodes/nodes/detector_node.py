@@ -220,6 +220,8 @@ class DetectorNode(RedundantNode):
         if lane.looking is None or found is None:
             return found
         free_ns = self._scheduler.free_until_ns(time.monotonic_ns(), number)
+        if free_ns == FOREVER_NS:  # when frames come is not known yet
+            return found
         # Preprocessing of the next frame has the processors before it is ready.
         free_ns -= record.preprocessed_ns - record.capture_ns
         next_crop = partial(lane.next_crop, self._frame_waits)

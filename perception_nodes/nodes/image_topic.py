@@ -121,6 +121,10 @@ class ImageTopic:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
 
+    def waits(self) -> bool:
+        """Whether a frame has come since the last ones were taken."""
+        return self._reader is not None and self._reader.waits()
+
     def receive(self, timeout_ms: float) -> None:
         """Wait for frames until the timeout, and have them taken."""
         assert self._reader is not None

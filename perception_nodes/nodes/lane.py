@@ -17,6 +17,7 @@ from perception_nodes.core.frame import (
     FrameRecord,
     FrameRejected,
     ImageView,
+    blame_looks,
     check_slot,
     is_region_of,
     placement_key,
@@ -225,6 +226,7 @@ class Lane:
             else:
                 self._publish(record, detections)
                 record = self.pipeline.published(record)
+            blame_looks(record)
         self.end(record)
 
     def end(self, record: FrameRecord) -> None:

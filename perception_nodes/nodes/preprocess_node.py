@@ -126,6 +126,8 @@ class PreprocessNode(RedundantNode):
             sample.release()
 
     def _frame_waits(self) -> bool:
+        if self._topic is not None:
+            return self._topic.waits()
         return self._camera is not None and self._camera.has_samples()
 
     def _take_message(

@@ -86,6 +86,10 @@ class SerializedReader:
         if self._poll.poll(timeout_ms):
             os.eventfd_read(self._event)
 
+    def waits(self) -> bool:
+        """Whether a message has come since `wait`."""
+        return bool(self._poll.poll(0))
+
     def take(self) -> Taken | None:
         """Take a message out of the middleware; None if there is none.
 

@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.frame import STAMPS, FrameHeader, FrameRecord, FrameStatus, ImageView
+from perception_nodes.core.frame import STAMPS, FrameHeader, FrameRecord, FrameStatus
 from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.replay.background import ahead
-from perception_nodes.replay.offline_camera import Camera, Outcome
+from perception_nodes.replay.offline_camera import Camera, Outcome, Source
 from perception_nodes.replay.turns import CameraTurn, turns
 from perception_nodes.report.recording import ReportedFrame
 
@@ -35,7 +35,7 @@ class _Prepared(NamedTuple):
     record: FrameRecord
     header: FrameHeader | None
     pixels: NDArray[np.uint8]
-    image: ImageView | None
+    source: Source | None
 
 
 class LockstepClock:
@@ -73,8 +73,8 @@ class LockstepClock:
 
     def _prepared(self, frames: Iterable[RawFrame]) -> Iterator[_Prepared]:
         for frame, pixels in zip(frames, cycle(self.inputs), strict=False):
-            record, header, image = self._camera.prepare(frame, time.monotonic_ns(), pixels)
-            yield _Prepared(frame, record, header, pixels, image)
+            record, header, source = self._camera.prepare(frame, time.monotonic_ns(), pixels)
+            yield _Prepared(frame, record, header, pixels, source)
 
     def _outcome(self, item: _Prepared) -> Outcome:
         frame, record, found, message, engine = item.frame, item.record, None, b"", None
@@ -82,7 +82,7 @@ class LockstepClock:
             turn, pipeline = self._free.get()
             try:
                 _postpone(item.header, time.monotonic_ns() - item.header.preprocessed_ns)
-                slot = item.header, item.pixels, pipeline, item.image
+                slot = item.header, item.pixels, pipeline, item.source
                 record, found, message = self._camera.detect(*slot)
                 engine = pipeline.engine
                 _postpone(record, turn.waited_ns)

@@ -4,7 +4,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.clock import SystemClock
-from perception_nodes.core.frame import Detections, FrameHeader, FrameRecord, ImageView
+from perception_nodes.core.frame import (
+    Detections,
+    FrameHeader,
+    FrameRecord,
+    FrameRejected,
+    ImageView,
+)
 from perception_nodes.core.looking import Crop, Looking
 from perception_nodes.core.merging import Region, merge_settings
 from perception_nodes.core.pipeline import Pipeline
@@ -39,8 +45,11 @@ class ScheduledLooks:
             sample_bits: significant bits of the frame's samples.
         """
 
-        def crop(region: Region) -> Crop:
-            self._regions.write(image, region, sample_bits, self._pixels, self._slot)
+        def crop(region: Region) -> Crop | None:
+            try:
+                self._regions.write(image, region, sample_bits, self._pixels, self._slot)
+            except FrameRejected:  # the encoding has no region of this size
+                return None
             return self._slot, self._pixels
 
         crops = map(crop, self._wanted if can_be_cropped(image, header) else [])

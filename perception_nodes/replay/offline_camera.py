@@ -34,6 +34,8 @@ from perception_nodes.watchdog.ledger import PASSED_OVER
 
 CAMERA_NAME = "replay"
 WARM_UP_CALLS = 3
+Source = tuple[ImageView, int]
+"""A frame, uncompressed, and the significant bits of its samples."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class Camera:
 
     def prepare(
         self, frame: RawFrame, due_ns: int, pixels: NDArray[np.uint8]
-    ) -> tuple[FrameRecord, FrameHeader | None, ImageView | None]:
+    ) -> tuple[FrameRecord, FrameHeader | None, Source | None]:
         """Write a frame into a network input.
 
         Args:
@@ -191,8 +193,8 @@ class Camera:
             pixels: the network input.
 
         Returns:
-            The frame's record, the input's header, and the frame uncompressed. Header and frame are
-            None if it is rejected, and its record is complete.
+            The frame's record, the input's header, and the frame if it is to be looked at again.
+            The header is None if it is rejected, and its record is complete.
         """
         record, image = self._enter(frame, due_ns)
         if image is None:
@@ -204,7 +206,7 @@ class Camera:
             self._calibration.check(record.sequence)
         except FrameRejected as error:
             return Ingest.end(record, FrameStatus.FAILED, str(error)), None, None
-        return record, header, image
+        return record, header, (image, self._preprocessor.sample_bits) if self.looks_again else None
 
     def supersede(self, frame: RawFrame, due_ns: int) -> FrameRecord:
         """The complete record of a frame that a newer one has replaced; see `prepare`."""
@@ -227,7 +229,7 @@ class Camera:
         header: FrameHeader,
         pixels: NDArray[np.uint8],
         pipeline: Pipeline,
-        image: ImageView | None = None,
+        source: Source | None = None,
     ) -> tuple[FrameRecord, FrameDetections | None, bytes]:
         """Detect the objects of a prepared frame.
 
@@ -235,14 +237,13 @@ class Camera:
             header: header of the network input.
             pixels: the network input.
             pipeline: that of the calling thread.
-            image: the frame uncompressed, if it is to be looked at again.
+            source: from `prepare`.
 
         Returns:
             `record`, `found` and `message` as in `Outcome`.
         """
-        if self.looks_again and image is not None:
-            bits = self._preprocessor.sample_bits
-            record, detections = self._looks.detect(header, pixels, image, bits)
+        if source is not None:
+            record, detections = self._looks.detect(header, pixels, *source)
         else:
             record, detections = pipeline.detect(header, pixels)
         if detections is None:

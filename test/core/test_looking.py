@@ -14,6 +14,7 @@ from perception_nodes.core.frame import (
     FrameFlag,
     FrameHeader,
     FrameStatus,
+    blame_looks,
     looks_ms,
     stage_durations_ms,
 )
@@ -151,6 +152,15 @@ def test_looks_that_take_longer_than_expected_are_forgiven_slowly_and_the_model_
     assert rig.pipeline.costs() == usual
     assert looks[: FORGIVEN_EVERY - 2] == [0] * (FORGIVEN_EVERY - 2)
     assert looks[-1] == 1, "a look may cost as much as the whole frame with its publication"
+
+
+def test_a_frame_that_looks_made_late_says_so():
+    rig = Rig()
+    rig.frame()
+    rig.costs_ns = deque([2 * MS, 9 * MS])
+    record, _ = rig.frame()
+    blame_looks(record)
+    assert (record.status, record.reason) == (FrameStatus.LATE, b"second looks took 9.0 ms")
 
 
 def test_a_network_that_was_slow_when_it_was_loaded_is_not_taken_for_slow_for_ever():
