@@ -19,6 +19,8 @@ DISCOVERED_MS = 20_000.0
 """Until a camera on a topic has discovered who subscribes."""
 KILLS = 20
 WATCHDOG_KILLS, MANY_WATCHDOG_KILLS = 3, 50
+SPEAKERS = 3
+"""Of safe_stop: the watchdog, and both detectors in its place. Only the discovered are heard."""
 CALM_S = 0.5
 """A substitute that has not seen the new watchdog yet would be heard within this time."""
 
@@ -55,6 +57,7 @@ def kill_watchdogs(rig: Rig, times: int) -> None:
     rig.wait_until(lambda: rig.asks_to_stop is False)
     for _ in range(times):
         rig.wait_for_standby("detector")
+        rig.wait_until(lambda: rig.node.count_publishers("/perception/safe_stop") >= SPEAKERS)
         rig.requests.clear()
         os.kill(rig.watchdog, signal.SIGKILL)
         rig.wait_until(lambda: (True in stops(rig)) and rig.asks_to_stop is False)
