@@ -1,6 +1,7 @@
 """The nodes as ROS tools see them: life cycle and parameters."""
 
 import itertools
+import os
 import subprocess
 import sys
 import time
@@ -302,6 +303,8 @@ def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector):
         lease.note.process = watchdog.pid
         records = record_reader(detector.endpoint, "front", "detector")
         watchdog.kill()
+        # Alive it would be a stranger, which has no file of ours open.
+        os.waitid(os.P_PID, watchdog.pid, os.WEXITED | os.WNOWAIT)
         give_up_s = time.monotonic() + 30
         while not voice.is_taken and time.monotonic() < give_up_s:
             detector.step()
