@@ -8,7 +8,7 @@ from pathlib import Path
 
 from perception_nodes.core.budget import STAGES, Budget
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.report.looks import (
+from perception_nodes.report.palette import (
     HEALTH_COLOURS,
     STAGE_COLOURS,
     STATUS_COLOURS,

@@ -15,7 +15,7 @@ from perception_nodes.core.decode import AbsurdOutput
 from perception_nodes.core.inference import BackendError, BackendLost
 from perception_nodes.core.merging import MergeSettings, Region, merge
 from perception_nodes.core.pipeline import Pipeline
-from perception_nodes.core.second_look import SecondLook
+from perception_nodes.core.region_choice import RegionChoice
 
 UNTIL_SHARE = 0.7
 """Share of the deadline that looks may use; the rest is for the system's own delays."""
@@ -56,7 +56,7 @@ class Looking:
         self._most, self._until_ns, self._settings = most, round(until_ms * 1e6), settings
         self._passed_over = self._unanswered = 0
         self._wanted = frame.FrameRecord()
-        self._policy: SecondLook
+        self._policy: RegionChoice
         self._seen: tuple[list[Region], frame.Detections] | None = None
         self._likely = 0
 
@@ -123,7 +123,7 @@ class Looking:
                 cost.add(look_ns + merged_ns)
         if source_px != (self._wanted.source_width, self._wanted.source_height):
             self._wanted.source_width, self._wanted.source_height = source_px
-            self._policy = SecondLook(source_px, self._input_px, None)
+            self._policy = RegionChoice(source_px, self._input_px, None)
         self._seen = [region for region, _ in looks], whole
         return whole
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.merging import fragments, merge, merge_settings
-from perception_nodes.core.second_look import SecondLook
+from perception_nodes.core.region_choice import RegionChoice
 from perception_nodes.evaluation.detector import Detector, Seen
 
 
@@ -49,7 +49,7 @@ class SecondLooks:
             readers: read objects from an output; the last one does so as at run time.
         """
         source_px, input_px = pixels.shape[1::-1], self._detector.input_px
-        policy = SecondLook(source_px, input_px, None)
+        policy = RegionChoice(source_px, input_px, None)
         policy.seen([], whole[-1])
         regions = policy.choose(self._most)
         found = []

@@ -12,7 +12,7 @@ from perception_nodes.lab.deadline import HEAD, MEANINGS, REAL_TIME, SOAK, condi
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.report import page
 from perception_nodes.report.chart import Axis, Chart, LatencyAxis, add_health, seconds_of
-from perception_nodes.report.looks import HEALTH_COLOURS
+from perception_nodes.report.palette import HEALTH_COLOURS
 from perception_nodes.report.recording import Recording, RecordingError, read_recording
 from perception_nodes.report.targets import targets
 

@@ -11,7 +11,7 @@ from perception_nodes.core.frame import IN_TIME, FrameStatus, ImageView, latency
 from perception_nodes.preprocess.compressed import source_size
 from perception_nodes.preprocess.converter import Converter
 from perception_nodes.report.changes import Change
-from perception_nodes.report.looks import STATUS_COLOURS
+from perception_nodes.report.palette import STATUS_COLOURS
 from perception_nodes.report.recording import DetectedObject, FrameDetections, ReportedFrame
 
 Picture = NDArray[np.uint8]

@@ -10,8 +10,8 @@ from jinja2.utils import htmlsafe_json_dumps
 
 from perception_nodes.core.frame import FrameStatus, latency_ms
 from perception_nodes.core.health import HealthMode
-from perception_nodes.report.looks import HEALTH_COLOURS, STATUS_COLOURS, STATUS_SHAPES
 from perception_nodes.report.page import NO_RESULT
+from perception_nodes.report.palette import HEALTH_COLOURS, STATUS_COLOURS, STATUS_SHAPES
 from perception_nodes.report.recording import HealthChange, ReportedFrame
 
 DEADLINE_COLOUR = "#e03131"

@@ -12,7 +12,7 @@ from perception_nodes.core.missed import badness
 from perception_nodes.core.statistics import LATENCY_RANKS, latency_percentiles
 from perception_nodes.report.annotate import class_colour
 from perception_nodes.report.chart import Axis, Chart, LatencyAxis, add_health, seconds_of
-from perception_nodes.report.looks import STAGE_COLOURS
+from perception_nodes.report.palette import STAGE_COLOURS
 from perception_nodes.report.recording import Recording, ReportedFrame
 
 MAX_POINTS = 1500

@@ -8,8 +8,8 @@ from perception_nodes.core.missed import Missed
 from perception_nodes.report import charts, page
 from perception_nodes.report.accelerator import engine_sentence
 from perception_nodes.report.chosen_frames import ChosenFrames
-from perception_nodes.report.looks import STATUS_COLOURS, STATUS_SHAPES
 from perception_nodes.report.page import UNTIMED, counted
+from perception_nodes.report.palette import STATUS_COLOURS, STATUS_SHAPES
 from perception_nodes.report.recording import Recording
 from perception_nodes.report.targets import targets
 

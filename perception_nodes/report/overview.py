@@ -14,8 +14,8 @@ from perception_nodes.report.chart import DEADLINE_COLOUR
 from perception_nodes.report.charts import latency_axis, worst_of_groups
 from perception_nodes.report.chosen_frames import ChosenFrame, ChosenFrames
 from perception_nodes.report.drive_report import is_simulated, verdict
-from perception_nodes.report.looks import STAGE_COLOURS, STATUS_COLOURS, STATUS_SHAPES
 from perception_nodes.report.page import NO_RESULT, shown
+from perception_nodes.report.palette import STAGE_COLOURS, STATUS_COLOURS, STATUS_SHAPES
 from perception_nodes.report.recording import Recording
 from perception_nodes.report.static_chart import INK, SOFT, drawing, saved
 

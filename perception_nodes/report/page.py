@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from perception_nodes.core.budget import STAGES
-from perception_nodes.report.looks import STAGE_COLOURS, STATUS_COLOURS, STATUS_SHAPES
+from perception_nodes.report.palette import STAGE_COLOURS, STATUS_COLOURS, STATUS_SHAPES
 from perception_nodes.system.environment import package_version
 
 FOLDER = Path(__file__).parent

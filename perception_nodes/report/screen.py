@@ -17,8 +17,8 @@ from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.health import HealthMode, Phase
 from perception_nodes.core.statistics import summarize
-from perception_nodes.report.looks import HEALTH_COLOURS, STATUS_COLOURS
 from perception_nodes.report.page import NO_RESULT, NO_VALUE, UNTIMED, shown
+from perception_nodes.report.palette import HEALTH_COLOURS, STATUS_COLOURS
 
 WINDOW_FRAMES = 300
 REFRESH_INTERVAL_S = 0.25

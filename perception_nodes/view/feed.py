@@ -18,7 +18,7 @@ from perception_nodes.core.health import HealthMode
 from perception_nodes.core.missed import NUMBER, reason_of
 from perception_nodes.core.statistics import summarize
 from perception_nodes.report.chart import LatencyAxis
-from perception_nodes.report.looks import STAGE_COLOURS, STATUS_COLOURS, STATUS_SHAPES
+from perception_nodes.report.palette import STAGE_COLOURS, STATUS_COLOURS, STATUS_SHAPES
 from perception_nodes.view.history import HOUR_INTERVALS, INTERVAL_S, Causes, Interval
 
 WINDOW_NS = 60_000_000_000

@@ -32,7 +32,7 @@ LEARNING = 0.02
 """Share of a frame's small objects in what is known of the horizon."""
 
 
-class SecondLook:
+class RegionChoice:
     """Chooses the regions of one camera's frames.
 
     The same calls give the same regions. Memory does not grow.

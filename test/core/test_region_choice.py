@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.merging import ALIGNED_PX
-from perception_nodes.core.second_look import SecondLook
+from perception_nodes.core.region_choice import RegionChoice
 
 INPUT = 416, 256
 
@@ -25,7 +25,7 @@ def detections(*boxes: tuple[float, float, float, float]) -> Detections:
 def test_band_is_seen_within_the_bound(more_across, more_down, share, looks, frames):
     source = 521 + more_across, 200 + more_down
     horizon = source[1] * share
-    policy = SecondLook(source, INPUT, horizon)
+    policy = RegionChoice(source, INPUT, horizon)
     seen = np.empty(0)
     low, high = np.clip([horizon - INPUT[1] / 4, horizon + INPUT[1] / 4], 0, source[1])
     bound = policy.bound_frames(looks)
@@ -49,7 +49,7 @@ def test_band_is_seen_within_the_bound(more_across, more_down, share, looks, fra
 
 
 def test_small_object_is_looked_at_in_every_second_look_and_a_while_after_it_is_gone() -> None:
-    policy = SecondLook((1920, 1080), INPUT, 540.0)
+    policy = RegionChoice((1920, 1080), INPUT, 540.0)
     for frame in range(12):
         (region,) = policy.choose(1)
         if frame in (2, 4, 6):
@@ -60,14 +60,14 @@ def test_small_object_is_looked_at_in_every_second_look_and_a_while_after_it_is_
 
 
 def test_looks_of_a_frame_show_different_objects() -> None:
-    policy = SecondLook((1920, 1080), INPUT, None)
+    policy = RegionChoice((1920, 1080), INPUT, None)
     policy.seen([], detections((100, 500, 120, 520), (1800, 500, 1820, 520)))
     lefts = sorted(left for left, _ in policy.choose(3)[::2])
     assert lefts[0] <= 100 and lefts[1] + INPUT[0] >= 1820
 
 
 def test_horizon_is_learned_from_small_objects() -> None:
-    policy = SecondLook((1920, 1080), INPUT, None)
+    policy = RegionChoice((1920, 1080), INPUT, None)
     for _ in range(200):
         policy.seen([], detections((900, 790, 920, 810)))
     policy.seen([(0, 0)], detections())
@@ -77,6 +77,6 @@ def test_horizon_is_learned_from_small_objects() -> None:
 
 @pytest.mark.parametrize("source", [(416, 256), (500, 300), (416, 128)])
 def test_frames_about_as_large_as_the_input_get_no_looks(source: tuple[int, int]) -> None:
-    policy = SecondLook(source, INPUT, None)
+    policy = RegionChoice(source, INPUT, None)
     policy.seen([], detections((10, 10, 20, 20)))
     assert policy.choose(3) == []
