@@ -5,12 +5,16 @@ import itertools
 import os
 from unittest.mock import patch
 
+from observe import until
+
+from perception_nodes.transport.domain import presence_file
 from perception_nodes.transport.lock import Locked, open_locked
 from perception_nodes.transport.memory import SHM_FOLDER
 from perception_nodes.transport.remains import sweep
 
 NUMBERS = itertools.count(1)
 DOMAINS = 101
+ENDED_S = 60.0
 
 
 def own_domain():
@@ -23,7 +27,8 @@ def own_domain():
         with patch.dict(os.environ, ROS_DOMAIN_ID=str(number)):
             _empty(number)
             yield number
-            _empty(number)
+            # Nodes whose supervisor was killed end some moments after it.
+            until(lambda: _empty(number), within_s=ENDED_S, why=lambda: f"domain {number} is used")
     finally:
         path.unlink()
         os.close(lock)
@@ -40,7 +45,9 @@ def _claimed():
 
 
 def _empty(number):
+    """Remove what is left in a domain; whether nobody uses it any more."""
     sweep(number)
     # A supervisor that was killed leaves the files of its claims, free for the next one to take.
     for claim in SHM_FOLDER.glob(f"perception_graph{number}_*"):
         claim.unlink(missing_ok=True)
+    return not presence_file(number).exists()

@@ -40,17 +40,19 @@ def test_a_change_is_shown_and_survives_all_who_knew_it(recorder: Recorder) -> N
     recorder.subscribe("perception/health", Health)
     healths = recorder.got["perception/health"]
 
-    def until_it_has(name: str, value: float) -> None:
+    def until_told(kind, service, request, is_so):
         """Ask again and again: who asks a dead node gets no answer."""
-        asking = recorder.node.create_client(GetParameters, f"/{name}/get_parameters")
-        answers: list[float] = []
+        asking, answers = recorder.node.create_client(kind, service), []
 
-        def told() -> bool:
-            asked = asking.call_async(GetParameters.Request(names=["score_threshold"]))
-            asked.add_done_callback(lambda d: answers.append(d.result().values[0].double_value))
-            return value in answers
+        def told():
+            asking.call_async(request).add_done_callback(lambda d: answers.append(d.result()))
+            return any(map(is_so, answers))
 
         recorder.until(told)
+
+    def until_it_has(name, value):
+        asked = f"/{name}/get_parameters", GetParameters.Request(names=["score_threshold"])
+        until_told(GetParameters, *asked, lambda answer: answer.values[0].double_value == value)
 
     def act(graph: Supervisor) -> None:
         recorder.until(lambda: healths)
@@ -67,7 +69,7 @@ def test_a_change_is_shown_and_survives_all_who_knew_it(recorder: Recorder) -> N
             process.kill()
         recorder.until(lambda: all(p is not before.get(s.name) for s, p in graph.processes))
         until_it_has("detector_node", 0.75)
-        assert recorder.call(SetBool, "perception/enable", SetBool.Request(data=False)).success
+        until_told(SetBool, "perception/enable", SetBool.Request(data=False), lambda a: a.success)
         recorder.until(lambda: "enabled:=False" in healths[-1].changed_parameters)
 
     beside(LIVE.nodes({**VALUES, "standby": "always"}), act)
