@@ -12,11 +12,11 @@ from rich.table import Column, Table
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.cli import options
 from perception_nodes.cli.calibrate import calibrate_command
+from perception_nodes.cli.card import card_command
 from perception_nodes.cli.common import give, progress_bar, say_problem
 from perception_nodes.cli.compile import compile_command
 from perception_nodes.cli.described import Commands
 from perception_nodes.cli.import_model import import_command
-from perception_nodes.cli.model_pages import card_command, mistakes_command
 from perception_nodes.cli.signing import keys_command, sign_command, verify_command
 from perception_nodes.evaluation import Evaluation, evaluate, taught_set
 from perception_nodes.evaluation.compression_tools import compression_tool
@@ -148,7 +148,6 @@ model_app.command("calibrate")(calibrate_command)
 model_app.command("compile")(compile_command)
 model_app.command("import")(import_command)
 model_app.command("card")(card_command)
-model_app.command("mistakes")(mistakes_command)
 model_app.command("keys")(keys_command)
 model_app.command("sign")(sign_command)
 model_app.command("verify")(verify_command)

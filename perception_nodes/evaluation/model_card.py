@@ -9,7 +9,7 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation.classes import MIN_CLASS_OBJECTS
 from perception_nodes.evaluation.matching import HEIGHT_BANDS_PX
 from perception_nodes.evaluation.mistakes import Examined
-from perception_nodes.evaluation.mistakes_page import section
+from perception_nodes.evaluation.mistakes_shown import section
 from perception_nodes.evaluation.models import is_busy
 from perception_nodes.networks.class_names import name_in
 from perception_nodes.networks.model import Model
@@ -17,8 +17,6 @@ from perception_nodes.networks.terms import MEANING, UNSTATED, Terms, materials,
 from perception_nodes.report import page
 from perception_nodes.report.page import NO_VALUE
 
-PICTURES = 4
-"""Number of worst frames of a set, and of typical ones."""
 SELDOM = 0.5
 """A recall or precision below this share is a weakness."""
 MIN_DARK_OBJECTS = 100
@@ -40,14 +38,23 @@ Accuracy = Mapping[str, Mapping[str, Any]]
 """The facts of `Evaluation.facts`, by the set's name."""
 
 
-def render(model: Model, accuracy: Accuracy, timed: Timed, examined: Sets = ()) -> str:
+def render(
+    model: Model,
+    accuracy: Accuracy,
+    timed: Timed,
+    examined: Sets = (),
+    pictures: int = 0,
+    examined_score: float = DecodeSettings.score_threshold,
+) -> str:
     """The page as HTML text.
 
     Args:
         model: the model.
         accuracy: its accuracy by set.
         timed: result of `ModelsBench.run` for this model alone; None if it was not timed.
-        examined: its reports on labelled sets, for curves, confusions and pictures.
+        examined: its reports on labelled sets, for counts, curves, confusions and pictures.
+        pictures: number of worst frames of a set to show, and of typical ones.
+        examined_score: lowest score of these reports.
 
     Raises:
         DataError: an image can no longer be decoded.
@@ -66,7 +73,8 @@ def render(model: Model, accuracy: Accuracy, timed: Timed, examined: Sets = ()) 
         parts=parts,
         sets=accuracy,
         timed=timed,
-        examined=[section(one, PICTURES) for one in examined],
+        examined=[section(one, pictures) for one in examined],
+        examined_score=examined_score,
         is_busy=machine and is_busy(machine),
         origin=_origin(model, description),
         facts=_facts(model, description),

@@ -11,7 +11,7 @@ from perception_nodes.graph.settings import SettingsError
 
 FILES = [
     (["model", "evaluate", "road-n", "--data", "/nowhere"], "--out"),
-    (["model", "mistakes", "none", "--data", "/nowhere"], "--out"),
+    (["model", "card", "road-n", "--data", "/nowhere"], "--out"),
     (["model", "calibrate", "road-n", "--bag", "/nowhere"], "--table"),
     (["model", "calibrate", "road-n", "--bag", "/nowhere"], "--sheet"),
     (["bench", "latency", "--model", "none"], "--out"),

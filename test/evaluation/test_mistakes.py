@@ -131,12 +131,12 @@ def test_the_page_shows_frames_and_counts(root, tmp_path):
         lines = [f"0 {0.3 + 0.3 * index} 0.5 0.2 0.2" for index in range(number)]
         (data / f"labels/{number}.txt").write_text("\n".join(lines))
     page = tmp_path / "page.html"
-    command = ["model", "mistakes", str(root / "models/road-n"), "--data", str(data)]
-    result = CliRunner().invoke(app, [*command, "--frames", "2", "--out", str(page)])
+    command = ["model", "card", str(root / "models/road-n"), "--data", str(data), "--frames", "0"]
+    result = CliRunner().invoke(app, [*command, "--pictures", "2", "--out", str(page)])
     assert result.exit_code == 0, result.output
-    text = page.read_text()
-    assert "Of 3 labelled objects it misses 3" in text
-    assert text.count("<figure>") == 2
-    assert text.index("2.png") < text.index("1.png")
-    assert "<title>car, missed</title>" in text
+    text, _, worst = page.read_text().partition("The worst frames")
+    assert ">all</td>" + "".join(f'<td class="number">{n}</td>' for n in (3, 0, 3)) in text
+    assert worst.count("<figure>") == 2
+    assert worst.index("2.png") < worst.index("1.png")
+    assert "<title>car, missed</title>" in worst
     assert "classes that the set does not label are left out: person, bicycle" in text

@@ -1,56 +1,31 @@
-"""The page of a model's mistakes: how often which, and the frames with the most of them."""
+"""A model's mistakes on its card: how often which, and the frames with the most of them."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
 
 from perception_nodes.evaluation.mistakes import MISTAKES, NOTHING, BoxKind, Examined, Judged
-from perception_nodes.networks.model import Model
-from perception_nodes.report import page
 from perception_nodes.report.precision_recall import precision_recall
 
 MAX_WIDTH_PX = 640
 JPEG_QUALITY = 80
+COLUMNS = ("labelled", BoxKind.RIGHT.value, "missed", *(kind.value for kind in MISTAKES))
 
 
-def render(model: Model, score_threshold: float, sets: Sequence[Examined], frames: int) -> str:
-    """The page as HTML text.
-
-    Args:
-        model: the model.
-        score_threshold: lowest score of a reported box.
-        sets: its reports on each set.
-        frames: number of frames to show, shared out among the sets.
+def section(examined: Examined, frames: int) -> dict[str, Any]:
+    """A set on a card: counts, and so many frames with most mistakes and with a usual number.
 
     Raises:
         DataError: an image can no longer be decoded.
     """
-    rows = [row for one in sets for row in one.counts().values()]
-    total = {key: sum(row[key] for row in rows) for key in rows[0]}
-    wrong = sum(total[kind.value] for kind in MISTAKES)
-    return page.render(
-        "mistakes.html.j2",
-        heading=f"Mistakes of {model.name}",
-        tone="fair",
-        verdict=(
-            f"Of {total['labelled']:,} labelled objects it misses {total['missed']:,}; of "
-            f"{wrong + total[BoxKind.RIGHT.value]:,} boxes that count {wrong:,} are wrong."
-        ),
-        score=score_threshold,
-        columns=["labelled", BoxKind.RIGHT.value, "missed", *(kind.value for kind in MISTAKES)],
-        sets=[section(one, max(1, frames // len(sets))) for one in sets],
-    )
-
-
-def section(examined: Examined, frames: int) -> dict[str, Any]:
-    """A set on a page: counts, and so many frames with most mistakes and with a usual number."""
+    counts = [[name, *map(row.get, COLUMNS)] for name, row in examined.counts().items()]
     ranked = sorted(examined.images, key=lambda one: -one.mistakes)
     middle = max(0, (len(ranked) - frames) // 2)
     return {
         "name": examined.data,
         "images": len(examined.images),
-        "counts": examined.counts(),
+        "columns": ["class", *COLUMNS],
+        "counts": [*counts, ["all", *map(sum, list(zip(*counts, strict=True))[1:])]],
         "names": [*examined.classes, NOTHING],
         "confusions": examined.confusions(),
         "curves": precision_recall(examined.reported()),
