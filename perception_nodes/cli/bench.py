@@ -78,6 +78,7 @@ def bench_deadline(
     fifo: Annotated[int, typer.Option(min=-1, max=MAX_PRIORITY)] = -1,
     stay_awake: Literal["auto", "always", "never"] = "auto",
     soak: Annotated[float, typer.Option(min=0, max=100_000)] = 0.0,
+    second_look: str = "off",
     against: Path | None = None,
     size: options.FrameSize = "1920x1080",
     rate: options.FrameRate = 30.0,
@@ -106,6 +107,8 @@ def bench_deadline(
         fifo: fifo_priority of the graph where it has real time; -1: what the system allows.
         stay_awake: stay_awake of the graph where it has real time.
         soak: Minutes of an additional long run, in which memory and files must not grow.
+        second_look: second_look of the graph: off, auto, 1, 2, 3. Several with commas are measured
+            in turns.
         against: Another checkout, whose conditions are measured in turns with ours.
 
     Example: perception bench deadline --frames 300 --conditions quiet,one_core --html out/tail.html
@@ -127,6 +130,7 @@ def bench_deadline(
         real_time=[mode == "with" for mode in ("without", "with") if real_time in ("both", mode)],
         fifo_priority=fifo,
         stay_awake=stay_awake,
+        second_look=second_look.split(","),
         against=against,
     )
     with progress_bar("measuring, seconds") as progress:

@@ -8,6 +8,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -33,6 +34,8 @@ from perception_nodes.system.realtime import allowed_priority
 
 REAL_TIME = ", real time"
 """Suffix of a condition's name if the graph had real-time priority."""
+LOOKS = ", looks"
+"""Suffix of a condition's name, in front of that, where the graph may look a second time."""
 ENDLESS_FRAMES = 100_000_000
 """Number of frames of a second graph, which plays until it is stopped."""
 SOAK = "soak"
@@ -40,6 +43,7 @@ START_S = 8.0
 """Approximate time that a graph takes to start, for the progress bar."""
 MEANINGS = (
     bench.WITHOUT_DETECTIONS,
+    "looks: second looks for each frame",
     "smaller: frames in time with the faster network, DEGRADED",
     "could: missed frames that the smaller sibling would have made",
     "by host: missed frames during which a virtual machine's host had a processor",
@@ -59,16 +63,19 @@ class DeadlineBench:
     real_time: Sequence[bool] = (False,)
     fifo_priority: int = -1
     stay_awake: str = "auto"
+    second_look: Sequence[str] = ("off",)
     against: Path | None = None
 
     def __post_init__(self) -> None:
         """Check the conditions.
 
         Raises:
-            SettingsError: one is unknown, or cannot be brought about here; or real time is wanted
-                and not allowed.
+            SettingsError: one is unknown, or cannot be brought about here; a value of second_look
+                is none; or real time is wanted and not allowed.
         """
         check_conditions(self.conditions)
+        for second_look in self.second_look:
+            MEASURED.settings({**self.values(False, second_look), "bag": self.setup.drive(1)})
         if self.against is not None and not self._perception(self.against).is_file():
             raise SettingsError(
                 f"--against {self.against}: there is no {self._perception(self.against)}; name a "
@@ -84,11 +91,12 @@ class DeadlineBench:
     def _perception(checkout: Path) -> Path:
         return checkout / ".venv/bin/perception"
 
-    def values(self, real_time: bool) -> dict[str, Any]:
+    def values(self, real_time: bool, second_look: str) -> dict[str, Any]:
         """Parameters of the graph."""
         own = (self.fifo_priority, self.stay_awake) if real_time else (0, "never")
         values = {"source": "shm", **self.setup.inference(), "deadline_ms": self.setup.deadline_ms}
-        return values | dict(zip(("fifo_priority", "stay_awake"), own, strict=True))
+        values |= dict(zip(("fifo_priority", "stay_awake"), own, strict=True))
+        return {**values, "second_look": second_look}
 
     def run(self, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Measure.
@@ -106,15 +114,15 @@ class DeadlineBench:
             KeyboardInterrupt: interrupted by the user.
         """
         frames = self.setup.frames
-        plan = [(name, fast, frames) for name in self.conditions for fast in self.real_time]
+        plan = [*product(self.conditions, self.real_time, self.second_look, [frames])]
         if self.soak_minutes:
             count = round(self.soak_minutes * 60 * self.setup.rate_hz)
-            plan.append((SOAK, any(self.real_time), count))
+            plan.append((SOAK, any(self.real_time), self.second_look[-1], count))
         seconds = [START_S + (n + bench.WARM_UP_FRAMES) / self.setup.rate_hz for *_, n in plan]
         conditions: dict[str, Any] = {}
         against: dict[str, Any] = {}
         samples: list[Sample] = []
-        for index, (name, real_time, frames) in enumerate(plan):
+        for index, (name, real_time, second_look, frames) in enumerate(plan):
 
             def show(elapsed_s: float, done: int = index) -> None:
                 at_s = sum(seconds[:done]) + min(elapsed_s, seconds[done])
@@ -122,7 +130,7 @@ class DeadlineBench:
 
             show(0)
             run, host = Run(), HostWatch()
-            values = self.values(real_time)
+            values = self.values(real_time, second_look)
             inference = *self.setup.inference().values(), values["fifo_priority"]
             before = calibrate(*inference)
             with tempfile.TemporaryDirectory(prefix="perception_bench_") as folder:
@@ -134,10 +142,10 @@ class DeadlineBench:
                     log = Path(folder) / "nodes.log"
                     bench.play(run, MEASURED, {**values, **drive}, Path(folder), log, beside)
             found = figures(run, self.setup, host.had_a_processor, (before, calibrate(*inference)))
-            title = name + (REAL_TIME if real_time else "")
+            title = name + LOOKS * (second_look != "off") + REAL_TIME * real_time
             conditions[title] = found
             samples = run.samples
-            if self.against is not None and name != SOAK:
+            if self.against is not None and name != SOAK and second_look == "off":
                 theirs = self._theirs(self.against, name, real_time)
                 against[f"{self.against.name}: {title}"] = theirs
         return self.result(conditions, samples) | ({"against": against} if against else {})
@@ -188,6 +196,7 @@ class DeadlineBench:
             **self.setup.facts(),
             "fifo_priority": self.fifo_priority,
             "stay_awake": self.stay_awake,
+            "second_look": [*self.second_look],
             "warm_up_frames": bench.WARM_UP_FRAMES,
             "conditions": conditions,
         }
@@ -215,6 +224,7 @@ def figures(
         "latency_ms": found.latency_ms(),
         "status": dict(found.statuses),
         "miss_rate": found.miss_rate,
+        "looks": sum(len(one.report.looks) for one in found.frames if one.report is not None),
         "smaller_would_do": smaller_would_do(
             found, load_model(setup.model).name, around, deadline_ms
         ),
@@ -228,7 +238,8 @@ def figures(
 
 
 HEAD = (
-    "frames, p50, p99, p99.9, max, missed, silently, smaller, could, by host, arrived late, bare"
+    "frames, p50, p99, p99.9, max, missed, silently, looks, smaller, could, by host, "
+    "arrived late, bare"
 ).split(", ")
 """Names of the columns of `condition_rows`, behind that of the condition."""
 SILENTLY = 1 + HEAD.index("silently")
@@ -244,6 +255,7 @@ def condition_rows(result: Mapping[str, Any]) -> list[list[str]]:
             *bench.latency_cells(found["latency_ms"], ("p50", "p99", "p99_9", "max")),
             shown(found["miss_rate"], "{:.2%}"),
             str(found["silent_misses"]),
+            f"{found.get('looks', 0) / max(found['frames'], 1):.2f}",
             f"{found['status'].get('DEGRADED', 0) / max(found['frames'], 1):.1%}",
             shown(found.get("smaller_would_do"), "{:d}"),
             str(found["missed_by_host"]),

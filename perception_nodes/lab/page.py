@@ -113,7 +113,7 @@ def tail(conditions: Mapping[str, Any], deadline_ms: float) -> Chart:
             values[drawn].tolist(),
             slower[drawn].tolist(),
             name.replace("_", " "),
-            COLOURS[name.rpartition(": ")[2].removesuffix(REAL_TIME)],
+            COLOURS[name.rpartition(": ")[2].split(",")[0]],
             "steps",
             dash=[3, 3] if name + REAL_TIME in conditions else [],
         )

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from made_runs import MS, in_time, report
@@ -20,7 +21,7 @@ from perception_nodes.lab import calibration, conditions, deadline, host
 from perception_nodes.lab.bench import BenchSetup
 from perception_nodes.lab.calibration import Calibration, calibrate, smaller_would_do
 from perception_nodes.lab.conditions import CONDITIONS, ON_DISK, Surroundings
-from perception_nodes.lab.deadline import REAL_TIME, DeadlineBench, figures, result_table
+from perception_nodes.lab.deadline import LOOKS, REAL_TIME, DeadlineBench, figures, result_table
 from perception_nodes.lab.host import HostWatch
 from perception_nodes.lab.page import deadline_page, deadline_verdict, tail
 from perception_nodes.lab.resources import Sample, constancy, processor_shares
@@ -112,13 +113,15 @@ def test_what_cannot_be_measured_is_refused(monkeypatch):
     monkeypatch.setattr(deadline, "allowed_priority", lambda: 0)
     with pytest.raises(SettingsError, match="real time is not allowed here"):
         DeadlineBench(SETUP, ["disk"], 0, real_time=[True])
+    with pytest.raises(SettingsError, match="second_look: 'often' is not allowed"):
+        DeadlineBench(SETUP, ["disk"], 0, second_look=["off", "often"])
 
 
 def test_the_graph_has_real_time_only_where_it_is_measured_with(monkeypatch):
     monkeypatch.setattr(deadline, "allowed_priority", lambda: 40)
     bench = DeadlineBench(SETUP, ["disk"], 0, real_time=[False, True], fifo_priority=30)
     for real_time, expected in [(False, (0, "never")), (True, (30, "auto"))]:
-        specs = LIVE.nodes(bench.values(real_time) | {"standby": "never"})
+        specs = LIVE.nodes(bench.values(real_time, "off") | {"standby": "never"})
         (found,) = [spec.parameters for spec in specs if spec.executable == "detector_node"]
         assert (found["fifo_priority"], found["stay_awake"]) == expected
 
@@ -200,7 +203,8 @@ def test_page_and_table():
     loaded = in_time(STAMPS, 12.0)
     loaded.reports[3] = report(STAMPS[3], FrameStatus.LATE)
     quiet = in_time(STAMPS)
-    runs = {"quiet": quiet, "all_cores": loaded, f"quiet{REAL_TIME}": quiet}
+    loaded.reports[4] = replace(loaded.reports[4], looks=("looked",) * 25)
+    runs = {f"quiet{LOOKS}": quiet, "all_cores": loaded, f"quiet{REAL_TIME}": quiet}
     found = result(1.0, soaked(), **runs)
     assert found["passed"]
     assert deadline_verdict(found) == (
@@ -212,6 +216,7 @@ def test_page_and_table():
     page = deadline_page(found)
     assert "Share of frames that take longer" in page and "1 minutes: constant" in page
     assert [*result_table(found).renderables[1].columns[-2].cells] == ["0", "99", "0"]
+    assert [*result_table(found).renderables[1].columns[1].cells] == ["0.00", "0.25", "0.00"]
     narrow = Console(width=80, record=True)
     narrow.print(result_table(found))
     assert narrow.export_text().count(f" quiet{REAL_TIME} ") == 2, "a name is not whole"
