@@ -6,7 +6,8 @@ from typing import Any
 from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
 
-from perception_nodes.protection.profile import data_id, protect
+from perception_nodes.protection.profile import SENDER_BITS, data_id, protect
+from perception_nodes.system.life import graph_life
 from perception_nodes.transport.message_counter import MessageCounter
 
 PROTECTED = QoSProfile(depth=10)
@@ -25,7 +26,7 @@ class ProtectedTopic:
     def __init__(self, plain: Any, copy: Any) -> None:
         """Take the publishers; to be closed before these are destroyed."""
         self.publishers: tuple[Any, ...] = plain, copy
-        self._identity = data_id(copy.topic_name)
+        self._identity = data_id(copy.topic_name, graph_life() >> 64 - SENDER_BITS)
         self._counter = MessageCounter(copy.topic_name)
 
     @property

@@ -32,7 +32,7 @@ class State(IntEnum):
     REPEATED = 4
     """The message, or one that was sent after it, has come before."""
     WRONG = 5
-    """The message is altered, of another topic, or by another clock than ours."""
+    """The message is altered, of another topic or sender, or by another clock than ours."""
     SILENT = 6
     """No message was passed on, and there was no usable one for too long."""
 
@@ -131,7 +131,8 @@ class Consumer:
             limits: what messages must meet.
         """
         self._identity, self._content, self._limits = data_id(topic), content, limits
-        self._counter: int | None = None
+        self._sender: int | None = None
+        self._counter = 0
         self._begun_ns: int | None = None
         self._usable_ns: int | None = None
         self._told = HealthMode.NOMINAL
@@ -163,21 +164,26 @@ class Consumer:
         opened = open_protected(message, self._identity)
         if isinstance(opened, str):
             return _Found(State.WRONG, reason=opened)
-        counter, deadline_ns, data = opened
+        counter, deadline_ns, data, sender = opened
         if (told := self._mode_told(data)) is None:
             return _Found(State.WRONG, reason="another message inside")
         late_ns = now.wall_ns - deadline_ns
         if late_ns < -self._limits.ahead_ms * MS:
             return _Found(State.WRONG, reason="deadline far ahead: the clocks differ")
         late = late_ns > self._limits.transport_ms * MS
-        ahead = 1 if self._counter is None else (counter - self._counter) % COUNTERS
+        # A graph that was started anew is another sender. It is believed if the mode is UNSAFE
+        # without it; of two at once, the first one is.
+        other = sender != self._sender
+        if other and not self._unsafe(now):
+            return _Found(State.WRONG, reason="data id: of another sender")
+        ahead = 1 if other else (counter - self._counter) % COUNTERS
         newer = 0 < ahead < COUNTERS // 2
-        # A restarted sender may count from a lower number. Its message is believed if the mode is
+        # A sender may count anew from a lower number. Its message is believed if the mode is
         # UNSAFE without it and it is in time; an earlier message would not be in time.
         if not newer and (late or not self._unsafe(now)):
             return _Found(State.REPEATED)
         lost = ahead - 1 if newer else 0
-        self._counter = counter
+        self._sender, self._counter = sender, counter
         if late:
             # A request to be careful is believed all the same.
             self._told = max(self._told, told)

@@ -21,6 +21,8 @@ OVERHEAD_BYTES = PROFILE_HEADER_BYTES + 8
 """Bytes that the profile and the deadline add."""
 MAX_BYTES = 4 << 20
 """Largest protected message that the profile allows."""
+SENDER_BITS = 16
+"""Lower bits of an identity that tell its sender; the others tell its topic alone."""
 
 
 class Opened(NamedTuple):
@@ -29,15 +31,17 @@ class Opened(NamedTuple):
     counter: int
     deadline_ns: int
     data: bytes
+    sender: int
 
 
-def data_id(topic: str) -> int:
-    """Identifies a topic in 32 bits.
+def data_id(topic: str, sender: int = 0) -> int:
+    """Identifies a topic, and the graph that sends on it, in 32 bits.
 
     Args:
         topic: its full name, such as `/perception/detections/protected`.
+        sender: of `SENDER_BITS`; 0 in recordings that are older than senders.
     """
-    return int(crc64.xz(topic.encode())) & 0xFFFFFFFF
+    return int(crc64.xz(topic.encode())) & 0xFFFFFFFF ^ sender
 
 
 def protect(data: bytes, identity: int, counter: int, deadline_ns: int) -> bytes:
@@ -61,20 +65,20 @@ def open_protected(message: bytes, identity: int) -> Opened | str:
 
     Args:
         message: a serialized `Protected`, as it came.
-        identity: identity of the topic that it must be of.
+        identity: that of the topic that it must be of, without a sender.
 
     Returns:
         Its content, or a text that says what is wrong with it.
     """
     if len(message) < ENVELOPE.size or not message.startswith(ENCAPSULATION[:2]):
         return "not a protected message"
-    _, crc, length, counter, sender, deadline_ns, size = ENVELOPE.unpack_from(message)
+    _, crc, length, counter, found, deadline_ns, size = ENVELOPE.unpack_from(message)
     # A middleware may pad the end of a message.
     data = message[ENVELOPE.size : ENVELOPE.size + size]
     if len(data) != size or length != OVERHEAD_BYTES + size or length > MAX_BYTES:
         return "length"
-    if crc != crc64.xz(_COVERED.pack(length, counter, sender, deadline_ns) + data):
+    if crc != crc64.xz(_COVERED.pack(length, counter, found, deadline_ns) + data):
         return "CRC"
-    if sender != identity:
+    if (sender := found ^ identity) >> SENDER_BITS:
         return "data id: of another topic"
-    return Opened(counter, deadline_ns, data)
+    return Opened(counter, deadline_ns, data, sender)

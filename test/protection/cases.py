@@ -25,7 +25,8 @@ def _call(given: dict[str, Any], now: Instant) -> Call:
         return Call(None, now)
     deadline_ns = given.get("deadline_ns", now.wall_ns + given.get("deadline_ms", 5) * MS)
     data = bytes.fromhex(given["data"])
-    return Call(protect(data, data_id(TOPIC), given["number"], deadline_ns), now)
+    identity = data_id(TOPIC, given.get("sender", 0))
+    return Call(protect(data, identity, given["number"], deadline_ns), now)
 
 
 def cases() -> list[Case]:

@@ -41,6 +41,7 @@ def calls(draw: st.DrawFn, content: Content) -> list[Call]:
     """A sender's messages every few milliseconds, of which some suffer a fault."""
     wall_ns, monotonic_ns = BEGIN_NS, 5 * 10**9
     counter = draw(st.sampled_from([0, 1, 2**31 - 2, 2**31, 2**32 - 2, 2**32 - 1]))
+    sender = 0
     sent: list[bytes] = []
     made: list[Call] = []
     for _ in range(draw(st.integers(1, 40))):
@@ -50,7 +51,7 @@ def calls(draw: st.DrawFn, content: Content) -> list[Call]:
             st.sampled_from(
                 ["sent"] * 8
                 + ["nothing", "lost", "repeated", "late", "altered", "cut", "other", "ahead"]
-                + ["restarted", "clock", "earliest", "latest"]
+                + ["restarted", "anew", "clock", "earliest", "latest"]
             )
         )
         topic = "/perception/tracks/protected" if what == "other" else TOPIC
@@ -60,11 +61,12 @@ def calls(draw: st.DrawFn, content: Content) -> list[Call]:
             counter += draw(st.integers(1, 12))
         elif what == "restarted":
             counter = draw(st.integers(0, 2**32 - 1))
+        elif what == "anew":
+            sender = draw(st.sampled_from([0, 1, 2**16 - 1]))
         elif what == "clock":
             wall_ns += draw(st.sampled_from([-1000, -20, 20, 1000])) * MS
-        message = protect(
-            draw(st.sampled_from(PAYLOADS[content])), data_id(topic), counter % 2**32, deadline_ns
-        )
+        data, identity = draw(st.sampled_from(PAYLOADS[content])), data_id(topic, sender)
+        message = protect(data, identity, counter % 2**32, deadline_ns)
         if what == "altered":
             position = draw(st.integers(0, len(message) - 1))
             message = message[:position] + b"?" + message[position + 1 :]

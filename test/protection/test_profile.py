@@ -37,7 +37,7 @@ def profile_buffer(message):
 def test_identity_is_the_lower_half_of_the_topics_crc():
     assert reference_crc64(b"123456789") == 0x995DC9BBDF1939FA  # the check value of CRC-64/XZ
     assert ID == reference_crc64(TOPIC.encode()) % 2**32
-    assert ID != profile.data_id("/perception/tracks/protected")
+    assert profile.data_id(TOPIC, 0xBEEF) == ID ^ 0xBEEF
 
 
 @given(PAYLOADS, COUNTERS, DEADLINES)
@@ -51,13 +51,16 @@ def test_the_autosar_library_makes_and_accepts_the_same_bytes(data, counter, dea
     assert theirs == ours
 
 
-@given(PAYLOADS, COUNTERS, DEADLINES)
-def test_what_was_protected_can_be_opened(data, counter, deadline_ns):
-    message = profile.protect(data, ID, counter, deadline_ns)
-    assert profile.open_protected(message, ID) == profile.Opened(counter, deadline_ns, data)
-    padded = message + bytes(3)
-    assert profile.open_protected(padded, ID) == profile.Opened(counter, deadline_ns, data)
-    assert profile.open_protected(message, ID ^ 1) == "data id: of another topic"
+@given(PAYLOADS, COUNTERS, DEADLINES, st.integers(0, 2**16 - 1))
+def test_what_was_protected_can_be_opened(data, counter, deadline_ns, sender):
+    message = profile.protect(data, profile.data_id(TOPIC, sender), counter, deadline_ns)
+    expected = profile.Opened(counter, deadline_ns, data, sender)
+    assert profile.open_protected(message, ID) == expected
+    assert profile.open_protected(message + bytes(3), ID) == expected
+    for topic in ("detections", "tracks", "health", "frame_report", "safe_stop"):
+        other = profile.data_id(f"/perception/{topic}/protected")
+        if other != ID:
+            assert profile.open_protected(message, other) == "data id: of another topic"
 
 
 @given(PAYLOADS, st.data())

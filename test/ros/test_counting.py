@@ -5,6 +5,7 @@ from std_msgs.msg import Bool
 
 from perception_nodes.nodes.protected_topic import ProtectedTopic
 from perception_nodes.protection.consumer import Consumer, State
+from perception_nodes.system.life import VARIABLE
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
 TOPIC = "/perception/detections/protected"
@@ -50,3 +51,18 @@ def test_a_message_that_is_out_as_its_process_dies_came_to_the_planner_or_is_kno
     known = len(verdicts) + sum(verdict.lost for verdict in verdicts)
     assert {verdict.state for verdict in verdicts} <= {State.OK, State.LOST}
     assert known >= len(plain.sent)
+
+
+def test_a_second_graph_that_counts_on_under_our_names_is_another_sender(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copies, graphs = Publisher(), []
+    for life in ("ours", "another"):
+        monkeypatch.setenv(VARIABLE, life)
+        graphs.append(ProtectedTopic(Publisher(), copies))
+    for graph in graphs:
+        graph.publish_state(Bool(data=True))
+        graph.close()
+    consumer = Consumer(TOPIC)
+    states = [consumer.check(message).state for message in copies.sent]
+    assert states == [State.OK, State.WRONG]

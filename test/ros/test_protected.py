@@ -82,16 +82,21 @@ def altered(held):
 
 
 def of_another_topic(held):
-    return [_anew(held, data_id("/perception/rear/detections/protected"), 0)]
+    return [_anew(held, topic="/perception/rear/detections/protected")]
+
+
+def of_another_sender(held):
+    return [_anew(held, other_sender=1)]
 
 
 def by_another_clock(held):
-    return [_anew(held, data_id(TOPIC), 400 * MS)]
+    return [_anew(held, ahead_ns=400 * MS)]
 
 
-def _anew(held, identity, ahead_ns):
+def _anew(held, topic=TOPIC, other_sender=0, ahead_ns=0):
     opened = open_protected(held[0], data_id(TOPIC))
     assert not isinstance(opened, str)
+    identity = data_id(topic, opened.sender ^ other_sender)
     return protect(opened.data, identity, opened.counter, opened.deadline_ns + ahead_ns)
 
 
@@ -101,6 +106,7 @@ WAYS = {
     "reordered": Way(2, lambda held: held[::-1]),
     "altered": Way(1, altered),
     "of another topic": Way(1, of_another_topic),
+    "of another sender": Way(1, of_another_sender),
     "by another clock": Way(1, by_another_clock),
     "delayed": DelayedWay(15),
     "cut off": Way(40, lost),
@@ -112,6 +118,7 @@ FOUND = {
     "reordered": [(State.LOST, 1), (State.REPEATED, 0)],
     "altered": [(State.WRONG, 0), (State.LOST, 1)],
     "of another topic": [(State.WRONG, 0), (State.LOST, 1)],
+    "of another sender": [(State.WRONG, 0), (State.LOST, 1)],
     "by another clock": [(State.WRONG, 0), (State.LOST, 1)],
     "cut off": [(State.LOST, 40)],
 }

@@ -27,7 +27,7 @@ enum class State : std::uint8_t {
     LOST,         // this message is right, and others before it did not come
     LATE,         // not altered, but received after its deadline and the time for transport
     REPEATED,     // it, or one that was sent after it, has come before
-    WRONG,        // not what was sent, or of another topic, or its clock is another than ours
+    WRONG,        // altered, of another topic or sender, or its clock is another than ours
     SILENT,       // no message was passed on, and there was no usable one for too long
 };
 
@@ -168,7 +168,8 @@ constexpr std::int64_t difference(std::int64_t a, std::int64_t b) noexcept {
 
 }  // namespace detail
 
-// Identifies a topic by its full name, such as "/perception/detections/protected".
+// Identifies a topic by its full name, such as "/perception/detections/protected"; in a message, the
+// lower 16 bits are XORed with those of the sender.
 constexpr std::uint32_t data_id(std::string_view topic) noexcept {
     detail::Crc64 crc;
     crc.add(topic.data(), topic.size());
@@ -223,6 +224,7 @@ class Consumer {
     static constexpr std::int64_t MS = 1'000'000;
     static constexpr std::size_t ENVELOPE = 40;  // bytes of a serialized message before its data
     static constexpr std::uint32_t OVERHEAD = 28;
+    static constexpr unsigned SENDER_BITS = 16;  // lower bits of data_id that the sender changes
     static constexpr std::size_t MAX_BYTES = std::size_t{4} << 20;  // by the profile
     static constexpr std::uint32_t ALL = MAX_TOLERATED + 1;
 
@@ -271,7 +273,8 @@ class Consumer {
         if (crc.value() != fields.crc) {
             return wrong("CRC");
         }
-        if (fields.data_id != identity_) {
+        const std::uint32_t sender = fields.data_id ^ identity_;
+        if (sender >> SENDER_BITS != 0) {
             return wrong("data id: of another topic");
         }
         Mode told = Mode::NOMINAL;
@@ -286,14 +289,21 @@ class Consumer {
             return wrong("deadline far ahead: the clocks differ");
         }
         const bool late = late_ns > MS * limits_.transport_ms;
-        const std::uint32_t ahead = counted_ ? fields.counter - counter_ : 1;
+        // A graph that was started anew is another sender. It is believed if the mode is UNSAFE
+        // without it; of two at once, the first one is.
+        const bool other = !counted_ || sender != sender_;
+        if (other && !unsafe(now)) {
+            return wrong("data id: of another sender");
+        }
+        const std::uint32_t ahead = other ? 1 : fields.counter - counter_;
         const bool newer = ahead != 0 && ahead < 0x80000000u;
-        // A sender that was started anew may count from a lower number. It is believed if the mode
-        // is UNSAFE without it and it is in time, which what was sent earlier is not.
+        // A sender may count anew from a lower number. It is believed if the mode is UNSAFE without
+        // it and it is in time, which what was sent earlier is not.
         if (!newer && (late || !unsafe(now))) {
             return {State::REPEATED, 0, nullptr, 0, ""};
         }
         const std::uint32_t lost = newer ? ahead - 1 : 0;
+        sender_ = sender;
         counter_ = fields.counter;
         counted_ = true;
         if (late) {
@@ -372,6 +382,7 @@ class Consumer {
     bool counted_ = false;
     bool usable_ = false;
     Mode told_ = Mode::NOMINAL;
+    std::uint32_t sender_ = 0;
     std::uint32_t counter_ = 0;
     std::int64_t since_ns_ = 0;  // the last usable message, or the first call
     std::array<std::int64_t, ALL> faults_ns_{};
