@@ -13,10 +13,6 @@ from perception_nodes.protection.consumer import Consumer, Content, Limits, Verd
 DEMANDED = Limits()
 
 
-def ignore(verdict: Verdict) -> None:
-    """Ignore the verdicts on a topic of which only the mode matters."""
-
-
 class ConsumedTopic:
     """Has a consumer judge each message that comes."""
 
@@ -24,7 +20,7 @@ class ConsumedTopic:
         self,
         node: Any,
         topic: str,
-        take: Callable[[Verdict], None] = ignore,
+        take: Callable[[Verdict], None] = lambda _: None,
         content: Content = Content.OBJECTS,
         limits: Limits = DEMANDED,
     ) -> None:
