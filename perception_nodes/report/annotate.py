@@ -11,7 +11,7 @@ from perception_nodes.core.frame import IN_TIME, FrameStatus, ImageView, latency
 from perception_nodes.preprocess.compressed import source_size
 from perception_nodes.preprocess.converter import Converter
 from perception_nodes.report.changes import Change
-from perception_nodes.report.palette import STATUS_COLOURS
+from perception_nodes.report.palette import LOOK_COLOUR, STATUS_COLOURS
 from perception_nodes.report.recording import DetectedObject, FrameDetections, ReportedFrame
 
 Picture = NDArray[np.uint8]
@@ -33,7 +33,6 @@ OTHER_COLOURS = tuple(CLASS_COLOURS.values())
 NO_REPORT_COLOUR = "#343a40"
 BEFORE_COLOUR = "#ff3b5c"
 AFTER_COLOUR = "#2ee66b"
-LOOK_COLOUR = "#ced4da"
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 """OpenCV 5 draws it by a font of many scripts, OpenCV 4 draws "?" for what is not ASCII."""
 

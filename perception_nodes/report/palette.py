@@ -28,3 +28,5 @@ HEALTH_COLOURS = {
 }
 STAGE_COLOURS = ("#a5b4fc", "#67c7e8", "#7b93ff", "#b197fc", "#ced4da")
 """In the order of `STAGES`; dark letters are legible on them."""
+LOOK_COLOUR = "#ced4da"
+"""Of the frame around the region of a second look."""

@@ -18,7 +18,12 @@ from perception_nodes.core.health import HealthMode
 from perception_nodes.core.missed import NUMBER, reason_of
 from perception_nodes.core.statistics import summarize
 from perception_nodes.report.chart import LatencyAxis
-from perception_nodes.report.palette import STAGE_COLOURS, STATUS_COLOURS, STATUS_SHAPES
+from perception_nodes.report.palette import (
+    LOOK_COLOUR,
+    STAGE_COLOURS,
+    STATUS_COLOURS,
+    STATUS_SHAPES,
+)
 from perception_nodes.view.history import HOUR_INTERVALS, INTERVAL_S, Causes, Interval
 
 WINDOW_NS = 60_000_000_000
@@ -43,10 +48,12 @@ class ShownPicture(NamedTuple):
         objects: its detections, each `[x1, y1, x2, y2, class, score, colour, id]`. The box is in
             shares of the picture's width and height, and the id is that of the track or None. None
             if nothing was published, or the detections are not known.
+        looks: regions of second looks, each `[x1, y1, x2, y2]` in the same shares.
     """
 
     jpeg: bytes
     objects: list[list[Any]] | None
+    looks: list[list[float]]
 
 
 @dataclass
@@ -132,6 +139,7 @@ class Feed:
                 for s, colour in STATUS_COLOURS.items()
             ],
             "stage_colours": STAGE_COLOURS,
+            "look_colour": LOOK_COLOUR,
             "places": vars(LatencyAxis(1.0, RAILS_APART)),
             "interval_s": INTERVAL_S,
             "about": self._about,
@@ -184,6 +192,7 @@ class Feed:
                     "cause": found.missed.add(report, now_ns // 10**9),
                     "pictured": picture is not None,
                     "objects": picture.objects if picture else None,
+                    "looks": picture.looks if picture else [],
                 }
                 miss["n"] = self._add(found.misses, miss)
                 if picture is not None:
@@ -252,6 +261,7 @@ class Feed:
                     _, of_frame, picture = one.picture
                     facts["picture"] = of_frame | {
                         "objects": picture.objects,
+                        "looks": picture.looks,
                         "bytes": len(picture.jpeg),
                         # In seconds: a browser that has just come may get an old picture.
                         "age": round((now_ns - one.pictured_ns) / 1e9, 2),

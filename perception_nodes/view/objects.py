@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.frame import DetectionRecord
 from perception_nodes.report.annotate import class_colour
-from perception_nodes.report.recording import FrameDetections, nanoseconds
+from perception_nodes.report.recording import FrameDetections, Look, nanoseconds
 from perception_nodes.view.feed import ShownPicture
 from perception_nodes.view.pictures import Shot, keep
 
@@ -68,8 +68,10 @@ class Objects:
 
     def picture(self, report: Any, shot: Shot, found: FrameDetections | None) -> ShownPicture:
         """A frame as the page shows it, with its objects if they are known."""
+        regions = [(x, y, x + w, y + h) for x, y, w, h, _ in Look.all_of(report)]
+        looks = shot.place(np.array(regions, np.float32).reshape(-1, 4)).round(4).tolist()
         if found is None:
-            return ShownPicture(shot.jpeg(), None)
+            return ShownPicture(shot.jpeg(), None, looks)
         key = nanoseconds(report.header.stamp), place_of(found.boxes)
         ids = self._ids.get(key, (None,) * len(found))
         places = shot.place(found.boxes).round(4).tolist()
@@ -79,4 +81,4 @@ class Objects:
                 places, found.labels, found.scores.tolist(), ids, strict=True
             )
         ]
-        return ShownPicture(shot.jpeg(), objects)
+        return ShownPicture(shot.jpeg(), objects, looks)

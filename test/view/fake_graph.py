@@ -45,12 +45,11 @@ def report(status=FrameStatus.OK, ms=6.4, reason="", frame_id="camera", begun_ns
 
 
 def picture(grey=90, name="car"):
-    """A grey frame with one object in its middle."""
+    """A grey frame with one object in its middle, at which the network looked again."""
     pixels = np.full((90, 160, 3), grey, np.uint8)
     box = [0.4, 0.4, 0.6, 0.6]
-    return ShownPicture(
-        simplejpeg.encode_jpeg(pixels, 80, "BGR"), [[*box, name, 0.8, class_colour(name), "12"]]
-    )
+    objects = [[*box, name, 0.8, class_colour(name), "12"]]
+    return ShownPicture(simplejpeg.encode_jpeg(pixels, 80, "BGR"), objects, [[0.2, 0.3, 0.7, 0.8]])
 
 
 def pass_s(monkeypatch, seconds):

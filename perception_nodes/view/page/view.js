@@ -132,7 +132,7 @@ async function take(data) {
 // --- pictures -----------------------------------------------------------------------------------
 
 function draw(canvas, shown) {
-  const { image, objects } = shown;
+  const { image, objects, looks } = shown;
   const dense = Math.min(window.devicePixelRatio || 1, 2);
   const width = Math.round((canvas.clientWidth || image.width) * dense);
   const height = Math.round(width * image.height / image.width);
@@ -146,6 +146,11 @@ function draw(canvas, shown) {
   pen.drawImage(image, 0, 0, width, height);
   pen.font = `600 ${Math.round(12 * dense)}px system-ui, sans-serif`;
   pen.textBaseline = "middle";
+  pen.lineWidth = dense;
+  pen.strokeStyle = setup.look_colour;
+  for (const [left, top, right, bottom] of looks ?? []) {
+    pen.strokeRect(left * width, top * height, (right - left) * width, (bottom - top) * height);
+  }
   for (const [left, top, right, bottom, name, score, shade, id] of [...(objects ?? [])].reverse()) {
     const [x, y] = [left * width, top * height], [w, h] = [(right - left) * width, (bottom - top) * height];
     pen.lineWidth = 4 * dense;
@@ -171,12 +176,13 @@ function draw(canvas, shown) {
   canvas.setAttribute("aria-label", `${word(shown)}, ${counted(shown)}`);
 }
 
-function counted({ objects, published }) {
-  if (!objects) return published ? "objects not known" : "nothing published";
+function counted({ objects, published, looks }) {
+  const again = looks?.length ? `; ${looks.length} second look${looks.length > 1 ? "s" : ""}` : "";
+  if (!objects) return (published ? "objects not known" : "nothing published") + again;
   const counts = new Map();
   for (const one of objects) counts.set(one[4], (counts.get(one[4]) ?? 0) + 1);
   const most = [...counts].sort((a, b) => b[1] - a[1]);
-  return most.map(([name, count]) => `${count} ${name}`).join(", ") || "no object";
+  return (most.map(([name, count]) => `${count} ${name}`).join(", ") || "no object") + again;
 }
 
 function showCamera(one) {
