@@ -42,7 +42,7 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view-test view-packages pictures plots chaos soak hil readme docs sbom lint lines setup dev sample compression baseline wheel wheel-test ros-release image-test clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view-test view-packages pictures plots chaos soak hil readme peers docs sbom lint lines setup dev sample compression baseline wheel wheel-test ros-release image-test clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -111,6 +111,9 @@ hil: setup bags/sample/metadata.yaml ## run the hardware-in-the-loop scenarios o
 
 readme: setup sample ## run the commands of the README and the tutorials
 	$(BIN)/python test/setup/pages.py
+
+peers: setup $(if $(BAG),,bags/road.mp4) ## compare detectors of ROS 2 that are installed here with ours, on BAG=path too; results in out/peers
+	$(BIN)/python benchmarks/peers $(if $(BAG),--bag "$(BAG)") --out out/peers $(ARGS)
 
 sbom: setup build/sbom ## list all packages of .venv with versions and licences (CycloneDX), in out/sbom.cdx.json
 	@mkdir -p out

@@ -1,0 +1,77 @@
+"""The drive of the benchmark: decoded once, and written as the messages that the camera sends."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from perception_nodes.core.frame import FrameRejected
+from perception_nodes.drives.bag import BagError, open_drive
+from perception_nodes.drives.image_messages import image_message
+from perception_nodes.drives.schemas import IMAGE
+from perception_nodes.preprocess.converter import Converter
+
+AS_THEY_ARE = ("bgr8", "rgb8")
+"""Encodings that every detector takes; frames of all others are converted to bgr8."""
+MOST_BYTES = 512 << 20
+"""Frames are kept up to this size; the camera begins anew behind the last one."""
+PLAIN_HZ = 30.0
+
+
+def prepare(bag: Path, topic: str, folder: Path) -> dict[str, Any]:
+    """Write the frames of a drive for `camera.py`.
+
+    Args:
+        bag: as for `open_drive`.
+        topic: of its images; empty for the one with the most frames.
+        folder: for the files.
+
+    Returns:
+        What is told of the drive: `drive`, `width`, `height`, its own rate `hz`, number of
+        `frames`, and `warnings`.
+
+    Raises:
+        BagError: it has no frame that can be used.
+    """
+    places: list[tuple[int, int]] = []
+    times_ns: list[int] = []
+    size, rejected, info = (0, 0), 0, b""
+    converter = Converter()
+    with open_drive(bag, topic) as drive, (folder / "frames.bin").open("wb") as file:
+        for frame in drive.frames():
+            try:
+                view = drive.read(frame.data)
+                is_plain = drive.message_type == IMAGE and view.encoding in AS_THEY_ARE
+                pixels = None if is_plain else converter.convert(view)
+            except FrameRejected:
+                rejected += 1
+                continue
+            shape = (view.width, view.height) if pixels is None else pixels.shape[1::-1]
+            size = size if any(size) else tuple(shape)
+            if tuple(shape) != size:  # a detector may be started for one size alone
+                rejected += 1
+                continue
+            data = frame.data if pixels is None else image_message(0, pixels)
+            if places and file.tell() + len(data) > MOST_BYTES:
+                break
+            begin = file.tell()
+            file.write(data)
+            places.append((begin, file.tell()))
+            times_ns.append(frame.log_time_ns)
+            info = info or frame.camera_info or b""
+        if not places:
+            raise BagError(f"{bag}: none of its {rejected} frames can be used; name another drive")
+        warnings = [*drive.warnings]
+    if rejected:
+        warnings.append(f"{bag}: {rejected} frames are left out: damaged, or of another size")
+    passed_s = (times_ns[-1] - times_ns[0]) / 1e9
+    about = {
+        "drive": str(bag),
+        "width": size[0],
+        "height": size[1],
+        "hz": round((len(places) - 1) / passed_s, 3) if passed_s > 0 else PLAIN_HZ,
+        "frames": len(places),
+        "warnings": warnings,
+    }
+    (folder / "info.bin").write_bytes(info)
+    (folder / "about.json").write_text(json.dumps({**about, "places": places}))
+    return about

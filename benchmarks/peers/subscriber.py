@@ -1,0 +1,78 @@
+"""The subscriber of the benchmark: tells when which answer arrives.
+
+It takes any message that begins with a std_msgs/Header, and needs rclpy and that message alone. It
+prints `listening`, then `answer STAMP TIME OBJECTS` for each result in nanoseconds, and
+`told STAMP TIME` for each report by which a detector says that it has missed a frame.
+"""
+
+import argparse
+import os
+import struct
+import time
+from contextlib import suppress
+from importlib import import_module
+
+
+def message_type(name: str):
+    """The class of a message, such as of `vision_msgs/msg/Detection2DArray`."""
+    package, _, message = name.split("/")
+    return getattr(import_module(f"{package}.msg"), message)
+
+
+def stamp_of(data: bytes) -> int:
+    """The stamp of a serialized message that begins with a std_msgs/Header, nanoseconds."""
+    seconds, nanoseconds = struct.unpack_from(("<" if data[1] & 1 else ">") + "iI", data, 4)
+    return seconds * 10**9 + nanoseconds
+
+
+def objects_in(data: bytes) -> int:
+    """The length of the list that follows the header; 0 where the message ends before."""
+    order = "<" if data[1] & 1 else ">"
+    with suppress(struct.error):
+        (length,) = struct.unpack_from(order + "I", data, 12)
+        (count,) = struct.unpack_from(order + "I", data, 16 + -(-length // 4) * 4)
+        return int(count)
+    return 0
+
+
+def main() -> None:
+    """Listen until SIGINT or SIGTERM."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--result", nargs=2, metavar=("TOPIC", "TYPE"), required=True)
+    parser.add_argument("--reports", nargs=3, metavar=("TOPIC", "TYPE", "FIELD"))
+    parser.add_argument("--missed", nargs="*", default=[], help="values of FIELD that mean missed")
+    parser.add_argument("--best-effort", action="store_true")
+    parser.add_argument("--priority", type=int, default=0, help="SCHED_FIFO; 0 for none")
+    given = parser.parse_args()
+    if given.priority:  # before the middleware has threads
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(given.priority))
+
+    import rclpy
+    from rclpy.executors import ExternalShutdownException
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+    def on_answer(data: bytes) -> None:
+        now_ns = time.time_ns()
+        print("answer", stamp_of(data), now_ns, objects_in(data), flush=True)
+
+    def on_report(message) -> None:
+        if str(getattr(message, given.reports[2])) in given.missed:
+            stamp = message.header.stamp
+            print("told", stamp.sec * 10**9 + stamp.nanosec, time.time_ns(), flush=True)
+
+    rclpy.init()
+    node = rclpy.create_node("peers_subscriber")
+    kind = ReliabilityPolicy.BEST_EFFORT if given.best_effort else ReliabilityPolicy.RELIABLE
+    topic, name = given.result
+    qos = QoSProfile(depth=100, reliability=kind)
+    node.create_subscription(message_type(name), topic, on_answer, qos, raw=True)
+    if given.reports:
+        topic, name, _ = given.reports
+        node.create_subscription(message_type(name), topic, on_report, QoSProfile(depth=1000))
+    print("listening", flush=True)
+    with suppress(KeyboardInterrupt, ExternalShutdownException):
+        rclpy.spin(node)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,340 @@
+"""The benchmark without ROS: its account, its adapters, its processes and its page."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from peers import adapters, report
+from peers.account import Heard, account, median
+from peers.camera import stamped
+from peers.compare import main
+from peers.frames import prepare
+from peers.measure import Witness
+from peers.subscriber import objects_in, stamp_of
+
+from perception_nodes.core.frame import Detections
+from perception_nodes.transport.cdr_writer import write_detection_array
+
+MS = 1_000_000
+PATHS = [str(Path(__file__).parents[place]) for place in (2, 1)]
+"""Where the modules of a process of its own are."""
+HOSTILE = "<script>alert(1)</script>"
+MINE = {
+    "title": HOSTILE,
+    "licence": "",
+    "command": "exec {python} mine.py {weights} {deadline_ms}",
+    "image_topic": "/image",
+    "result": {"topic": "/found", "type": "vision_msgs/msg/Detection2DArray"},
+    "values": {"weights": "a b.pt"},
+}
+
+
+def heard(*latencies_ms, told=()):
+    """Frames 40 ms apart from 1 s on; None for one without an answer."""
+    stamps = [1000 * MS + 40 * MS * place for place in range(len(latencies_ms))]
+    answers = [
+        (stamp, stamp + round(ms * MS), 2)
+        for stamp, ms in zip(stamps, latencies_ms, strict=True)
+        if ms is not None
+    ]
+    return Heard([(stamp, stamp) for stamp in stamps], answers, [stamps[one] for one in told])
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        (heard(), dict(sent=0, answered=0, silent=0, objects=None)),
+        (heard(5, 10, 11), dict(sent=3, answered=3, in_time=2, late=1, told=0, silent=0)),
+        (heard(5, None, None, told=[1]), dict(answered=1, in_time=1, told=1, silent=1)),
+        # A frame that is answered was not missed, whatever is said of it.
+        (heard(5, 30, told=[1]), dict(in_time=1, late=1, told=0, silent=0)),
+        (
+            heard(5) + Heard(answers=[(1000 * MS, 1020 * MS, 4)]),
+            dict(answered=1, again=1, objects=3),
+        ),
+        (heard(5) + Heard(answers=[(7, 8, 2)]), dict(answered=1, unknown=1, again=0)),
+    ],
+)
+def test_each_frame_has_one_fate(frames, expected):
+    found = account(frames, 10)
+    assert {key: found[key] for key in expected} == expected
+    assert found["sent"] == sum(found[key] for key in ("in_time", "late", "told", "silent"))
+
+
+def test_a_frame_without_an_answer_is_slower_than_all_others():
+    found = account(heard(*[4.0] * 98, 8.0, None), 10)
+    assert found["latency_ms"]["p50"] == 4.0 and found["latency_ms"]["max"] is None
+    assert found["answered_ms"]["max"] == 8.0
+    assert found["within"]["5"] == 0.98 and found["within"]["200"] == 0.99
+    assert account(heard(), 10)["within"]["5"] is None
+
+
+def test_the_first_of_two_answers_counts_and_the_time_chooses_the_frames():
+    twice = heard(5, 6) + Heard(answers=[(1000 * MS, 1030 * MS, 2)])
+    assert twice.latencies_ms() == [5, 6]
+    assert twice.between(1040 * MS, 2000 * MS).latencies_ms() == [6]
+    assert twice.first_answer_ns(1001 * MS) == 1046 * MS
+    assert twice.first_answer_ns(2000 * MS) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([], None), ([3, 1, 2], 2), ([1, None, None], None), ([None, 1, 2], 2)]
+)
+def test_what_never_came_is_larger_than_all_others(values, expected):
+    assert median(values) == expected
+
+
+@pytest.mark.parametrize("frame_id", [b"", b"cam", b"camera/front"])
+@pytest.mark.parametrize("count", [0, 3])
+def test_stamp_and_objects_are_read_from_any_stamped_message(frame_id, count):
+    boxes = np.zeros((count, 4), np.float32)
+    found = Detections(boxes, np.ones(count, np.float32), np.zeros(count, np.int32))
+    message = write_detection_array(5, frame_id, found, (b"car",))
+    again = stamped(bytes(message), 12_000_000_034)
+    assert stamp_of(again) == 12_000_000_034
+    assert objects_in(again) == count
+    assert again[12:] == bytes(message)[12:]
+
+
+def test_a_big_endian_message_keeps_its_order():
+    message = stamped(b"\0\0\0\0" + bytes(8) + struct.pack(">I4xI", 1, 7), 3_000_000_004)
+    assert stamp_of(message) == 3_000_000_004 and objects_in(message) == 7
+    assert objects_in(message[:14]) == 0
+
+
+def test_lines_of_others_are_left_out():
+    witness = Witness()
+    read, write = os.pipe()
+    with open(write, "wb") as lines:
+        lines.write(b"listening\nsent 1 2\n\nsent of a library\nanswer 1 5 3\ntold 4 6\nanswer 1\n")
+    witness.follow(open(read, "rb"))
+    assert witness.wait(lambda: bool(witness.heard.told), 60)
+    assert witness.is_listening
+    assert witness.copy() == Heard([(1, 2)], [(1, 5, 3)], [4])
+
+
+def test_the_adapters_here_can_be_filled_in():
+    known = adapters.read([adapters.OWN])
+    assert {"ours", "predict", "yolo_ros", "autoware", "isaac"} <= {*known}
+    for peer in adapters.chosen(known, [], [], [], []):
+        words = peer.command(width=640, height=480, deadline_ms=10.0)
+        assert peer.adapter.image_topic in words[-1] or peer.name == "isaac"
+        assert "{" not in words[-1].replace("${PYTHONPATH", "")
+        for check in peer.adapter.checks:
+            peer.filled(check.run)
+
+
+def test_a_setting_is_quoted_and_words_are_added(tmp_path):
+    mine = {"mine": adapters.Adapter.model_validate(MINE)}
+    setup = tmp_path / "set up.bash"
+    (peer,) = adapters.chosen(
+        mine, [], ["mine.weights=c d.pt"], ["mine=a:=1", "mine=b:=2"], [setup]
+    )
+    words = peer.command(deadline_ms=10)
+    assert words[0] == "env" and "PYTHONPATH" in words
+    assert words[-1] == f"source '{setup}' && exec python3 mine.py 'c d.pt' 10 a:=1 b:=2"
+    assert "does not exist" in peer.missing()[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"comand": "x"}, "mine: comand: it is unknown"),
+        ({"result": {"topic": "/a", "type": "Detection"}}, "result.type"),
+        ({"command": None}, "command"),
+    ],
+)
+def test_a_wrong_adapter_is_named(tmp_path, change, problem):
+    file = tmp_path / "mine.yaml"
+    file.write_text(json.dumps({"mine": MINE | change}))
+    with pytest.raises(adapters.AdapterError, match=problem):
+        adapters.read([file])
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["nobody"], "peer 'nobody' is unknown"),
+        (["--set", "predict.weight=a"], "predict has predict.weights"),
+        (["--set", "nobody.weights=a"], "peer 'nobody' is unknown"),
+        (["--more", "ours"], "PEER=WORDS is wanted"),
+        (["--adapters", "not there.yaml"], "not there.yaml cannot be read"),
+    ],
+)
+def test_a_wrong_choice_is_named(words, problem, capsys):
+    assert main([*words, "--list"]) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_frames_are_written_for_the_camera(tmp_path):
+    about = prepare(Path("synthetic:64x48@30*5"), "", tmp_path)
+    assert (about["width"], about["height"], about["frames"]) == (64, 48, 5)
+    assert about["hz"] == pytest.approx(30, abs=0.1)
+    places = json.loads((tmp_path / "about.json").read_text())["places"]
+    begin, end = places[-1]
+    assert len(places) == 5 and end == (tmp_path / "frames.bin").stat().st_size
+    message = (tmp_path / "frames.bin").read_bytes()[begin:end]
+    assert stamp_of(stamped(message, 123)) == 123
+
+
+FAMILY = """
+import sys, time
+sys.path[:0] = sys.argv[1:]
+from peers.processes import Family, Meter, all_processes
+with Family() as family, open("log", "wb") as log:
+    # What has lost its parent and its session belongs to it too, and gets no signal of a terminal.
+    words = "(trap '' INT; setsid sleep 600 & ) ; trap '' INT; echo on; while :; do :; done"
+    process = family.start(["bash", "-c", words], {}, log, log)
+    while len(family.of(process)) < 2:
+        time.sleep(0.01)
+    meter = Meter(family, process)
+    while meter.computed_s < 0.05:
+        meter.look()
+    pids = [one.pid for one in family.of(process)]
+    assert meter.memory_mb() > 0.1
+    victim, line = meter.victim("while")
+    assert victim.pid == process.pid and meter.victim("no such process") is None
+    victim.kill()
+assert len(pids) >= 2 and not {*pids} & {*all_processes()}, pids
+"""
+
+
+def test_nothing_that_was_started_is_left(tmp_path):
+    subprocess.run([sys.executable, "-c", FAMILY, *PATHS], cwd=tmp_path, check=True, timeout=120)
+
+
+CAMERA = """
+import sys, time
+file = sys.argv[sys.argv.index("--topic") + 1]
+while True:
+    now = time.time_ns()
+    open(file, "w").write(str(now))
+    print("sent", now, now, flush=True)
+    time.sleep(0.02)
+"""
+DETECTOR = """
+import sys, time
+print("ready", flush=True)
+last = ""
+while True:
+    frame = open(sys.argv[1]).read()
+    if frame not in ("", last):
+        open(sys.argv[2], "a").write(frame + "\\n")
+    last = frame
+    time.sleep(0.001)
+"""
+SUBSCRIBER = """
+import sys, time
+file = open(sys.argv[sys.argv.index("--result") + 1])
+print("listening", flush=True)
+while True:
+    line = file.readline()
+    if line.endswith("\\n"):
+        print("answer", line.strip(), time.time_ns(), 1, flush=True)
+    else:
+        time.sleep(0.001)
+"""
+WHOLE = """
+import os, sys
+from pathlib import Path
+here = Path.cwd()
+sys.path[:0] = sys.argv[1:]
+from peers import adapters, measure, processes
+adapters.HERE = here / "tools"
+measure.LAST_ANSWERS_S, processes.STOP_TIMEOUT_S = 0.2, 0.2
+adapter = adapters.Adapter(
+    title="", licence="", ros="this", start_s=60, kill="detector.py",
+    command="while :; do {python} {here}/detector.py {image_topic} {result_topic}; done",
+    image_topic=str(here / "frame"), result={"topic": str(here / "answers"), "type": "a/msg/A"},
+)
+setup = measure.Setup(here, 64, 48, 50.0, 0.0, 0.5, 60.0, 10.0, 0, here, 1)
+said = []
+found = measure.measure(adapters.Peer("fake", adapter), setup, 0, said.append)
+assert found.start_s > 0 and found.memory_mb > 1 and found.over_s >= 0.5
+assert "detector.py" in found.killed and found.recovery_s > 0
+begins = [line.partition(",")[0] for line in said]
+assert {"starts", "is measured", "was killed", "answers again"} <= {*begins}, begins
+(here / "answers").write_text("")
+silent = adapter.model_copy(update={"command": "echo alas; exit 3"})
+try:
+    measure.measure(adapters.Peer("mute", silent), setup, 1, said.append)
+except measure.PeerFailure as failure:
+    assert "status 3 before its first answer: alas" in str(failure), failure
+else:
+    raise AssertionError("it cannot have answered")
+assert len(processes.descendants({os.getpid()}, processes.all_processes())) == 1
+"""
+
+
+def test_a_detector_is_started_judged_killed_and_ended(tmp_path):
+    """The whole way, with files in place of topics."""
+    (tmp_path / "tools").mkdir()
+    for name, text in (("camera", CAMERA), ("detector", DETECTOR), ("subscriber", SUBSCRIBER)):
+        (tmp_path / f"tools/{name}.py").write_text(text)
+    (tmp_path / "answers").touch()
+    subprocess.run([sys.executable, "-c", WHOLE, *PATHS], cwd=tmp_path, check=True, timeout=300)
+
+
+def result(**peers):
+    """A result in which each peer answers after a number of milliseconds."""
+    measured = {
+        name: {
+            "title": name if name == adapters.OURS else HOSTILE,
+            "version": HOSTILE,
+            "licence": HOSTILE,
+            "note": HOSTILE,
+            "command": HOSTILE,
+            "account": account(heard(ms, ms, None), 10),
+            "after_kill": account(heard(ms), 10),
+            "latencies_ms": [ms, ms, None],
+            "start_s": [2.0],
+            "recovery_s": [None],
+            "killed": [HOSTILE],
+            "processors": 0.5,
+            "idle_processors": 0.0,
+            "processor_ms_per_answer": 3.0,
+            "memory_mb": 100.0,
+        }
+        for name, ms in peers.items()
+    }
+    return {
+        "made": "now",
+        "machine": HOSTILE,
+        "setup": {"drive": HOSTILE, "deadline_ms": 10},
+        "warnings": [HOSTILE],
+        "peers": measured,
+        "not_run": {"isaac": {"title": "Isaac", "why": HOSTILE, "remedy": "buy a card"}},
+    }
+
+
+def test_the_page_says_where_a_peer_is_better_and_what_did_not_run():
+    found = result(ours=8.0, quick=4.0, slow=40.0)
+    assert report.strangers(found["peers"]) == []
+    found["peers"]["slow"]["account"]["unknown"] = 3
+    assert "3 results with the stamp of no frame" in report.strangers(found["peers"])[0]
+    (sentence,) = report.better_than_ours(found["peers"])
+    assert "latency of the answered, p50, ms (4.0, ours 8.0)" in sentence
+    assert "memory" not in sentence
+    page = report.render(found)
+    assert "Where a peer is better" in page and "buy a card" in page
+    assert HOSTILE not in page and "&lt;script&gt;" in page
+    assert "3 detectors measured, 1 not. 1 peer better than we are somewhere." in page
+
+
+@pytest.mark.parametrize(
+    ("peers", "tone", "words"),
+    [
+        ({}, "fair", "no detector measured, 1 not: there is nothing to compare with."),
+        ({"ours": 5.0}, "fair", "1 detector measured, 1 not: there is nothing to compare with."),
+        ({"ours": 5.0, "a": 5.01}, "good", "No peer is better than we are in any figure."),
+    ],
+)
+def test_the_verdict_claims_no_more_than_was_measured(peers, tone, words):
+    found = result(**peers)
+    assert report.verdict(found)[0] == tone and words in report.verdict(found)[1]
+    assert words in report.render(found)
