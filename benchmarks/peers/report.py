@@ -161,9 +161,9 @@ def verdict(result: Result) -> tuple[str, str]:
     if better := better_than_ours(peers):
         return (
             "fair",
-            f"{counts}. {page.counted(len(better), 'peer')} better than we are somewhere.",
+            f"{counts}. In some figures we are behind {page.counted(len(better), 'peer')}.",
         )
-    return "good", f"{counts}. No peer is better than we are in any figure."
+    return "good", f"{counts}. We are behind no peer in any figure."
 
 
 def not_run_lines(result: Result) -> list[str]:

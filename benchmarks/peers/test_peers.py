@@ -205,7 +205,7 @@ assert len(pids) >= 2 and not {*pids} & {*all_processes()}, pids
 
 
 def test_nothing_that_was_started_is_left(tmp_path):
-    subprocess.run([sys.executable, "-c", FAMILY, *PATHS], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", FAMILY, *PATHS], cwd=tmp_path, check=True, timeout=900)
 
 
 CAMERA = """
@@ -246,13 +246,13 @@ here = Path.cwd()
 sys.path[:0] = sys.argv[1:]
 from peers import adapters, measure, processes
 adapters.HERE = here / "tools"
-measure.LAST_ANSWERS_S, processes.STOP_TIMEOUT_S = 0.2, 0.2
+measure.LAST_ANSWERS_S, processes.STOP_TIMEOUT_S, measure.READY_S = 0.2, 0.2, 300
 adapter = adapters.Adapter(
-    title="", licence="", ros="this", start_s=60, kill="detector.py",
+    title="", licence="", ros="this", start_s=300, kill="detector.py",
     command="while :; do {python} {here}/detector.py {image_topic} {result_topic}; done",
     image_topic=str(here / "frame"), result={"topic": str(here / "answers"), "type": "a/msg/A"},
 )
-setup = measure.Setup(here, 64, 48, 50.0, 0.0, 0.5, 60.0, 10.0, 0, here, 1)
+setup = measure.Setup(here, 64, 48, 50.0, 0.0, 0.5, 300.0, 10.0, 0, here, 1)
 said = []
 found = measure.measure(adapters.Peer("fake", adapter), setup, 0, said.append)
 assert found.start_s > 0 and found.memory_mb > 1 and found.over_s >= 0.5
@@ -277,7 +277,7 @@ def test_a_detector_is_started_judged_killed_and_ended(tmp_path):
     for name, text in (("camera", CAMERA), ("detector", DETECTOR), ("subscriber", SUBSCRIBER)):
         (tmp_path / f"tools/{name}.py").write_text(text)
     (tmp_path / "answers").touch()
-    subprocess.run([sys.executable, "-c", WHOLE, *PATHS], cwd=tmp_path, check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", WHOLE, *PATHS], cwd=tmp_path, check=True, timeout=900)
 
 
 def result(**peers):
@@ -323,7 +323,7 @@ def test_the_page_says_where_a_peer_is_better_and_what_did_not_run():
     page = report.render(found)
     assert "Where a peer is better" in page and "buy a card" in page
     assert HOSTILE not in page and "&lt;script&gt;" in page
-    assert "3 detectors measured, 1 not. 1 peer better than we are somewhere." in page
+    assert "3 detectors measured, 1 not. In some figures we are behind 1 peer." in page
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_the_page_says_where_a_peer_is_better_and_what_did_not_run():
     [
         ({}, "fair", "no detector measured, 1 not: there is nothing to compare with."),
         ({"ours": 5.0}, "fair", "1 detector measured, 1 not: there is nothing to compare with."),
-        ({"ours": 5.0, "a": 5.01}, "good", "No peer is better than we are in any figure."),
+        ({"ours": 5.0, "a": 5.01}, "good", "We are behind no peer in any figure."),
     ],
 )
 def test_the_verdict_claims_no_more_than_was_measured(peers, tone, words):
