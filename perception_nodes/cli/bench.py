@@ -8,7 +8,7 @@ import typer
 
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.cli import options
-from perception_nodes.cli.common import give, progress_bar, say
+from perception_nodes.cli.common import give, parse_assignments, progress_bar, say
 from perception_nodes.cli.described import Commands
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.evaluation.datasets import read_sets
@@ -173,6 +173,52 @@ def bench_cameras(
     setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     result = CamerasBench(setup, [int(number) for number in cameras.split(",")]).run(say)
     give(result, result_table(result), as_json, out)
+
+
+@bench_app.command("streaming")
+def bench_streaming(
+    bag: Annotated[Path, typer.Argument(metavar="BAG")],
+    truth: Path,
+    variant: Annotated[list[str] | None, typer.Option(metavar="NAME:=VALUE...")] = None,
+    topic: str = "",
+    root: options.DataRoot = None,
+    as_json: options.Json = False,
+    out: options.OutFile = None,
+    html_file: options.HtmlFile = None,
+) -> None:
+    """Score what a planner holds at each instant of a drive: streaming accuracy.
+
+    The whole graph detects in the drive at its own pace, once for each variant, through shared
+    memory. At the instant of each frame the newest detections that are published by then are
+    compared with the truth of that frame, so that what is late, skipped or lost counts (Li et al.,
+    Towards Streaming Perception, ECCV 2020). Exit status 1 if a frame was lost and no report says
+    so.
+
+    Options:
+        bag: Recorded drive, as for `perception demo`.
+        truth: Labelled frames of the drive, as for `perception model evaluate --data`. Their files
+            are named by the frame's stamp, or end with its number, from 0.
+        variant: Parameters of a graph, in quotes if there are several; may be repeated. By default
+            road-n, road-n with second looks, and the model that this machine has the time for.
+        topic: Image topic; found by type if not given.
+
+    Example: perception bench streaming DRIVE --truth LABELS --variant "model:=road-n
+    second_look:=2" --variant model:=auto --html out/streaming.html
+    """
+    from perception_nodes.cli.graph import measured
+    from perception_nodes.graph.ros_packages import require_ros
+    from perception_nodes.lab.streaming import USUAL, result_page, result_table, run_bench
+
+    require_ros()
+    (labelled,) = read_sets([truth], root)
+    variants = [(text, parse_assignments(text.split())) for text in variant or USUAL]
+    with progress_bar("playing, seconds") as progress:
+        result = run_bench(bag, topic, labelled, variants, measured, say, progress)
+    if html_file is not None:
+        write_whole(html_file, result_page(result))
+    give(result, result_table(result), as_json, out)
+    if any(one["silent_misses"] for one in result["variants"]):
+        raise typer.Exit(1)
 
 
 @bench_app.command("models")

@@ -38,7 +38,7 @@ class _Command(TyperCommand):
         names = (metavar.removesuffix("...") for metavar in metavars)
         subjects = {f"--{name.lower()}" for name in names if name in SUBJECTS}
         options = {name for p in self.params for name in p.opts if name.startswith("--")}
-        if not any(":=" in metavar for metavar in metavars):
+        if not any(":=" in str(p.metavar) for p in self.params):
             for name, _, value in (text.partition(":=") for text in args if ":=" in text):
                 meant = as_option(name, value)
                 is_one = meant.split()[0] in {*options, *subjects}

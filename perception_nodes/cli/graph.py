@@ -85,7 +85,7 @@ def demo(
     trim()
     open_drive(drive, topic).close()
     with common.progress_bar("writing report and video") as writing:
-        summary = run_demo(drive, out, topic, values, _measured, writing)
+        summary = run_demo(drive, out, topic, values, measured, writing)
     conclude(summary, out, as_json)
 
 
@@ -126,7 +126,7 @@ def run(
         common.say(line)
     require_ros()  # before anything is measured
     trim()
-    settings = _measured(started, values, ours)
+    settings = measured(started, values, ours)
     detector = settings.of(DetectorSettings)
     # Check it here, or several processes would report the same error.
     models = [load_model(detector.model, detector.model_key)]
@@ -147,7 +147,7 @@ def run(
     common.say("the graph has come to its end" if ended else "the graph was stopped")
 
 
-def _measured(
+def measured(
     graph: Graph, values: Mapping[str, Any], ros: RosArguments = NO_ROS_ARGUMENTS
 ) -> GraphSettings:
     """The settings of a graph; if something is measured for them, it is shown."""

@@ -11,7 +11,7 @@ from perception_nodes.graph.resolve import GraphSettings
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS
 from perception_nodes.graph.settings import refuse
 from perception_nodes.graph.supervisor import GraphFailure
-from perception_nodes.lab.run import Run, execute
+from perception_nodes.lab.run import Run, check_written, execute
 from perception_nodes.networks.model import load_model
 from perception_nodes.replay.outputs import finish
 from perception_nodes.system.processes import machine
@@ -67,9 +67,7 @@ def run_demo(
         try:
             # Messages of the nodes on the screen would disturb the live view.
             execute(run, specs, log)
-            if not (sent_file.is_file() and recording.is_file()):
-                why = f"{out} is on a full disk, or so much else runs here that they were killed"
-                raise GraphFailure(f"player or recorder wrote no file: {why}")
+            check_written(sent_file, recording)
             run.read_sent(sent_file)
             if not run.sent:
                 raise BagError(f"{bag}: no frame could be read; {'; '.join(run.warnings)}")

@@ -96,6 +96,18 @@ class Run(Heard):
         return min([at_latest_ns, *(at_ns + 1 for at_ns in nominal if at_ns >= self.first_ns)])
 
 
+def check_written(*files: Path) -> None:
+    """Check that player and recorder have written what they were to write.
+
+    Raises:
+        GraphFailure: a file is not there.
+    """
+    for file in files:
+        if not file.is_file():
+            why = "its disk is full, or so much else runs here that they were killed"
+            raise GraphFailure(f"player or recorder did not write {file}: {why}")
+
+
 def execute(
     run: Run, specs: Sequence[NodeSpec], log: Path | None = None, beside: Sequence[Beside] = ()
 ) -> None:

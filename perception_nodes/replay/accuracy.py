@@ -36,7 +36,7 @@ def accuracy(
         model: the model that was replayed.
         drive: the frames.
         recording: reports and detections of every frame.
-        labels: labelled images; see `_by_file` for how they are assigned to frames.
+        labels: labelled images; see `images_by_frame` for how they are assigned.
         labels_topic: `vision_msgs/msg/Detection2DArray` topic of the bag to use instead.
 
     Returns:
@@ -50,7 +50,8 @@ def accuracy(
     require_pycocotools()
     sizes = _sizes(recording.reports)
     if labels is not None:
-        data, images = labels, _by_file(labels, drive, recording.reports)
+        stamps_ns = {one.sequence: one.stamp_ns for one in recording.reports}
+        data, images = labels, images_by_frame(labels, drive, stamps_ns)
     else:
         data, images = _of_topic(drive, labels_topic, recording.reports, sizes)
     groups, numbers, notes = class_groups(model, data)
@@ -108,14 +109,19 @@ def _sizes(reports: Sequence[ReportedFrame]) -> dict[int, tuple[int, int]]:
     return sizes
 
 
-def _by_file(
-    labels: LabelledSet, drive: Drive, reports: Sequence[ReportedFrame]
+def images_by_frame(
+    labels: LabelledSet, drive: Drive, stamps_ns: Mapping[int, int]
 ) -> dict[int, LabelledImage]:
-    """Labelled images by frame.
+    """Labelled images by the frame's index in the drive.
 
     For an image folder they are assigned by file. For a bag they are assigned by the file's name,
     which is the frame's stamp in nanoseconds, or ends with the frame's index in the drive. A stamp
     of 0 counts as none, so `0.png` belongs to the first frame of a camera that sets no stamps.
+
+    Args:
+        labels: the images.
+        drive: the frames.
+        stamps_ns: the frames' recorded stamps by index.
 
     Raises:
         DataError: no image belongs to a frame, or several belong to one.
@@ -128,14 +134,13 @@ def _by_file(
         if digits := re.findall(r"\d+", image.path.stem):
             by_number.setdefault(int(digits[-1]), []).append(image)
     found = {}
-    for report in reports:
-        index = report.sequence
+    for index, stamp_ns in stamps_ns.items():
         if drive.frame_files:
             file = drive.frame_files[index]
             itself = by_path.get(file.resolve())
             images = [itself] if itself else by_stem.get(file.stem, [])
         else:
-            of_stamp = by_stem.get(str(report.stamp_ns)) if report.stamp_ns else None
+            of_stamp = by_stem.get(str(stamp_ns)) if stamp_ns else None
             images = of_stamp or by_number.get(index, [])
         if len(images) > 1:
             raise DataError(
