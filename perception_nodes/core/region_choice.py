@@ -60,15 +60,10 @@ class RegionChoice:
         self._tops = _places(height, input_px[1], input_px[1] // STEPS)
         self._sweep = _places(width, input_px[0], input_px[0] - input_px[0] // OVERLAP)
         self._unseen = np.arange(len(self._sweep), 0, -1)  # frames since the last look; ties: left
-        self._looks = 0
-        self._learns = horizon_px is None
+        self._looks, self._learns = 0, horizon_px is None
         self._height_px, self._band_px = height, input_px[1] / 4 * np.array([-1, 1])
         self._horizon_px = height / 2 if horizon_px is None else horizon_px
         self._boxes, self._worth = np.empty((0, 4)), np.empty(0)
-
-    def bound_frames(self, looks_per_frame: int) -> int:
-        """Frames with so many looks each after which every part of the band was looked at."""
-        return -(-2 * len(self._sweep) // looks_per_frame)
 
     def choose(self, count: int) -> list[Region]:
         """Regions of the next frame, at most `count`, the most wanted one first.

@@ -319,10 +319,11 @@ class Supervisor:
 
         A node that is started beside others which go on with removed files would not know of them.
         """
+        lost = [str(claim.path) for claim in self._claims if not claim.stands]
         if FILES_REMOVED in [process.poll() for _, process in self.processes]:
-            self._removed = self._removed or "what a node used"
-        if self._removed:
-            self._say(f"{self._removed} was removed from shared memory; the graph starts anew")
+            lost.append("what a node used")
+        if removed := self._removed or " and ".join(lost):
+            self._say(f"{removed} was removed from shared memory; the graph starts anew")
             self._changes = self._notes.changes() if self._notes is not None else {}
             timeout_s, self.stop_timeout_s = self.stop_timeout_s, ANEW_TIMEOUT_S
             self._held.close()

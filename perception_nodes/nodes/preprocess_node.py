@@ -72,7 +72,7 @@ class PreprocessNode(RedundantNode):
         preprocessor.placer.preparing = self.busy
         self._unfit, self._bits = "", 0  # kinds of trouble with frames that were logged
         self._camera = self._topic = None
-        video = VideoDecoder() if TRANSPORTS[settings.image_transport].is_video else None
+        video = VideoDecoder(self.busy) if TRANSPORTS[settings.image_transport].is_video else None
         if settings.source != "dds":
             self._camera = camera_reader(self.endpoint, settings.camera)
         else:

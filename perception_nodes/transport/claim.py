@@ -7,16 +7,19 @@ from contextlib import suppress
 from pathlib import Path
 
 from perception_nodes.transport.domain import own_domain
-from perception_nodes.transport.lock import Locked, open_locked
+from perception_nodes.transport.lock import Locked, has_name, open_locked
 from perception_nodes.transport.memory import NAMESPACE, SHM_FOLDER, TransportError
 
 
 def silence_ns(camera: str, now_ns: int) -> int:
-    """How long the process that claims a name has given no sign of life; 0 if it never has."""
+    """How long the process that claims a name has given no sign of life; 0 if it never has.
+
+    Without the file of its claim it can give none.
+    """
     path = _path_of(SHM_FOLDER, claim_of(camera, os.environ.get(NAMESPACE, "")))
     with suppress(FileNotFoundError):
         return max(0, now_ns - path.stat().st_mtime_ns)
-    return 0
+    return now_ns
 
 
 def claim_of(camera: str, namespace: str) -> str:
@@ -29,7 +32,11 @@ def _path_of(folder: Path, name: str) -> Path:
 
 
 class Claim:
-    """This process's exclusive right to a name, until it is released."""
+    """This process's exclusive right to a name, until it is released.
+
+    Attributes:
+        path: of the locked file.
+    """
 
     def __init__(self, name: str, meaning: str, folder: Path = SHM_FOLDER) -> None:
         """Claim it.
@@ -45,9 +52,9 @@ class Claim:
                 user's.
         """
         domain = own_domain()
-        self._path = _path_of(folder, name)
+        self.path = _path_of(folder, name)
         try:
-            self._descriptor = open_locked(self._path, fcntl.LOCK_EX)
+            self._descriptor = open_locked(self.path, fcntl.LOCK_EX)
         except Locked:
             raise TransportError(
                 f"process {self._holder()} runs {meaning} in ROS domain {domain} already; stop it, "
@@ -60,9 +67,14 @@ class Claim:
     def _holder(self) -> str:
         """The process that holds it, which writes its number after locking the file."""
         try:
-            return self._path.read_text() or "(starting)"
+            return self.path.read_text() or "(starting)"
         except FileNotFoundError:
             return "(ending)"
+
+    @property
+    def stands(self) -> bool:
+        """Whether nobody has removed the file: another process could claim the name then."""
+        return has_name(self._descriptor, self.path)
 
     def sign(self) -> None:
         """Give a sign of life: CLOCK_MONOTONIC as the time of the file."""
@@ -72,5 +84,6 @@ class Claim:
 
     def release(self) -> None:
         """Give it up."""
-        self._path.unlink(missing_ok=True)
+        if self.stands:
+            self.path.unlink()
         os.close(self._descriptor)

@@ -57,13 +57,13 @@ def open_locked(
                 ) from None
             time.sleep(POLL_S)
             continue
-        if _has_name(descriptor, path):
+        if has_name(descriptor, path):
             return descriptor
         os.close(descriptor)
 
 
-def _has_name(descriptor: int, path: Path) -> bool:
-    """Whether the locked file still has that name: its last holder may have removed it."""
+def has_name(descriptor: int, path: Path) -> bool:
+    """Whether a locked file still has its name: somebody may have removed it."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:

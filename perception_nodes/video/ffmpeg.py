@@ -18,7 +18,8 @@ MATRICES = {1: "ITU709", 7: "SMPTE240M", 9: "BT2020"}
 Orientation: TypeAlias = tuple[int, int, int, int]
 """a, b, c and d, each -1, 0 or 1: a pixel at (x, y) is shown at (a x + c y, b x + d y)."""
 AS_STORED = 1, 0, 0, 1
-PATCHED = "concealing"
+BROKEN = "damaged, or a packet before this one is missing"
+PATCHED, TOO_LARGE = "concealing", "max pixel count"
 HARMLESS = ("mmco: unref short", "unable to decode APP fields")
 """Beginnings of FFmpeg's errors behind which a picture may be whole: the picture that the stream
 drops is not there, or a JPEG's notes about its camera cannot be read."""
@@ -58,7 +59,8 @@ def whole_pictures(decode: Callable[[], list[Any]]) -> list[Any]:
         try:
             frames = list(decode())
         except av.FFmpegError as failed:
-            raise FrameRejected("damaged, or a packet before this one is missing") from failed
+            why = [text.split(",")[0] for *_, text in logged if TOO_LARGE in text]
+            raise FrameRejected((why or [BROKEN])[0]) from failed
     errors = [text for level, _, text in logged if level <= av.logging.ERROR]
     is_patched = any(text.startswith(PATCHED) for _, _, text in logged)
     is_damaged = any(not text.startswith(HARMLESS) for text in errors)

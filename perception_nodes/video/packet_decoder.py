@@ -4,13 +4,14 @@ Decoding starts at a key frame. A packet that cannot be decoded is rejected with
 are the packets behind it until the next key frame, since their pictures are drawn on top of it.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from perception_nodes.core.frame import FrameRejected, ImageView
-from perception_nodes.preprocess.compressed import MAX_PIXELS
 from perception_nodes.video import h264
 from perception_nodes.video.ffmpeg import pyav, whole_pictures, write_nv12
 
@@ -20,6 +21,10 @@ TYPES_H264 = {h264.IDR_SLICE}, {h264.SLICE, h264.IDR_SLICE}, {h264.SEQUENCE_SET,
 TYPES_H265 = set(range(16, 24)), set(range(32)), {32, 33, 34}
 """Types of NAL units: key frames, all pictures, parameter sets."""
 OTHER = -1
+MAX_PIXELS = 1 << 24
+"""Limit for a picture: a larger one takes seconds to decode, and the decoder keeps 16 of them."""
+SLOW_BYTES = 1 << 19
+"""A larger packet takes so long to decode that we would be taken for hung."""
 MAX_SETS = 32
 """Parameter sets that are kept, the newest ones."""
 OPTIONS = {
@@ -32,13 +37,16 @@ OPTIONS = {
 class VideoDecoder:
     """Decodes one camera's packets; every packet has to be given to it, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, preparing: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         """No packet has come yet.
+
+        Args:
+            preparing: context in which packets are decoded that take long.
 
         Raises:
             PerceptionError: PyAV is not installed.
         """
-        self._av = pyav()
+        self._av, self._preparing = pyav(), preparing
         self._codec, self._number = "", 0
         self._out = np.empty((0, 0), np.uint8)
 
@@ -62,7 +70,8 @@ class VideoDecoder:
             self._waits = "decoding starts at a key frame, and none has come yet"
         self._number += 1
         try:
-            (frame,) = self._pictures(bytes(image.data))
+            with self._preparing() if len(image.data) > SLOW_BYTES else nullcontext():
+                (frame,) = self._pictures(bytes(image.data))
         except FrameRejected as error:
             if not isinstance(error, _NothingNew):
                 self.interrupt(str(error))

@@ -39,19 +39,15 @@ class KeptBook:
         self._mapped.close()
 
 
-class KeptCounts:
+class KeptCounts(Mapped[LedgerBook]):
     """How many frames watchdogs of the graph have reported; for others than the watchdog."""
 
     def __init__(self, camera: str) -> None:
-        self._mapped = Mapped(_book_of(camera), LedgerBook)
+        super().__init__(_book_of(camera), LedgerBook)
 
     def read(self) -> dict[FrameStatus, int]:
         """The number of frames with each status."""
-        return {status: int(self._mapped.value.counts[status]) for status in FrameStatus}
-
-    def close(self) -> None:
-        """Close the book."""
-        self._mapped.close()
+        return {status: int(self.value.counts[status]) for status in FrameStatus}
 
 
 def _book_of(camera: str) -> Path:

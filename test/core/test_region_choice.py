@@ -28,7 +28,7 @@ def test_band_is_seen_within_the_bound(more_across, more_down, share, looks, fra
     policy = RegionChoice(source, INPUT, horizon)
     seen = np.empty(0)
     low, high = np.clip([horizon - INPUT[1] / 4, horizon + INPUT[1] / 4], 0, source[1])
-    bound = policy.bound_frames(looks)
+    bound = -(-2 * len(policy._sweep) // looks)  # every other look is part of the sweep
     for number in range(3 * bound):
         seen = seen if number % bound else np.zeros(source[0])
         regions = policy.choose(looks)

@@ -94,39 +94,6 @@ def test_a_wrong_message_is_never_used_and_degrades_at_once():
         assert stream.next().state is State.OK
 
 
-def test_silence_degrades_and_then_is_unsafe_and_is_left_by_way_of_degraded():
-    stream = Stream()
-    begin_ms = stream.now_ms
-    seen = []
-    for waited_ms in (250, 251, 500, 501):
-        stream.now_ms = begin_ms + waited_ms
-        seen.append(stream.get(None)[:3])
-    assert seen == [
-        (State.NOTHING_NEW, NOMINAL, 250),
-        (State.SILENT, DEGRADED, 251),
-        (State.SILENT, DEGRADED, 500),
-        (State.SILENT, UNSAFE, 501),
-    ]
-    assert stream.next()[:2] == (State.OK, DEGRADED)
-
-
-def test_one_that_asks_only_when_messages_come_is_degraded_after_silence_too():
-    stream = Stream()
-    stream.now_ms += 2000
-    assert stream.next()[:2] == (State.OK, DEGRADED)
-
-
-def test_the_modes_of_the_graph_come_through():
-    stream = Stream(Content.HEALTH)
-    assert stream.next(data=bytes(12) + b"\2").mode is HealthMode.SKIPPING
-    assert stream.next(data=bytes(12) + b"\3").mode is UNSAFE
-    assert stream.get(None).mode is UNSAFE
-    for _ in range(31):  # a second
-        assert stream.next(data=bytes(12) + b"\0").mode is DEGRADED
-    assert stream.next(data=bytes(12) + b"\0").mode is NOMINAL
-    assert stream.next(data=bytes(12) + b"\4").reason == "another message inside"
-
-
 @given(st.sampled_from(Content).flatmap(lambda c: st.tuples(st.just(c), calls(c))), limits())
 def test_whatever_happens(made, demanded):
     consumer = Consumer(TOPIC, made[0], demanded)

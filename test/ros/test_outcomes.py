@@ -50,12 +50,19 @@ def test_a_graph_is_alone_and_its_nodes_are_started_again(start, domain):
     assert_ended_well(graph, domain, {stopped(start, signal.SIGTERM)}, processes)
 
 
-@pytest.mark.parametrize("harm", [os.unlink, lambda path: os.truncate(path, 0)], ids=["rm", "cut"])
-def test_a_graph_whose_files_are_removed_or_cut_starts_anew(start, domain, harm):
+@pytest.mark.parametrize(
+    "harm, files",
+    [
+        (os.unlink, "perception{}_front_*.lease"),
+        (lambda path: os.truncate(path, 0), "perception{}_front_*.lease"),
+        (os.unlink, "perception_graph{}_front.lock"),
+    ],
+)
+def test_a_graph_whose_files_are_removed_or_cut_starts_anew(start, domain, harm, files):
     """All of its nodes: one that is started alone would not know of the others."""
     graph = start(*GRAPH)
     first = graph.until_ready()
-    for path in SHM_FOLDER.glob(f"perception{domain}_front_*.lease"):
+    for path in SHM_FOLDER.glob(files.format(domain)):
         harm(path)
     graph.until(lambda: "the graph starts anew" in graph.output())
     graph.until(lambda: graph.output().count(" threads: ") == 4)

@@ -69,6 +69,18 @@ def test_a_claim_on_a_file_that_was_just_removed_is_made_again(tmp_path, monkeyp
     second.release()
 
 
+def test_a_claim_whose_file_is_removed_stands_no_more_and_takes_no_other_away(tmp_path):
+    first = Claim("front", "it", tmp_path)
+    assert first.stands
+    first.path.unlink()
+    assert not first.stands
+    second = Claim("front", "it", tmp_path)
+    assert not first.stands
+    first.release()
+    assert second.stands
+    second.release()
+
+
 def test_what_fills_the_shared_memory_keeps_nobody_from_a_claim(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,5 +1,7 @@
 """Video packets: each gives its own picture, or a reason; never another picture."""
 
+from contextlib import nullcontext
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from videos import KEY_EVERY, packets, pictures
 
 from perception_nodes.core.frame import FrameRejected, ImageView
+from perception_nodes.video import packet_decoder
 from perception_nodes.video.packet_decoder import VideoDecoder
 
 STREAMS = ["h264", "h264 cavlc", "h264 plain", "h265"]
@@ -67,6 +70,21 @@ def test_a_lost_packet_costs_the_frames_until_the_next_key_frame(kind, lost):
             assert "missing" in one or "none has come yet" in one
         else:
             assert one == picture
+
+
+@every_stream
+def test_a_picture_that_is_too_large_is_refused_by_its_size(kind, monkeypatch):
+    assert packet_decoder.OPTIONS["max_pixels"] == str(1 << 24)
+    monkeypatch.setitem(packet_decoder.OPTIONS, "max_pixels", "6143")
+    assert "64 exceeds specified max pixel count" in decoded(kind, packets(kind)[:1])[0]
+
+
+def test_work_on_a_large_packet_is_announced(monkeypatch):
+    first, announced = packets("h265")[0], []
+    for most, times in ((len(first), 0), (len(first) - 1, 1)):
+        monkeypatch.setattr(packet_decoder, "SLOW_BYTES", most)
+        VideoDecoder(lambda: nullcontext(announced.append(1))).decode(view("h265", first))
+        assert len(announced) == times
 
 
 @every_stream
