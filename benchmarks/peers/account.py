@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from perception_nodes.core.statistics import latency_percentiles
+from perception_nodes.evaluation.streaming import held_at
 
 RANKS = {"p50": 50, "p90": 90, "p99": 99, "p99_9": 99.9, "max": 100}
 WITHIN_MS = (5, 10, 20, 33, 50, 100, 200)
@@ -46,13 +47,24 @@ class Heard:
 
     def latencies_ms(self) -> list[float | None]:
         """The time from each frame's stamp to its first answer; None for a frame without one."""
-        first: dict[int, int] = {}
-        for stamp_ns, at_ns, _ in self.answers:
-            first[stamp_ns] = min(at_ns, first.get(stamp_ns, at_ns))
+        first = self._first_ns()
         return [
             (first[stamp_ns] - stamp_ns) / 1e6 if stamp_ns in first else None
             for stamp_ns, _ in self.sent
         ]
+
+    def held_ns(self, instants_ns: Sequence[int]) -> list[int | None]:
+        """The stamp of the newest frame whose answer has arrived at each instant; None for none."""
+        stamps = {stamp_ns for stamp_ns, _ in self.sent}
+        first = self._first_ns()
+        return held_at(instants_ns, {one: at_ns for one, at_ns in first.items() if one in stamps})
+
+    def _first_ns(self) -> dict[int, int]:
+        """When the first answer to each stamp arrived."""
+        first: dict[int, int] = {}
+        for stamp_ns, at_ns, _ in self.answers:
+            first[stamp_ns] = min(at_ns, first.get(stamp_ns, at_ns))
+        return first
 
 
 def account(heard: Heard, deadline_ms: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,13 @@ from peers.account import Heard, account
 from peers.adapters import OWN, Peer, chosen, read
 from peers.frames import prepare
 from peers.measure import DOMAINS, PeerFailure, Round, Setup, as_json, measure
+from peers.streaming import accuracy
 from rich.console import Console
 
 from perception_nodes.core.errors import PerceptionError, printable
 from perception_nodes.drives.sample import sample_drive
+from perception_nodes.evaluation.datasets import read_sets
+from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
 from perception_nodes.system.environment import profiles_variable
 from perception_nodes.system.files import staged, write_whole
 from perception_nodes.system.processes import machine
@@ -68,6 +71,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--bag", type=Path, help="drive: bag, video or folder of images; by default the sample road"
     )
     add("--topic", default="", help="its image topic, if it has several")
+    add("--truth", type=Path, metavar="FILE",
+        help="its labels, for streaming accuracy; as for `perception bench streaming`")  # fmt: skip
     add("--hz", type=float, help="frames a second; by default the drive's own rate")
     add("--seconds", type=float, default=60, help="how long frames are judged (60)")
     add("--warm-up", type=float, default=5, help="seconds from the first answer until then (5)")
@@ -167,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(given: argparse.Namespace, peers: Sequence[Peer], say: Progress) -> int:
     """Measure all who can run here, and write the report."""
+    truth = read_sets([given.truth])[0] if given.truth else None
     not_run: dict[str, dict[str, str]] = {}
     versions: dict[str, str] = {}
     for peer in peers:
@@ -188,7 +194,7 @@ def compare(given: argparse.Namespace, peers: Sequence[Peer], say: Progress) -> 
     ):
         bag = given.bag or sample_drive()
         say(f"{bag}: frames are decoded")
-        drive = prepare(bag, given.topic, Path(folder))
+        drive, labels = prepare(bag, given.topic, Path(folder), truth)
         say.end()
         setup = Setup(
             frames=Path(folder),
@@ -202,6 +208,7 @@ def compare(given: argparse.Namespace, peers: Sequence[Peer], say: Progress) -> 
             priority=PRIORITY if may_have(PRIORITY) else 0,
             logs=out,
             domain=given.domain,
+            keeps=truth is not None,
         )
         before = os.getloadavg()[0]
         rounds, failures = _measure(able, setup, given.rounds, say)
@@ -211,7 +218,11 @@ def compare(given: argparse.Namespace, peers: Sequence[Peer], say: Progress) -> 
             "made": datetime.now(timezone.utc).isoformat(" ", "seconds"),
             "machine": machine(),
             "setup": _setup_facts(setup, drive, given.rounds, before),
-            "warnings": drive["warnings"] + _doubts(setup, before),
+            "warnings": [
+                *drive["warnings"],
+                *_doubts(setup, before),
+                *(truth.notes if truth else ()),
+            ],
             "peers": {
                 name: {
                     "title": peer.adapter.title,
@@ -220,6 +231,7 @@ def compare(given: argparse.Namespace, peers: Sequence[Peer], say: Progress) -> 
                     "note": peer.adapter.note,
                     "command": " ".join(peer.command(**_frames(setup))),
                     **_peer_result(rounds[name], setup.deadline_ms),
+                    "streaming": _streaming(rounds[name], setup, drive["frames"], labels, truth),
                 }
                 for name, peer in measured.items()
             },
@@ -280,6 +292,27 @@ def _peer_result(rounds: Sequence[Round], deadline_ms: float) -> dict[str, Any]:
         **as_json([*rounds]),
         "latencies_ms": latencies,
     }
+
+
+def _streaming(
+    rounds: Sequence[Round],
+    setup: Setup,
+    frames: int,
+    labels: Mapping[int, LabelledImage],
+    truth: LabelledSet | None,
+) -> dict[str, Any] | None:
+    """The streaming accuracy; None without truth, or if the boxes of an answer are not known."""
+    if truth is None or any(one.objects is None for one in rounds):
+        return None
+    held = [
+        (
+            round((at_ns - one.first_ns) * setup.hz / 1e9) % frames,
+            None if of_ns is None else (one.objects or {}).get(of_ns),
+        )
+        for one in rounds
+        for at_ns, of_ns in one.held
+    ]
+    return accuracy(held, labels, truth, (setup.width, setup.height))
 
 
 def _setup_facts(

@@ -8,7 +8,10 @@ from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.bag import BagError, open_drive
 from perception_nodes.drives.image_messages import image_message
 from perception_nodes.drives.schemas import IMAGE
+from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
 from perception_nodes.preprocess.converter import Converter
+from perception_nodes.replay.accuracy import images_by_frame
+from perception_nodes.transport.cdr_reader import read_stamp
 
 AS_THEY_ARE = ("bgr8", "rgb8")
 """Encodings that every detector takes; frames of all others are converted to bgr8."""
@@ -17,23 +20,28 @@ MOST_BYTES = 512 << 20
 PLAIN_HZ = 30.0
 
 
-def prepare(bag: Path, topic: str, folder: Path) -> dict[str, Any]:
+def prepare(
+    bag: Path, topic: str, folder: Path, truth: LabelledSet | None = None
+) -> tuple[dict[str, Any], dict[int, LabelledImage]]:
     """Write the frames of a drive for `camera.py`.
 
     Args:
         bag: as for `open_drive`.
         topic: of its images; empty for the one with the most frames.
         folder: for the files.
+        truth: labels of its frames.
 
     Returns:
         What is told of the drive: `drive`, `width`, `height`, its own rate `hz`, number of
-        `frames`, and `warnings`.
+        `frames`, and `warnings`; and the labelled images by the number of the frame.
 
     Raises:
         BagError: it has no frame that can be used.
+        DataError: no frame of it has labels.
     """
     places: list[tuple[int, int]] = []
     times_ns: list[int] = []
+    stamps_ns: dict[int, int] = {}
     size, rejected, info = (0, 0), 0, b""
     converter = Converter()
     with open_drive(bag, topic) as drive, (folder / "frames.bin").open("wb") as file:
@@ -57,10 +65,12 @@ def prepare(bag: Path, topic: str, folder: Path) -> dict[str, Any]:
             file.write(data)
             places.append((begin, file.tell()))
             times_ns.append(frame.log_time_ns)
+            stamps_ns[frame.index] = read_stamp(frame.data)
             info = info or frame.camera_info or b""
         if not places:
             raise BagError(f"{bag}: none of its {rejected} frames can be used; name another drive")
         warnings = [*drive.warnings]
+        images = images_by_frame(truth, drive, stamps_ns) if truth is not None else {}
     if rejected:
         warnings.append(f"{bag}: {rejected} frames are left out: damaged, or of another size")
     passed_s = (times_ns[-1] - times_ns[0]) / 1e9
@@ -74,4 +84,4 @@ def prepare(bag: Path, topic: str, folder: Path) -> dict[str, Any]:
     }
     (folder / "info.bin").write_bytes(info)
     (folder / "about.json").write_text(json.dumps({**about, "places": places}))
-    return about
+    return about, {n: images[index] for n, index in enumerate(stamps_ns) if index in images}

@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from peers.account import Heard
+from peers.account import RANKS, Heard
 from peers.adapters import Peer
 from peers.processes import Family, Meter, Started
+from peers.streaming import read_kept
 
+from perception_nodes.core.statistics import latency_percentiles
+from perception_nodes.drives.schemas import DETECTIONS
+from perception_nodes.report.recording import FrameDetections, RecordingError
 from perception_nodes.system.environment import LOCALHOST, RANGE
 from perception_nodes.transport.fastdds import sweep_segments
 
@@ -47,6 +51,7 @@ class Setup:
         priority: SCHED_FIFO priority of camera and subscriber; 0 for none.
         logs: folder for what the processes print.
         domain: the ROS domain of the first measurement; each has one of its own.
+        keeps: whether results are kept, to be judged.
     """
 
     frames: Path
@@ -60,6 +65,7 @@ class Setup:
     priority: int
     logs: Path
     domain: int
+    keeps: bool = False
 
 
 @dataclass
@@ -74,6 +80,9 @@ class Round:
         killed: what was killed; empty if nothing was.
         recovery_s: from the kill to the first answer to a later frame; None if none came.
         after_kill: what there is of the frames from the kill to the end.
+        held: stamp of each judged frame, and of the frame whose answer is held at that instant.
+        first_ns: stamp of the first frame of all.
+        objects: what was found, by the frame's stamp; None if that is not known.
     """
 
     start_s: float = 0.0
@@ -85,6 +94,9 @@ class Round:
     killed: str = ""
     recovery_s: float | None = None
     after_kill: Heard = field(default_factory=Heard)
+    held: list[tuple[int, int | None]] = field(default_factory=list)
+    first_ns: int = 0
+    objects: dict[int, FrameDetections] | None = None
 
 
 class Witness:
@@ -152,6 +164,12 @@ def measure(peer: Peer, setup: Setup, number: int, say: Say) -> Round:
         time.sleep(LAST_ANSWERS_S)
         heard = bench.witness.copy()
     found.judged = heard.between(begin_ns, end_ns)
+    instants_ns = [stamp_ns for stamp_ns, _ in found.judged.sent]
+    found.held = [*zip(instants_ns, heard.held_ns(instants_ns), strict=True)]
+    found.first_ns = heard.sent[0][0]
+    if bench.kept is not None:
+        with suppress(RecordingError):
+            found.objects = read_kept(bench.kept)
     if kill_ns:
         # The last frames may still be on their way.
         found.after_kill = heard.between(kill_ns, heard.sent[-1][0] - round(LAST_ANSWERS_S * NS))
@@ -165,11 +183,14 @@ class Bench(ExitStack):
 
     Attributes:
         witness: what camera and subscriber have told.
+        kept: file of the results, if their boxes can be read.
     """
 
     def __init__(self, peer: Peer, setup: Setup, number: int, say: Say) -> None:
         super().__init__()
         self.witness = Witness()
+        reads = setup.keeps and peer.adapter.result.type == DETECTIONS
+        self.kept = setup.frames / "results.bin" if reads else None
         self._peer, self._setup, self._say = peer, setup, say
         self._environment = {
             "ROS_DOMAIN_ID": str((setup.domain + number) % DOMAINS),
@@ -201,6 +222,8 @@ class Bench(ExitStack):
             words += ["--missed", *reports.missed]
         if result.reliability == "best_effort":
             words.append("--best-effort")
+        if self.kept is not None:
+            words += ["--keep", self.kept]
         self._start_tool("subscriber", *words)
         where = ["--topic", adapter.image_topic, "--hz", self._setup.hz]
         self._start_tool("camera", self._setup.frames, *where)
@@ -314,6 +337,8 @@ def last_line(file: IO[bytes]) -> str:
 def as_json(rounds: list[Round]) -> dict[str, Any]:
     """What the rounds took, for the result."""
     over_s = sum(one.over_s for one in rounds)
+    held = [one for round in rounds for one in round.held]
+    ages_ms = [(at_ns - of_ns) / 1e6 for at_ns, of_ns in held if of_ns is not None]
     answers = sum(len(one.judged.answers) for one in rounds)
     computed_s = sum(one.computed_s for one in rounds)
     return {
@@ -321,6 +346,7 @@ def as_json(rounds: list[Round]) -> dict[str, Any]:
         "processors": round(computed_s / over_s, 4),
         "idle_processors": round(sum(one.idle_s for one in rounds) / over_s, 4),
         "processor_ms_per_answer": round(1e3 * computed_s / answers, 3) if answers else None,
+        "stale_ms": latency_percentiles(ages_ms, RANKS, len(held) - len(ages_ms)),
         "memory_mb": round(max(one.memory_mb for one in rounds), 1),
         "killed": [one.killed for one in rounds if one.killed],
         "recovery_s": [

@@ -14,6 +14,7 @@ from perception_nodes.report.chart import Axis, Chart
 
 NONE = "none"
 """A percentile that falls on a frame without an answer, or a recovery that never came."""
+UNKNOWN = "not known"
 SAME = 0.02
 """Figures that differ by less than this share are called equal."""
 COLOURS = "#4263eb", "#e8590c", "#1f9d55", "#ae3ec9", "#0c8599", "#f2a900", "#868e96"
@@ -29,6 +30,7 @@ class Figure(NamedTuple):
         value: takes it from a peer's result; None for a value that never came.
         form: how it is written.
         lower, higher: whether such a value is better; neither for what only describes.
+        never: whether a value that is not there never came; otherwise it is not known.
     """
 
     title: str
@@ -36,14 +38,17 @@ class Figure(NamedTuple):
     form: str
     lower: bool = False
     higher: bool = False
+    never: bool = True
 
     def shown(self, peer: Result) -> str:
         """The value in words."""
-        return page.shown(self.value(peer), self.form, NONE)
+        return page.shown(self.value(peer), self.form, NONE if self.never else UNKNOWN)
 
     def better(self, one: Result, other: Result) -> bool:
         """Whether one has a better value than the other, by more than nothing to speak of."""
         if not (self.lower or self.higher):
+            return False
+        if not self.never and None in (self.value(one), self.value(other)):
             return False
         worst = float("inf") if self.lower else -1.0
         a, b = (worst if (v := self.value(peer)) is None else v for peer in (one, other))
@@ -55,7 +60,7 @@ def _of(*path: str) -> Callable[[Result], float | None]:
     def value(peer: Result) -> float | None:
         found: Any = peer
         for key in path:
-            found = found[key]
+            found = found and found[key]
         return None if found is None else float(found)
 
     return value
@@ -96,12 +101,19 @@ FIGURES = (
         )
         for rank in ("p50", "p99", "p99_9")
     ),
+    *(
+        Figure(f"age of what is held, {rank}, ms", _of("stale_ms", rank), "{:.0f}", lower=True)
+        for rank in ("p50", "p99")
+    ),
     Figure("processors used", _of("processors"), "{:.2f}", lower=True),
     Figure("processor time an answer, ms", _of("processor_ms_per_answer"), "{:.1f}", lower=True),
     Figure("processors that only keep awake, lowest class", _of("idle_processors"), "{:.2f}"),
     Figure("memory, MB", _of("memory_mb"), "{:,.0f}", lower=True),
     Figure("start to first answer, s", _median("start_s"), "{:.1f}", lower=True),
     Figure("objects an answer", _of("account", "objects"), "{:.1f}"),
+)
+STREAMING = Figure(
+    "streaming accuracy, AP50", _of("streaming", "map50"), "{:.3f}", higher=True, never=False
 )
 AFTER_KILL = (
     Figure("kill -9 to next answer, s", _median("recovery_s"), "{:.2f}", lower=True),
@@ -115,13 +127,19 @@ MEANINGS = (
     "Who leaves frames out computes less: see the processor time an answer.",
     "Memory counts pages that several processes share once.",
     "After kill -9 nobody but the detector itself, or what starts it, may restart it.",
-    "Each runs its own network with weights of its own: what it finds is not judged here.",
+    "What is held at the instant of a frame is the newest answer that has arrived by then; its age "
+    "is that of its frame.",
+    "Each runs its own network with weights of its own. Streaming accuracy, where there is truth, "
+    "compares what is held at the instant of each frame with the truth of that instant; it is "
+    "known of results in vision_msgs/Detection2DArray.",
 )
 
 
 def figures(peers: Mapping[str, Result]) -> Sequence[Figure]:
     """The rows of the table; those of kill -9 only where all were killed."""
-    return (*FIGURES, *AFTER_KILL) if all(one["killed"] for one in peers.values()) else FIGURES
+    judged = (STREAMING,) if any(one["streaming"] for one in peers.values()) else ()
+    killed = AFTER_KILL if all(one["killed"] for one in peers.values()) else ()
+    return (*judged, *FIGURES, *killed)
 
 
 def better_than_ours(peers: Mapping[str, Result]) -> list[str]:

@@ -2,7 +2,8 @@
 
 It takes any message that begins with a std_msgs/Header, and needs rclpy and that message alone. It
 prints `listening`, then `answer STAMP TIME OBJECTS` for each result in nanoseconds, and
-`told STAMP TIME` for each report by which a detector says that it has missed a frame.
+`told STAMP TIME` for each report by which a detector says that it has missed a frame. With --keep
+it writes the results themselves to a file, each behind its length.
 """
 
 import argparse
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--result", nargs=2, metavar=("TOPIC", "TYPE"), required=True)
     parser.add_argument("--reports", nargs=3, metavar=("TOPIC", "TYPE", "FIELD"))
     parser.add_argument("--missed", nargs="*", default=[], help="values of FIELD that mean missed")
+    parser.add_argument("--keep", default=os.devnull, help="file for the results, as they came")
     parser.add_argument("--best-effort", action="store_true")
     parser.add_argument("--priority", type=int, default=0, help="SCHED_FIFO; 0 for none")
     given = parser.parse_args()
@@ -54,12 +56,14 @@ def main() -> None:
     def on_answer(data: bytes) -> None:
         now_ns = time.time_ns()
         print("answer", stamp_of(data), now_ns, objects_in(data), flush=True)
+        kept.write(struct.pack("<I", len(data)) + data)
 
     def on_report(message) -> None:
         if str(getattr(message, given.reports[2])) in given.missed:
             stamp = message.header.stamp
             print("told", stamp.sec * 10**9 + stamp.nanosec, time.time_ns(), flush=True)
 
+    kept = open(given.keep, "wb")
     rclpy.init()
     node = rclpy.create_node("peers_subscriber")
     kind = ReliabilityPolicy.BEST_EFFORT if given.best_effort else ReliabilityPolicy.RELIABLE
@@ -69,8 +73,8 @@ def main() -> None:
     if given.reports:
         topic, name, _ = given.reports
         node.create_subscription(message_type(name), topic, on_report, QoSProfile(depth=1000))
-    print("listening", flush=True)
-    with suppress(KeyboardInterrupt, ExternalShutdownException):
+    with kept, suppress(KeyboardInterrupt, ExternalShutdownException):
+        print("listening", flush=True)
         rclpy.spin(node)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from peers import adapters, report
+from peers import adapters, report, streaming
 from peers.account import Heard, account, median
 from peers.camera import stamped
 from peers.compare import main
@@ -18,6 +18,8 @@ from peers.measure import Witness
 from peers.subscriber import objects_in, stamp_of
 
 from perception_nodes.core.frame import Detections
+from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
+from perception_nodes.report.recording import FrameDetections, RecordingError
 from perception_nodes.transport.cdr_writer import write_detection_array
 
 MS = 1_000_000
@@ -172,7 +174,7 @@ def test_a_wrong_choice_is_named(words, problem, capsys):
 
 
 def test_frames_are_written_for_the_camera(tmp_path):
-    about = prepare(Path("synthetic:64x48@30*5"), "", tmp_path)
+    about, _ = prepare(Path("synthetic:64x48@30*5"), "", tmp_path)
     assert (about["width"], about["height"], about["frames"]) == (64, 48, 5)
     assert about["hz"] == pytest.approx(30, abs=0.1)
     places = json.loads((tmp_path / "about.json").read_text())["places"]
@@ -205,7 +207,7 @@ assert len(pids) >= 2 and not {*pids} & {*all_processes()}, pids
 
 
 def test_nothing_that_was_started_is_left(tmp_path):
-    subprocess.run([sys.executable, "-c", FAMILY, *PATHS], cwd=tmp_path, check=True, timeout=900)
+    subprocess.run([sys.executable, "-c", FAMILY, *PATHS], cwd=tmp_path, check=True, timeout=500)
 
 
 CAMERA = """
@@ -277,10 +279,10 @@ def test_a_detector_is_started_judged_killed_and_ended(tmp_path):
     for name, text in (("camera", CAMERA), ("detector", DETECTOR), ("subscriber", SUBSCRIBER)):
         (tmp_path / f"tools/{name}.py").write_text(text)
     (tmp_path / "answers").touch()
-    subprocess.run([sys.executable, "-c", WHOLE, *PATHS], cwd=tmp_path, check=True, timeout=900)
+    subprocess.run([sys.executable, "-c", WHOLE, *PATHS], cwd=tmp_path, check=True, timeout=500)
 
 
-def result(**peers):
+def result(judged=False, **peers):
     """A result in which each peer answers after a number of milliseconds."""
     measured = {
         name: {
@@ -299,6 +301,8 @@ def result(**peers):
             "idle_processors": 0.0,
             "processor_ms_per_answer": 3.0,
             "memory_mb": 100.0,
+            "stale_ms": {"p50": ms, "p99": None},
+            "streaming": {"map50": ms / 100} if judged else None,
         }
         for name, ms in peers.items()
     }
@@ -324,6 +328,58 @@ def test_the_page_says_where_a_peer_is_better_and_what_did_not_run():
     assert "Where a peer is better" in page and "buy a card" in page
     assert HOSTILE not in page and "&lt;script&gt;" in page
     assert "3 detectors measured, 1 not. In some figures we are behind 1 peer." in page
+
+
+def test_accuracy_that_is_not_known_is_neither_better_nor_worse():
+    found = result(judged=True, ours=8.0, quick=4.0, slow=40.0)
+    assert "streaming accuracy" not in report.better_than_ours(found["peers"])[0]
+    assert (
+        "streaming accuracy, AP50 (0.400, ours 0.080)"
+        in (report.better_than_ours(found["peers"])[1])
+    )
+    found["peers"]["slow"]["streaming"] = None
+    assert len(report.better_than_ours(found["peers"])) == 1
+    assert report.rows(found["peers"])[0][1][2] == ("not known", False)
+
+
+def car(place):
+    """The objects of a frame: a car that is somewhere else in each."""
+    box = np.array([[10.0 + 30 * place, 10, 40 + 30 * place, 40]], np.float32)
+    return FrameDetections(("car",), np.ones(1, np.float32), box)
+
+
+def test_streaming_accuracy_is_of_what_is_held():
+    frames = heard(*[1.0] * 8, None, None)
+    stamps = [stamp_ns for stamp_ns, _ in frames.sent]
+    assert frames.held_ns(stamps) == [None, *stamps[:7], stamps[7], stamps[7]]
+    strange = Heard(answers=[(7 * 10**9, 10**9, 0)])  # of no frame, and of the future
+    assert (frames + strange).held_ns(stamps) == frames.held_ns(stamps)
+    one = np.zeros(1, np.int64), np.zeros(1, bool)
+    labels = {
+        n: LabelledImage(Path(f"{n}.png"), car(n).boxes / [400, 50, 400, 50], *one)
+        for n in range(10)
+    }
+    truth = LabelledSet(
+        "cars", ("vehicle",), tuple(labels.values()), counts_as={"vehicle": ("car", "bus")}
+    )
+    own = streaming.accuracy([(n, car(n)) for n in range(10)], labels, truth, (400, 50))
+    assert own["map50"] == pytest.approx(1.0, abs=0.01) and own["instants"] == 10
+    late = [(0, None), *((n, car(n - 1)) for n in range(1, 10))]
+    assert streaming.accuracy(late, labels, truth, (400, 50))["map50"] == 0
+    half = [(n, car(n) if n < 5 else None) for n in range(10)]
+    assert 0.4 < streaming.accuracy(half, labels, truth, (400, 50))["map50"] < 0.6
+
+
+def test_kept_results_are_read_but_one_that_was_cut_off(tmp_path):
+    found = Detections(car(1).boxes, np.ones(1, np.float32), np.zeros(1, np.int32))
+    message = bytes(write_detection_array(5, b"cam", found, (b"car",)))
+    whole = struct.pack("<I", len(message)) + message
+    for cut in (3, len(whole) - 1):
+        (tmp_path / "kept").write_bytes(whole + whole[:cut])
+        assert streaming.read_kept(tmp_path / "kept")[5].boxes == pytest.approx(car(1).boxes)
+    (tmp_path / "kept").write_bytes(struct.pack("<I", len(message) - 5) + message[:-5])
+    with pytest.raises(RecordingError):
+        streaming.read_kept(tmp_path / "kept")
 
 
 @pytest.mark.parametrize(
