@@ -14,8 +14,9 @@ import numpy as np
 from perception_nodes.core.frame import FrameHeader
 from perception_nodes.evaluation.accuracy import class_groups, labelled_objects, score_of
 from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
-from perception_nodes.evaluation.matching import ALL_HEIGHTS, Objects, match
+from perception_nodes.evaluation.matching import ALL_HEIGHTS, match
 from perception_nodes.networks.model import Model
+from perception_nodes.replay.accuracy import detected_objects
 from perception_nodes.report.recording import FrameDetections, detections_of
 
 LENGTH = struct.Struct("<I")
@@ -64,7 +65,7 @@ def accuracy(
     group_of = {classes[i]: n for n, indices in enumerate(groups.values()) for i in indices}
     header = FrameHeader(source_width=size[0], source_height=size[1], scale_y=1.0)
     there = [labelled_objects(image, truth, numbers, header) for image, _ in judged]
-    found = [_objects(objects or FrameDetections.none(), group_of) for _, objects in judged]
+    found = [detected_objects(objects, group_of, header.scale_y) for _, objects in judged]
     matches = match(there, found, len(groups))[ALL_HEIGHTS] if judged else []
     weights = np.ones(len(judged), np.int64)
     return {
@@ -74,15 +75,3 @@ def accuracy(
             name: score_of([one], weights).map50 for name, one in zip(groups, matches, strict=False)
         },
     }
-
-
-def _objects(found: FrameDetections, group_of: Mapping[str, int]) -> Objects:
-    rows = [row for row, label in enumerate(found.labels) if label in group_of]
-    boxes = found.boxes[rows].astype(np.float64).reshape(-1, 4)
-    return Objects(
-        boxes,
-        np.array([group_of[found.labels[row]] for row in rows], np.int64),
-        boxes[:, 3] - boxes[:, 1],
-        found.scores[rows].astype(np.float64),
-        np.zeros(len(rows), bool),
-    )

@@ -69,7 +69,7 @@ def accuracy(
         header = FrameHeader(source_width=size[0], source_height=size[1])
         header.scale_y = placer.letterbox(*size).scale_y
         truth.append(labelled_objects(image, data, numbers, header))
-        found.append(_found(recording.found(report), group_of, header.scale_y))
+        found.append(detected_objects(recording.found(report), group_of, header.scale_y))
     matches = match(truth, found, len(groups))[ALL_HEIGHTS] if truth else []
     everywhere = np.ones(len(truth), np.int64)
     total = score_of(matches, everywhere)
@@ -198,10 +198,10 @@ def _of_topic(
     return LabelledSet(topic, classes, tuple(images.values())), images
 
 
-def _found(
+def detected_objects(
     detections: FrameDetections | None, group_of: Mapping[str, int], scale_y: float
 ) -> Objects:
-    """Keep the detections of the measured classes, with the groups of these classes."""
+    """The detections of the measured classes, with the groups of these classes."""
     found = detections or FrameDetections.none()
     kept = [row for row, label in enumerate(found.labels) if label in group_of]
     boxes = found.boxes[kept].astype(np.float64).reshape(-1, 4)
