@@ -42,11 +42,11 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view-test view-packages pictures plots chaos soak hil readme peers docs sbom lint lines setup dev sample compression baseline wheel wheel-test ros-release image-test clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test arm64-test camera-packages arm64-packages security-packages view-test view-packages pictures plots chaos soak hil readme peers docs sbom lint lines setup dev sample compression baseline wheel wheel-test ros-release image-test clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
-	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo "PYTHON=... chooses the Python of a new .venv, ARGS=... is passed to pytest,"
 	@echo "ROS=jazzy takes the wheels of ROS 2 Jazzy, in .venv-jazzy"
 
@@ -78,6 +78,10 @@ camera-packages: ## install what camera-test and stream-test need from Debian; a
 	apt-get install -y -qq --no-install-recommends python3-gi gir1.2-gst-rtsp-server-1.0 \
 	    gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-good libgirepository-2.0-dev \
 	    libcairo2-dev qemu-system-x86 busybox-static cpio xz-utils kmod
+
+arm64-packages: ## install what arm64-test needs from Debian; as root
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends debootstrap qemu-user-static git
 
 security-packages: ## install the Fast DDS with security that tests of the keystore need, from Debian; as root
 	apt-get update -qq
@@ -154,6 +158,9 @@ wheel-test: wheel ## install the wheels into an empty environment and play the d
 
 image-test: ## build what the Dockerfile says in a chroot, and play the demo in it; as root
 	unshare --mount --pid --fork --kill-child python3 test/setup/image.py $(ARGS)
+
+arm64-test: setup bags/sample/metadata.yaml ## run tests and commands on an emulated arm64 machine and compare what networks compute with x86-64's; up to an hour; as root; results in out/arm64
+	$(BIN)/python packaging/arm64_test.py $(ARGS)
 
 compression: setup $(STAMPS)/compression ## add to .venv what training, pruning and quantization need (large)
 

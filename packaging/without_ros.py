@@ -1,0 +1,45 @@
+"""A plugin of pytest that skips what needs iceoryx2 or ROS where they cannot be installed.
+
+PYTHONPATH=packaging python -m pytest -p without_ros -p no:endpoint_fixtures test/core
+"""
+
+import pytest
+
+ABSENT = ("iceoryx2", "rclpy")
+WHY = "needs {}, which has no wheel for this machine"
+FIXTURES_OF_CHANNELS = ("'domain'", "'ros_domain'", "'join'")
+
+
+def lacking(error: BaseException | None) -> str:
+    """The absent package that an error is about; empty if it is about another thing."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name in ABSENT:
+            return error.name
+        text = str(error) if type(error).__name__ == "FixtureLookupError" else ""
+        if any(name in text for name in FIXTURES_OF_CHANNELS):
+            return ABSENT[0]
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Skip a file that imports one of them."""
+    report = yield
+    text = str(report.longrepr or "")
+    for name in ABSENT:
+        if report.failed and f"'{name}'" in text and "ModuleNotFoundError" in text:
+            report.outcome = "skipped"
+            report.longrepr = (str(collector.path), 0, f"Skipped: {WHY.format(name)}")
+            report.result = []
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Skip a test that asks for one of them."""
+    report = yield
+    if report.failed and (name := lacking(call.excinfo.value)):
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), item.location[1], f"Skipped: {WHY.format(name)}")
+    return report
