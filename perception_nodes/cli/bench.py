@@ -15,7 +15,6 @@ from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.lab.bench import BenchSetup
 from perception_nodes.networks.model import available_models, load_model
-from perception_nodes.system.files import write_whole
 from perception_nodes.system.realtime import MAX_PRIORITY, allowed_priority
 
 bench_app = Commands(
@@ -135,9 +134,7 @@ def bench_deadline(
     )
     with progress_bar("measuring, seconds") as progress:
         result = bench.run(progress)
-    if html_file is not None:
-        write_whole(html_file, deadline_page(result))
-    give(result, result_table(result), as_json, out)
+    give(result, result_table(result), as_json, out, (html_file, deadline_page))
     if not result["passed"]:
         raise typer.Exit(1)
 
@@ -214,9 +211,7 @@ def bench_streaming(
     variants = [(text, parse_assignments(text.split())) for text in variant or USUAL]
     with progress_bar("playing, seconds") as progress:
         result = run_bench(bag, topic, labelled, variants, measured, say, progress)
-    if html_file is not None:
-        write_whole(html_file, result_page(result))
-    give(result, result_table(result), as_json, out)
+    give(result, result_table(result), as_json, out, (html_file, result_page))
     if any(one["silent_misses"] for one in result["variants"]):
         raise typer.Exit(1)
 
@@ -269,11 +264,8 @@ def bench_models(
         list(dict.fromkeys(backends.split(","))),
     )
     result = bench.run(say)
-    if html_file is not None:
-        write_whole(html_file, render(result))
-    if svg_file is not None:
-        write_whole(svg_file, pareto_picture(result))
-    give(result, result_table(result), as_json, out)
+    pages = (html_file, render), (svg_file, pareto_picture)
+    give(result, result_table(result), as_json, out, *pages)
 
 
 def _setup(

@@ -21,6 +21,8 @@ from perception_nodes.system.files import try_writing, write_whole
 
 LINE_INTERVAL_S = 5.0
 """Time between two lines of progress where stderr is no terminal."""
+Page = tuple[Path | None, Callable[[Any], str]]
+"""A file, if it is wanted, and what makes its text of a result."""
 
 screen = Console(stderr=True)
 
@@ -30,8 +32,11 @@ def say(text: str) -> None:
     screen.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
-def give(result: Any, shown: Any, as_json: bool, out: Path | None = None) -> None:
-    """Print a result, as JSON or as what is shown to people; and write the JSON."""
+def give(result: Any, shown: Any, as_json: bool, out: Path | None = None, *pages: Page) -> None:
+    """Print a result, as JSON or as what is shown to people; and write the JSON and the pages."""
+    for file, page in pages:
+        if file is not None:
+            write_whole(file, page(result))
     text = json.dumps(result, indent=2)
     if out is not None:
         write_whole(out, text + "\n")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core import inference
 from perception_nodes.core.clock import Clock
 from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.decode import AbsurdOutput
@@ -27,14 +28,7 @@ from perception_nodes.core.frame import (
     record_of_header,
 )
 from perception_nodes.core.geometry import BoxesToSource, lens_of
-from perception_nodes.core.inference import (
-    Answer,
-    BackendError,
-    BackendLost,
-    Candidate,
-    Frame,
-    HeadTensors,
-)
+from perception_nodes.core.inference import BackendError, BackendLost, Candidate, Frame
 from perception_nodes.core.model_choice import TRIED_EVERY, ModelChoice
 from perception_nodes.core.prediction import CostPrediction
 
@@ -121,7 +115,7 @@ class Pipeline:
         return record, found
 
     def _decoded(
-        self, record: FrameRecord, header: FrameHeader, answer: Answer
+        self, record: FrameRecord, header: FrameHeader, answer: inference.Answer
     ) -> Detections | None:
         """Postprocess an answer: the objects in source pixels, None if the frame failed."""
         try:
@@ -143,7 +137,7 @@ class Pipeline:
             record.reason = b"; ".join(filter(None, (CROWDED, record.reason)))[: REASON_BYTES - 1]
         record.postprocessed_ns = self._clock.monotonic_ns()
 
-    def _decode(self, header: FrameHeader, heads: HeadTensors) -> Detections:
+    def _decode(self, header: FrameHeader, heads: inference.HeadTensors) -> Detections:
         self.engine = heads.engine
         found = self._chosen.decoder.decode(heads.boxes, heads.classes)
         placement = placement_key(header)

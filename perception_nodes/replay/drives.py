@@ -16,14 +16,7 @@ from perception_nodes.evaluation import read_set
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
-from perception_nodes.replay.corpus import (
-    Result,
-    alone_in,
-    jobs_of,
-    merged,
-    read_corpus,
-    replay_corpus,
-)
+from perception_nodes.replay import corpus
 from perception_nodes.replay.golden import Golden, golden_text, read_golden
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import RECORDING_FILE
@@ -172,7 +165,7 @@ class Drives:
             settings = replace(settings, threads=max(cores // request.workers, 1))
         self._request, self._model, self._settings = request, model, settings
         self._options = replace(options, golden=expected, labels=labels)
-        listed = read_corpus(request.corpus) if request.corpus is not None else []
+        listed = corpus.read_corpus(request.corpus) if request.corpus is not None else []
         self._named = [*_together(request.bags), *listed]
         several = len(self._named) > 1 or request.is_sharded
         self.sources = sources(self._named, request.topics, keep_unreadable=several)
@@ -217,14 +210,14 @@ class Drives:
 
         request = self._request
         inputs = [Path(file) for file in [request.golden, self._settings.calibration_file] if file]
-        jobs = jobs_of(
+        jobs = corpus.jobs_of(
             self.sources, request.out, self._model, self._settings, self._options, inputs
         )
-        results: dict[str, Result] = {}
-        with alone_in(request.out):
+        results: dict[str, corpus.Result] = {}
+        with corpus.alone_in(request.out):
             workers = partial(ray_workers, request.ray) if request.ray else local_workers
             with workers(request.workers, progress) as submit:
-                for result in replay_corpus(jobs, submit):
+                for result in corpus.replay_corpus(jobs, submit):
                     results[result.name] = result
                     progress(result.name, 1, 1)
         ordered = [results[job.source.name] for job in jobs]
@@ -251,7 +244,7 @@ class Drives:
         if self._is_one:
             whole = next(iter(summaries.values()))
         else:
-            whole = merged(summaries, failed, request.out, self._named)
+            whole = corpus.merged(summaries, failed, request.out, self._named)
         # Bags on the command line may be a part on purpose; a corpus must hold the whole golden.
         left_out: list[str] = []
         if request.corpus is not None and expected is not None:

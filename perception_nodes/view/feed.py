@@ -17,13 +17,8 @@ from perception_nodes.core.frame import IN_TIME, STAMPS, stage_durations_ms
 from perception_nodes.core.health import HealthMode
 from perception_nodes.core.missed import NUMBER, reason_of
 from perception_nodes.core.statistics import summarize
+from perception_nodes.report import palette
 from perception_nodes.report.chart import LatencyAxis
-from perception_nodes.report.palette import (
-    LOOK_COLOUR,
-    STAGE_COLOURS,
-    STATUS_COLOURS,
-    STATUS_SHAPES,
-)
 from perception_nodes.view.history import HOUR_INTERVALS, INTERVAL_S, Causes, Interval
 
 WINDOW_NS = 60_000_000_000
@@ -135,11 +130,11 @@ class Feed:
             "deadline_ms": self._budget.deadline_ms,
             "stages": {stage: getattr(self._budget, stage) for stage in STAGES},
             "statuses": [
-                [s.name, colour, s in IN_TIME, STATUS_SHAPES[s]]
-                for s, colour in STATUS_COLOURS.items()
+                [s.name, colour, s in IN_TIME, palette.STATUS_SHAPES[s]]
+                for s, colour in palette.STATUS_COLOURS.items()
             ],
-            "stage_colours": STAGE_COLOURS,
-            "look_colour": LOOK_COLOUR,
+            "stage_colours": palette.STAGE_COLOURS,
+            "look_colour": palette.LOOK_COLOUR,
             "places": vars(LatencyAxis(1.0, RAILS_APART)),
             "interval_s": INTERVAL_S,
             "about": self._about,

@@ -11,12 +11,7 @@ import pytest
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.core.inference import HeadTensors
 from perception_nodes.evaluation import models as bench
-from perception_nodes.evaluation.models import (
-    Disagreement,
-    ModelsBench,
-    result_table,
-    smallest_cosine,
-)
+from perception_nodes.evaluation.models import Disagreement, ModelsBench, smallest_cosine
 from perception_nodes.evaluation.models_report import pareto_picture, render
 from perception_nodes.evaluation.pareto import Point, front_of
 from perception_nodes.evaluation.pareto_chart import pareto_svg
@@ -91,7 +86,7 @@ def test_the_environment_or_the_first_model_decides_on_matrix_tiles_as_in_a_dete
     told = [(model["name"], note) for model in result["models"] for note in model["notes"]]
     told = [(name, note) for name, note in told if VARIABLE in note]
     assert [name for name, _ in told] == noted
-    caption = str(result_table(result).caption)
+    caption = str(bench.result_table(result).caption)
     assert all(note in caption and "measure it alone" in note for _, note in told)
 
 

@@ -13,14 +13,7 @@ from perception_nodes.core.frame import FrameStatus
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.lab import cameras
 from perception_nodes.lab.bench import BenchSetup
-from perception_nodes.lab.cameras import (
-    NO_OUTCOME,
-    CamerasBench,
-    Filmed,
-    figures,
-    film,
-    result_table,
-)
+from perception_nodes.lab.cameras import NO_OUTCOME, CamerasBench, Filmed, figures, film
 
 SETUP = BenchSetup(20, "64x48", 30, "road-n", "null", 1, 10.0)
 STAMPS = [1_000 * MS + n * 100 * MS for n in range(5)]
@@ -38,7 +31,7 @@ def heard(*reports):
 def table(calls=(), filmed_hz=30.0, **found):
     run = {"cameras": 1, "arrangement": "shared", "filmed_hz": filmed_hz, "memory_mb": 1, **found}
     facts = {"size": "64x48", "rate_hz": 30, "model": "m", "backend": "null", "deadline_ms": 10}
-    return result_table({**facts, "machine": "m", "calls_ms": calls, "runs": [run]})
+    return cameras.result_table({**facts, "machine": "m", "calls_ms": calls, "runs": [run]})
 
 
 def cells(table, header):

@@ -25,14 +25,7 @@ from perception_nodes.faults import faulty_backend
 from perception_nodes.faults.faulty_backend import VARIABLE, Orders
 from perception_nodes.networks.model import load_model
 from perception_nodes.replay import corpus
-from perception_nodes.replay.corpus import (
-    ATTEMPTS,
-    WorkerDied,
-    jobs_of,
-    read_corpus,
-    replay_corpus,
-    run_job,
-)
+from perception_nodes.replay.corpus import ATTEMPTS, jobs_of, read_corpus, replay_corpus
 from perception_nodes.replay.drives import sources
 from perception_nodes.replay.offline_camera import ReplaySettings
 from perception_nodes.replay.run import DriveCamera, ReplayOptions
@@ -210,11 +203,11 @@ class Here:
         name = job.source.name
         if name in self.dies:
             self.dies.remove(name)
-            future.set_exception(WorkerDied("killed"))
+            future.set_exception(corpus.WorkerDied("killed"))
             return future
         self.done.append(name)
         try:
-            future.set_result(run_job(job, lambda *_: None))
+            future.set_result(corpus.run_job(job, lambda *_: None))
         except Exception as error:
             future.set_exception(error)
         return future

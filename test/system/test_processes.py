@@ -9,14 +9,7 @@ import pytest
 from observe import until
 
 from perception_nodes.system import processes
-from perception_nodes.system.processes import (
-    cpu_flags,
-    cpu_name,
-    open_process,
-    physical_cores,
-    runs_at_once,
-    was_alive,
-)
+from perception_nodes.system.processes import open_process, runs_at_once, was_alive
 
 
 @pytest.fixture
@@ -112,7 +105,7 @@ def test_threads_of_one_core_count_once_where_we_may_run(allowed, cores, tmp_pat
         (folder / "thread_siblings_list").write_text(f"{processor % 2},{processor % 2 + 2}\n")
     monkeypatch.setattr(processes, "PROCESSORS", tmp_path)
     monkeypatch.setattr(processes.os, "sched_getaffinity", lambda process: allowed)
-    assert physical_cores() == cores
+    assert processes.physical_cores() == cores
 
 
 @pytest.mark.parametrize(
@@ -132,8 +125,8 @@ def test_processors_are_told_apart_also_where_they_have_no_name(text, name, tmp_
         info.write_text(text)
     monkeypatch.setattr(processes, "CPU_INFO", info)
     monkeypatch.setattr(processes.platform, "machine", lambda: "aarch64")
-    assert cpu_name() == name
-    assert ("avx2" in cpu_flags()) == bool(text)
+    assert processes.cpu_name() == name
+    assert ("avx2" in processes.cpu_flags()) == bool(text)
 
 
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.EMFILE, errno.ESRCH])

@@ -21,13 +21,7 @@ from perception_nodes.lab.browsers import free_port
 from perception_nodes.view import access
 from perception_nodes.view import server as server_module
 from perception_nodes.view.feed import Feed
-from perception_nodes.view.server import (
-    MAX_BROWSERS,
-    MAX_CLOSING_S,
-    MAX_CONNECTIONS,
-    MAX_STRANGERS,
-    PageServer,
-)
+from perception_nodes.view.server import MAX_CONNECTIONS, PageServer
 
 TOKEN = "0123456789abcdef"
 COOKIE = access.cookie_of(TOKEN).encode()
@@ -273,7 +267,7 @@ def test_a_hundred_reconnections_leave_nothing():
 
 def test_too_many_browsers_are_refused():
     async def act(session, url):
-        open_now = [await stream(session, url) for _ in range(MAX_BROWSERS)]
+        open_now = [await stream(session, url) for _ in range(server_module.MAX_BROWSERS)]
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await stream(session, url)
         assert refused.value.status == 503
@@ -287,7 +281,7 @@ def test_too_many_browsers_are_refused():
 def test_those_who_only_connect_keep_nobody_out(monkeypatch):
     monkeypatch.setattr(server_module, "SILENCE_S", 1000.0)
     with served(token=TOKEN) as (_, _, port), ExitStack() as held:
-        for _ in range(3 * MAX_STRANGERS):
+        for _ in range(3 * server_module.MAX_STRANGERS):
             slow = socket_module.create_connection(("127.0.0.1", port), 20)
             held.enter_context(slow).sendall(b"GET / HTTP/1.1\r\nHost: local")
         assert status_of(port, "/") == 401
@@ -331,7 +325,7 @@ def test_its_end_closes_all_streams_and_does_not_wait_for_who_does_not_read():
             closing.start()
             ends = aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED
             assert (await socket.receive()).type in ends
-            await asyncio.to_thread(closing.join, 5 * MAX_CLOSING_S)
+            await asyncio.to_thread(closing.join, 5 * server_module.MAX_CLOSING_S)
             assert not closing.is_alive()
 
     with served() as (feed, server, port):
