@@ -9,11 +9,14 @@ from urllib.parse import quote
 from perception_nodes.core.errors import InputError
 
 PLACES = re.compile(
-    r"(?P<before>\w+://[^\s/:@]*:)(?P<password>[^\s/]+)(?=@)"
+    r"(?P<before>\b\w+://[^\s/:@]*:)(?P<password>[^\s/]+)(?=@)"
     r"|(?P<property>\b(?:user-pw|proxy-pw|passphrase)\s*=\s*)(?P<value>\"[^\"]*\"|[^\s!\"]+)"
     r"|(?P<key>[?&](?i:pass|password|passphrase|passwd|pwd)=)(?P<secret>[^\s&#!\"]+)"
 )
-"""Where a password stands: in a URL's login or query, or as a property of GStreamer's sources."""
+"""Where a password stands: in a URL's login or query, or as a property of GStreamer's sources.
+
+Others give us the text, so the time to search it must not grow with the square of its length.
+"""
 VARIABLE = "PERCEPTION_SOURCE_PASSWORD"
 """Beginning of the variables that hold what was taken out of a source for another process."""
 NETRC = "PERCEPTION_NETRC"
