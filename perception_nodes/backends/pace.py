@@ -50,6 +50,7 @@ def apart_ms(
     cpus: str = "",
     fifo_priority: int = -1,
     environment: Mapping[str, str] | None = None,
+    rate_hz: float = RATE_HZ,
 ) -> list[float]:
     """Time a model in a process of its own, with the real-time settings of a detector.
 
@@ -61,11 +62,12 @@ def apart_ms(
         cpus: processors to run on; empty for all.
         fifo_priority: as for `RealTime.begin`.
         environment: variables that it has besides ours.
+        rate_hz: the camera's pace.
 
     Raises:
         BackendError: the runtime refuses the model.
     """
-    arguments = model, backend, str(threads), str(frames), cpus, str(fifo_priority)
+    arguments = map(str, (model, backend, threads, frames, cpus, fifo_priority, rate_hz))
     try:
         child = subprocess.run(
             [sys.executable, "-m", __name__, *arguments],
@@ -85,7 +87,7 @@ def apart_ms(
 
 
 def _main(
-    model: str, backend: str, threads: str, frames: str, cpus: str, fifo_priority: str
+    model: str, backend: str, threads: str, frames: str, cpus: str, fifo_priority: str, rate_hz: str
 ) -> None:
     try:
         loaded = load_model(model)
@@ -98,7 +100,7 @@ def _main(
     RealTime().begin(cpus, int(fifo_priority), 0, lock_memory=False, longest_s=LONGEST_S)
     image = np.full((loaded.input.height, loaded.input.width, 3), 127, np.uint8)
     calls = [lambda: opened.infer(image)] * (WARM_UP_FRAMES + int(frames))
-    print(json.dumps(list(paced_ms(calls))[WARM_UP_FRAMES:]))
+    print(json.dumps(list(paced_ms(calls, float(rate_hz)))[WARM_UP_FRAMES:]))
 
 
 if __name__ == "__main__":

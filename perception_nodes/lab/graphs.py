@@ -1,10 +1,8 @@
 """Graphs that only benchmarks start, and the parameters of their nodes."""
 
-from typing import Literal
-
 from pydantic import Field
 
-from perception_nodes.graph.config import DetectorSettings, PreprocessSettings, Runtime, Settings
+from perception_nodes.graph.config import DetectorSettings, PreprocessSettings, Settings
 from perception_nodes.graph.graph import LIVE, PLAYER, REPLAY, REPUBLISH, Graph
 from perception_nodes.graph.node_spec import NodeKind
 from perception_nodes.graph.settings import Source, Topic, same
@@ -20,17 +18,6 @@ class ReceiverSettings(Settings):
     recording: str = Field(
         default="", description="mcap file to record arrivals and frame reports to; empty: none"
     )
-
-
-class BareInferenceSettings(Settings):
-    """Parameters of bare_inference_node."""
-
-    model: str = same(DetectorSettings, "model")
-    backend: Runtime = same(DetectorSettings, "backend")
-    threads: int = same(DetectorSettings, "threads")
-    stay_awake: Literal["auto", "always", "never"] = same(DetectorSettings, "stay_awake")
-    detections_topic: Topic = same(DetectorSettings, "detections_topic")
-    durations_file: str = Field(default="", description="JSON file that receives the durations")
 
 
 class RecorderSettings(Settings):
@@ -49,9 +36,6 @@ BESIDE_RECORDER = Graph(
     (NodeKind("recorder_node", RecorderSettings, PACKAGE), RECEIVER, *LIVE.kinds, REPUBLISH, PLAYER)
 )
 """The same, and a recorder that subscribes to the images of shared memory."""
-
-BARE_INFERENCE = Graph((NodeKind("bare_inference_node", BareInferenceSettings, PACKAGE), PLAYER))
-"""A camera, and a node that only calls the backend."""
 
 CAMERA = Graph((PLAYER,))
 """A camera alone."""

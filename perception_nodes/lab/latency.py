@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,21 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from perception_nodes.backends.pace import apart_ms
 from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles, summarize
+from perception_nodes.graph.config import DetectorSettings
 from perception_nodes.graph.graph import Graph
+from perception_nodes.graph.node_spec import awake_processors
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.lab import bench
-from perception_nodes.lab.graphs import BARE_INFERENCE, BESIDE_RECORDER, CAMERA, MEASURED
+from perception_nodes.lab.graphs import BESIDE_RECORDER, CAMERA, MEASURED
 from perception_nodes.lab.run import Run, execute
 from perception_nodes.networks.model import load_model
 from perception_nodes.report.account import account
 from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import shown
+from perception_nodes.system.awake import kept_awake
 from perception_nodes.system.children import end, start
 from perception_nodes.system.environment import ros_environment, share_folder
 
@@ -74,7 +79,7 @@ class LatencyBench:
                     say(f"{begin}pipeline with {self.browsers} browsers")
                     updates += self._watched_round(watched, folder, frames)
                 say(f"{begin}bare inference")
-                bare_ms += self._bare_round(folder, frames)
+                bare_ms += self._bare_round(frames)
                 if self.baseline_weights is not None:
                     say(f"{begin}baseline")
                     baseline_ms += self._baseline_round(folder, frames)
@@ -118,12 +123,12 @@ class LatencyBench:
             self._pipeline_round(run, folder, frames, view=True, view_port=port)
         return sum(updates)
 
-    def _bare_round(self, folder: Path, frames: int) -> list[float]:
-        durations = folder / "durations.json"
-        own = {"source": "shm", "accounted": False, "durations_file": str(durations)}
-        values = {**self._camera_values(frames), **self.setup.inference(), **own}
-        execute(Run(), BARE_INFERENCE.nodes(values))
-        return [ns / 1e6 for ns in json.loads(durations.read_text())[bench.WARM_UP_FRAMES :]]
+    def _bare_round(self, frames: int) -> list[float]:
+        """A round of the backend alone, where processors sleep as little as beside the graph."""
+        inference, rate_hz = self.setup.inference(), self.setup.rate_hz
+        awake = awake_processors(DetectorSettings(**inference))
+        with kept_awake(awake) if awake else nullcontext():
+            return apart_ms(**inference, frames=frames - bench.WARM_UP_FRAMES, rate_hz=rate_hz)
 
     def _baseline_round(self, folder: Path, frames: int) -> list[float]:
         script = share_folder() / "benchmarks/ultralytics_baseline.py"

@@ -141,8 +141,7 @@ class TestGraph:
             assert defaults.items() <= spec.parameters.items()
 
     def test_who_listens_starts_before_who_speaks(self):
-        listening = ("monitor_node", "receiver_node", "bare_inference_node", "slow_subscriber_node")
-        listening = ("recorder_node", *listening)
+        listening = ("recorder_node", "monitor_node", "receiver_node", "slow_subscriber_node")
         playing = ("player_node", "fault_camera_node")
         order = [*listening, *(kind.executable for kind in VEHICLE.kinds), *playing]
         for made in GRAPHS.values():
