@@ -11,23 +11,34 @@ from rich.table import Column, Table
 
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.cli import options
-from perception_nodes.cli.calibrate import calibrate_command
-from perception_nodes.cli.card import card_command
-from perception_nodes.cli.common import give, progress_bar, say_problem
+from perception_nodes.cli.common import check_writable, give, progress_bar, say, say_problem
 from perception_nodes.cli.compile import compile_command
 from perception_nodes.cli.described import Commands
 from perception_nodes.cli.import_model import import_command
-from perception_nodes.cli.signing import keys_command, sign_command, verify_command
+from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation import Evaluation, evaluate, taught_set
 from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.datasets import images_of, parse_classes_map, read_sets
+from perception_nodes.evaluation.gate import MIN_AGREEMENT, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model, available_models, load_model
+from perception_nodes.networks.signature import make_keys, sign, signature_of
 from perception_nodes.networks.terms import Terms
 from perception_nodes.report.page import shown
 from perception_nodes.system.files import write_whole
 
+THREADS = (1, 2)
+MinAgreement = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Share of objects on the frames that the new model and its float model must both see, "
+        f"else as above: by default {MIN_AGREEMENT:g}, and {Margins.parent_agreement:g} where "
+        "MODEL has 8 bits and its parent is the float model.",
+    ),
+]
 model_app = Commands(
     help="List, import, evaluate, calibrate, compile, compress and sign models.",
     no_args_is_help=True,
@@ -144,13 +155,154 @@ def evaluate_command(
         raise typer.Exit(1)
 
 
-model_app.command("calibrate")(calibrate_command)
+@model_app.command("calibrate")
+def calibrate_command(
+    model: options.ModelName,
+    bag: options.Bags = None,
+    images: options.Images = None,
+    frames: Annotated[int, typer.Option(min=8, max=100_000)] = 256,
+    frames_license: options.FramesLicense = "",
+    out_model: options.WrittenFolder = None,
+    table: Path | None = None,
+    sheet: options.WrittenFile = None,
+    data: options.ComparedData = None,
+    root: options.DataRoot = None,
+    max_loss: options.Share = 0.01,
+    min_agreement: MinAgreement = None,
+    as_json: options.Json = False,
+) -> None:
+    """Choose frames that differ, and measure the ranges of an 8-bit network on them.
+
+    Frames at equal steps of a drive mostly show the same road. Here each frame chosen is the one
+    that differs most from the frames already chosen, and near duplicates are left out.
+
+    A new model is written if it sees on --data what MODEL sees, or without --data if it sees on the
+    frames what its float model sees.
+
+    Options:
+        frames: Number of frames to calibrate on.
+        out_model: Write the folder of the 8-bit model here.
+        table: Write the ranges here; by default calibration/int8/NAME.yaml.
+        sheet: Write a JPEG contact sheet of the frames here.
+        max_loss: How much mAP50-95 the new model may lose on a set; if it loses more, or much of a
+            class, it is not written and the exit status is 1.
+
+    Example: perception model calibrate dense-416x256 --bag drives/rain --bag drives/night
+    """
+    if data and out_model is None:
+        raise SettingsError("--data compares the new model with the old one: give --out-model too")
+    if frames_license and out_model is None:
+        raise SettingsError("--frames-license is kept in the new model: give --out-model too")
+    subject = load_model(model)
+    path = table or Path("calibration/int8") / f"{subject.name}.yaml"
+    check_writable(path, "--table")
+    sets = read_sets(data or [], root)
+    calibration = compression_tool("model_compression.calibration", "Calibration")(
+        subject, path, out_model, sets, max_loss, min_agreement, frames_license, progress_bar, say
+    )
+    facts = calibration.run(bag or [], images or [], frames, sheet)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        say(f"Written to {path}" + (f" and {out_model}" if out_model else ""))
+
+
 model_app.command("compile")(compile_command)
 model_app.command("import")(import_command)
-model_app.command("card")(card_command)
-model_app.command("keys")(keys_command)
-model_app.command("sign")(sign_command)
-model_app.command("verify")(verify_command)
+
+
+@model_app.command("card")
+def card_command(
+    model: options.ModelName,
+    out: Path | None = None,
+    data: list[Path] | None = None,
+    root: options.DataRoot = None,
+    frames: Annotated[int, typer.Option(min=0, max=100_000)] = 60,
+    pictures: Annotated[int, typer.Option(min=0, max=1000)] = 4,
+    score_threshold: options.ScoreThreshold = DecodeSettings.score_threshold,
+    backend: options.Backend = AUTO,
+    threads: options.Threads = 0,
+) -> None:
+    """Write a page on a model: licence, data, weaknesses by class, height and light, latency here.
+
+    With --data it says what the model gets wrong: objects that are missed, and boxes of another
+    class, beside their object, twice on one, or where nothing is labelled. It counts each kind, has
+    curves of precision and recall, and shows typical frames and the worst.
+
+    Options:
+        out: Write the page here; by default out/MODEL.html.
+        data: Measure accuracy on this labelled set, as for `perception model evaluate`; may be
+            repeated. Without it, the accuracy that model.yaml states is shown.
+        frames: Timed calls for each number of threads; 0: none is timed.
+        pictures: Frames of each set to show, of the worst and of the typical ones.
+
+    Example: perception model card open-n --out out/open-n.html
+
+    Example: perception model card road-n --data my/set --pictures 40
+    """
+    from perception_nodes.evaluation.mistakes import Examined, examine
+    from perception_nodes.evaluation.model_card import render
+    from perception_nodes.evaluation.models import ModelsBench
+    from perception_nodes.evaluation.stated_accuracy import stated_accuracy
+
+    subject = load_model(model)
+    page = out or Path("out") / f"{subject.name}.html"
+    check_writable(page, "--out")
+    settings, runtime = DecodeSettings(score_threshold), runtime_for(backend, subject)
+    examined: list[Examined] = []
+    accuracy = {} if data else stated_accuracy(subject)
+    for one in read_sets(data or [], root):
+        with progress_bar(f"{subject.name} on {one.name}") as progress:
+            accuracy[one.name] = evaluate(subject, one, runtime, threads, progress).facts()
+        with progress_bar(f"looking at {one.name}") as progress:
+            examined.append(examine(subject, one, settings, runtime, threads, progress))
+    timed = ModelsBench([subject], frames, THREADS, []).run(say) if frames else None
+    write_whole(page, render(subject, accuracy, timed, examined, pictures, score_threshold))
+    say(f"Written to {page}")
+
+
+@model_app.command("keys")
+def keys_command(private: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
+    """Make a pair of keys (Ed25519): the private one signs models, the public one goes to vehicles.
+
+    Options:
+        private: The private key; FILE.pub is the public one.
+
+    Example: perception model keys ~/fleet.key
+    """
+    public = private.with_name(f"{private.name}.pub")
+    make_keys(private, public)
+    say(f"Written to {private}, which nobody else may have, and {public}")
+
+
+@model_app.command("sign")
+def sign_command(model: options.ModelName, key: Path) -> None:
+    """Sign a model, after a check of its files: model.yaml.sig says that it is the key owner's.
+
+    A graph with model_key:=FILE.pub loads no other models.
+
+    Options:
+        key: The private key, of `perception model keys`.
+
+    Example: perception model sign models/road-n --key ~/fleet.key
+    """
+    description = _checked(model).folder / "model.yaml"
+    path = signature_of(description)
+    check_writable(path, "the signature")
+    write_whole(path, sign(description, key))
+    say(f"Written to {path}")
+
+
+@model_app.command("verify")
+def verify_command(model: options.ModelName, key: Path) -> None:
+    """Check a model's signature and the hashes of its files; exit status 2 if one is wrong.
+
+    Options:
+        key: The public key.
+
+    Example: perception model verify road-n --key /etc/perception/fleet.key.pub
+    """
+    say(f"{_checked(model, str(key)).name} is signed by the owner of {key}")
 
 
 @model_app.command("compress")
@@ -171,6 +323,14 @@ def compress_command(
     Example: perception model compress model_compression/configs/road-n.yaml --out runs/road-n
     """
     compression_tool("model_compression.pipeline", "compress")(config, out, until)
+
+
+def _checked(name: str, key: str = "") -> Model:
+    """Load a model and check all of its files; a node would check only those that it uses."""
+    model = load_model(name, key)
+    if model.s8 is not None:
+        model.signed_file()
+    return model
 
 
 def _terms(model: Model) -> str:

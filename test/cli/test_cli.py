@@ -291,8 +291,8 @@ def test_a_disk_that_fills_up_is_one_line(root, tmp_path):
     """No file may grow here, as on a full disk; the check before the work is not what tells."""
     code = (
         "import resource, signal, sys\n"
-        "from perception_nodes.cli import app, calibrate, options\n"
-        "calibrate.check_writable = options.check_writable = lambda path, option: None\n"
+        "from perception_nodes.cli import app, model, options\n"
+        "model.check_writable = options.check_writable = lambda path, option: None\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         "sys.exit(app.main())\n"
     )
