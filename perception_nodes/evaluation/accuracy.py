@@ -12,9 +12,8 @@ from perception_nodes.core.errors import listed
 from perception_nodes.core.frame import Detections, FrameHeader
 from perception_nodes.core.inference import Progress
 from perception_nodes.evaluation import matching
-from perception_nodes.evaluation.detector import Detector, Seen
+from perception_nodes.evaluation.detector import Detector, SecondLooks, Seen
 from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
-from perception_nodes.evaluation.second_looks import SecondLooks
 from perception_nodes.networks.class_names import indices_of
 from perception_nodes.networks.model import Model
 

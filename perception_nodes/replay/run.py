@@ -23,9 +23,9 @@ from perception_nodes.evaluation import LabelledSet
 from perception_nodes.networks.model import Model
 from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.background import Behind, quick_switches
+from perception_nodes.replay.clocks import LockstepClock, RealTimeClock
 from perception_nodes.replay.followed import Followed
 from perception_nodes.replay.golden import Golden, GoldenError, as_kept, made_with_another_model
-from perception_nodes.replay.lockstep import LockstepClock
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, Outcome, ReplaySettings
 from perception_nodes.replay.outputs import (
     OF_SOME_RUNS,
@@ -39,7 +39,6 @@ from perception_nodes.replay.outputs import (
     summary_of,
     write_summary,
 )
-from perception_nodes.replay.realtime import RealTimeClock
 from perception_nodes.report.accelerator import ENGINE_FILE, engine_csv, engine_summary
 from perception_nodes.report.boxes import write_boxes
 from perception_nodes.report.changes import Change, Comparison, Tolerance, objects_of

@@ -6,7 +6,7 @@ import pytest
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.geometry import BoxesToSource
 from perception_nodes.evaluation import detector
-from perception_nodes.evaluation.second_looks import SecondLooks
+from perception_nodes.evaluation.detector import SecondLooks
 from perception_nodes.networks.model import load_model
 
 BUS, WHEEL, FAR = [300, 100, 420, 300], [310, 220, 360, 280], [150, 160, 158, 168]

@@ -32,9 +32,8 @@ from perception_nodes.evaluation import read_set
 from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.replay.accuracy import accuracy
+from perception_nodes.replay.clocks import LockstepClock, RealTimeClock
 from perception_nodes.replay.compare import comparison_table
-from perception_nodes.replay.lockstep import LockstepClock
-from perception_nodes.replay.realtime import RealTimeClock
 from perception_nodes.report.annotate import PictureMaker
 from perception_nodes.report.recording import DETECTIONS_TOPIC, FRAME_REPORT_TOPIC, read_recording
 from perception_nodes.transport.cdr_reader import read_image
