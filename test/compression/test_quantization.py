@@ -1,4 +1,4 @@
-"""Tables of ranges, both dialects, and the way back to float."""
+"""Tables of ranges, both dialects, the way back to float, and what storing a layer costs."""
 
 import hashlib
 import json
@@ -29,6 +29,7 @@ from model_compression.quantization.emit import float_convolutions
 from model_compression.quantization.graph import read_layout, weights_of
 from model_compression.quantization.ranges import BINS, METHODS, choose_amax
 from model_compression.quantization.sources import calibrated_on
+from model_compression.quantization.stored import stored_costs
 from model_compression.quantization.weights import SCALE_BITS, round_weight, weight_scale
 from perception_nodes.networks.model import load_model
 
@@ -357,3 +358,34 @@ class TestCalibrate:
 
     def test_refuses_what_is_no_model(self, tmp_path):
         assert "model.yaml" in refusal(calibrate, tmp_path, toy_frames(), tmp_path / "t.yaml")
+
+
+def written(path, dialect="u8", spoiled=""):
+    """A toy's file, with the scale of one tensor a hundredth of what it should be."""
+    model = toy()
+    quantized = emit(model, measure(model, toy_frames(), "toy"), dialect)
+    for tensor in quantized.graph.initializer:
+        if tensor.name == f"{spoiled}_scale":
+            value = (numpy_helper.to_array(tensor) / 100).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    onnx.save(quantized, path)
+    return path
+
+
+def test_the_layer_with_the_wrong_scale_is_first(tmp_path):
+    frames = [image for _, image in toy_frames(3, seed=9)]
+    sound = stored_costs(written(tmp_path / "sound.onnx"), frames, 1)
+    spoiled = written(tmp_path / "spoiled.onnx", spoiled="mix.act_out")
+    seen = []
+    costs = stored_costs(spoiled, frames, 1, lambda done, total: seen.append((done, total)))
+    assert next(iter(costs)) == "mix"
+    assert costs["mix"] > 10 * sound["mix"]
+    assert {name: cost for name, cost in costs.items() if name != "mix"} == pytest.approx(
+        {name: cost for name, cost in sound.items() if name != "mix"}
+    )
+    assert seen == [(n, len(costs)) for n in range(1, len(costs) + 1)]
+
+
+def test_the_other_dialect_is_refused(tmp_path):
+    with pytest.raises(CompressionError, match="take the u8 file"):
+        stored_costs(written(tmp_path / "s8.onnx", "s8"), [])

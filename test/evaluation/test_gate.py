@@ -1,19 +1,27 @@
-"""Verdicts on figures, and what a model is compared with."""
+"""Verdicts on figures and classes, agreement, and what a model is compared with."""
 
 import math
 import shutil
 import sys
 from contextlib import nullcontext
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from perception_nodes.evaluation import DataError
-from perception_nodes.evaluation.agreement import Agreement
+from perception_nodes.core.frame import Detections
+from perception_nodes.core.inference import BackendError, HeadTensors
+from perception_nodes.evaluation import DataError, Evaluation, Score
+from perception_nodes.evaluation.accuracy import OperatingPoint
+from perception_nodes.evaluation.agreement import SURE_SCORE, Agreement, agreement, detect
+from perception_nodes.evaluation.agreement import in_classes_of as renamed
+from perception_nodes.evaluation.classes import class_losses, without_evidence
 from perception_nodes.evaluation.gate import (
     Gate,
     GateCheck,
     Margins,
     check_agreement,
+    check_classes,
     check_loss,
     parent_of,
 )
@@ -107,3 +115,127 @@ def test_without_the_golden_models_package_the_next_best_is_taken_and_told(monke
     assert found == "onnxruntime"
     assert "not compared with golden" in judged.notes[0]
     assert "pip install onnx" in judged.notes[0]
+
+
+CAR, BUS = 2, 4
+BOX = (10, 10, 50, 30)
+
+
+def seen(*objects):
+    boxes, scores, classes = zip(*objects, strict=True) if objects else ((), (), ())
+    return [
+        Detections(
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.array(scores, np.float32),
+            np.array(classes, np.int64),
+        )
+    ]
+
+
+UNSURE = SURE_SCORE - 0.02
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "found", "share"),
+    [
+        (seen((BOX, 0.9, CAR)), seen((BOX, 0.8, CAR)), Agreement(1, 1, 2), 1),
+        (seen((BOX, 0.9, CAR)), seen(), Agreement(1, 0, 0), 0),
+        (seen(), seen(), Agreement(0, 0, 0), 0),
+        # An unsure object is not asked for, but may be the partner of another one.
+        (seen((BOX, 0.9, CAR)), seen((BOX, UNSURE, CAR)), Agreement(1, 0, 1), 1),
+        (seen((BOX, UNSURE, CAR)), seen(), Agreement(0, 0, 0), 0),
+    ],
+)
+def test_sure_objects_are_shared_or_not(one, other, found, share):
+    compared = agreement(one, other)
+    assert (compared, compared.share) == (found, share)
+
+
+@pytest.mark.parametrize(
+    ("other", "shared"),
+    [
+        ((BOX, 0.9, BUS), 0),  # of another class
+        (((10, 10, 50, 51), 0.9, CAR), 0),  # IoU 0.49
+        (((10, 10, 50, 49), 0.9, CAR), 2),  # IoU 0.51
+        (((30, 30, 30, 30), 0.9, CAR), 0),  # without area
+    ],
+)
+def test_the_same_object_is_of_one_class_and_in_one_place(other, shared):
+    assert agreement(seen((BOX, 0.9, CAR)), seen(other)).shared == shared
+
+
+def test_classes_are_compared_by_name():
+    ours = load_model("road-n")
+    other = ours.model_copy(update={"classes": ["dog", "automobile"]})
+    (found,) = renamed(ours, other, seen((BOX, 0.9, 1), (BOX, 0.8, 0)))
+    assert found.classes.tolist() == [CAR]
+    assert found.scores.tolist() == pytest.approx([0.9])
+
+
+def test_an_output_that_is_no_number_names_the_model():
+    model = load_model("road-n")
+    shape = [(1, 8, 32, 52), (1, 8, 16, 26), (1, 8, 8, 13)]
+    boxes = [np.zeros((1, 64, *size[2:]), np.float32) for size in shape]
+    heads = HeadTensors(boxes, [np.full(size, np.nan, np.float32) for size in shape])
+    broken = SimpleNamespace(infer=lambda image: heads)
+    with pytest.raises(BackendError, match=r"road-n\.u8\.onnx: class logits at stride 8"):
+        detect(model, broken, [np.zeros((256, 416, 3), np.uint8)])
+
+
+def evaluation(data: str, **found: tuple[int, float | None, float | None]) -> Evaluation:
+    """Of each class the objects, AP50 and recall."""
+    return Evaluation(
+        model="m",
+        data=data,
+        images=1,
+        map50_95=0.5,
+        map50=0.5,
+        confidence=(0, 1),
+        by_class={
+            name: Score(objects=count, map50_95=map50, map50=map50)
+            for name, (count, map50, _) in found.items()
+        },
+        recall={name: recall for name, (_, _, recall) in found.items()},
+        by_height={},
+        by_light={},
+        operating_point=OperatingPoint(score_threshold=0.25, precision=1, recall=1, f1=1),
+        notes=[],
+    )
+
+
+def test_sets_count_by_their_objects_and_a_class_by_its_usual_name() -> None:
+    before = [evaluation("a", person=(30, 0.8, 0.6)), evaluation("b", pedestrian=(10, 0.4, 0.2))]
+    now = [evaluation("a", person=(30, 0.8, 0.6)), evaluation("b", pedestrian=(10, 0.0, 0.1))]
+    (one,) = class_losses(["person"], before, now)
+    assert (one.name, one.data, one.objects) == ("person", ("a", "b"), 40)
+    assert one.map50 == pytest.approx((0.7, 0.6))
+    assert one.recall == pytest.approx((0.5, 0.475))
+    assert one.loss == pytest.approx(0.1)
+
+
+def test_a_models_own_classes_are_told_apart_though_they_are_synonyms() -> None:
+    before = evaluation("a", pedestrian=(90, 0.8, 0.8), people=(10, 0.8, 0.8))
+    now = evaluation("a", pedestrian=(90, 0.8, 0.8), people=(10, 0.0, 0.0))
+    classes = ["pedestrian", "people"]
+    losses = class_losses(classes, [before], [now])
+    assert [(one.name, round(one.loss, 5)) for one in losses] == [
+        ("pedestrian", 0),
+        ("people", 0.8),
+    ]
+    assert without_evidence(classes, losses) == []
+    assert without_evidence(classes, losses[:1]) == ["people"]
+
+
+def test_a_class_that_is_reported_no_more_is_lost_whatever_its_average_precision() -> None:
+    before, now = evaluation("a", car=(20, 0.7, 0.6)), evaluation("a", car=(20, 0.7, 0.3))
+    (check,) = check_classes("parent", "m", class_losses(["car"], [before], [now]), 0.1)
+    assert check.at_fault == "model"
+    assert "m loses car: of 20 objects on a it reports 30%, parent 60%" in check.refusal
+
+
+def test_few_objects_are_no_evidence() -> None:
+    before = evaluation("a", car=(9, 0.7, 0.6), bus=(10, 0.7, 0.6), truck=(0, None, None))
+    classes = ["car", "bus", "truck", "bicycle"]
+    losses = class_losses(classes, [before], [evaluation("a", car=(9, 0, 0), bus=(10, 0.7, 0.6))])
+    assert without_evidence(classes, losses) == ["car", "truck", "bicycle"]
+    assert [check.at_fault for check in check_classes("parent", "m", losses, 0.1)] == [""]

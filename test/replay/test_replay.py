@@ -1,4 +1,4 @@
-"""`perception replay` as a whole: lockstep, real time, every kind of input, golden, labels."""
+"""`perception replay` as a whole: lockstep, real time, second looks, inputs, golden, labels."""
 
 import csv
 import hashlib
@@ -25,7 +25,7 @@ from rosbags.rosbag2 import Writer as Rosbag2Writer
 from typer.testing import CliRunner
 
 from perception_nodes.cli.app import app
-from perception_nodes.core.frame import STAMPS, Detections, FrameHeader
+from perception_nodes.core.frame import STAMPS, Detections, FrameHeader, FrameRejected, ImageView
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import DETECTIONS, TRACKS, typestore
 from perception_nodes.evaluation import read_set
@@ -34,6 +34,7 @@ from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.clocks import LockstepClock, RealTimeClock
 from perception_nodes.replay.compare import comparison_table
+from perception_nodes.replay.looks import in_full
 from perception_nodes.report.annotate import PictureMaker
 from perception_nodes.report.recording import DETECTIONS_TOPIC, FRAME_REPORT_TOPIC, read_recording
 from perception_nodes.transport.cdr_reader import read_image
@@ -542,3 +543,36 @@ def test_the_drive_that_ran_to_its_end_stays_as_it_was(small, tmp_path):
     before = {file.name: sha256(file) for file in out.iterdir()}
     unusable(small, "--out", out, "--backend", "null", "--labels-topic", "/nope")
     assert {file.name: sha256(file) for file in out.iterdir()} == before
+
+
+def test_two_runs_look_at_the_same_regions_and_write_the_same_bytes(root, tmp_path, no_pages):
+    drive = root / "bags/sample_sqlite3", "--every", 12, "--golden", tmp_path / "golden.json"
+    twice = "--second-look", 2
+    first, second = (
+        replay(*drive, *twice, *also, "--out", tmp_path / name, status=0)
+        for name, also in (("one", ["--update"]), ("two", ["--box-iou", 1]))
+    )
+    assert first["detections_sha256"] == second["detections_sha256"]
+    assert second["golden"]["changes"] == [] and first["parameters"]["second_look"] == 2
+    assert json.loads((tmp_path / "golden.json").read_text())["made_with"]["second_look"] == 2
+    recording = read_recording(tmp_path / "one" / "detections.mcap")
+    assert recording.reports[0].looks == (), "where to look follows from the frame before"
+    for report in recording.reports[1:]:
+        (left, top, *size, cost), other = report.looks
+        assert (size, cost) == ([416, 256], 0) and left <= 640 - 416 and top <= 272 - 256
+        assert other[:2] != (left, top)
+
+    whole = replay(*drive, "--out", tmp_path / "none")
+    assert any("second_look 2, now None" in note for note in whole["warnings"])
+    assert whole["detections_sha256"] != first["detections_sha256"]
+
+
+def test_a_jpeg_is_decoded_in_full_for_its_regions():
+    pixels = np.tile(np.arange(1242, dtype=np.uint8), (375, 1))
+    file = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR))[1].tobytes()
+    image = ImageView(7, "camera", 0, 0, "jpeg", 0, memoryview(file))
+    whole = in_full(image)
+    assert (whole.width, whole.height, whole.stamp_ns, whole.file_type) == (1242, 375, 7, "")
+    assert in_full(whole) is whole
+    with pytest.raises(FrameRejected):
+        in_full(ImageView(7, "camera", 0, 0, "jpeg", 0, memoryview(file[:90])))

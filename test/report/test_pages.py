@@ -1,4 +1,4 @@
-"""Every page escapes what comes from recordings, files and machines, and shows what it is given."""
+"""Pages, charts and films show what they are given, and escape what is foreign in it."""
 
 import copy
 
@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import STAMPS, Detections, FrameRecord, FrameStatus
+from perception_nodes.core.health import HealthMode
 from perception_nodes.core.statistics import latency_percentiles, summarize
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT
 from perception_nodes.evaluation import models_report
@@ -16,20 +18,26 @@ from perception_nodes.lab import page as lab_page
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.replay.compare import compare_runs
 from perception_nodes.replay.outputs import write_summary
-from perception_nodes.report import drive_report, page
+from perception_nodes.report import charts, drive_report, film, page
+from perception_nodes.report.annotate import AFTER_COLOUR, BEFORE_COLOUR, blank
 from perception_nodes.report.changes import Change, ChangeKind
 from perception_nodes.report.chosen_frames import ChosenFrames
+from perception_nodes.report.film import Film
 from perception_nodes.report.overview import overview
 from perception_nodes.report.page import UNTIMED
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
     DetectedObject,
+    FrameDetections,
+    HealthChange,
     Recorder,
     Recording,
+    ReportedFrame,
     read_recording,
 )
 from perception_nodes.report.screen import summary_table
+from perception_nodes.report.targets import targets
 from perception_nodes.transport.cdr_writer import write_detection_array, write_frame_report
 
 HOSTILE = "<script>alert(1)</script>"
@@ -255,3 +263,183 @@ def test_in_lockstep_no_frame_is_said_to_be_in_time(tmp_path):
         screen.print(summary_table(drive_summary(read_recording(tmp_path / "r.mcap"))))
     assert f"{UNTIMED} " in shown.get()
     assert " OK " not in shown.get()
+
+
+PERIOD_MS = 100
+
+
+def frame(number, time_ms, latency_ms=5.0, status=FrameStatus.OK):
+    """The report of a frame that was logged at this time; without a latency it has no result."""
+    record = FrameRecord(sequence=number, stamp_ns=time_ms * MS, status=status)
+    for place, name in enumerate(STAMPS):
+        setattr(record, name, 10**9 + round(place * (latency_ms or 5) / 5 * MS))
+    if latency_ms is None:
+        record.published_ns = 0
+    return ReportedFrame.of_record(record, time_ms * MS)
+
+
+def frames_at(*times_ms):
+    return [frame(number, time_ms) for number, time_ms in enumerate(times_ms)]
+
+
+def series(chart, name):
+    """The x and y of a series."""
+    columns = [(table[0], column) for table in chart.tables for column in table[1:]]
+    names = [one["name"] for one in chart.series]
+    x, y = columns[names.index(name)]
+    assert list(x) == sorted(set(x))
+    return dict(zip(x, y, strict=True))
+
+
+@pytest.mark.parametrize("gap_ms", [2 * PERIOD_MS, 3000])
+def test_a_timeline_is_empty_where_no_frame_was_for_long(gap_ms):
+    before = [PERIOD_MS * i for i in range(5)]
+    times_ms = [*before, *(before[-1] + gap_ms + at for at in before)]
+    stage = series(charts.timeline(frames_at(*times_ms), 10.0), "inference")
+    # The frame before the gap is as wide as others, and so is the last one.
+    empty_s = [at_s for at_s, ms in stage.items() if ms is None]
+    assert empty_s == ([] if gap_ms < 1000 else [pytest.approx(0.5)])
+    assert len(stage) == len(times_ms) + len(empty_s) + 1
+
+
+@pytest.mark.parametrize("times_ms", [(), (7,), (7, 7, 7, 5000)])
+def test_a_timeline_of_few_frames_or_of_one_time_has_all_of_them(times_ms):
+    chart = charts.timeline(frames_at(*times_ms), 10.0)
+    assert sum(ms is not None for ms in series(chart, "inference").values()) >= len(times_ms)
+
+
+def test_no_frame_is_outside_of_a_timeline():
+    """Three stand beyond the axis with their values, two on the rail of those without a result."""
+    late = [frame(i, 100 * i, ms, FrameStatus.LATE) for i, ms in enumerate((118.0, 83.0, 47.4))]
+    skipped = [frame(i, 100 * i, None, FrameStatus.SKIPPED_LATE) for i in (3, 4)]
+    slow = frame(5, 500, 61.0)
+    chart = charts.timeline([*late, *skipped, slow, frame(6, 600)], 10.0)
+    low, high = chart.y.range
+    (beyond, name), (without, no_result) = chart.y.rails
+    assert low < chart.y.top == 40 < beyond < without < high
+    assert (name, no_result) == ("> 40", "no result")
+    assert [*series(chart, "LATE (3)").values()] == [beyond] * 3
+    assert [*series(chart, "SKIPPED_LATE (2)").values()] == [without] * 2
+    assert [*series(chart, "OK (1)").values()] == [beyond]
+    labels = [text for one in chart.series for _, text in one.get("labels", ())]
+    assert sorted(labels) == ["118", "47", "61", "83"]
+
+
+def test_a_histogram_counts_every_frame_and_its_percentiles_know_those_without_a_result():
+    reports = [frame(i, i, 5.05) for i in range(96)] + [frame(96, 96, 500.0)]
+    reports += [frame(i, i, None, FrameStatus.FAILED) for i in range(97, 100)]
+    chart = charts.histogram(reports, 10.0)
+    (beyond, _), (without, _) = chart.x.rails
+    counts = series(chart, "frames")
+    assert max(count for count in counts.values() if count) == 96
+    assert [counts[place] for place in sorted(counts)[-4:]] == [1, None, 3, 3]
+    assert {line["text"]: line["x"] for line in chart.lines} == {
+        "deadline 10 ms": 10.0, "p50 5.0": 5.05, "p99": without, "p99.9": without,
+    }  # fmt: skip
+
+
+def test_where_no_frame_was_no_objects_are_counted():
+    """Frames with an object, frames without any, none at all, and a frame with an object again."""
+    times_ms = [*range(0, 2000, PERIOD_MS), 3950]
+    recording = Recording(reports=frames_at(*times_ms), by_number=True)
+    for number in (*range(10), 20):
+        recording.detections[number] = FrameDetections(("car",), None, None)
+    cars = series(charts.classes(recording), "car (11)")
+    assert [*cars.values()] == [1, 1, pytest.approx(0.5, abs=0.5), 0, 0, *[None] * 4, 1, 1]
+    assert [*cars] == pytest.approx([0.395 * i for i in range(11)], abs=0.01)
+
+
+def test_all_charts_of_a_drive_have_one_axis_of_time():
+    recording = Recording(reports=frames_at(1000, 2000, 5000), by_number=True)
+    recording.health = [HealthChange(500 * MS, HealthMode.NOMINAL, "start"),
+                        HealthChange(9000 * MS, HealthMode.UNSAFE, "ended")]  # fmt: skip
+    made = charts.timeline(recording.reports, 10.0), charts.health(recording)
+    assert [chart.x.range for chart in (*made, charts.classes(recording))] == [(0.0, 6.0)] * 3
+
+
+def test_health_shares_the_axis_of_the_frames():
+    """A mode known before the first frame begins with it."""
+    changes = [(500, HealthMode.NOMINAL, "start"), (2000, HealthMode.UNSAFE, "silence"),
+               (3000, HealthMode.NOMINAL, "over")]  # fmt: skip
+    recording = Recording(reports=frames_at(1000, 2000, 5000))
+    recording.health = [HealthChange(ms * MS, mode, cause) for ms, mode, cause in changes]
+    chart = charts.health(recording)
+    nominal, unsafe = series(chart, "NOMINAL"), series(chart, "UNSAFE")
+    assert [at_s for at_s, y in nominal.items() if y is not None] == [0.0, 1.0, 2.0, 4.0]
+    assert [at_s for at_s, y in unsafe.items() if y is not None] == [1.0, 2.0]
+    assert dict(chart.series[1]["texts"]) == {1.0: "silence", 2.0: "silence"}
+
+
+def test_targets_know_frames_without_a_result():
+    reports = [frame(i, i, 6.3) for i in range(3)]
+    reports.append(frame(3, 3, None, FrameStatus.SKIPPED_LATE))
+    rows = targets(summarize(reports), 10.0)
+    found = {row.name: (row.measured, row.passed) for row in rows}
+    assert found["frames with detections in time"] == ("3 of 4 (75.00%)", False)
+    assert found["p50 of the latency"] == ("6.30 ms", True)
+    assert found["max of the latency"] == ("no result", False)
+    assert len(rows) == 1 + 4 + len(STAGES)
+    assert {row.passed for row in targets(summarize([]), 10.0)} == {None}
+
+
+PICTURE = np.full((90, 160, 3), 120, np.uint8)
+FOUND = FrameDetections(
+    ("car",), np.array([0.75], np.float32), np.array([[20, 9, 40, 18]], np.float32)
+)
+BEFORE = DetectedObject("car", 0.5, (0.0, 0.0, 20.0, 18.0))
+
+
+def moved(index):
+    after = DetectedObject("car", 0.75, (20.0, 9.0, 40.0, 18.0))
+    return Change(index, 0.0, ChangeKind.MOVED, BEFORE, after)
+
+
+def reported(status):
+    return ReportedFrame.of_record(FrameRecord(status=status), 0)
+
+
+def filmed(count, changed, missed=()):
+    made = Film()
+    for index in range(count):
+        report = reported(FrameStatus.LATE if index in missed else FrameStatus.OK)
+        made.take(index, PICTURE, 4.0, report, FOUND, [moved(index)] if index in changed else [])
+    assert made.taken == count
+    return [frame["index"] for frame in made.frames()]
+
+
+def test_what_is_drawn_need_not_be_ascii():
+    assert cv2.__version__ < "5" or (blank(99, 40, "車") != blank(99, 40, "?")).any()
+    blank(99, 40, "\udcff.jpg")  # as Python reads a name that is no UTF-8
+
+
+def test_a_frame_has_its_objects_and_changes_in_shares_of_the_picture():
+    made = Film()
+    made.take(3, PICTURE, 4.0, None, FOUND, [moved(3)])
+    (frame,) = made.frames()
+    assert (frame["index"], frame["status"], frame["missed"]) == (3, "NO REPORT", True)
+    assert frame["objects"] == [[0.5, 0.4, 1.0, 0.8, "car 0.75", "#3a9dff"]]
+    assert frame["changed"] == [
+        [0.0, 0.0, 0.5, 0.8, "car 0.50 before", BEFORE_COLOUR],
+        [0.5, 0.4, 1.0, 0.8, "car 0.75 moved", AFTER_COLOUR],
+    ]
+    assert frame["picture"].startswith("data:image/jpeg;base64,")
+
+
+@pytest.mark.parametrize(("count", "stride"), [(8, 1), (9, 2), (17, 4), (100, 16)])
+def test_of_a_long_drive_evenly_spread_frames_are_kept(monkeypatch, count, stride):
+    monkeypatch.setattr(film, "MAX_FRAMES", 8)
+    assert filmed(count, set()) == list(range(0, count, stride))
+
+
+def test_frames_that_changed_are_kept_until_they_alone_are_too_many(monkeypatch):
+    monkeypatch.setattr(film, "MAX_FRAMES", 8)
+    assert {5, 37, 77} <= set(filmed(100, {5, 37, 77}))
+    assert {5, 37, 77} <= set(filmed(100, {}, missed={5, 37, 77}))
+
+
+@pytest.mark.parametrize("marked", [range(100), range(50), range(7), range(1, 100, 2)])
+def test_where_too_many_are_marked_the_whole_drive_is_shown_evenly(monkeypatch, marked):
+    monkeypatch.setattr(film, "MAX_FRAMES", 8)
+    for shown in (filmed(100, marked), filmed(100, (), missed=marked)):
+        assert 4 <= len(shown) <= 8
+        assert max(np.diff([*shown, 100])) <= 50
