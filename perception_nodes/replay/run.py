@@ -11,14 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.frame import latency_ms
+from perception_nodes.drives import schemas
 from perception_nodes.drives.bag import Drive, RawFrame, open_drive
-from perception_nodes.drives.schemas import (
-    ANNOTATIONS,
-    COMPRESSED_IMAGE,
-    DETECTIONS,
-    FRAME_REPORT,
-    schema_text,
-)
+from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT
 from perception_nodes.evaluation import LabelledSet
 from perception_nodes.networks.model import Model
 from perception_nodes.replay.accuracy import accuracy
@@ -246,8 +241,8 @@ class _Run:
         Returns:
             Seconds from the first frame to the last one written.
         """
-        for type_name in (DETECTIONS, FRAME_REPORT, ANNOTATIONS, COMPRESSED_IMAGE):
-            schema_text(type_name)  # this takes a while the first time
+        for type_name in (DETECTIONS, FRAME_REPORT, schemas.ANNOTATIONS, schemas.COMPRESSED_IMAGE):
+            schemas.schema_text(type_name)  # this takes a while the first time
         if self._options.tracks:
             self.tracks = Followed(recorder, self._loaded.model.classes)
         outcomes = clock.outcomes(self._frames())

@@ -7,14 +7,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from perception_nodes.core.frame import FrameRecord
 from perception_nodes.core.health import HealthMode
-from perception_nodes.drives.schemas import (
-    ADDED,
-    FRAME_REPORT,
-    HEALTH,
-    DefinitionError,
-    schema_text,
-    typestore_of,
-)
+from perception_nodes.drives import schemas
+from perception_nodes.drives.schemas import FRAME_REPORT, HEALTH
 from perception_nodes.replay.outputs import MergedRecording
 from perception_nodes.report.recording import (
     FRAME_REPORT_TOPIC,
@@ -29,8 +23,8 @@ from perception_nodes.transport.cdr_writer import write_frame_report
 
 def old_text(type_name):
     """The definition of a message before fields were added."""
-    added = {f" {name}" for name in ADDED}
-    lines = schema_text(type_name).splitlines()
+    added = {f" {name}" for name in schemas.ADDED}
+    lines = schemas.schema_text(type_name).splitlines()
     return "\n".join(line for line in lines if not any(map(line.endswith, added)))
 
 
@@ -107,8 +101,8 @@ def test_a_definition_that_is_none_is_refused(tmp_path, text):
 
 
 def test_the_error_says_that_it_is_the_definition():
-    with pytest.raises(DefinitionError, match="cannot be read"):
-        typestore_of(FRAME_REPORT, "uint8")
+    with pytest.raises(schemas.DefinitionError, match="cannot be read"):
+        schemas.typestore_of(FRAME_REPORT, "uint8")
 
 
 def test_a_disk_that_is_full_at_the_end_leaves_nothing(tmp_path, monkeypatch):
