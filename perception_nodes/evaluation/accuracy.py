@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.errors import listed
@@ -22,7 +22,7 @@ DARK = 60
 """Mean grey level below which an image counts as dark, as at night; of 0 to 255."""
 
 
-class Score(BaseModel):
+class Score(BaseModel, frozen=True):
     """Accuracy on a part of the objects.
 
     Attributes:
@@ -31,13 +31,12 @@ class Score(BaseModel):
         map50: mean average precision at IoU 0.5.
     """
 
-    model_config = ConfigDict(frozen=True)
     objects: int
     map50_95: float | None
     map50: float | None
 
 
-class OperatingPoint(BaseModel):
+class OperatingPoint(BaseModel, frozen=True):
     """Accuracy of what is reported at run time, with its thresholds and at IoU 0.5.
 
     Attributes:
@@ -47,14 +46,13 @@ class OperatingPoint(BaseModel):
         f1: harmonic mean of precision and recall.
     """
 
-    model_config = ConfigDict(frozen=True)
     score_threshold: float
     precision: float | None
     recall: float | None
     f1: float | None
 
 
-class Evaluation(BaseModel):
+class Evaluation(BaseModel, frozen=True):
     """A model's accuracy on a set.
 
     Attributes:
@@ -73,7 +71,6 @@ class Evaluation(BaseModel):
         notes: what a reader of the figures should know.
     """
 
-    model_config = ConfigDict(frozen=True)
     model: str
     data: str
     images: int

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from perception_nodes.core.errors import first_problem, listed
 from perception_nodes.drives.exif import jpeg_segments
@@ -23,7 +23,7 @@ IGNORE = "ignore"
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
-class Description(BaseModel):
+class Description(BaseModel, extra="forbid", frozen=True):
     """A description of a set in YAML, whose paths are relative to the folder of all sets.
 
     Attributes:
@@ -37,7 +37,6 @@ class Description(BaseModel):
         notes: what a reader of figures should know about the labels.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
     images: Path
     annotations: Path | None = None

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from perception_nodes.core.errors import first_problem
 from perception_nodes.evaluation.matching import HEIGHT_BANDS_PX
@@ -18,20 +18,18 @@ def _known(band: str) -> str:
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
+class _Part(BaseModel, frozen=True):
     objects: int = Field(ge=1)
     map50: Share
 
 
-class _Class(_Part):
+class _Class(_Part, frozen=True):
     recall: Share
 
 
-class _Measured(BaseModel):
+class _Measured(BaseModel, frozen=True):
     """What `Evaluation.facts` says of a set."""
 
-    model_config = ConfigDict(frozen=True)
     images: int
     map50_95: Share
     map50: Share

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from perception_nodes.backends.contract import BACKENDS, BackendInfo, BackendSettings, open_backend
 from perception_nodes.backends.contract import Backend as BackendProtocol
@@ -34,7 +34,7 @@ def register() -> None:
     BACKENDS["faulty"] = __name__
 
 
-class Orders(BaseModel):
+class Orders(BaseModel, extra="forbid", frozen=True):
     """What the backend is to do.
 
     Attributes:
@@ -45,8 +45,6 @@ class Orders(BaseModel):
         factor: for `slow`: multiplies the duration of a call.
         until_ns: end of the fault, CLOCK_MONOTONIC.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     inner: str = "null"
     call_ms: float = 0.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from perception_nodes.core.errors import InputError, first_problem
 from perception_nodes.report.changes import ObjectsByFrame, numbered
@@ -37,8 +37,7 @@ class Golden:
     drives: dict[str, ObjectsByFrame]
 
 
-class _MadeWith(BaseModel):
-    model_config = ConfigDict(extra="allow")
+class _MadeWith(BaseModel, extra="allow"):
     score_threshold: float = Field(gt=0, lt=1)
 
 
