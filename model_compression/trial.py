@@ -12,9 +12,16 @@ from model_compression.frames import Frames
 from perception_nodes.backends.contract import open_model
 from perception_nodes.core.inference import Progress
 from perception_nodes.evaluation import Evaluation, LabelledSet, evaluate
-from perception_nodes.evaluation.agreement import agreement, detect, in_classes_of
 from perception_nodes.evaluation.classes import class_losses, evidence_note, without_evidence
-from perception_nodes.evaluation.gate import GateCheck, Margins, check_accuracy, check_agreement
+from perception_nodes.evaluation.gate import (
+    GateCheck,
+    Margins,
+    agreement,
+    check_accuracy,
+    check_agreement,
+    detect,
+    in_classes_of,
+)
 from perception_nodes.networks.model import Model
 from perception_nodes.system.files import write_whole
 

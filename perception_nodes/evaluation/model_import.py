@@ -14,10 +14,9 @@ from perception_nodes.backends.compiled import Bar
 from perception_nodes.backends.contract import open_model
 from perception_nodes.core.errors import listed
 from perception_nodes.core.frame import Detections
-from perception_nodes.evaluation.agreement import detect
 from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.diversity import Frames, choose_frames
-from perception_nodes.evaluation.gate import GateCheck, Margins
+from perception_nodes.evaluation.gate import GateCheck, Margins, detect
 from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.exported import CHECKPOINTS

@@ -8,7 +8,7 @@ import numpy as np
 
 from perception_nodes.core.frame import Detections
 from perception_nodes.drives.bag import open_drive
-from perception_nodes.evaluation.agreement import agreement
+from perception_nodes.evaluation.gate import agreement
 from perception_nodes.replay.clocks import LockstepClock
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, ReplaySettings
 from perception_nodes.report.recording import FrameDetections

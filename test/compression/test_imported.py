@@ -20,9 +20,8 @@ from model_compression.trial import Trial
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.cli.app import app
 from perception_nodes.evaluation import read_set
-from perception_nodes.evaluation.agreement import detect
 from perception_nodes.evaluation.frames import FrameSource
-from perception_nodes.evaluation.gate import Margins
+from perception_nodes.evaluation.gate import Margins, detect
 from perception_nodes.networks.model import load_model
 
 PARENT = load_model("dense-416x256")

@@ -13,18 +13,21 @@ from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.evaluation import DataError, Evaluation, Score
 from perception_nodes.evaluation.accuracy import OperatingPoint
-from perception_nodes.evaluation.agreement import SURE_SCORE, Agreement, agreement, detect
-from perception_nodes.evaluation.agreement import in_classes_of as renamed
 from perception_nodes.evaluation.classes import class_losses, without_evidence
 from perception_nodes.evaluation.gate import (
+    SURE_SCORE,
+    Agreement,
     Gate,
     GateCheck,
     Margins,
+    agreement,
     check_agreement,
     check_classes,
     check_loss,
+    detect,
     parent_of,
 )
+from perception_nodes.evaluation.gate import in_classes_of as renamed
 from perception_nodes.networks.model import ModelError, load_model
 
 

@@ -13,9 +13,8 @@ from refused import refused
 
 from perception_nodes.backends.contract import BackendSettings, heads_of, open_backend, open_model
 from perception_nodes.core.decode import CellsDecoder, DecodeSettings
-from perception_nodes.evaluation.agreement import agreement, detect
 from perception_nodes.evaluation.frames import FrameSource
-from perception_nodes.evaluation.gate import parent_of
+from perception_nodes.evaluation.gate import agreement, detect, parent_of
 from perception_nodes.networks.model import ModelError, available_models, load_model
 from perception_nodes.networks.terms import Terms, materials, terms_of
 
