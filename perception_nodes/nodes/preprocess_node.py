@@ -53,7 +53,7 @@ class PreprocessNode(RedundantNode):
         model = load_model(settings.model, settings.model_key)
         preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
         self._preprocessor, self._last_info, self._info_topic = preprocessor, b"", ""
-        self._judge = PictureJudge(model.input.padding)
+        self._judge, self._first_info = PictureJudge(model.input.padding), b""
         camera = settings.camera, Budget.for_deadline(settings.deadline_ms), ros_clock(self)
         numbered = self._sequences, own_incarnation()
         ingest = Ingest(preprocessor, *camera, *numbered, self._judge)
@@ -160,6 +160,7 @@ class PreprocessNode(RedundantNode):
         if data[12:] == self._last_info:
             return
         self._last_info = data[12:]
+        self._first_info = self._first_info or self._last_info
         try:
             with self.busy():
                 self._preprocessor.calibrate(read_camera_info(data))
@@ -193,17 +194,19 @@ class PreprocessNode(RedundantNode):
         # Frames in the second of the takeover came to the predecessor.
         if self._working and now_ns > self._began_ns + LOOK_PERIOD_NS:
             is_missed = now_ns > self.frame_ns + settings.no_frame_ms * MS
-            trouble = trouble or self._two_calibrations() or self._misfit() or self._implausible()
+            trouble = trouble or self._other_calibration() or self._misfit() or self._implausible()
             self._input.report(trouble if came or is_missed else None)
 
-    def _two_calibrations(self) -> Trouble | None:
-        """Whether several nodes say what the camera's lens is."""
+    def _other_calibration(self) -> Trouble | None:
+        """Whether several nodes say what the camera's lens is, or one did that has gone."""
         infos = self.get_publishers_info_by_topic(self._info_topic) if self._info_topic else ()
         names = sorted({full_name(info) for info in infos} - {""})
-        if len(names) < 2:
-            return None
-        problem = f"{self._info_topic} is published by {', '.join(names)}"
-        return Trouble(problem, "give each camera a topic of its own")
+        if len(names) > 1:
+            problem = f"{self._info_topic} is published by {', '.join(names)}"
+            return Trouble(problem, "give each camera a topic of its own")
+        if not infos and self._last_info != self._first_info:
+            return Trouble(f"{self._info_topic}: who has changed the calibration is gone")
+        return None
 
     def _misfit(self) -> Trouble | None:
         """What is wrong with frames that do not fit their calibration."""

@@ -106,17 +106,22 @@ def test_who_publishes_our_topics_or_a_second_calibration_is_named(recorder: Rec
             recorder.until(lambda: said in healths[-1].faults)
         recorder.until(lambda: said not in healths[-1].faults)
         other = rclpy.create_node("other", context=recorder.node.context)
-        for node in (recorder.node, other):
-            node.create_publisher(CameraInfo, "camera/camera_info", 1)
+        nodes = recorder.node, other
+        infos = [node.create_publisher(CameraInfo, "camera/camera_info", 1) for node in nodes]
         named = "/camera/camera_info is published by /other, /recorder"
         with closing(Endpoint("test")) as endpoint:
             camera, numbers = camera_writer(endpoint, "front", PIXELS.nbytes), itertools.count()
 
-            def is_named() -> bool:
-                send_frame(camera, next(numbers), PIXELS)
-                return any(named in fault for fault in healths[-1].faults)
+            def is_told(text: str) -> bool:
+                send_frame(camera, number := next(numbers), PIXELS)
+                infos[0].publish(CameraInfo(width=number))
+                return any(text in fault for fault in healths[-1].faults)
 
-            recorder.until(is_named)
-        other.destroy_node()
+            recorder.until(lambda: is_told(named))
+            other.destroy_node()
+            recorder.until(lambda: not is_told(named))
+            recorder.node.destroy_publisher(infos[0])
+            infos[0] = recorder.node.create_publisher(CameraInfo, "elsewhere", 1)
+            recorder.until(lambda: is_told("who has changed the calibration is gone"))
 
     beside(LIVE.nodes({**VALUES, "standby": "never"}), act)
