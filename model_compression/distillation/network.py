@@ -32,8 +32,6 @@ WIDTH = 32
 """Channels of the pyramid and the towers."""
 DEPTH = 4
 """Convolutions of a tower."""
-CLASS_OF = (1, 2, 0, 2, 0, 0, None, None)
-"""Which of the original's classes (vehicle, person, two-wheeler) each of ours begins as."""
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -115,28 +113,53 @@ def joined(lateral: nn.Conv2d) -> nn.Conv2d:
     return made
 
 
+def tower() -> nn.Sequential:
+    """Make the convolutions of one kind of output at one stride."""
+    layers: list[nn.Module] = []
+    for _ in range(DEPTH):
+        layers += [nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def reader(channels: int, outputs: int, bias: float) -> nn.Sequential:
+    """Make the two convolutions that read outputs from the end of a tower."""
+    wide, last = nn.Conv2d(channels, WIDTH, 3, padding=1), nn.Conv2d(WIDTH, outputs, 1)
+    nn.init.normal_(last.weight, std=0.01)
+    nn.init.constant_(last.bias, bias)
+    return nn.Sequential(wide, nn.ReLU(inplace=True), last)
+
+
 class Towers(RawHead):
-    """YOLOv8's outputs, at the end of two towers of convolutions for each stride."""
+    """YOLOv8's outputs, at the end of two towers of convolutions for each stride.
+
+    The original knows the centres of objects in the towers of its boxes, and has three anchors at
+    each place. So classes are read from both towers, and all outputs through one more layer.
+    """
 
     def __init__(self, classes: int) -> None:
         """Take the number of classes."""
         nn.Module.__init__(self)
         self.stride, self.reg_max, self.nc = torch.tensor(STRIDES).float(), REG_MAX, classes
+        self.box, self.classes = (nn.ModuleList(tower() for _ in STRIDES) for _ in range(2))
+        self.read_box = nn.ModuleList(reader(WIDTH, 4 * REG_MAX, 0.0) for _ in STRIDES)
+        self.read_classes = nn.ModuleList(reader(2 * WIDTH, classes, -4.0) for _ in STRIDES)
 
-        def towers(outputs: int, kernel: int, bias: float) -> nn.ModuleList:
-            made = nn.ModuleList()
-            for _ in STRIDES:
-                layers: list[nn.Module] = []
-                for _ in range(DEPTH):
-                    layers += [nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU(inplace=True)]
-                last = nn.Conv2d(WIDTH, outputs, kernel, padding=kernel // 2)
-                nn.init.normal_(last.weight, std=0.01)
-                nn.init.constant_(last.bias, bias)
-                made.append(nn.Sequential(*layers, last))
-            return made
+    def ends(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Map features to what boxes and classes are read from, for each stride."""
+        boxes, classes = (
+            [branch(x) for branch, x in zip(branches, features, strict=True)]
+            for branches in (self.box, self.classes)
+        )
+        return boxes, [torch.cat(pair, 1) for pair in zip(classes, boxes, strict=True)]
 
-        self.box = towers(4 * REG_MAX, 1, 0.0)
-        self.classes = towers(classes, 3, -4.0)
+    def read(self, boxes: list[Tensor], classes: list[Tensor]) -> list[Tensor]:
+        """Map the ends of towers to three box and three class maps."""
+        readers = (*self.read_box, *self.read_classes)
+        return [reads(x) for reads, x in zip(readers, (*boxes, *classes), strict=True)]
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Map three features to three box and three class maps."""
+        return self.read(*self.ends(features))
 
 
 class RoadNetwork(nn.Module):
@@ -182,8 +205,7 @@ class RoadNetwork(nn.Module):
     @property
     def fresh(self) -> list[nn.Module]:
         """What the original has no weights for."""
-        head = self.model[-1]
-        return [branch[-1] for branch in (*head.box, *head.classes)]
+        return [*self.model[-1].read_box, *self.model[-1].read_classes]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Detect: three box maps and three class maps."""
@@ -265,23 +287,12 @@ class Original:
         return Pyramid(lateral, smooth)
 
     def fill(self, head: Towers) -> None:
-        """Give a head the towers' weights, and the rows of its classes those of like ones.
-
-        Normalisation is left out; see ``normalise``.
-        """
+        """Give a head the towers' weights, without normalisation; see ``normalise``."""
         for kind, branches in (("cls", head.classes), ("reg", head.box)):
             for branch in branches:
                 for i in range(DEPTH):
                     own = self._named[f"bbox_head.{kind}_convs.{i}.conv.weight"]
                     branch[2 * i].weight.data.copy_(own.weight.data)
-        last = self._named["bbox_head.atss_cls.weight"]
-        weight = last.weight.data.unflatten(0, (3, 3)).mean(0)
-        bias = last.bias.data.view(3, 3).mean(0)
-        for branch in head.classes:
-            for row, like in enumerate(CLASS_OF):
-                if like is not None:
-                    branch[-1].weight.data[row] = weight[like]
-                    branch[-1].bias.data[row] = bias[like]
 
     @torch.no_grad()
     def normalise(self, head: Towers, maps: list[Tensor]) -> None:

@@ -317,7 +317,7 @@ def test_what_is_kept_learns_slowly_or_not_at_all(tmp_path, views):
         before = {name: value.clone() for name, value in trainer.model.named_parameters()}
         trainer.learn(views, Stage(until=10, size=SIZE, kept=kept))
         moved = {name for name, v in trainer.model.named_parameters() if (v != before[name]).any()}
-        assert any(name.startswith("model.6.box.0.8") for name in moved)
+        assert any(name.startswith("model.6.read_box.0.2") for name in moved)
         assert any(name.startswith("model.3.") for name in moved) == (kept > 0)
 
 
