@@ -1,5 +1,6 @@
 """The account of what was sent and what came back; knows nothing of ROS or of any detector."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,19 +22,20 @@ class Heard:
     Attributes:
         sent: stamp of each frame, and when it was sent.
         answers: stamp, time of arrival and number of objects of each result.
-        told: stamps of the frames that the detector has reported as missed.
+        told: what the detector has reported as missed: for each report the first and the last stamp
+            that the frame can have, which differ where it was lost before its stamp was known.
     """
 
     sent: list[tuple[int, int]] = field(default_factory=list)
     answers: list[tuple[int, int, int]] = field(default_factory=list)
-    told: list[int] = field(default_factory=list)
+    told: list[tuple[int, int]] = field(default_factory=list)
 
     def between(self, begin_ns: int, end_ns: int) -> "Heard":
         """What there is of the frames with stamps from `begin_ns` until before `end_ns`."""
         return Heard(
             [one for one in self.sent if begin_ns <= one[0] < end_ns],
             [one for one in self.answers if begin_ns <= one[0] < end_ns],
-            [stamp_ns for stamp_ns in self.told if begin_ns <= stamp_ns < end_ns],
+            [(first, last) for first, last in self.told if begin_ns <= last and first < end_ns],
         )
 
     def __add__(self, other: "Heard") -> "Heard":
@@ -86,11 +88,10 @@ def account(heard: Heard, deadline_ms: float) -> dict[str, Any]:
     """
     latencies = heard.latencies_ms()
     found = [ms for ms in latencies if ms is not None]
-    told = {*heard.told}
-    silent = sum(
-        ms is None and stamp_ns not in told
-        for (stamp_ns, _), ms in zip(heard.sent, latencies, strict=True)
-    )
+    unanswered = [
+        stamp_ns for (stamp_ns, _), ms in zip(heard.sent, latencies, strict=True) if ms is None
+    ]
+    silent = len(unanswered) - _reported(unanswered, heard.told)
     in_time = sum(ms <= deadline_ms for ms in found)
     stamps = {stamp_ns for stamp_ns, _ in heard.sent}
     known = sum(stamp_ns in stamps for stamp_ns, _, _ in heard.answers)
@@ -125,3 +126,13 @@ def median(values: Iterable[float | None]) -> float | None:
 
 def _share(values: Iterable[float], limit: float, of: int) -> float | None:
     return round(sum(one <= limit for one in values) / of, 6) if of else None
+
+
+def _reported(stamps_ns: Sequence[int], told: Sequence[tuple[int, int]]) -> int:
+    """How many frames have a report of their own; those that a report names come first."""
+    left = sorted(stamps_ns)
+    for first, last in sorted(told, key=lambda one: one[1] - one[0]):
+        place = bisect_left(left, first)
+        if place < len(left) and left[place] <= last:
+            left.pop(place)
+    return len(stamps_ns) - len(left)

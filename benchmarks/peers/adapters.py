@@ -47,6 +47,7 @@ class Reports(Part):
     type: str = Field(pattern=r"^\w+/msg/\w+$")
     field: str
     missed: tuple[int | str, ...]
+    lost: tuple[str, ...] = Field((), max_length=2)
 
 
 class Check(Part):

@@ -127,7 +127,7 @@ class Witness:
             stamp_ns, at_ns, objects = numbers
             self.heard.answers.append((stamp_ns, at_ns, objects))
         elif kind == "told":
-            self.heard.told.append(numbers[0])
+            self.heard.told.append((numbers[0], numbers[1]))
         elif kind == "listening":
             self.is_listening = True
 
@@ -219,7 +219,7 @@ class Bench(ExitStack):
         words: list[object] = ["--result", result.topic, result.type]
         if reports:
             words += ["--reports", reports.topic, reports.type, reports.field]
-            words += ["--missed", *reports.missed]
+            words += ["--missed", *reports.missed, "--lost", *reports.lost]
         if result.reliability == "best_effort":
             words.append("--best-effort")
         if self.kept is not None:

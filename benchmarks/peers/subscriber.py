@@ -2,7 +2,7 @@
 
 It takes any message that begins with a std_msgs/Header, and needs rclpy and that message alone. It
 prints `listening`, then `answer STAMP TIME OBJECTS` for each result in nanoseconds, and
-`told STAMP TIME` for each report by which a detector says that it has missed a frame. With --keep
+`told FIRST LAST` for each report by which a detector says that it has missed a frame. With --keep
 it writes the results themselves to a file, each behind its length.
 """
 
@@ -36,12 +36,18 @@ def objects_in(data: bytes) -> int:
     return 0
 
 
+def nanoseconds(stamp) -> int:
+    """A `builtin_interfaces/Time` as one number."""
+    return int(stamp.sec * 10**9 + stamp.nanosec)
+
+
 def main() -> None:
     """Listen until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--result", nargs=2, metavar=("TOPIC", "TYPE"), required=True)
     parser.add_argument("--reports", nargs=3, metavar=("TOPIC", "TYPE", "FIELD"))
     parser.add_argument("--missed", nargs="*", default=[], help="values of FIELD that mean missed")
+    parser.add_argument("--lost", nargs="*", default=[], help="fields around a stamp not known")
     parser.add_argument("--keep", default=os.devnull, help="file for the results, as they came")
     parser.add_argument("--best-effort", action="store_true")
     parser.add_argument("--priority", type=int, default=0, help="SCHED_FIFO; 0 for none")
@@ -60,8 +66,11 @@ def main() -> None:
 
     def on_report(message) -> None:
         if str(getattr(message, given.reports[2])) in given.missed:
-            stamp = message.header.stamp
-            print("told", stamp.sec * 10**9 + stamp.nanosec, time.time_ns(), flush=True)
+            stamps_ns = nanoseconds(message.header.stamp), nanoseconds(message.header.stamp)
+            if not stamps_ns[0] and given.lost:
+                after_ns, before_ns = (nanoseconds(getattr(message, one)) for one in given.lost)
+                stamps_ns = after_ns + 1, (before_ns or time.time_ns()) - 1
+            print("told", *stamps_ns, flush=True)
 
     kept = open(given.keep, "wb")
     rclpy.init()
