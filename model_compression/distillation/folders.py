@@ -10,7 +10,7 @@ import torch
 
 from model_compression.distillation.config import Recipe
 from model_compression.distillation.network import RoadNetwork, folded
-from model_compression.distillation.training import make_network
+from model_compression.distillation.training import load_weights, make_network
 from model_compression.export import export
 from model_compression.frames import Frames, drawn, letterboxed
 from model_compression.model import count_gmac
@@ -33,10 +33,14 @@ class Described:
 
 
 def load_average(recipe: Recipe, checkpoint: Path) -> tuple[RoadNetwork, int]:
-    """Return the averaged network of a state or checkpoint, for inference, and its step."""
+    """Return the averaged network of a state or checkpoint, for inference, and its step.
+
+    Raises:
+        CompressionError: it is of another network.
+    """
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     network = make_network(recipe)
-    network.load_state_dict(saved["average"])
+    load_weights(network, saved["average"], checkpoint)
     return folded(network), saved["step"]
 
 

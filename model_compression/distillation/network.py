@@ -144,22 +144,15 @@ class Towers(RawHead):
         self.read_box = nn.ModuleList(reader(WIDTH, 4 * REG_MAX, 0.0) for _ in STRIDES)
         self.read_classes = nn.ModuleList(reader(2 * WIDTH, classes, -4.0) for _ in STRIDES)
 
-    def ends(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Map features to what boxes and classes are read from, for each stride."""
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Map three features to three box and three class maps."""
         boxes, classes = (
             [branch(x) for branch, x in zip(branches, features, strict=True)]
             for branches in (self.box, self.classes)
         )
-        return boxes, [torch.cat(pair, 1) for pair in zip(classes, boxes, strict=True)]
-
-    def read(self, boxes: list[Tensor], classes: list[Tensor]) -> list[Tensor]:
-        """Map the ends of towers to three box and three class maps."""
+        both = [torch.cat(pair, 1) for pair in zip(classes, boxes, strict=True)]
         readers = (*self.read_box, *self.read_classes)
-        return [reads(x) for reads, x in zip(readers, (*boxes, *classes), strict=True)]
-
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Map three features to three box and three class maps."""
-        return self.read(*self.ends(features))
+        return [read(x) for read, x in zip(readers, (*boxes, *both), strict=True)]
 
 
 class RoadNetwork(nn.Module):

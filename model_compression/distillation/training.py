@@ -75,6 +75,20 @@ def make_network(recipe: Recipe) -> RoadNetwork:
     return RoadNetwork(recipe.hidden, len(recipe.classes))
 
 
+def load_weights(part: Any, state: dict[str, Any], source: Path) -> None:
+    """Give a network or optimizer its state.
+
+    Raises:
+        CompressionError: the state is of another network.
+    """
+    try:
+        part.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        raise CompressionError(
+            f"{source} is of another network than the recipe's; begin in a new folder"
+        ) from error
+
+
 def pictures(views: list[View], rng: np.random.Generator) -> Tensor:
     """Return what the student sees of views, float32 [n, 3, h, w], RGB, 0 to 1."""
     return to_tensor([worsen(view.picture, rng) for view in views])
@@ -119,7 +133,7 @@ class Trainer:
             self.step = self._warmed_from = saved.pop("step")
             self._warmed_from = saved.pop("warmed_from", self.step)
             for name, value in saved.items():
-                self._kept[name].load_state_dict(value)
+                load_weights(self._kept[name], value, source)
 
     @property
     def _kept(self) -> dict[str, Any]:

@@ -164,6 +164,15 @@ def test_sums_of_the_pyramid_are_convolutions():
         assert torch.allclose(pyramid(maps)[1], wanted, atol=1e-5)
 
 
+def test_classes_are_read_from_the_towers_of_boxes_too():
+    head, maps = Towers(len(CLASSES)), [torch.rand(1, WIDTH, 16 >> i, 16 >> i) for i in range(3)]
+    with torch.no_grad():
+        before = head(maps)
+        head.box[0][-2].bias += 1
+        changed = [bool((a != b).any()) for a, b in zip(before, head(maps), strict=True)]
+    assert changed == [True, False, False, True, False, False]
+
+
 def test_folding_changes_no_output():
     network = RoadNetwork(HIDDEN, len(CLASSES)).eval()
     small, images = folded(network), torch.rand(1, 3, *SIZE[::-1])
@@ -325,6 +334,13 @@ def test_the_learning_rate_rises_stays_and_falls():
     settings = recipe(steps=100, warm_up_steps=10, decay=0.2, learning_rate=1.0)
     found = [rate(settings, step, 40) for step in (40, 49, 70, 90, 99)]
     assert found == pytest.approx([0.1, 1, 1, 0.5, 0.05])
+
+
+def test_a_state_of_another_network_is_named(tmp_path):
+    Trainer(recipe(), tmp_path, Tiny()).save()
+    wider = recipe().model_copy(update={"hidden": (32, *HIDDEN[1:])})
+    with pytest.raises(CompressionError, match=r"state.pt is of another network"):
+        Trainer(wider, tmp_path, Tiny())
 
 
 def test_a_checkpoint_becomes_a_model(tmp_path, views):
