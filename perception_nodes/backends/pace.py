@@ -51,6 +51,7 @@ def apart_ms(
     fifo_priority: int = -1,
     environment: Mapping[str, str] | None = None,
     rate_hz: float = RATE_HZ,
+    cache_dir: str = "",
 ) -> list[float]:
     """Time a model in a process of its own, with the real-time settings of a detector.
 
@@ -63,14 +64,16 @@ def apart_ms(
         fifo_priority: as for `RealTime.begin`.
         environment: variables that it has besides ours.
         rate_hz: the camera's pace.
+        cache_dir: folder of what was compiled; empty: what is compiled is not kept, since whoever
+            asks for the time may yet refuse the model.
 
     Raises:
         BackendError: the runtime refuses the model.
     """
-    arguments = map(str, (model, backend, threads, frames, cpus, fifo_priority, rate_hz))
+    given = model, backend, threads, frames, cpus, fifo_priority, rate_hz, cache_dir
     try:
         child = subprocess.run(
-            [sys.executable, "-m", __name__, *arguments],
+            [sys.executable, "-m", __name__, *map(str, given)],
             capture_output=True,
             text=True,
             timeout=LOAD_S + LONGEST_S * frames,
@@ -87,12 +90,18 @@ def apart_ms(
 
 
 def _main(
-    model: str, backend: str, threads: str, frames: str, cpus: str, fifo_priority: str, rate_hz: str
+    model: str,
+    backend: str,
+    threads: str,
+    frames: str,
+    cpus: str,
+    fifo_priority: str,
+    rate_hz: str,
+    cache_dir: str,
 ) -> None:
     try:
         loaded = load_model(model)
-        # What was compiled here is not kept: whoever asks for the time may yet refuse the model.
-        settings = BackendSettings(int(threads), timing_dir=str(cache_folder()))
+        settings = BackendSettings(int(threads), cache_dir, timing_dir=str(cache_folder()))
         opened = open_backend(backend, settings)
         opened.load(loaded)
     except PerceptionError as error:

@@ -235,6 +235,7 @@ def card_command(
             repeated. Without it, the accuracy that model.yaml states is shown.
         frames: Timed calls for each number of threads; 0: none is timed.
         pictures: Frames of each set to show, of the worst and of the typical ones.
+        score_threshold: Lowest score of a box in what the model gets wrong.
 
     Example: perception model card open-n --out out/open-n.html
 

@@ -158,6 +158,8 @@ def _by_group(
 class SecondLooks:
     """Looks again at images, and counts what that does to large objects.
 
+    Each image stands for itself: its looks are chosen as if the frame before had shown the same.
+
     Attributes:
         made: number of looks so far.
         second_boxes: number of boxes that lie in that of another, large object of their kind:

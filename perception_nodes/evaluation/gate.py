@@ -94,7 +94,10 @@ def in_classes_of(model: Model, other: Model, found: Sequence[Detections]) -> li
 
 
 def agreement(reference: Sequence[Detections], other: Sequence[Detections]) -> Agreement:
-    """Compare detections on the same frames, in the same classes."""
+    """Compare detections on the same frames, in the same classes.
+
+    Both directions count, since a network that detects nothing contradicts nothing.
+    """
     ours = theirs = shared = 0
     for one, two in zip(reference, other, strict=True):
         same = _same(one, two)

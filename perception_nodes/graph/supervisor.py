@@ -105,8 +105,8 @@ def claimed(specs: Sequence[NodeSpec]) -> Iterator[tuple[str, list[Claim]]]:
         for name, meaning in claims.items():
             ours.append(Claim(name, meaning))
             held.callback(ours[-1].release)
-        _sweep(cameras)
-        held.callback(_sweep, cameras)
+        _sweep(cameras, ours)
+        held.callback(_sweep, cameras, ours)
         for camera in cameras:
             for role in ROLES:  # map them, to see when they are removed
                 held.callback(Lease(camera, role).close)
@@ -382,11 +382,12 @@ class Supervisor:
             os.write(STDERR if self._log is None else self._log.fileno(), f"{line}\n".encode())
 
 
-def _sweep(cameras: Sequence[str]) -> None:
+def _sweep(cameras: Sequence[str], claims: Sequence[Claim]) -> None:
     """Remove what killed processes have left in shared memory, and what ours have told."""
     sweep()
     sweep_segments()
-    for camera in cameras:
+    # Where a claim was removed, the files may be another graph's by now.
+    for camera in cameras if all(claim.stands for claim in claims) else ():
         forget(camera)
 
 

@@ -34,8 +34,8 @@ from perception_nodes.system.realtime import allowed_priority
 
 REAL_TIME = ", real time"
 """Suffix of a condition's name if the graph had real-time priority."""
-LOOKS = ", looks"
-"""Suffix of a condition's name, in front of that, where the graph may look a second time."""
+LOOKS = ", looks "
+"""Suffix of a condition's name, before that, with the value of `second_look` if it is not off."""
 ENDLESS_FRAMES = 100_000_000
 """Number of frames of a second graph, which plays until it is stopped."""
 SOAK = "soak"
@@ -71,11 +71,15 @@ class DeadlineBench:
 
         Raises:
             SettingsError: one is unknown, or cannot be brought about here; a value of second_look
-                is none; or real time is wanted and not allowed.
+                is none, or comes twice; or real time is wanted and not allowed.
         """
         check_conditions(self.conditions)
+        if len({*self.second_look}) < len(self.second_look):
+            raise SettingsError(f"second_look {','.join(self.second_look)}: a value comes twice")
         for second_look in self.second_look:
             MEASURED.settings({**self.values(False, second_look), "bag": self.setup.drive(1)})
+        if self.against is not None and "off" not in self.second_look:
+            raise SettingsError("--against is measured without second looks; add off to them")
         if self.against is not None and not self._perception(self.against).is_file():
             raise SettingsError(
                 f"--against {self.against}: there is no {self._perception(self.against)}; name a "
@@ -142,7 +146,8 @@ class DeadlineBench:
                     log = Path(folder) / "nodes.log"
                     bench.play(run, MEASURED, {**values, **drive}, Path(folder), log, beside)
             found = figures(run, self.setup, host.had_a_processor, (before, calibrate(*inference)))
-            title = name + LOOKS * (second_look != "off") + REAL_TIME * real_time
+            looks = "" if second_look == "off" else LOOKS + second_look
+            title = name + looks + REAL_TIME * real_time
             conditions[title] = found
             samples = run.samples
             if self.against is not None and name != SOAK and second_look == "off":

@@ -29,7 +29,7 @@ from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import shown
 from perception_nodes.system.awake import kept_awake
 from perception_nodes.system.children import end, start
-from perception_nodes.system.environment import ros_environment, share_folder
+from perception_nodes.system.environment import cache_folder, ros_environment, share_folder
 
 
 @dataclass
@@ -128,7 +128,8 @@ class LatencyBench:
         inference, rate_hz = self.setup.inference(), self.setup.rate_hz
         awake = awake_processors(DetectorSettings(**inference))
         with kept_awake(awake) if awake else nullcontext():
-            return apart_ms(**inference, frames=frames - bench.WARM_UP_FRAMES, rate_hz=rate_hz)
+            timed, cache_dir = frames - bench.WARM_UP_FRAMES, str(cache_folder())
+            return apart_ms(**inference, frames=timed, rate_hz=rate_hz, cache_dir=cache_dir)
 
     def _baseline_round(self, folder: Path, frames: int) -> list[float]:
         script = share_folder() / "benchmarks/ultralytics_baseline.py"

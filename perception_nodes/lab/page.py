@@ -8,7 +8,7 @@ import numpy as np
 
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.missed import Missed
-from perception_nodes.lab.deadline import HEAD, MEANINGS, REAL_TIME, SOAK, condition_rows
+from perception_nodes.lab.deadline import HEAD, LOOKS, MEANINGS, REAL_TIME, SOAK, condition_rows
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.report import page
 from perception_nodes.report.chart import Axis, Chart, LatencyAxis, add_health, seconds_of
@@ -24,7 +24,8 @@ COLOURS = dict(
     "slow_2 #f06595, slow_3 #a61e4d, memory #e8590c, disk #0c8599, build #ae3ec9, "
     "second_graph #c92a2a".split(", ")
 ) | {SOAK: "#868e96"}
-"""Colours of lines by condition. Where both were measured, real-time priority is solid."""
+"""Colours of lines by condition. Where both were measured, real-time priority is solid; second
+looks are dots."""
 MAX_POINTS = 2000
 
 
@@ -115,7 +116,7 @@ def tail(conditions: Mapping[str, Any], deadline_ms: float) -> Chart:
             name.replace("_", " "),
             COLOURS[name.rpartition(": ")[2].split(",")[0]],
             "steps",
-            dash=[3, 3] if name + REAL_TIME in conditions else [],
+            dash=[1, 2] if LOOKS in name else [3, 3] if name + REAL_TIME in conditions else [],
         )
     chart.deadline(deadline_ms, x=deadline_ms)
     return chart

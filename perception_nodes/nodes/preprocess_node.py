@@ -53,7 +53,8 @@ class PreprocessNode(RedundantNode):
         model = load_model(settings.model, settings.model_key)
         preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
         self._preprocessor, self._last_info, self._info_topic = preprocessor, b"", ""
-        self._judge, self._first_info = PictureJudge(model.input.padding), b""
+        self._judge = PictureJudge(model.input.padding)
+        self._first_info = self._used_info = b""
         camera = settings.camera, Budget.for_deadline(settings.deadline_ms), ros_clock(self)
         numbered = self._sequences, own_incarnation()
         ingest = Ingest(preprocessor, *camera, *numbered, self._judge)
@@ -160,10 +161,11 @@ class PreprocessNode(RedundantNode):
         if data[12:] == self._last_info:
             return
         self._last_info = data[12:]
-        self._first_info = self._first_info or self._last_info
         try:
             with self.busy():
                 self._preprocessor.calibrate(read_camera_info(data))
+            self._used_info = data[12:]
+            self._first_info = self._first_info or self._used_info
         except FrameRejected as error:
             said = f"a CameraInfo is not used, what was known before stays in force: {error}"
             self.get_logger().warning(said)
@@ -204,7 +206,7 @@ class PreprocessNode(RedundantNode):
         if len(names) > 1:
             problem = f"{self._info_topic} is published by {', '.join(names)}"
             return Trouble(problem, "give each camera a topic of its own")
-        if not infos and self._last_info != self._first_info:
+        if not infos and self._used_info != self._first_info:
             return Trouble(f"{self._info_topic}: who has changed the calibration is gone")
         return None
 

@@ -85,5 +85,5 @@ class Claim:
     def release(self) -> None:
         """Give it up."""
         if self.stands:
-            self.path.unlink()
+            self.path.unlink(missing_ok=True)
         os.close(self._descriptor)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import FrameRejected
-from perception_nodes.video.ffmpeg import pyav, whole_pictures
+from perception_nodes.video.ffmpeg import MAX_PIXELS, pyav, whole_pictures
 from perception_nodes.video.h264 import FrameOrder, nal_units
 
 ONE_EACH = ("h264", "hevc")
@@ -154,7 +154,8 @@ class WholePictures:
         stream.thread_type = "NONE"  # threads of the decoder would each hold a frame back
         self._decoder = stream.codec_context
         strict = {"flags": "low_delay", "err_detect": "explode"}
-        self._decoder.options = strict if is_live else {"err_detect": "crccheck"}
+        options = strict if is_live else {"err_detect": "crccheck"}
+        self._decoder.options = {**options, "max_pixels": str(MAX_PIXELS)}
         # A picture of two fields may come of two packets.
         self._is_one_each = self._decoder.name in ONE_EACH
         # Of streams each packet has the time of its picture.

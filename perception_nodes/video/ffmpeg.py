@@ -23,6 +23,8 @@ PATCHED, TOO_LARGE = "concealing", "max pixel count"
 HARMLESS = ("mmco: unref short", "unable to decode APP fields")
 """Beginnings of FFmpeg's errors behind which a picture may be whole: the picture that the stream
 drops is not there, or a JPEG's notes about its camera cannot be read."""
+MAX_PIXELS = 1 << 24
+"""Limit for a picture: a larger one takes seconds to decode, and the decoder keeps 16 of them."""
 # FFmpeg's messages are read here; they are not for the console.
 logging.getLogger("libav").addHandler(logging.NullHandler())
 

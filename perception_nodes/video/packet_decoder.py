@@ -13,7 +13,7 @@ import numpy as np
 
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.video import h264
-from perception_nodes.video.ffmpeg import pyav, whole_pictures, write_nv12
+from perception_nodes.video.ffmpeg import MAX_PIXELS, pyav, whole_pictures, write_nv12
 
 VIDEO_ENCODINGS = ("h264", "h265")
 """Encodings of an `ImageView` whose data is a packet of video."""
@@ -21,8 +21,6 @@ TYPES_H264 = {h264.IDR_SLICE}, {h264.SLICE, h264.IDR_SLICE}, {h264.SEQUENCE_SET,
 TYPES_H265 = set(range(16, 24)), set(range(32)), {32, 33, 34}
 """Types of NAL units: key frames, all pictures, parameter sets."""
 OTHER = -1
-MAX_PIXELS = 1 << 24
-"""Limit for a picture: a larger one takes seconds to decode, and the decoder keeps 16 of them."""
 SLOW_BYTES = 1 << 19
 """A larger packet takes so long to decode that we would be taken for hung."""
 MAX_SETS = 32

@@ -115,6 +115,10 @@ def test_what_cannot_be_measured_is_refused(monkeypatch):
         DeadlineBench(SETUP, ["disk"], 0, real_time=[True])
     with pytest.raises(SettingsError, match="second_look: 'often' is not allowed"):
         DeadlineBench(SETUP, ["disk"], 0, second_look=["off", "often"])
+    with pytest.raises(SettingsError, match="second_look 1,1: a value comes twice"):
+        DeadlineBench(SETUP, ["disk"], 0, second_look=["1", "1"])
+    with pytest.raises(SettingsError, match="--against is measured without second looks"):
+        DeadlineBench(SETUP, ["disk"], 0, second_look=["1"], against=ON_DISK)
 
 
 def test_the_graph_has_real_time_only_where_it_is_measured_with(monkeypatch):
@@ -204,7 +208,7 @@ def test_page_and_table():
     loaded.reports[3] = report(STAMPS[3], FrameStatus.LATE)
     quiet = in_time(STAMPS)
     loaded.reports[4] = replace(loaded.reports[4], looks=("looked",) * 25)
-    runs = {f"quiet{LOOKS}": quiet, "all_cores": loaded, f"quiet{REAL_TIME}": quiet}
+    runs = {f"quiet{LOOKS}2": quiet, "all_cores": loaded, f"quiet{REAL_TIME}": quiet}
     found = result(1.0, soaked(), **runs)
     assert found["passed"]
     assert deadline_verdict(found) == (

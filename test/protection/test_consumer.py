@@ -94,6 +94,21 @@ def test_a_wrong_message_is_never_used_and_degrades_at_once():
         assert stream.next().state is State.OK
 
 
+@pytest.mark.parametrize(
+    ("content", "sender", "ahead_ms", "reason"),
+    [
+        (Content.HEALTH, 0, 5, "another message inside"),
+        (Content.OBJECTS, 0, 5000, "deadline far ahead: the clocks differ"),
+        (Content.OBJECTS, 7, 5, "data id: of another sender"),
+    ],
+)
+def test_the_reason_says_what_is_wrong(content, sender, ahead_ms, reason):
+    stream = Stream(content)
+    deadline_ns = at(stream.now_ms + ahead_ms).wall_ns
+    wrong = protect(b"objects", data_id(TOPIC, sender), 60, deadline_ns)
+    assert stream.get(wrong)[::5] == (State.WRONG, reason)
+
+
 @given(st.sampled_from(Content).flatmap(lambda c: st.tuples(st.just(c), calls(c))), limits())
 def test_whatever_happens(made, demanded):
     consumer = Consumer(TOPIC, made[0], demanded)
