@@ -24,6 +24,7 @@ class Heard:
         answers: stamp, time of arrival and number of objects of each result.
         told: what the detector has reported as missed: for each report the first and the last stamp
             that the frame can have, which differ where it was lost before its stamp was known.
+            Such a range may fit several frames, so the number of reported frames is an upper bound.
     """
 
     sent: list[tuple[int, int]] = field(default_factory=list)
@@ -31,11 +32,23 @@ class Heard:
     told: list[tuple[int, int]] = field(default_factory=list)
 
     def between(self, begin_ns: int, end_ns: int) -> "Heard":
-        """What there is of the frames with stamps from `begin_ns` until before `end_ns`."""
+        """What there is of the frames with stamps from `begin_ns` until before `end_ns`.
+
+        An answer with the stamp of no frame is there by the time of its arrival.
+        """
+        stamps = {stamp_ns for stamp_ns, _ in self.sent}
         return Heard(
             [one for one in self.sent if begin_ns <= one[0] < end_ns],
-            [one for one in self.answers if begin_ns <= one[0] < end_ns],
-            [(first, last) for first, last in self.told if begin_ns <= last and first < end_ns],
+            [
+                (stamp_ns, at_ns, objects)
+                for stamp_ns, at_ns, objects in self.answers
+                if begin_ns <= (stamp_ns if stamp_ns in stamps else at_ns) < end_ns
+            ],
+            [
+                (max(first, begin_ns), min(last, end_ns - 1))
+                for first, last in self.told
+                if begin_ns <= last and first < end_ns
+            ],
         )
 
     def __add__(self, other: "Heard") -> "Heard":
@@ -120,7 +133,8 @@ def median(values: Iterable[float | None]) -> float | None:
     sorted_values: Sequence[float] = sorted(np.inf if one is None else one for one in values)
     if not sorted_values:
         return None
-    middle = sorted_values[len(sorted_values) // 2]
+    count = len(sorted_values)
+    middle = (sorted_values[(count - 1) // 2] + sorted_values[count // 2]) / 2
     return None if middle == np.inf else float(middle)
 
 
@@ -129,9 +143,12 @@ def _share(values: Iterable[float], limit: float, of: int) -> float | None:
 
 
 def _reported(stamps_ns: Sequence[int], told: Sequence[tuple[int, int]]) -> int:
-    """How many frames have a report of their own; those that a report names come first."""
+    """How many frames can each have a report of their own, at most.
+
+    The range that ends first takes its earliest frame, which no later range needs more than it.
+    """
     left = sorted(stamps_ns)
-    for first, last in sorted(told, key=lambda one: one[1] - one[0]):
+    for first, last in sorted(told, key=lambda one: one[1]):
         place = bisect_left(left, first)
         if place < len(left) and left[place] <= last:
             left.pop(place)

@@ -2,17 +2,21 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from perception_nodes.core.errors import PerceptionError, first_problem
+from perception_nodes.drives.schemas import DETECTIONS
+from perception_nodes.system.children import start
 
 HERE = Path(__file__).resolve().parent
 OWN = HERE / "adapters.yaml"
@@ -40,6 +44,16 @@ class Result(Part):
     topic: str
     type: str = Field(pattern=r"^\w+/msg/\w+$")
     reliability: Literal["reliable", "best_effort"] = "reliable"
+    boxes: Literal["source", "none"] = "source"
+
+    @property
+    def unread(self) -> str:
+        """Why its boxes cannot be compared with the truth; empty if they can."""
+        if self.type != DETECTIONS:
+            return f"boxes are read from {DETECTIONS} alone, and it sends {self.type}"
+        if self.boxes == "none":
+            return "its boxes or classes are not those of the source image"
+        return ""
 
 
 class Reports(Part):
@@ -47,7 +61,15 @@ class Reports(Part):
     type: str = Field(pattern=r"^\w+/msg/\w+$")
     field: str
     missed: tuple[int | str, ...]
-    lost: tuple[str, ...] = Field((), max_length=2)
+    lost: tuple[str, ...] = ()
+    number: str = ""
+
+    @field_validator("lost")
+    @classmethod
+    def _is_range(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(names) not in (0, 2):
+            raise ValueError(f"two fields are wanted, or none; there are {len(names)}")
+        return names
 
 
 class Check(Part):
@@ -138,20 +160,19 @@ class Peer:
 
     def output(self, script: str) -> tuple[bool, str]:
         """Whether a command of the adapter succeeds, and the last line that it prints."""
-        try:
-            done = subprocess.run(
-                self.shell(self.filled(script)),
-                env={**os.environ, **self.adapter.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=CHECK_TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return False, f"no end after {CHECK_TIMEOUT_S} s"
-        lines = done.stdout.decode(errors="replace").split("\n")
-        return done.returncode == 0, next((one for one in reversed(lines) if one.strip()), "")
+        words = self.shell(self.filled(script))
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with start(words, self.adapter.environment, **streams) as process:
+            try:
+                said, _ = process.communicate(timeout=CHECK_TIMEOUT_S)
+            except BaseException as error:
+                with suppress(ProcessLookupError):  # end what it has started too
+                    os.killpg(process.pid, signal.SIGKILL)
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                return False, f"no end after {CHECK_TIMEOUT_S} s"
+        lines = said.decode(errors="replace").split("\n")
+        return process.returncode == 0, next((one for one in reversed(lines) if one.strip()), "")
 
     def missing(self) -> tuple[str, str] | None:
         """What it lacks here and what to do, or None if it can run."""

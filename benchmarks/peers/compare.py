@@ -7,6 +7,7 @@ named, with what it lacks.
 """
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -33,6 +34,7 @@ from perception_nodes.system.environment import profiles_variable
 from perception_nodes.system.files import staged, write_whole
 from perception_nodes.system.processes import machine
 from perception_nodes.system.realtime import may_have
+from perception_nodes.system.signals import handled_stopping
 
 EPILOG = """
 examples:
@@ -49,8 +51,10 @@ FASTDDS_DEFAULT_PROFILES_FILE=$PWD/config/fastdds_localhost_images.xml too. Run 
 does nothing else. Results are OUT/peers.json, OUT/peers.html, and what each process printed.
 
 exit status: 0 done, 1 one that was named or could run was not measured, 2 unusable input, or nobody
-can run here, 130 after Ctrl-C, which leaves nothing.
+can run here, 130 after Ctrl-C. Ctrl-C leaves nothing: in the last of many rounds, those before it
+are lost too.
 """
+NO_PLACE = errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES
 PRIORITY = 90
 """SCHED_FIFO priority of camera and subscriber, where it is allowed: an instrument must not wait
 for what it measures."""
@@ -148,8 +152,17 @@ def list_peers(peers: Sequence[Peer], say: Progress) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the report."""
     given = parse(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    say = Progress(Console(stderr=True))
+    with handled_stopping(_stop):
+        return _run(given, Progress(Console(stderr=True)))
+
+
+def _stop(number: int, _: object) -> None:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
+def _run(given: argparse.Namespace, say: Progress) -> int:
     try:
         adapters = read([OWN, *given.adapters])
         peers = chosen(adapters, given.peers, given.set, given.more, given.setup)
@@ -160,9 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         say.end()
-        print(
-            f"peers: {error}; free the place, or name another one (--out, TMPDIR)", file=sys.stderr
-        )
+        remedy = "; free the place, or name another one (--out, TMPDIR)"
+        print(f"peers: {error}{remedy if error.errno in NO_PLACE else ''}", file=sys.stderr)
         return 2
     except PerceptionError as error:
         say.end()
@@ -196,6 +208,8 @@ def compare(given: argparse.Namespace, peers: Sequence[Peer], say: Progress) -> 
         say(f"{bag}: frames are decoded")
         drive, labels = prepare(bag, given.topic, Path(folder), truth)
         say.end()
+        for line in drive["warnings"]:
+            print(printable(line), file=sys.stderr)
         setup = Setup(
             frames=Path(folder),
             width=drive["width"],
@@ -240,7 +254,11 @@ def compare(given: argparse.Namespace, peers: Sequence[Peer], say: Progress) -> 
         write_whole(out / "peers.json", json.dumps(result, indent=1) + "\n")
         write_whole(out / "peers.html", report.render(result))
     Console().print(report.table(result))
-    for line in (*report.better_than_ours(result["peers"]), *report.not_run_lines(result)):
+    for line in (
+        *report.better_than_ours(result["peers"]),
+        *report.not_judged(result["peers"]),
+        *report.not_run_lines(result),
+    ):
         print(line)
     print(f"Written: {given.out / 'peers.json'}, {given.out / 'peers.html'}")
     return int(bool(failures) or any(name in not_run for name in given.peers))
@@ -301,13 +319,15 @@ def _streaming(
     labels: Mapping[int, LabelledImage],
     truth: LabelledSet | None,
 ) -> dict[str, Any] | None:
-    """The streaming accuracy; None without truth, or if the boxes of an answer are not known."""
-    if truth is None or any(one.objects is None for one in rounds):
+    """The streaming accuracy; None without truth."""
+    if truth is None:
         return None
+    if unread := next((one.unread for one in rounds if one.unread), ""):
+        return {"map50": None, "not_known": unread}
     held = [
         (
             round((at_ns - one.first_ns) * setup.hz / 1e9) % frames,
-            None if of_ns is None else (one.objects or {}).get(of_ns),
+            None if of_ns is None else one.objects.get(of_ns),
         )
         for one in rounds
         for at_ns, of_ns in one.held

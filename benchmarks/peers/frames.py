@@ -42,7 +42,7 @@ def prepare(
     places: list[tuple[int, int]] = []
     times_ns: list[int] = []
     stamps_ns: dict[int, int] = {}
-    size, rejected, info = (0, 0), 0, b""
+    size, rejected, is_cut, info = (0, 0), 0, False, b""
     converter = Converter()
     with open_drive(bag, topic) as drive, (folder / "frames.bin").open("wb") as file:
         for frame in drive.frames():
@@ -60,6 +60,7 @@ def prepare(
                 continue
             data = frame.data if pixels is None else image_message(0, pixels)
             if places and file.tell() + len(data) > MOST_BYTES:
+                is_cut = True
                 break
             begin = file.tell()
             file.write(data)
@@ -74,6 +75,11 @@ def prepare(
     if rejected:
         warnings.append(f"{bag}: {rejected} frames are left out: damaged, or of another size")
     passed_s = (times_ns[-1] - times_ns[0]) / 1e9
+    if is_cut:
+        warnings.append(
+            f"{bag}: only the first {len(places)} frames ({passed_s:.1f} s) are played: more do "
+            f"not fit in {MOST_BYTES >> 20} MiB"
+        )
     about = {
         "drive": str(bag),
         "width": size[0],

@@ -17,7 +17,6 @@ from peers.processes import Family, Meter, Started
 from peers.streaming import read_kept
 
 from perception_nodes.core.statistics import latency_percentiles
-from perception_nodes.drives.schemas import DETECTIONS
 from perception_nodes.report.recording import FrameDetections, RecordingError
 from perception_nodes.system.environment import LOCALHOST, RANGE
 from perception_nodes.transport.fastdds import sweep_segments
@@ -82,7 +81,8 @@ class Round:
         after_kill: what there is of the frames from the kill to the end.
         held: stamp of each judged frame, and of the frame whose answer is held at that instant.
         first_ns: stamp of the first frame of all.
-        objects: what was found, by the frame's stamp; None if that is not known.
+        objects: what was found, by the frame's stamp.
+        unread: why that is not known; empty if it is.
     """
 
     start_s: float = 0.0
@@ -96,7 +96,8 @@ class Round:
     after_kill: Heard = field(default_factory=Heard)
     held: list[tuple[int, int | None]] = field(default_factory=list)
     first_ns: int = 0
-    objects: dict[int, FrameDetections] | None = None
+    objects: dict[int, FrameDetections] = field(default_factory=dict)
+    unread: str = ""
 
 
 class Witness:
@@ -167,15 +168,41 @@ def measure(peer: Peer, setup: Setup, number: int, say: Say) -> Round:
     instants_ns = [stamp_ns for stamp_ns, _ in found.judged.sent]
     found.held = [*zip(instants_ns, heard.held_ns(instants_ns), strict=True)]
     found.first_ns = heard.sent[0][0]
+    found.unread = peer.adapter.result.unread
     if bench.kept is not None:
-        with suppress(RecordingError):
+        try:
             found.objects = read_kept(bench.kept)
+        except RecordingError as error:
+            found.unread = str(error)
     if kill_ns:
         # The last frames may still be on their way.
         found.after_kill = heard.between(kill_ns, heard.sent[-1][0] - round(LAST_ANSWERS_S * NS))
         first_ns = heard.first_answer_ns(kill_ns)
         found.recovery_s = None if first_ns is None else (first_ns - kill_ns) / NS
     return found
+
+
+class Log:
+    """What a process prints in one measurement; that of earlier ones is in the file before it.
+
+    Attributes:
+        file: opened for appending, which the process writes to.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self._begin = file.tell()  # Later, the process moves this position too.
+
+    def text(self) -> str:
+        """All of it."""
+        with Path(self.file.name).open("rb") as file:
+            file.seek(self._begin)
+            return file.read().decode(errors="replace")
+
+    def last_line(self) -> str:
+        """The last line that says something, for an error's text."""
+        lines = re.sub(r"\x1b\[[\d;]*m", "", self.text()).splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 class Bench(ExitStack):
@@ -189,7 +216,7 @@ class Bench(ExitStack):
     def __init__(self, peer: Peer, setup: Setup, number: int, say: Say) -> None:
         super().__init__()
         self.witness = Witness()
-        reads = setup.keeps and peer.adapter.result.type == DETECTIONS
+        reads = setup.keeps and not peer.adapter.result.unread
         self.kept = setup.frames / "results.bin" if reads else None
         self._peer, self._setup, self._say = peer, setup, say
         self._environment = {
@@ -205,7 +232,9 @@ class Bench(ExitStack):
     def __enter__(self) -> "Bench":
         super().__enter__()
         self._logs = {
-            of: self.enter_context((self._setup.logs / f"{self._peer.name}{of}.log").open("ab"))
+            of: Log(
+                self.enter_context((self._setup.logs / f"{self._peer.name}{of}.log").open("ab"))
+            )
             for of in ("", ".camera", ".subscriber")
         }
         self.callback(sweep_segments)  # of the middleware, which killed processes leave
@@ -220,6 +249,7 @@ class Bench(ExitStack):
         if reports:
             words += ["--reports", reports.topic, reports.type, reports.field]
             words += ["--missed", *reports.missed, "--lost", *reports.lost]
+            words += ["--number", reports.number]
         if result.reliability == "best_effort":
             words.append("--best-effort")
         if self.kept is not None:
@@ -233,7 +263,7 @@ class Bench(ExitStack):
             lambda: witness.is_listening and bool(witness.heard.sent),
         ):
             silent = "camera" if witness.is_listening else "subscriber"
-            said = last_line(self._logs[f".{silent}"])
+            said = self._logs[f".{silent}"].last_line()
             raise PeerFailure(f"the {silent} of the benchmark did not begin: {said}")
 
     def start(self) -> float:
@@ -245,8 +275,8 @@ class Bench(ExitStack):
                 width=setup.width, height=setup.height, deadline_ms=setup.deadline_ms
             ),
             {**self._environment, **adapter.environment},
-            self._logs[""],
-            self._logs[""],
+            self._logs[""].file,
+            self._logs[""].file,
         )
         answers = self.witness.heard.answers
         if not self.go_on("starts", adapter.start_s, lambda: bool(answers)):
@@ -261,7 +291,7 @@ class Bench(ExitStack):
         meter.look()
         end_ns = time.time_ns()
         if (status := self._process.poll()) is not None:
-            said = last_line(self._logs[""])
+            said = self._logs[""].last_line()
             raise PeerFailure(f"it ended with status {status} while it was measured: {said}")
         found.over_s = (end_ns - begin_ns) / NS
         found.computed_s, found.idle_s = meter.computed_s, meter.idle_s
@@ -300,7 +330,7 @@ class Bench(ExitStack):
                 return True
             for name, tool in self._tools.items():
                 if tool.poll() is not None:
-                    said = last_line(self._logs[f".{name}"])
+                    said = self._logs[f".{name}"].last_line()
                     raise PeerFailure(f"the {name} of the benchmark has ended: {said}")
             if self._meter is not None:
                 self._meter.look()
@@ -310,7 +340,7 @@ class Bench(ExitStack):
 
     def _start_tool(self, name: str, *words: object) -> None:
         command = self._peer.script(f"{name}.py", *words, "--priority", self._setup.priority)
-        log = self._logs[f".{name}"]
+        log = self._logs[f".{name}"].file
         self._tools[name] = self._family.start(command, self._environment, subprocess.PIPE, log)
         stream = self._tools[name].stdout
         assert stream is not None
@@ -318,20 +348,12 @@ class Bench(ExitStack):
 
     def _why_silent(self) -> str:
         log, adapter = self._logs[""], self._peer.adapter
-        said, for_s, result = last_line(log), f"{adapter.start_s:g} s", adapter.result
+        said, for_s, result = log.last_line(), f"{adapter.start_s:g} s", adapter.result
         if (status := self._process.poll()) is not None:
             return f"it ended with status {status} before its first answer: {said}"
-        text = Path(log.name).read_text(encoding="utf-8", errors="replace")
-        if adapter.ready and re.search(adapter.ready, text):
+        if adapter.ready and re.search(adapter.ready, log.text()):
             return f"it was ready, and sent no {result.type} on {result.topic} in {for_s}: {said}"
         return f"it gave no answer in {for_s} (start_s of its adapter): {said}"
-
-
-def last_line(file: IO[bytes]) -> str:
-    """The last line of a log that says something, for an error's text."""
-    text = Path(file.name).read_text(encoding="utf-8", errors="replace")
-    lines = [line.strip() for line in re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()]
-    return next((line for line in reversed(lines) if line), "it said nothing")
 
 
 def as_json(rounds: list[Round]) -> dict[str, Any]:
@@ -339,13 +361,13 @@ def as_json(rounds: list[Round]) -> dict[str, Any]:
     over_s = sum(one.over_s for one in rounds)
     held = [one for round in rounds for one in round.held]
     ages_ms = [(at_ns - of_ns) / 1e6 for at_ns, of_ns in held if of_ns is not None]
-    answers = sum(len(one.judged.answers) for one in rounds)
+    answered = sum(ms is not None for one in rounds for ms in one.judged.latencies_ms())
     computed_s = sum(one.computed_s for one in rounds)
     return {
         "start_s": [round(one.start_s, 3) for one in rounds],
         "processors": round(computed_s / over_s, 4),
         "idle_processors": round(sum(one.idle_s for one in rounds) / over_s, 4),
-        "processor_ms_per_answer": round(1e3 * computed_s / answers, 3) if answers else None,
+        "processor_ms_per_answer": round(1e3 * computed_s / answered, 3) if answered else None,
         "stale_ms": latency_percentiles(ages_ms, RANKS, len(held) - len(ages_ms)),
         "memory_mb": round(max(one.memory_mb for one in rounds), 1),
         "killed": [one.killed for one in rounds if one.killed],

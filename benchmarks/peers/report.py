@@ -130,8 +130,8 @@ MEANINGS = (
     "What is held at the instant of a frame is the newest answer that has arrived by then; its age "
     "is that of its frame.",
     "Each runs its own network with weights of its own. Streaming accuracy, where there is truth, "
-    "compares what is held at the instant of each frame with the truth of that instant; it is "
-    "known of results in vision_msgs/Detection2DArray.",
+    "compares what is held at the instant of each frame with the truth of that instant. It is "
+    "known of vision_msgs/Detection2DArray with names of classes and boxes in the image's pixels.",
 )
 
 
@@ -165,6 +165,15 @@ def strangers(peers: Mapping[str, Result]) -> list[str]:
         "which frame they are cannot be known, and they count for none."
         for peer in peers.values()
         if (count := peer["account"]["unknown"])
+    ]
+
+
+def not_judged(peers: Mapping[str, Result]) -> list[str]:
+    """Whose streaming accuracy is not known, and why."""
+    return [
+        f"The streaming accuracy of {peer['title']} is not known: {why}."
+        for peer in peers.values()
+        if (why := (peer["streaming"] or {}).get("not_known"))
     ]
 
 
@@ -276,6 +285,6 @@ def render(result: Result) -> str:
         chart=tail(peers, result["setup"]["deadline_ms"]),
         peers=peers,
         facts=facts,
-        warnings=[*result["warnings"], *strangers(peers)],
+        warnings=[*result["warnings"], *strangers(peers), *not_judged(peers)],
         meanings=MEANINGS,
     )

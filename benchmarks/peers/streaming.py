@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from perception_nodes.core.errors import listed
 from perception_nodes.core.frame import FrameHeader
 from perception_nodes.evaluation.accuracy import class_groups, labelled_objects, score_of
 from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
@@ -55,14 +56,24 @@ def accuracy(
         size: width and height of the frames, pixels.
 
     Returns:
-        `map50`, `instants` that were judged, and `by_class`; None for what has no object.
+        `map50`, `instants` that were judged, and `by_class`; None for what has no object. `map50`
+        is None too if none of the labels that are held is a class of the truth, as where they are
+        numbers; `not_known` says so.
     """
     judged = [(labels[number], objects) for number, objects in held if number in labels]
     names = {*truth.classes, *(name for names in truth.counts_as.values() for name in names)}
-    names |= {label for _, objects in judged if objects is not None for label in objects.labels}
-    classes = tuple(sorted(names))
+    labels_held = {
+        label for _, objects in judged if objects is not None for label in objects.labels
+    }
+    classes = tuple(sorted(names | labels_held))
     groups, numbers, _ = class_groups(cast(Model, SimpleNamespace(name="", classes=classes)), truth)
     group_of = {classes[i]: n for n, indices in enumerate(groups.values()) for i in indices}
+    if labels_held and labels_held.isdisjoint(group_of):
+        why = (
+            f"none of its classes ({listed(sorted(labels_held))}) is one of {truth.name}'s "
+            f"({listed([*groups])})"
+        )
+        return {"map50": None, "instants": len(judged), "not_known": why}
     header = FrameHeader(source_width=size[0], source_height=size[1], scale_y=1.0)
     there = [labelled_objects(image, truth, numbers, header) for image, _ in judged]
     found = [detected_objects(objects, group_of, header.scale_y) for _, objects in judged]

@@ -1,21 +1,25 @@
 """The benchmark without ROS: its account, its adapters, its processes and its page."""
 
+import errno
 import json
 import os
+import select
+import signal
 import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from peers import adapters, report, streaming
+from peers import adapters, compare, report, streaming
 from peers.account import Heard, account, median
 from peers.camera import stamped
 from peers.compare import main
 from peers.frames import prepare
-from peers.measure import Witness
-from peers.subscriber import objects_in, stamp_of
+from peers.measure import Log, Round, Witness, as_json
+from peers.subscriber import Reports, objects_in, stamp_of
 
 from perception_nodes.core.frame import Detections
 from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
@@ -56,6 +60,11 @@ def heard(*latencies_ms, told=()):
         (heard(5, None, None, told=[1]), dict(answered=1, in_time=1, told=1, silent=1)),
         # Of two frames that were lost, one report is of one, whose stamp it does not know.
         (heard(5, None, None) + Heard(told=[(1001 * MS, 2000 * MS)]), dict(told=1, silent=1)),
+        # A report that can be of several frames leaves to others those that only they can be of.
+        (
+            heard(None, None) + Heard(told=[(999 * MS, 1080 * MS), (960 * MS, 1000 * MS)]),
+            dict(told=2, silent=0),
+        ),
         # A frame that is answered was not missed, whatever is said of it.
         (heard(5, 30, told=[1]), dict(in_time=1, late=1, told=0, silent=0)),
         (
@@ -87,8 +96,35 @@ def test_the_first_of_two_answers_counts_and_the_time_chooses_the_frames():
     assert twice.first_answer_ns(2000 * MS) is None
 
 
+def test_an_answer_to_no_frame_is_known_by_its_arrival():
+    frames = heard(5, None) + Heard(answers=[(0, 1010 * MS, 1), (0, 1050 * MS, 1), (0, 9, 1)])
+    assert account(frames.between(1000 * MS, 1040 * MS), 10)["unknown"] == 1
+    assert account(frames.between(1000 * MS, 1080 * MS), 10)["unknown"] == 2
+    # The answer to a frame that is not judged is none to a strange one.
+    assert account(frames.between(1001 * MS, 1040 * MS), 10)["unknown"] == 1
+
+
+def test_a_report_is_of_the_frames_that_are_judged():
+    frames = Heard(told=[(1, 5), (4, 30), (12, 40), (20, 20)])
+    assert frames.between(5, 20).told == [(5, 5), (5, 19), (12, 19)]
+
+
+def test_processor_time_is_told_by_answered_frames():
+    judged = heard(5, 6, None) + Heard(answers=[(1000 * MS, 1030 * MS, 2), (7, 8, 2)])
+    found = as_json([Round(judged=judged, over_s=1.0, computed_s=0.5)])
+    assert found["processor_ms_per_answer"] == 250
+
+
 @pytest.mark.parametrize(
-    ("values", "expected"), [([], None), ([3, 1, 2], 2), ([1, None, None], None), ([None, 1, 2], 2)]
+    ("values", "expected"),
+    [
+        ([], None),
+        ([3, 1, 2], 2),
+        ([4, 1], 2.5),
+        ([1, None], None),
+        ([1, None, None], None),
+        ([None, 1, 2], 2),
+    ],
 )
 def test_what_never_came_is_larger_than_all_others(values, expected):
     assert median(values) == expected
@@ -123,6 +159,53 @@ def test_lines_of_others_are_left_out():
     assert witness.copy() == Heard([(1, 2)], [(1, 5, 3)], [(4, 6)])
 
 
+def test_a_report_names_a_frame_or_the_stamps_around_it_and_counts_once():
+    def message(status, stamp, number=0, after=0, before=0):
+        times = [SimpleNamespace(sec=one, nanosec=0) for one in (stamp, after, before)]
+        return SimpleNamespace(
+            status=status,
+            number=number,
+            header=SimpleNamespace(stamp=times[0]),
+            after=times[1],
+            before=times[2],
+        )
+
+    second = 10**9
+    reports = Reports("status", ["1", "5"], ["after", "before"], "number")
+    assert reports.told(message(0, 2, 1), 0) is None
+    assert reports.told(message(1, 2, 2), 0) == (2 * second, 2 * second)
+    assert reports.told(message(1, 2, 2), 0) is None  # sent again
+    assert reports.told(message(1, 3, 2), 0) == (3 * second, 3 * second)  # counted anew
+    lost = message(5, 0, 3, after=4, before=6)
+    assert reports.told(lost, 0) == (4 * second + 1, 6 * second - 1)
+    assert reports.told(lost, 0) is None
+    assert reports.told(message(5, 0, 4, after=4), 9 * second) == (4 * second + 1, 9 * second - 1)
+    for _ in range(2):  # without a number nobody knows whether it is the same one
+        assert reports.told(message(1, 5), 0) == (5 * second, 5 * second)
+    assert Reports("status", ["5"]).told(lost, 0) == (0, 0)
+
+
+def test_a_log_is_that_of_its_own_round(tmp_path):
+    (tmp_path / "log").write_text("ready\n")
+    with (tmp_path / "log").open("ab") as file:
+        log = Log(file)
+        assert log.text() == "" and log.last_line() == "it said nothing"
+        subprocess.run(["echo", "\x1b[31malas\x1b[0m\n"], stdout=file, check=True)
+        assert log.last_line() == "alas" and "ready" not in log.text()
+
+
+def test_a_check_that_does_not_end_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(adapters, "CHECK_TIMEOUT_S", 1)
+    pipe, began = tmp_path / "pipe", tmp_path / "began"
+    os.mkfifo(pipe)
+    peer = adapters.Peer("mine", adapters.Adapter.model_validate(MINE))
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        while not began.exists():  # a busy machine may not begin within a second
+            succeeded, said = peer.output(f"(sleep 600 & touch {began}; wait) > {pipe}")
+            assert not succeeded and "no end after" in said
+        assert select.select([reader], [], [], 60)[0], "something still has the pipe open"
+
+
 def test_the_adapters_here_can_be_filled_in():
     known = adapters.read([adapters.OWN])
     assert {"ours", "predict", "yolo_ros", "autoware", "isaac"} <= {*known}
@@ -152,6 +235,14 @@ def test_a_setting_is_quoted_and_words_are_added(tmp_path):
         ({"comand": "x"}, "mine: comand: it is unknown"),
         ({"result": {"topic": "/a", "type": "Detection"}}, "result.type"),
         ({"command": None}, "command"),
+        (
+            {
+                "reports": dict(
+                    topic="/r", type="a/msg/R", field="status", missed=[1], lost=["after"]
+                )
+            },
+            "reports.lost: .*two fields are wanted, or none; there are 1",
+        ),
     ],
 )
 def test_a_wrong_adapter_is_named(tmp_path, change, problem):
@@ -176,10 +267,42 @@ def test_a_wrong_choice_is_named(words, problem, capsys):
     assert problem in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("number", "is_told"), [(errno.ENOSPC, True), (errno.EACCES, True), (errno.EMFILE, False)]
+)
+def test_place_is_asked_for_where_it_lacks(number, is_told, monkeypatch, capsys):
+    def fail(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(compare, "read", fail)
+    assert main(["--list"]) == 2
+    said = capsys.readouterr().err
+    assert os.strerror(number) in said and ("free the place" in said) == is_told
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_the_end_of_the_terminal_ends_it_in_order(number, monkeypatch):
+    monkeypatch.setattr(compare, "read", lambda _: signal.raise_signal(number))
+    before = signal.signal(number, lambda *_: None)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(["--list"])
+    finally:
+        signal.signal(number, before)
+    assert ended.value.code == 128 + number
+
+
+def test_a_drive_that_does_not_fit_is_cut_with_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr("peers.frames.MOST_BYTES", 64 * 48 * 3 * 3)  # and what is around the pixels
+    about, _ = prepare(Path("synthetic:64x48@30*5"), "", tmp_path)
+    assert about["frames"] == 2
+    assert "only the first 2 frames (0.0 s) are played" in about["warnings"][-1]
+
+
 def test_frames_are_written_for_the_camera(tmp_path):
     about, _ = prepare(Path("synthetic:64x48@30*5"), "", tmp_path)
     assert (about["width"], about["height"], about["frames"]) == (64, 48, 5)
-    assert about["hz"] == pytest.approx(30, abs=0.1)
+    assert about["hz"] == pytest.approx(30, abs=0.1) and not about["warnings"]
     places = json.loads((tmp_path / "about.json").read_text())["places"]
     begin, end = places[-1]
     assert len(places) == 5 and end == (tmp_path / "frames.bin").stat().st_size
@@ -371,6 +494,35 @@ def test_streaming_accuracy_is_of_what_is_held():
     assert streaming.accuracy(late, labels, truth, (400, 50))["map50"] == 0
     half = [(n, car(n) if n < 5 else None) for n in range(10)]
     assert 0.4 < streaming.accuracy(half, labels, truth, (400, 50))["map50"] < 0.6
+    number = FrameDetections(("2",), np.ones(1, np.float32), car(0).boxes)
+    numbers = streaming.accuracy([(0, number), (1, None)], labels, truth, (400, 50))
+    assert numbers["map50"] is None and "none of its classes (2) is one" in numbers["not_known"]
+    # Who holds nothing is judged.
+    assert streaming.accuracy([(0, None)], labels, truth, (400, 50))["map50"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, ""),
+        ({"boxes": "none"}, "not those of the source image"),
+        ({"type": "yolo_msgs/msg/DetectionArray"}, "it sends yolo_msgs/msg/DetectionArray"),
+    ],
+)
+def test_boxes_that_cannot_be_compared_are_not_judged(change, why):
+    adapter = adapters.Adapter.model_validate(MINE | {"result": MINE["result"] | change})
+    unread = adapter.result.unread
+    assert why in unread and bool(why) == bool(unread)
+    one = LabelledSet("cars", ("vehicle",), ())
+    setup = SimpleNamespace(hz=30.0, width=64, height=48)
+    rounds = [Round(unread=unread)]
+    found = compare._streaming(rounds, setup, 1, {}, one)
+    assert found["map50"] is None and found.get("not_known", "") == unread
+    assert compare._streaming(rounds, setup, 1, {}, None) is None
+    lines = report.not_judged({"mine": {"title": "Mine", "streaming": found}})
+    assert lines == [
+        f"The streaming accuracy of Mine is not known: {why}." for why in [unread] if why
+    ]
 
 
 def test_kept_results_are_read_but_one_that_was_cut_off(tmp_path):
