@@ -27,6 +27,6 @@ def test_a_successor_goes_on_and_each_topic_counts_by_itself(folder):
 
 def test_it_begins_again_after_the_last_number():
     counter = MessageCounter(TOPIC)
-    counter._mapped.value.next = 2**32 - 1
+    counter.value.next = 2**32 - 1
     assert [counter.take(), counter.take(), counter.take()] == [2**32 - 1, 0, 1]
     counter.close()
