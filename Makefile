@@ -159,7 +159,7 @@ wheel-test: wheel ## install the wheels into an empty environment and play the d
 image-test: ## build what the Dockerfile says in a chroot, and play the demo in it; as root
 	unshare --mount --pid --fork --kill-child python3 test/setup/image.py $(ARGS)
 
-arm64-test: setup bags/sample/metadata.yaml ## run tests and commands on an emulated arm64 machine and compare what networks compute with x86-64's; up to an hour; as root; results in out/arm64
+arm64-test: setup bags/sample/metadata.yaml ## run tests and commands on an emulated arm64 machine and compare what networks compute with x86-64's; ends after an hour (ARGS="--minutes 90"); as root; results in out/arm64
 	$(BIN)/python packaging/arm64_test.py $(ARGS)
 
 compression: setup $(STAMPS)/compression ## add to .venv what training, pruning and quantization need (large)
