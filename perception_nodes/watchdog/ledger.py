@@ -350,16 +350,18 @@ class Ledger:
         gaps are looked for from 0 while the ring holds all reports, and then only in its newer
         half: frames reported out of order at its older end may be overwritten.
         """
-        reported = int(self._book.reported)
+        # Whoever died while noting a report had counted it, and its name is in the ring.
+        self._book.reported = reported = max(int(self._book.reported), sum(self._book.counts))
         recent: dict[int, range] = {}
         for note in self._book.processes:
             if incarnation := int(note.incarnation):
                 self._notes[incarnation] = note
             if note.next_frame and note.next_record:  # it numbers frames, and has told of them
                 self._numbers[incarnation] = range(note.next_frame)
-                if reported <= REMEMBERED_OUTCOMES:
+                if reported < REMEMBERED_OUTCOMES:
                     recent[incarnation] = range(0)
-        for index in range(max(0, reported - REMEMBERED_OUTCOMES), reported):
+        # The oldest name may be half overwritten, by a report that was not counted.
+        for index in range(max(0, reported - REMEMBERED_OUTCOMES + 1), reported):
             frame = self._book.frames[index % REMEMBERED_OUTCOMES]
             key = incarnation, sequence = int(frame.incarnation), int(frame.sequence)
             self._remember(key)

@@ -1,5 +1,7 @@
 """The accounting: each frame that enters is reported once, whatever becomes of the processes."""
 
+from contextlib import nullcontext
+
 import pytest
 from records import DETECTOR, FAILED, FIRST_NS, LATE, TIMEOUT_NS, entry, outcome, takeover
 
@@ -163,7 +165,35 @@ class TestLedger:
                 ledger.reported(report)
         successor = Ledger(TIMEOUT_NS, book)
         assert successor.frames_in == REMEMBERED_OUTCOMES + 100
-        assert successor.take([entry(100), outcome(100)]) == []
+        assert successor.take([entry(101), outcome(101)]) == []
+
+    @pytest.mark.parametrize("count", [1, REMEMBERED_OUTCOMES + 1])
+    @pytest.mark.parametrize("last", ["last_ns", "reported"])
+    def test_a_report_in_whose_note_a_watchdog_dies_is_not_forgotten(self, count, last):
+        class Book(LedgerBook):
+            def __setattr__(self, name, value):
+                if name == self.dies_at:
+                    raise SystemExit
+                super().__setattr__(name, value)
+
+            dies_at = None
+
+        book = Book()
+        ledger = Ledger(TIMEOUT_NS, book)
+        for sequence in range(count):
+            (report,) = ledger.take([entry(sequence), outcome(sequence)])
+            Book.dies_at = last if sequence == count - 1 else None
+            with nullcontext() if Book.dies_at is None else pytest.raises(SystemExit):
+                ledger.reported(report)
+        Book.dies_at = None
+        again = [entry(count - 1), outcome(count - 1)]
+        for _ in range(2):  # each is a watchdog, which reports one more
+            ledger = Ledger(TIMEOUT_NS, book)
+            assert ledger.take(again) == []
+            assert ledger.reports == sum(book.counts) == ledger.frames_in == count
+            (report,) = ledger.take([entry(count), outcome(count)])
+            ledger.reported(report)
+            count += 1
 
     def test_a_frame_at_a_detector_that_was_deactivated_failed_with_that_reason(self, ledger):
         left = Left(sender=DETECTOR, sent_ns=FIRST_NS + 5)
