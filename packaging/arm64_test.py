@@ -96,6 +96,8 @@ def main() -> int:
                 raise Failed(lack)
             os.environ[INSIDE] = namespace()
             os.execvp(NAMESPACES[0], [*NAMESPACES, sys.executable, *sys.argv])
+        for number in (signal.SIGTERM, signal.SIGHUP):  # the first process has no default
+            signal.signal(number, signal.default_int_handler)
         end_s = limit(arguments.minutes)
         with alone(scratch):
             machine = Machine(scratch)
