@@ -2,19 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
 
 import yaml
 from pydantic import Field, ValidationError
 
 from model_compression.config import License, Section, Side
-from model_compression.distillation.network import BLOCKS
 from model_compression.distillation.views import Frame
 from model_compression.errors import CompressionError
 from model_compression.labels import CLASSES, read_all
 from perception_nodes.core.yaml_text import parse_yaml
-
-Hidden = Annotated[int, Field(ge=16, multiple_of=16)]
 
 
 class Images(Section):
@@ -47,15 +43,19 @@ class Stage(Section):
     )
 
 
+class Readers(Section):
+    """The training of the last layers alone, with which all begins."""
+
+    views: int = Field(default=6000, ge=8, description="what the rest makes of them is kept")
+    steps: int = Field(default=3000, ge=0)
+    batch: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=4e-3, gt=0)
+
+
 class Recipe(Section):
     """The whole file."""
 
     license: License = Field(description="of the network; goes into model.yaml")
-    hidden: tuple[Hidden, ...] = Field(
-        min_length=1 + len(BLOCKS),
-        max_length=1 + len(BLOCKS),
-        description="channels of the network's stem and within each of its blocks",
-    )
     data: Path = Field(description="folder of images and weights")
     teacher: str = Field(description="OpenVINO's .xml, below data")
     teachers: tuple[Material, ...] = Field(
@@ -66,6 +66,7 @@ class Recipe(Section):
     batch: int = Field(default=16, ge=1)
     pool: int = Field(default=384, ge=1, description="views that batches are drawn from")
     repeats: int = Field(default=4, ge=1, description="batches that a view is in, in the mean")
+    readers: Readers = Readers()
     stages: tuple[Stage, ...] = Field(min_length=1)
     warm_up_steps: int = Field(default=300, ge=0)
     decay: float = Field(

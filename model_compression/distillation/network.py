@@ -1,12 +1,12 @@
-"""The student: Intel's road detector with fewer hidden channels, which ``prune.py`` chooses.
+"""The network: Intel's road detector with one head for our classes.
 
-Inverted residual blocks (Sandler et al., MobileNetV2, CVPR 2018), pyramid and towers are the
-original's. Its first convolutions, at stride 2, take most of the time: one takes the place of two.
+Stem, inverted residual blocks (Sandler et al., MobileNetV2, CVPR 2018), pyramid and towers are the
+original's; the last layers are ours.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,19 @@ from model_compression.errors import CompressionError
 from model_compression.model import RawHead
 
 CONVOLUTIONS = ("Convolution", "GroupConvolution")
+STEM = 32
+"""Channels of the stem."""
 BLOCKS = (
-    *((24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1)),
-    *((96, 1), (96, 1), (96, 1), (160, 2), (160, 1), (160, 1), (320, 1)),
+    *((96, 24, 2), (144, 24, 1), (144, 32, 2), (192, 32, 1), (192, 32, 1)),
+    *((192, 64, 2), (384, 64, 1), (384, 64, 1), (384, 64, 1)),
+    *((384, 96, 1), (576, 96, 1), (576, 96, 1)),
+    *((576, 160, 2), (960, 160, 1), (960, 160, 1), (960, 320, 1)),
 )
-"""Channels that each block makes, and its stride; the original has one more in front of them."""
+"""Channels within each block, channels that it makes, and its stride.
+
+The original has one more in front of them. Its last convolution is part of the next block's first
+here, because no activation stands between them; the rest of it is in the stem.
+"""
 STAGES = (0, 2, 5, 12, 16)
 """Where in them the stages of stride 4, 8, 16 and 32 begin and end."""
 WIDTH = 32
@@ -36,19 +44,21 @@ DEPTH = 4
 Weights = dict[str, NDArray[np.float32]]
 
 
-class Stem(nn.Module):
-    """A convolution of the picture, then a depthwise one."""
+class Stem(nn.Sequential):
+    """A convolution of the picture, one of each place, and one of each channel.
 
-    def __init__(self, channels: int) -> None:
-        """Make them of random weights."""
+    Input: float32 [n, 3, h, w]. Output: float32 [n, STEM, h / 2, w / 2].
+    """
+
+    def __init__(self) -> None:
+        """Make it of random weights."""
         super().__init__()
-        self.conv = nn.Conv2d(3, channels, 3, 2, 1)
-        self.depthwise = nn.Conv2d(channels, channels, 3, 1, 1, groups=channels)
+        self.conv = nn.Conv2d(3, STEM, 3, 2, 1)
         self.act = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float32 [n, 3, h, w] to [n, channels, h / 2, w / 2]."""
-        return self.act(self.depthwise(self.act(self.conv(x))))
+        self.wide = nn.Conv2d(STEM, STEM, 1)
+        self.wide_act = nn.ReLU(inplace=True)
+        self.depthwise = nn.Conv2d(STEM, STEM, 3, 1, 1, groups=STEM)
+        self.depthwise_act = nn.ReLU(inplace=True)
 
 
 class Inverted(nn.Module):
@@ -144,19 +154,26 @@ class Towers(RawHead):
         self.read_box = nn.ModuleList(reader(WIDTH, 4 * REG_MAX, 0.0) for _ in STRIDES)
         self.read_classes = nn.ModuleList(reader(2 * WIDTH, classes, -4.0) for _ in STRIDES)
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Map three features to three box and three class maps."""
+    def towers(self, features: list[Tensor]) -> list[Tensor]:
+        """Return what ``read`` takes: ends of the box towers, then of both towers together."""
         boxes, classes = (
             [branch(x) for branch, x in zip(branches, features, strict=True)]
             for branches in (self.box, self.classes)
         )
-        both = [torch.cat(pair, 1) for pair in zip(classes, boxes, strict=True)]
+        return [*boxes, *(torch.cat(pair, 1) for pair in zip(classes, boxes, strict=True))]
+
+    def read(self, ends: Iterable[Tensor]) -> list[Tensor]:
+        """Return three box and three class maps."""
         readers = (*self.read_box, *self.read_classes)
-        return [read(x) for read, x in zip(readers, (*boxes, *both), strict=True)]
+        return [read(x) for read, x in zip(readers, ends, strict=True)]
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Map three features to three box and three class maps."""
+        return self.read(self.towers(features))
 
 
 class RoadNetwork(nn.Module):
-    """The student.
+    """The network.
 
     Input: float32 [n, 3, h, w], RGB, 0 to 1. Output: see ``RawHead``.
 
@@ -164,25 +181,16 @@ class RoadNetwork(nn.Module):
         model: stem, stages of stride 4 to 32, pyramid, head.
     """
 
-    def __init__(self, hidden: Sequence[int], classes: int) -> None:
-        """Build it of random weights.
-
-        Args:
-            hidden: channels of the stem and within each of ``BLOCKS``.
-            classes: how many there are.
-        """
+    def __init__(self, classes: int) -> None:
+        """Build it of random weights, for so many classes."""
         super().__init__()
-        first, *within = hidden
-        into = [first, *(out for out, _ in BLOCKS[:-1])]
-        blocks = [
-            Inverted.of(channels, wide, out, stride)
-            for channels, wide, (out, stride) in zip(into, within, BLOCKS, strict=True)
-        ]
+        into = [STEM, *(out for _, out, _ in BLOCKS[:-1])]
+        blocks = [Inverted.of(i, *block) for i, block in zip(into, BLOCKS, strict=True)]
         stages = [nn.Sequential(*blocks[i:j]) for i, j in pairwise(STAGES)]
-        widths = [BLOCKS[end - 1][0] for end in STAGES[2:]]
+        widths = [BLOCKS[end - 1][1] for end in STAGES[2:]]
         lateral = [nn.Conv2d(channels, WIDTH, 1) for channels in widths]
         smooth = [nn.Conv2d(WIDTH, WIDTH, 3, padding=1) for _ in widths]
-        parts = [Stem(first), *stages, Pyramid(lateral, smooth), Towers(classes)]
+        parts = [Stem(), *stages, Pyramid(lateral, smooth), Towers(classes)]
         self.model = nn.ModuleList(parts)
 
     @property
@@ -200,14 +208,17 @@ class RoadNetwork(nn.Module):
         """What the original has no weights for."""
         return [*self.model[-1].read_box, *self.model[-1].read_classes]
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Detect: three box maps and three class maps."""
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return what the head reads, float32 [n, WIDTH, h / s, w / s] of strides s 8, 16, 32."""
         x, maps = self.model[0](images), []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        pyramid, head = self.model[-2:]
-        return head(pyramid(maps[1:]))
+        return self.model[-2](maps[1:])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Detect: three box maps and three class maps."""
+        return self.model[-1](self.maps(images))
 
 
 @torch.no_grad()
@@ -215,13 +226,19 @@ def folded(network: RoadNetwork) -> RoadNetwork:
     """Return a copy for inference; what two convolutions do without an activation, one does."""
     network = deepcopy(network).eval()
     *_, late, pyramid, _ = network.model
-    narrow, last = late[-1].project, pyramid.join[-1]
-    made = nn.Conv2d(narrow.in_channels, last.out_channels, 1)
-    matrix = last.weight.flatten(1)
-    made.weight.copy_((matrix @ narrow.weight.flatten(1))[..., None, None])
-    made.bias.copy_(matrix @ narrow.bias + last.bias)
-    late[-1].project, pyramid.join[-1] = made, nn.Identity()
+    late[-1].project = in_one(late[-1].project, pyramid.join[-1])
+    pyramid.join[-1] = nn.Identity()
     return network
+
+
+@torch.no_grad()
+def in_one(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """Return the convolution that does what two of size 1 do."""
+    made = nn.Conv2d(first.in_channels, second.out_channels, 1)
+    matrix = second.weight.flatten(1)
+    made.weight.copy_((matrix @ first.weight.flatten(1))[..., None, None])
+    made.bias.copy_(matrix @ first.bias + second.bias)
+    return made
 
 
 class Original:
@@ -261,31 +278,31 @@ class Original:
         stem = self._backbone[0].weight
         stem.data = stem.data.flip(1) * (255 * scale)
 
-    def stem(self) -> nn.Module:
-        """The first convolution, of a picture as ``RoadNetwork`` takes it."""
-        return nn.Sequential(self._backbone[0], nn.ReLU6(inplace=True))
-
-    def blocks(self) -> list[Inverted]:
-        """The inverted residual blocks: one at stride 2, and all of ``BLOCKS``."""
-        rows = np.arange(1, 1 + 3 * (1 + len(BLOCKS))).reshape(-1, 3)
-        blocks = [Inverted(*(self._backbone[i] for i in row)) for row in rows]
-        for block in blocks:
-            block.act = nn.ReLU6(inplace=True)
-        return blocks
-
     def pyramid(self) -> Pyramid:
         """The pyramid of strides 8, 16 and 32."""
         names = ("neck.lateral_convs.{}.conv.weight", "neck.fpn_convs.{}.conv.weight")
         lateral, smooth = ([self._named[one.format(i)] for i in range(3)] for one in names)
         return Pyramid(lateral, smooth)
 
-    def fill(self, head: Towers) -> None:
-        """Give a head the towers' weights, without normalisation; see ``normalise``."""
+    @torch.no_grad()
+    def fill(self, network: RoadNetwork) -> None:
+        """Give a network all weights but those of ``fresh``; ``normalise`` mends its towers.
+
+        The original's activations end at 6, which those of -2004 do not reach.
+        """
+        stem, pyramid, head = network.model[0], *network.model[-2:]
+        blocks = [(one.expand, one.depthwise, one.project) for one in network.blocks]
+        mine = [stem.conv, stem.wide, stem.depthwise, *chain(*blocks)]
+        *begin, narrow, wide = self._backbone[:5]
+        theirs = [*begin, in_one(narrow, wide), *self._backbone[5:]]
+        for own, old in zip(mine, theirs, strict=True):
+            own.load_state_dict(old.state_dict())
+        pyramid.load_state_dict(self.pyramid().state_dict())
         for kind, branches in (("cls", head.classes), ("reg", head.box)):
             for branch in branches:
                 for i in range(DEPTH):
-                    own = self._named[f"bbox_head.{kind}_convs.{i}.conv.weight"]
-                    branch[2 * i].weight.data.copy_(own.weight.data)
+                    old = self._named[f"bbox_head.{kind}_convs.{i}.conv.weight"]
+                    branch[2 * i].weight.copy_(old.weight)
 
     @torch.no_grad()
     def normalise(self, head: Towers, maps: list[Tensor]) -> None:
@@ -295,7 +312,7 @@ class Original:
         the head take the place of an image's own.
 
         Args:
-            head: as ``fill`` leaves it.
+            head: of a network as ``fill`` leaves it.
             maps: for each stride float32 [n, c, h, w].
         """
         for kind, branches in (("cls", head.classes), ("reg", head.box)):

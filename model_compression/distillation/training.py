@@ -14,23 +14,18 @@ from torch import Tensor, nn
 from model_compression.distillation.config import Recipe, Stage
 from model_compression.distillation.loss import BINS_WEIGHT, BOX_WEIGHT, Grid, label_loss
 from model_compression.distillation.network import Original, RoadNetwork
-from model_compression.distillation.prune import begin
+from model_compression.distillation.readers import Report, compute_ends, train_readers
 from model_compression.distillation.teacher import Teacher
 from model_compression.distillation.views import Frame, Pool, View, draw_view
-from model_compression.distillation.weather import worsen
+from model_compression.distillation.weather import pictures
 from model_compression.errors import CompressionError
-from model_compression.train import Maps, half_precision, save_state, to_tensor, update_average
+from model_compression.train import Maps, half_precision, save_state, update_average
 
 STATE = "state.pt"
 SAVE_EVERY_S = 120
 REPORT_EVERY_STEPS = 20
-BEGINNING_VIEWS = 128
-"""That the first weights are fitted to."""
 GREATEST_NORM = 10.0
 """Of the gradient."""
-
-Report = Callable[[dict[str, Any]], None]
-"""Takes step, images seen, images a second and the mean losses of the last steps."""
 
 
 def explained(maps: list[Tensor], wanted: list[Tensor]) -> Tensor:
@@ -72,7 +67,7 @@ def original_of(recipe: Recipe) -> Original:
 def make_network(recipe: Recipe) -> RoadNetwork:
     """Make the network of a recipe, of random weights."""
     torch.manual_seed(recipe.seed)
-    return RoadNetwork(recipe.hidden, len(recipe.classes))
+    return RoadNetwork(len(recipe.classes))
 
 
 def load_weights(part: Any, state: dict[str, Any], source: Path) -> None:
@@ -89,11 +84,6 @@ def load_weights(part: Any, state: dict[str, Any], source: Path) -> None:
         ) from error
 
 
-def pictures(views: list[View], rng: np.random.Generator) -> Tensor:
-    """Return what the student sees of views, float32 [n, 3, h, w], RGB, 0 to 1."""
-    return to_tensor([worsen(view.picture, rng) for view in views])
-
-
 def wanted_of(views: list[View]) -> list[Tensor]:
     """Return the teacher's maps of views, float32 [n, c, h, w] each."""
     columns = zip(*(view.maps for view in views), strict=True)
@@ -107,6 +97,7 @@ class Trainer:
         model: the student.
         average: its weights, averaged over the last steps: the network to use.
         step: steps done.
+        begun: whether it has the original's weights and readers.
     """
 
     def __init__(
@@ -127,7 +118,7 @@ class Trainer:
         self._maps = Maps(self.model)
         self.step = self._warmed_from = 0
         source = self._state if self._state.exists() else start
-        self._begun = source is not None
+        self.begun = source is not None
         if source:
             saved = torch.load(source, map_location="cpu", weights_only=True)
             self.step = self._warmed_from = saved.pop("step")
@@ -143,14 +134,30 @@ class Trainer:
         """Write what the training goes on from."""
         save_state(self._state, self.step, self._warmed_from, self._kept)
 
-    def begin(self, views: list[View]) -> None:
-        """Give a network that has learned nothing yet the original's weights."""
-        rng = np.random.default_rng(self.recipe.seed)
-        batch = self.recipe.batch
-        batches = [pictures(views[i : i + batch], rng) for i in range(0, len(views), batch)]
-        begin(self.model, self._original, batches)
-        self.average.load_state_dict(self.model.state_dict())
-        self._begun = True
+    def begin(self, frames: list[Frame], report: Report, until: Callable[[], bool]) -> bool:
+        """Give a network that has learned nothing yet the original's weights and its readers.
+
+        Returns:
+            Whether it was done before ``until`` said to stop; else it begins anew.
+        """
+        recipe, stage = self.recipe, self.recipe.stages[0]
+        rng = np.random.default_rng([recipe.seed, 3])
+        ends, known = compute_ends(
+            self.model,
+            self._original,
+            lambda: draw_view(frames, stage.size, stage.scales, rng),
+            recipe.readers.views,
+            rng,
+            report,
+            until,
+        )
+        self.begun = train_readers(
+            self.model, ends, known, stage.size, recipe.readers, rng, report, until
+        )
+        if self.begun:
+            self.average.load_state_dict(self.model.state_dict())
+            self.save()
+        return self.begun
 
     def learn(self, views: list[View], stage: Stage) -> dict[str, float]:
         """Do a step and return its losses and the explained shares of the maps.
@@ -195,6 +202,8 @@ class Trainer:
             CompressionError: the data cannot be used, or the loss is no longer a number.
         """
         frames, begin = self.recipe.frames(), 0
+        if not self.begun and not self.begin(frames, report, until):
+            return
         for stage in self.recipe.stages:
             if self.step == begin:  # what learns anew is warmed up, and averaged from here on
                 self._warmed_from = begin
@@ -213,11 +222,8 @@ class Trainer:
             lambda: draw_view(frames, stage.size, stage.scales, drawing),
             teacher,
             recipe.pool,
-            2 * recipe.batch if self._begun else BEGINNING_VIEWS,
+            2 * recipe.batch,
         )
-        if not self._begun:
-            pool.wait_for(BEGINNING_VIEWS)
-            self.begin(list(pool.views))
         saved_s = reported_s = time.monotonic()
         found: list[dict[str, float]] = []
         while self.step < stage.until and not until():

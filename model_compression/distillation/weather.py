@@ -1,14 +1,25 @@
 """Weather, light and camera: a picture as a worse day would have given it."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+
+from model_compression.distillation.views import View
+from model_compression.train import to_tensor
 
 Picture = NDArray[np.uint8]
 """[h, w, 3] BGR."""
 JPEG_SHARE = 0.25
 DARK = 60
 """Mean value of a picture that is dark already."""
+
+
+def pictures(views: Sequence[View], rng: np.random.Generator) -> Tensor:
+    """Return what the network sees of views, float32 [n, 3, h, w], RGB, 0 to 1."""
+    return to_tensor([worsen(view.picture, rng) for view in views])
 
 
 def worsen(picture: Picture, rng: np.random.Generator) -> Picture:

@@ -14,12 +14,21 @@ pytest.importorskip("ultralytics", reason="needs the build tools: make compressi
 
 import model_compression
 from model_compression.contract import REG_MAX
+from model_compression.distillation import readers
 from model_compression.distillation.__main__ import write_checkpoint
-from model_compression.distillation.config import Images, Material, Recipe, Stage, read_recipe
+from model_compression.distillation.config import (
+    Images,
+    Material,
+    Readers,
+    Recipe,
+    Stage,
+    read_recipe,
+)
 from model_compression.distillation.folders import write_folders
 from model_compression.distillation.loss import Grid, assign, label_loss, unknown
 from model_compression.distillation.network import (
     BLOCKS,
+    STEM,
     WIDTH,
     Inverted,
     Original,
@@ -27,7 +36,6 @@ from model_compression.distillation.network import (
     Towers,
     folded,
 )
-from model_compression.distillation.prune import Fit, begin, prune
 from model_compression.distillation.teacher import Teacher
 from model_compression.distillation.training import STATE, Trainer, rate
 from model_compression.distillation.views import Frame, Known, Pool, View, draw_view
@@ -42,12 +50,11 @@ from perception_nodes.networks.terms import Terms, terms_of
 
 SIZE = (96, 64)
 INTEL = Path(os.environ.get("PERCEPTION_DATA", "")) / (
-    "open/weights/person-vehicle-bike-detection-2003.xml"
+    "open/weights/person-vehicle-bike-detection-2004.xml"
 )
 CAR = CLASSES.index("car")
 MAPS = [(32, 8), (96, 16), (320, 32), (WIDTH, 8), (WIDTH, 16), (WIDTH, 32)]
 """Channels and strides of a network's maps."""
-HIDDEN = (16,) * (1 + len(BLOCKS))
 
 
 def known(boxes=(), classes=(), scores=(), ignored=(), of=()):
@@ -63,14 +70,18 @@ def known(boxes=(), classes=(), scores=(), ignored=(), of=()):
 
 def recipe(steps=10, **changed):
     return Recipe(
-        hidden=HIDDEN,
         stages=(Stage(until=steps, size=SIZE),),
         data=Path(),
         teacher="none.xml",
         license="Apache-2.0",
         teachers=(Material(name="a teacher", license="MIT"),),
         sources=(Images(name="none", images="*.jpg", license="CC0"),),
-        **{"batch": 2, "warm_up_steps": 2, **changed},
+        **{
+            "batch": 2,
+            "warm_up_steps": 2,
+            "readers": Readers(views=8, steps=2, batch=4),
+            **changed,
+        },
     )
 
 
@@ -88,14 +99,30 @@ def views():
     ]
 
 
+@pytest.fixture
+def frames(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    labels = Labels(
+        "a.png", None, "a", SIZE, np.array([[30, 20, 70, 50]], np.float32),
+        np.array([CAR]), np.ones(1, np.float32), np.zeros((0, 4), np.float32),
+        np.zeros((0, len(CLASSES)), bool),
+    )  # fmt: skip
+    return [Frame(tmp_path / "a.png", labels)]
+
+
+def begin(trainer, frames, until=lambda: False):
+    return trainer.begin(frames, lambda _: None, until)
+
+
 class Tiny(Original):
-    """A network like Intel's, of few channels and random weights."""
+    """A network like Intel's, of random weights."""
 
     def __init__(self):
         torch.manual_seed(0)
-        self._backbone, into = [torch.nn.Conv2d(3, 20, 3, 2, 1)], 20
-        for out, stride in ((16, 1), *BLOCKS):
-            block = Inverted.of(into, 20, out, stride)
+        self._backbone, into = [torch.nn.Conv2d(3, STEM, 3, 2, 1)], STEM
+        for wide, out, stride in ((STEM, 16, 1), *BLOCKS):
+            block = Inverted.of(into, wide, out, stride)
             self._backbone += [block.expand, block.depthwise, block.project]
             into = out
         names = {f"neck.fpn_convs.{i}.conv.weight": (WIDTH, 3) for i in range(3)}
@@ -112,45 +139,19 @@ class Tiny(Original):
 
 
 @pytest.mark.skipif(not INTEL.is_file(), reason="needs Intel's network in PERCEPTION_DATA")
-def test_the_original_is_read_and_its_maps_are_made_by_a_network_that_lost_nothing():
+def test_a_network_filled_with_the_original_makes_its_maps():
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 255, (64, 96, 3), np.uint8) for _ in range(8)]
     seen = [cv2.GaussianBlur(picture, (0, 0), 5) for picture in noise]
     columns = zip(*map(Teacher(INTEL, SIZE).maps, seen), strict=True)
     wanted = [torch.from_numpy(np.stack(column)).float() for column in columns]
-    hidden = (32, 96, 144, 144, *[192] * 3, *[384] * 4, *[576] * 3, *[960] * 3)
-    network = RoadNetwork(hidden, len(CLASSES)).eval()
-    begin(network, Original(INTEL), [to_tensor(seen)])
+    network = RoadNetwork(len(CLASSES)).eval()
+    Original(INTEL).fill(network)
     maps = Maps(network)
     with torch.no_grad():
         network(to_tensor(seen))
     for ours, theirs in zip(maps.all, wanted, strict=True):
-        assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.9
-
-
-def test_a_fit_is_exact_where_it_can_be_and_drops_what_is_missed_least():
-    x = torch.randn(2, 6, 20, 20, generator=torch.Generator().manual_seed(0))
-    x[:, 4] = x[:, 1] - x[:, 2]
-    weight = torch.tensor([[1.0, 2, 0, 0, 1, -1], [0, 1, 1, 0.01, 0, 2]])
-    y = torch.einsum("dc,nchw->ndhw", weight, x) + 3
-    fit = Fit([x], [y])
-    kept = fit.choose(4)
-    assert 3 not in kept
-    assert {0, 5} <= set(kept)
-    found, bias = fit.solve(kept)
-    made = torch.einsum("dc,nchw->ndhw", found, x[:, kept]) + bias[:, None, None]
-    assert (made - y).abs().max() < 0.1
-
-
-def test_a_block_loses_channels_that_say_nothing_and_computes_the_same():
-    torch.manual_seed(0)
-    old, block = Inverted.of(8, 24, 8, 1), Inverted.of(8, 16, 8, 1)
-    old.project.weight.data[:, ::3] = 0
-    x = [torch.randn(4, 8, 16, 16)]
-    with torch.no_grad():
-        wanted = [old(x[0])]
-        prune(block, old, x, wanted)
-        assert torch.allclose(block(x[0]), wanted[0], atol=1e-3)
+        assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.999
 
 
 def test_sums_of_the_pyramid_are_convolutions():
@@ -174,7 +175,7 @@ def test_classes_are_read_from_the_towers_of_boxes_too():
 
 
 def test_folding_changes_no_output():
-    network = RoadNetwork(HIDDEN, len(CLASSES)).eval()
+    network = RoadNetwork(len(CLASSES)).eval()
     small, images = folded(network), torch.rand(1, 3, *SIZE[::-1])
     assert count_gmac(small, SIZE) < count_gmac(network, SIZE)
     with torch.no_grad():
@@ -183,8 +184,9 @@ def test_folding_changes_no_output():
 
 
 def test_normalisation_is_folded_into_the_towers():
-    original, head = Tiny(), Towers(len(CLASSES))
-    original.fill(head)
+    original, network = Tiny(), RoadNetwork(len(CLASSES))
+    original.fill(network)
+    head = network.model[-1]
     maps = [3 + 2 * torch.randn(4, WIDTH, 16 >> i, 16 >> i) for i in range(3)]
     original.normalise(head, maps)
     with torch.no_grad():
@@ -303,9 +305,9 @@ def test_the_loss_falls_with_what_is_right_and_leaves_out_what_is_unknown():
     ]
 
 
-def test_a_training_goes_on_where_it_was_stopped_and_from_a_checkpoint(tmp_path, views):
+def test_a_training_goes_on_where_it_was_stopped_and_from_a_checkpoint(tmp_path, views, frames):
     trainer, stage = Trainer(recipe(), tmp_path, Tiny()), Stage(until=10, size=SIZE)
-    trainer.begin(views)
+    assert begin(trainer, frames)
     losses = [trainer.learn(views, stage) for _ in range(3)]
     assert set(losses[0]) == {"classes", "boxes", "bins", *(f"map_{i}" for i in range(6))}
     trainer.save()
@@ -319,9 +321,40 @@ def test_a_training_goes_on_where_it_was_stopped_and_from_a_checkpoint(tmp_path,
     assert again.learn(views, stage) == pytest.approx(trainer.learn(views, stage), rel=1e-3)
 
 
-def test_what_is_kept_learns_slowly_or_not_at_all(tmp_path, views):
+def test_a_training_begins_with_the_readers_alone_or_anew(tmp_path, frames):
+    trainer, original = Trainer(recipe(), tmp_path, Tiny()), RoadNetwork(len(CLASSES))
+    assert not begin(trainer, frames, lambda: True)
+    assert not (tmp_path / STATE).exists()
+    before = [one.clone() for part in trainer.model.fresh for one in part.parameters()]
+    assert begin(trainer, frames)
+    Tiny().fill(original)
+    for name, value in original.state_dict().items():
+        if not name.startswith("model.6."):
+            assert torch.equal(value, trainer.average.state_dict()[name])
+    after = [one for part in trainer.average.fresh for one in part.parameters()]
+    assert all((old != new).any() for old, new in zip(before, after, strict=True))
+    assert Trainer(recipe(), tmp_path, Tiny()).begun
+
+
+def test_what_is_computed_once_is_what_the_readers_read(frames, monkeypatch):
+    monkeypatch.setattr(readers, "pictures", lambda views, _: to_tensor([v.picture for v in views]))
+    network, rng = RoadNetwork(len(CLASSES)).eval(), np.random.default_rng(0)
+    view = draw_view(frames, SIZE, (1, 1), rng)
+    ends, known = readers.compute_ends(
+        network, Tiny(), lambda: view, 8, rng, lambda _: None, lambda: False
+    )
+    assert len(known) == len(ends[0]) == 8
+    with torch.no_grad():
+        wanted = network(to_tensor([view.picture]))
+        for ours, theirs in zip(
+            network.model[-1].read(map(torch.Tensor.float, ends)), wanted, strict=True
+        ):
+            assert torch.allclose(ours[:1].float(), theirs, atol=0.02)
+
+
+def test_what_is_kept_learns_slowly_or_not_at_all(tmp_path, views, frames):
     trainer = Trainer(recipe(warm_up_steps=0, learning_rate=1e-3), tmp_path, Tiny())
-    trainer.begin(views)
+    assert begin(trainer, frames)
     for kept in (0, 0.1):
         before = {name: value.clone() for name, value in trainer.model.named_parameters()}
         trainer.learn(views, Stage(until=10, size=SIZE, kept=kept))
@@ -338,18 +371,20 @@ def test_the_learning_rate_rises_stays_and_falls():
 
 def test_a_state_of_another_network_is_named(tmp_path):
     Trainer(recipe(), tmp_path, Tiny()).save()
-    wider = recipe().model_copy(update={"hidden": (32, *HIDDEN[1:])})
+    state = torch.load(tmp_path / STATE, weights_only=True)
+    del state["model"]["model.0.wide.bias"]
+    torch.save(state, tmp_path / STATE)
     with pytest.raises(CompressionError, match=r"state.pt is of another network"):
-        Trainer(wider, tmp_path, Tiny())
+        Trainer(recipe(), tmp_path, Tiny())
 
 
-def test_a_checkpoint_becomes_a_model(tmp_path, views):
+def test_a_checkpoint_becomes_a_model(tmp_path, views, frames):
     rng = np.random.default_rng(0)
     for index in range(10):
         picture = rng.integers(0, 255, (16, 24, 3), np.uint8)
         cv2.imwrite(str(tmp_path / f"{index}.jpg"), cv2.resize(picture, SIZE))
     trainer = Trainer(recipe(), tmp_path, Tiny())
-    trainer.begin(views)
+    assert begin(trainer, frames)
     trainer.learn(views, Stage(until=10, size=SIZE))
     trainer.save()
     given = recipe().model_copy(update={"data": tmp_path})
@@ -360,7 +395,7 @@ def test_a_checkpoint_becomes_a_model(tmp_path, views):
     files = [onnxruntime.InferenceSession(next(one.glob(f"*.{kind}.onnx")))
              for one, kind in zip(folders, ("float", "u8"), strict=True)]  # fmt: skip
     for exact, rounded in zip(*(file.run(None, frame) for file in files), strict=True):
-        assert np.corrcoef(exact.ravel(), rounded.ravel())[0, 1] > 0.9
+        assert np.corrcoef(exact.ravel(), rounded.ravel())[0, 1] > 0.8  # of random weights
     model = load_model(str(folders[1]))
     assert list(model.classes) == list(CLASSES)
     assert (model.input.width, model.input.height) == (128, 96)
