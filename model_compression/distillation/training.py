@@ -21,7 +21,8 @@ from model_compression.distillation.weather import pictures
 from model_compression.errors import CompressionError
 from model_compression.train import Maps, half_precision, save_state, update_average
 
-STATE = "state.pt"
+STATE, BEGUN = "state.pt", "begun.pt"
+"""Files of a run: what it goes on from, and its weights when its readers had learned."""
 SAVE_EVERY_S = 120
 REPORT_EVERY_STEPS = 20
 GREATEST_NORM = 10.0
@@ -156,6 +157,7 @@ class Trainer:
         )
         if self.begun:
             self.average.load_state_dict(self.model.state_dict())
+            torch.save(self.model.state_dict(), self._state.with_name(BEGUN))
             self.save()
         return self.begun
 

@@ -21,6 +21,7 @@ from perception_nodes.networks.model import load_model
         ("road-n", "litert"),
         ("road-s", "litert"),
         ("open-n", "openvino"),  # quantized by NNCF
+        ("open-xs", "openvino"),  # depthwise
         ("dense-416x256", "openvino"),  # float, with the head of an integer network
     ],
 )

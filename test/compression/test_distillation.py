@@ -37,7 +37,7 @@ from model_compression.distillation.network import (
     folded,
 )
 from model_compression.distillation.teacher import Teacher
-from model_compression.distillation.training import STATE, Trainer, rate
+from model_compression.distillation.training import BEGUN, STATE, Trainer, rate
 from model_compression.distillation.views import Frame, Known, Pool, View, draw_view
 from model_compression.distillation.weather import EFFECTS, worsen
 from model_compression.errors import CompressionError
@@ -311,6 +311,11 @@ def test_a_training_goes_on_where_it_was_stopped_and_from_a_checkpoint(tmp_path,
     losses = [trainer.learn(views, stage) for _ in range(3)]
     assert set(losses[0]) == {"classes", "boxes", "bins", *(f"map_{i}" for i in range(6))}
     trainer.save()
+    write_checkpoint(tmp_path, tmp_path / "half.pt", 0.5)
+    half = torch.load(tmp_path / "half.pt", weights_only=True)["average"]
+    first, last = torch.load(tmp_path / BEGUN, weights_only=True), trainer.average.state_dict()
+    for name, value in half.items():
+        assert torch.allclose(value.float(), (first[name] + last[name]) / 2, rtol=1e-3, atol=1e-4)
     write_checkpoint(tmp_path, tmp_path / "open.pt")
     new = Trainer(recipe(), tmp_path / "new", Tiny(), tmp_path / "open.pt")
     assert new.step == 3
