@@ -32,10 +32,9 @@ def _suits_litert(model: Model) -> bool:
         # Where a backend is named that has its own form of the model, there may be no onnx.
         from perception_nodes.backends.qdq import read_network
     except ImportError as error:
-        raise BackendError(
-            f"backend {AUTO} cannot read {model.path} to choose a runtime ({error}); name the "
-            f"backend, or install what is missing with: pip install {INSTALL['golden']}"
-        ) from error
+        why = f"backend {AUTO} cannot read {model.path} to choose a runtime ({error})"
+        remedy = f"name the backend, or install it: pip install {INSTALL['golden']}"
+        raise BackendError(f"{why}; {remedy}") from error
     try:
         layers = read_network(model.path).layers
     except BackendError:

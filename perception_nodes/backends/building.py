@@ -47,8 +47,9 @@ class Building(Generic[T]):
         self._loaded: Future[T] | None = None
         self._stderr = tempfile.TemporaryFile()
         try:
+            quiet = subprocess.DEVNULL
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._stderr
+                command, stdin=quiet, stdout=quiet, stderr=self._stderr
             )
         except OSError as error:
             self._stderr.close()

@@ -139,9 +139,14 @@ def check_image(backend: str, image: NDArray[np.uint8], width: int, height: int)
     """
     expected = (height, width, 3)
     if image.dtype != np.uint8 or image.shape != expected:
-        raise BackendError(
-            f"{backend}: the image is {image.dtype} {image.shape}, not uint8 {expected}"
-        )
+        given = f"{image.dtype} {image.shape}"
+        raise BackendError(f"{backend}: the image is {given}, not uint8 {expected}")
+
+
+def check_count(backend: str, images: Sequence[object], most: int) -> None:
+    """Refuse more images at once than the backend was loaded for, by a `BackendError`."""
+    if len(images) > most:
+        raise BackendError(f"{backend}: {len(images)} images at once; it was loaded for {most}")
 
 
 def heads_of(
@@ -165,10 +170,8 @@ def heads_of(
             raise BackendError(f"{file or model.path} has no output {name!r}")
         tensor = tensors[name]
         if tensor.shape != shape or tensor.dtype != np.float32:
-            raise BackendError(
-                f"{model.path}: output {name!r} is {tensor.dtype} {tensor.shape}, "
-                f"model.yaml describes float32 {shape}"
-            )
+            given = f"output {name!r} is {tensor.dtype} {tensor.shape}"
+            raise BackendError(f"{model.path}: {given}, model.yaml describes float32 {shape}")
     return HeadTensors([tensors[n] for n in outputs.box], [tensors[n] for n in outputs.classes])
 
 
@@ -186,10 +189,9 @@ def open_backend(name: str, settings: BackendSettings) -> Backend:
     try:
         backend: Backend = importlib.import_module(BACKENDS[name]).Backend(settings)
     except ImportError as error:
-        raise BackendError(
-            f"backend {name!r} needs a runtime that is not installed ({error}); "
-            f"install it with: pip install {INSTALL.get(name, name)}"
-        ) from error
+        why = f"needs a runtime that is not installed ({error})"
+        remedy = f"install it with: pip install {INSTALL.get(name, name)}"
+        raise BackendError(f"backend {name!r} {why}; {remedy}") from error
     return backend
 
 

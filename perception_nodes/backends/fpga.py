@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_image, heads_of
+from perception_nodes.backends import contract
 from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.fpga.board import BoardEngine
@@ -67,7 +67,7 @@ class _Frame:
             step = np.float32(2.0**-output.fraction)
             for channels, values in output.parts(slot.output.array):
                 self._reads.append((values, step, head[channels]))
-        self._heads = heads_of(model, heads)
+        self._heads = contract.heads_of(model, heads)
 
     def heads(self, call: EngineCounters) -> HeadTensors:
         """The head tensors of the frame that was finished in the slot."""
@@ -83,12 +83,12 @@ class Backend:
         driver: driver of the engine; None while no model is loaded.
     """
 
-    def __init__(self, settings: BackendSettings) -> None:
+    def __init__(self, settings: contract.BackendSettings) -> None:
         self._settings = settings
         self.driver: EngineDriver | None = None
         self._frames: list[_Frame] = []
 
-    def load(self, model: Model) -> BackendInfo:
+    def load(self, model: Model) -> contract.BackendInfo:
         """Compile the model, or read it from the cache, and run it once."""
         self.close()
         bus = open_engine(os.environ.get(VARIABLE, ""))
@@ -108,7 +108,7 @@ class Backend:
         kind = "simulated engine" if bus.simulated else "engine"
         device = f"{kind} of {geometry.blocks * 256} MACs at {geometry.clock_mhz:g} MHz"
         runtime = f"{bus.name}, layout {VERSION}"
-        return BackendInfo("fpga", runtime, device, 1, slots, program.layers)
+        return contract.BackendInfo("fpga", runtime, device, 1, slots, program.layers)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
         """Run the network on the engine."""
@@ -123,12 +123,9 @@ class Backend:
         driver = self.driver
         if driver is None or driver.program is None:
             raise BackendError("fpga: no model is loaded")
-        if len(images) > len(self._frames):
-            raise BackendError(
-                f"fpga: {len(images)} images at once; it was loaded for {len(self._frames)}"
-            )
+        contract.check_count("fpga", images, len(self._frames))
         for image in images:
-            check_image("fpga", image, driver.program.width, driver.program.height)
+            contract.check_image("fpga", image, driver.program.width, driver.program.height)
         frames = self._frames[: len(images)]
         calls: list[EngineCounters] = []
         found: list[HeadTensors] = []

@@ -38,15 +38,12 @@ class InPlaceOnGpu:
         size = model.input.width, model.input.height
         outputs = model.outputs
         if not isinstance(outputs, LevelsSpec) or decode.across_classes:
-            raise BackendError(
-                f"{model.name}: on the GPU only raw heads (levels) are decoded, and suppressed by "
-                "class; use preprocess_on:=cpu"
-            )
+            why = "on the GPU only raw heads (levels) are decoded, and suppressed by class"
+            raise BackendError(f"{model.name}: {why}; use preprocess_on:=cpu")
         if model.input.padding != PADDING_VALUE:
-            raise BackendError(
-                f"{model.name}: the GPU draws borders of grey {PADDING_VALUE}, the model wants "
-                f"{model.input.padding}; use preprocess_on:=cpu"
-            )
+            grey = f"of grey {PADDING_VALUE}, the model wants {model.input.padding}"
+            remedy = "use preprocess_on:=cpu"
+            raise BackendError(f"{model.name}: the GPU draws borders {grey}; {remedy}")
         head = Head(*size, tuple(outputs.strides), outputs.reg_max, len(model.classes))
         self._cameras: dict[bytes, tuple[GpuDetector, PlacementCache]] = {}
         for camera in cameras:
@@ -151,10 +148,11 @@ class PlacementCache:
         Raises:
             FrameRejected: the header describes a frame of another size.
         """
-        if (image.width, image.height) != (header.source_width, header.source_height):
+        size, own = (image.width, image.height), (header.source_width, header.source_height)
+        if size != own:
+            described, given = (f"{width}x{height}" for width, height in (own, size))
             raise FrameRejected(
-                f"the slot describes a frame of {header.source_width}x{header.source_height}, the "
-                f"camera's frame has {image.width}x{image.height}"
+                f"the slot describes a frame of {described}, the camera's has {given}"
             )
         key = placement_key(header)
         if key != self._key:

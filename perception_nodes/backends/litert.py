@@ -57,9 +57,8 @@ class Backend:
                 _ = ctypes.CDLL(library).tflite_plugin_create_delegate
             delegates = [load_delegate(library, options)] if library else []
         except (AttributeError, ValueError, OSError) as error:
-            raise BackendError(
-                f"litert: the delegate {library} of ${DELEGATE} cannot be loaded: {error}"
-            ) from error
+            why = f"the delegate {library} of ${DELEGATE} cannot be loaded: {error}"
+            raise BackendError(f"litert: {why}") from error
         try:
             self._interpreter = interpreter = Interpreter(
                 model_content=content, num_threads=self._threads, experimental_delegates=delegates
@@ -113,10 +112,10 @@ class Backend:
         it is what Google's compiler has made of that file.
         """
         if not isinstance(model.outputs, LevelsSpec):
-            raise BackendError(
-                f"litert: {model.name} is not an integer network, which only models are that "
-                "`perception model compress` or `calibrate` has written"
+            which = (
+                "which only models are that `perception model compress` or `calibrate` has written"
             )
+            raise BackendError(f"litert: {model.name} is not an integer network, {which}")
         name = f"{model.name}-{model.sha256[:12]}-{VERSION}"
         if EDGE_TPU in library:
             # Made by hand, so it lies in one place, and not where a command tries a model out.

@@ -246,9 +246,8 @@ class _Writer:
         operator.opcodeIndex = self.kinds.index(kind)
         operator.inputs, operator.outputs = inputs, [target.number]
         operator.builtinOptions = options
-        operator.builtinOptionsType = getattr(
-            tflite.BuiltinOptions, type(options).__name__.removesuffix("T")
-        )
+        kind_of_options = type(options).__name__.removesuffix("T")
+        operator.builtinOptionsType = getattr(tflite.BuiltinOptions, kind_of_options)
         self.operators.append(operator)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from perception_nodes.backends.contract import BackendInfo, BackendSettings, heads_of
+from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_count, heads_of
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.networks.model import Model
 from perception_nodes.system.processes import physical_cores
@@ -41,9 +41,8 @@ class Backend:
         self._input = model.input.name
         self._callers = ThreadPoolExecutor(max(1, self._max_batch - 1))
         try:
-            session = ort.InferenceSession(
-                str(model.path), options, providers=["CPUExecutionProvider"]
-            )
+            on_cpu = ["CPUExecutionProvider"]
+            session = ort.InferenceSession(str(model.path), options, providers=on_cpu)
             self._bound = [self._bind(session, model) for _ in range(self._max_batch)]
             self._session = session
             blank = np.zeros((model.input.height, model.input.width, 3), np.uint8)
@@ -63,10 +62,7 @@ class Backend:
         """Run the network on each image, in place and concurrently."""
         if self._session is None or self._callers is None:
             raise BackendError("onnxruntime: no model is loaded")
-        if len(images) > len(self._bound):
-            raise BackendError(
-                f"onnxruntime: {len(images)} images at once; it was loaded for {len(self._bound)}"
-            )
+        check_count("onnxruntime", images, len(self._bound))
         calls = [self._callers.submit(self._run, n, image) for n, image in enumerate(images[1:], 1)]
         try:
             first = self._run(0, images[0])
@@ -103,9 +99,8 @@ class Backend:
             raise BackendError("onnxruntime: the image is not contiguous uint8")
         binding, heads = self._bound[number]
         try:
-            binding.bind_input(
-                self._input, "cpu", 0, np.uint8, (1, *image.shape), image.ctypes.data
-            )
+            shape = (1, *image.shape)
+            binding.bind_input(self._input, "cpu", 0, np.uint8, shape, image.ctypes.data)
             self._session.run_with_iobinding(binding)
         except Exception as error:
             raise BackendError(f"ONNX Runtime failed: {error}") from error

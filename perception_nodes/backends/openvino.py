@@ -13,7 +13,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino.preprocess import PrePostProcessor
 
-from perception_nodes.backends.contract import BackendInfo, BackendSettings, heads_of
+from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_count, heads_of
 from perception_nodes.backends.instructions import faster_instructions
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.networks.model import LevelsSpec, Model
@@ -189,11 +189,7 @@ class Backend:
 
     def infer_batch(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[HeadTensors]:
         """Run the network on each image, in place and concurrently."""
-        if len(images) > len(self._batch_requests):
-            raise BackendError(
-                f"openvino: {len(images)} images at once; it was loaded for "
-                f"{max(1, len(self._batch_requests))}"
-            )
+        check_count("openvino", images, max(1, len(self._batch_requests)))
         chosen = self._batch_requests[: len(images)]
         try:
             # Waits for all that have begun, in any case: the caller releases the images after this.

@@ -146,9 +146,8 @@ class _NetworkReader:
         stored = [name for name in node.input if name in self._stored]
         if len(pending) != 1 or len(stored) != 1 or self._pending[pending[0]].residual:
             raise self._refusal(node, "is not the sum of a convolution and a stored tensor")
-        self._pending[node.output[0]] = replace(
-            self._pending.pop(pending[0]), residual=self._stored[stored[0]]
-        )
+        convolved = self._pending.pop(pending[0])
+        self._pending[node.output[0]] = replace(convolved, residual=self._stored[stored[0]])
 
     def _concat(self, node: Any) -> None:
         sources = [self._codes(node, name) for name in node.input]

@@ -115,10 +115,8 @@ class Backend(GpuBackend):
     def _build(self, key: EngineKey, device: Device, file: Path) -> CachedEngine:
         """Build the engine and run it; if another process builds it, wait for that one."""
         if not self._settings.may_build:
-            raise NotBuilt(
-                f"the engine of {key.model} for {key.gpu} is not built yet; build it with: "
-                f"perception model compile {key.model} --backend tensorrt"
-            )
+            remedy = f"build it with: perception model compile {key.model} --backend tensorrt"
+            raise NotBuilt(f"the engine of {key.model} for {key.gpu} is not built yet; {remedy}")
         with self._cache.lock():
             if (cached := self._run_cached(key, device)) is not None:
                 return cached
@@ -141,10 +139,9 @@ class Backend(GpuBackend):
         size = (1, model.input.height, model.input.width, 3)
         image = engine.inputs.get(model.input.name)
         if len(engine.inputs) != 1 or image is None or image.shape != size:
-            raise BackendError(
-                f"{model.folder}: the network's inputs are {list(engine.inputs.values())}, "
-                f"model.yaml describes {model.input.name!r}, uint8 {size}"
-            )
+            given = f"the network's inputs are {list(engine.inputs.values())}"
+            wanted = f"model.yaml describes {model.input.name!r}, uint8 {size}"
+            raise BackendError(f"{model.folder}: {given}, {wanted}")
         before, images = _bind(device, engine, engine.inputs)
         after, views = _bind(device, engine, engine.outputs)
         stages = [*before, engine.execution.enqueue, *after]

@@ -92,9 +92,8 @@ def view_camera_frame(header: CameraHeader, payload: NDArray[np.uint8]) -> Image
     if notice := notice_of(header, payload):
         raise FrameRejected(f"no frame: {notice}")
     if header.size_bytes > payload.size:
-        raise FrameRejected(
-            f"camera frame: the header says {header.size_bytes} bytes, the slot has {payload.size}"
-        )
+        sizes = f"the header says {header.size_bytes} bytes, the slot has {payload.size}"
+        raise FrameRejected(f"camera frame: {sizes}")
     if not -STAMP_LIMIT_NS <= header.stamp_ns < STAMP_LIMIT_NS:
         raise FrameRejected(f"camera frame: a stamp of {header.stamp_ns} ns does not fit a message")
     frame_id = header.frame_id.decode(errors="replace")

@@ -208,9 +208,8 @@ class GStreamerSource:
     def _error(self, timeout_s: float = 0.0) -> str:
         """The first error on the pipeline's bus, which causes the others; empties the bus."""
         bus, timeout_ns = self._pipeline.get_bus(), round(timeout_s * 1e9)
-        while (
-            message := bus.timed_pop_filtered(timeout_ns, self._gst.MessageType.ERROR)
-        ) is not None:
+        kind = self._gst.MessageType.ERROR
+        while (message := bus.timed_pop_filtered(timeout_ns, kind)) is not None:
             error, detail = message.parse_error()
             text = " ".join([error.message, *(detail or "").splitlines()[-1:]])
             if "not-negotiated" in text:

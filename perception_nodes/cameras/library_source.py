@@ -48,9 +48,8 @@ class LibrarySource:
         if self._library is None:
             self._library = self._loaded()
         found = self._format = LibraryFormat()
-        self._camera = self._library.perception_camera_open(
-            self._argument.encode(), ctypes.byref(found)
-        )
+        argument = self._argument.encode()
+        self._camera = self._library.perception_camera_open(argument, ctypes.byref(found))
         if not self._camera:
             error = found.error.decode(errors="replace")
             raise camera_source.CameraGone(error or f"{self._path} gives no camera")
@@ -68,14 +67,11 @@ class LibrarySource:
             library.perception_camera_close.argtypes = [pointer]
             library.perception_camera_close.restype = None
         except (OSError, AttributeError) as error:
-            raise camera_source.CameraError(
-                f"{self._path} is no camera library: {error}; {HEADER_FILE} says what one has"
-            ) from error
+            why = f"{error}; {HEADER_FILE} says what one has"
+            raise camera_source.CameraError(f"{self._path} is no camera library: {why}") from error
         if version != VERSION:
-            raise camera_source.CameraError(
-                f"{self._path} was compiled with version {version} of {HEADER_FILE}, this is "
-                f"version {VERSION}; compile it again"
-            )
+            made = f"{self._path} was compiled with version {version} of {HEADER_FILE}"
+            raise camera_source.CameraError(f"{made}, this is version {VERSION}; compile it again")
         return library
 
     def start(self, slots: Writer[CameraHeader]) -> None:
@@ -94,9 +90,8 @@ class LibrarySource:
         signal.setitimer(signal.ITIMER_REAL, timeout_ms / 1e3 + BLOCKED_S)
         try:
             pixels, at = sample.payload.ctypes.data, ctypes.addressof(header)
-            result = self._library.perception_camera_capture(
-                self._camera, pixels, at, max(0, round(timeout_ms))
-            )
+            wait_ms = max(0, round(timeout_ms))
+            result = self._library.perception_camera_capture(self._camera, pixels, at, wait_ms)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         if result == TIMEOUT:

@@ -38,9 +38,8 @@ class NamedFrames:
             left_ns = give_up_ns - time.monotonic_ns()
             is_gone = any(_is_later(sample, source, number) for sample in self._kept)
             if is_gone or left_ns <= TIMEOUT_TICK_NS:
-                raise FrameRejected(
-                    f"the camera's frame {number} was pushed out by newer ones, or never came here"
-                )
+                why = "was pushed out by newer ones, or never came here"
+                raise FrameRejected(f"the camera's frame {number} {why}")
             self._reader.wait(left_ns / 1e6)
         self._held = held
         return channel.view_camera_frame(held.header, held.payload)

@@ -37,9 +37,8 @@ def source_for(
 
         return V4l2Source(replace(wanted, device=rest if kind == "v4l2" else text))
     if wanted != OWN_CHOICE:
-        raise CameraError(
-            f"{text}: size, rate, format, input and controls can only be set for v4l2: sources"
-        )
+        settings = "size, rate, format, input and controls"
+        raise CameraError(f"{text}: {settings} can only be set for v4l2: sources")
     if kind == "gst":
         from perception_nodes.cameras.gstreamer_source import GStreamerSource
 

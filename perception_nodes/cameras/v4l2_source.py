@@ -85,10 +85,8 @@ class V4l2Source:
                 return
             inputs = kernel.enumerated(self._descriptor, kernel.ENUMINPUT, kernel.Input)
             known = ", ".join(f"{one.index} ({one.name.decode()})" for one in inputs)
-            raise CameraError(
-                f"{device}: input {number.value} cannot be chosen ({error.strerror}); it has "
-                f"{known or 'none'}"
-            ) from error
+            why = f"cannot be chosen ({error.strerror}); it has {known or 'none'}"
+            raise CameraError(f"{device}: input {number.value} {why}") from error
         self._input = number.value
         if self._check_signal() & kernel.IN_CAP_DV_TIMINGS:
             timings = kernel.Timings()
@@ -121,9 +119,8 @@ class V4l2Source:
     def _agree(self, capability: kernel.Capability) -> CameraFormat:
         wanted, path = self._settings, self._settings.device
         size = wanted.width, wanted.height
-        mode = devices.choose_mode(
-            list(devices.modes_of(self._descriptor, self._kind, size)), wanted
-        )
+        modes = list(devices.modes_of(self._descriptor, self._kind, size))
+        mode = devices.choose_mode(modes, wanted)
         given, plane = self._set_format(mode)
         code = given.pixelformat
         for name, asked, got in (
@@ -177,10 +174,8 @@ class V4l2Source:
             given, plane = devices.given_format(self._descriptor, self._kind, kernel.S_FMT, **asked)
             if given.field not in kernel.NOT_WHOLE:
                 return given, plane
-        raise CameraError(
-            f"{self._settings.device} gives fields ({kernel.NOT_WHOLE[given.field]}), not whole "
-            "pictures; use a gst: pipeline that deinterlaces them"
-        )
+        what = f"{self._settings.device} gives fields ({kernel.NOT_WHOLE[given.field]})"
+        raise CameraError(f"{what}, not whole pictures; use a gst: pipeline that deinterlaces them")
 
     def _set_rate(self, rate_hz: float) -> float:
         """Ask for a rate; returns the one that the driver gives, 0 if it states none."""

@@ -106,10 +106,8 @@ class VideoSource:
         stamps = "of arrival" + ", without its jitter" * self._has_times if self._is_live else "now"
         if self._is_sdp or self._url.startswith("rtsp"):
             stamps += ", or the sender's where it reports a clock like ours"
-        description = (
-            f"{self._url}, {context.name} {width}x{height} at {rate_hz:g} Hz, decoded, one copy; "
-            f"stamps are {stamps}"
-        )
+        what = f"{context.name} {width}x{height} at {rate_hz:g} Hz, decoded, one copy"
+        description = f"{self._url}, {what}; stamps are {stamps}"
         return CameraFormat(self._frame[-1], description, is_file=not self._is_live)
 
     def _upright(self, width: int, height: int) -> tuple[int, int]:

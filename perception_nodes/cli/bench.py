@@ -17,10 +17,8 @@ from perception_nodes.lab.bench import BenchSetup
 from perception_nodes.networks.model import available_models, load_model
 from perception_nodes.system.realtime import MAX_PRIORITY, allowed_priority
 
-bench_app = Commands(
-    help="Measure how fast the graph, models and several cameras are on this machine.",
-    no_args_is_help=True,
-)
+_HELP = "Measure how fast the graph, models and several cameras are on this machine."
+bench_app = Commands(help=_HELP, no_args_is_help=True)
 
 MAX_FRAMES = 100_000_000
 MIN_SIDE, MAX_SIDE = 16, 8192
@@ -269,19 +267,11 @@ def bench_models(
 
 
 def _setup(
-    frames: int,
-    size: str,
-    rate_hz: float,
-    model: str,
-    backend: str,
-    threads: int,
-    deadline_ms: float,
+    frames: int, size: str, hz: float, model: str, backend: str, threads: int, deadline_ms: float
 ) -> BenchSetup:
     sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size)
     if not sides or not all(MIN_SIDE <= int(side) <= MAX_SIDE for side in sides.groups()):
-        raise SettingsError(
-            f"--size {size!r} is not WIDTHxHEIGHT, such as 1920x1080, with sides of {MIN_SIDE} to "
-            f"{MAX_SIDE} pixels"
-        )
+        wanted = f"such as 1920x1080, with sides of {MIN_SIDE} to {MAX_SIDE} pixels"
+        raise SettingsError(f"--size {size!r} is not WIDTHxHEIGHT, {wanted}")
     backend = runtime_for(backend, load_model(model))
-    return BenchSetup(frames, size, rate_hz, model, backend, threads, deadline_ms)
+    return BenchSetup(frames, size, hz, model, backend, threads, deadline_ms)

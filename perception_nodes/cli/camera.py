@@ -127,9 +127,8 @@ def _list(as_json: bool) -> None:
         rates: dict[tuple[str, str], list[float]] = {}
         for mode in device.modes:
             rates.setdefault((letters(mode.code), mode.offered), []).append(mode.rate_hz)
-        table = Table(
-            "format", "size", "frames a second", title=escape(f"{device.path}: {device.name}")
-        )
+        about = escape(f"{device.path}: {device.name}")
+        table = Table("format", "size", "frames a second", title=about)
         for (code, size), of_mode in rates.items():
             table.add_row(code, size, ", ".join(f"{rate:g}" for rate in sorted(set(of_mode))))
         Console().print(table)

@@ -209,6 +209,5 @@ def explained(path: Path, option: str, kind: str) -> Iterator[None]:
         named = Path(error.filename or path)
         if not (named.is_relative_to(path) or path.is_relative_to(named.parent)):
             raise  # the error is about a file that was read
-        raise SettingsError(
-            f"{option} {path} cannot be written: {error.strerror or error}; name another {kind}"
-        ) from error
+        why = f"cannot be written: {error.strerror or error}"
+        raise SettingsError(f"{option} {path} {why}; name another {kind}") from error

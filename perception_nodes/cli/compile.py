@@ -93,10 +93,8 @@ def compiled_report(facts: dict[str, Any]) -> Group:
         parts.append(costs)
     parts += map(escape, facts["notes"])
     if facts["cache"]:
-        parts.append(
-            f"Loads in {facts['load_s']:.2f} s from the cache, in {facts['compile_s']:.2f} s "
-            f"without; cached in {escape(', '.join(facts['cache']))}"
-        )
+        times = f"{facts['load_s']:.2f} s from the cache, in {facts['compile_s']:.2f} s without"
+        parts.append(f"Loads in {times}; cached in {escape(', '.join(facts['cache']))}")
     elif not facts["refused"]:
         parts.append(f"Checked; {facts['backend']} has no compiled form to keep in a cache")
     return Group(*parts)

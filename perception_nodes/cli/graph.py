@@ -19,17 +19,8 @@ from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.sample import sample_drive
 from perception_nodes.evaluation.measured import measured_settings
+from perception_nodes.graph import graph as graphs
 from perception_nodes.graph.config import DetectorSettings, ViewSettings
-from perception_nodes.graph.graph import (
-    ALL,
-    MONITOR,
-    PLAYER,
-    RECORDED,
-    VEHICLE,
-    VIEW,
-    Graph,
-    graph_of,
-)
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.resolve import GraphSettings
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments, split_ros_arguments
@@ -42,7 +33,7 @@ from perception_nodes.system.cache import trim
 from perception_nodes.system.life import is_launched
 from perception_nodes.system.processes import open_process
 
-VIEW_ALONE = Graph((VIEW,))
+VIEW_ALONE = graphs.Graph((graphs.VIEW,))
 
 
 def demo(
@@ -73,7 +64,7 @@ def demo(
     from perception_nodes.lab.demo import SET_BY_THE_DEMO, run_demo
 
     if parameters:
-        return show_parameters(RECORDED, SET_BY_THE_DEMO)
+        return show_parameters(graphs.RECORDED, SET_BY_THE_DEMO)
     common.check_folder(out, "--out")
     values = common.parse_assignments(assignments, ("bag", "topic", "out"))
     if view:
@@ -115,14 +106,14 @@ def run(
     Example: perception run --view source:=drive.mp4 loop:=true
     """
     if parameters:
-        return show_parameters(Graph((*VEHICLE.kinds, PLAYER)))
+        return show_parameters(graphs.Graph((*graphs.VEHICLE.kinds, graphs.PLAYER)))
     others, ros = split_ros_arguments(assignments or [])
     values = common.parse_assignments(others)
-    started = graph_of({**ros.parameters, **values})
+    started = graphs.graph_of({**ros.parameters, **values})
     if view:
-        started = Graph((MONITOR, *started.kinds))
+        started = graphs.Graph((graphs.MONITOR, *started.kinds))
     ours = ros.only(started.parameters) if is_launched() else ros
-    for line in ALL.misnamed(started.settings(values, ours), ros):
+    for line in graphs.ALL.misnamed(started.settings(values, ours), ros):
         common.say(line)
     require_ros()  # before anything is measured
     trim()
@@ -148,7 +139,7 @@ def run(
 
 
 def measured(
-    graph: Graph, values: Mapping[str, Any], ros: RosArguments = NO_ROS_ARGUMENTS
+    graph: graphs.Graph, values: Mapping[str, Any], ros: RosArguments = NO_ROS_ARGUMENTS
 ) -> GraphSettings:
     """The settings of a graph; if something is measured for them, it is shown."""
     with common.progress_bar("measuring, seconds") as measuring:
@@ -202,7 +193,7 @@ def say_page(specs: Sequence[NodeSpec]) -> None:
                 common.say(f"{error}; the graph runs without the page")
 
 
-def show_parameters(graph: Graph, hidden: Collection[str] = ()) -> None:
+def show_parameters(graph: graphs.Graph, hidden: Collection[str] = ()) -> None:
     """Print the parameters of a graph, except those that the command sets itself."""
     others = (Column(name, overflow="fold") for name in ("default", "allowed", "meaning"))
     table = Table(Column("parameter", no_wrap=True), *others)

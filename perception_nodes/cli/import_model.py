@@ -168,9 +168,8 @@ def _names(option: str, text: str) -> list[str] | None:
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"{option} {text} cannot be read: {error}") from error
     if not all(names) or not names:
-        raise SettingsError(
-            f"{option} {text!r} is neither a file with a name a line nor a list of names"
-        )
+        known = "a file with a name a line nor a list of names"
+        raise SettingsError(f"{option} {text!r} is neither {known}")
     return names
 
 

@@ -1,6 +1,7 @@
 """`perception model COMMAND`: what models there are, how good they are, how they are made."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -29,20 +30,14 @@ from perception_nodes.report.page import shown
 from perception_nodes.system.files import write_whole
 
 THREADS = (1, 2)
-MinAgreement = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        help="Share of objects on the frames that the new model and its float model must both see, "
-        f"else as above: by default {MIN_AGREEMENT:g}, and {Margins.parent_agreement:g} where "
-        "MODEL has 8 bits and its parent is the float model.",
-    ),
-]
-model_app = Commands(
-    help="List, import, evaluate, calibrate, compile, compress and sign models.",
-    no_args_is_help=True,
+_AGREEMENT = (
+    "Share of objects on the frames that the new model and its float model must both see, "
+    f"else as above: by default {MIN_AGREEMENT:g}, and {Margins.parent_agreement:g} where "
+    "MODEL has 8 bits and its parent is the float model."
 )
+MinAgreement = Annotated[float | None, typer.Option(min=0, max=1, help=_AGREEMENT)]
+_HELP = "List, import, evaluate, calibrate, compile, compress and sign models."
+model_app = Commands(help=_HELP, no_args_is_help=True)
 
 
 @model_app.command("list")
@@ -53,9 +48,8 @@ def list_command(as_json: options.Json = False) -> None:
     """
     models = [load_model(name) for name in available_models()]
     # Only the licence is wrapped on a narrow terminal; `model card` shows the rest.
-    whole = [
-        Column(name, no_wrap=True) for name in ("model", "input", "precision", "GMAC", "mAP50-95")
-    ]
+    titles = ("model", "input", "precision", "GMAC", "mAP50-95")
+    whole = [Column(title, no_wrap=True) for title in titles]
     table = Table(*whole, Column("licence", overflow="fold"))
     for model in models:
         table.add_row(
@@ -111,9 +105,8 @@ def evaluate_command(
     Example: perception model evaluate road-n --data frames/ --teacher dense-416x256
     """
     if teacher and classes_map:
-        raise SettingsError(
-            "--classes-map is for labels, and --teacher gives its own; leave it out"
-        )
+        given = "--teacher gives its own"
+        raise SettingsError(f"--classes-map is for labels, and {given}; leave it out")
     require_pycocotools()
     subject = load_model(model)
     if teacher:
@@ -126,19 +119,10 @@ def evaluate_command(
     else:
         sets = read_sets(data, root, parse_classes_map(classes_map) if classes_map else None)
     results, runtime = [], runtime_for(backend, subject)
+    score = partial(evaluate, subject, across_classes=across_classes, second_look=second_look)
     for one in sets:
         with progress_bar(f"{subject.name} on {one.name}") as progress:
-            results.append(
-                evaluate(
-                    subject,
-                    one,
-                    runtime,
-                    threads,
-                    progress,
-                    across_classes=across_classes,
-                    second_look=second_look,
-                )
-            )
+            results.append(score(one, runtime, threads, progress))
         if not as_json:
             Console().print(evaluation_table(results[-1]))
     text = json.dumps([result.model_dump() for result in results], indent=2)
@@ -148,9 +132,8 @@ def evaluate_command(
         write_whole(out, text + "\n")
     short = [result for result in results if result.map50_95 < at_least]
     for result in short:
-        say_problem(
-            "failed", f"{result.data}: mAP50-95 {result.map50_95:.4f} is below {at_least:g}"
-        )
+        fault = f"{result.data}: mAP50-95 {result.map50_95:.4f} is below {at_least:g}"
+        say_problem("failed", fault)
     if short:
         raise typer.Exit(1)
 
@@ -343,14 +326,8 @@ def _terms(model: Model) -> str:
 def evaluation_table(result: Evaluation) -> Group:
     """An evaluation as a table."""
     low, high = result.confidence
-    table = Table(
-        "",
-        "objects",
-        "mAP50-95",
-        "mAP50",
-        title=escape(f"{result.model} on {result.data}"),
-        min_width=50,
-    )
+    title = escape(f"{result.model} on {result.data}")
+    table = Table("", "objects", "mAP50-95", "mAP50", title=title, min_width=50)
     for column in table.columns[1:]:
         column.justify = "right"
 

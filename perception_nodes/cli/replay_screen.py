@@ -37,12 +37,10 @@ def show_replayed(replayed: Replayed, request: ReplayRequest, as_json: bool) -> 
     if request.update and replayed.golden is None:
         say(f"golden not written: {request.golden} is made of drives that can all be replayed")
     if replayed.left_out and replayed.status == 1:
-        say_problem(
-            "failed",
-            f"golden {request.golden} has drives that were not replayed: "
-            f"{', '.join(replayed.left_out)}; name them in {request.corpus}, or rewrite the golden "
-            "with --update",
-        )
+        left = ", ".join(replayed.left_out)
+        why = f"golden {request.golden} has drives that were not replayed: {left}"
+        remedy = f"name them in {request.corpus}, or rewrite the golden with --update"
+        say_problem("failed", f"{why}; {remedy}")
 
 
 def _show(name: str, summary: dict[str, Any], folder: Path) -> None:
@@ -62,10 +60,8 @@ def _show(name: str, summary: dict[str, Any], folder: Path) -> None:
         say(f"frames came {median:.3f} ms from their time (median; p99 {p99:.2f})")
     if "accuracy" in summary:
         accuracy = summary["accuracy"]
-        say(
-            f"mAP50-95 {accuracy['map50_95']:.4f}, mAP50 {accuracy['map50']:.4f} on "
-            f"{accuracy['frames']} labelled frames"
-        )
+        scores = f"mAP50-95 {accuracy['map50_95']:.4f}, mAP50 {accuracy['map50']:.4f}"
+        say(f"{scores} on {accuracy['frames']} labelled frames")
     lines = summary.get("golden", {}).get("lines", [])
     for line in lines[:SHOWN_CHANGES]:
         say(f"  {line}")
@@ -113,11 +109,8 @@ def _show_all(replayed: Replayed, out: Path) -> None:
 def _doubtful(summary: dict[str, Any]) -> str:
     """A sentence about objects too near to the threshold to count as changes, or nothing."""
     count = summary.get("golden", {}).get("doubtful", 0)
-    return (
-        f"{counted(count, 'object')} near the score threshold came or went; not counted as changed"
-        if count
-        else ""
-    )
+    near = f"{counted(count, 'object')} near the score threshold came or went"
+    return f"{near}; not counted as changed" if count else ""
 
 
 def _cells(name: str, facts: dict[str, Any], changes: int) -> list[str]:

@@ -53,10 +53,8 @@ def _of_running_graph(camera: str) -> list[Any]:
         if record.kind == RecordKind.OUTCOME and record.capture_ns
     ]
     if not records:
-        raise SettingsError(
-            f"no graph of the camera {camera!r} runs in this ROS domain, or it has no frames yet; "
-            "start one, or name a recording"
-        )
+        why = f"no graph of the camera {camera!r} runs in this ROS domain, or it has no frames yet"
+        raise SettingsError(f"{why}; start one, or name a recording")
     for record in records:
         record.camera = camera.encode()
     return records

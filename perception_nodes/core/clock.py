@@ -94,9 +94,7 @@ class SimulatedClock:
         if passed_ns > self._least_span_ns:
             self._rate = (time_ns - first_ns) / passed_ns
             self._forget_other_rates(time_ns, now_ns)
-        self._reference = max(
-            self._messages, key=lambda message: message[0] - self._rate * (message[1] - begin_ns)
-        )
+        self._reference = max(self._messages, key=lambda m: m[0] - self._rate * (m[1] - begin_ns))
 
     def _forget_other_rates(self, time_ns: int, now_ns: int) -> None:
         """If the last messages have another rate than all, keep only them."""

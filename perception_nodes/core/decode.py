@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from perception_nodes.core.frame import MAX_DETECTIONS, Detections
 from perception_nodes.core.geometry import intersections_and_unions
 
+Levels = Sequence[NDArray[np.float32]]
+"""An array of the network's output for each level."""
+
 
 class AbsurdOutput(ValueError):
     """The network's output cannot be right: a value is not a number, or is absurdly large."""
@@ -48,9 +51,7 @@ class DecodeSettings:
 class Decoder(Protocol):
     """Turns the output of one model into objects."""
 
-    def decode(
-        self, boxes: Sequence[NDArray[np.float32]], classes: Sequence[NDArray[np.float32]]
-    ) -> Detections:
+    def decode(self, boxes: Levels, classes: Levels) -> Detections:
         """Objects in the network's input.
 
         Args:
@@ -79,9 +80,7 @@ class CellsDecoder:
         self._settings = settings
         self._suppress = not suppressed or settings.across_classes
 
-    def decode(
-        self, boxes: Sequence[NDArray[np.float32]], classes: Sequence[NDArray[np.float32]]
-    ) -> Detections:
+    def decode(self, boxes: Levels, classes: Levels) -> Detections:
         """Objects in the network's input.
 
         Args:
@@ -148,9 +147,7 @@ class LevelsDecoder:
         self._starts = self._ends - sizes
         self._scales = np.repeat(np.array(strides, np.float32), sizes)[:, None]
 
-    def decode(
-        self, boxes: Sequence[NDArray[np.float32]], classes: Sequence[NDArray[np.float32]]
-    ) -> Detections:
+    def decode(self, boxes: Levels, classes: Levels) -> Detections:
         """Objects in the network's input.
 
         Args:
@@ -167,9 +164,8 @@ class LevelsDecoder:
         """
         best = np.empty(len(self._centres), np.float32)
         flat = [level.reshape(level.shape[1], -1) for level in classes]
-        for level, start, end, stride in zip(
-            flat, self._starts, self._ends, self._strides, strict=True
-        ):
+        bounds = zip(flat, self._starts, self._ends, self._strides, strict=True)
+        for level, start, end, stride in bounds:
             np.maximum.reduce(level, axis=0, out=best[start:end])
             if not (best[start:end].max() < ABSURD_LOGIT and level.min() > -ABSURD_LOGIT):
                 raise AbsurdOutput(f"class logits at stride {stride} are not numbers below 1000")
@@ -191,10 +187,7 @@ class LevelsDecoder:
         return Detections(xyxy[keep], scores, labels[keep], more)
 
     def _gathered(
-        self,
-        cells: NDArray[np.int64],
-        boxes: Sequence[NDArray[np.float32]],
-        classes: Sequence[NDArray[np.float32]],
+        self, cells: NDArray[np.int64], boxes: Levels, classes: Levels
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Box logits [n, 4, reg_max] and labels [n] of cells, whose numbers ascend."""
         side_logits = np.empty((len(cells), 4 * len(self._bins)), np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.budget import STAGES
+from perception_nodes.core.structures import fields
 
 MAX_DETECTIONS = 300
 CROWDED = b"more objects than there is room for: the best ones are reported"
@@ -36,14 +37,8 @@ MAX_SPAN_NS = 60_000_000_000
 MAX_PLACEMENT = 1e6
 """Scales, borders, focal lengths and lens coefficients of this magnitude are not plausible."""
 
-STAMPS = (
-    "capture_ns",
-    "ingested_ns",
-    "preprocessed_ns",
-    "inferred_ns",
-    "postprocessed_ns",
-    "published_ns",
-)
+_STAMPS = "capture_ns ingested_ns preprocessed_ns inferred_ns postprocessed_ns published_ns"
+STAMPS = tuple(_STAMPS.split())
 """Names of a frame's stamps in order; stage i of `STAGES` lies between stamps i and i + 1."""
 
 
@@ -167,11 +162,6 @@ class CameraInfo:
         return CameraInfo(width, height, self.model, self.distortion, matrix)
 
 
-def members(kind: Any, names: str) -> list[tuple[str, Any]]:
-    """Fields of one type of a ctypes structure, with spaces between their names."""
-    return [(name, kind) for name in names.split()]
-
-
 class FrameFacts(ctypes.Structure):
     """What is known of a frame before inference.
 
@@ -180,14 +170,11 @@ class FrameFacts(ctypes.Structure):
     `picture` is a hash of a sample of the frame's pixels, 0 if there are none.
     """
 
-    _fields_ = [
-        *members(ctypes.c_uint64, "sequence incarnation"),
-        *members(ctypes.c_int64, "stamp_ns deadline_ns capture_ns ingested_ns preprocessed_ns"),
-        *members(ctypes.c_uint32, "copies flags picture"),
-        ("camera", ctypes.c_char * 32),
-        ("frame_id", ctypes.c_char * (FRAME_ID_BYTES + 1)),
-        *members(ctypes.c_uint32, "source_width source_height"),
-    ]
+    _fields_ = fields(
+        "uint64 sequence, incarnation; int64 stamp_ns, deadline_ns, capture_ns, ingested_ns, "
+        "preprocessed_ns; uint32 copies, flags, picture; char camera[32]; "
+        f"char frame_id[{FRAME_ID_BYTES + 1}]; uint32 source_width, source_height"
+    )
 
 
 class FrameHeader(ctypes.Structure):
@@ -204,12 +191,9 @@ class FrameHeader(ctypes.Structure):
     _anonymous_ = ("facts",)
     _fields_ = [
         ("facts", FrameFacts),
-        *members(ctypes.c_double, "scale_x scale_y pad_x pad_y"),
-        *members(ctypes.c_double * 4, "camera_matrix rectified_matrix"),
-        ("distortion", ctypes.c_double * 8),
-        *members(ctypes.c_uint32, "width height"),
-        *members(ctypes.c_uint64, "camera_source camera_number"),
-        ("looks", ctypes.c_uint32),
+        *fields("double scale_x, scale_y, pad_x, pad_y, camera_matrix[4], rectified_matrix[4]"),
+        *fields("double distortion[8]; uint32 width, height"),
+        *fields("uint64 camera_source, camera_number; uint32 looks"),
     ]
 
 
@@ -241,10 +225,8 @@ def check_slot(
         FrameRejected: it does not; the text says what is wrong.
     """
     if (header.width, header.height) != (width, height):
-        raise FrameRejected(
-            f"slot of {header.width}x{header.height}, the model needs {width}x{height}: give both "
-            "nodes the same model"
-        )
+        size = f"{header.width}x{header.height}, the model needs {width}x{height}"
+        raise FrameRejected(f"slot of {size}: give both nodes the same model")
     if in_place != (payload_bytes <= NO_PIXELS_BYTES):
         where = "in the slot" if in_place else "with the camera"
         raise FrameRejected(f"the pixels were left {where}: give both nodes the same preprocess_on")
@@ -296,21 +278,15 @@ class Record(ctypes.Structure):
     thread has used.
     """
 
-    _fields_ = [
-        ("record", ctypes.c_uint64),
-        *members(ctypes.c_int64, "sent_ns patience_ns spent_ns"),
-        ("sender", ctypes.c_uint64),
-        *members(ctypes.c_uint32, "kind process"),
-    ]
+    _fields_ = fields(
+        "uint64 record; int64 sent_ns, patience_ns, spent_ns; uint64 sender; uint32 kind, process"
+    )
 
 
 class LookRecord(ctypes.Structure):
     """A second look at a frame, with the fields of `Look.msg`."""
 
-    _fields_ = [
-        *members(ctypes.c_uint32, "x_offset y_offset width height"),
-        ("cost_ms", ctypes.c_float),
-    ]
+    _fields_ = fields("uint32 x_offset, y_offset, width, height; float cost_ms")
 
 
 class FrameRecord(Record):
@@ -324,13 +300,9 @@ class FrameRecord(Record):
     _anonymous_ = ("facts",)
     _fields_ = [
         ("facts", FrameFacts),
-        *members(ctypes.c_int64, "inferred_ns postprocessed_ns published_ns"),
-        ("report_number", ctypes.c_uint64),
-        *members(ctypes.c_int64, "lost_after_ns lost_before_ns"),
-        *members(ctypes.c_uint32, "status detections"),
-        ("model", ctypes.c_char * 32),
-        ("reason", ctypes.c_char * REASON_BYTES),
-        ("look_count", ctypes.c_uint32),
+        *fields("int64 inferred_ns, postprocessed_ns, published_ns; uint64 report_number"),
+        *fields("int64 lost_after_ns, lost_before_ns; uint32 status, detections; char model[32]"),
+        *fields(f"char reason[{REASON_BYTES}]; uint32 look_count"),
         ("look_records", LookRecord * MAX_LOOKS),
     ]
 
@@ -396,16 +368,12 @@ class DetectionRecord(ctypes.Structure):
     successor too, gives frames in the order of `ingested_ns`.
     """
 
-    _fields_ = [
-        *members(ctypes.c_uint64, "sequence incarnation"),
-        *members(ctypes.c_int64, "stamp_ns capture_ns ingested_ns deadline_ns"),
-        ("status", ctypes.c_uint32),
-        ("frame_id", ctypes.c_char * (FRAME_ID_BYTES + 1)),
-        ("count", ctypes.c_uint32),
-        ("boxes", ctypes.c_float * (4 * MAX_DETECTIONS)),
-        ("scores", ctypes.c_float * MAX_DETECTIONS),
-        ("classes", ctypes.c_uint32 * MAX_DETECTIONS),
-    ]
+    _fields_ = fields(
+        "uint64 sequence, incarnation; int64 stamp_ns, capture_ns, ingested_ns, deadline_ns; "
+        f"uint32 status; char frame_id[{FRAME_ID_BYTES + 1}]; uint32 count; "
+        f"float boxes[{4 * MAX_DETECTIONS}], scores[{MAX_DETECTIONS}]; "
+        f"uint32 classes[{MAX_DETECTIONS}]"
+    )
 
     def hold(self, detections: Detections) -> None:
         """Take a copy of the objects."""

@@ -127,9 +127,8 @@ class Lens:
         """The rays, with those beyond the fold shortened to reach just up to it."""
         radius = np.hypot(rays[:, 0], rays[:, 1])
         limit = self.fold_radius * (1 - 1e-9)
-        return np.where(
-            (radius > limit)[:, None], rays * (limit / np.maximum(radius, 1e-12))[:, None], rays
-        )
+        shorter = limit / np.maximum(radius, 1e-12)
+        return np.where((radius > limit)[:, None], rays * shorter[:, None], rays)
 
     def rectified_matrix(self, width: int, height: int) -> tuple[float, float, float, float]:
         """Intrinsics of a distortion-free image of the same size that shows the source's edges.
@@ -271,9 +270,7 @@ def pairwise_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDA
     return shares
 
 
-_OUTLINE = np.array(
-    [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1], [0.5, 1], [0, 1], [0, 0.5]], np.float64
-)
+_OUTLINE = np.array([(0, 0), (1, 0), (2, 0), (2, 1), (2, 2), (1, 2), (0, 2), (0, 1)]) / 2
 
 
 def _through_lens(boxes: Points, lens: Lens, rectified: tuple[float, ...]) -> Points:

@@ -198,10 +198,8 @@ class MaxPool:
 
     def run(self, tensors: Mapping[str, NDArray[np.signedinteger]]) -> Codes:
         """The pooled codes."""
-        border = self.size // 2
-        padded = np.pad(
-            tensors[self.source], ((0, 0), (border, border), (border, border)), constant_values=-128
-        )
+        around = (self.size // 2,) * 2
+        padded = np.pad(tensors[self.source], ((0, 0), around, around), constant_values=-128)
         windows = np.lib.stride_tricks.sliding_window_view(padded, (self.size,) * 2, axis=(1, 2))
         greatest: Codes = windows.max(axis=(3, 4))
         return greatest

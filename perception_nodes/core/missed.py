@@ -35,9 +35,8 @@ def reason_of(report: Any) -> str:
 
 def cause_of(report: Any, budget: Budget) -> Cause:
     """The cause of a missed frame, an object with the attributes of `FrameReport`."""
-    return Cause(
-        FrameStatus(report.status), blamed_stage(report, budget), NUMBER.sub("#", reason_of(report))
-    )
+    reason = NUMBER.sub("#", reason_of(report))
+    return Cause(FrameStatus(report.status), blamed_stage(report, budget), reason)
 
 
 def blamed_stage(report: Any, budget: Budget) -> str:

@@ -77,8 +77,8 @@ def lanes_of(node: ConvolutionNode) -> Lanes:
     limits = np.iinfo(np.int8)
     if layer.weight.min() < limits.min or layer.weight.max() > limits.max:
         raise BackendError(
-            f"Convolution {layer.name!r} has weights of more than 8 bits, which our engines do not "
-            "have; quantize the model without layers that are kept in float"
+            f"Convolution {layer.name!r} has weights of more than 8 bits, which our engines lack: "
+            "quantize the model without layers that are kept in float"
         )
     used = np.concatenate([_used(segment) for segment in node.segments])
     out = -(-channels // GROUP) * GROUP

@@ -1,8 +1,7 @@
 """What the processes of a graph send to the watchdog beside frames: one struct for each kind."""
 
-import ctypes
-
-from perception_nodes.core.frame import REASON_BYTES, FrameRecord, FrameStatus, Record, members
+from perception_nodes.core.frame import REASON_BYTES, FrameRecord, FrameStatus, Record
+from perception_nodes.core.structures import fields
 
 
 class Takeover(Record):
@@ -16,13 +15,10 @@ class Takeover(Record):
     predecessor was replaced.
     """
 
-    _fields_ = [
-        ("held_sequence", ctypes.c_uint64),
-        *members(ctypes.c_int64, "newest_ns joined_ns"),
-        *members(ctypes.c_uint64, "held_incarnation predecessor_sender"),
-        ("predecessor", ctypes.c_uint32),
-        ("reason", ctypes.c_char * REASON_BYTES),
-    ]
+    _fields_ = fields(
+        "uint64 held_sequence; int64 newest_ns, joined_ns; uint64 held_incarnation, "
+        f"predecessor_sender; uint32 predecessor; char reason[{REASON_BYTES}]"
+    )
 
 
 class Left(Record):
@@ -32,19 +28,19 @@ class Left(Record):
 class InputState(Record):
     """Preprocessing sends this once a second: why frames are missing, empty if none are."""
 
-    _fields_ = [("trouble", ctypes.c_char * REASON_BYTES)]
+    _fields_ = fields(f"char trouble[{REASON_BYTES}]")
 
 
 class Changed(Record):
     """Preprocessing sends this once when the camera's images become others: from what, to what."""
 
-    _fields_ = [("change", ctypes.c_char * REASON_BYTES)]
+    _fields_ = fields(f"char change[{REASON_BYTES}]")
 
 
 class WatchdogGone(Record):
     """For a watchdog that goes on: why the vehicle was asked to stop in its place."""
 
-    _fields_ = [("cause", ctypes.c_char * REASON_BYTES)]
+    _fields_ = fields(f"char cause[{REASON_BYTES}]")
 
 
 class Heartbeat(Record):

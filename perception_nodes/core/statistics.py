@@ -39,12 +39,12 @@ def summarize(reports: Iterable[Any]) -> dict[str, Any]:
         status = FrameStatus(report.status)
         statuses[status] += 1
         if status in PUBLISHED:
-            models[_text(report.model)] += 1
+            models[as_text(report.model)] += 1
         if status == FrameStatus.FAILED:
-            failures[_text(report.reason)] += 1
+            failures[as_text(report.reason)] += 1
         stamps.append([getattr(report, name) for name in STAMPS])
         detections += report.detections
-        crowded += CROWDED.decode() in _text(report.reason)
+        crowded += CROWDED.decode() in as_text(report.reason)
         if report.preprocessed_ns:
             copies.append(report.copies)
 
@@ -115,6 +115,6 @@ def _durations_ms(times_ns: NDArray[np.int64], start: int, end: int) -> NDArray[
     return durations_ms
 
 
-def _text(reason: str | bytes) -> str:
+def as_text(reason: str | bytes) -> str:
     """The reason as text; a message has text, a record in shared memory bytes."""
     return reason.decode(errors="replace") if isinstance(reason, bytes) else reason

@@ -108,10 +108,9 @@ def build_graph(network: Network) -> TensorGraph:
         elif isinstance(layer, Upsample):
             builder.views[layer.target] = builder.enlarged(builder.views[layer.source])
         else:
-            raise BackendError(
-                f"{type(layer).__name__} {layer.target!r} is not an operator of our engines; they "
-                "have Convolution, HardSwish, ReLU, Add, Concat, Slice and Upsample"
-            )
+            known = "Convolution, HardSwish, ReLU, Add, Concat, Slice and Upsample"
+            what = f"{type(layer).__name__} {layer.target!r} is not an operator of our engines"
+            raise BackendError(f"{what}; they have {known}")
     return builder.finish()
 
 

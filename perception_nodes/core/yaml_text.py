@@ -41,9 +41,7 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ArithmeticError, AttributeError, LookupError, ValueError) as error:
-            kind, why = node.tag.rpartition(":")[2], ""
-            if isinstance(error, ValueError):
-                why = f": {error}"
+            kind, why = node.tag.rpartition(":")[2], f": {error}" * isinstance(error, ValueError)
             problem = f"{node.value!r} is no {kind}{why}"
             raise ConstructorError(None, None, problem, node.start_mark) from error
 

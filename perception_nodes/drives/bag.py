@@ -234,9 +234,8 @@ def _cameras(path: Path, storage: Storage) -> dict[str, Topic]:
     """Image topics by name, at least one."""
     cameras = {t.name: t for t in storage.topics.values() if t.message_type in IMAGE_TYPES}
     if not cameras:
-        raise BagError(
-            f"{path} has no image topic ({' or '.join(IMAGE_TYPES)}); {_listing(storage)}"
-        )
+        types = " or ".join(IMAGE_TYPES)
+        raise BagError(f"{path} has no image topic ({types}); {_listing(storage)}")
     return cameras
 
 

@@ -143,9 +143,8 @@ class BagStorage(Storage):
         try:
             problem = decompression.decompress_file(file, plain)
         except decompression.DecompressionError as error:
-            raise BagError(
-                f"{file}: {error}; decompress it yourself if it is one of yours"
-            ) from error
+            why = f"{error}; decompress it yourself if it is one of yours"
+            raise BagError(f"{file}: {why}") from error
         if problem:
             self._notes.note(f"{file}: {problem}")
             self._truncated = True
@@ -167,9 +166,8 @@ class BagStorage(Storage):
         topics = {}
         for name, message_type in types.items():
             count = sum(file.counts[name] for file in self._files.values())
-            indexed = sum(
-                max(file.recorded[name], file.counts[name]) for file in self._files.values()
-            )
+            counts = ((file.recorded[name], file.counts[name]) for file in self._files.values())
+            indexed = sum(map(max, counts))
             lost = max(indexed, recorded.get(name, ("", 0))[1]) - count
             counted = name in recorded or all(file.indexed for file in self._files.values())
             topics[name] = Topic(name, message_type, count, lost, counted)

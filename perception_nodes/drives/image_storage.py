@@ -35,9 +35,8 @@ class ImageStorage(Storage):
         """
         super().__init__(name)
         self.frame_files = tuple(sorted(files, key=lambda file: _natural(file.name)))
-        self._notes.note(
-            f"{name}: image files have no times: {RATE_HZ:g} frames a second are assumed"
-        )
+        rate = f"{RATE_HZ:g} frames a second are assumed"
+        self._notes.note(f"{name}: image files have no times: {rate}")
         self.duration_ns = round((len(files) - 1) / RATE_HZ * 1e9)
         self.topics = {TOPIC: Topic(TOPIC, COMPRESSED_IMAGE, len(files))}
 

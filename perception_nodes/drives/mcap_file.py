@@ -343,9 +343,8 @@ class McapFile(BagFile):
             yield log_time_ns, topic, self._source.read(at + HEAD.size, length)[MESSAGE_HEAD.size :]
 
     def _note_gap_in_chunk(self, chunk_at: int, at: int, resumed: int) -> None:
-        self.damage.note(
-            f"bytes {at} to {resumed} of the chunk at byte {chunk_at} are unreadable, skipped"
-        )
+        where = f"bytes {at} to {resumed} of the chunk at byte {chunk_at}"
+        self.damage.note(f"{where} are unreadable, skipped")
 
 
 class _Scan:
@@ -372,9 +371,8 @@ class _Scan:
             last = record.end
             ended = ended or record.kind in (Opcode.DATA_END, Opcode.FOOTER)
             if not record.whole:
-                file.damage.note(
-                    f"cut off: byte {record.at} of {source.size} begins a record that does not end"
-                )
+                where = f"byte {record.at} of {source.size}"
+                file.damage.note(f"cut off: {where} begins a record that does not end")
             try:
                 self._take(record)
             except MALFORMED as error:
@@ -424,9 +422,8 @@ class _Scan:
 
     def _count(self, source: ByteSource, record: Record) -> tuple[int, int]:
         """Count a message; return its channel and log time."""
-        channel, _, log_time_ns, _ = MESSAGE_HEAD.unpack(
-            source.read(record.body, MESSAGE_HEAD.size)
-        )
+        head = source.read(record.body, MESSAGE_HEAD.size)
+        channel, _, log_time_ns, _ = MESSAGE_HEAD.unpack(head)
         self._readable[channel] += 1
         first_ns, last_ns = self._times_ns
         self._times_ns = [min(first_ns, log_time_ns), max(last_ns, log_time_ns)]

@@ -40,9 +40,8 @@ class VideoStorage(Storage):
             video = next((video for video, picture in decoded if picture.frame is not None), None)
             if video is None:
                 why = "; ".join(self.warnings) or str(path)
-                raise BagError(
-                    f"{why}: no frame can be decoded; copy it again, or convert it to H.264"
-                )
+                remedy = "copy it again, or convert it to H.264"
+                raise BagError(f"{why}: no frame can be decoded; {remedy}")
             stream = video.stream
             self._rate_hz = video.rate_hz(PLAIN_RATE_HZ)
             self._end = StatedEnd.of(video)

@@ -27,7 +27,6 @@ def compression_tool(module: str, name: str = "", remedy: str = IN_CHECKOUT) -> 
     try:
         found = importlib.import_module(module)
     except ImportError as error:
-        raise SettingsError(
-            f"{module} cannot be imported ({error}); {remedy} installs what it needs"
-        ) from error
+        why = f"cannot be imported ({error}); {remedy} installs what it needs"
+        raise SettingsError(f"{module} {why}") from error
     return getattr(found, name) if name else found

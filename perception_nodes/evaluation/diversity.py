@@ -84,9 +84,8 @@ def choose_frames(
         BagError, DataError: a drive or folder cannot be read, or too few frames differ.
     """
     if not bags and not folders:
-        raise DataError(
-            "no frames to choose from; name a drive with --bag or a folder with --images"
-        )
+        needed = "name a drive with --bag or a folder with --images"
+        raise DataError(f"no frames to choose from; {needed}")
     source = FrameSource(bags, folders, image)
     total, blank, names, places, described = source.count(), 0, [], [], []
     for done, (name, pixels) in enumerate(source.frames(), start=1):

@@ -308,10 +308,8 @@ def _rows(found: Mapping[Option, Times]) -> list[Row]:
         if len(times.whole_ms) >= ENOUGH:
             median_ms = float(np.median(times.whole_ms))
             tail = max(1.0, float(np.percentile(spread[option.backend], 95))) ** TAIL
-            ms, refused = (
-                (float(np.median(times.bare_ms)), median_ms, median_ms * tail),
-                times.refused,
-            )
+            ms = (float(np.median(times.bare_ms)), median_ms, median_ms * tail)
+            refused = times.refused
         rows.append(Row(*option, *ms, len(times.whole_ms), refused))
     return rows
 

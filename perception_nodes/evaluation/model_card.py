@@ -93,9 +93,8 @@ def weaknesses(
     ]
     proven = {name for name, one in classes.items() if one["objects"] >= MIN_CLASS_OBJECTS}
     if unproven := [name for name in model.classes if name not in proven]:
-        found.append(
-            f"No evidence of {', '.join(unproven)}: fewer than {MIN_CLASS_OBJECTS} such objects."
-        )
+        names = ", ".join(unproven)
+        found.append(f"No evidence of {names}: fewer than {MIN_CLASS_OBJECTS} such objects.")
     best = max((one["map50"] for one in heights.values()), default=0)
     low = [one for one in heights.items() if one[1]["map50"] < best / 2]
     for band, one in low:

@@ -57,9 +57,8 @@ class Roof:
         shape = (1, ROOF_CHANNELS, ROOF_SIZE_PX, ROOF_SIZE_PX)
         self._image = np.zeros(shape, np.float32)
         network = _roof(list(shape), quantized=precision == "int8")
-        self._request = (
-            core().compile_model(network, "CPU", for_latency(threads)).create_infer_request()
-        )
+        compiled = core().compile_model(network, "CPU", for_latency(threads))
+        self._request = compiled.create_infer_request()
 
     def run(self) -> None:
         """Run the convolution once."""

@@ -41,9 +41,8 @@ def class_names(images: Path) -> tuple[str, ...]:
             raise DataError(f"{listed} cannot be read: {error}") from error
         names: Sequence[str] = [line.strip() for line in "\n".join(lines).rstrip().splitlines()]
         if not all(names):  # the class numbers of the following names would be doubtful
-            raise DataError(
-                f"{listed}: line {names.index('') + 1} is empty; write one class a line"
-            )
+            line = f"line {names.index('') + 1}"
+            raise DataError(f"{listed}: {line} is empty; write one class a line")
     else:
         names = next(filter(None, map(_names_in, sorted(folder.glob("*.yaml")))), [])
     if not names:
@@ -160,9 +159,8 @@ def files_below(folder: Path) -> list[Path]:
                         kind = linked if entry.is_symlink() else own
                     kind.append(place / entry.name)
         except OSError as error:
-            raise DataError(
-                f"{error.filename or place} cannot be read: {error.strerror}"
-            ) from error
+            where = error.filename or place
+            raise DataError(f"{where} cannot be read: {error.strerror}") from error
     return files
 
 
@@ -250,9 +248,8 @@ def read_line(line: str, classes: int | None = None) -> list[float]:
     parts = line.split()
     if len(parts) != 5:
         kind = "a polygon or oriented box" if len(parts) > 6 else "no box"
-        raise ValueError(
-            f"{len(parts)} values are {kind}; a line is 'class centre_x centre_y width height'"
-        )
+        form = "a line is 'class centre_x centre_y width height'"
+        raise ValueError(f"{len(parts)} values are {kind}; {form}")
     last = MOST_CLASSES if classes is None else classes - 1
     if not re.fullmatch(r"\d+(\.0*)?", parts[0]) or float(parts[0]) > last:
         raise ValueError(f"class {parts[0]!r} is not one of 0 to {last}")

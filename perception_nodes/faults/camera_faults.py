@@ -65,9 +65,8 @@ def with_distortion(info: bytes, distortion: float) -> bytes:
     """A serialized CameraInfo with another first radial coefficient, and no other distortion."""
     store = typestore()
     message: Any = store.deserialize_cdr(info, CAMERA_INFO)
-    changed = replace(
-        message, distortion_model="plumb_bob", d=np.array([distortion, 0, 0, 0, 0], np.float64)
-    )
+    barrel = np.array([distortion, 0, 0, 0, 0], np.float64)
+    changed = replace(message, distortion_model="plumb_bob", d=barrel)
     return bytes(store.serialize_cdr(changed, CAMERA_INFO))
 
 

@@ -94,9 +94,8 @@ def _parsed(path: Path) -> tuple[KeyLines, dict[str, Any]]:
         values = parse_yaml(text)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        hint = (
-            f"; {path.stem} without {path.suffix} comes with us" if path.stem in shipped() else ""
-        )
+        known = f"; {path.stem} without {path.suffix} comes with us"
+        hint = known if path.stem in shipped() else ""
         raise ScenarioError(f"{path} cannot be read: {why}{hint}") from error
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)

@@ -50,9 +50,8 @@ def why_unavailable() -> str:
     if not Path("/dev/net/tun").exists():
         return "/dev/net/tun does not exist (a container gets it by --device /dev/net/tun)"
     try:
-        result = subprocess.run(
-            [*OWN_NETWORK, "true"], capture_output=True, text=True, check=False, timeout=10
-        )
+        command = [*OWN_NETWORK, "true"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except OSError as error:
         return f"unshare (of util-linux) cannot be run: {error}"
     return f"no namespace is granted: {result.stderr.strip()}" if result.returncode else ""

@@ -147,9 +147,8 @@ class UnitServer:
             os.environ["ROS_DOMAIN_ID"] = domain
             own_domain()
             chosen = {**values, **self._values}
-            specs = with_faulty_backend(
-                LIVE.nodes(chosen), _FAULTS.validate_python(faults), self._orders
-            )
+            put_in = _FAULTS.validate_python(faults)
+            specs = with_faulty_backend(LIVE.nodes(chosen), put_in, self._orders)
             self._current = GraphRun(specs, str(chosen.get("camera", "front")))
             self._ordered.put(self._current)
             return self._current

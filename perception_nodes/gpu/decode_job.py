@@ -9,7 +9,6 @@ import numpy as np
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import MAX_DETECTIONS, Detections
 from perception_nodes.core.structures import fields
-from perception_nodes.gpu.structures import addresses, integers
 from perception_nodes.preprocess.placement import Placement
 
 MAX_LEVELS = 5
@@ -52,26 +51,22 @@ class Head:
 class LevelJob(ctypes.Structure):
     """`Level` of `decode.cu`."""
 
-    _fields_ = [
-        *addresses("boxes", "classes"),
-        *integers("rows", "columns", "stride", "first_cell"),
-    ]
+    _fields_ = fields("uint64 boxes, classes; int32 rows, columns, stride, first_cell")
 
 
 class PlacementJob(ctypes.Structure):
     """`Placement` of `decode.cu`."""
 
-    _fields_ = [
-        *fields("double pad[2], scale[2], size[2], matrix[4], rectified[4]"),
-        *fields("double distortion[8], fold_radius"),
-        *integers("lens", "fisheye"),
-    ]
+    _fields_ = fields(
+        "double pad[2], scale[2], size[2], matrix[4], rectified[4], distortion[8], fold_radius; "
+        "int32 lens, fisheye"
+    )
 
 
 class BoxCandidate(ctypes.Structure):
     """`Candidate` of `decode.cu`: a box before suppression."""
 
-    _fields_ = [("box", ctypes.c_float * 4), ("logit", ctypes.c_float), ("label", ctypes.c_uint32)]
+    _fields_ = fields("float box[4], logit; uint32 label")
 
 
 class DecodeState(ctypes.Structure):
@@ -96,12 +91,11 @@ class DecodeResult(ctypes.Structure):
         absurd: bits that say which logits are absurd, see `check`.
     """
 
-    _fields_ = [
-        ("ticket", ctypes.c_uint64),
-        *integers("count", "found", "entered", "kept"),
-        *fields(f"uint32 absurd, reserved; float boxes[{4 * MAX_DETECTIONS}]"),
-        *fields(f"float scores[{MAX_DETECTIONS}]; uint32 classes[{MAX_DETECTIONS}]"),
-    ]
+    _fields_ = fields(
+        "uint64 ticket; int32 count, found, entered, kept; uint32 absurd, reserved; "
+        f"float boxes[{4 * MAX_DETECTIONS}], scores[{MAX_DETECTIONS}]; "
+        f"uint32 classes[{MAX_DETECTIONS}]"
+    )
 
     @property
     def more(self) -> bool:
@@ -137,8 +131,7 @@ class DecodeJob(ctypes.Structure):
     _fields_ = [
         ("levels", LevelJob * MAX_LEVELS),
         ("placement", PlacementJob),
-        *addresses("state", "keys", "labels", "result"),
-        *integers("level_count", "cells", "classes", "reg_max"),
+        *fields("uint64 state, keys, labels, result; int32 level_count, cells, classes, reg_max"),
         *fields("float logit_threshold, iou_threshold"),
     ]
 

@@ -17,7 +17,7 @@ from perception_nodes.core import tensor_graph
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Activation, Network
 from perception_nodes.core.places import Place, lanes_of, place_of, place_tensors
-from perception_nodes.gpu.structures import addresses, integers
+from perception_nodes.core.structures import fields
 
 TILE = (32, 32)
 """Pixels and channels that a block computes."""
@@ -123,9 +123,8 @@ def _constants(
     node: tensor_graph.ConvolutionNode, places: Mapping[str, Place]
 ) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
     lanes = lanes_of(node)
-    ends = tensor_graph.GROUP * np.cumsum(
-        [place_of(segment, places).groups for segment in node.segments]
-    )
+    groups = [place_of(segment, places).groups for segment in node.segments]
+    ends = tensor_graph.GROUP * np.cumsum(groups)
     weight = [pack_weights(part) for part in np.split(lanes.weight, ends[:-1], axis=3)]
     return np.concatenate(weight, axis=1), np.stack([lanes.bias, lanes.multiplier], axis=1)
 
@@ -151,7 +150,7 @@ def pack_weights(weight: NDArray[np.int8]) -> NDArray[np.int8]:
 class SegmentJob(ctypes.Structure):
     """`Segment` of `network.cu`."""
 
-    _fields_ = [*addresses("codes"), *integers("row_bytes", "pixel_bytes", "groups", "upsampled")]
+    _fields_ = fields("uint64 codes; int32 row_bytes, pixel_bytes, groups, upsampled")
 
 
 class LayerJob(ctypes.Structure):
@@ -159,13 +158,11 @@ class LayerJob(ctypes.Structure):
 
     _fields_ = [
         ("segments", SegmentJob * 2),
-        *addresses("weights", "parameters", "target", "output", "residual"),
-        *integers("target_bytes", "residual_bytes", "image", "height", "width"),
-        *integers("kernel_height", "kernel_width", "stride", "top", "left", "outside"),
-        *integers("out_width", "pixels", "groups", "channels", "activation", "shift", "fraction"),
-        *integers("store_multiplier", "store_shift", "residual_multiplier"),
-        ("step", ctypes.c_float),
-        ("first_block", ctypes.c_int32),
+        *fields("uint64 weights, parameters, target, output, residual"),
+        *fields("int32 target_bytes, residual_bytes, image, height, width, kernel_height"),
+        *fields("int32 kernel_width, stride, top, left, outside, out_width, pixels, groups"),
+        *fields("int32 channels, activation, shift, fraction, store_multiplier, store_shift"),
+        *fields("int32 residual_multiplier; float step; int32 first_block"),
     ]
 
 

@@ -78,9 +78,8 @@ class Nvrtc:
             log = self._text(program, "nvrtcGetProgramLog").decode().rstrip("\0\n")
             if failed:
                 version = version_text(self.version)
-                raise CudaError(
-                    f"NVRTC {version} does not compile {name}.cu for sm_{sm} ({log}); {INSTALL}"
-                )
+                why = f"does not compile {name}.cu for sm_{sm} ({log})"
+                raise CudaError(f"NVRTC {version} {why}; {INSTALL}")
             return self._text(program, "nvrtcGetCUBIN"), log
         finally:
             self._library.nvrtcDestroyProgram(ctypes.byref(program))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.core.geometry import PADDING_VALUE, Letterbox, Points
-from perception_nodes.gpu.structures import addresses, integers
+from perception_nodes.core.structures import fields
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL, PACKED, PLANAR, check_in_place
 
 BITS = 11
@@ -198,34 +198,30 @@ def _place(
 def _line(samples: int, pixels: int) -> NDArray[np.int32]:
     """Spread pixels evenly over a line of samples; return their positions in 1 / 2**BITS."""
     position = (np.arange(pixels) + 0.5) * (samples / pixels) - 0.5
-    fixed: NDArray[np.int32] = np.rint(np.clip(position, 0, samples - 1) * (1 << BITS)).astype(
-        np.int32
-    )
+    within = np.clip(position, 0, samples - 1)
+    fixed: NDArray[np.int32] = np.rint(within * (1 << BITS)).astype(np.int32)
     return fixed
 
 
 class PlaneJob(ctypes.Structure):
     """`Plane` of `preprocess.cu`."""
 
-    _fields_ = [
-        *addresses("columns", "rows", "xy", "fraction"),
-        *integers("offset", "row_bytes", "sample_bytes", "width", "height"),
-        ("channels", ctypes.c_int32 * 4),
-        ("outside", ctypes.c_int32),
-        ("packing", ctypes.c_int32),
-    ]
+    _fields_ = fields(
+        "uint64 columns, rows, xy, fraction; int32 offset, row_bytes, sample_bytes, width, height, "
+        "channels[4], outside, packing"
+    )
 
 
 class FrameCell(ctypes.Structure):
     """`Frame` of `frame.cuh`: the part of the input that changes from frame to frame."""
 
-    _fields_ = [*addresses("pixels", "source"), ("ticket", ctypes.c_uint64)]
+    _fields_ = fields("uint64 pixels, source, ticket")
 
 
 class FetchJob(ctypes.Structure):
     """`Job` of `fetch.cu`."""
 
-    _fields_ = [*addresses("frame", "rows"), *integers("row_count", "row_bytes", "pieces")]
+    _fields_ = fields("uint64 frame, rows; int32 row_count, row_bytes, pieces")
 
 
 class PreprocessJob(ctypes.Structure):
@@ -233,9 +229,8 @@ class PreprocessJob(ctypes.Structure):
 
     _fields_ = [
         ("planes", PlaneJob * 2),
-        *addresses("frame", "ticket", "out"),
-        *integers("kind", "red_x", "red_y", "inner_width", "inner_height"),
-        *integers("pad_x", "pad_y", "width", "height"),
+        *fields("uint64 frame, ticket, out; int32 kind, red_x, red_y, inner_width, inner_height"),
+        *fields("int32 pad_x, pad_y, width, height"),
     ]
 
 

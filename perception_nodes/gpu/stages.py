@@ -195,9 +195,8 @@ class Decoding:
             CudaError: the result belongs to another frame.
         """
         if self._result.ticket != ticket:
-            raise cuda.CudaError(
-                f"the GPU's result is of frame {self._result.ticket}, not of {ticket}"
-            )
+            other = f"of frame {self._result.ticket}, not of {ticket}"
+            raise cuda.CudaError(f"the GPU's result is {other}")
         self._result.check(self._head.strides)
         return self._result
 

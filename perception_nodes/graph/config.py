@@ -15,7 +15,7 @@ from perception_nodes.cameras.v4l2_devices import V4l2Settings
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FRAME_ID_BYTES, MAX_LOOKS
-from perception_nodes.graph.settings import CHANGEABLE, Described, Name, Source, Topic, same
+from perception_nodes.graph.settings import Described, Name, Source, Topic, changeable, same
 from perception_nodes.graph.topics import ANY_CAMERA, SAFE_STOP, camera_topic
 from perception_nodes.system.realtime import MAX_PRIORITY
 from perception_nodes.tracking.tracks import TrackingSettings
@@ -89,15 +89,11 @@ class Settings(Described):
     def contradictions(self) -> Iterator[str]:
         """What is wrong with values that are allowed each: begins with a parameter's name."""
         if self.remote_changes == "refuse" and not self.autostart:
-            yield (
-                "remote_changes: 'refuse' is not allowed with autostart:=false, since a life-cycle "
-                "manager could not start the nodes"
-            )
+            why = "since a life-cycle manager could not start the nodes"
+            yield f"remote_changes: 'refuse' is not allowed with autostart:=false, {why}"
         for camera in (name for name in self.served if name.endswith("standby")):
-            yield (
-                f"camera: {camera!r} is not allowed, its nodes would have the names of another "
-                "camera's standbys; choose a name with another end"
-            )
+            why = "its nodes would have the names of another camera's standbys"
+            yield f"camera: {camera!r} is not allowed, {why}; choose a name with another end"
 
     @property
     def served(self) -> tuple[str, ...]:
@@ -234,12 +230,11 @@ class CameraSettings(Settings):
     """pixel format of a v4l2 camera, in the kernel's letters; empty: what is best"""
     camera_input: int = Field(default=-1, ge=-1, le=63)
     """number of a v4l2 device's input, such as one of several HDMI inputs; -1: as it is"""
-    controls: str = Field(
+    controls: str = changeable(
         default="",
         pattern=r"^([a-z0-9_]+=-?\d{1,9}(,[a-z0-9_]+=-?\d{1,9})*)?$",
         max_length=1000,
         examples=["gain=20,exposure_time_absolute=100"],
-        json_schema_extra=CHANGEABLE,
     )
     """controls of a v4l2 camera by their names in perception camera --list, in its units; what
     would set them automatically is turned off"""
@@ -309,31 +304,24 @@ class DetectorSettings(CamerasSettings):
     """keep the processors of the graph from sleeping between frames, since they take long to wake;
     auto: where the graph has real-time priority, without which it is of no use; costs power and
     heat as if they were busy"""
-    enabled: bool = Field(default=True, json_schema_extra=CHANGEABLE)
+    enabled: bool = changeable(default=True)
     """detect; false: every frame is FAILED with that reason, and the vehicle is asked to stop"""
-    classes: str = Field(
-        default="", max_length=1000, json_schema_extra=CHANGEABLE, examples=["car,person"]
-    )
+    classes: str = changeable(default="", max_length=1000, examples=["car,person"])
     """names of the classes to report, such as car,person; empty: all that the model knows"""
-    score_threshold: float = Field(
-        default=DecodeSettings.score_threshold, ge=0.01, le=0.99, json_schema_extra=CHANGEABLE
-    )
+    score_threshold: float = changeable(default=DecodeSettings.score_threshold, ge=0.01, le=0.99)
     """objects with a lower score are not reported"""
-    class_thresholds: str = Field(
+    class_thresholds: str = changeable(
         default="",
         max_length=1000,
         pattern=r"^([^,:;]+: *0?\.\d+ *(,|$))*$",
-        json_schema_extra=CHANGEABLE,
         examples=["person:0.6,car:0.4"],
     )
     """the same for some classes, such as person:0.6,car:0.4, above score_threshold; of
     boxes that overlap, only the best one gets so far"""
-    iou_threshold: float = Field(
-        default=DecodeSettings.iou_threshold, ge=0.1, le=0.99, json_schema_extra=CHANGEABLE
-    )
+    iou_threshold: float = changeable(default=DecodeSettings.iou_threshold, ge=0.1, le=0.99)
     """of two boxes of one class that overlap more than this (intersection over union), only the one
     with the higher score is reported"""
-    across_classes: bool = Field(default=False, json_schema_extra=CHANGEABLE)
+    across_classes: bool = changeable(default=False)
     """do so with two boxes of any classes: what is a bus is then not reported as a car too"""
     fallback_model: str = "auto"
     """name or folder of a faster model with the same input and classes, used for frames that would
@@ -378,11 +366,9 @@ class TrackerSettings(CamerasSettings):
     tracks: bool = False
     """follow the objects: perception/tracks has their identities and velocities, and
     perception/tracked_detections each frame's detections with the identities"""
-    tracks_time: Literal["publish", "capture"] = Field(
-        default="publish", json_schema_extra=CHANGEABLE
-    )
+    tracks_time: Literal["publish", "capture"] = changeable(default="publish")
     """for which time tracks are stated: for that of their publication, or for that of the frame"""
-    tracks_ahead_ms: float = Field(default=0.0, ge=0, le=1000, json_schema_extra=CHANGEABLE)
+    tracks_ahead_ms: float = changeable(default=0.0, ge=0, le=1000)
     """how long after this time the tracks are stated for"""
     tracks_unseen_ms: float = Field(default=1000 * TrackingSettings.max_unseen_s, ge=50, le=10_000)
     """a track ends when its object was not detected for this long"""

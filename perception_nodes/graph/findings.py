@@ -161,11 +161,9 @@ def _models() -> Finding:
 def _cameras() -> Finding:
     there, found = glob.glob("/dev/video*"), list_devices()
     names = ", ".join(f"{device.path} ({device.name})" for device in found)
-    remedy = (
-        "allow this user to open /dev/video*: usermod -aG video USER"
-        if there
-        else "plug one in; or take a stream or file: perception run source:=drive.mp4"
-    )
+    allow = "allow this user to open /dev/video*: usermod -aG video USER"
+    plug = "plug one in; or take a stream or file: perception run source:=drive.mp4"
+    remedy = allow if there else plug
     return Finding("cameras", bool(found), names or "no capture device", remedy, needed=False)
 
 
@@ -174,9 +172,8 @@ def _cpu() -> Finding:
     found = f"{os.cpu_count()} cores, " + ("INT8 dot product" if int8 else "no INT8 dot product")
     if has_tiles():
         found += ", matrix tiles (AMX): plain-s with backend:=openvino uses them"
-    remedy = (
-        "INT8 gains little here; a CPU with AVX-VNNI or AVX512-VNNI runs it 2 to 3 times faster"
-    )
+    faster = "a CPU with AVX-VNNI or AVX512-VNNI runs it 2 to 3 times faster"
+    remedy = f"INT8 gains little here; {faster}"
     return Finding("CPU", int8, found, remedy, needed=False)
 
 
@@ -189,12 +186,8 @@ def images(topic: str, transport: str) -> Finding:
     values = {"image_topic": topic, "image_transport": transport}
     check(PreprocessSettings, values)
     module = "perception_nodes.nodes.image_probe_node"
-    probe = subprocess.run(
-        [sys.executable, "-m", module, "--ros-args", *parameter_arguments(values)],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", module, "--ros-args", *parameter_arguments(values)]
+    probe = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if not probe.stdout:
         return Finding(topic, False, "no node can be started", "see the message above")
     return Finding(topic, **json.loads(probe.stdout.splitlines()[-1]))

@@ -32,9 +32,7 @@ def interfaces(
     specs: Sequence[NodeSpec], ros: RosArguments = NO_ROS_ARGUMENTS
 ) -> dict[str, Interface]:
     """The interface of each node of a live graph, by the node's full name."""
-    detectors = {
-        spec.full_name for spec in specs if isinstance(spec.settings, config.DetectorSettings)
-    }
+    detectors = {s.full_name for s in specs if isinstance(s.settings, config.DetectorSettings)}
     return {spec.full_name: _interface(spec, detectors, ros) for spec in specs}
 
 
@@ -63,9 +61,8 @@ def _interface(spec: NodeSpec, detectors: set[str], ros: RosArguments) -> Interf
             publishes += with_copy([*of_each_camera(topics.HEALTH), settings.safe_stop_topic])
         case config.PreprocessSettings():
             if settings.source == "dds":
-                subscribes.append(
-                    topics.image_topic(settings.image_topic, settings.image_transport)
-                )
+                topic = topics.image_topic(settings.image_topic, settings.image_transport)
+                subscribes.append(topic)
             if not settings.calibration_file:
                 subscribes.append(topics.info_topic(settings.image_topic))
         case config.CameraSettings():
@@ -74,17 +71,14 @@ def _interface(spec: NodeSpec, detectors: set[str], ros: RosArguments) -> Interf
             publishes += of_each_camera(topics.TRACKED_DETECTIONS)
             publishes += with_copy(of_each_camera(topics.TRACKS))
         case config.RepublishSettings():
-            publishes += [
-                settings.image_topic,
-                topics.image_topic(settings.image_topic, "compressed"),
-            ]
+            compressed = topics.image_topic(settings.image_topic, "compressed")
+            publishes += [settings.image_topic, compressed]
             if settings.calibration_file:
                 publishes.append(topics.info_topic(settings.image_topic))
         case config.ViewSettings():
             publishes += of_each_camera(topics.ANNOTATED, topics.ANNOTATIONS)
-            subscribes += of_each_camera(
-                topics.FRAME_REPORTS, topics.HEALTH, topics.VISION_INFO, topics.TRACKED_DETECTIONS
-            )
+            heard = topics.FRAME_REPORTS, topics.HEALTH, topics.VISION_INFO
+            subscribes += of_each_camera(*heard, topics.TRACKED_DETECTIONS)
             subscribes.append(settings.safe_stop_topic)
             calls += [f"{detector}/get_parameters" for detector in detectors]
     kinds = publishes, subscribes, serves, calls

@@ -105,9 +105,7 @@ def started_by(
 def ros_arguments(given: Mapping[str, str]) -> list[str]:
     """The ROS arguments that belong to arguments of a launch file."""
     flags = {"params_file": "--params-file", "log_level": "--log-level"}
-    found = [
-        text for name, flag in flags.items() if given.get(name) for text in (flag, given[name])
-    ]
+    found = [text for n, flag in flags.items() if given.get(n) for text in (flag, given[n])]
     return found + [text for rule in given.get("remap", "").split() for text in ("-r", rule)]
 
 

@@ -28,10 +28,8 @@ def misspelt(given: Iterable[str], known: Iterable[str]) -> Iterator[str]:
     names = list(known)
     for name in sorted(set(given) - set(names) - OF_LAUNCH_ROS):
         if alike := get_close_matches(name, names, n=1, cutoff=ALIKE):
-            yield (
-                f"launch argument {name!r} is none of this graph's and is ignored; did you mean "
-                f"{alike[0]}?"
-            )
+            what = f"launch argument {name!r} is none of this graph's and is ignored"
+            yield f"{what}; did you mean {alike[0]}?"
 
 
 def misnamed(ros: RosArguments, nodes: Iterable[str], parameters: Iterable[str]) -> Iterator[str]:
@@ -54,10 +52,9 @@ def misnamed(ros: RosArguments, nodes: Iterable[str], parameters: Iterable[str])
             # others.
             for name in sorted(names - known):
                 if alike := get_close_matches(name, known, n=1, cutoff=ALIKE):
-                    yield (
-                        f"{section.source}: {name!r} of {section.nodes} is no parameter of this "
-                        f"graph and is ignored; did you mean {alike[0]}?"
-                    )
+                    what = f"{name!r} of {section.nodes} is no parameter of this graph"
+                    remedy = f"is ignored; did you mean {alike[0]}?"
+                    yield f"{section.source}: {what} and {remedy}"
             continue
         ours = names & known
         # Compare without the usual end of names, which would make all names alike.
@@ -66,12 +63,8 @@ def misnamed(ros: RosArguments, nodes: Iterable[str], parameters: Iterable[str])
         is_ours = ours == names
         alike = get_close_matches(name, short, n=1, cutoff=LITTLE_ALIKE if is_ours else ALIKE)
         if ours and (alike or (is_ours and "*" in section.nodes)):
-            remedy = (
-                f"did you mean {full_names[short[alike[0]]]}?"
-                if alike
-                else f"its nodes are {', '.join(full_names.values())}"
-            )
-            yield (
-                f"{section.source}: {section.nodes} is for no node of this graph and is ignored; "
-                + remedy
-            )
+            remedy = f"its nodes are {', '.join(full_names.values())}"
+            if alike:
+                remedy = f"did you mean {full_names[short[alike[0]]]}?"
+            what = f"{section.source}: {section.nodes} is for no node of this graph"
+            yield f"{what} and is ignored; {remedy}"

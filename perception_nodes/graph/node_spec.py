@@ -95,9 +95,8 @@ class NodeSpec:
         """Command-line arguments that name the node and set its parameters."""
         renamed = [] if self.name == self.executable else ["-r", f"__node:={self.name}"]
         enclave = []
-        if os.environ.get("ROS_SECURITY_ENABLE") == "true" and not {*ENCLAVE} & {
-            *self.ros_arguments
-        }:
+        is_given = {*ENCLAVE} & {*self.ros_arguments}
+        if os.environ.get("ROS_SECURITY_ENABLE") == "true" and not is_given:
             enclave = ["--enclave", self.enclave]
         parameters = parameter_arguments(self.parameters)
         return ["--ros-args", *renamed, *enclave, *self.ros_arguments, *parameters]

@@ -98,10 +98,8 @@ def _of_several(
     for name in ("calibration_file", "source"):
         value = str(chosen.get(name) or "shm")
         if ANY_CAMERA not in value and value not in FILLED_BY_OTHERS:
-            raise SettingsError(
-                f"parameter {name}: {value!r} is that of one camera; with cameras it must "
-                f"contain {ANY_CAMERA}, or be given to one camera's node"
-            )
+            wanted = f"with cameras it must contain {ANY_CAMERA}, or be given to one camera's node"
+            raise SettingsError(f"parameter {name}: {value!r} is that of one camera; {wanted}")
     shared = {
         name: (chosen.get(name, info.default), "other nodes")
         for kind in kinds
@@ -148,11 +146,8 @@ def _own(settings_type: type[config.Settings], values: Mapping[str, Any]) -> dic
 def _refuse_unknown(kinds: Sequence[NodeKind], given: Mapping[str, Any]) -> None:
     camera = str(given.get("camera", ""))
     if any(sign in camera for sign in ":./"):
-        raise SettingsError(
-            f"parameter camera: {camera!r} is not allowed, it is the name of a camera; give "
-            f"source:={camera}",
-            "camera",
-        )
+        why = f"{camera!r} is not allowed, it is the name of a camera; give source:={camera}"
+        raise SettingsError(f"parameter camera: {why}", "camera")
     known = {name: None for kind in kinds for name in kind.settings.model_fields}
     for name in sorted(given.keys() - known.keys()):
         alike = get_close_matches(name, known, n=1, cutoff=ALIKE)
@@ -183,11 +178,9 @@ def _of_nodes(
         for name, value in ros.values(node, kind.settings).items():
             other, other_node = found.setdefault(name, (value, node))
             if other != value:
-                raise SettingsError(
-                    f"parameter {name}: {value!r} is given to {node} and {other!r} to "
-                    f"{other_node}, but all nodes share it; give it to /** instead",
-                    name,
-                )
+                both = f"{value!r} is given to {node} and {other!r} to {other_node}"
+                why = f"{both}, but all nodes share it; give it to /** instead"
+                raise SettingsError(f"parameter {name}: {why}", name)
     return {name: value for name, (value, _) in found.items()}
 
 
@@ -206,21 +199,17 @@ def _refuse_shared_topics(nodes: Mapping[str, config.Settings], ros: RosArgument
         topic = ros.topic_of(node, image_topic(settings.image_topic, settings.image_transport))
         other = cameras.setdefault(topic, settings.camera)
         if other != settings.camera:
-            raise SettingsError(
-                f"parameter cameras: {other} and {settings.camera} both have {topic}; give each "
-                "camera an image topic of its own",
-                "cameras",
-            )
+            both = f"{other} and {settings.camera} both have {topic}"
+            remedy = "give each camera an image topic of its own"
+            raise SettingsError(f"parameter cameras: {both}; {remedy}", "cameras")
 
 
 def _of_drive(values: Mapping[str, Any]) -> dict[str, Any]:
     """What the recorded drive determines: its image topic and the type of its images."""
     if values.get("source", "dds") not in FILLED_BY_OTHERS:
-        raise SettingsError(
-            f"parameter source: {values['source']!r} is not allowed with bag, which is played as "
-            "the camera; give one of them, or source:=shm",
-            "source",
-        )
+        given = f"{values['source']!r} is not allowed with bag, which is played as the camera"
+        remedy = "give one of them, or source:=shm"
+        raise SettingsError(f"parameter source: {given}; {remedy}", "source")
     bag, topic = (str(values.get(name, "")) for name in ("bag", "topic"))
     try:
         with closing(open_drive(bag, topic)) as drive:
@@ -234,10 +223,8 @@ def _standby(values: Mapping[str, Any]) -> Any:
     """The value of `standby`; for `auto`, a decision that holds for all nodes."""
     standby, backend = values.get("standby", "auto"), values.get("backend", AUTO)
     if standby == "always" and backend == "fpga":
-        raise SettingsError(
-            "parameter standby: with backend fpga it must be never, since one process has the FPGA",
-            "standby",
-        )
+        why = "with backend fpga it must be never, since one process has the FPGA"
+        raise SettingsError(f"parameter standby: {why}", "standby")
     if standby != "auto":
         return standby
     # An Edge TPU also belongs to one process; the device of another delegate may serve several.

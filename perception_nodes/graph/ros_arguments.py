@@ -125,11 +125,9 @@ class RosArguments:
                 elif name.startswith(QOS):
                     continue  # the nodes read the file themselves
                 elif not section.is_wildcard:
-                    known = ", ".join(settings.model_fields)
-                    raise SettingsError(
-                        f"{section.source}: {node} has no parameter {name!r}; known are {known}",
-                        name,
-                    )
+                    known = f"known are {', '.join(settings.model_fields)}"
+                    lacking = f"{section.source}: {node} has no parameter {name!r}"
+                    raise SettingsError(f"{lacking}; {known}", name)
         return found
 
 
@@ -203,17 +201,14 @@ def read_parameter_file(path: Path) -> list[Section]:
 def _sections(content: Any, prefix: str, path: Path) -> Iterator[Section]:
     """Give the sections; namespaces may be nested, or part of a node's name."""
     if not isinstance(content, dict):
-        raise SettingsError(
-            f"parameter file {path}: {prefix or 'it'} is not a mapping of nodes' names to "
-            f"{PARAMETERS_KEY}"
-        )
+        what = f"{prefix or 'it'} is not a mapping of nodes' names to {PARAMETERS_KEY}"
+        raise SettingsError(f"parameter file {path}: {what}")
     for key, value in content.items():
         if key != PARAMETERS_KEY:
             yield from _sections(value, f"{prefix}/{key}" if prefix else str(key), path)
         elif not prefix or not isinstance(value, dict):
-            raise SettingsError(
-                f"parameter file {path}: {PARAMETERS_KEY} must be a mapping below a node's name"
-            )
+            wanted = f"{PARAMETERS_KEY} must be a mapping below a node's name"
+            raise SettingsError(f"parameter file {path}: {wanted}")
         else:
             # YAML may have keys of other types.
             values = {str(name): one for name, one in value.items()}
@@ -243,10 +238,9 @@ def _namespace(remapping: str, namespace: str) -> str:
         raise SettingsError(f"ROS argument -r {remapping}: ROS takes no * there; name each topic")
     allowed = NAMESPACE if name.endswith("__ns") else TARGET
     if not allowed.fullmatch(value):
-        raise SettingsError(
-            f"ROS argument -r {remapping}: {value!r} is no name that ROS takes; give one such as "
-            "/truck/objects, of letters, digits and single underscores"
-        )
+        form = "give one such as /truck/objects, of letters, digits and single underscores"
+        what = f"{value!r} is no name that ROS takes"
+        raise SettingsError(f"ROS argument -r {remapping}: {what}; {form}")
     return value if name == "__ns" else namespace
 
 
@@ -254,9 +248,8 @@ def _check_level(text: str) -> None:
     """Check `[LOGGER:=]LEVEL`."""
     level = text.rpartition(":=")[2]
     if level.lower() not in LEVELS:
-        raise SettingsError(
-            f"log level {level!r} is not allowed, it must be one of {', '.join(LEVELS)}"
-        )
+        allowed = f"it must be one of {', '.join(LEVELS)}"
+        raise SettingsError(f"log level {level!r} is not allowed, {allowed}")
 
 
 def _value_of(flag: str, remaining: Iterator[str]) -> str:

@@ -29,18 +29,18 @@ Topic = Annotated[
         examples=["/camera/image_raw", "camera/{camera}/image_raw"],
     ),
 ]
-Source = Annotated[
-    str,
-    Field(
-        # A text with a dot or slash may be a file.
-        pattern=r"^(dds|shm|v4l2:.+|gst:.+|lib:.+|.*[./].*)$",
-        examples=(
-            "dds shm v4l2:/dev/video0 gst:PIPELINE lib:LIBRARY.so rtsp://HOST/PATH drive.mp4"
-        ).split(),
-    ),
-]
+_SOURCES = "dds shm v4l2:/dev/video0 gst:PIPELINE lib:LIBRARY.so rtsp://HOST/PATH drive.mp4"
+# A text with a dot or slash may be a file.
+_SOURCE = r"^(dds|shm|v4l2:.+|gst:.+|lib:.+|.*[./].*)$"
+Source = Annotated[str, Field(pattern=_SOURCE, examples=_SOURCES.split())]
 CHANGEABLE: dict[str, Any] = {"changeable": True}
 """Marks a parameter that can be changed while the node runs."""
+
+
+def changeable(**field: Any) -> Any:
+    """Describe a parameter that can be changed while the node runs, as pydantic's `Field` does."""
+    return Field(json_schema_extra=CHANGEABLE, **field)
+
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -105,9 +105,8 @@ def check(settings_type: type[S], values: dict[str, Any]) -> S:
             raise SettingsError(f"parameter {text}", text.partition(":")[0]) from error
         name = str(first["loc"][0])
         allowed = allowed_range(settings_type.model_fields[name])
-        raise SettingsError(
-            f"parameter {name}: {first['input']!r} is not allowed, it must be {allowed}", name
-        ) from error
+        given = f"{first['input']!r} is not allowed"
+        raise SettingsError(f"parameter {name}: {given}, it must be {allowed}", name) from error
 
 
 def refuse(values: Mapping[str, Any], own: Collection[str]) -> None:
@@ -122,11 +121,8 @@ def refuse(values: Mapping[str, Any], own: Collection[str]) -> None:
     """
     for name in values:
         if name in own:
-            raise SettingsError(
-                f"parameter {name}: is set by the command itself; leave it out, or see --help for "
-                "an option",
-                name,
-            )
+            remedy = "leave it out, or see --help for an option"
+            raise SettingsError(f"parameter {name}: is set by the command itself; {remedy}", name)
 
 
 def allowed_range(field: FieldInfo) -> str:

@@ -237,9 +237,8 @@ class Supervisor:
             del self._start_at_s[spec.name]
         except (OSError, subprocess.SubprocessError) as error:
             self._start_at_s[spec.name] = time.monotonic() + failover.DELAY_S
-            self._say(
-                f"{spec.name} cannot be started: {error}; tried again in {failover.DELAY_S:g} s"
-            )
+            again = f"tried again in {failover.DELAY_S:g} s"
+            self._say(f"{spec.name} cannot be started: {error}; {again}")
 
     def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
         words = self._last_words[spec.name]

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from math import isfinite
@@ -35,9 +35,7 @@ FAILOVERS = ("detector_kill", "preprocess_kill", "watchdog_kill", "camera_stop")
 NAMES_A_CAMERA = {"bag", "source", "image_topic"}
 NO_CAMERA = {"bag": "synthetic:1920x1080@30*100000000", "source": "shm"}
 """The drive that is played if no camera is named; it is stopped when the time is up."""
-OF_THE_CAMERA = frozenset(
-    {"camera", "source", "image_topic", "image_transport", "calibration_file", "use_sim_time"}
-)
+OF_THE_CAMERA = {*NAMES_A_CAMERA, "camera", "image_transport", "calibration_file", "use_sim_time"}
 """Parameters for which a failover's camera has values of its own."""
 VERDICT_FILE = "verdict.json"
 BUSY_FROM = 0.5
@@ -148,12 +146,12 @@ class Acceptance:
         }
 
     def _verdict(
-        self, run: Run, host: HostWatch, verdicts: Sequence[ScenarioVerdict]
+        self, run: Run, host: HostWatch, told: Iterable[ScenarioVerdict]
     ) -> dict[str, Any]:
         parameters, tracks = self.parameters, bool(self.parameters.get("tracks"))
         seconds, deadline_ms = 60 * self.minutes, parameters["deadline_ms"]
         checks = drive_checks(run, seconds, deadline_ms, tracks, host.had_a_processor)
-        checks += [failover_check(verdict) for verdict in verdicts]
+        checks += [failover_check(verdict) for verdict in told]
         frames = settled(run).reports
         own = {"recording", "live", "frames"}
         return {
@@ -163,11 +161,7 @@ class Acceptance:
             "version": package_version(),
             "machine": machine(),
             "busy": busy_sentence(self._busy_processors),
-            "model": {
-                "name": self._model.name,
-                "sha256": self._model.sha256,
-                "license": self._model.license,
-            },
+            "model": {fact: getattr(self._model, fact) for fact in ("name", "sha256", "license")},
             "minutes": self.minutes,
             "deadline_ms": deadline_ms,
             "changed_parameters": {
@@ -185,10 +179,8 @@ def busy_sentence(processors: float) -> str:
     """What to say of a machine on which so many processors were busy before; empty if few."""
     if processors < BUSY_FROM:
         return ""
-    return (
-        f"The machine was busy: other work kept {processors:.1f} of {os.cpu_count()} processors "
-        "in the minute before. Nothing else should run."
-    )
+    used = f"{processors:.1f} of {os.cpu_count()} processors in the minute before"
+    return f"The machine was busy: other work kept {used}. Nothing else should run."
 
 
 def _deliver(results: Path, out: Path) -> None:
@@ -205,7 +197,5 @@ def _deliver(results: Path, out: Path) -> None:
     except OSError as error:
         # shutil lists each file that could not be copied, with its reason.
         reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror
-        raise SettingsError(
-            f"results cannot be written to {out}: {reason}; name another folder with --out, or "
-            "make room"
-        ) from error
+        why = f"results cannot be written to {out}: {reason}"
+        raise SettingsError(f"{why}; name another folder with --out, or make room") from error

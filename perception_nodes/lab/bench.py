@@ -14,9 +14,7 @@ WARM_UP_FRAMES = 10
 """First frames of a round, which are not measured: caches fill and threads start."""
 NO_DETECTIONS = "none"
 """Shown for a percentile that falls on frames without detections."""
-WITHOUT_DETECTIONS = (
-    f"{NO_DETECTIONS}: it falls on frames without detections, which count as the slowest"
-)
+WITHOUT_DETECTIONS = f"{NO_DETECTIONS}: it falls on frames without detections, counted as slowest"
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,8 @@ def calibrate(model: str, backend: str, threads: int, fifo_priority: int) -> Cal
         begin_ns = time.monotonic_ns()
         np.copyto(to_memory, from_memory)
         took_ns.append(time.monotonic_ns() - begin_ns)
-    return Calibration(
-        bare_ms(model), bare_ms(smaller) if smaller else None, SWEEP_BYTES / median(took_ns)
-    )
+    own_ms, smaller_ms = bare_ms(model), bare_ms(smaller) if smaller else None
+    return Calibration(own_ms, smaller_ms, SWEEP_BYTES / median(took_ns))
 
 
 def smaller_would_do(

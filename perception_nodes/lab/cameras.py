@@ -86,9 +86,8 @@ class CamerasBench:
     def calls_ms(self, most: int) -> list[dict[str, Any]]:
         """Time calls for 1, 2, ... frames at once, alternating with as many single calls."""
         model = load_model(self.setup.model)
-        settings = BackendSettings(
-            self.setup.threads, max_batch=most, timing_dir=str(cache_folder())
-        )
+        timings = str(cache_folder())
+        settings = BackendSettings(self.setup.threads, max_batch=most, timing_dir=timings)
         backend = open_backend(self.setup.backend, settings)
         info = backend.load(model)
         images = [smooth_image(model).copy() for _ in range(most)]
@@ -200,7 +199,7 @@ def film(
         The stamps of the frames, and when they were sent (CLOCK_MONOTONIC), which is later than
         they were due if filling them takes longer than a period.
     """
-    height, width, _ = shape
+    height, width, row = *shape[:2], 3 * shape[1]
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     due_ns, stamps, sent_ns = time.monotonic_ns(), list[int](), list[int]()
     for number in range(frames):
@@ -217,9 +216,7 @@ def film(
             # Stamp the frame with the time at which it is due, so that our own delay counts. A
             # delay of more than a second does not count, since such a stamp is not believed; the
             # rate shows it.
-            sample.header.describe(
-                stamps[-1], "bgr8", width, height, 3 * width, 3 * width * height, "camera"
-            )
+            sample.header.describe(stamps[-1], "bgr8", width, height, row, row * height, "camera")
         time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
         sent_ns.append(time.monotonic_ns())
         for writer, sample in zip(writers, samples, strict=True):

@@ -115,7 +115,5 @@ def check_conditions(names: Iterable[str]) -> None:
         if name == "build":
             _compiler()
         if name.startswith("slow_") and not may_have(HIGHEST):
-            raise SettingsError(
-                f"condition {name!r} needs real-time priority {HIGHEST}; allow it with "
-                "LimitRTPRIO=, `ulimit -r` or CAP_SYS_NICE, or leave it out"
-            )
+            how = "allow it with LimitRTPRIO=, `ulimit -r` or CAP_SYS_NICE, or leave it out"
+            raise SettingsError(f"condition {name!r} needs real-time priority {HIGHEST}; {how}")

@@ -80,16 +80,11 @@ class DeadlineBench:
             MEASURED.settings({**self.values(False, second_look), "bag": self.setup.drive(1)})
         if self.against is not None and "off" not in self.second_look:
             raise SettingsError("--against is measured without second looks; add off to them")
-        if self.against is not None and not self._perception(self.against).is_file():
-            raise SettingsError(
-                f"--against {self.against}: there is no {self._perception(self.against)}; name a "
-                "checkout in which `make` was run"
-            )
+        if self.against is not None and not (needed := self._perception(self.against)).is_file():
+            raise SettingsError(f"--against: no {needed}; name a checkout in which `make` was run")
         if any(self.real_time) and not allowed_priority():
-            raise SettingsError(
-                "real time is not allowed here; allow it with LimitRTPRIO=, `ulimit -r` or "
-                "CAP_SYS_NICE, or measure with --real-time without"
-            )
+            how = "allow it with LimitRTPRIO=, `ulimit -r` or CAP_SYS_NICE, or --real-time without"
+            raise SettingsError(f"real time is not allowed here; {how}")
 
     @staticmethod
     def _perception(checkout: Path) -> Path:
@@ -223,16 +218,14 @@ def figures(
         host_took: tells when the host of a virtual machine had a processor.
         around: calibrations before and after the run.
     """
-    found, deadline_ms = account(run), setup.deadline_ms
+    found, deadline_ms, model = account(run), setup.deadline_ms, load_model(setup.model).name
     return {
         "frames": len(found.frames),
         "latency_ms": found.latency_ms(),
         "status": dict(found.statuses),
         "miss_rate": found.miss_rate,
         "looks": sum(len(one.report.looks) for one in found.frames if one.report is not None),
-        "smaller_would_do": smaller_would_do(
-            found, load_model(setup.model).name, around, deadline_ms
-        ),
+        "smaller_would_do": smaller_would_do(found, model, around, deadline_ms),
         "calibration": [asdict(one) for one in around],
         "missed_by_host": found.missed_by_host(host_took, deadline_ms),
         "silent_misses": found.silent,

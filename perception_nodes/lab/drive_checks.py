@@ -117,10 +117,8 @@ def _tail(judged: Run, deadline_ms: float, host_took: HostTook) -> Check:
     if stolen:
         notes.append(f"{stolen} of them while the host of this virtual machine had a processor")
     if late:
-        notes.append(
-            f"detections of {late} frames that were published in time were with the monitor after "
-            "the deadline; its priority is low, and this is not judged"
-        )
+        of = f"detections of {late} frames that were published in time"
+        notes.append(f"{of} came late to the monitor: its priority is low; this is not judged")
     value = f"{at_rank_ms:.2f} ms" if np.isfinite(at_rank_ms) else "no detections"
     return Check(
         f"p{100 * budgets.RANK:g}",

@@ -16,7 +16,7 @@ class ReceiverSettings(Settings):
     source: Source = same(PreprocessSettings, "source")
     detections_topic: Topic = same(DetectorSettings, "detections_topic")
     recording: str = Field(
-        default="", description="mcap file to record arrivals and frame reports to; empty: none"
+        default="", description="mcap file of arrivals and frame reports, or empty"
     )
 
 

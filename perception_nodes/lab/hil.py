@@ -140,9 +140,8 @@ def _over_a_network(
                 return run_here(scenario, out, remote, link)
     if not (why := network.why_unavailable()):
         # Discover by multicast: nobody else is in this network.
-        with child(
-            network.OWN_NETWORK, scenario, out, {network.VARIABLE: "1", RANGE: SUBNET}
-        ) as verdict_of:
+        own = {network.VARIABLE: "1", RANGE: SUBNET}
+        with child(network.OWN_NETWORK, scenario, out, own) as verdict_of:
             return verdict_of()
     if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
         raise NotRun(f"the network cannot be simulated: {why}")
@@ -168,10 +167,8 @@ def _with_second_camera(scenario: Scenario, out: Path) -> ScenarioVerdict:
         verdict = run_here(scenario, out)
         other = verdict_of()
     verdict.problems += [f"second camera: {problem}" for problem in other.problems]
-    verdict.notes.append(
-        f"second camera: {other.sent} frames, "
-        + ", ".join(f"{count} {status}" for status, count in sorted(other.statuses.items()))
-    )
+    told = ", ".join(f"{count} {status}" for status, count in sorted(other.statuses.items()))
+    verdict.notes.append(f"second camera: {other.sent} frames, {told}")
     return verdict
 
 

@@ -165,10 +165,8 @@ def _describe(verdict: ScenarioVerdict, run: Run, found: Account, planned: Consu
         ranks = percentiles(found.latencies_ms, MEDIAN_AND_P99)
         verdict.round_trip_ms = ranks["p50"], ranks["p99"]
     if run.closing:
-        verdict.notes.append(
-            f"{len(run.closing)} frames were sent after the end of the drive: a lost frame is "
-            "noticed when a later one arrives"
-        )
+        sent = f"{len(run.closing)} frames were sent after the end of the drive"
+        verdict.notes.append(f"{sent}: a lost frame is noticed when a later one arrives")
     if run.late:
         most_ms = max(late_ns for _, late_ns in run.late) / 1e6
         verdict.notes.append(

@@ -61,7 +61,7 @@ class LatencyBench:
             raise SettingsError(f"--recorder is for --path shm, not {self.path}")
         load_model(self.setup.model)
         page = {"view": self.browsers > 0}
-        MEASURED.nodes({**self._camera_values(frames=1), **self.setup.inference(), **page})
+        MEASURED.nodes({"bag": self.setup.drive(1), **self.setup.inference(), **page})
         frames = -(-self.setup.frames // self.rounds) + bench.WARM_UP_FRAMES
         ours, recorded, watched = Run(), Run(), Run()
         bare_ms, baseline_ms = list[float](), list[float]()
@@ -90,9 +90,6 @@ class LatencyBench:
             counts = {"browsers": self.browsers, "updates": updates}
             result["beside_browsers"] = {**counts, **_beside(watched)}
         return result
-
-    def _camera_values(self, frames: int) -> dict[str, Any]:
-        return {"bag": self.setup.drive(frames), "listeners": 1}
 
     def _pipeline_round(
         self, run: Run, folder: Path, frames: int, graph: Graph = MEASURED, **more: Any
@@ -140,7 +137,7 @@ class LatencyBench:
         command = [sys.executable, str(script), "--weights", str(self.baseline_weights), *place]
         process = start(command, ros_environment(images=True))
         try:
-            values = {**self._camera_values(frames), "listeners": 0, "accounted": False}
+            values = {"bag": self.setup.drive(frames), "listeners": 0, "accounted": False}
             execute(Run(), CAMERA.nodes(values))
         finally:
             end(process, number=signal.SIGINT)

@@ -68,9 +68,8 @@ def deadline_verdict(result: Mapping[str, Any]) -> tuple[str, str]:
     if not any(found["miss_rate"] for found in conditions.values()):
         if not late:
             return "good", f"All {frames} frames met the deadline of {deadline}."
-        return "fair", (
-            f"All {frames} frames were published within {deadline}, but {late} arrived after that."
-        )
+        in_time = f"All {frames} frames were published within {deadline}"
+        return "fair", f"{in_time}, but {late} arrived after that."
     shares = []
     for real_time, words in ((False, "without real-time priority"), (True, "with it")):
         chosen = [c for name, c in conditions.items() if name.endswith(REAL_TIME) == real_time]
@@ -198,9 +197,8 @@ def _chart(verdict: ScenarioVerdict, recording: Recording) -> Chart | str:
     if not (reports and verdict.sent):
         return ""
     axis = LatencyAxis(CHART_DEADLINES * verdict.deadline_ms)
-    chart = Chart(
-        Axis("seconds since the first frame"), axis.axis("latency, ms", -0.1 * axis.top), 260
-    )
+    seconds_axis = Axis("seconds since the first frame")
+    chart = Chart(seconds_axis, axis.axis("latency, ms", -0.1 * axis.top), 260)
     seconds = seconds_of([report.log_time_ns for report in reports], first_ns)
     axis.add_frames(chart, seconds, reports, 5)
     chart.deadline(verdict.deadline_ms, y=verdict.deadline_ms)

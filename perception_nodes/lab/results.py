@@ -60,10 +60,8 @@ class Results(AbstractContextManager["Results"]):
             (out / name).unlink(missing_ok=True)  # files of an earlier run
         free = shutil.disk_usage(out).free
         if free < ROOM_BYTES:
-            raise SettingsError(
-                f"{out} has only {free / 1e6:.1f} MB free, and {ROOM_BYTES / 1e6:.0f} are needed; "
-                "make room, or name another folder"
-            )
+            left = f"{free / 1e6:.1f} MB free, and {ROOM_BYTES / 1e6:.0f} are needed"
+            raise SettingsError(f"{out} has only {left}; make room, or name another folder")
 
     @property
     def passed(self) -> bool:

@@ -105,10 +105,8 @@ class ScenarioRun:
     def play(self) -> ClockOffset | None:
         """Run the scenario; returns the unit's clock, if the unit is a remote one."""
         specs, clock = self._specs, None
-        beside: list[Beside] = [
-            partial(self.inject, number, fault)
-            for number, fault in enumerate(self._scenario.faults)
-        ]
+        faults = self._scenario.faults
+        beside: list[Beside] = [partial(self.inject, *numbered) for numbered in enumerate(faults)]
         if self._unit is not None:
             executables = {kind.executable for kind in BENCH.kinds}
             specs = [_over_the_network(s) for s in specs if s.executable in executables]

@@ -185,9 +185,8 @@ def result_table(result: Mapping[str, Any]) -> Table:
 
 
 def result_page(result: Mapping[str, Any]) -> str:
-    """The result as a page, as HTML text."""
-    facts = {"head": HEAD, "rows": rows_of(result), "meanings": MEANINGS}
-    return render("streaming.html.j2", **facts, **result)
+    """Render what was measured as one page."""
+    return render("streaming.html.j2", head=HEAD, rows=rows_of(result), meanings=MEANINGS, **result)
 
 
 def _published_ns(frame: Frame) -> int | None:

@@ -101,19 +101,15 @@ def names_of(
     by_metadata = names_in(facts)
     count = by_outputs or len(by_metadata or ())
     names = list(given) if given is not None else by_metadata
-    notes = []
+    notes, remedy = [], "give --classes FILE, a name a line"
     if names is None and "names" in facts:
-        raise ModelError(
-            f"{file} names its classes in a form that is not known "
-            f"({facts['names'][:40]!r}); give --classes FILE, a name a line"
-        )
+        form = repr(facts["names"][:40])
+        raise ModelError(f"{file} names its classes in a form that is not known ({form}); {remedy}")
     if names is None and count in (0, len(COCO_NAMES)):
         names = list(COCO_NAMES)
         notes.append("the file names no classes; taken for the 80 of COCO; --classes names others")
     if names is None:
-        raise ModelError(
-            f"{file} does not name its {count} classes; give --classes FILE, a name a line"
-        )
+        raise ModelError(f"{file} does not name its {count} classes; {remedy}")
     if count and len(names) != count:
         where = "--classes gives" if given is not None else "its metadata names"
         known = "outputs" if by_outputs else "metadata"

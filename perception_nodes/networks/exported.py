@@ -123,16 +123,14 @@ def chosen_size(
     if task in NO_BOXES:
         raise ModelError(f"{path} is a network for {task!r}, which finds no boxes; take a detector")
     if fixed and size and fixed != size:
-        raise ModelError(
-            f"{path} takes {fixed[0]}x{fixed[1]} only, not {size[0]}x{size[1]}; leave --size out, "
-            "or export it again with that size or with dynamic axes"
-        )
+        sizes = f"{fixed[0]}x{fixed[1]} only, not {size[0]}x{size[1]}"
+        remedy = "leave --size out, or export it again with that size or with dynamic axes"
+        raise ModelError(f"{path} takes {sizes}; {remedy}")
     if known := fixed or size:
         return known
     try:
         height, width = python_value(facts["imgsz"])
         return int(width), int(height)
     except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise ModelError(
-            f"{path} leaves the size of its input open; give --size WIDTHxHEIGHT"
-        ) from error
+        remedy = "give --size WIDTHxHEIGHT"
+        raise ModelError(f"{path} leaves the size of its input open; {remedy}") from error

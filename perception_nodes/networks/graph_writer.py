@@ -69,10 +69,8 @@ class Writer:
             return scores
         most = max(map(len, kept))
         full = [[*group, *[group[0]] * (most - len(group))] for group in kept]
-        parts = [
-            self.op("Gather", scores, self.constant(part, np.int64), axis=1)
-            for part in zip(*full, strict=True)
-        ]
+        columns = [self.constant(part, np.int64) for part in zip(*full, strict=True)]
+        parts = [self.op("Gather", scores, column, axis=1) for column in columns]
         return parts[0] if most == 1 else self.op("Max", *parts)
 
     def labelled(self, scores: str, labels: str, numbers: Sequence[int]) -> str:

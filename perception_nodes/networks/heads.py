@@ -96,9 +96,8 @@ class FoundHead:
         """The parts of the outputs by name, each [1, width, n], all levels behind each other."""
         found: dict[str, list[Any]] = {}
         for output, name in self.tensors:
-            for part, tensor in output.parts(
-                to, tensors[name], self.widths, len(self.head.anchors[0])
-            ):
+            anchors = len(self.head.anchors[0])
+            for part, tensor in output.parts(to, tensors[name], self.widths, anchors):
                 found.setdefault(part, []).append(tensor)
         return {part: one[0] if len(one) == 1 else to.joined(one, 2) for part, one in found.items()}
 
@@ -226,15 +225,12 @@ def recognise(exported: ExportedNetwork, wanted: str = "", classes: int | None =
     if not fitting:
         what = f"not the head {wanted}" if wanted else "no head of a detector that is known here"
         near = [heads[wanted]] if wanted else list(heads.values())
-        raise ModelError(
-            f"{exported.path} has the outputs {sized}, which is {what}; "
-            f"{_difference(exported, near, faults)}; fitting are: {others}"
-        )
+        what = f"{what}; {_difference(exported, near, faults)}; fitting are: {others}"
+        raise ModelError(f"{exported.path} has the outputs {sized}, which is {what}")
     if len({one.name for one in fitting}) > 1:
         names = ", ".join(f"{one.name} ({one.head.title})" for one in fitting)
-        raise ModelError(
-            f"{exported.path} has the outputs {said}, which may be {names}: say which with --head"
-        )
+        may = f"the outputs {said}, which may be {names}"
+        raise ModelError(f"{exported.path} has {may}: say which with --head")
     return fitting[0]
 
 
@@ -334,9 +330,8 @@ def _levels(
 ) -> Iterator[tuple[Output, tuple[int, ...]]]:
     """The outputs of a layout, those of each level one by one, with the strides they are of."""
     for output in layout:
-        yield from product(
-            [output], [(one,) for one in strides] if output.each_level else [strides]
-        )
+        each = [(one,) for one in strides] if output.each_level else [tuple(strides)]
+        yield from ((output, some) for some in each)
 
 
 def cells_of(

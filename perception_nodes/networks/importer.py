@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from perception_nodes.networks import heads
 from perception_nodes.networks.class_names import names_in, names_of
 from perception_nodes.networks.exported import (
     CHECKPOINTS,
@@ -18,12 +19,6 @@ from perception_nodes.networks.exported import (
     RewrittenNetwork,
 )
 from perception_nodes.networks.head_layouts import Arrays
-from perception_nodes.networks.heads import (
-    FoundHead,
-    is_of_ultralytics,
-    probable_license,
-    recognise,
-)
 from perception_nodes.networks.model import Model, ModelError, fault_of, load_model
 from perception_nodes.networks.onnx_file import read_onnx
 from perception_nodes.networks.onnx_rewrite import rewrite_onnx
@@ -89,7 +84,7 @@ class Imported:
     """
 
     exported: ExportedNetwork
-    head: FoundHead
+    head: heads.FoundHead
     normalisation: Normalisation
     classes: list[str]
     merged: dict[str, str]
@@ -169,7 +164,7 @@ def understand(path: Path, options: ImportOptions, onnx_file: Path | None = None
     exported = replace(read(file, options.size), path=path)
     known = options.classes or names_in(exported.facts)
     told = exported.facts.get("perception_head", "")
-    head = recognise(exported, options.head or told, len(known) if known else None)
+    head = heads.recognise(exported, options.head or told, len(known) if known else None)
     named, notes = names_of(path, exported.facts, head.classes, options.classes)
     kept = _kept(path, options.keep or named, named)
     merged = {name: " + ".join(group) for name, group in kept.items() if len(group) > 1}
@@ -180,7 +175,7 @@ def understand(path: Path, options: ImportOptions, onnx_file: Path | None = None
     normalisation = replace(head.normalisation, **given)
     if "NonMaxSuppression" in exported.operators:
         notes.append(SUPPRESSED)
-    if not (told or is_of_ultralytics(exported)):
+    if not (told or heads.is_of_ultralytics(exported)):
         notes.append(_scaling(normalisation, given))
     if head.numbered:
         _check_numbers(exported, head, len(named), normalisation)
@@ -214,7 +209,9 @@ def _kept(path: Path, wanted: Sequence[str], named: Sequence[str]) -> dict[str, 
     return dict(zip(names, groups, strict=True))
 
 
-def _license(exported: ExportedNetwork, head: FoundHead, given: str) -> tuple[str, str, list[str]]:
+def _license(
+    exported: ExportedNetwork, head: heads.FoundHead, given: str
+) -> tuple[str, str, list[str]]:
     """Licence of the weights, who says so, and notes for people.
 
     A network of Ultralytics or YOLOv7 whose metadata a tool has dropped is as bound as before.
@@ -223,7 +220,7 @@ def _license(exported: ExportedNetwork, head: FoundHead, given: str) -> tuple[st
     if said and says_more(said, given or said):
         note = f"--license is {given}, the file says {said}; model.yaml has both"
         return f"{given}; the file says {said}", "the file", [note]
-    probable, sign = ("", "") if said else probable_license(head)
+    probable, sign = ("", "") if said else heads.probable_license(head)
     if probable and all(says_more(one, given) for one in probable.split(" or ")):
         license = f"probably {probable}" + (f"; the importer says {given}" if given else "")
         note = (
@@ -265,7 +262,7 @@ def write_model(imported: Imported, folder: Path, open_model: OpenModel) -> Mode
 
 
 def _check_numbers(
-    exported: ExportedNetwork, head: FoundHead, named: int, wanted: Normalisation
+    exported: ExportedNetwork, head: heads.FoundHead, named: int, wanted: Normalisation
 ) -> None:
     """Refuse a network whose objects are of classes without a name: they would not be reported.
 

@@ -70,9 +70,7 @@ def _agree(
     """Whether the raw head and the network's own answer give the same boxes for a picture."""
     probed = onnx.ModelProto()
     probed.CopyFrom(exported.network)
-    probed.graph.output.extend(
-        helper.make_empty_tensor_value_info(name) for name in (*boxes, *scores)
-    )
+    probed.graph.output.extend(map(helper.make_empty_tensor_value_info, (*boxes, *scores)))
     picture = np.random.default_rng(0).random((1, 3, exported.height, exported.width), np.float32)
     names = [*exported.outputs, *boxes, *scores]
     own, *raw = session_of(probed).run(names, {exported.image: picture})

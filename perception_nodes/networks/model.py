@@ -222,9 +222,8 @@ class Model(BaseModel):
     def _weights_are_those_that_are_read(self) -> "Model":
         if self.file.lower().endswith(".xml"):
             if self.weights is None:
-                raise ValueError(
-                    f"{self.file} has its weights in another file; name it under weights"
-                )
+                outside = f"{self.file} has its weights in another file"
+                raise ValueError(f"{outside}; name it under weights")
             beside = Path(self.file).with_suffix(".bin").name
             if self.weights.file != beside:
                 raise ValueError(f"weights.file must be {beside}: OpenVINO reads no other")
@@ -242,9 +241,8 @@ class Model(BaseModel):
     @property
     def digest(self) -> str:
         """Hash of all that its detections depend on, hexadecimal; results are kept under it."""
-        said = self.model_dump_json(
-            include={"sha256", "weights", "s8", "input", "outputs", "classes", "precision"}
-        )
+        own = {"sha256", "weights", "s8", "input", "outputs", "classes", "precision"}
+        said = self.model_dump_json(include=own)
         return hashlib.sha256(said.encode()).hexdigest()
 
     @property
@@ -262,10 +260,8 @@ class Model(BaseModel):
             remedy = "make an 8-bit model (perception model compress, or calibrate)"
             if self.precision == "int8":
                 remedy = "it was quantized by NNCF, for CPUs; take another (perception model list)"
-            raise ModelError(
-                f"{self.folder / 'model.yaml'} names no s8 file, and TensorRT takes no other; "
-                f"{remedy}"
-            )
+            lacking = f"{self.folder / 'model.yaml'} names no s8 file"
+            raise ModelError(f"{lacking}, and TensorRT takes no other; {remedy}")
         path = self.folder / self.s8.file
         check_hash(path, self.s8.sha256)
         return path, self.s8.sha256
@@ -343,15 +339,12 @@ def check_hash(path: Path, sha256: str) -> None:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise ModelError(
-            f"{path} has sha256 {found[:12]}…, model.yaml says {sha256[:12]}…: the file is not "
-            "the one that was measured; restore it or compile the model again"
-        )
+        differ = f"{path} has sha256 {found[:12]}…, model.yaml says {sha256[:12]}…"
+        remedy = "restore it or compile the model again"
+        raise ModelError(f"{differ}: the file is not the one that was measured; {remedy}")
     if other := file_outside(content):
-        raise ModelError(
-            f"{path} keeps its weights in another file ({other}); put them into one: "
-            "onnx.save(onnx.load(FILE), NEW)"
-        )
+        remedy = "put them into one: onnx.save(onnx.load(FILE), NEW)"
+        raise ModelError(f"{path} keeps its weights in another file ({other}); {remedy}")
 
 
 def _find(name_or_folder: str) -> Path:
@@ -361,7 +354,5 @@ def _find(name_or_folder: str) -> Path:
         # Unlike Path.is_file, this is just False for a name that is too long for a file system.
         if name_or_folder and os.path.isfile(folder / name_or_folder / "model.yaml"):
             return (folder / name_or_folder).resolve()
-    raise ModelError(
-        f"model {name_or_folder!r} is not there; known are "
-        f"{', '.join(available_models()) or 'none'} (in {', '.join(map(str, model_folders()))})"
-    )
+    names, places = ", ".join(available_models()) or "none", ", ".join(map(str, known))
+    raise ModelError(f"model {name_or_folder!r} is not there; known are {names} (in {places})")

@@ -53,9 +53,8 @@ class OnnxNetwork(exported.ExportedNetwork):
     def run(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """See `ExportedNetwork`."""
         names = list(self.outputs)
-        return dict(
-            zip(names, session_of(self.network).run(names, {self.image: image}), strict=True)
-        )
+        answers = session_of(self.network).run(names, {self.image: image})
+        return dict(zip(names, answers, strict=True))
 
 
 def read_onnx(path: Path, size: tuple[int, int] | None) -> OnnxNetwork:
@@ -112,9 +111,8 @@ def _parsed(path: Path) -> onnx.ModelProto:
         remedy = "export or copy it again" if path.suffix.lower() == ".onnx" else FORMATS
         raise ModelError(f"{path} is not a whole ONNX file; {remedy}") from error
     graph = network.graph
-    if any(
-        isinstance(one.name, bytes) for one in (*graph.input, *graph.output, *graph.initializer)
-    ):
+    named = (*graph.input, *graph.output, *graph.initializer)
+    if any(isinstance(one.name, bytes) for one in named):
         # protobuf gives this for a text that is not UTF-8.
         raise ModelError(f"{path} is damaged: its names are no text; export or copy it again")
     if not network.graph.node or not network.graph.output:
@@ -128,10 +126,8 @@ def _load_other_files(path: Path, network: onnx.ModelProto) -> None:
     try:
         load_external_data_for_model(network, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(
-            f"{path} keeps its weights in {other}, which cannot be read beside it "
-            f"({_short(error)}); put both files into one folder"
-        ) from error
+        why = f"which cannot be read beside it ({_short(error)}); put both files into one folder"
+        raise ModelError(f"{path} keeps its weights in {other}, {why}") from error
 
 
 def _widen(network: onnx.ModelProto) -> None:
@@ -155,10 +151,8 @@ def _cut_suppression(graph: onnx.GraphProto) -> None:
         kept = [output for output in graph.output if output.name not in plugin.output]
         del graph.output[:]
         graph.output.extend(kept)
-        graph.output.extend(
-            onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-            for name in plugin.input[:2]
-        )
+        made = onnx.helper.make_tensor_value_info
+        graph.output.extend(made(name, TensorProto.FLOAT, None) for name in plugin.input[:2])
 
 
 def _check(path: Path, network: onnx.ModelProto) -> None:
@@ -166,23 +160,18 @@ def _check(path: Path, network: onnx.ModelProto) -> None:
     graph = network.graph
     opset = _opset(network)
     if opset not in OPSETS:
-        raise ModelError(
-            f"{path} has opset {opset}; {OPSETS[0]} to {OPSETS[-1]} are read: export it again with "
-            "opset=17"
-        )
+        known = f"{OPSETS[0]} to {OPSETS[-1]} are read: export it again with opset=17"
+        raise ModelError(f"{path} has opset {opset}; {known}")
     foreign = sorted({(n.domain, n.op_type) for n in graph.node if n.domain not in ("", "ai.onnx")})
     if foreign:
         names = ", ".join(f"{domain}.{kind}" for domain, kind in foreign[:3])
-        raise ModelError(
-            f"{path} has custom operators ({names}), which only some runtimes know; export it "
-            "again with standard ones, and NMS outside (nms=False)"
-        )
+        remedy = "export it again with standard ones, and NMS outside (nms=False)"
+        which = f"custom operators ({names}), which only some runtimes know"
+        raise ModelError(f"{path} has {which}; {remedy}")
     for one in graph.initializer:
         if one.data_type == TensorProto.FLOAT and not _is_sound(one):
-            raise ModelError(
-                f"{path}: weights {one.name!r} are not whole, or not finite; train, export or copy "
-                "it again"
-            )
+            fault = f"weights {one.name!r} are not whole, or not finite"
+            raise ModelError(f"{path}: {fault}; train, export or copy it again")
 
 
 def _opset(network: onnx.ModelProto) -> int:
@@ -212,19 +201,15 @@ def _fix_inputs(
     others = [one for one in inputs if one not in images]
     said = ", ".join(f"{' '.join(one.name.split())} {list(_dims(one))}" for one in inputs)
     if len(images) != 1 or any(one.name not in (*SIZES, *PADDLE) for one in others):
-        raise ModelError(
-            f"{path} has the inputs {said}; a detector has one image, and at most "
-            f"{SIZES[0]}: export it for inference"
-        )
+        wanted = f"a detector has one image, and at most {SIZES[0]}: export it for inference"
+        raise ModelError(f"{path} has the inputs {said}; {wanted}")
     image = images[0]
     if len(_dims(image)) == 3:
         image = _batched(graph, image)
     batch, channels, height, width = _dims(image)
     if image.type.tensor_type.elem_type != TensorProto.FLOAT or channels not in (0, 3) or batch > 1:
-        raise ModelError(
-            f"{path}: input {said} is not float32 [1, 3, height, width]; export it as PyTorch "
-            "does, for one image at a time"
-        )
+        remedy = "export it as PyTorch does, for one image at a time"
+        raise ModelError(f"{path}: input {said} is not float32 [1, 3, height, width]; {remedy}")
     chosen = exported.chosen_size(path, facts, (width, height) if width and height else None, size)
     for dim, value in zip(image.type.tensor_type.shape.dim, (1, 3, *chosen[::-1]), strict=True):
         dim.Clear()
@@ -239,9 +224,8 @@ def _fix_inputs(
 
 def _batched(graph: onnx.GraphProto, image: Any) -> Any:
     """Let a network that takes an image without a batch, as torchvision's, take a batch of one."""
-    one = onnx.helper.make_tensor_value_info(
-        f"{image.name}/batch", image.type.tensor_type.elem_type, [1, *_dims(image)]
-    )
+    kind = image.type.tensor_type.elem_type
+    one = onnx.helper.make_tensor_value_info(f"{image.name}/batch", kind, [1, *_dims(image)])
     first = numpy_helper.from_array(np.array(0, np.int64), f"{image.name}/first")
     graph.initializer.append(first)
     taken = onnx.helper.make_node("Gather", [one.name, first.name], [image.name], axis=0)
@@ -262,10 +246,9 @@ def _with_newer_operators(path: Path, network: onnx.ModelProto) -> onnx.ModelPro
                 node.input[2] = ""  # scales beside sizes, which had to be there and empty
         return newer
     except Exception as error:
-        raise ModelError(
-            f"{path} cannot be brought from opset {opset} to {exported.NEW_OPSET} "
-            f"({_short(error)}); export it again with opset={exported.NEW_OPSET}"
-        ) from error
+        newest = exported.NEW_OPSET
+        why = f"opset {opset} to {newest} ({_short(error)}); export it again with opset={newest}"
+        raise ModelError(f"{path} cannot be brought from {why}") from error
 
 
 def _folded(path: Path, network: onnx.ModelProto, size: tuple[int, int] | None) -> onnx.ModelProto:
@@ -280,17 +263,12 @@ def _folded(path: Path, network: onnx.ModelProto, size: tuple[int, int] | None) 
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
         try:
-            ort.InferenceSession(
-                network.SerializeToString(),
-                options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=UNWANTED,
-            )
+            how = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": UNWANTED}
+            ort.InferenceSession(network.SerializeToString(), options, **how)
         except Exception as error:
             remedy = "export it again" if size is None else exported.OTHER_SIZE
-            raise ModelError(
-                f"{path}: ONNX Runtime refuses it ({_short(error)}); {remedy}"
-            ) from error
+            why = f"ONNX Runtime refuses it ({_short(error)})"
+            raise ModelError(f"{path}: {why}; {remedy}") from error
         folded = onnx.load(options.optimized_model_filepath)
     kept = [one for one in folded.opset_import if one.domain in ("", "ai.onnx")]
     del folded.opset_import[:]
@@ -307,10 +285,9 @@ def _outputs_of(path: Path, network: onnx.ModelProto) -> tuple[dict[str, Shape],
     try:
         found, others = (session.run(None, {image.name: picture}) for picture in pictures)
     except Exception as error:
-        raise ModelError(
-            f"{path} does not run at {_dims(image)[3]}x{_dims(image)[2]} ({_short(error)}); "
-            f"{exported.OTHER_SIZE}"
-        ) from error
+        at = "x".join(map(str, _dims(image)[:1:-1]))
+        why = f"does not run at {at} ({_short(error)}); {exported.OTHER_SIZE}"
+        raise ModelError(f"{path} {why}") from error
     names = [output.name for output in session.get_outputs()]
     loose = any(node.op_type in OF_OPEN_SIZE for node in network.graph.node)
     shapes, open_axes = {}, {}
@@ -320,9 +297,7 @@ def _outputs_of(path: Path, network: onnx.ModelProto) -> tuple[dict[str, Shape],
             if size != shape[axis] or (loose and not inferred[axis] and name not in open_axes):
                 open_axes[name], shape[axis] = axis, exported.MOST_OBJECTS
         shapes[name] = tuple(shape)
-    answers = {
-        name: shape for name, shape in shapes.items() if len(shape) != exported.ANCHOR_MAP_DIMS
-    }
+    answers = {name: one for name, one in shapes.items() if len(one) != exported.ANCHOR_MAP_DIMS}
     return answers or shapes, open_axes
 
 

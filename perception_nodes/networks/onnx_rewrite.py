@@ -71,10 +71,8 @@ def rewrite_onnx(
             f"{exported.path} is no network any more with our input and outputs "
             f"({' '.join(str(error).split())}); where a tensor inside it has their name, rename it"
         ) from error
-    weights = [
-        tensor for tensor in network.graph.initializer if tensor.data_type == TensorProto.FLOAT
-    ]
-    parameters = sum(int(np.prod(tensor.dims)) for tensor in weights)
+    weights = [one for one in network.graph.initializer if one.data_type == TensorProto.FLOAT]
+    parameters = sum(int(np.prod(one.dims)) for one in weights)
     return RewrittenNetwork({"onnx": network.SerializeToString()}, outputs, parameters)
 
 
@@ -113,9 +111,8 @@ def _end_at(network: onnx.ModelProto, names: dict[str, str]) -> None:
     del graph.node[:], graph.initializer[:], graph.output[:], graph.value_info[:]
     graph.node.extend(kept)
     graph.initializer.extend(tensors)
-    graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names.values()
-    )
+    made = helper.make_tensor_value_info
+    graph.output.extend(made(name, TensorProto.FLOAT, None) for name in names.values())
 
 
 def _take_bytes(network: onnx.ModelProto, exported: OnnxNetwork, wanted: Normalisation) -> None:

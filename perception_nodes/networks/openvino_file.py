@@ -76,10 +76,9 @@ def read_openvino(path: Path, size: tuple[int, int] | None) -> OpenvinoNetwork:
     try:
         network = core().read_model(*map(str, files))
     except RuntimeError as error:
-        raise ModelError(
-            f"{' and '.join(one.name for one in files)} in {path.parent} are no whole model "
-            f"({last_line(error)}); convert or copy it again"
-        ) from error
+        names = " and ".join(one.name for one in files)
+        why = f"are no whole model ({last_line(error)}); convert or copy it again"
+        raise ModelError(f"{names} in {path.parent} {why}") from error
     facts = _facts_beside(path)
     _check_weights(path, network)
     if len(network.inputs) != 1:
@@ -89,18 +88,17 @@ def read_openvino(path: Path, size: tuple[int, int] | None) -> OpenvinoNetwork:
     image = network.input(0)
     shape = [0 if dim.is_dynamic else dim.get_length() for dim in image.get_partial_shape()]
     if len(shape) != 4 or shape[1] != 3 or shape[0] > 1 or image.element_type != ov.Type.f32:
+        wanted = "f32 [1, 3, height, width]; convert it from ONNX as it is"
         raise ModelError(
-            f"{path}: the input is {image.element_type.to_string()} {shape}, not f32 [1, 3, "
-            "height, width]; convert it from ONNX as it is"
+            f"{path}: the input is {image.element_type.to_string()} {shape}, not {wanted}"
         )
     fixed = (shape[3], shape[2]) if shape[2] and shape[3] else None
     width, height = chosen_size(path, facts, fixed, size)
     try:
         network.reshape({image: [1, 3, height, width]})
     except RuntimeError as error:
-        raise ModelError(
-            f"{path} does not run at {width}x{height} ({last_line(error)}); {OTHER_SIZE}"
-        ) from error
+        why = f"does not run at {width}x{height} ({last_line(error)}); {OTHER_SIZE}"
+        raise ModelError(f"{path} {why}") from error
     answers = [
         result
         for result in network.get_results()
@@ -149,9 +147,8 @@ def rewrite_openvino(
     boxes, scores = write_head(head, classes, to)
     made = [boxes, to.some(scores, kept, classes)]
     names = ["boxes", "scores"]
-    to.nodes += [
-        helper.make_node("Identity", [old], [new]) for old, new in zip(made, names, strict=True)
-    ]
+    renamed = zip(made, names, strict=True)
+    to.nodes += [helper.make_node("Identity", [old], [new]) for old, new in renamed]
     types = {ov.Type.i64: TensorProto.INT64, ov.Type.i32: TensorProto.INT32}
     kinds = [output.get_element_type() for output in network.outputs]
     values = [
@@ -205,16 +202,10 @@ def _taking_bytes(network: Any, wanted: Normalisation) -> Any:
 
 
 def _dead(network: Any) -> tuple[str, ...]:
-    weights = {
-        op.get_friendly_name(): op.input_value(1).get_node()
-        for op in network.get_ops()
-        if op.get_type_name() in CONVOLUTIONS
-    }
-    return tuple(
-        name
-        for name, one in weights.items()
-        if one.get_type_name() == "Constant" and not one.data.any()
-    )
+    found = [op for op in network.get_ops() if op.get_type_name() in CONVOLUTIONS]
+    weights = {op.get_friendly_name(): op.input_value(1).get_node() for op in found}
+    constants = {n: one.data for n, one in weights.items() if one.get_type_name() == "Constant"}
+    return tuple(name for name, values in constants.items() if not values.any())
 
 
 def _check_float(path: Path, network: Any) -> None:

@@ -90,10 +90,9 @@ def verify(description: Path, content: bytes, public: Path) -> None:
     try:
         key.verify(base64.b64decode(path.read_bytes(), validate=False), content)
     except FileNotFoundError as error:
-        raise SignatureError(
-            f"{description.parent} is not signed, and model_key:={public} asks for it; sign it "
-            "with perception model sign, or take a signed one"
-        ) from error
+        asks = f"{description.parent} is not signed, and model_key:={public} asks for it"
+        remedy = "sign it with perception model sign, or take a signed one"
+        raise SignatureError(f"{asks}; {remedy}") from error
     except (OSError, InvalidSignature, binascii.Error) as error:
         raise SignatureError(
             f"{path} is no signature of {description.name} by the owner of {public}: it was signed "

@@ -47,13 +47,11 @@ OVERRIDABLE = QoSOverridingOptions([QoSPolicyKind[name] for name in _POLICIES])
 change."""
 REFUSED = "remote_changes:=refuse"
 Publisher: TypeAlias = "LifecyclePublisher[Any]"  # the type is not generic in Jazzy
+Qos: TypeAlias = QoSProfile | int
 
 
-UNCONFIGURED, INACTIVE, ACTIVE = (
-    StateMessage.PRIMARY_STATE_UNCONFIGURED,
-    StateMessage.PRIMARY_STATE_INACTIVE,
-    StateMessage.PRIMARY_STATE_ACTIVE,
-)
+UNCONFIGURED = StateMessage.PRIMARY_STATE_UNCONFIGURED
+INACTIVE, ACTIVE = StateMessage.PRIMARY_STATE_INACTIVE, StateMessage.PRIMARY_STATE_ACTIVE
 
 
 class Closable(Protocol):
@@ -178,7 +176,7 @@ class PerceptionNode(LifecycleNode):
         assert executor is not None
         executor.spin_once(timeout_sec=timeout_ms / 1e3)
 
-    def add_publisher(self, message_type: type, topic: str, qos: QoSProfile | int) -> Publisher:
+    def add_publisher(self, message_type: type, topic: str, qos: Qos) -> Publisher:
         """A publisher that publishes while the node is active, destroyed when it is cleaned up."""
         publisher: Publisher = self.create_lifecycle_publisher(
             message_type, topic, _own(qos), qos_overriding_options=OVERRIDABLE
@@ -187,11 +185,7 @@ class PerceptionNode(LifecycleNode):
         return publisher
 
     def add_protected(
-        self,
-        message_type: type,
-        topic: str,
-        qos: QoSProfile | int,
-        copy_qos: QoSProfile = PROTECTED,
+        self, message_type: type, topic: str, qos: Qos, copy_qos: QoSProfile = PROTECTED
     ) -> ProtectedTopic:
         """A topic with its protected copy, closed when the node is cleaned up."""
         plain = self.add_publisher(message_type, topic, qos)
@@ -203,7 +197,7 @@ class PerceptionNode(LifecycleNode):
         message_type: type,
         topic: str,
         callback: Callable[..., None],
-        qos: QoSProfile | int,
+        qos: Qos,
         raw: bool = True,
     ) -> Any:
         """A subscription, by default to serialized messages, destroyed when it is cleaned up."""
@@ -341,7 +335,7 @@ class PerceptionNode(LifecycleNode):
         self.owned.close()
 
 
-def _own(qos: QoSProfile | int) -> QoSProfile:
+def _own(qos: Qos) -> QoSProfile:
     """Copy a profile, because parameters may change it for this topic alone."""
     return QoSProfile(depth=qos) if isinstance(qos, int) else copy(qos)
 

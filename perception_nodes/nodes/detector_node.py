@@ -47,14 +47,11 @@ class DetectorNode(RedundantNode):
         if faster := settings.faster_model(model.fallback):
             fallback = load_model(faster, settings.model_key)
             if (fallback.input, fallback.classes) != (model.input, model.classes):
-                raise SettingsError(
-                    f"parameter fallback_model: {fallback.name} has another input or other classes "
-                    f"than {model.name}; one frame must do for both"
-                )
+                why = f"{fallback.name} has another input or other classes than {model.name}"
+                raise SettingsError(f"parameter fallback_model: {why}; one frame must do for both")
             models.append(fallback)
-        backend = BackendSettings(
-            settings.threads, str(cache_folder()), max_batch=len(cameras), may_build=False
-        )
+        threads, most = settings.threads, len(cameras)
+        backend = BackendSettings(threads, str(cache_folder()), most, may_build=False)
         what = settings.backend, models, backend, _decode_settings(settings)
         in_place = cameras if settings.preprocess_on == "gpu" else ()
         serving = self._serving = self.own(Serving(*what, self.get_logger().info, in_place))
@@ -80,8 +77,8 @@ class DetectorNode(RedundantNode):
         is_other = decode != _decode_settings(self.settings)
         if settings.preprocess_on == "gpu" and is_other:
             raise SettingsError(
-                "parameters score_threshold, iou_threshold and across_classes are part of the "
-                "GPU's program: with preprocess_on:=gpu start the graph anew to change them"
+                "score_threshold, iou_threshold and across_classes are part of the GPU's program: "
+                "with preprocess_on:=gpu start the graph anew to change them"
             )
         if self.seats:
             self._apply(settings)
@@ -100,10 +97,8 @@ class DetectorNode(RedundantNode):
         scores = {name.strip(): float(score) for name, _, score in pairs}
         for parameter, given in (("classes", names), ("class_thresholds", scores)):
             if unknown := sorted({*given} - {*known}):
-                raise SettingsError(
-                    f"parameter {parameter}: {unknown[0]!r} is no class of {self._model.name}; "
-                    f"known are {', '.join(known)}"
-                )
+                model = f"{self._model.name}; known are {', '.join(known)}"
+                raise SettingsError(f"parameter {parameter}: {unknown[0]!r} is no class of {model}")
         least = [scores.get(one, 0) if one in (names or known) else np.inf for one in known]
         for lane in self._lanes:
             lane.enabled = settings.enabled
@@ -249,9 +244,7 @@ class DetectorNode(RedundantNode):
 
 
 def _decode_settings(settings: DetectorSettings) -> DecodeSettings:
-    return DecodeSettings(
-        settings.score_threshold, settings.iou_threshold, across_classes=settings.across_classes
-    )
+    return DecodeSettings(settings.score_threshold, settings.iou_threshold, settings.across_classes)
 
 
 if __name__ == "__main__":

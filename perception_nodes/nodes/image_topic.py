@@ -86,10 +86,8 @@ class ImageTopic:
         self._subscription: Any = None
         self._reader: SerializedReader | None = None
         self._depth = QUEUE.depth if transport.is_video else NEWEST_DEPTH
-        self._transport, self._type = (
-            settings.image_transport,
-            message_class(transport.message_type),
-        )
+        self._transport = settings.image_transport
+        self._type = message_class(transport.message_type)
         self._topic = image_topic(settings.image_topic, settings.image_transport)
         self._look_due = Period(LOOK_PERIOD_NS)
         self._known_publishers = self._opened_ns = 0
@@ -210,9 +208,9 @@ class ImageTopic:
             given: object = self._node.declare_parameter(name, "", ANY_TYPE).value
             self._node.undeclare_parameter(name)
             if given:
+                why = "the reliability of images is their publisher's and their durability volatile"
                 raise SettingsError(
-                    f"parameter {name}: {given!r} is not possible, since the reliability of images "
-                    "is their publisher's and their durability volatile; leave it out"
+                    f"parameter {name}: {given!r} is not possible: {why}; leave it out"
                 )
 
     def _published(self) -> dict[str, str]:

@@ -10,18 +10,8 @@ from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.backends.serving import Serving
 from perception_nodes.cameras.named_frames import NamedFrames
+from perception_nodes.core import frame as frames
 from perception_nodes.core.clock import SystemClock
-from perception_nodes.core.frame import (
-    Detections,
-    FrameHeader,
-    FrameRecord,
-    FrameRejected,
-    ImageView,
-    blame_looks,
-    check_slot,
-    is_region_of,
-    placement_key,
-)
 from perception_nodes.core.inference import BackendError, Frame
 from perception_nodes.core.looking import Crop, Looking
 from perception_nodes.core.merging import merge_settings
@@ -60,10 +50,9 @@ class Lane:
         self._shape = model.input.height, model.input.width, 3
         self.enabled = True
         self.least_scores: NDArray[np.float32] | None = None
-        self._class_names = tuple(name.encode() for name in model.classes)
-        self.pipeline = Pipeline(
-            serving.candidates, SystemClock(), settings.skip_late, serving.standing_in
-        )
+        self._names = tuple(name.encode() for name in model.classes)
+        models, standing_in = serving.candidates, serving.standing_in
+        self.pipeline = Pipeline(models, SystemClock(), settings.skip_late, standing_in)
         self._node, self._candidates = node, serving.candidates
         topic = settings.topic_of(settings.detections_topic, camera)
         self.topic = node.add_protected(Detection2DArray, topic, QUEUE_DEPTH)
@@ -80,11 +69,11 @@ class Lane:
             limits = most, settings.second_look_until_ms
             size, merging = (self._size.width, self._size.height), merge_settings(model.classes)
             self.looking = Looking(self.pipeline, SystemClock(), size, *limits, merging)
-        self._crop: Sample[FrameHeader] | None = None
+        self._crop: Sample[frames.FrameHeader] | None = None
         self._prepared: tuple[object, ...] = ()
-        self.waiting: Sample[FrameHeader] | None = None
+        self.waiting: Sample[frames.FrameHeader] | None = None
         self._newest_ns = self._passed_since_ns = 0
-        self._image: ImageView
+        self._image: frames.ImageView
 
     def sit(self, seat: Seat) -> None:
         """Begin to work behind the predecessor's last frame, which may have made it crash."""
@@ -108,20 +97,20 @@ class Lane:
         in_place = self._in_place is not None
         try:
             if header.ingested_ns > self._newest_ns:
-                raise FrameRejected("slot with a time in the future; its memory was damaged")
+                raise frames.FrameRejected("slot with a time in the future; its memory was damaged")
             if not self.enabled:
-                raise FrameRejected("detection is switched off: enabled:=false")
-            check_slot(header, received.payload.nbytes, size.width, size.height, in_place)
+                raise frames.FrameRejected("detection is switched off: enabled:=false")
+            frames.check_slot(header, received.payload.nbytes, size.width, size.height, in_place)
             if self._in_place is not None:
                 self._image = self._in_place.take(header)
-        except FrameRejected as error:
+        except frames.FrameRejected as error:
             self.begin()
             self.end(self.pipeline.refused(header, error))
             self.drop()
             return False
         return True
 
-    def _take_newest(self) -> Sample[FrameHeader] | None:
+    def _take_newest(self) -> Sample[frames.FrameHeader] | None:
         """The newest frame of any process, if it has just arrived."""
         before = self.waiting
         while (sample := self.slots.receive()) is not None:
@@ -159,7 +148,7 @@ class Lane:
             self._in_place.clear()
 
     @property
-    def header(self) -> FrameHeader:
+    def header(self) -> frames.FrameHeader:
         """Header of the waiting frame."""
         assert self.waiting is not None
         return self.waiting.header
@@ -183,7 +172,7 @@ class Lane:
         if self._in_place is None:
             return
         image = self._image
-        kind = (image.encoding, image.step, placement_key(self.header))
+        kind = (image.encoding, image.step, frames.placement_key(self.header))
         if kind == self._prepared:
             return
         self._prepared = kind
@@ -191,7 +180,7 @@ class Lane:
             for candidate in self._candidates:
                 assert candidate.in_place is not None
                 # An error occurs again when the frame is inferred, and is reported then.
-                with suppress(FrameRejected, BackendError):
+                with suppress(frames.FrameRejected, BackendError):
                     candidate.in_place.prepare(self.header, image)
 
     def next_crop(self, waits: Callable[[], bool], until_ns: int) -> Crop | None:
@@ -204,7 +193,7 @@ class Lane:
                 if time.monotonic_ns() > until_ns:
                     return None
                 time.sleep(CROP_PAUSE_S)
-            elif is_region_of(self._crop.header, self._crop.payload.nbytes, self.header):
+            elif frames.is_region_of(self._crop.header, self._crop.payload.nbytes, self.header):
                 return self._crop.header, self._crop.payload.reshape(self._shape)
             else:  # of a frame that was not looked at again
                 self._drop_crop()
@@ -215,7 +204,7 @@ class Lane:
         if self.looking is not None and (wanted := self.looking.ask()) is not None:
             self._requests.send_record(wanted)
 
-    def finish(self, record: FrameRecord, detections: Detections | None) -> None:
+    def finish(self, record: frames.FrameRecord, detections: frames.Detections | None) -> None:
         """Publish the objects found in the waiting frame, and report its outcome."""
         if detections is not None:
             if self.least_scores is not None:
@@ -226,16 +215,16 @@ class Lane:
             else:
                 self._publish(record, detections)
                 record = self.pipeline.published(record)
-            blame_looks(record)
+            frames.blame_looks(record)
         self.end(record)
 
-    def end(self, record: FrameRecord) -> None:
+    def end(self, record: frames.FrameRecord) -> None:
         """Report the outcome of the waiting frame."""
         self._seat.records.send(record)
         self._seat.lease.end()
         self._node.frame_ns = time.monotonic_ns()
 
-    def _publish(self, record: FrameRecord, detections: Detections) -> None:
+    def _publish(self, record: frames.FrameRecord, detections: frames.Detections) -> None:
         out = self._detections.loan(0)
         header = out.header
         header.sequence, header.stamp_ns = record.sequence, record.stamp_ns
@@ -246,7 +235,5 @@ class Lane:
         header.hold(detections)
         self._seat.lease.publish()
         self._detections.send(out)
-        message = write_detection_array(
-            record.stamp_ns, record.frame_id, detections, self._class_names
-        )
+        message = write_detection_array(record.stamp_ns, record.frame_id, detections, self._names)
         self.topic.publish(message, record.deadline_ns)

@@ -86,10 +86,8 @@ def echo(name: str, count: int, show: Callable[[dict[str, Any]], None]) -> None:
 def as_mapping(message: Any) -> Any:
     """A message as dictionaries, lists and plain values."""
     if hasattr(message, "get_fields_and_field_types"):
-        return {
-            name: as_mapping(getattr(message, name))
-            for name in message.get_fields_and_field_types()
-        }
+        names = message.get_fields_and_field_types()
+        return {name: as_mapping(getattr(message, name)) for name in names}
     if isinstance(message, (str, bool, int, float)):
         return message
     if isinstance(message, bytes):

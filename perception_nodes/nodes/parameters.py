@@ -43,9 +43,8 @@ def declare_parameters(node: LifecycleNode, settings_type: type[Settings]) -> Se
             else:
                 values[name] = node.declare_parameter(name, field.default, descriptor).value
         except ParameterException as error:
-            raise SettingsError(
-                f"parameter {name}: {error}; it must be {allowed_range(field)}"
-            ) from error
+            allowed = f"it must be {allowed_range(field)}"
+            raise SettingsError(f"parameter {name}: {error}; {allowed}") from error
     return check(settings_type, values)
 
 
@@ -60,8 +59,6 @@ def changed_settings(settings: Settings, values: Mapping[str, Any]) -> Settings:
     for name, value in changed.items():
         # rclpy itself refuses all of them except use_sim_time, which it declares.
         if not is_changeable(fields[name]) and value != getattr(settings, name):
-            raise SettingsError(
-                f"parameter {name}: {value} cannot be set while the node runs; start the graph "
-                f"with {name}:={value}"
-            )
+            why = f"{value} cannot be set while the node runs"
+            raise SettingsError(f"parameter {name}: {why}; start the graph with {name}:={value}")
     return check(type(settings), {**settings.model_dump(), **changed})

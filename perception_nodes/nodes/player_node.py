@@ -187,9 +187,8 @@ class PlayerNode(PerceptionNode):
             self._first_ns = 0 if self._next is None else self._next.log_time_ns
         elif time.monotonic_ns() > self._give_up_ns:
             missing = ", ".join(self._graph.silent) or "a subscriber of images or detections"
-            self.error = (
-                f"nobody takes frames after {self.settings.ready_timeout_s:g} s: {missing} missing"
-            )
+            waited = f"after {self.settings.ready_timeout_s:g} s"
+            self.error = f"nobody takes frames {waited}: {missing} missing"
             self.get_logger().error(self.error)
 
     def _play(self, frame: RawFrame) -> None:

@@ -146,9 +146,8 @@ class RedundantNode(PerceptionNode):
     def _stand_by(self) -> None:
         now_ns = time.monotonic_ns()
         # Before that, the working process cannot be found to hang.
-        wait_ns = min(
-            self.lease.patient_until_ns - now_ns, failover.SIGN_SHARE * self.records.patience_ns
-        )
+        rest_ns = self.lease.patient_until_ns - now_ns
+        wait_ns = min(rest_ns, failover.SIGN_SHARE * self.records.patience_ns)
         wait_ns = max(wait_ns, failover.STANDBY_LOOK_NS)
         due_ns = now_ns + wait_ns
         self.lease.wait(wait_ns / 1e6)

@@ -47,9 +47,8 @@ class RepublishNode(PerceptionNode):
         settings: RepublishSettings = self.settings
         topic = settings.image_topic
         self._images = self.add_publisher(Image, topic, QUEUE)
-        self._compressed = self.add_publisher(
-            CompressedImage, image_topic(topic, "compressed"), QUEUE
-        )
+        compressed = image_topic(topic, "compressed")
+        self._compressed = self.add_publisher(CompressedImage, compressed, QUEUE)
         self._infos: Publisher | None = None
         if settings.calibration_file:
             self._info = info_message(settings.calibration_file)
@@ -98,9 +97,8 @@ class RepublishNode(PerceptionNode):
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-            self.get_logger().info(
-                f"{self._published} frames published over DDS, {self._left_out} left out"
-            )
+            sent = f"{self._published} frames published over DDS"
+            self.get_logger().info(f"{sent}, {self._left_out} left out")
 
     def _publish(self, image: ImageView, listeners: list[Publisher]) -> None:
         bgr = None
@@ -110,9 +108,8 @@ class RepublishNode(PerceptionNode):
                 bgr = self._converter.convert(image)
                 encoding = "jpeg"
                 data = memoryview(simplejpeg.encode_jpeg(bgr, JPEG_QUALITY, "BGR", "420"))
-            self._compressed.publish(
-                write_compressed_image(image.stamp_ns, image.frame_id, encoding, data)
-            )
+            message = write_compressed_image(image.stamp_ns, image.frame_id, encoding, data)
+            self._compressed.publish(message)
         if self._images in listeners:
             if image.file_type or image.encoding in NO_ROS_NAMES:
                 bgr = self._converter.convert(image) if bgr is None else bgr

@@ -73,10 +73,8 @@ def _run(node_type: Any, name: str) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     realtime = RealTime()
     try:
-        rclpy.init(
-            args=[*sys.argv, *_without_log_file(name)],
-            signal_handler_options=SignalHandlerOptions.NO,
-        )
+        arguments = [*sys.argv, *_without_log_file(name)]
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         node = node_type(name)
     except (RuntimeError, PerceptionError) as error:  # wrong ROS arguments, an unusable keystore
         text = " ".join(str(error).split())

@@ -83,7 +83,7 @@ class FollowedCamera:
         self._clock = clock
         # The clock of the stamps: a drive's may go slowly, and the system's may step.
         self._now_ns = clock.realtime_ns if settings.use_sim_time else clock.monotonic_ns
-        self._node, self._camera, self._class_names = node, camera, class_names
+        self._node, self._camera, self._names = node, camera, class_names
         self.reader = channels.detection_reader(node.endpoint, camera)
         # The file of the next identity stays.
         self._mapped = node.own(Mapped(SHM_FOLDER / f"{own_prefix()}{camera}.tracks", _NextId))
@@ -129,11 +129,8 @@ class FollowedCamera:
         self._last, self._taken_ns = record, self._now_ns()
         self._age_ns = self._age_of(record)
         self._publish(record, self._taken_ns, coasted=False)
-        self._detections.publish(
-            write_detection_array(
-                record.stamp_ns, record.frame_id, detections, self._class_names, ids.tolist()
-            )
-        )
+        head, ids = (record.stamp_ns, record.frame_id), ids.tolist()
+        self._detections.publish(write_detection_array(*head, detections, self._names, ids))
 
     def _publish(self, record: DetectionRecord, now_ns: int, coasted: bool) -> None:
         """Publish the tracks; once more when none is left."""
@@ -142,7 +139,7 @@ class FollowedCamera:
         if coasted or settings.tracks_time == "publish":
             time_ns += self._age_ns + now_ns - self._taken_ns
         tracks = self._tracker.at(time_ns)
-        message = write_tracks(record, self._camera, tracks, self._class_names, coasted)
+        message = write_tracks(record, self._camera, tracks, self._names, coasted)
         coast_ns = round(settings.tracks_coast_ms * MS)
         deadline_ns = time.monotonic_ns() + coast_ns if coasted else record.deadline_ns
         self._tracks.publish(message, deadline_ns)
@@ -153,25 +150,23 @@ class FollowedCamera:
         """How long ago the frame was captured, by the clock of the stamps."""
         now_ns, capture_ns = self._clock.monotonic_ns(), int(record.capture_ns)
         if self._node.settings.use_sim_time:
-            seen = capture_time(
-                record.stamp_ns, now_ns, self._clock.realtime_ns(), self._clock.behind_ns
-            )
+            realtime_ns, behind_ns = self._clock.realtime_ns(), self._clock.behind_ns
+            seen = capture_time(record.stamp_ns, now_ns, realtime_ns, behind_ns)
             capture_ns = capture_ns if seen.clock_suspect else seen.capture_ns
         return now_ns - capture_ns
 
     def _other_model(self, detections: Detections) -> str:
         """What is wrong if a detection has a class that this node's model lacks; else empty."""
-        label, known = int(detections.classes.max(initial=0)), len(self._class_names)
+        label, known = int(detections.classes.max(initial=0)), len(self._names)
         if label < known:
             return ""
         settings: TrackerSettings = self._node.settings
-        text = (
-            f"class {label} is none of the {known} of {settings.model}: the detector has another "
-            "model, its detections are not used; start both with the same model"
+        other = (
+            f"class {label} is none of the {known} of {settings.model}: the detector has another"
         )
-        self._node.get_logger().error(
-            f"{self._camera}: {text}", throttle_duration_sec=REPEAT_ERROR_S
-        )
+        text = f"{other} model, its detections are not used; start both with the same model"
+        said = f"{self._camera}: {text}"
+        self._node.get_logger().error(said, throttle_duration_sec=REPEAT_ERROR_S)
         return text
 
 

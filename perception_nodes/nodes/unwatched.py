@@ -31,9 +31,8 @@ class UnwatchedTopics:
         """
         self._node, settings = node, node.settings
         self._owned = ExitStack()
-        self._topics = [
-            self._open(HealthMessage, settings.topic_of(HEALTH, camera)) for camera in cameras
-        ]
+        topics = [settings.topic_of(HEALTH, camera) for camera in cameras]
+        self._topics = [self._open(HealthMessage, topic) for topic in topics]
         self._topics.append(self._open(Bool, settings.safe_stop_topic))
         self._counts = [self._own(KeptCounts(camera)) for camera in cameras]
         self._leases = [{r: self._own(Lease(camera, r)) for r in OTHERS} for camera in cameras]

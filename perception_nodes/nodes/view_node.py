@@ -80,9 +80,7 @@ class ViewNode(PerceptionNode):
             topic = settings.topic_of(TRACKED_DETECTIONS, camera)
             heard = partial(self._on_tracked, camera)
             self.add_subscription(Detection2DArray, topic, heard, TRACK_QUEUE)
-        self.add_subscription(
-            Bool, settings.safe_stop_topic, self._on_safe_stop, LATCHED, raw=False
-        )
+        self.add_subscription(Bool, settings.safe_stop_topic, self._on_stop, LATCHED, raw=False)
         place = settings.view_address, settings.view_port, page_token(settings)
         self._server = self.own(PageServer(self._feed, *place, settings.view_rate))
         self._server.start()
@@ -172,7 +170,7 @@ class ViewNode(PerceptionNode):
         if self._pictures:
             self._objects[camera].identify(deserialize_message(data, Detection2DArray))
 
-    def _on_safe_stop(self, request: Bool) -> None:
+    def _on_stop(self, request: Bool) -> None:
         self._feed.safe_stop(request.data)
 
     def _on_vision_info(self, camera: str, info: VisionInfo) -> None:

@@ -15,10 +15,8 @@ def vision_info(node: PerceptionNode, model: Model, backend: str) -> VisionInfo:
     They are in a parameter of the node, as VisionInfo recommends.
     """
     if not node.has_parameter(CLASS_NAMES):
-        descriptor = ParameterDescriptor(
-            description="names of the model's classes, in the order of their numbers",
-            read_only=True,
-        )
+        what = "names of the model's classes, in the order of their numbers"
+        descriptor = ParameterDescriptor(description=what, read_only=True)
         node.declare_parameter(CLASS_NAMES, list(model.classes), descriptor, ignore_override=True)
     message = VisionInfo(
         method=f"{model.name} {model.precision} ({backend})",

@@ -143,10 +143,9 @@ def images_by_frame(
             of_stamp = by_stem.get(str(stamp_ns)) if stamp_ns else None
             images = of_stamp or by_number.get(index, [])
         if len(images) > 1:
-            raise DataError(
-                f"{labels.name}: both {images[0].path} and {images[1].path} belong to frame "
-                f"{index} of {drive.path}; name a set with the images of this camera only"
-            )
+            both = f"{images[0].path} and {images[1].path} belong to frame {index} of {drive.path}"
+            remedy = "name a set with the images of this camera only"
+            raise DataError(f"{labels.name}: both {both}; {remedy}")
         if images:
             found[index] = images[0]
     if not found:
@@ -175,11 +174,9 @@ def _of_topic(
         stamp_ns, found = detections_of(data)
         frames = by_stamp.get(stamp_ns, [])
         if len(frames) > 1:
-            raise DataError(
-                f"{drive.path}: a message of {topic} has the stamp {stamp_ns}, as have frames "
-                f"{frames[0]} and {frames[1]}; name labels by the numbers of the frames, with "
-                "--labels"
-            )
+            both = f"has the stamp {stamp_ns}, as have frames {frames[0]} and {frames[1]}"
+            remedy = "name labels by the numbers of the frames, with --labels"
+            raise DataError(f"{drive.path}: a message of {topic} {both}; {remedy}")
         if frames:
             rows[frames[0]] = found
     if not rows:

@@ -16,17 +16,12 @@ from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, typestore
 from perception_nodes.replay.outputs import ANNOTATED_TOPIC, OFFLINE, RECORDING_FILE, SUMMARY_FILE
 from perception_nodes.report import changes, page
+from perception_nodes.report import recording as recorded
 from perception_nodes.report.annotate import decoded
 from perception_nodes.report.chart import Axis, Chart, LatencyAxis
 from perception_nodes.report.charts import RAILS_ACROSS
 from perception_nodes.report.chosen_frames import ChosenFrame
 from perception_nodes.report.page import NO_VALUE
-from perception_nodes.report.recording import (
-    Recording,
-    RecordingError,
-    read_messages,
-    read_recording,
-)
 from perception_nodes.report.timing import read_work_ms
 from perception_nodes.system.files import write_whole
 
@@ -74,12 +69,11 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     folders = (first, second)
     summaries = [_summary(folder) for folder in folders]
     files = first / RECORDING_FILE, second / RECORDING_FILE
-    recordings = [read_recording(file, by_number=True) for file in files]
+    recordings = [recorded.read_recording(file, by_number=True) for file in files]
     threshold = max(_number(summary, "score_threshold", 0.0) for summary in summaries)
     deadline_ms = _number(summaries[1], "deadline_ms", DEADLINE_MS)
-    comparison = changes.Comparison(
-        changes.frames_of(recordings[0]), threshold, changes.Tolerance()
-    )
+    before = changes.frames_of(recordings[0])
+    comparison = changes.Comparison(before, threshold, changes.Tolerance())
     times: dict[int, changes.FrameTime] = {}
     each = changes.numbered(report.log_time_ns for report in recordings[1].reports)
     for time, report in zip(each, recordings[1].reports, strict=True):
@@ -139,7 +133,7 @@ def _summary(folder: Path) -> dict[str, Any]:
         if (path := summary.get("path", OFFLINE)) != OFFLINE:
             raise ValueError(f"it is of {path}, where frames have other times each run")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecordingError(
+        raise recorded.RecordingError(
             f"{folder} is not the folder of one run: {file.name}: {error}; name a folder that "
             "`perception replay --out` has written"
         ) from error
@@ -149,7 +143,8 @@ def _summary(folder: Path) -> dict[str, Any]:
 def _number(summary: dict[str, Any], key: str, default: float) -> float:
     value = summary.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RecordingError(f"summary.json: {key} {value!r} is no number; replay the drive again")
+        remedy = "replay the drive again"
+        raise recorded.RecordingError(f"summary.json: {key} {value!r} is no number; {remedy}")
     return float(value)
 
 
@@ -217,9 +212,8 @@ def _latency(
     every = [value for values in work_ms for value in values]
     slow = float(np.quantile(every, 0.99)) if every else 0.0
     axis = LatencyAxis(max(2 * deadline_ms, slow), RAILS_ACROSS)
-    chart = Chart(
-        axis.axis("work or latency, ms"), Axis("of the frames within", (0, 1), percent=True), 300
-    )
+    shares_axis = Axis("of the frames within", (0, 1), percent=True)
+    chart = Chart(axis.axis("work or latency, ms"), shares_axis, 300)
     shares = np.linspace(0, 1, 401)
     for values, count, folder, colour in zip(work_ms, frames, folders, COLOURS, strict=True):
         if not values:
@@ -232,7 +226,7 @@ def _latency(
     return chart
 
 
-def _classes(recordings: list[Recording]) -> list[list[Any]]:
+def _classes(recordings: list[recorded.Recording]) -> list[list[Any]]:
     """Each class with its objects in both runs, and the change."""
     before, after = (
         Counter(label for found in recording.detections.values() for label in found.labels)
@@ -252,8 +246,8 @@ def _pairs(
     """For each frame one picture with both runs side by side."""
     found: list[dict[changes.FrameTime, bytes]] = [{}, {}]
     for pictures, folder in zip(found, folders, strict=True) if times else ():
-        recorded = read_messages(folder / RECORDING_FILE)
-        messages, again = tee(one for one in recorded if one.topic == ANNOTATED_TOPIC)
+        every = recorded.read_messages(folder / RECORDING_FILE)
+        messages, again = tee(one for one in every if one.topic == ANNOTATED_TOPIC)
         each = changes.numbered(message.log_time_ns for message in again)
         for message, time in zip(messages, each, strict=True):
             if time in times:

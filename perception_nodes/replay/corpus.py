@@ -240,9 +240,8 @@ def alone_in(out: Path) -> Iterator[None]:
             if not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                 raise FileNotFoundError(path)
         except OSError as error:
-            raise SettingsError(
-                f"another replay writes to {out}; wait for it, or name another folder with --out"
-            ) from error
+            remedy = "wait for it, or name another folder with --out"
+            raise SettingsError(f"another replay writes to {out}; {remedy}") from error
         try:
             yield
         finally:
@@ -261,9 +260,8 @@ def _done_before(job: Job) -> Result | None:
     """The result of an earlier run, if it is of the same job and its files are complete."""
     try:
         marker = json.loads((job.folder / MARKER).read_text())
-        there = all(
-            (job.folder / name).stat().st_size == size for name, size in marker["files"].items()
-        )
+        sizes = marker["files"].items()
+        there = all((job.folder / name).stat().st_size == size for name, size in sizes)
         if marker["job"] == job.key and there:
             return Result(job.source.name, json.loads((job.folder / SUMMARY_FILE).read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -188,9 +188,8 @@ class Drives:
         with LoadedModel(self._settings, str(cache_folder())) as loaded:
             for source in self.sources:
                 try:
-                    summaries[source.name] = replay(
-                        source, self._folder(source.name), loaded, self._options, progress
-                    )
+                    folder = self._folder(source.name)
+                    summaries[source.name] = replay(source, folder, loaded, self._options, progress)
                 except InputError as error:
                     if self._is_one:
                         raise
@@ -210,9 +209,8 @@ class Drives:
 
         request = self._request
         inputs = [Path(file) for file in [request.golden, self._settings.calibration_file] if file]
-        jobs = corpus.jobs_of(
-            self.sources, request.out, self._model, self._settings, self._options, inputs
-        )
+        how = self._model, self._settings, self._options, inputs
+        jobs = corpus.jobs_of(self.sources, request.out, *how)
         results: dict[str, corpus.Result] = {}
         with corpus.alone_in(request.out):
             workers = partial(ray_workers, request.ray) if request.ray else local_workers

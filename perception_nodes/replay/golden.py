@@ -62,9 +62,8 @@ def read_golden(path: Path) -> Golden:
     try:
         content = _File.model_validate_json(path.read_bytes(), strict=True)
     except OSError as error:
-        raise GoldenError(
-            f"golden {path} cannot be read: {error.strerror}; --update writes it"
-        ) from error
+        why = f"cannot be read: {error.strerror}"
+        raise GoldenError(f"golden {path} {why}; --update writes it") from error
     except ValidationError as error:
         problem = first_problem(error.errors())
         raise GoldenError(f"golden {path} is damaged ({problem}); --update rewrites it") from error
@@ -117,10 +116,9 @@ def made_with_another_model(golden: Golden, made_with: Mapping[str, Any]) -> str
     """
     before, now = golden.made_with["score_threshold"], made_with["score_threshold"]
     if before != now:
-        raise GoldenError(
-            f"the golden was made with --score-threshold {before:g}, not {now:g}; give that one, "
-            "or rewrite the golden with --update"
-        )
+        remedy = "give that one, or rewrite the golden with --update"
+        made = f"--score-threshold {before:g}, not {now:g}"
+        raise GoldenError(f"the golden was made with {made}; {remedy}")
     differing = [
         f"{key} {golden.made_with.get(key)!r}, now {made_with.get(key)!r}"
         for key in ("model", "model_sha256", "backend", "second_look")

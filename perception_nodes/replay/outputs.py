@@ -14,6 +14,7 @@ from perception_nodes.core.statistics import summarize
 from perception_nodes.drives import schemas
 from perception_nodes.drives.bag import Drive, RawFrame, camera_info_topic
 from perception_nodes.drives.log_clock import LogClock
+from perception_nodes.report import recording as recorded
 from perception_nodes.report.accelerator import ENGINE_FILE
 from perception_nodes.report.account import Heard, account
 from perception_nodes.report.annotate import Picture, PictureMaker, blank, draw, draw_changes
@@ -21,15 +22,6 @@ from perception_nodes.report.boxes import BOX_FILES
 from perception_nodes.report.changes import Change
 from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.foxglove import compressed_video, image_annotations
-from perception_nodes.report.recording import (
-    FrameDetections,
-    Recorded,
-    Recorder,
-    Recording,
-    ReportedFrame,
-    read_messages,
-    read_recording,
-)
 from perception_nodes.report.timing import TIMING_FILE, timing_csv
 from perception_nodes.system.files import write_whole
 from perception_nodes.transport.cdr_writer import write_compressed_image
@@ -89,7 +81,7 @@ def finish(
         RecordingError: the recording cannot be read.
         BagError: the drive cannot be read any more.
     """
-    recording = read_recording(recording_path)
+    recording = recorded.read_recording(recording_path)
     reports = {report.stamp_ns: report for report in recording.reports}
     played = {}
     for index, stamp_ns in sent:
@@ -122,19 +114,19 @@ class Played(NamedTuple):
 
     stamp_ns: int
     log_time_ns: int
-    report: ReportedFrame | None
-    found: FrameDetections | None
+    report: recorded.ReportedFrame | None
+    found: recorded.FrameDetections | None
     latency_ms: float | None
 
     @classmethod
-    def of(cls, report: ReportedFrame, recording: Recording) -> "Played":
+    def of(cls, report: recorded.ReportedFrame, recording: recorded.Recording) -> "Played":
         """The result of a frame that has a report in a recording."""
         found = recording.found(report)
         return cls(report.stamp_ns, report.log_time_ns, report, found, latency_ms(report))
 
 
 def write_summary(
-    out: Path, summary: dict[str, Any], recording: Recording, chosen: ChosenFrames
+    out: Path, summary: dict[str, Any], recording: recorded.Recording, chosen: ChosenFrames
 ) -> None:
     """Write `report.html`, `overview.png`, `timing.csv` and `summary.json`."""
     # Matplotlib takes a second to load.
@@ -167,7 +159,7 @@ def remove_outputs(folder: Path, drives: Iterable[Path]) -> None:
 
 
 def summary_of(
-    recording: Recording, drive: Drive, sent: Sequence[int], context: dict[str, Any]
+    recording: recorded.Recording, drive: Drive, sent: Sequence[int], context: dict[str, Any]
 ) -> dict[str, Any]:
     """The facts of a run, as in `summary.json`.
 
@@ -205,7 +197,7 @@ class PictureWriter(AbstractContextManager["PictureWriter"]):
 
     def __init__(
         self,
-        recorder: Recorder,
+        recorder: recorded.Recorder,
         drive: Drive,
         video: Path | None,
         picture_format: PictureFormat = "jpeg",
@@ -308,12 +300,12 @@ def _jpeg(picture: Picture) -> bytes:
     return bytes(simplejpeg.encode_jpeg(picture, JPEG_QUALITY, "BGR", "420"))
 
 
-class MergedRecording(Recorder):
+class MergedRecording(recorded.Recorder):
     """A recording that merges in the messages of another one, in the order of log times."""
 
     def __init__(self, path: Path, other: str | Path) -> None:
         super().__init__(path)
-        self._others: Iterator[Recorded] = read_messages(other)
+        self._others: Iterator[recorded.Recorded] = recorded.read_messages(other)
         self._next = next(self._others, None)
 
     def write(

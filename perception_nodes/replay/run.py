@@ -16,35 +16,18 @@ from perception_nodes.drives.bag import Drive, RawFrame, open_drive
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT
 from perception_nodes.evaluation import LabelledSet
 from perception_nodes.networks.model import Model
+from perception_nodes.replay import outputs
 from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.background import Behind, quick_switches
 from perception_nodes.replay.clocks import LockstepClock, RealTimeClock
 from perception_nodes.replay.followed import Followed
 from perception_nodes.replay.golden import Golden, GoldenError, as_kept, made_with_another_model
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, Outcome, ReplaySettings
-from perception_nodes.replay.outputs import (
-    OF_SOME_RUNS,
-    OFFLINE,
-    RECORDING_FILE,
-    VIDEO_FILE,
-    MergedRecording,
-    PictureFormat,
-    PictureWriter,
-    Played,
-    summary_of,
-    write_summary,
-)
+from perception_nodes.report import recording as recorded
 from perception_nodes.report.accelerator import ENGINE_FILE, engine_csv, engine_summary
 from perception_nodes.report.boxes import write_boxes
 from perception_nodes.report.changes import Change, Comparison, Tolerance, objects_of
 from perception_nodes.report.chosen_frames import ChosenFrames
-from perception_nodes.report.recording import (
-    DETECTIONS_TOPIC,
-    FRAME_REPORT_TOPIC,
-    Recorder,
-    Recording,
-    ReportedFrame,
-)
 from perception_nodes.system.files import staged, write_whole
 from perception_nodes.system.processes import machine
 from perception_nodes.transport.cdr_writer import write_frame_report
@@ -92,7 +75,7 @@ class ReplayOptions:
     every: int = 1
     frames: int | None = None
     pictures: bool = True
-    picture_format: PictureFormat = "jpeg"
+    picture_format: outputs.PictureFormat = "jpeg"
     video: bool = False
     bare: bool = False
     golden: Golden | None = None
@@ -139,12 +122,12 @@ def replay(
             summary["engine"] = engine_summary(run.engine_calls)
             write_whole(folder / ENGINE_FILE, engine_csv(run.engine_calls))
         if options.labels is not None or options.labels_topic:
-            summary["accuracy"] = accuracy(
-                loaded.model, drive, recording, options.labels, options.labels_topic
-            )
+            labels = options.labels, options.labels_topic
+            summary["accuracy"] = accuracy(loaded.model, drive, recording, *labels)
         write_boxes(folder, options.boxes, recording, drive.frame_files)
-        write_summary(folder, summary, recording, chosen)
-        for name in OF_SOME_RUNS:  # outputs of an earlier run would not belong to the new files
+        outputs.write_summary(folder, summary, recording, chosen)
+        # Outputs of an earlier run would not belong to the new files.
+        for name in outputs.OF_SOME_RUNS:
             (out / name).unlink(missing_ok=True)
         return summary
 
@@ -170,7 +153,7 @@ class _Run:
     ) -> None:
         self._source, self._folder, self._drive = source, folder, drive
         self._loaded, self._options, self._progress = loaded, options, progress
-        self.recording = Recording(by_number=True)
+        self.recording = recorded.Recording(by_number=True)
         self.engine_calls: dict[int, EngineCounters] = {}
         self.comparison, self._notes = _comparison(source, loaded, options)
         self.tracks: Followed | None = None
@@ -183,8 +166,8 @@ class _Run:
         """Replay every frame under simulated time, and write the pictures meanwhile."""
         bare_ns = self._bare([self._loaded.new_input()])
         clock = LockstepClock(self._camera)
-        file, chosen = self._folder / RECORDING_FILE, ChosenFrames(0)
-        with Recorder(file) as recorder, ExitStack() as stack:
+        file, chosen = self._folder / outputs.RECORDING_FILE, ChosenFrames(0)
+        with recorded.Recorder(file) as recorder, ExitStack() as stack:
             pictures = None
             if self._options.pictures:
                 pictures = stack.enter_context(self._pictures(recorder))
@@ -206,16 +189,18 @@ class _Run:
     def in_real_time(self) -> tuple[dict[str, Any], ChosenFrames]:
         """Replay with the recorded timing, and write the pictures afterwards."""
         clock = RealTimeClock(self._camera, self._options.rate)
-        file, chosen = self._folder / RECORDING_FILE, ChosenFrames(0)
+        file, chosen = self._folder / outputs.RECORDING_FILE, ChosenFrames(0)
         messages = self._folder / "messages.mcap" if self._options.pictures else file
-        with Recorder(messages) as recorder:
+        with recorded.Recorder(messages) as recorder:
             self._play(clock, recorder, None)
         if self._options.pictures:
-            with MergedRecording(file, messages) as recorder, self._pictures(recorder) as pictures:
+            with (
+                outputs.MergedRecording(file, messages) as recorder,
+                self._pictures(recorder) as pictures,
+            ):
                 chosen = pictures.chosen
-                played = {
-                    one.sequence: Played.of(one, self.recording) for one in self.recording.reports
-                }
+                reports = self.recording.reports
+                played = {r.sequence: outputs.Played.of(r, self.recording) for r in reports}
                 progress = self._progress_of(f"{self._source.name}: pictures")
                 pictures.add_drive(self._drive, played, progress)
             messages.unlink()
@@ -233,8 +218,8 @@ class _Run:
     def _play(
         self,
         clock: LockstepClock | RealTimeClock,
-        recorder: Recorder,
-        pictures: PictureWriter | None,
+        recorder: recorded.Recorder,
+        pictures: outputs.PictureWriter | None,
     ) -> float:
         """Loop over the frames; a thread beside inference writes their outcomes.
 
@@ -267,27 +252,30 @@ class _Run:
             self._sent.append(frame.index)
             yield frame
 
-    def _write(self, outcome: Outcome, recorder: Recorder, pictures: PictureWriter | None) -> None:
+    def _write(
+        self, outcome: Outcome, recorder: recorded.Recorder, pictures: outputs.PictureWriter | None
+    ) -> None:
         frame, record, found = outcome.frame, outcome.record, outcome.found
         at_ns = frame.log_time_ns
         record.report_number = record.sequence
         if found is not None:
-            recorder.write(DETECTIONS_TOPIC, DETECTIONS, at_ns, outcome.message)
-        recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
+            recorder.write(recorded.DETECTIONS_TOPIC, DETECTIONS, at_ns, outcome.message)
+        recorder.write(recorded.FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
         if self.tracks is not None:
             self.tracks.add(record, found, at_ns)
         changes: Sequence[Change] = ()
         if self.comparison is not None:
             changes = self.comparison.frame(frame.index, at_ns, as_kept(objects_of(found)))
         if pictures is not None:
-            report = ReportedFrame.of_record(record, at_ns)
+            report = recorded.ReportedFrame.of_record(record, at_ns)
             latency = latency_ms(outcome.report)
-            pictures.add(frame, Played(record.stamp_ns, at_ns, report, found, latency), changes)
+            played = outputs.Played(record.stamp_ns, at_ns, report, found, latency)
+            pictures.add(frame, played, changes)
 
-    def _pictures(self, recorder: Recorder) -> PictureWriter:
+    def _pictures(self, recorder: recorded.Recorder) -> outputs.PictureWriter:
         options, bits = self._options, self._loaded.settings.sample_bits
-        video = self._folder / VIDEO_FILE if options.video else None
-        return PictureWriter(recorder, self._drive, video, options.picture_format, bits)
+        video = self._folder / outputs.VIDEO_FILE if options.video else None
+        return outputs.PictureWriter(recorder, self._drive, video, options.picture_format, bits)
 
     def _progress_of(self, name: str) -> Callable[[int, int], None]:
         return lambda done, _: self._progress(name, min(done, self._total), self._total)
@@ -300,7 +288,7 @@ class _Run:
         context = {
             "bag": str(self._source.path),
             "topic": self._drive.topic,
-            "path": OFFLINE,
+            "path": outputs.OFFLINE,
             "mode": self._options.mode,
             **made_with(loaded.model, settings),
             "precision": loaded.model.precision,
@@ -315,7 +303,7 @@ class _Run:
             },
             "warnings": warnings,
         }
-        return summary_of(self.recording, self._drive, self._sent, context | facts)
+        return outputs.summary_of(self.recording, self._drive, self._sent, context | facts)
 
 
 def _comparison(

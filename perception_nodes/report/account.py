@@ -98,9 +98,8 @@ class Heard:
             return cls([*sent], reports=recording.reports, detections=found)
         # A number is unique where a stamp may not be; a stamp of 0 would mean none. No watchdog
         # sends a report again here, so one that comes twice is too many.
-        reports = [
-            replace(one, stamp_ns=1 + one.sequence, report_number=0) for one in recording.reports
-        ]
+        every = recording.reports
+        reports = [replace(one, stamp_ns=1 + one.sequence, report_number=0) for one in every]
         found = [(0, 1 + number) for number in recording.detections]
         return cls([1 + number for number in sent], reports=reports, detections=found)
 

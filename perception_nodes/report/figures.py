@@ -15,7 +15,5 @@ def figure_table(names: Sequence[str], figures: Sequence[str], title: str | None
         title: of the table.
     """
     words = (Column(name, overflow="fold") for name in names)
-    numbers = (
-        Column(figure.replace(" ", "\n"), justify="right", no_wrap=True) for figure in figures
-    )
+    numbers = (Column(one.replace(" ", "\n"), justify="right", no_wrap=True) for one in figures)
     return Table(*words, *numbers, title=title, box=SIMPLE_HEAD, padding=0)

@@ -73,6 +73,7 @@ class Film:
             return [*place, f"{one.label} {one.score:.2f} {text}".strip(), colour]
 
         objects = [] if found is None else found.objects()
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         status, colour = status_of(report)
         latency = latency_ms(report) if report else None
         self._frames[index] = {
@@ -86,11 +87,7 @@ class Film:
             "objects": [drawn(one, class_colour(one.label)) for one in objects],
             "changed": [drawn(*changed) for changed in changed_objects(changes)],
             "changes": [str(change).partition(": ")[2] for change in changes],
-            "picture": jpeg_url(
-                simplejpeg.encode_jpeg(
-                    cv2.resize(picture, size, interpolation=cv2.INTER_AREA), JPEG_QUALITY, "BGR"
-                )
-            ),
+            "picture": jpeg_url(simplejpeg.encode_jpeg(small, JPEG_QUALITY, "BGR")),
         }
         while len(self._frames) > MAX_FRAMES:
             self._thin_out()

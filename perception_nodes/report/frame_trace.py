@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_nodes.core.frame import PUBLISHED, STAMPS, FrameStatus
+from perception_nodes.core.statistics import as_text
 from perception_nodes.drives.schemas import FRAME_REPORT, TRACKS
 from perception_nodes.report import recording
 from perception_nodes.report.perfetto import Facts, Trace
@@ -44,15 +45,11 @@ def read_traced(path: Path) -> tuple[list[recording.ReportedFrame], Tracked]:
             frame = message.camera, message.sequence, recording.nanoseconds(message.header.stamp)
             tracked[frame] = log_time_ns, len(message.tracks)
     if not frames:
-        raise recording.RecordingError(
-            f"recording {path} has no frame reports; record perception/frame_report, and "
-            "perception/tracks where there are tracks"
-        )
+        needed = "record perception/frame_report, and perception/tracks where there are tracks"
+        raise recording.RecordingError(f"recording {path} has no frame reports; {needed}")
     if all(frame.ingested_ns in (0, frame.capture_ns) for frame in frames):
-        raise recording.RecordingError(
-            f"recording {path} has no durations: in a lockstep replay time stands still; use "
-            "--mode realtime, or perception demo"
-        )
+        why = "in a lockstep replay time stands still; use --mode realtime, or perception demo"
+        raise recording.RecordingError(f"recording {path} has no durations: {why}")
     return frames, tracked
 
 
@@ -72,15 +69,14 @@ def trace_of(frames: Iterable[Any], tracked: Tracked) -> bytes:
     trace = Trace()
     by_camera: dict[str, list[Any]] = {}
     for frame in frames:
-        by_camera.setdefault(_text(frame.camera), []).append(frame)
+        by_camera.setdefault(as_text(frame.camera), []).append(frame)
     roots = {name: trace.process(name, n) for n, name in enumerate((*PROCESSES, TRACKER), 1)}
     flow = 0
     for camera, own in by_camera.items():
         own.sort(key=_began_ns)
         lanes = {name: trace.track(camera, root) for name, root in roots.items()}
-        budget = trace.counter(
-            f"{camera}: budget left when published", "ms", roots["detector_node"]
-        )
+        left = f"{camera}: budget left when published"
+        budget = trace.counter(left, "ms", roots["detector_node"])
         flight = trace.counter(f"{camera}: frames in flight", "", roots["preprocess_node"])
         free_ns = dict.fromkeys(lanes, 0)
         changes: list[tuple[int, int]] = []
@@ -119,8 +115,8 @@ def _frame(
     facts: Facts = {
         "frame": int(frame.sequence),
         "status": status.name,
-        "reason": _text(frame.reason),
-        "model": _text(frame.model),
+        "reason": as_text(frame.reason),
+        "model": as_text(frame.model),
         "detections": int(frame.detections),
     }
     place, last_ns = "camera", _began_ns(frame)
@@ -152,7 +148,3 @@ def _cost_ns(look: Any) -> int:
 def _began_ns(frame: Any) -> int:
     """The first known time of a frame: its arrival, if the record of its capture was lost."""
     return int(frame.capture_ns or frame.ingested_ns)
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -62,9 +62,8 @@ class Recorder(AbstractContextManager["Recorder"]):
         """
         key = (topic, type_name, definition)
         if key not in self._channels:
-            self._channels[key] = self._writer.register_channel(
-                topic, "cdr", self._schema(type_name, definition)
-            )
+            schema = self._schema(type_name, definition)
+            self._channels[key] = self._writer.register_channel(topic, "cdr", schema)
         self._writer.add_message(self._channels[key], log_time_ns, cdr_bytes, log_time_ns)
 
     def close(self) -> None:
@@ -132,9 +131,8 @@ class Look(NamedTuple):
 
 
 _LOOKS = ("looks", tuple[Look, ...])
-_ReportFields: Any = make_dataclass(
-    "_ReportFields", [*_HEADER, *_FIELDS, *_LOST, _LOOKS], frozen=True, slots=True
-)
+_ALL = [*_HEADER, *_FIELDS, *_LOST, _LOOKS]
+_ReportFields: Any = make_dataclass("_ReportFields", _ALL, frozen=True, slots=True)
 
 
 class ReportedFrame(_ReportFields):  # type: ignore[misc]
@@ -254,12 +252,10 @@ def read_messages(path: str | Path) -> Iterator[Recorded]:
     except Exception as error:  # mcap and its decompressors raise many kinds of errors
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RecordingError(f"recording {path} cannot be read: {reason}") from error
-    if summary is not None and summary.statistics is not None:
-        if count != summary.statistics.message_count:
-            written = summary.statistics.message_count
-            raise RecordingError(
-                f"recording {path} is damaged: of {written} messages {count} are there"
-            )
+    told = summary and summary.statistics
+    if told and count != told.message_count:
+        lacking = f"of {told.message_count} messages {count} are there"
+        raise RecordingError(f"recording {path} is damaged: {lacking}")
 
 
 def read_recording(path: str | Path, by_number: bool = False) -> Recording:
@@ -307,9 +303,7 @@ def detections_of(data: bytes) -> tuple[int, FrameDetections]:
         message: Any = schemas.typestore().deserialize_cdr(data, schemas.DETECTIONS)
         return nanoseconds(message.header.stamp), _frame_detections(message)
     except UNREADABLE as error:
-        raise RecordingError(
-            f"a message of {schemas.DETECTIONS} cannot be read: {error}"
-        ) from error
+        raise RecordingError(f"a message {schemas.DETECTIONS} cannot be read: {error}") from error
 
 
 def deserialized(path: str | Path, recorded: Recorded) -> Any:
@@ -323,10 +317,8 @@ def deserialized(path: str | Path, recorded: Recorded) -> Any:
         store = schemas.typestore_of(type_name, recorded.definition)
         return store.deserialize_cdr(recorded.data, type_name)
     except (schemas.DefinitionError, *UNREADABLE) as error:
-        raise RecordingError(
-            f"recording {path} is damaged: a message of {type_name} is not as its definition in "
-            f"the recording says ({error}); record the run again"
-        ) from error
+        lie = f"a message of {type_name} is not as its definition in the recording says ({error})"
+        raise RecordingError(f"recording {path} is damaged: {lie}; record the run again") from error
 
 
 def _frame_detections(message: Any) -> FrameDetections:

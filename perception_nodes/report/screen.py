@@ -118,9 +118,8 @@ class LiveView:
         objects = Text(f"objects  {self._counts()}")
         lines = (head, self._status_line(), objects, self._latencies(), health)
         body = Group(*(part for line in lines for part in (line, Text())))
-        return Panel(
-            body, title="perception", box=box.ROUNDED, border_style="bright_black", width=78
-        )
+        border = "bright_black"
+        return Panel(body, title="perception", box=box.ROUNDED, border_style=border, width=78)
 
     def _draw(self) -> None:
         self._drawn_s = time.monotonic()
@@ -133,12 +132,11 @@ class LiveView:
         latency_ms = summarize(self._reports)["latency_ms"]
         p50, p99 = (_ms(latency_ms[rank]) for rank in ("p50", "p99"))
         counts = " ".join(f"{kind.name} {n}" for kind, n in self._statuses.items() if n)
-        text = (
+        return Text(
             f"{time.monotonic() - self._start_s:6.1f} s  {self._frame_rate():5.1f} frames/s  "
             f"latency p50 {p50} p99 {p99} ms  {counts or 'no frames yet'}  "
             f"{self._health[0] or self._health[1]}  {self._counts()}"
         )
-        return Text(text)
 
     def _counts(self) -> str:
         """The objects in the last frame, the most frequent class first."""
@@ -154,9 +152,8 @@ class LiveView:
     def _status_line(self) -> Text:
         line = Text()
         for kind, count in self._statuses.items():
-            line.append(
-                f"{kind.name} {count}   ", STATUS_COLOURS[kind] if count else "bright_black"
-            )
+            colour = STATUS_COLOURS[kind] if count else "bright_black"
+            line.append(f"{kind.name} {count}   ", colour)
         return line
 
     def _latencies(self) -> Table:

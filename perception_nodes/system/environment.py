@@ -29,9 +29,8 @@ def share_folder() -> Path:
     """The folder of `config/`, `interfaces/`, `models/`: a checkout's, or the installed share/."""
     checkout = Path(__file__).parents[2]
     installed = [prefix / "share/perception_nodes" for prefix in prefixes()]
-    return next(
-        (f for f in [checkout, *installed] if (f / "config/fastdds.xml").is_file()), checkout
-    )
+    places = [checkout, *installed]
+    return next((f for f in places if (f / "config/fastdds.xml").is_file()), checkout)
 
 
 def package_version() -> str:

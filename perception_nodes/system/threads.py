@@ -78,11 +78,8 @@ def _thread(folder: Path, process: int, task: int, node: str) -> Thread:
     computed_ns = waited_ns = "0"
     with suppress(FileNotFoundError):  # the kernel is built without it
         computed_ns, waited_ns, _ = (folder / "schedstat").read_text(encoding="ascii").split()
-    status = dict(
-        line.split(":\t", 1)
-        for line in (folder / "status").read_text().splitlines()
-        if ":\t" in line
-    )
+    lines = (folder / "status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     facts: list[Any] = [int(fields[number]) for number in (40, 39, 10, 12)]
     facts += [int(status[f"{kind}voluntary_ctxt_switches"]) for kind in ("", "non")]
     facts += [int(computed_ns) / 1e6, int(waited_ns) / 1e6]

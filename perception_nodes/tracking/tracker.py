@@ -154,9 +154,8 @@ class Tracker:
         is_old = passed_ns <= 0 and not is_first
         # A single old frame may have been overtaken. The clock was set or stands still if a second
         # old frame is not older than the first, or if a third one comes.
-        again = bool(self._unused_ns) and (
-            self._unused_ns[-1] <= stamp_ns or len(self._unused_ns) > 1
-        )
+        unused_ns = self._unused_ns
+        again = bool(unused_ns) and (unused_ns[-1] <= stamp_ns or len(unused_ns) > 1)
         if passed_ns <= -CLOCK_STEP_NS or (is_old and again):
             self.reason = f"stamps went back by {-passed_ns / 1e9:.2f} s{ALL_ENDED}"
             if not passed_ns:
@@ -190,9 +189,8 @@ class Tracker:
         owners = np.full(len(boxes), -1)
         if not len(table) or not len(boxes):
             return owners
-        overlap = pairwise_iou(
-            motion.corners(table["filter"][:, motion.BOX]), motion.corners(boxes)
-        )
+        known = motion.corners(table["filter"][:, motion.BOX])
+        overlap = pairwise_iou(known, motion.corners(boxes))
         overlap -= settings.other_class * (table["votes"].argmax(axis=1)[:, None] != classes)
         sure = scores >= settings.sure_score
         free = np.ones(len(table), bool)

@@ -112,9 +112,8 @@ class CdrReader:
 
     def _take(self, start: int, size: int) -> None:
         if start + size > len(self._data):
-            raise FrameRejected(
-                f"{self._message}: cut off, {start + size} bytes needed, {len(self._data)} there"
-            )
+            there = f"{start + size} bytes needed, {len(self._data)} there"
+            raise FrameRejected(f"{self._message}: cut off, {there}")
         self._position = start + size
 
 
@@ -163,9 +162,8 @@ def read_compressed_image(data: Buffer) -> ImageView:
     elif magic == b"\x89PNG\r\n\x1a\n":
         encoding = "png"
     else:
-        raise FrameRejected(
-            f"CompressedImage: format {name!r} with {len(payload)} bytes is neither JPEG nor PNG"
-        )
+        what = f"format {name!r} with {len(payload)} bytes"
+        raise FrameRejected(f"CompressedImage: {what} is neither JPEG nor PNG")
     if mosaic := BAYER.match(name.lower()):
         encoding = f"{mosaic[0]}{MOSAIC_IN}{encoding}"
     return ImageView(stamp_ns, frame_id, 0, 0, encoding, 0, payload)

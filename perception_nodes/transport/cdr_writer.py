@@ -10,15 +10,8 @@ from functools import lru_cache
 from itertools import groupby
 from math import nan
 
+from perception_nodes.core import frame as frames
 from perception_nodes.core.budget import STAGES
-from perception_nodes.core.frame import (
-    DetectionRecord,
-    Detections,
-    FrameRecord,
-    ImageView,
-    latency_ms,
-    stage_durations_ms,
-)
 from perception_nodes.tracking import motion
 from perception_nodes.tracking.tracks import Tracks
 from perception_nodes.transport.cdr import HEADER_SIZE, NO_PICTURE, NS_PER_S
@@ -61,7 +54,7 @@ class _Writer:
         self.string(frame_id)
 
 
-def write_image(image: ImageView) -> bytes:
+def write_image(image: frames.ImageView) -> bytes:
     """Serialize a frame as `sensor_msgs/msg/Image`."""
     out = _Writer()
     out.header(image.stamp_ns, image.frame_id.encode())
@@ -77,7 +70,9 @@ def write_no_image(stamp_ns: int, frame_id: str, reason: str) -> bytes:
 
     It is an image of no size, which `read_image` rejects with that reason.
     """
-    return write_image(ImageView(stamp_ns, frame_id, 0, 0, NO_PICTURE + reason, 0, memoryview(b"")))
+    return write_image(
+        frames.ImageView(stamp_ns, frame_id, 0, 0, NO_PICTURE + reason, 0, memoryview(b""))
+    )
 
 
 def write_compressed_image(
@@ -134,7 +129,7 @@ def _string(text: bytes) -> bytes:
 def write_detection_array(
     stamp_ns: int,
     frame_id: bytes,
-    detections: Detections,
+    detections: frames.Detections,
     class_names: tuple[bytes, ...],
     ids: Sequence[int] = (),
 ) -> bytes:
@@ -173,7 +168,7 @@ def write_detection_array(
 
 
 def write_tracks(
-    frame: DetectionRecord | FrameRecord,
+    frame: frames.DetectionRecord | frames.FrameRecord,
     camera: str,
     tracks: Tracks,
     class_names: Sequence[bytes],
@@ -248,7 +243,7 @@ def _layout(codes: str, start: int) -> struct.Struct:
     return struct.Struct(layout)
 
 
-def write_frame_report(record: FrameRecord) -> bytes:
+def write_frame_report(record: frames.FrameRecord) -> bytes:
     """Serialize a `perception_interfaces/msg/FrameReport`.
 
     Args:
@@ -268,7 +263,7 @@ def write_frame_report(record: FrameRecord) -> bytes:
         except struct.error:  # the record holds its counts in more bits than the message does
             sizes = map(struct.calcsize, codes)
             out.data += layout.pack(*map(min, values, ((1 << 8 * size) - 1 for size in sizes)))
-    total_ms, stages_ms = latency_ms(record), stage_durations_ms(record)
+    total_ms, stages_ms = frames.latency_ms(record), frames.stage_durations_ms(record)
     durations_ms = [nan if total_ms is None else total_ms]
     durations_ms += (stages_ms.get(stage, nan) for stage in STAGES)
     out.pack("6f", 4, *durations_ms)

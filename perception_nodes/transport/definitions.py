@@ -38,6 +38,5 @@ def fields(message_type: str) -> list[MessageField]:
     """
     file = share_folder() / "interfaces" / f"{message_type}.msg"
     lines = file.read_text(encoding="utf-8").splitlines()
-    return [
-        MessageField(*match.groups()) for line in lines if (match := _FIELD.fullmatch(line.strip()))
-    ]
+    found = (_FIELD.fullmatch(line.strip()) for line in lines)
+    return [MessageField(*match.groups()) for match in found if match]

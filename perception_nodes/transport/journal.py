@@ -15,8 +15,9 @@ from contextlib import suppress
 from ctypes import addressof, memmove, sizeof
 from pathlib import Path
 
-from perception_nodes.core.frame import FrameRecord, Record, members
+from perception_nodes.core.frame import FrameRecord, Record
 from perception_nodes.core.records import as_sent
+from perception_nodes.core.structures import fields
 from perception_nodes.system.life import is_supervised, own_incarnation
 from perception_nodes.system.processes import own_time_ns, was_alive
 from perception_nodes.transport.domain import own_prefix
@@ -41,8 +42,7 @@ class _Pages(ctypes.Structure):
     """
 
     _fields_ = [
-        *members(ctypes.c_int64, "alive_ns patience_ns spent_ns"),
-        *members(ctypes.c_uint64, "written process"),
+        *fields("int64 alive_ns, patience_ns, spent_ns; uint64 written, process"),
         ("records", FrameRecord * RECORDS),
     ]
 

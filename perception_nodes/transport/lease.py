@@ -8,8 +8,9 @@ import fcntl
 import os
 import time
 
-from perception_nodes.core.frame import MAY_BE_OUT, FrameRecord, members
+from perception_nodes.core.frame import MAY_BE_OUT, FrameRecord
 from perception_nodes.core.records import Takeover
+from perception_nodes.core.structures import fields
 from perception_nodes.system.hanging import HangJudge
 from perception_nodes.system.life import graph_life, own_incarnation
 from perception_nodes.system.processes import Process, own_time_ns, runs_at_once
@@ -26,7 +27,7 @@ WORKING, PUBLISHING = 1, 2
 class StreamPosition(ctypes.Structure):
     """The last number that was taken from a numbered stream."""
 
-    _fields_ = [("source", ctypes.c_uint64), ("number", ctypes.c_uint64)]
+    _fields_ = fields("uint64 source, number")
 
 
 class LeaseNote(ctypes.Structure):
@@ -45,10 +46,10 @@ class LeaseNote(ctypes.Structure):
     """
 
     _fields_ = [
-        *members(ctypes.c_int64, "alive_ns patience_ns spent_ns ingested_ns"),
-        *members(ctypes.c_uint64, "sequence number entered_number listeners life source switches"),
+        *fields("int64 alive_ns, patience_ns, spent_ns, ingested_ns; uint64 sequence, number"),
+        *fields("uint64 entered_number, listeners, life, source, switches"),
         ("earlier", StreamPosition * EARLIER_STREAMS),
-        *members(ctypes.c_uint64, "unended incarnation holder process"),
+        *fields("uint64 unended, incarnation, holder, process"),
         ("entered", FrameRecord),
     ]
 

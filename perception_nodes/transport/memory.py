@@ -88,9 +88,8 @@ def reserve() -> None:
         TransportError: not enough memory is free.
     """
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-        paths = {
-            line.split(maxsplit=5)[5].rstrip("\n") for line in maps if f" {SHM_FOLDER}/" in line
-        }
+        ours = [line for line in maps if f" {SHM_FOLDER}/" in line]
+        paths = {line.split(maxsplit=5)[5].rstrip("\n") for line in ours}
     for path in paths:
         if not path.endswith(".data"):
             give_pages(Path(path), RESERVED_BYTES)

@@ -11,16 +11,7 @@ from typing import Any
 
 import iceoryx2 as iox2
 
-from perception_nodes.transport.domain import (
-    config_of,
-    join_domain,
-    keep_folder,
-    opening_file,
-    own_domain,
-    own_prefix,
-    presence_file,
-    service_name,
-)
+from perception_nodes.transport import domain as domains
 from perception_nodes.transport.lock import open_locked
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
@@ -35,10 +26,10 @@ def sweep(domain: int | None = None) -> None:
         TransportError: iceoryx2's folder is another user's, or damaged; or a file of a channel is
             empty, and processes use the domain.
     """
-    domain = own_domain() if domain is None else domain
-    config = config_of(domain)
-    presence = presence_file(domain)
-    folder = keep_folder(config)
+    domain = domains.own_domain() if domain is None else domain
+    config = domains.config_of(domain)
+    presence = domains.presence_file(domain)
+    folder = domains.keep_folder(config)
     try:
         alone = open_locked(presence, fcntl.LOCK_EX)
     except TransportError:
@@ -53,7 +44,7 @@ def sweep(domain: int | None = None) -> None:
             path.unlink(missing_ok=True)
         # Joining needs a little room. Without any, the files can still be removed below.
         with suppress(TransportError):
-            reclaim_dead(join_domain("sweep", config))
+            reclaim_dead(domains.join_domain("sweep", config))
         # A camera that uses another library than ours is only in iceoryx2's list.
         if alone is not None and all(map(_is_dead, _processes(config))):
             _remove_all(domain, config)
@@ -79,7 +70,7 @@ def _remove_all(domain: int, config: Any) -> None:
     folders = set()
     # Remove the lock that we hold last: a process that joins then finds nothing that we still
     # remove.
-    locks = opening_file(domain), presence_file(domain)
+    locks = domains.opening_file(domain), domains.presence_file(domain)
     for path in (*SHM_FOLDER.glob(f"{prefix}*"), *_own_files(config), *locks):
         folders.add(path.parent)
         with suppress(OSError):  # it belongs to another user
@@ -109,8 +100,8 @@ def remove_unfinished(channel: str, pattern: str, domain: int) -> None:
         pattern: which of its two services, `PublishSubscribe` or `Event`.
         domain: the domain.
     """
-    ours = f'"{service_name(channel)}"', f"[messaging_pattern.{pattern}"
-    for path in _own_files(config_of(domain)):
+    ours = f'"{domains.service_name(channel)}"', f"[messaging_pattern.{pattern}"
+    for path in _own_files(domains.config_of(domain)):
         if path.name.endswith(".service"):
             with suppress(OSError):
                 text = path.read_text(errors="replace")
@@ -123,7 +114,7 @@ def remove_unfinished(channel: str, pattern: str, domain: int) -> None:
 def forget(camera: str) -> None:
     """Remove what a graph has kept of a camera: no other graph goes on with it."""
     for kind in ("book", "tracks", "notes", "*.journal", "*.state"):
-        for path in SHM_FOLDER.glob(f"{own_prefix()}{camera}.{kind}"):
+        for path in SHM_FOLDER.glob(f"{domains.own_prefix()}{camera}.{kind}"):
             with suppress(OSError):  # it belongs to another user
                 path.unlink()
 
@@ -147,9 +138,8 @@ def _processes(config: Any) -> list[Any]:
     try:
         return list(iox2.Node.list(iox2.ServiceType.Ipc, config))
     except iox2.NodeListFailure as error:
-        raise TransportError(
-            f"{config.global_cfg.node_dir.to_string()} cannot be listed: {error}"
-        ) from error
+        folder = config.global_cfg.node_dir.to_string()
+        raise TransportError(f"{folder} cannot be listed: {error}") from error
 
 
 def _is_dead(state: Any) -> bool:

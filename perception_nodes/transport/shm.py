@@ -15,16 +15,7 @@ import iceoryx2 as iox2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.transport.domain import (
-    Presence,
-    config_of,
-    explained,
-    explaining,
-    join_domain,
-    opening,
-    own_domain,
-    service_name,
-)
+from perception_nodes.transport import domain as domains
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError, give_pages, require_room
 from perception_nodes.transport.remains import reclaim_dead, remove_unfinished
 
@@ -86,10 +77,10 @@ class Endpoint:
         Raises:
             TransportError: shared memory cannot be used.
         """
-        self._domain = own_domain() if domain is None else domain
-        self._presence = Presence(self._domain)
+        self._domain = domains.own_domain() if domain is None else domain
+        self._presence = domains.Presence(self._domain)
         try:
-            self._node = join_domain(name, config_of(self._domain))
+            self._node = domains.join_domain(name, domains.config_of(self._domain))
             reclaim_dead(self._node)
         except TransportError:
             self._presence.leave()
@@ -125,7 +116,7 @@ class Endpoint:
         samples = depth + spare + loaned - 2
         require_room((payload_bytes + ctypes.sizeof(header)) * samples)
         service, event = self._services(channel, header, depth, borrowed)
-        with explaining(channel):
+        with domains.explaining(channel):
             publisher = (
                 service.publisher_builder()
                 .initial_max_slice_len(max(payload_bytes, 1))
@@ -151,7 +142,7 @@ class Endpoint:
         A reader that wants fewer samples to wait for it than `depth` says so in `waiting`.
         """
         service, event = self._services(channel, header, depth, borrowed)
-        with explaining(channel):
+        with domains.explaining(channel):
             subscriber = service.subscriber_builder().buffer_size(waiting or depth).create()
             listener = event.listener_builder().create()
         self._ports += [subscriber, listener]
@@ -176,7 +167,7 @@ class Endpoint:
         """Open a waiter for samples of several channels at once; a single one waits by itself."""
         if len(readers) == 1:
             return readers[0]
-        with explaining("several channels"):
+        with domains.explaining("several channels"):
             disabled = iox2.SignalHandlingMode.Disabled
             builder = iox2.WaitSetBuilder.new().signal_handling_mode(disabled)
             waitset = builder.create(iox2.ServiceType.Ipc)
@@ -202,7 +193,7 @@ class Endpoint:
     def _services(
         self, channel: str, header: type[Header], depth: int, borrowed: int
     ) -> tuple[Any, Any]:
-        name = iox2.ServiceName.new(service_name(channel))
+        name = iox2.ServiceName.new(domains.service_name(channel))
         messages = (
             self._node.service_builder(name)
             .publish_subscribe(iox2.Slice[ctypes.c_uint8])
@@ -222,7 +213,7 @@ class Endpoint:
             .max_listeners(MAX_PROCESSES)
             .max_nodes(2 * MAX_PROCESSES)
         )
-        with opening(self._domain):
+        with domains.opening(self._domain):
             return (
                 self._open_or_create(messages, channel, "PublishSubscribe"),
                 self._open_or_create(events, channel, "Event"),
@@ -233,9 +224,9 @@ class Endpoint:
             return builder.open_or_create()
         except Exception as error:
             if "HangsInCreation" not in str(error):
-                raise explained(channel, error) from error
+                raise domains.explained(channel, error) from error
         remove_unfinished(channel, pattern, self._domain)
-        with explaining(channel):
+        with domains.explaining(channel):
             return builder.open_or_create()
 
 
@@ -290,9 +281,8 @@ class Writer(Generic[Header]):
     def send_record(self, record: ctypes.Structure) -> None:
         """Send a header without payload; the record may be another struct that fits into one."""
         sample = self.loan(0)
-        ctypes.memmove(
-            ctypes.addressof(sample.header), ctypes.addressof(record), ctypes.sizeof(record)
-        )
+        at, to = ctypes.addressof(record), ctypes.addressof(sample.header)
+        ctypes.memmove(to, at, ctypes.sizeof(record))
         self.send(sample)
 
 

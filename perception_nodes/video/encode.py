@@ -39,9 +39,8 @@ class VideoFile:
         height, width = picture.shape[:2]
         if self._container is None:
             # With the index in front a browser plays it while it is being loaded.
-            self._container = av.open(
-                str(self._partial), "w", format="mp4", options={"movflags": "faststart"}
-            )
+            how = {"movflags": "faststart"}
+            self._container = av.open(str(self._partial), "w", format="mp4", options=how)
             self._stream = self._container.add_stream("libx264", options=QUALITY)
             self._stream.width, self._stream.height = width, height
             self._stream.pix_fmt = "yuv420p"

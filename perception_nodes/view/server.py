@@ -145,9 +145,8 @@ class PageServer:
         except PerceptionError:
             self._loop.run_until_complete(runner.cleanup())
             raise
-        self._door = self._loop.run_until_complete(
-            self._loop.create_server(self._connected, sock=door)
-        )
+        opening = self._loop.create_server(self._connected, sock=door)
+        self._door = self._loop.run_until_complete(opening)
         self._thread = threading.Thread(target=self._loop.run_forever, name="page", daemon=True)
         self._thread.start()
 
@@ -205,9 +204,8 @@ class PageServer:
             given = request.query.get("token")
             kept = request.cookies.get(self._cookie)
             if not any(access.is_same(text, self._token) for text in (kept, given)):
-                raise web.HTTPUnauthorized(
-                    text=f"Add ?token=... with the value of ${TOKEN_VARIABLE}.\n"
-                )
+                remedy = f"Add ?token=... with the value of ${TOKEN_VARIABLE}.\n"
+                raise web.HTTPUnauthorized(text=remedy)
             if given is not None:
                 # The token shall stay neither in the history nor on the screen.
                 answer = web.HTTPSeeOther("/")

@@ -6,8 +6,9 @@ All of this is recorded facts, which are never withdrawn. They may come in any o
 import ctypes
 from collections.abc import Iterator
 
-from perception_nodes.core.frame import FrameRecord, Record, members
+from perception_nodes.core.frame import FrameRecord, Record
 from perception_nodes.core.records import Takeover
+from perception_nodes.core.structures import fields
 
 REMEMBERED_DETECTORS = 64
 
@@ -22,11 +23,9 @@ class DetectorTenure(ctypes.Structure):
     detector also ends it.
     """
 
-    _fields_ = [
-        *members(ctypes.c_int64, "joined_ns since_ns newest_ns ended_ns"),
-        ("sender", ctypes.c_uint64),
-        ("process", ctypes.c_uint32),
-    ]
+    _fields_ = fields(
+        "int64 joined_ns, since_ns, newest_ns, ended_ns; uint64 sender; uint32 process"
+    )
 
 
 DetectorTable = DetectorTenure * REMEMBERED_DETECTORS

@@ -4,15 +4,9 @@ import ctypes
 from collections import deque
 from collections.abc import Iterable
 
-from perception_nodes.core.frame import (
-    MAX_GAP,
-    FrameRecord,
-    FrameStatus,
-    Record,
-    RecordKind,
-    members,
-)
+from perception_nodes.core.frame import MAX_GAP, FrameRecord, FrameStatus, Record, RecordKind
 from perception_nodes.core.records import Left, Takeover
+from perception_nodes.core.structures import fields
 from perception_nodes.watchdog.detectors import DetectorHistory, DetectorTable, DetectorTenure
 
 Key = tuple[int, int]
@@ -37,7 +31,7 @@ PASSED_OVER = b"a newer frame took its place"
 class FrameName(ctypes.Structure):
     """Identifies a frame whose report is published, see `Key`."""
 
-    _fields_ = [("sequence", ctypes.c_uint64), ("incarnation", ctypes.c_uint64)]
+    _fields_ = fields("uint64 sequence, incarnation")
 
 
 class ProcessNote(ctypes.Structure):
@@ -48,10 +42,7 @@ class ProcessNote(ctypes.Structure):
     which it sent at `last_ns`. `incarnation` is its own.
     """
 
-    _fields_ = [
-        *members(ctypes.c_uint64, "incarnation next_frame next_record"),
-        ("last_ns", ctypes.c_int64),
-    ]
+    _fields_ = fields("uint64 incarnation, next_frame, next_record; int64 last_ns")
 
 
 class LedgerBook(ctypes.Structure):
@@ -64,9 +55,7 @@ class LedgerBook(ctypes.Structure):
     """
 
     _fields_ = [
-        *members(ctypes.c_uint64, "life reported"),
-        ("last_ns", ctypes.c_int64),
-        ("counts", ctypes.c_uint64 * len(FrameStatus)),
+        *fields(f"uint64 life, reported; int64 last_ns; uint64 counts[{len(FrameStatus)}]"),
         ("frames", FrameName * REMEMBERED_OUTCOMES),
         ("detectors", DetectorTable),
         ("processes", ProcessNote * REMEMBERED_PROCESSES),

@@ -69,9 +69,8 @@ class Roster:
         if member is None:
             if (handle := self._open(record.process)) is None:
                 return
-            member = self.members[record.process] = Member(
-                role, record.process, handle, record.sender
-            )
+            member = Member(role, record.process, handle, record.sender)
+            self.members[record.process] = member
         if record.sent_ns >= member.heard_ns:
             member.heard_ns = record.sent_ns
             member.patience_ns, member.spent_ns = record.patience_ns, record.spent_ns
@@ -96,9 +95,8 @@ class Roster:
             )
             if member.is_absent:
                 how = "hangs" if member.hung else "is kept from running"
-                self._last_loss[member.role] = (
-                    f"{member} {how}: no sign of life for {silent_ns / MS:.0f} ms"
-                )
+                silent = f"no sign of life for {silent_ns / MS:.0f} ms"
+                self._last_loss[member.role] = f"{member} {how}: {silent}"
         return died
 
     def end_hung(self) -> None:

@@ -32,9 +32,8 @@ class Watch:
         self._nothing_found = faults.NothingFound(limits)
         self._vanished = faults.ObjectsVanished(limits)
         self._starvation = faults.Starvation(limits)
-        self._stages = {
-            stage: faults.StageOverrun(stage, getattr(budget, stage), limits) for stage in STAGES
-        }
+        overrun = faults.StageOverrun
+        self._stages = {one: overrun(one, getattr(budget, one), limits) for one in STAGES}
         self._memory: dict[tuple[str, int], faults.MemoryGrowth] = {}
         self._hold_ns = round(limits.hold_ms * MS)
         self._held_until_ns: dict[str, int] = {}

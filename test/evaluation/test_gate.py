@@ -12,40 +12,30 @@ import pytest
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.evaluation import DataError, Evaluation, Score
+from perception_nodes.evaluation import gate as gates
 from perception_nodes.evaluation.accuracy import OperatingPoint
 from perception_nodes.evaluation.classes import class_losses, without_evidence
-from perception_nodes.evaluation.gate import (
-    SURE_SCORE,
-    Agreement,
-    Gate,
-    GateCheck,
-    Margins,
-    agreement,
-    check_agreement,
-    check_classes,
-    check_loss,
-    detect,
-    parent_of,
-)
 from perception_nodes.evaluation.gate import in_classes_of as renamed
 from perception_nodes.networks.model import ModelError, load_model
 
 
 def gate(name="road-n", backend="openvino", **facts):
     model = load_model(name).model_copy(update=facts)
-    return Gate(model, backend, 1, [], [], Margins(), lambda title: nullcontext(lambda *a: None))
+    return gates.Gate(
+        model, backend, 1, [], [], gates.Margins(), lambda title: nullcontext(lambda *a: None)
+    )
 
 
 @pytest.mark.parametrize(
     ("found", "at_fault", "text"),
     [
-        (Agreement(20, 20, 36), "", ""),
-        (Agreement(20, 20, 35), "runtime", "both see 88%, 90% are wanted"),
-        (Agreement(9, 10, 19), "frames", "too few objects to compare"),
+        (gates.Agreement(20, 20, 36), "", ""),
+        (gates.Agreement(20, 20, 35), "runtime", "both see 88%, 90% are wanted"),
+        (gates.Agreement(9, 10, 19), "frames", "too few objects to compare"),
     ],
 )
 def test_a_share_is_judged_where_there_is_enough_to_see(found, at_fault, text):
-    check = check_agreement("runtime", "golden", "m", 8, found, 0.9)
+    check = gates.check_agreement("runtime", "golden", "m", 8, found, 0.9)
     assert check.at_fault == at_fault
     assert text in check.refusal and bool(check.refusal) == bool(at_fault)
 
@@ -54,13 +44,13 @@ def test_a_share_is_judged_where_there_is_enough_to_see(found, at_fault, text):
     ("now", "at_fault"), [([0.40, 0.50], ""), ([0.40, 0.49], "model"), ([0.40, math.nan], "model")]
 )
 def test_a_loss_is_the_mean_over_the_sets(now, at_fault):
-    check = check_loss("parent", "m", "a, b", [0.45, 0.51], now, 0.03)
+    check = gates.check_loss("parent", "m", "a, b", [0.45, 0.51], now, 0.03)
     assert check.at_fault == at_fault
     assert check.value == pytest.approx(0.48 - sum(now) / 2, nan_ok=True)
 
 
 def test_a_set_on_which_the_reference_finds_nothing_proves_nothing():
-    check = check_loss("parent", "m", "a, b", [0.5, 0.004], [0.5, 0.004], 0.03)
+    check = gates.check_loss("parent", "m", "a, b", [0.5, 0.004], [0.5, 0.004], 0.03)
     assert check.at_fault == "frames"
     assert "parent and m have mAP50-95 of 0.0040 at most on a set of a, b" in check.refusal
 
@@ -69,14 +59,14 @@ def test_the_runtime_is_blamed_before_the_model_and_that_before_the_frames():
     judged = gate()
     assert judged.failed is None
     for at_fault in ("", "frames", "model", "runtime"):
-        judged.checks.append(GateCheck("r", "m", 0, 1, "why", at_fault))
+        judged.checks.append(gates.GateCheck("r", "m", 0, 1, "why", at_fault))
         assert (judged.failed.at_fault if judged.failed else "") == at_fault
 
 
 def test_a_parent_is_the_named_one_and_a_float_model_its_own():
-    assert parent_of(load_model("road-n")).name == "dense-416x256"
+    assert gates.parent_of(load_model("road-n")).name == "dense-416x256"
     dense = load_model("dense-416x256")
-    assert parent_of(dense) is dense
+    assert gates.parent_of(dense) is dense
 
 
 def test_a_parent_that_nothing_can_be_compared_with_is_refused():
@@ -91,7 +81,7 @@ def test_a_parent_that_nothing_can_be_compared_with_is_refused():
 def test_a_model_is_not_its_own_parent(root, tmp_path):
     folder = shutil.copytree(root / "models/road-n", tmp_path / "dense-416x256")
     with pytest.raises(ModelError, match="dense-416x256 is itself: nothing would tell"):
-        parent_of(load_model(str(folder)))
+        gates.parent_of(load_model(str(folder)))
 
 
 @pytest.mark.parametrize(
@@ -135,22 +125,22 @@ def seen(*objects):
     ]
 
 
-UNSURE = SURE_SCORE - 0.02
+UNSURE = gates.SURE_SCORE - 0.02
 
 
 @pytest.mark.parametrize(
     ("one", "other", "found", "share"),
     [
-        (seen((BOX, 0.9, CAR)), seen((BOX, 0.8, CAR)), Agreement(1, 1, 2), 1),
-        (seen((BOX, 0.9, CAR)), seen(), Agreement(1, 0, 0), 0),
-        (seen(), seen(), Agreement(0, 0, 0), 0),
+        (seen((BOX, 0.9, CAR)), seen((BOX, 0.8, CAR)), gates.Agreement(1, 1, 2), 1),
+        (seen((BOX, 0.9, CAR)), seen(), gates.Agreement(1, 0, 0), 0),
+        (seen(), seen(), gates.Agreement(0, 0, 0), 0),
         # An unsure object is not asked for, but may be the partner of another one.
-        (seen((BOX, 0.9, CAR)), seen((BOX, UNSURE, CAR)), Agreement(1, 0, 1), 1),
-        (seen((BOX, UNSURE, CAR)), seen(), Agreement(0, 0, 0), 0),
+        (seen((BOX, 0.9, CAR)), seen((BOX, UNSURE, CAR)), gates.Agreement(1, 0, 1), 1),
+        (seen((BOX, UNSURE, CAR)), seen(), gates.Agreement(0, 0, 0), 0),
     ],
 )
 def test_sure_objects_are_shared_or_not(one, other, found, share):
-    compared = agreement(one, other)
+    compared = gates.agreement(one, other)
     assert (compared, compared.share) == (found, share)
 
 
@@ -164,7 +154,7 @@ def test_sure_objects_are_shared_or_not(one, other, found, share):
     ],
 )
 def test_the_same_object_is_of_one_class_and_in_one_place(other, shared):
-    assert agreement(seen((BOX, 0.9, CAR)), seen(other)).shared == shared
+    assert gates.agreement(seen((BOX, 0.9, CAR)), seen(other)).shared == shared
 
 
 def test_classes_are_compared_by_name():
@@ -182,7 +172,7 @@ def test_an_output_that_is_no_number_names_the_model():
     heads = HeadTensors(boxes, [np.full(size, np.nan, np.float32) for size in shape])
     broken = SimpleNamespace(infer=lambda image: heads)
     with pytest.raises(BackendError, match=r"road-n\.u8\.onnx: class logits at stride 8"):
-        detect(model, broken, [np.zeros((256, 416, 3), np.uint8)])
+        gates.detect(model, broken, [np.zeros((256, 416, 3), np.uint8)])
 
 
 def evaluation(data: str, **found: tuple[int, float | None, float | None]) -> Evaluation:
@@ -231,7 +221,7 @@ def test_a_models_own_classes_are_told_apart_though_they_are_synonyms() -> None:
 
 def test_a_class_that_is_reported_no_more_is_lost_whatever_its_average_precision() -> None:
     before, now = evaluation("a", car=(20, 0.7, 0.6)), evaluation("a", car=(20, 0.7, 0.3))
-    (check,) = check_classes("parent", "m", class_losses(["car"], [before], [now]), 0.1)
+    (check,) = gates.check_classes("parent", "m", class_losses(["car"], [before], [now]), 0.1)
     assert check.at_fault == "model"
     assert "m loses car: of 20 objects on a it reports 30%, parent 60%" in check.refusal
 
@@ -241,4 +231,4 @@ def test_few_objects_are_no_evidence() -> None:
     classes = ["car", "bus", "truck", "bicycle"]
     losses = class_losses(classes, [before], [evaluation("a", car=(9, 0, 0), bus=(10, 0.7, 0.6))])
     assert without_evidence(classes, losses) == ["car", "truck", "bicycle"]
-    assert [check.at_fault for check in check_classes("parent", "m", losses, 0.1)] == [""]
+    assert [check.at_fault for check in gates.check_classes("parent", "m", losses, 0.1)] == [""]

@@ -9,14 +9,14 @@ import threading
 
 import numpy as np
 
+from perception_nodes.core.structures import fields
 from perception_nodes.gpu.cuda import CudaError, CudaGraph, capture, open_device
-from perception_nodes.gpu.structures import addresses
 
 COUNT = 1000
 
 
 class Arguments(ctypes.Structure):
-    _fields_ = [*addresses("source", "to"), ("count", ctypes.c_int32), ("added", ctypes.c_uint8)]
+    _fields_ = fields("uint64 source, to; int32 count; uint8 added")
 
 
 def refused(name, text, function, *arguments):

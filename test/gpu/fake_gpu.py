@@ -296,4 +296,4 @@ def install(monkeypatch, gpu):
         driver.cuInit(0)
         return driver
 
-    monkeypatch.setattr("perception_nodes.gpu.cuda.device.load_driver", load_driver)
+    monkeypatch.setattr("perception_nodes.gpu.cuda.driver.load_driver", load_driver)

@@ -12,21 +12,15 @@ from test_model import make_model
 from typer.testing import CliRunner
 
 from perception_nodes.cli.app import app
+from perception_nodes.networks import signature as signatures
 from perception_nodes.networks.model import ModelError, load_model
-from perception_nodes.networks.signature import (
-    SignatureError,
-    make_keys,
-    sign,
-    signature_of,
-    verify,
-)
 
 
 @pytest.fixture
 def keys(tmp_path):
     """A private and a public key."""
     paths = tmp_path / "fleet.key", tmp_path / "fleet.key.pub"
-    make_keys(*paths)
+    signatures.make_keys(*paths)
     return paths
 
 
@@ -35,35 +29,35 @@ def folder(tmp_path, keys):
     """A signed model."""
     made = make_model(tmp_path / "toy")
     description = made / "model.yaml"
-    signature_of(description).write_bytes(sign(description, keys[0]))
+    signatures.signature_of(description).write_bytes(signatures.sign(description, keys[0]))
     return made
 
 
 def refusal(folder, key):
-    return refused(SignatureError, load_model, str(folder), str(key))
+    return refused(signatures.SignatureError, load_model, str(folder), str(key))
 
 
 def test_an_unsigned_model_is_refused_only_where_a_key_is_given(folder, keys):
     assert load_model(str(folder), str(keys[1])).name == "toy"
-    signature_of(folder / "model.yaml").unlink()
+    signatures.signature_of(folder / "model.yaml").unlink()
     assert load_model(str(folder)).name == "toy"
     assert "is not signed" in refusal(folder, keys[1])
 
 
 def test_another_key_is_refused(folder, tmp_path):
-    make_keys(tmp_path / "other", tmp_path / "other.pub")
+    signatures.make_keys(tmp_path / "other", tmp_path / "other.pub")
     assert "with another key" in refusal(folder, tmp_path / "other.pub")
 
 
 def test_every_changed_byte_is_refused(folder, keys):
     description = folder / "model.yaml"
     content = description.read_bytes()
-    verify(description, content, keys[1])
+    signatures.verify(description, content, keys[1])
     for at in range(len(content)):
         changed = bytearray(content)
         changed[at] ^= 1
-        with pytest.raises(SignatureError):
-            verify(description, bytes(changed), keys[1])
+        with pytest.raises(signatures.SignatureError):
+            signatures.verify(description, bytes(changed), keys[1])
 
 
 def test_a_changed_network_is_refused_by_its_hash(folder, keys):
@@ -74,7 +68,7 @@ def test_a_changed_network_is_refused_by_its_hash(folder, keys):
 
 @pytest.mark.parametrize("content", [b"", b"?", b"A" * 87], ids=repr)
 def test_what_is_no_signature_is_refused(folder, keys, content):
-    signature_of(folder / "model.yaml").write_bytes(content)
+    signatures.signature_of(folder / "model.yaml").write_bytes(content)
     assert "is no signature of model.yaml" in refusal(folder, keys[1])
 
 
@@ -83,32 +77,34 @@ def test_unusable_keys_are_named(folder, keys, tmp_path):
     (tmp_path / "text").write_text("no key")
     assert "text is no key in PEM form" in refusal(folder, tmp_path / "text")
     assert "is no key in PEM form" in refusal(folder, keys[0])
-    with pytest.raises(SignatureError, match="is no key in PEM form"):
-        sign(folder / "model.yaml", keys[1])
+    with pytest.raises(signatures.SignatureError, match="is no key in PEM form"):
+        signatures.sign(folder / "model.yaml", keys[1])
 
 
 def test_the_private_key_is_its_owners_alone_and_is_not_overwritten(keys):
     assert stat.S_IMODE(os.stat(keys[0]).st_mode) == 0o600
-    with pytest.raises(SignatureError, match="cannot be made: File exists"):
-        make_keys(*keys)
+    with pytest.raises(signatures.SignatureError, match="cannot be made: File exists"):
+        signatures.make_keys(*keys)
 
 
 def test_a_key_is_not_made_without_the_other(tmp_path):
     pair = tmp_path / "fleet.key", tmp_path / "fleet.key.pub"
     pair[1].touch()
-    with pytest.raises(SignatureError, match=r"fleet\.key\.pub cannot be made: File exists"):
-        make_keys(*pair)
+    with pytest.raises(
+        signatures.SignatureError, match=r"fleet\.key\.pub cannot be made: File exists"
+    ):
+        signatures.make_keys(*pair)
     assert list(tmp_path.iterdir()) == [pair[1]]
     long = tmp_path / ("x" * 250)  # its temporary name is too long
-    with pytest.raises(SignatureError, match="cannot be made: File name too long"):
-        make_keys(tmp_path / "fleet.key", long)
+    with pytest.raises(signatures.SignatureError, match="cannot be made: File name too long"):
+        signatures.make_keys(tmp_path / "fleet.key", long)
     assert list(tmp_path.iterdir()) == [pair[1]]
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_openssl_agrees(folder, keys, tmp_path):
     description, signature = folder / "model.yaml", tmp_path / "signature"
-    signature.write_bytes(base64.b64decode(signature_of(description).read_bytes()))
+    signature.write_bytes(base64.b64decode(signatures.signature_of(description).read_bytes()))
     command = ["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", keys[1]]
     for file, status in ((description, 0), (folder / "toy.onnx", 1)):
         end = subprocess.run(

@@ -19,23 +19,13 @@ from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.replay.compare import compare_runs
 from perception_nodes.replay.outputs import write_summary
 from perception_nodes.report import charts, drive_report, film, page
+from perception_nodes.report import recording as recorded
 from perception_nodes.report.annotate import AFTER_COLOUR, BEFORE_COLOUR, blank
 from perception_nodes.report.changes import Change, ChangeKind
 from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.film import Film
 from perception_nodes.report.overview import overview
 from perception_nodes.report.page import UNTIMED
-from perception_nodes.report.recording import (
-    DETECTIONS_TOPIC,
-    FRAME_REPORT_TOPIC,
-    DetectedObject,
-    FrameDetections,
-    HealthChange,
-    Recorder,
-    Recording,
-    ReportedFrame,
-    read_recording,
-)
 from perception_nodes.report.screen import summary_table
 from perception_nodes.report.targets import targets
 from perception_nodes.transport.cdr_writer import write_detection_array, write_frame_report
@@ -52,17 +42,19 @@ def write_recording(path):
     name = HOSTILE.encode()
     box, score = np.array([[1, 2, 30, 40]], np.float32), np.array([0.5], np.float32)
     found = Detections(box, score, np.array([0]))
-    with Recorder(path) as recorder:
+    with recorded.Recorder(path) as recorder:
         for index in range(6):
             at_ns = 10**9 + index * 33 * MS
             record = FrameRecord(sequence=index, stamp_ns=at_ns, frame_id=name, reason=name)
             record.status = (FrameStatus.FAILED, FrameStatus.LATE, *[FrameStatus.OK] * 4)[index]
             for place, stamp in enumerate(STAMPS):
                 setattr(record, stamp, at_ns + place * MS)
-            recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
+            recorder.write(
+                recorded.FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record)
+            )
             if index > 1:
                 message = write_detection_array(at_ns, name, found, (name,))
-                recorder.write(DETECTIONS_TOPIC, DETECTIONS, at_ns, message)
+                recorder.write(recorded.DETECTIONS_TOPIC, DETECTIONS, at_ns, message)
     return path
 
 
@@ -97,7 +89,7 @@ def drive_summary(recording):
 def chosen_frames():
     jpeg = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
     chosen = ChosenFrames(6)
-    item = DetectedObject(HOSTILE, 0.9, (0.0, 0.0, 1.0, 1.0))
+    item = recorded.DetectedObject(HOSTILE, 0.9, (0.0, 0.0, 1.0, 1.0))
     chosen.take(0, jpeg, 4.0, 1)
     changes = [Change(0, 0.0, ChangeKind.VANISHED, before=item)]
     chosen.take_changed(0, jpeg, changes)
@@ -106,7 +98,7 @@ def chosen_frames():
 
 
 def drive_page(folder, taken=1):
-    recording, chosen = read_recording(write_recording(folder / "r.mcap")), chosen_frames()
+    recording, chosen = recorded.read_recording(write_recording(folder / "r.mcap")), chosen_frames()
     chosen.film.taken = taken
     return drive_report.render(drive_summary(recording), recording, chosen)
 
@@ -167,7 +159,9 @@ def comparison_page(folder):
     runs = []
     for name in ("a", HOSTILE.replace("/", "")):
         runs.append(folder / name)
-        recording = read_recording(write_recording(runs[-1] / "detections.mcap"), by_number=True)
+        recording = recorded.read_recording(
+            write_recording(runs[-1] / "detections.mcap"), by_number=True
+        )
         write_summary(runs[-1], drive_summary(recording), recording, ChosenFrames(6))
     compare_runs(runs[0], runs[1], folder / "out")
     return (folder / "out/compare.html").read_text()
@@ -232,20 +226,20 @@ def test_a_value_that_is_forgotten_is_an_error():
 
 @pytest.mark.parametrize("bag", ["größe", "a $b$ c", "x" * 500, ""])
 def test_the_overview_draws_any_name(bag, tmp_path):
-    recording = read_recording(write_recording(tmp_path / "r.mcap"))
+    recording = recorded.read_recording(write_recording(tmp_path / "r.mcap"))
     png = overview({**drive_summary(recording), "bag": bag}, recording, chosen_frames())
     assert cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).shape == (700, 1200, 3)
 
 
 def test_the_overview_of_a_run_without_frames():
-    recording = Recording()
+    recording = recorded.Recording()
     summary = {**drive_summary(recording), "frames_in": 0}
     del summary["accuracy"]
     assert overview(summary, recording, ChosenFrames(0)).startswith(b"\x89PNG")
 
 
 def test_the_overview_marks_the_deadline_and_the_stages(tmp_path):
-    recording = read_recording(write_recording(tmp_path / "r.mcap"))
+    recording = recorded.read_recording(write_recording(tmp_path / "r.mcap"))
     png = overview(drive_summary(recording), recording, ChosenFrames(6))
     pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).reshape(-1, 3)
     colours = {tuple(map(int, colour)) for colour in np.unique(pixels, axis=0)}
@@ -260,7 +254,7 @@ def test_in_lockstep_no_frame_is_said_to_be_in_time(tmp_path):
     assert "OK <b>" not in page
     screen = Console(width=200)
     with screen.capture() as shown:
-        screen.print(summary_table(drive_summary(read_recording(tmp_path / "r.mcap"))))
+        screen.print(summary_table(drive_summary(recorded.read_recording(tmp_path / "r.mcap"))))
     assert f"{UNTIMED} " in shown.get()
     assert " OK " not in shown.get()
 
@@ -275,7 +269,7 @@ def frame(number, time_ms, latency_ms=5.0, status=FrameStatus.OK):
         setattr(record, name, 10**9 + round(place * (latency_ms or 5) / 5 * MS))
     if latency_ms is None:
         record.published_ns = 0
-    return ReportedFrame.of_record(record, time_ms * MS)
+    return recorded.ReportedFrame.of_record(record, time_ms * MS)
 
 
 def frames_at(*times_ms):
@@ -341,18 +335,18 @@ def test_a_histogram_counts_every_frame_and_its_percentiles_know_those_without_a
 def test_where_no_frame_was_no_objects_are_counted():
     """Frames with an object, frames without any, none at all, and a frame with an object again."""
     times_ms = [*range(0, 2000, PERIOD_MS), 3950]
-    recording = Recording(reports=frames_at(*times_ms), by_number=True)
+    recording = recorded.Recording(reports=frames_at(*times_ms), by_number=True)
     for number in (*range(10), 20):
-        recording.detections[number] = FrameDetections(("car",), None, None)
+        recording.detections[number] = recorded.FrameDetections(("car",), None, None)
     cars = series(charts.classes(recording), "car (11)")
     assert [*cars.values()] == [1, 1, pytest.approx(0.5, abs=0.5), 0, 0, *[None] * 4, 1, 1]
     assert [*cars] == pytest.approx([0.395 * i for i in range(11)], abs=0.01)
 
 
 def test_all_charts_of_a_drive_have_one_axis_of_time():
-    recording = Recording(reports=frames_at(1000, 2000, 5000), by_number=True)
-    recording.health = [HealthChange(500 * MS, HealthMode.NOMINAL, "start"),
-                        HealthChange(9000 * MS, HealthMode.UNSAFE, "ended")]  # fmt: skip
+    recording = recorded.Recording(reports=frames_at(1000, 2000, 5000), by_number=True)
+    recording.health = [recorded.HealthChange(500 * MS, HealthMode.NOMINAL, "start"),
+                        recorded.HealthChange(9000 * MS, HealthMode.UNSAFE, "ended")]  # fmt: skip
     made = charts.timeline(recording.reports, 10.0), charts.health(recording)
     assert [chart.x.range for chart in (*made, charts.classes(recording))] == [(0.0, 6.0)] * 3
 
@@ -361,8 +355,8 @@ def test_health_shares_the_axis_of_the_frames():
     """A mode known before the first frame begins with it."""
     changes = [(500, HealthMode.NOMINAL, "start"), (2000, HealthMode.UNSAFE, "silence"),
                (3000, HealthMode.NOMINAL, "over")]  # fmt: skip
-    recording = Recording(reports=frames_at(1000, 2000, 5000))
-    recording.health = [HealthChange(ms * MS, mode, cause) for ms, mode, cause in changes]
+    recording = recorded.Recording(reports=frames_at(1000, 2000, 5000))
+    recording.health = [recorded.HealthChange(ms * MS, mode, cause) for ms, mode, cause in changes]
     chart = charts.health(recording)
     nominal, unsafe = series(chart, "NOMINAL"), series(chart, "UNSAFE")
     assert [at_s for at_s, y in nominal.items() if y is not None] == [0.0, 1.0, 2.0, 4.0]
@@ -383,19 +377,19 @@ def test_targets_know_frames_without_a_result():
 
 
 PICTURE = np.full((90, 160, 3), 120, np.uint8)
-FOUND = FrameDetections(
+FOUND = recorded.FrameDetections(
     ("car",), np.array([0.75], np.float32), np.array([[20, 9, 40, 18]], np.float32)
 )
-BEFORE = DetectedObject("car", 0.5, (0.0, 0.0, 20.0, 18.0))
+BEFORE = recorded.DetectedObject("car", 0.5, (0.0, 0.0, 20.0, 18.0))
 
 
 def moved(index):
-    after = DetectedObject("car", 0.75, (20.0, 9.0, 40.0, 18.0))
+    after = recorded.DetectedObject("car", 0.75, (20.0, 9.0, 40.0, 18.0))
     return Change(index, 0.0, ChangeKind.MOVED, BEFORE, after)
 
 
 def reported(status):
-    return ReportedFrame.of_record(FrameRecord(status=status), 0)
+    return recorded.ReportedFrame.of_record(FrameRecord(status=status), 0)
 
 
 def filmed(count, changed, missed=()):

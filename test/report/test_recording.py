@@ -10,14 +10,7 @@ from perception_nodes.core.health import HealthMode
 from perception_nodes.drives import schemas
 from perception_nodes.drives.schemas import FRAME_REPORT, HEALTH
 from perception_nodes.replay.outputs import MergedRecording
-from perception_nodes.report.recording import (
-    FRAME_REPORT_TOPIC,
-    HEALTH_TOPIC,
-    Recorder,
-    RecordingError,
-    ReportedFrame,
-    read_recording,
-)
+from perception_nodes.report import recording as recorded
 from perception_nodes.transport.cdr_writer import write_frame_report
 
 
@@ -44,23 +37,23 @@ def old_messages():
     health = types[HEALTH](time, 3, 0, "no detections", *range(9), [], [])
     return [
         (
-            FRAME_REPORT_TOPIC,
+            recorded.FRAME_REPORT_TOPIC,
             FRAME_REPORT,
             9,
             bytes(store.serialize_cdr(report, FRAME_REPORT)),
             OLD_REPORT,
         ),
-        (HEALTH_TOPIC, HEALTH, 9, bytes(store.serialize_cdr(health, HEALTH)), OLD_HEALTH),
+        (recorded.HEALTH_TOPIC, HEALTH, 9, bytes(store.serialize_cdr(health, HEALTH)), OLD_HEALTH),
     ]
 
 
 def check(path):
-    recording = read_recording(path)
+    recording = recorded.read_recording(path)
     old, new = recording.reports
     assert (old.camera, old.sequence, old.status, old.model) == ("front", 7, 1, "road-n")
     assert (old.stamp_ns, old.frame_id, old.published_ns) == (3 * 10**9 + 5, "cam", 16)
     assert (old.incarnation, old.report_number, old.lost_after_ns) == (0, 0, 0)
-    assert new == ReportedFrame.of_record(NEW, 10)
+    assert new == recorded.ReportedFrame.of_record(NEW, 10)
     assert [change.mode for change in recording.health] == [HealthMode.UNSAFE]
 
 
@@ -70,19 +63,19 @@ NEW.add_look((10, 20), (416, 256), 2.1)
 
 
 def test_an_older_recording_is_read_by_its_own_definitions(tmp_path):
-    with Recorder(tmp_path / "a.mcap") as recorder:
+    with recorded.Recorder(tmp_path / "a.mcap") as recorder:
         for message in old_messages():
             recorder.write(*message)
-        recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, 10, write_frame_report(NEW))
+        recorder.write(recorded.FRAME_REPORT_TOPIC, FRAME_REPORT, 10, write_frame_report(NEW))
     check(tmp_path / "a.mcap")
 
 
 def test_a_merged_recording_keeps_the_definitions_of_both(tmp_path):
-    with Recorder(tmp_path / "old.mcap") as recorder:
+    with recorded.Recorder(tmp_path / "old.mcap") as recorder:
         for message in old_messages():
             recorder.write(*message)
     with MergedRecording(tmp_path / "both.mcap", tmp_path / "old.mcap") as recorder:
-        recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, 10, write_frame_report(NEW))
+        recorder.write(recorded.FRAME_REPORT_TOPIC, FRAME_REPORT, 10, write_frame_report(NEW))
     check(tmp_path / "both.mcap")
 
 
@@ -94,10 +87,12 @@ NESTED = OLD_REPORT.replace("int32 sec", "string sec")
     ["uint8", "string camera", "Header header", "Nothing of ours", "FrameReport again", NESTED],
 )
 def test_a_definition_that_is_none_is_refused(tmp_path, text):
-    with Recorder(tmp_path / "a.mcap") as recorder:
-        recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, 1, write_frame_report(FrameRecord()), text)
-    with pytest.raises(RecordingError, match="FrameReport"):
-        read_recording(tmp_path / "a.mcap")
+    with recorded.Recorder(tmp_path / "a.mcap") as recorder:
+        recorder.write(
+            recorded.FRAME_REPORT_TOPIC, FRAME_REPORT, 1, write_frame_report(FrameRecord()), text
+        )
+    with pytest.raises(recorded.RecordingError, match="FrameReport"):
+        recorded.read_recording(tmp_path / "a.mcap")
 
 
 def test_the_error_says_that_it_is_the_definition():
@@ -106,7 +101,7 @@ def test_the_error_says_that_it_is_the_definition():
 
 
 def test_a_disk_that_is_full_at_the_end_leaves_nothing(tmp_path, monkeypatch):
-    recorder = Recorder(tmp_path / "full.mcap")
+    recorder = recorded.Recorder(tmp_path / "full.mcap")
 
     def fail():
         raise OSError(errno.ENOSPC, "No space left on device")

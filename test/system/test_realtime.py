@@ -11,15 +11,9 @@ from pathlib import Path
 import pytest
 from observe import children, is_alive
 
+from perception_nodes.system import realtime as rt
 from perception_nodes.system import threads as threads_module
 from perception_nodes.system.awake import kept_awake
-from perception_nodes.system.realtime import (
-    AUTO_PRIORITY,
-    RANKS,
-    RealTime,
-    allowed_priority,
-    parse_cpus,
-)
 from perception_nodes.system.threads import nodes, threads
 
 REPORT = """
@@ -34,7 +28,7 @@ print(open("/proc/self/timerslack_ns").read().strip())
 {after}
 """
 NOTHING = "'', 0, None, False, 3.0"
-needs_fifo = pytest.mark.skipif(not allowed_priority(), reason="SCHED_FIFO is not allowed")
+needs_fifo = pytest.mark.skipif(not rt.allowed_priority(), reason="SCHED_FIFO is not allowed")
 
 
 def run(root, arguments, before="", after=""):
@@ -146,7 +140,9 @@ def test_no_more_is_taken_than_the_system_allows(root):
         "print(realtime.allowed_priority())\n"
     )
     assert said(root, NOTHING, before)[:2] == ["tried 10", "7"]
-    assert AUTO_PRIORITY + max(RANKS.values()) < 50, "below the kernel's threads of interrupts"
+    assert rt.AUTO_PRIORITY + max(rt.RANKS.values()) < 50, (
+        "below the kernel's threads of interrupts"
+    )
 
 
 def test_processors_are_kept_awake_by_processes_that_give_way(monkeypatch):
@@ -200,17 +196,17 @@ def test_the_threads_of_a_process_are_listed(root):
 
 @pytest.mark.parametrize(("text", "cpus"), [("0", {0}), ("0,2-3,7", {0, 2, 3, 7})])
 def test_lists_of_processors(text, cpus):
-    assert parse_cpus(text) == cpus
+    assert rt.parse_cpus(text) == cpus
 
 
 @pytest.mark.parametrize("text", ["x", "99999999999999999999", "0-99999999999", "-1"])
 def test_no_list_of_processors(text):
     with pytest.raises(ValueError):
-        parse_cpus(text)
+        rt.parse_cpus(text)
 
 
 def test_housekeeping_ends_no_process_that_has_no_descriptor_left(monkeypatch):
-    realtime = RealTime()
+    realtime = rt.RealTime()
     realtime._priority = 1
     monkeypatch.setattr(os, "listdir", refuse_descriptors)
     realtime.keep()

@@ -9,7 +9,7 @@ import iceoryx2 as iox2
 import pytest
 
 from perception_nodes.transport import domain as domains
-from perception_nodes.transport import remains, shm
+from perception_nodes.transport import shm
 from perception_nodes.transport.memory import TransportError
 from perception_nodes.transport.remains import sweep
 
@@ -19,8 +19,7 @@ def folder(tmp_path, domain, monkeypatch):
     """The folder of iceoryx2, here alone: others of this machine may keep the usual one."""
     path, config = tmp_path / "iceoryx2", domains.config_of(domain)
     config.global_cfg.root_path = iox2.Path.new(str(path))
-    for module in (domains, remains, shm):
-        monkeypatch.setattr(module, "config_of", lambda _: config)
+    monkeypatch.setattr(domains, "config_of", lambda _: config)
     return path
 
 

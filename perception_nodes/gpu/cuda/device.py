@@ -7,15 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.gpu.cuda.driver import (
-    CONTEXT_BLOCKING_SYNC,
-    MAPPED,
-    NAME_BYTES,
-    READ_ONLY,
-    Attribute,
-    Driver,
-    load_driver,
-)
+from perception_nodes.gpu.cuda import driver as api
 from perception_nodes.gpu.cuda.errors import CudaError, driver_too_old
 from perception_nodes.gpu.cuda.kernel import Module
 from perception_nodes.gpu.cuda.memory import DeviceMemory, HostMemory, Resource, ResourceT
@@ -50,13 +42,13 @@ class Device:
     elsewhere calls `make_current` first.
     """
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: api.Driver) -> None:
         """Open the first GPU; see `open_device`."""
         self._driver = driver
         self._ordinal = ordinal = driver.cuDeviceGet(0)
-        integrated, major, minor = (driver.cuDeviceGetAttribute(n, ordinal) for n in Attribute)
+        integrated, major, minor = (driver.cuDeviceGetAttribute(n, ordinal) for n in api.Attribute)
         self.facts = DeviceFacts(
-            driver.cuDeviceGetName(NAME_BYTES, ordinal).split(b"\0")[0].decode(),
+            driver.cuDeviceGetName(api.NAME_BYTES, ordinal).split(b"\0")[0].decode(),
             10 * major + minor,
             driver.cuDeviceTotalMem(ordinal),
             bool(integrated),
@@ -64,7 +56,7 @@ class Device:
             driver.through,
         )
         # A thread that waits must leave its processor: under SCHED_FIFO it would starve all others.
-        driver.cuDevicePrimaryCtxSetFlags(ordinal, CONTEXT_BLOCKING_SYNC)
+        driver.cuDevicePrimaryCtxSetFlags(ordinal, api.CONTEXT_BLOCKING_SYNC)
         self._context = driver.cuDevicePrimaryCtxRetain(ordinal)
         self.make_current()
         self._resources: list[Resource] = []
@@ -111,7 +103,7 @@ class Device:
         Raises:
             CudaError: there is not enough.
         """
-        start = self._driver.cuMemHostAlloc(nbytes, MAPPED)
+        start = self._driver.cuMemHostAlloc(nbytes, api.MAPPED)
         array = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(start))
         array[:] = 0
         return self.own(HostMemory(self._driver, self._driver.cuMemFreeHost, array))
@@ -132,7 +124,7 @@ class Device:
         """
         if not array.flags.c_contiguous:
             raise CudaError("memory to be registered must be contiguous")
-        flags = MAPPED | (READ_ONLY if read_only else 0)
+        flags = api.MAPPED | (api.READ_ONLY if read_only else 0)
         self._driver.cuMemHostRegister(array.ctypes.data, array.nbytes, flags)
         unregister = self._driver.cuMemHostUnregister
         return self.own(HostMemory(self._driver, unregister, array.reshape(-1)))
@@ -171,4 +163,4 @@ def open_device() -> Device:
         CudaError: neither module is installed, the driver is missing or too old, or there is no
             such GPU.
     """
-    return Device(load_driver())
+    return Device(api.load_driver())

@@ -4,12 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from perception_nodes.core.inference import BackendError
-from perception_nodes.gpu.cuda.driver import (
-    CAPTURE_THREAD_LOCAL,
-    EVENT_BLOCKING_SYNC,
-    NON_BLOCKING,
-    Driver,
-)
+from perception_nodes.gpu.cuda import driver as api
 from perception_nodes.gpu.cuda.errors import STREAM_CAPTURE, CudaError
 from perception_nodes.gpu.cuda.memory import DeviceMemory, Resource
 
@@ -17,9 +12,9 @@ from perception_nodes.gpu.cuda.memory import DeviceMemory, Resource
 class Event(Resource):
     """A mark on a stream that records the time; made by `Device.event`."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: api.Driver) -> None:
         self._driver = driver
-        super().__init__(driver.cuEventDestroy, driver.cuEventCreate(EVENT_BLOCKING_SYNC))
+        super().__init__(driver.cuEventDestroy, driver.cuEventCreate(api.EVENT_BLOCKING_SYNC))
 
     def record(self, stream: "Stream") -> None:
         """Put the event on a stream, behind the work that is there."""
@@ -37,7 +32,7 @@ class Event(Resource):
 class CudaGraph(Resource):
     """Work that was captured once and is put on a stream as a whole; made by `Stream.capture`."""
 
-    def __init__(self, driver: Driver, handle: int) -> None:
+    def __init__(self, driver: api.Driver, handle: int) -> None:
         self._driver = driver
         super().__init__(driver.cuGraphExecDestroy, handle)
 
@@ -52,11 +47,11 @@ class Stream(Resource):
     `handle` is the CUstream, for libraries such as TensorRT.
     """
 
-    def __init__(self, driver: Driver, own: Callable[[CudaGraph], CudaGraph]) -> None:
+    def __init__(self, driver: api.Driver, own: Callable[[CudaGraph], CudaGraph]) -> None:
         self._own = own
         self._driver = driver
         _, highest = driver.cuCtxGetStreamPriorityRange()
-        stream = driver.cuStreamCreateWithPriority(NON_BLOCKING, highest)
+        stream = driver.cuStreamCreateWithPriority(api.NON_BLOCKING, highest)
         super().__init__(driver.cuStreamDestroy, stream)
 
     def wait(self) -> None:
@@ -84,7 +79,7 @@ class Stream(Resource):
         Raises:
             CudaError: something that it does cannot be captured.
         """
-        self._driver.cuStreamBeginCapture(self.handle, CAPTURE_THREAD_LOCAL)
+        self._driver.cuStreamBeginCapture(self.handle, api.CAPTURE_THREAD_LOCAL)
         try:
             work(self)
         except BaseException:
