@@ -48,9 +48,8 @@ def session_of(model):
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    on_cpu = ["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=on_cpu)
 
 
 def runtime_codes(file, tensors, image):
@@ -100,9 +99,8 @@ class TestToy:
     def test_outputs_are_the_float_runtimes(self, files):
         network = read_network(files["u8"])
         names = list(network.fractions)
-        compiled = openvino.Core().compile_model(
-            str(files["u8"]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-        )
+        exact = {"INFERENCE_PRECISION_HINT": "f32"}
+        compiled = openvino.Core().compile_model(str(files["u8"]), "CPU", exact)
         unsigned, signed = (session_of(onnx.load(files[dialect])) for dialect in ("u8", "s8"))
         runs = {
             "openvino": lambda image: [compiled([image[None]])[name] for name in names],
@@ -200,10 +198,8 @@ class TestShippedModels:
         for runtime in RUNTIMES:
             heads = heads_of(runtime, model, images)
             for index, output in enumerate(outputs):
-                far = [
-                    np.abs(a[index] - b[index]) / steps[output]
-                    for a, b in zip(heads, golden, strict=True)
-                ]
+                pairs = zip(heads, golden, strict=True)
+                far = [np.abs(a[index] - b[index]) / steps[output] for a, b in pairs]
                 assert np.mean(far) <= 1.5, (runtime, output)
                 assert np.percentile(far, 99) <= 6, (runtime, output)
             iou, difference = mutual_partners(decoder, golden, heads)
@@ -220,9 +216,8 @@ class TestShippedModels:
             pytest.skip(f"{name} has no s8 file")
         outputs = [*model.outputs.box, *model.outputs.classes]
         image = {model.input.name: streets(model)[1][None]}
-        ours, theirs = (
-            session_of(onnx.load(path)).run(outputs, image) for path in (model.path, signed)
-        )
+        files = (model.path, signed)
+        ours, theirs = (session_of(onnx.load(file)).run(outputs, image) for file in files)
         for output, a, b in zip(outputs, ours, theirs, strict=True):
             far = np.abs(a - b) / read_network(model.path).output_steps[output]
             assert far.mean() <= 1.5, output

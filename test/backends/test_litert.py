@@ -175,9 +175,8 @@ def test_an_edge_tpu_wants_the_file_of_its_compiler(tmp_path, monkeypatch, comma
         if command == "compile":
             with compiled(model, "litert", 1, cache):
                 return
-        open_backend("litert", BackendSettings(1, str(cache) if command == "run" else "")).load(
-            model
-        )
+        settings = BackendSettings(1, str(cache) if command == "run" else "")
+        open_backend("litert", settings).load(model)
 
     monkeypatch.setenv("PERCEPTION_DELEGATE", "libedgetpu.so.1")
     with pytest.raises(BackendError, match=f"edgetpu_compiler -s -o {cache} {cache}/road-xs"):

@@ -22,8 +22,6 @@ from perception_nodes.cameras.gstreamer_source import UNSET, GStreamerSource
 )
 def test_only_the_numbers_of_frames_tell_of_lost_ones(buffers, skipped, gaps):
     source = GStreamerSource("videotestsrc")
-    counted = [
-        source._gap(SimpleNamespace(offset=offset, offset_end=end), skipped)
-        for offset, end in buffers
-    ]
+    places = [SimpleNamespace(offset=offset, offset_end=end) for offset, end in buffers]
+    counted = [source._gap(place, skipped) for place in places]
     assert counted == gaps

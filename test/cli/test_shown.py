@@ -124,9 +124,8 @@ def test_the_folder_of_a_run(tmp_path, capsys):
     assert f"Written to {folder}" in capsys.readouterr().err
     with pytest.raises(typer.Exit):
         conclude(SUMMARY | {"unaccounted": {"frames without a report": 2}}, folder, as_json=True)
-    assert (
-        "failed: Not all is accounted for (frames without a report: 2)" in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "failed: Not all is accounted for (frames without a report: 2)" in said
 
 
 def test_long_names_of_drives_leave_room_for_the_figures(monkeypatch):

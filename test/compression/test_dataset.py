@@ -20,9 +20,8 @@ PERSON, CAR, BUS = 0.0, 1.0, 2.0
 
 
 def source(**given) -> Source:
-    return Source(
-        **{"name": "set", "images": "images/*.png", "classes": {0: "car"}, "license": "x", **given}
-    )
+    usual = {"name": "set", "images": "images/*.png", "classes": {0: "car"}, "license": "x"}
+    return Source(**usual | given)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +79,8 @@ def test_no_image_takes_the_place_of_another(tmp_path, files):
     with pytest.raises(CompressionError, match="would both be stored as set_") as refused:
         dataset.check_sources(tmp_path, sources, print)
     assert all(file in str(refused.value) for file in files)
-    apart = [
-        source(name=f"set{i}", images=f"images/{f}", classes=None) for i, f in enumerate(files)
-    ]
+    numbered = enumerate(files)
+    apart = [source(name=f"set{i}", images=f"images/{f}", classes=None) for i, f in numbered]
     dataset.check_sources(tmp_path, apart, print)
 
 
@@ -142,9 +140,8 @@ def test_a_build_that_goes_on_makes_again_what_has_changed(tmp_path, monkeypatch
     cv2.imwrite(str(tmp_path / "images/c.png"), np.full((48, 64, 3), 200, np.uint8))
     for gone in ("images/e.png", "images/d.png"):
         (tmp_path / gone).unlink()
-    assert dataset.build(config, out, lambda done, total: None) == {
-        "set": {"images": 3, "boxes": 1, "car": 1}
-    }
+    counts = {"images": 3, "boxes": 1, "car": 1}
+    assert dataset.build(config, out, lambda done, total: None) == {"set": counts}
     samples = Samples(out)
     assert [path.stem for path in samples.images] == ["set_a", "set_b", "set_c"]
     assert [len(labels) for labels in samples.labels] == [0, 0, 1]

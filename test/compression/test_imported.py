@@ -151,9 +151,8 @@ def test_labels_are_compared_and_kept_with_both_models(frames, tmp_path):
         ]
         (tmp_path / f"set/labels/{number}.txt").write_text("\n".join(lines))
     backend.close()
-    tried = Trial(
-        parent, frames, [read_set(tmp_path / "set")], Margins(loss=0.3, class_loss=1.0), silent
-    )
+    sets, margins = [read_set(tmp_path / "set")], Margins(loss=0.3, class_loss=1.0)
+    tried = Trial(parent, frames, sets, margins, silent)
     checks = quantize_imported(parent, tmp_path / "eight", tried, lambda line: None)
     assert any("AP50 or recall of" in check.measure for check in checks)
     for model in (parent, load_model(str(tmp_path / "eight"))):

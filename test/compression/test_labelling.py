@@ -86,9 +86,8 @@ def test_boxes_of_one_object_are_averaged_by_score():
     found = fuse(heard, [labeller(), labeller()], SIZE_PX)["vehicle"]
     mean = (np.array([10, 10, 50, 40]) * 0.8 + np.array([14, 10, 50, 44]) * 0.4) / 1.2
     order = found.corners[:, 0].argsort()
-    np.testing.assert_allclose(
-        found.corners[order], [mean, [120, 20, 180, 80]], rtol=1e-3, atol=0.02
-    )
+    places = [mean, [120, 20, 180, 80]]
+    np.testing.assert_allclose(found.corners[order], places, rtol=1e-3, atol=0.02)
     np.testing.assert_allclose(found.evidence[order], [[0.8, 0.4], [0, 0.5]], rtol=1e-5)
     car, truck = CLASSES.index("car"), CLASSES.index("truck")
     np.testing.assert_allclose(found.kinds[order][:, [car, truck]], [[0.8, 0], [0, 0.5]], rtol=1e-5)
@@ -171,10 +170,8 @@ def test_what_people_labelled_is_theirs():
 
 
 def test_objects_are_right_where_people_labelled_them_once():
-    corners = np.array([[10, 10, 50, 40], [12, 10, 52, 40], [100, 10, 150, 40], [0, 60, 30, 90]])
-    objects = Objects(
-        corners.astype(float), np.array([[0.9], [0.5], [0.8], [0.7]]), np.zeros((4, 8))
-    )
+    corners = np.array([[10, 10, 50, 40], [12, 10, 52, 40], [100, 10, 150, 40], [0, 60, 30, 90.0]])
+    objects = Objects(corners, np.array([[0.9], [0.5], [0.8], [0.7]]), np.zeros((4, 8)))
     people = np.array([[0, 10, 10, 50, 40], [1, 90, 0, 160, 50]], float)
     images = image_set(people={0: "car"}, crowd={1: ["vehicle"]})
     right, judged = right_objects(objects, "vehicle", people, images)
@@ -250,9 +247,8 @@ def test_the_kind_is_voted_on_an_enlarged_crop_once(tmp_path):
     class Detector:
         def detect(self, crop: np.ndarray) -> Boxes:
             seen.append(crop.shape)
-            return boxes(
-                ("bus", 0.7, 21, 20, 60, 40), ("car", 0.4, 20, 20, 60, 40), ("car", 0.9, 0, 0, 9, 9)
-            )
+            cars = ("car", 0.4, 20, 20, 60, 40), ("car", 0.9, 0, 0, 9, 9)
+            return boxes(("bus", 0.7, 21, 20, 60, 40), *cars)
 
     votes = Votes(tmp_path / "a.npz")
     found = votes.of(box, lambda: vote(Detector(), np.zeros((100, 200, 3), np.uint8), box))
@@ -264,8 +260,7 @@ def test_the_kind_is_voted_on_an_enlarged_crop_once(tmp_path):
 
 
 def test_the_own_vehicle_is_no_object():
-    objects = Objects(
-        np.array([[0.0, 0, 200, 90], [10, 10, 50, 40]]), np.full((2, 1), 0.4), np.zeros((2, 8))
-    )
+    corners = np.array([[0.0, 0, 200, 90], [10, 10, 50, 40]])
+    objects = Objects(corners, np.full((2, 1), 0.4), np.zeros((2, 8)))
     found = probable(objects, Calibration(np.array([1.0, 0, 0, 0, -4])), SIZE_PX)
     assert found.probabilities.tolist() == pytest.approx([0.27, 0], abs=0.02)

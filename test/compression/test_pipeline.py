@@ -156,10 +156,8 @@ def test_a_new_network_is_trained_on_from_a_model_folder(
 ):
     compress(write_config(new_network), tmp_path / "run")
     models = tmp_path / "run/models"
-    new_network["start"] = {
-        "dense": f"model:{models}/tiny-dense",
-        "network": f"model:{models}/tiny",
-    }
+    dense, network = f"model:{models}/tiny-dense", f"model:{models}/tiny"
+    new_network["start"] = {"dense": dense, "network": network}
     new_network["distil"] = new_network["distil"][1:]
     compress(write_config(new_network), tmp_path / "more")
     assert_is_the_model(tmp_path / "more", "network", models, "tiny")

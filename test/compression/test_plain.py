@@ -43,9 +43,8 @@ def test_the_file_computes_what_the_network_does(network, tmp_path):
 def test_the_8_bit_file_is_the_integer_networks_and_the_fpgas(network, tmp_path):
     graph = export(network, tmp_path / "a.onnx", SIZE)
     rng = np.random.default_rng(1)
-    frames = [
-        (f"{i}", rng.integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)) for i in range(8)
-    ]
+    shape = (SIZE[1], SIZE[0], 3)
+    frames = [(f"{i}", rng.integers(0, 256, shape, dtype=np.uint8)) for i in range(8)]
     file = emit(graph, measure(graph, frames, "tiny", weight_bits=7), "u8")
     onnx.save(file, tmp_path / "a.u8.onnx")
     integers = read_network(tmp_path / "a.u8.onnx")

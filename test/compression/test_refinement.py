@@ -68,9 +68,8 @@ class TestSensitivity:
     def test_lists_every_convolution_the_costliest_first(self, model, table):
         costs = sensitivity(model, table, toy_frames(1))
         assert len(costs) == 11
-        assert [layer.weights for layer in costs] == sorted(
-            (layer.weights for layer in costs), reverse=True
-        )
+        weights = [layer.weights for layer in costs]
+        assert weights == sorted(weights, reverse=True)
         outputs = {layer.name for layer in costs if layer.activation == 0}
         assert outputs == {"box.last", "class.last"}
         assert cost_table(costs, most=4).row_count == 5

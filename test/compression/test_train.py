@@ -27,9 +27,8 @@ def test_what_was_being_measured_is_measured_again(tmp_path):
         (tmp_path / kind).mkdir()
     rng = np.random.default_rng(0)
     for index in range(2):
-        cv2.imwrite(
-            str(tmp_path / f"images/{index}.jpg"), rng.integers(0, 255, (64, 64, 3), np.uint8)
-        )
+        image = rng.integers(0, 255, (64, 64, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"images/{index}.jpg"), image)
         (tmp_path / f"labels/{index}.txt").write_text("0 0.5 0.5 0.6 0.6\n")
     measured, kill_at = [], 2
 

@@ -115,9 +115,8 @@ def test_the_tutorial(drawn: Path) -> None:
         "XDG_CACHE_HOME": str(drawn / "cache"),
     }
     for command in commands():
-        found = subprocess.run(
-            command, shell=True, cwd=drawn, env=environment, capture_output=True, text=True
-        )
+        how = {"shell": True, "cwd": drawn, "env": environment}
+        found = subprocess.run(command, **how, capture_output=True, text=True)
         assert not found.returncode, f"{command}: {found.stdout[-2000:]} {found.stderr[-2000:]}"
         print(f"$ {command}", found.stdout, found.stderr, sep="\n")
         if command.startswith("cp "):

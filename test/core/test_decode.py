@@ -101,9 +101,8 @@ def test_agrees_with_the_plain_decoder(seed, scale):
     found = decoder().decode(boxes, classes)
     assert found.classes.tolist() == [label for _, _, label in expected]
     np.testing.assert_allclose(found.scores, [score for _, score, _ in expected], rtol=1e-5)
-    np.testing.assert_allclose(
-        found.boxes, np.array([box for box, _, _ in expected]).reshape(-1, 4), atol=1e-3
-    )
+    boxes = np.array([box for box, _, _ in expected]).reshape(-1, 4)
+    np.testing.assert_allclose(found.boxes, boxes, atol=1e-3)
 
 
 def test_equal_scores_keep_the_order_of_the_cells():

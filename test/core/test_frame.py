@@ -8,6 +8,8 @@ import pytest
 from perception_nodes.core import frame
 from perception_nodes.core.budget import STAGES
 
+HALF = {"width": 4, "height": 2, "source_width": 8, "source_height": 4, "scale_x": 1, "scale_y": 1}
+
 
 @pytest.mark.parametrize(
     "structure", [frame.FrameFacts, frame.FrameHeader, frame.FrameRecord, frame.DetectionRecord]
@@ -32,20 +34,14 @@ def test_a_structure_has_no_hidden_padding_before_its_last_field(structure):
     ],
 )
 def test_pixels_are_where_the_model_takes_them_from(in_place, payload_bytes, reason):
-    header = frame.FrameHeader(
-        width=4, height=2, source_width=8, source_height=4, scale_x=1, scale_y=1
-    )
     with nullcontext() if reason is None else pytest.raises(frame.FrameRejected, match=reason):
-        frame.check_slot(header, payload_bytes, 4, 2, in_place)
+        frame.check_slot(frame.FrameHeader(**HALF), payload_bytes, 4, 2, in_place)
 
 
 @pytest.mark.parametrize("name", ["capture_ns", "ingested_ns", "deadline_ns"])
 @pytest.mark.parametrize("damaged_ns", [-(1 << 62), 1 << 62])
 def test_a_time_that_cannot_be_is_refused(name, damaged_ns):
-    header = frame.FrameHeader(
-        width=4, height=2, source_width=8, source_height=4, scale_x=1, scale_y=1
-    )
-    setattr(header, name, damaged_ns)
+    header = frame.FrameHeader(**HALF, **{name: damaged_ns})
     with pytest.raises(frame.FrameRejected, match=r"its memory was damaged"):
         frame.check_slot(header, 24, 4, 2)
 
@@ -55,9 +51,8 @@ def test_stages_lie_between_the_stamps():
     record = frame.FrameRecord()
     for number, name in enumerate(frame.STAMPS):
         setattr(record, name, 1_000_000 * (1 + number * number))
-    assert frame.stage_durations_ms(record) == dict(
-        zip(STAGES, [1.0, 3.0, 5.0, 7.0, 9.0], strict=True)
-    )
+    durations_ms = [1.0, 3.0, 5.0, 7.0, 9.0]
+    assert frame.stage_durations_ms(record) == dict(zip(STAGES, durations_ms, strict=True))
     not_reached = frame.FrameRecord(capture_ns=1_000_000, ingested_ns=2_000_000)
     assert frame.stage_durations_ms(not_reached) == {"ingest": 1.0}
 

@@ -125,9 +125,8 @@ class TestBoxesToSource:
         grid = remap_grid(letterbox, lens, rectified).astype(np.float32)
         shown = cv2.remap(scene, grid[:, :, 0], grid[:, :, 1], cv2.INTER_LINEAR)
         rows, columns = np.nonzero(shown > 127)
-        found = np.array(
-            [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], np.float32
-        )
+        corners = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        found = np.array([corners], np.float32)
         header = header_for(letterbox, (width, height), lens, rectified)
         back = BoxesToSource(header, lens)(found)[0]
         # Half a pixel of threshold at each scale, and the bend of the edges: a box of the
@@ -139,9 +138,8 @@ class TestBoxesToSource:
     def test_of_a_box_beyond_or_across_the_fold_only_what_is_seen_is_left(self):
         lens = Lens((300.0, 300.0, 320.0, 240.0), (-0.35, *[0.0] * 7))
         # Intrinsics so wide that the corner contains rays that the lens does not show.
-        header = header_for(
-            Letterbox.fit(640, 480, 640, 480), (640, 480), lens, (100.0, 100.0, 320.0, 240.0)
-        )
+        letterbox = Letterbox.fit(640, 480, 640, 480)
+        header = header_for(letterbox, (640, 480), lens, (100.0, 100.0, 320.0, 240.0))
         boxes = np.array([[0, 0, 20, 20], [0, 200, 330, 280]], np.float32)
         beyond, across = BoxesToSource(header, lens)(boxes)
         assert beyond.tolist() == [0, 0, 0, 0]
@@ -241,9 +239,8 @@ class TestRemapGrid:
         fx, fy, cx, cy = rectified
         # Scaling an image about its edge moves the centre coordinates of its pixels by this.
         sx, sy = letterbox.scale_x, letterbox.scale_y
-        scaled = np.array(
-            [[fx * sx, 0, (cx + 0.5) * sx - 0.5], [0, fy * sy, (cy + 0.5) * sy - 0.5], [0, 0, 1]]
-        )
+        rows = [fx * sx, 0, (cx + 0.5) * sx - 0.5], [0, fy * sy, (cy + 0.5) * sy - 0.5], [0, 0, 1]
+        scaled = np.array(rows)
         expected = cv2.initUndistortRectifyMap(
             opencv_matrix(lens),
             np.array(lens.distortion),

@@ -34,11 +34,8 @@ def oracle(layer, codes, residual):
     for c, y, x in np.ndindex(result.shape):
         acc = int(layer.bias[c])
         for k, i, j in product(range(channels), range(height), range(width)):
-            at = (
-                c if layer.depthwise else k,
-                y * layer.stride - top + i,
-                x * layer.stride - left + j,
-            )
+            row, column = y * layer.stride - top + i, x * layer.stride - left + j
+            at = (c if layer.depthwise else k, row, column)
             acc += code(*at) * int(layer.weight[c, k, i, j])
         assert -(2**31) <= acc < 2**31
         fixed = sat(rhe(acc * int(layer.multiplier[c]), layer.shift), 18)
@@ -137,9 +134,8 @@ def test_codes_are_moved():
     a = np.arange(-6, 6, dtype=np.int8).reshape(1, 3, 4)
     tensors = {"a": a, "b": a - 50}
     np.testing.assert_array_equal(integer.Concat(("a", "b"), "").run(tensors)[1], a[0] - 50)
-    np.testing.assert_array_equal(
-        integer.Slice("both", "", 1, 2).run({"both": np.stack([a[0]] * 2)}), a
-    )
+    both = {"both": np.stack([a[0]] * 2)}
+    np.testing.assert_array_equal(integer.Slice("both", "", 1, 2).run(both), a)
     larger = integer.Upsample("a", "").run(tensors)
     assert larger.shape == (1, 6, 8)
     assert all(larger[0, y, x] == a[0, y // 2, x // 2] for y, x in np.ndindex(6, 8))
@@ -154,9 +150,8 @@ def test_a_trace_has_every_tensor_and_the_image_as_signed_bytes():
         "head", "up", "out", np.ones((1, 3, 1, 1), np.int16), np.zeros(1, np.int32), 1,
         (0, 0, 0, 0), 0, np.array([2**16], np.int32), 16, 3, "none", None,
     )  # fmt: skip
-    network = integer.Network(
-        "image", 2, 1, (integer.Upsample("image", "up"), head), {"out": 3}, {"out": 0.1}
-    )
+    layers = (integer.Upsample("image", "up"), head)
+    network = integer.Network("image", 2, 1, layers, {"out": 3}, {"out": 0.1})
     image = np.array([[[0, 128, 255], [1, 2, 3]]], np.uint8)
     trace = network.trace(image)
     assert list(trace) == ["image", "up", "out"]

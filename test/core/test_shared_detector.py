@@ -66,9 +66,8 @@ class Drive:
         clock = self.clock = FakeClock()
         costs = self.costs_ns
         backend = FakeBackend(clock, costs)
-        models = self.models = [
-            Candidate("best", backend, NoDecoder(), costs[0], backend, costs[1:])
-        ]
+        best = Candidate("best", backend, NoDecoder(), costs[0], backend, costs[1:])
+        models = self.models = [best]
         if self.small_ns is not None:
             small = FakeBackend(clock, [self.small_ns])
             models.append(Candidate("small", small, NoDecoder(), self.small_ns))

@@ -41,9 +41,8 @@ def check_whole(path, frames=FRAMES, kind=IMAGE):
         for _ in range(2):
             read = list(drive.frames())
             assert [frame.index for frame in read] == list(range(frames))
-            assert [frame.log_time_ns - START_NS for frame in read] == [
-                i * PERIOD_NS for i in range(frames)
-            ]
+            times_ns = [frame.log_time_ns - START_NS for frame in read]
+            assert times_ns == [i * PERIOD_NS for i in range(frames)]
             assert all(frame.data == serialized(kind, frame.index) for frame in read)
         assert drive.camera_info() == serialized(CAMERA_INFO, 0)
         assert drive.warnings == []
@@ -52,9 +51,8 @@ def check_whole(path, frames=FRAMES, kind=IMAGE):
 @pytest.fixture(scope="module")
 def bags(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bags")
-    return {
-        storage: write_ros2(folder / storage, storage=storage) for storage in ("mcap", "sqlite3")
-    }
+    kinds = ("mcap", "sqlite3")
+    return {kind: write_ros2(folder / kind, storage=kind) for kind in kinds}
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])

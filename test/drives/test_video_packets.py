@@ -70,9 +70,8 @@ def read(path):
 def test_packets_are_frames(kind, codec, storage, tmp_path):
     path = write_video(tmp_path / "bag", kind, CODECS[kind][codec], packets(codec), storage)
     found = read(path)
-    assert [stamp_ns for stamp_ns, _ in found] == [
-        START_NS + index * PERIOD_NS for index in range(FRAMES)
-    ]
+    stamps = [START_NS + index * PERIOD_NS for index in range(FRAMES)]
+    assert [stamp_ns for stamp_ns, _ in found] == stamps
     assert len({luma for _, luma in found}) == FRAMES
     assert read(path) == found, "a drive may be read again"
 

@@ -110,9 +110,8 @@ def test_a_label_may_be_any_of_several_classes(model, picture):
 
 def test_what_is_ignored_is_neither_right_nor_wrong(model, picture):
     away = np.array([[0.0, 0.0, 0.2, 0.2]])
-    ignored = LabelledImage(
-        picture, np.concatenate([BOX, away]), np.array([1, 0]), np.zeros(2, bool)
-    )
+    boxes = np.concatenate([BOX, away])
+    ignored = LabelledImage(picture, boxes, np.array([1, 0]), np.zeros(2, bool))
     data = LabelledSet("x", ("car", "rider"), (ignored,), ignored=frozenset({"rider"}))
     result = evaluate(model, data)
     assert result.map50_95 == 0  # the car in the corner is missed

@@ -81,9 +81,8 @@ def test_a_box_ends_at_the_border_of_its_image(yolo):
     found = read_set(yolo)
     np.testing.assert_allclose(found.images[0].boxes[0], [0, 0.3, 0.2, 0.7])
     assert len(found.images[0].boxes) == 2 and found.images[0].boxes.max() <= 1
-    assert found.notes == (
-        f"1 boxes leave their image and are cut at its border: {yolo}/labels/a.txt",
-    )
+    (note,) = found.notes
+    assert note == f"1 boxes leave their image and are cut at its border: {yolo}/labels/a.txt"
 
 
 def test_a_name_of_another_kind_and_what_follows_a_picture_are_no_damage(yolo):

@@ -17,14 +17,8 @@ from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS
 from perception_nodes.graph.settings import SettingsError
 
-SLOWER = {
-    "road-s": 3.0,
-    "road-n": 2.0,
-    "road-xs": 1.0,
-    "litert": 0.5,
-    "openvino": 1.0,
-    "onnxruntime": 1.0,
-}
+SLOWER = {"road-s": 3.0, "road-n": 2.0, "road-xs": 1.0}
+SLOWER |= {"litert": 0.5, "openvino": 1.0, "onnxruntime": 1.0}
 """Milliseconds by model and by runtime, of which an option takes the sum."""
 
 

@@ -38,9 +38,8 @@ def measured(recall=0.9, small=0.7, dark=120, precision=0.8):
 def weaknesses(*sets):
     accuracy = {f"set {number}": facts for number, facts in enumerate(sets)}
     page = render(MODEL, accuracy, None).partition("Where it is weak")[2]
-    return [
-        unescape(item) for item in re.findall("<li>(.*?)</li>", page.partition("</section>")[0])
-    ]
+    items = re.findall("<li>(.*?)</li>", page.partition("</section>")[0])
+    return [unescape(item) for item in items]
 
 
 def test_what_is_weak_is_named_and_nothing_else():
@@ -104,9 +103,8 @@ def test_an_accuracy_that_is_not_whole_is_named(accuracy, text):
 
 def test_the_command_writes_the_page(tmp_path):
     page = tmp_path / "card.html"
-    result = CliRunner().invoke(
-        app, ["model", "card", "open-n", "--out", str(page), "--frames", "0"]
-    )
+    words = ["model", "card", "open-n", "--out", str(page), "--frames", "0"]
+    result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     text = page.read_text()
     assert MODEL.sha256 not in text and load_model("open-n").sha256 in text

@@ -148,8 +148,7 @@ def test_a_picture_of_one_and_of_many():
     assert "a&lt;b $x$" in pareto_svg([Point("a<b $x$", None, "fp32", 5.0, 0.5)], "x&y", "here")
     many = [Point(f"m{i}", "m0", "int8", 5 + i % 3, 0.5 + i / 100) for i in range(12)]
     svg = pareto_svg(many, "x", "here")
-    words = [
-        text.text for text in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
-    ]
+    found = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    words = [text.text for text in found]
     assert {point.name for point in many} < set(words)
     assert svg == pareto_svg(many, "x", "here"), "the same figures give the same file"

@@ -47,9 +47,8 @@ def test_how_many_frames_each_fault_has_changed_is_known():
         CameraFault(kind="stamp_backward", after_s=1, for_s=0.5, share=0.4),
         CameraFault(kind="clock_step", after_s=30, for_s=1, step_s=5),
     ]
-    faults += [
-        CameraFault(kind="camera_out_of_order", after_s=0.5, for_s=for_s) for for_s in (0.2, 0.3)
-    ]
+    kind, times_s = "camera_out_of_order", (0.2, 0.3)
+    faults += [CameraFault(kind=kind, after_s=0.5, for_s=for_s) for for_s in times_s]
     faults += [CameraFault(kind="camera_stall_burst", for_s=0.1, after_s=1)]
     hits: list[int] = []
     list(with_faults(good(), faults[:4], hits))

@@ -45,9 +45,8 @@ def test_the_fastest_round_trip_tells_the_offset_and_its_error():
 
 @pytest.mark.parametrize("kind", ["night", "rain", "sun_glare", "lens_blocked"])
 def test_weather_can_be_repeated_and_grows_with_its_strength(kind):
-    picture = cv2.resize(
-        np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8), (320, 180)
-    )
+    noise = np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8)
+    picture = cv2.resize(noise, (320, 180))
     before = picture.copy()
     weak, strong = (with_weather(kind, picture, strength, 3) for strength in (0.2, 1.0))
     assert (weak.shape, weak.dtype) == (picture.shape, np.uint8)
@@ -210,9 +209,8 @@ def test_a_slow_subscriber_listens_to_its_graph_and_must_live_to_the_end(
         return said.exists() and "print" not in then and "exit" not in then  # the run is over
 
     with pytest.raises(NotInjected, match=problem) if problem else nullcontext():
-        put_in(
-            SubscriberFault(kind="slow_subscriber", for_s=1), UnderTest(graph, "rear", said), wait
-        )
+        fault = SubscriberFault(kind="slow_subscriber", for_s=1)
+        put_in(fault, UnderTest(graph, "rear", said), wait)
     assert waited_s.count(1) == (problem != "got no message"), "its time begins when it listens"
     assert all(text in said.read_text() for text in ('camera:="rear"', 'topic:="seen"'))
 

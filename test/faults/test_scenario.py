@@ -65,10 +65,8 @@ def test_what_is_given_goes_before_the_file_and_is_checked(tmp_path: Path):
     file = tmp_path / "mine.yaml"
     file.write_text(VALID)
     scenario = load_scenario(str(file), {"bag": "synthetic:8x8@10*99", "deadline_ms": "20"})
-    assert (scenario.drive, scenario.graph) == (
-        "synthetic:8x8@10*99",
-        {"source": "shm", "deadline_ms": "20"},
-    )
+    assert scenario.drive == "synthetic:8x8@10*99"
+    assert scenario.graph == {"source": "shm", "deadline_ms": "20"}
     for wrong, reason in (
         ({"deadline_ms": "-1"}, "parameter deadline_ms: '-1' is not allowed"),
         ({"deadlin": "1"}, "parameter deadlin: is unknown"),

@@ -255,12 +255,9 @@ def make(
     if rtx:
         module.IRuntimeCache = Cache
         module.ComputeCapability = names("CURRENT", "SM80", "SM89")
-        module.BuilderFlag = types.SimpleNamespace(
-            REQUIRE_USER_ALLOCATION="REQUIRE_USER_ALLOCATION"
-        )
-        module.ExecutionContextAllocationStrategy = types.SimpleNamespace(
-            USER_MANAGED="USER_MANAGED"
-        )
+        flag, strategy = "REQUIRE_USER_ALLOCATION", "USER_MANAGED"
+        module.BuilderFlag = types.SimpleNamespace(**{flag: flag})
+        module.ExecutionContextAllocationStrategy = types.SimpleNamespace(**{strategy: strategy})
     return module
 
 

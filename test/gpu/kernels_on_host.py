@@ -69,9 +69,8 @@ def preprocess(frame, plan, order=FORWARDS, fetched=False):
         moved = np.full(plan.frame_bytes + 4 * preprocess_job.PIECE_BYTES, 0xA5, np.uint8)
         first = moved.ctypes.data + preprocess_job.PIECE_BYTES
         cell.pixels = first + (address - first) % preprocess_job.PIECE_BYTES
-        fetch_job, blocks = preprocess_job.build_fetch_job(
-            plan, ctypes.addressof(cell), arrays[0].ctypes.data
-        )
+        at = ctypes.addressof(cell), arrays[0].ctypes.data
+        fetch_job, blocks = preprocess_job.build_fetch_job(plan, *at)
         load("fetch").fetch(ctypes.byref(fetch_job), blocks, order)
     out = np.empty((plan.letterbox.height, plan.letterbox.width, 3), np.uint8)
     job = preprocess_job.build_preprocess_job(

@@ -25,10 +25,8 @@ def preprocess(frame: NDArray[np.uint8], plan: preprocess_job.FramePlan) -> NDAr
     """
     box = plan.letterbox
     bgr = np.full((box.height, box.width, 3), PADDING_VALUE, np.uint8)
-    inside = (
-        slice(box.pad_y, box.pad_y + box.inner_height),
-        slice(box.pad_x, box.pad_x + box.inner_width),
-    )
+    rows = slice(box.pad_y, box.pad_y + box.inner_height)
+    inside = (rows, slice(box.pad_x, box.pad_x + box.inner_width))
     bgr[inside] = _scaled(frame, plan)
     return bgr
 

@@ -122,9 +122,8 @@ class TestBits:
     def test_of_zeros_of_both_signs(self):
         boxes, classes = empty_heads(SMALL)
         for level in classes:
-            level[0, 0] = np.where(np.arange(level[0, 0].size) % 2, 0.0, -0.0).reshape(
-                level[0, 0].shape
-            )
+            zeros = np.where(np.arange(level[0, 0].size) % 2, 0.0, -0.0)
+            level[0, 0] = zeros.reshape(level[0, 0].shape)
         check_bits(boxes, classes, SMALL)
 
     def test_of_few_levels_classes_and_bins(self):
@@ -217,9 +216,8 @@ class TestAbsurdOutput:
         boxes[0][0, 5, cell[0], cell[1]] = np.nan
         found = check_bits(boxes, classes, SMALL)
         found.check(SMALL.strides)
-        check_agreement(
-            found.detections(), cpu(boxes, classes, SMALL, SETTINGS, placement_of(SMALL))
-        )
+        wanted = cpu(boxes, classes, SMALL, SETTINGS, placement_of(SMALL))
+        check_agreement(found.detections(), wanted)
 
 
 def test_an_empty_road_has_no_boxes():

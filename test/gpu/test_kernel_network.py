@@ -30,9 +30,8 @@ from perception_nodes.networks.model import load_model
 
 MODELS = ("road-n", "road-s", "road-xs", "plain-s", "road-m")
 ORDERS = st.sampled_from([kernels_on_host.FORWARDS, kernels_on_host.BACKWARDS])
-repeatedly = settings(
-    max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+repeatedly = settings(max_examples=60, suppress_health_check=slow)
 
 
 def ptx_a(lane, i):

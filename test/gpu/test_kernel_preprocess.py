@@ -38,9 +38,8 @@ def plan_for(image, width, height, lens=None):
     box = Letterbox.fit(image.width, image.height, width, height)
     if lens is None:
         return plan_frame(image, box, None)
-    return plan_frame(
-        image, box, remap_grid(box, lens, lens.rectified_matrix(image.width, image.height))
-    )
+    rectified = lens.rectified_matrix(image.width, image.height)
+    return plan_frame(image, box, remap_grid(box, lens, rectified))
 
 
 def lens_named(name):

@@ -62,9 +62,8 @@ def enclave_of(keystore, name):
 
 
 def test_the_detector_is_heard_by_who_may_hear_it_and_by_nobody_else(program, keystore):
-    detector = Endpoint(
-        program, enclave_of(keystore, "perception/detector_node"), "publish", DETECTIONS
-    )
+    enclave = enclave_of(keystore, "perception/detector_node")
+    detector = Endpoint(program, enclave, "publish", DETECTIONS)
     stranger = Endpoint(program, "none", "subscribe", DETECTIONS, 6)
     planner = Endpoint(program, enclave_of(keystore, "planner"), "subscribe", DETECTIONS)
     assert (detector.end(), planner.end()) == (DONE, DONE)
@@ -102,7 +101,6 @@ def test_changed_permissions_are_refused(program, keystore, tmp_path):
     shutil.copytree(keystore, tmp_path / "keystore", symlinks=True)
     enclave = enclave_of(tmp_path / "keystore", "planner")
     signed = enclave / "permissions.p7s"
-    signed.write_bytes(
-        signed.read_bytes().replace(b"rt/perception/detections", b"rt/perception/safe_stop")
-    )
+    other = signed.read_bytes().replace(b"rt/perception/detections", b"rt/perception/safe_stop")
+    signed.write_bytes(other)
     assert Endpoint(program, enclave, "subscribe", DETECTIONS).end() == REFUSED

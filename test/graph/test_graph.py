@@ -96,10 +96,8 @@ def rcl_value(text):
 def as_rcl_reads(arguments):
     """The parameters in a node's ROS arguments."""
     assert arguments[0::2] == ["-p"] * (len(arguments) // 2)
-    return {
-        name: rcl_value(value)
-        for name, _, value in (pair.partition(":=") for pair in arguments[1::2])
-    }
+    pairs = (pair.partition(":=") for pair in arguments[1::2])
+    return {name: rcl_value(value) for name, _, value in pairs}
 
 
 def parameters_of(spec):
@@ -299,10 +297,8 @@ class TestSource:
         specs = self.specs(source="v4l2:/dev/video0", frame_size="1280x720", controls="gain=5")
         camera = specs["camera_node"]
         assert camera.kind.restarted and not camera.ends_graph
-        assert (camera.parameters["frame_size"], camera.parameters["controls"]) == (
-            "1280x720",
-            "gain=5",
-        )
+        assert camera.parameters["frame_size"] == "1280x720"
+        assert camera.parameters["controls"] == "gain=5"
         assert specs["preprocess_node"].parameters["source"] == "v4l2:/dev/video0"
 
     @pytest.mark.parametrize("loop", [True, False])
@@ -553,6 +549,5 @@ def test_a_password_is_in_the_environment_of_processes_and_in_no_argument():
     (camera,) = (spec for spec in specs if spec.executable == "camera_node")
     assert "hunter2" in camera.environment.values()
     with pytest.raises(SettingsError, match=r"rtsp://user:\*\*\*@host"):
-        VEHICLE.nodes(
-            {"source": "rtsp://user:hunter2@host/a", "controls": "gain=3", "backend": "null"}
-        )
+        stream = "rtsp://user:hunter2@host/a"
+        VEHICLE.nodes({"source": stream, "controls": "gain=3", "backend": "null"})

@@ -67,9 +67,8 @@ def test_a_parameter_is_like_an_assignment_which_comes_first():
     found = nodes("-p", "deadline_ms:=20", "--param", "cpus:='3'")
     assert {spec.parameters["cpus"] for spec in found.values()} == {"3"}
     assert found["watchdog_node"].parameters["deadline_ms"] == 20.0
-    assert nodes("-p", "deadline_ms:=20", deadline_ms="30")["watchdog_node"].parameters[
-        "deadline_ms"
-    ] == (30.0)
+    own = nodes("-p", "deadline_ms:=20", deadline_ms="30")["watchdog_node"].parameters
+    assert own["deadline_ms"] == 30.0
 
 
 FOR_ONE = """

@@ -18,11 +18,8 @@ def results(tmp_path):
 
 
 def content(folder):
-    return {
-        str(path.relative_to(folder)): path.read_text()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
 
 
 def test_results_take_the_place_of_earlier_ones(tmp_path, results):

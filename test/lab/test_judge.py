@@ -189,9 +189,8 @@ def test_what_is_said_of_the_silence_behind_the_drive_detects_nothing():
     run = told(good(), lambda message: replace(message, cause="-", faults=()))
     at_ns = run.sent[-1] + 400 * MS
     run.health.append(replace(run.health[-1], at_ns=at_ns, cause="no frame from the camera"))
-    assert found(run, expecting(detected_within_ms=60_000.0)) == [
-        "time until 'no frame' was reported: never"
-    ]
+    problems = found(run, expecting(detected_within_ms=60_000.0))
+    assert problems == ["time until 'no frame' was reported: never"]
 
 
 def test_a_frame_report_tells_too():
@@ -420,9 +419,8 @@ def rebooted():
     run.reports = [one for one in run.reports if one.stamp_ns not in gone]
     run.detections = [one for one in run.detections if one[1] not in gone]
     before = [message for message in good().health if message.at_ns < BEGIN]
-    again = [
-        replace(before[0], at_ns=at, frames_in=0, outs=0) for at in range(up_ns, 8000 * MS, MS)
-    ]
+    times_ns = range(up_ns, 8000 * MS, MS)
+    again = [replace(before[0], at_ns=at_ns, frames_in=0, outs=0) for at_ns in times_ns]
     run.health, run.begin_ns, run.end_ns = before + again, BEGIN, END
     run.faults = [("unit_reboot", BEGIN, END)]
     return protected(run)

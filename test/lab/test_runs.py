@@ -67,9 +67,8 @@ def test_a_unit_over_a_network_that_loses_packets_accounts_for_every_frame(
     )
     verdict = run_scenario(scenario, tmp_path)
     if why_unavailable():
-        assert verdict.problems == [
-            f"not run: the network cannot be simulated: {why_unavailable()}"
-        ]
+        why = f"the network cannot be simulated: {why_unavailable()}"
+        assert verdict.problems == [f"not run: {why}"]
         return
     behind_the_end = after_s + for_s > 7
     assert (verdict.sent > 105) if behind_the_end else (verdict.sent >= 105), verdict.problems

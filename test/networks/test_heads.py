@@ -66,9 +66,8 @@ def plain_objects(found):
 
 def plain_scored(found):
     (rows,) = found.values()
-    return [
-        (of_middle(*row[:4]), [row[4] * score for score in row[5:]]) for row in rows[0].tolist()
-    ]
+    every = rows[0].tolist()
+    return [(of_middle(*row[:4]), [row[4] * score for score in row[5:]]) for row in every]
 
 
 def plain_yolox(found):
@@ -103,9 +102,8 @@ def plain_ncnn(found):
 
 def plain_detr(found):
     rows = zip(*(found[name][0].tolist() for name in ("boxes", "scores", "labels")), strict=True)
-    return [
-        (box, [score * (label == index) for index in range(CLASSES)]) for box, score, label in rows
-    ]
+    every = range(CLASSES)
+    return [(box, [score * (label == index) for index in every]) for box, score, label in rows]
 
 
 def in_pixels(shares):
@@ -208,10 +206,8 @@ def levels(found, strides, *channels):
     """Each cell's column, row and stride, and its channels of each kind, of outputs by level."""
     tensors = list(found.values())
     for level, stride in enumerate(strides):
-        flat = [
-            tensors[kind * len(strides) + level].reshape(count, -1)
-            for kind, count in enumerate(channels)
-        ]
+        kinds = enumerate(channels)
+        flat = [tensors[kind * len(strides) + level].reshape(n, -1) for kind, n in kinds]
         for place, (column, row, _) in enumerate(places(stride)):
             yield column, row, stride, [one[:, place].tolist() for one in flat]
 
@@ -826,9 +822,8 @@ def yolo(to, scores_of, boxes_of):
         for count, bias in ((4 * REG_MAX, 0), (CLASSES, -9)):  # as where there are no objects
             weights = to.constant(random.normal(0, 2, (count, 3, 1, 1)))
             raw.append(to.op("Conv", pooled, weights, to.constant(np.full(count, bias))))
-        parts = [
-            to.op("Reshape", one, to.constant([1, -1, cells(stride)], np.int64)) for one in raw[-2:]
-        ]
+        shape = to.constant([1, -1, cells(stride)], np.int64)
+        parts = [to.op("Reshape", one, shape) for one in raw[-2:]]
         flat.append(parts)
         y, x = np.mgrid[: HEIGHT // stride, : WIDTH // stride]
         places.append(np.stack([x.ravel() + 0.5, y.ravel() + 0.5, np.full(x.size, stride)]))

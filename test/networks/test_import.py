@@ -309,9 +309,8 @@ def test_boxes_that_are_no_corners_in_pixels_are_refused(outputs, text, tmp_path
 )
 def test_a_network_with_dead_layers_has_to_see_what_changes(dead, step_px, refused):
     boxes = np.array([[10, 10, 20, 20]], np.float32)
-    found = [
-        Detections(boxes + i * step_px, np.ones(1, np.float32), np.zeros(1, int)) for i in range(3)
-    ]
+    sure = np.ones(1, np.float32), np.zeros(1, int)
+    found = [Detections(boxes + i * step_px, *sure) for i in range(3)]
     model = SimpleNamespace(name="it", classes=["car"])
     if refused:
         with pytest.raises(ModelRefused, match="finds the same in all 3 frames"):
@@ -422,9 +421,8 @@ def test_half_precision_is_widened_and_computes_the_same(tmp_path):
     path = written(halved(network), tmp_path / "half.onnx")
     np.testing.assert_array_equal(answers(path), wanted)
     compressed = tmp_path / "compressed.xml"
-    openvino.save_model(
-        openvino.Core().read_model(written(network, path)), compressed, compress_to_fp16=True
-    )
+    read = openvino.Core().read_model(written(network, path))
+    openvino.save_model(read, compressed, compress_to_fp16=True)
     np.testing.assert_allclose(answers(compressed), wanted, rtol=1e-4)
 
 

@@ -107,9 +107,8 @@ def test_openssl_agrees(folder, keys, tmp_path):
     signature.write_bytes(base64.b64decode(signatures.signature_of(description).read_bytes()))
     command = ["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", keys[1]]
     for file, status in ((description, 0), (folder / "toy.onnx", 1)):
-        end = subprocess.run(
-            [*command, "-in", file, "-sigfile", signature], capture_output=True, check=False
-        )
+        command = [*command, "-in", file, "-sigfile", signature]
+        end = subprocess.run(command, capture_output=True, check=False)
         assert end.returncode == status
 
 

@@ -42,9 +42,8 @@ def opencv(image, bgr):
 def expected(image, bgr):
     box = Letterbox.fit(*bgr.shape[1::-1], WIDTH, HEIGHT)
     out = np.full((HEIGHT, WIDTH, 3), 114, np.uint8)
-    inner = cv2.resize(
-        opencv(image, bgr), (box.inner_width, box.inner_height), interpolation=cv2.INTER_LINEAR
-    )
+    size = box.inner_width, box.inner_height
+    inner = cv2.resize(opencv(image, bgr), size, interpolation=cv2.INTER_LINEAR)
     out[box.pad_y : box.pad_y + box.inner_height, box.pad_x : box.pad_x + box.inner_width] = inner
     return out
 

@@ -90,9 +90,8 @@ def test_a_filled_slot_has_all_facts_of_the_record(ingest, clock):
 def test_a_rejected_frame_ends_failed_with_its_reason(ingest):
     record = ingest.enter(WALL, "camera", NOW)
     with pytest.raises(FrameRejected) as caught:
-        ingest.fill(
-            record, view(4, 4, "x", 4, bytes(16)), FrameHeader(), np.zeros((64, 64, 3), np.uint8)
-        )
+        pixels = np.zeros((64, 64, 3), np.uint8)
+        ingest.fill(record, view(4, 4, "x", 4, bytes(16)), FrameHeader(), pixels)
     ended = Ingest.end(record, FrameStatus.FAILED, str(caught.value))
     assert (ended.kind, ended.status) == (RecordKind.OUTCOME, FrameStatus.FAILED)
     assert ended.reason.startswith(b"encoding 'x' is not supported")
@@ -149,9 +148,8 @@ def test_a_picture_is_known_by_all_its_columns_and_colours(ingest, size, encodin
     channels = {"bgr8": 3, "bgra8": 4, "nv12": 1}[encoding]
     rows = height * 3 // 2 if encoding == "nv12" else height
     first = np.zeros((rows, width, channels), np.uint8)
-    known = pointed_to(
-        ingest, view(width, height, encoding, width * channels, first.tobytes())
-    ).picture
+    picture = view(width, height, encoding, width * channels, first.tobytes())
+    known = pointed_to(ingest, picture).picture
     for channel in range(channels):
         other = first.copy()
         other[:, : max(1, width // 50), channel] = 1

@@ -71,10 +71,8 @@ def test_what_workers_do_is_what_one_process_does(drives, tmp_path):
     check_whole(whole, tmp_path / "out")
     alone = replay(*(tmp_path / name for name in DRIVES), "--out", tmp_path / "alone")
     check_whole(alone, tmp_path / "alone")
-    hashes = [
-        [summary["detections_sha256"] for summary in one["drives"].values()]
-        for one in (whole, alone)
-    ]
+    drives = [one["drives"].values() for one in (whole, alone)]
+    hashes = [[summary["detections_sha256"] for summary in some] for some in drives]
     assert hashes[0] == hashes[1]
 
 

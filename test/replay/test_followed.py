@@ -20,9 +20,8 @@ class Messages:
 def test_frames_that_are_published_late_keep_their_identities():
     messages = Messages()
     followed = Followed(messages, ["car"])
-    car = FrameDetections(
-        ["car"], np.array([0.9], np.float32), np.array([[100, 100, 180, 160]], np.float32)
-    )
+    box = np.array([[100, 100, 180, 160]], np.float32)
+    car = FrameDetections(["car"], np.array([0.9], np.float32), box)
     for n in range(5):
         record = FrameRecord(published_ns=10**10 + 1_200_000_000, camera=b"front")
         record.stamp_ns, record.capture_ns = 10**12 + n * 50_000_000, 10**10

@@ -65,13 +65,11 @@ def record_run(path):
                 scores, classes = np.array([0.75], np.float32), np.array([0])
                 found = Detections(np.array([BOX], np.float32), scores, classes)
                 data = write_detection_array(stamp_ns, b"camera", found, (b"car",))
-                recorder.write(
-                    recording.DETECTIONS_TOPIC, schemas.DETECTIONS, stamp_ns + 5 * MS, data
-                )
+                what = recording.DETECTIONS_TOPIC, schemas.DETECTIONS
+                recorder.write(*what, stamp_ns + 5 * MS, data)
             report = write_frame_report(record)
-            recorder.write(
-                recording.FRAME_REPORT_TOPIC, schemas.FRAME_REPORT, stamp_ns + 6 * MS, report
-            )
+            what = recording.FRAME_REPORT_TOPIC, schemas.FRAME_REPORT
+            recorder.write(*what, stamp_ns + 6 * MS, report)
     return sent
 
 
@@ -145,13 +143,10 @@ def test_mcap_is_read_by_mcap_and_by_rosbags(run):
     with Reader(file) as reader:
         assert sum(1 for _ in reader.messages()) == sum(counts.values())
 
-    picture = schemas.typestore().deserialize_cdr(
-        found[schemas.COMPRESSED_IMAGE][0], schemas.COMPRESSED_IMAGE
-    )
+    read = schemas.typestore().deserialize_cdr
+    picture = read(found[schemas.COMPRESSED_IMAGE][0], schemas.COMPRESSED_IMAGE)
     height, width = cv2.imdecode(picture.data, cv2.IMREAD_COLOR).shape[:2]
-    annotations = schemas.typestore().deserialize_cdr(
-        found[schemas.ANNOTATIONS][0], schemas.ANNOTATIONS
-    )
+    annotations = read(found[schemas.ANNOTATIONS][0], schemas.ANNOTATIONS)
     # Drawn with the picture whose stamp they carry, in that picture's pixels.
     assert annotations.points[0].timestamp == picture.header.stamp
     corner = annotations.points[0].points[2]
@@ -247,10 +242,8 @@ def test_unreadable_recording(tmp_path, content):
 
 def test_a_damaged_recording_is_refused_or_read_whole(tmp_path):
     record_run(tmp_path / "r.mcap")
-    whole, data = (
-        list(recording.read_messages(tmp_path / "r.mcap")),
-        (tmp_path / "r.mcap").read_bytes(),
-    )
+    file = tmp_path / "r.mcap"
+    whole, data = list(recording.read_messages(file)), file.read_bytes()
     rng, refused = np.random.default_rng(0), 0
     for case in range(300):
         hurt = bytearray(data)

@@ -91,9 +91,8 @@ def test_a_frame_without_an_outcome_is_no_success(street, tmp_path, monkeypatch,
 def test_time_stands_still_and_work_is_measured_apart(small, tmp_path):
     summary = replay(small, "--out", tmp_path / "out", "--backend", "null", status=1)
     reports = read_recording(tmp_path / "out/detections.mcap").reports
-    assert [report.stamp_ns - START_NS for report in reports] == [
-        index * PERIOD_NS for index in range(FRAMES)
-    ]
+    stamps_ns = [report.stamp_ns - START_NS for report in reports]
+    assert stamps_ns == [index * PERIOD_NS for index in range(FRAMES)]
     for report in reports:
         assert {getattr(report, name) for name in STAMPS} == {report.stamp_ns}
         assert report.deadline_ns - report.capture_ns == 10_000_000
@@ -178,9 +177,8 @@ def test_pictures_may_be_left_out_and_a_video_added(small, tmp_path):
 
 def test_speed_is_set_beside_that_of_bare_inference(small, tmp_path):
     speed = replay(small, "--out", tmp_path / "out", "--backend", "null", "--bare")["speed"]
-    assert speed["share_of_bare"] == pytest.approx(
-        speed["frames_per_s"] / speed["bare_frames_per_s"], abs=1e-3
-    )
+    share = speed["frames_per_s"] / speed["bare_frames_per_s"]
+    assert speed["share_of_bare"] == pytest.approx(share, abs=1e-3)
 
 
 # Real time
@@ -324,9 +322,8 @@ def test_golden_is_kept_compared_and_rewritten(street, tmp_path):
     golden.write_text(json.dumps(content))
     found = replay(*options, status=1)["golden"]
     assert found["kinds"] == {"vanished": 1}
-    assert found["lines"] == [
-        f"frame {index} ({index * 0.04:.2f} s): bus 0.90 at 10,10 (190x140) vanished"
-    ]
+    gone = f"frame {index} ({index * 0.04:.2f} s): bus 0.90 at 10,10 (190x140) vanished"
+    assert found["lines"] == [gone]
     assert "vanished" in (out / "report.html").read_text().split("<h2>Against the golden")[1]
     # One that rounding may have taken is shown, in the terminal, too, and is no change.
     frames[index][1][-1][1] = 0.26
@@ -337,9 +334,7 @@ def test_golden_is_kept_compared_and_rewritten(street, tmp_path):
 
     replay(*options, "--update")
     assert replay(*options)["golden"]["changes"] == []
-    assert [file.name for file in tmp_path.iterdir() if file.name.startswith("golden")] == [
-        "golden.json"
-    ]
+    assert [file.name for file in tmp_path.glob("golden*")] == ["golden.json"]
 
 
 def test_a_golden_is_not_written_from_drives_of_which_one_failed(small, tmp_path):

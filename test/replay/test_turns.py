@@ -28,12 +28,8 @@ class Caller:
     """Its call ends at one instant, and its thread goes on at another; meanwhile others call."""
 
     def __init__(self, clock, ended_ns, goes_on_ns, others=()):
-        self.clock, self.ended_ns, self.goes_on_ns, self.others = (
-            clock,
-            ended_ns,
-            goes_on_ns,
-            others,
-        )
+        self.clock, self.others = clock, others
+        self.ended_ns, self.goes_on_ns = ended_ns, goes_on_ns
 
     def infer(self, image):
         for other in self.others:

@@ -49,9 +49,8 @@ def write_recording(path):
             record.status = (FrameStatus.FAILED, FrameStatus.LATE, *[FrameStatus.OK] * 4)[index]
             for place, stamp in enumerate(STAMPS):
                 setattr(record, stamp, at_ns + place * MS)
-            recorder.write(
-                recorded.FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record)
-            )
+            report = write_frame_report(record)
+            recorder.write(recorded.FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, report)
             if index > 1:
                 message = write_detection_array(at_ns, name, found, (name,))
                 recorder.write(recorded.DETECTIONS_TOPIC, DETECTIONS, at_ns, message)
@@ -159,9 +158,8 @@ def comparison_page(folder):
     runs = []
     for name in ("a", HOSTILE.replace("/", "")):
         runs.append(folder / name)
-        recording = recorded.read_recording(
-            write_recording(runs[-1] / "detections.mcap"), by_number=True
-        )
+        file = write_recording(runs[-1] / "detections.mcap")
+        recording = recorded.read_recording(file, by_number=True)
         write_summary(runs[-1], drive_summary(recording), recording, ChosenFrames(6))
     compare_runs(runs[0], runs[1], folder / "out")
     return (folder / "out/compare.html").read_text()
@@ -211,9 +209,8 @@ def test_a_report_shows_what_it_is_given(tmp_path):
     assert f"1 failed: {ESCAPED}" in body
     assert "Engine, simulated" in body and "25.0% of cycles" in body
     assert f"<td>{ESCAPED}</td>" in body and "0.250" in body
-    assert (
-        "change 58" in body and "change 59" not in body and "and 10 more, in summary.json" in body
-    )
+    assert "change 58" in body and "change 59" not in body
+    assert "and 10 more, in summary.json" in body
     assert body.count("data:image/jpeg;base64,") == 3  # one of them is played
     assert "1 of 7 frames are shown." in body and "are shown" not in drive_page(tmp_path)
 

@@ -88,9 +88,8 @@ NESTED = OLD_REPORT.replace("int32 sec", "string sec")
 )
 def test_a_definition_that_is_none_is_refused(tmp_path, text):
     with recorded.Recorder(tmp_path / "a.mcap") as recorder:
-        recorder.write(
-            recorded.FRAME_REPORT_TOPIC, FRAME_REPORT, 1, write_frame_report(FrameRecord()), text
-        )
+        report = write_frame_report(FrameRecord())
+        recorder.write(recorded.FRAME_REPORT_TOPIC, FRAME_REPORT, 1, report, text)
     with pytest.raises(recorded.RecordingError, match="FrameReport"):
         recorded.read_recording(tmp_path / "a.mcap")
 

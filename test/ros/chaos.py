@@ -114,9 +114,8 @@ def run(seconds, kinds, seed, source, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    raw = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--blows", nargs="+", choices=BLOWS, default=["KILL"])
     parser.add_argument("--seed", type=int, default=0)

@@ -222,9 +222,8 @@ def with_graph(scenario, **values):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    raw = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--kills", type=int, default=200)
     for name, choices in CHOICES.items():
         parser.add_argument(f"--{name}", choices=choices, default=choices[0])

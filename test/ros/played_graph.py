@@ -44,9 +44,8 @@ class PlayedGraph:
             CompressedImage, "perception/annotated/compressed", self.annotated.append, 10
         )
         self.annotations: list[ImageAnnotations] = []
-        self.node.create_subscription(
-            ImageAnnotations, "perception/annotations", self.annotations.append, 10
-        )
+        topic, take = "perception/annotations", self.annotations.append
+        self.node.create_subscription(ImageAnnotations, topic, take, 10)
         self._infos = create(VisionInfo, "perception/vision_info", LATCHED)
         self._endpoint = Endpoint("played_graph")
         self._slots = slot_writer(self._endpoint, "front", *INPUT)

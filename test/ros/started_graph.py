@@ -30,9 +30,8 @@ NEEDED = ("launch", "launch_ros", "ros2cli", "ros2launch")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 HAS_LAUNCH = not MISSING and importlib.util.find_spec("launch").origin is not None
 needs_launch = pytest.mark.skipif(not HAS_LAUNCH, reason="ros2 launch is not installed")
-only_launch = pytest.mark.parametrize(
-    "start", [pytest.param("launch", marks=needs_launch)], indirect=True
-)
+_LAUNCH = [pytest.param("launch", marks=needs_launch)]
+only_launch = pytest.mark.parametrize("start", _LAUNCH, indirect=True)
 only_run = pytest.mark.parametrize("start", ["run"], indirect=True)
 ROS2 = "import sys; from ros2cli.cli import main; sys.exit(main())"
 RUN_NODE = "import runpy; runpy.run_module({!r}, run_name='__main__', alter_sys=True)"
@@ -73,9 +72,8 @@ class StartedGraph:
         def ready():
             assert self.command.poll() is None, self.output()
             detectors = sum("detector" in name for name in nodes)
-            return (
-                set(nodes) <= set(self.nodes()) and self.output().count(" threads: ") >= detectors
-            )
+            has_read = self.output().count(" threads: ") >= detectors
+            return has_read and set(nodes) <= set(self.nodes())
 
         self.until(ready)
         return self.nodes()
@@ -161,11 +159,8 @@ def hurry(process):
 
 def left_behind(domain):
     """Shared memory that a domain's processes have left; DDS ports are 7400 + 250 * domain on."""
-    ports = (
-        f"{prefix}port{7400 + 250 * domain + offset}"
-        for prefix in PREFIXES
-        for offset in range(250)
-    )
+    numbers = range(7400 + 250 * domain, 7650 + 250 * domain)
+    ports = (f"{prefix}port{number}" for prefix in PREFIXES for number in numbers)
     names = (f"perception{domain}_", f"perception_graph{domain}_", f"perception_domain{domain}.")
     return [path.name for path in SHM.iterdir() if path.name.startswith((*names, *ports))]
 

@@ -8,12 +8,8 @@ from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS
 from perception_nodes.lab import acceptance
 from perception_nodes.report.recording import read_messages
 
-VALUES = {
-    "bag": "synthetic:320x240@30*100000",
-    "source": "shm",
-    "backend": "null",
-    "deadline_ms": "200",
-}
+VALUES = {"bag": "synthetic:320x240@30*100000", "source": "shm"}
+VALUES |= {"backend": "null", "deadline_ms": "200"}
 ALWAYS = ("camera's clock", "frame numbers", "processes", "file descriptors")
 """Checks that hold on a machine of any speed and load."""
 

@@ -55,6 +55,5 @@ def test_the_cpu_serves_until_both_of_a_pair_work_on_the_engine_and_the_device_m
         reason = rig.takeover("detector").reason
         assert b"died" in reason or b"hung and was killed" in reason
 
-    with_graph(
-        scenario, standby="always", backend="tensorrt", model="road-xs", preprocess_on=preprocess_on
-    )
+    on_gpu = {"backend": "tensorrt", "model": "road-xs", "preprocess_on": preprocess_on}
+    with_graph(scenario, standby="always", **on_gpu)

@@ -40,9 +40,8 @@ class Vehicle:
     def __init__(self, supervisor):
         self.supervisor = supervisor
         self._endpoint = Endpoint("vehicle")
-        self._cameras = [
-            camera_writer(self._endpoint, name, 3 * SIZE[0] * SIZE[1]) for name in CAMERAS
-        ]
+        size = 3 * SIZE[0] * SIZE[1]
+        self._cameras = [camera_writer(self._endpoint, name, size) for name in CAMERAS]
         self._random = np.random.default_rng(0)
         self.sent = dict.fromkeys(CAMERAS, 0)
         self.lost: dict[str, int] = {}
@@ -112,9 +111,8 @@ class Vehicle:
                 )
             )
             last, reports, frames = self.healths[name][-1], self.reports[name], self._frames(name)
-            counted = (
-                last.ok + last.late + last.skipped_late + last.superseded + last.degraded
-            ) + last.failed
+            passed = last.ok + last.late + last.skipped_late
+            counted = passed + last.superseded + last.degraded + last.failed
             assert self.sent[name] == last.frames_in == counted == len(frames)
             # A watchdog that is killed while a report goes out leaves its successor to repeat it.
             assert len(reports) - len(frames) <= (self.watchdog() != self._first_watchdog)
@@ -253,9 +251,8 @@ def test_frames_that_wait_are_inferred_together_and_fail_with_a_call_that_kills(
         vehicle.until(lambda: vehicle.detector() != victim)
         vehicle.film(15)
         vehicle.settle()
-        failed = [
-            r for name in CAMERAS for r in vehicle.reports[name] if r.status == FrameReport.FAILED
-        ]
+        every = [report for name in CAMERAS for report in vehicle.reports[name]]
+        failed = [report for report in every if report.status == FrameReport.FAILED]
         assert failed
         for report in failed:
             assert f"detector {victim} died" in report.reason

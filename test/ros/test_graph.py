@@ -98,9 +98,8 @@ def test_a_drive_that_begins_at_time_0_is_played_in_simulated_time(measured):
 def test_a_frame_past_its_deadline_never_reaches_inference_or_is_marked_late(
     measured, skip_late, status
 ):
-    _, reports = measured(
-        bag="synthetic:640x480@20*20", backend="null", deadline_ms=0.1, skip_late=skip_late
-    )
+    how = {"backend": "null", "deadline_ms": 0.1, "skip_late": skip_late}
+    _, reports = measured(bag="synthetic:640x480@20*20", **how)
     assert len(reports) == 20
     statuses = {report["status"] for report in reports}
     assert status in statuses and statuses <= {status, "SUPERSEDED"}
@@ -206,9 +205,8 @@ def test_nohup_holds_for_a_node():
         "running.rclpy.init = init\n"
         "monitor_node.MonitorNode.main()\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.stderr == "monitor_node: <Handlers.SIG_IGN: 1>\n"
 
 

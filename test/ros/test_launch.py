@@ -83,9 +83,8 @@ def topics(observer):
 
 
 def parameter(observer, node, name):
-    answer = observer.call(
-        GetParameters, f"{node}/get_parameters", GetParameters.Request(names=[name])
-    )
+    request = GetParameters.Request(names=[name])
+    answer = observer.call(GetParameters, f"{node}/get_parameters", request)
     return parameter_value_to_python(answer.values[0])
 
 

@@ -334,9 +334,8 @@ def test_what_is_reported_changes_while_the_detector_runs(detector):
     assert change("classes", "").successful
     assert lane.least_scores is None
     assert change("class_thresholds", "person:0.6").successful
-    assert (
-        np.float32(0.6) == lane.least_scores[names == "person"] != lane.least_scores[names == "car"]
-    )
+    person, car = (lane.least_scores[names == name] for name in ("person", "car"))
+    assert np.float32(0.6) == person != car
     assert change("enabled", False).successful
     slots = slot_writer(detector.endpoint, "front", 416, 256)
     records = record_reader(detector.endpoint, "front", "detector")

@@ -31,10 +31,8 @@ def open_files(process):
 def shared_files(process):
     """Files in shared memory that a process has open or mapped."""
     mapped = Path(f"/proc/{process}/maps").read_text().splitlines()
-    found = {
-        *open_files(process),
-        *(line.split(maxsplit=5)[5] for line in mapped if " /dev/shm/" in line),
-    }
+    shared = (line.split(maxsplit=5)[5] for line in mapped if " /dev/shm/" in line)
+    found = {*open_files(process), *shared}
     return {path for path in found if path.startswith("/dev/shm/") and os.path.exists(path)}
 
 

@@ -62,9 +62,8 @@ def test_a_change_is_shown_and_survives_all_who_knew_it(recorder: Recorder) -> N
         recorder.until(lambda: healths[-1].changed_parameters == ["score_threshold:=0.75"])
         assert healths[-1].configuration_hash not in (0, first.configuration_hash)
         until_it_has("detector_standby_node", 0.75)
-        before = {
-            spec.name: process for spec, process in graph.processes if "detector" in spec.name
-        }
+        every = graph.processes
+        before = {spec.name: process for spec, process in every if "detector" in spec.name}
         for process in before.values():
             process.kill()
         recorder.until(lambda: all(p is not before.get(s.name) for s, p in graph.processes))

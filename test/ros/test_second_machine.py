@@ -11,10 +11,8 @@ import second_machine
 from perception_nodes.faults.lossy_network import OWN_NETWORK, why_unavailable
 from perception_nodes.system.environment import RANGE
 
-pytestmark = [
-    pytest.mark.ros,
-    pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable()),
-]
+_MISSING = pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable())
+pytestmark = [pytest.mark.ros, _MISSING]
 
 
 def seen(*arguments: str, **environment: str) -> dict:

@@ -19,9 +19,8 @@ SKIPPED = {"make test\n"}
 
 def scripts(page: Path) -> list[str]:
     """The blocks of a page."""
-    return re.findall(
-        r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def main() -> int:

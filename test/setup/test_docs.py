@@ -6,15 +6,8 @@ import cv2
 import numpy as np
 
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
-OURS = (
-    "perception_nodes",
-    "fpga",
-    "systemd",
-    "model_compression",
-    "interfaces",
-    "docs",
-    "calibration",
-)
+OURS = ("perception_nodes", "fpga", "systemd", "model_compression")
+OURS += ("interfaces", "docs", "calibration")
 
 
 def files(root, *suffixes):

@@ -116,9 +116,8 @@ def test_codes_are_fixed():
 
 
 def test_messages_import_without_rclpy():
-    code = (
-        "import sys, perception_interfaces.msg, vision_msgs.msg; sys.exit('rclpy' in sys.modules)"
-    )
+    modules = "perception_interfaces.msg, vision_msgs.msg"
+    code = f"import sys, {modules}; sys.exit('rclpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -43,9 +43,8 @@ def test_it_is_for_this_python_alone(wheel):
     name, version, _, tags = parse_wheel_filename(wheel.name)
     assert (name, str(version)) == ("perception-messages", "0.1.0")
     assert tags <= set(sys_tags())
-    assert {tag.interpreter for tag in tags} == {
-        f"cp{sys.version_info.major}{sys.version_info.minor}"
-    }
+    version = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert {tag.interpreter for tag in tags} == {version}
 
 
 def test_it_holds_what_runs_and_nothing_of_this_machine(wheel):

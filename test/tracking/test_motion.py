@@ -10,9 +10,8 @@ from perception_nodes.tracking import motion
 BOX = np.array([[100.0, 50.0, 40.0, 90.0]])
 times_s = st.floats(0.0, 2.0)
 sides = st.floats(2.0, 1000.0)
-boxes = st.tuples(st.floats(-500, 2000), st.floats(-500, 2000), sides, sides).map(
-    lambda box: np.array([box])
-)
+corner = st.floats(-500, 2000)
+boxes = st.tuples(corner, corner, sides, sides).map(lambda box: np.array([box]))
 
 
 class Oracle:

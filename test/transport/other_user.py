@@ -32,6 +32,5 @@ for path in sys.argv[2:]:
 def opened_by(user, paths):
     """Which files and sockets a user can open."""
     command = [sys.executable, "-I", "-S", "-c", OPEN_ALL, str(user), *map(str, paths)]
-    return set(
-        subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    )
+    listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return set(listed.stdout.split())

@@ -44,9 +44,8 @@ from perception_nodes.transport.cdr_writer import write_no_image
 @given(stamps, names, sizes, sizes, names, st.binary(max_size=64))
 def test_images_are_written_as_the_typestore_does(stamp_ns, frame_id, width, height, name, data):
     view = ImageView(stamp_ns, frame_id, width, height, name, 3 * width, memoryview(data))
-    assert cdr_writer.write_image(view) == serialize(
-        image(stamp_ns, frame_id, width, height, name, data)
-    )
+    message = image(stamp_ns, frame_id, width, height, name, data)
+    assert cdr_writer.write_image(view) == serialize(message)
     written = cdr_writer.write_compressed_image(stamp_ns, frame_id, name, memoryview(data))
     assert written == serialize(compressed(stamp_ns, frame_id, name, data))
 
@@ -180,9 +179,8 @@ def test_counts_beyond_their_field_are_clipped():
 
 def test_a_text_cut_within_a_character_is_still_text():
     cut = "Straße".encode()[:5]
-    message = STORE.deserialize_cdr(
-        cdr_writer.write_frame_report(FrameRecord(reason=cut)), FRAME_REPORT
-    )
+    written = cdr_writer.write_frame_report(FrameRecord(reason=cut))
+    message = STORE.deserialize_cdr(written, FRAME_REPORT)
     assert message.reason == "Stra"
 
 
@@ -224,15 +222,11 @@ def test_tracks_are_what_rosbags_reads(stamp_ns, frame_id, reason, n, coasted):
     }
     for row, one in enumerate(message.tracks):
         for name, index in fields.items():
-            np.testing.assert_array_equal(
-                getattr(one, name), tracks.filters[row, index].astype(np.float32)
-            )
+            values = tracks.filters[row, index].astype(np.float32)
+            np.testing.assert_array_equal(getattr(one, name), values)
         assert one.class_id == ["car", "traffic light"][tracks.classes[row]]
-        assert (one.state, one.hits, one.misses) == (
-            tracks.states[row],
-            tracks.hits[row],
-            tracks.misses[row],
-        )
+        assert one.state == tracks.states[row]
+        assert (one.hits, one.misses) == (tracks.hits[row], tracks.misses[row])
         assert one.score == np.float32(tracks.scores[row])
         assert one.age_s == np.float32(tracks.age_s[row])
         assert one.unseen_s == np.float32(tracks.unseen_s[row])

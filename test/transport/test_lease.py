@@ -122,20 +122,13 @@ def test_a_killed_holder_is_followed_at_once_with_the_frame_it_held(lease, holde
     assert lease.acquire(PATIENCE_NS) is None
     process.kill()
     record = acquired(lease)
-    assert (record.predecessor, record.held_incarnation, record.held_sequence) == (
-        process.pid,
-        5,
-        17,
-    )
+    assert record.predecessor == process.pid
+    assert (record.held_incarnation, record.held_sequence) == (5, 17)
     assert record.newest_ns == 1234
     assert record.reason.startswith(f"detector {process.pid} died; {os.getpid()} took".encode())
     note = lease.note
-    assert (note.source, note.number, note.entered_number, note.entered.sequence) == (
-        3,
-        100,
-        99,
-        17,
-    )
+    assert (note.source, note.number) == (3, 100)
+    assert (note.entered_number, note.entered.sequence) == (99, 17)
 
 
 def test_wherever_it_is_killed_no_number_is_taken_for_one_of_another_stream(lease):

@@ -22,12 +22,8 @@ def test_nv12_is_what_ffmpeg_makes_of_a_frame(pixels, size):
     np.testing.assert_array_equal(out, expected)
 
 
-LUMA_OF_RED_AND_BLUE = {
-    1: (0.2126, 0.0722),
-    5: (0.299, 0.114),
-    7: (0.212, 0.087),
-    9: (0.2627, 0.0593),
-}
+LUMA_OF_RED_AND_BLUE = {1: (0.2126, 0.0722), 5: (0.299, 0.114)}
+LUMA_OF_RED_AND_BLUE |= {7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 """The matrices of BT.709, BT.601, SMPTE 240M and BT.2020, by FFmpeg's number."""
 
 

@@ -40,9 +40,8 @@ def test_stamps_go_over_to_the_clock_of_a_sender_by_a_millisecond_a_frame(
         presented_ns = 7 * 10**9 + index * 20 * MS
         arrived_ns = 10**18 + index * 20 * MS
         sender_ns = arrived_ns + sender_ms * MS - presented_ns
-        stamp_ns = clock.stamp_ns(
-            presented_ns, arrived_ns, sender_ns if index >= reports_from else None
-        )
+        reported_ns = sender_ns if index >= reports_from else None
+        stamp_ns = clock.stamp_ns(presented_ns, arrived_ns, reported_ns)
         gone_over_ms = earlier_ms if not reports_from else max(index - reports_from + 1, 0)
         assert stamp_ns == arrived_ns - min(gone_over_ms, earlier_ms) * MS
         assert stamp_ns > last_ns

@@ -128,7 +128,6 @@ def write_oriented(path, matrix):
 def bright_corner(luma):
     """The corner in which a picture is bright."""
     height, width = luma.shape
-    row, column = np.unravel_index(
-        luma.reshape(2, height // 2, 2, width // 2).mean((1, 3)).argmax(), (2, 2)
-    )
+    quarters = luma.reshape(2, height // 2, 2, width // 2).mean((1, 3))
+    row, column = np.unravel_index(quarters.argmax(), (2, 2))
     return f"{('top', 'bottom')[row]} {('left', 'right')[column]}"

@@ -28,9 +28,8 @@ def report(status=FrameStatus.OK, ms=6.4, reason="", frame_id="camera", begun_ns
     stamps = dict(zip(STAMPS, (int(end) for end in ends), strict=True))
     if status in (FrameStatus.SKIPPED_LATE, FrameStatus.SUPERSEDED, FrameStatus.FAILED):
         stamps.update(inferred_ns=0, postprocessed_ns=0, published_ns=0)
-    header = SimpleNamespace(
-        stamp=SimpleNamespace(sec=1_700_000_000, nanosec=40), frame_id=frame_id
-    )
+    stamp = SimpleNamespace(sec=1_700_000_000, nanosec=40)
+    header = SimpleNamespace(stamp=stamp, frame_id=frame_id)
     return SimpleNamespace(
         sequence=sequence,
         status=status,

@@ -57,9 +57,8 @@ def test_a_few_pictures_in_turn_are_frozen_too():
 
 def reported(status, way_ms, flags=0):
     """The report of a frame that came so long after its capture."""
-    return FrameRecord(
-        status=status, ingested_ns=10**12 + way_ms * MS, capture_ns=10**12, flags=flags
-    )
+    times_ns = {"ingested_ns": 10**12 + way_ms * MS, "capture_ns": 10**12}
+    return FrameRecord(status=status, flags=flags, **times_ns)
 
 
 def test_frames_that_come_too_late_to_be_in_time_name_the_transport_and_the_remedy():

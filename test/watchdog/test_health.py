@@ -63,9 +63,8 @@ def test_the_first_detections_end_the_start_at_once(start_ms):
     run.wait(100, faults=[GONE])
     assert run.health.cause == "detector 7 is gone"
     assert run.frames(OK, SETTLED_FRAMES - 1) == []
-    assert run.frames(OK) == [
-        Transition(HealthMode.UNSAFE, HealthMode.NOMINAL, "detections arrive in time")
-    ]
+    why = "detections arrive in time"
+    assert run.frames(OK) == [Transition(HealthMode.UNSAFE, HealthMode.NOMINAL, why)]
 
 
 def test_one_detection_among_frames_that_are_abandoned_does_not_end_the_start():

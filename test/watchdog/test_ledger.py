@@ -53,9 +53,8 @@ class TestLedger:
     def test_of_many_detectors_the_last_ones_are_remembered(self):
         book = LedgerBook()
         ledger = Ledger(TIMEOUT_NS, book)
-        starts = [
-            takeover(joined_ns=n, sent_ns=n, detector=n) for n in range(1, REMEMBERED_DETECTORS + 9)
-        ]
+        joined = range(1, REMEMBERED_DETECTORS + 9)
+        starts = [takeover(joined_ns=n, sent_ns=n, detector=n) for n in joined]
         ledger.take(starts)
         ledger.take(starts[:4])  # read again, they do not displace newer ones
         ledger.take([outcome(0, detector=72, sent_ns=100)])

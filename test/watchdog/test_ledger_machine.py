@@ -393,9 +393,8 @@ class GraphMachine(RuleBasedStateMachine):
                 for record in self.history.get(("preprocess", process), ())
             )
             first = -1 if own else min(told, default=0)
-            assert not any(
-                first < sequence < max(told) for p, sequence in missing if p == process and told
-            )
+            lost = [sequence for p, sequence in missing if p == process and told]
+            assert not any(first < sequence < max(told) for sequence in lost)
 
 
 class LossyGraphMachine(GraphMachine):

@@ -180,10 +180,9 @@ def test_what_is_wrong_with_the_watchdog_or_its_clocks_is_told(run):
 
 
 def test_the_reports_tell_of_stages_latency_and_frozen_pictures(run):
+    seen = {"capture_ns": 1, "ingested_ns": 9 * MS, "preprocessed_ns": 9 * MS + 1, "picture": 3}
     for _ in range(5):
-        run.watch.report(
-            FrameRecord(capture_ns=1, ingested_ns=9 * MS, preprocessed_ns=9 * MS + 1, picture=3)
-        )
+        run.watch.report(FrameRecord(**seen))
     assert run.names == ["frozen picture", "ingest overrun"]
 
 

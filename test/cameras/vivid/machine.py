@@ -63,9 +63,8 @@ def kernel() -> Path:
     unpacked = CACHE / "kernel"
     if not unpacked.is_dir():
         CACHE.mkdir(parents=True, exist_ok=True)
-        listed = subprocess.run(
-            ["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True
-        )
+        command = ["apt-cache", "depends", "linux-image-amd64"]
+        listed = subprocess.run(command, capture_output=True, text=True)
         if (named := re.search(r"linux-image-\d\S*", listed.stdout)) is None:
             sys.exit("no kernel package linux-image-amd64 is known; run apt-get update")
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
