@@ -1,14 +1,15 @@
-"""Writes what the runtimes compute for frames of the sample drive, to be compared between machines.
+"""Writes what a runtime computes for pictures of the network's size, to be compared.
 
-    python packaging/network_outputs.py FILE.npz [MODEL]
+    python packaging/network_outputs.py RUNTIME FOLDER FILE.npz
 
-The file has the network's input, each output tensor, the decoded objects, and the step of one code
-of each output. `packaging/arm64_test.py` compares the files of two machines.
+The file has each output tensor and the decoded objects of each picture, and the step of one code of
+each output. `arm64_test.py` compares the files of two machines.
 """
 
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, installed or not
@@ -16,42 +17,27 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout, installed or
 from perception_nodes.backends.contract import BackendSettings, open_model  # noqa: E402
 from perception_nodes.backends.qdq import read_network  # noqa: E402
 from perception_nodes.core.decode import DecodeSettings  # noqa: E402
-from perception_nodes.core.frame import FrameHeader  # noqa: E402
-from perception_nodes.drives.bag import open_drive  # noqa: E402
 from perception_nodes.networks.model import load_model  # noqa: E402
-from perception_nodes.transport.cdr_reader import read_image  # noqa: E402
-
-DRIVE = Path(__file__).parents[1] / "bags/sample_sqlite3"
-EVERY, FIRST = 20, 10
-RUNTIMES = ("golden", "litert", "onnxruntime", "openvino")
 
 
 def main() -> int:
     """Write the file; return the exit status."""
-    out, name = Path(sys.argv[1]), (sys.argv[2:] or ["road-n"])[0]
-    model = load_model(name)
-    preprocessor, images = model.input.preprocessor(), []
-    drive = open_drive(DRIVE, "")
-    for frame in drive.frames():
-        if frame.index % EVERY == FIRST:
-            images.append(np.zeros((model.input.height, model.input.width, 3), np.uint8))
-            preprocessor.write(read_image(frame.data), images[-1], FrameHeader())
-    arrays = {f"input/image/{index}": image for index, image in enumerate(images)}
+    runtime, folder, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    model = load_model("road-n")
     steps = read_network(model.path).output_steps
-    arrays |= {f"step/{output}": np.float64(step) for output, step in steps.items()}
+    arrays = {f"step/{output}": np.float64(step) for output, step in steps.items()}
     decoder = model.decoder(DecodeSettings())
     names = [*model.outputs.box, *model.outputs.classes]
-    for runtime in RUNTIMES:
-        with open_model(runtime, model, BackendSettings(threads=1)) as backend:
-            for index, image in enumerate(images):
-                heads = backend.infer(image)
-                for output, tensor in zip(names, (*heads.boxes, *heads.classes), strict=True):
-                    arrays[f"{runtime}/{output}/{index}"] = tensor.copy()
-                found = decoder.decode(heads.boxes, heads.classes)
-                arrays[f"{runtime}/objects/{index}"] = np.column_stack(
-                    (found.classes, found.scores, found.boxes)
-                )
-        print(f"network_outputs: {runtime} has seen {len(images)} frames", flush=True)
+    with open_model(runtime, model, BackendSettings(threads=1)) as backend:
+        for path in sorted(folder.glob("*.png")):
+            heads = backend.infer(cv2.imread(str(path)))
+            for output, tensor in zip(names, (*heads.boxes, *heads.classes), strict=True):
+                arrays[f"{output}/{path.stem}"] = tensor.copy()
+            found = decoder.decode(heads.boxes, heads.classes)
+            arrays[f"objects/{path.stem}"] = np.column_stack(
+                (found.classes, found.scores, found.boxes)
+            )
+            print(f"network_outputs: {runtime} has seen {path.name}", flush=True)
     np.savez(out, **arrays)
     return 0
 

@@ -1,7 +1,9 @@
-"""A plugin of pytest that skips what needs iceoryx2 or ROS where they cannot be installed.
+"""A plugin of pytest that skips what needs iceoryx2 or ROS, and what the time does not suffice for.
 
 PYTHONPATH=packaging python -m pytest -p without_ros -p no:endpoint_fixtures test/core
 """
+
+import time
 
 import pytest
 
@@ -20,6 +22,19 @@ def lacking(error: BaseException | None) -> str:
             return ABSENT[0]
         error = error.__cause__ or error.__context__
     return ""
+
+
+def pytest_addoption(parser):
+    """Add the option that names the end."""
+    parser.addoption("--end-at", type=float, help="start no test from then on; seconds since 1970")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Skip a test for which no time is left."""
+    end_s = item.config.getoption("--end-at")
+    if end_s is not None and time.time() >= end_s:
+        pytest.skip("cut: its time is over")
 
 
 @pytest.hookimpl(wrapper=True)
