@@ -5,8 +5,10 @@ import os
 import re
 import shutil
 import struct
+import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -191,13 +193,24 @@ class Check:
             options += ["-n", str(CORES), "--dist", "loadfile"]
         end_s = time.time() + self.end_s - time.monotonic() - END_S
         options += ["-p", "without_ros", "--end-at", f"{end_s:.0f}"]
-        text = self.there("-m", "pytest", *options, *paths)
+        try:
+            text = self.there("-m", "pytest", *options, *paths)
+        except subprocess.TimeoutExpired as error:
+            raise progress(self.log.read_text(encoding="utf-8", errors="replace")) from error
         summary = text.strip().splitlines()[-1].strip("= ")
         if not re.search(r"\b[1-9]\d* passed", summary):
             raise Failed(f"no test has passed: {summary}")
         if cut := sum(map(int, re.findall(r"^SKIPPED \[(\d+)\] .*: cut: ", text, re.MULTILINE))):
             raise Cut(f"{summary}; {cut} of the skipped ones are cut")
         return summary
+
+
+def progress(log: str) -> Cut | Failed:
+    """What is known of a suite that was killed: pytest prints a letter a test."""
+    letters = Counter("".join(re.findall(r"^([.sxXFE]+)(?: +\[ *\d+%\])?$", log, re.MULTILINE)))
+    failed = letters["F"] + letters["E"]
+    seen = f"{letters['.']} passed, {failed} failed, {letters['s']} skipped, all others are cut"
+    return Failed(seen) if failed else Cut(seen)
 
 
 def alignment(path: Path) -> int:

@@ -162,6 +162,16 @@ class TestSuites:
         with pytest.raises(arm64_checks.Cut, match=r"1 passed, 1 skipped .*; 1 of the skipped"):
             every.tests(["--confcutdir", str(tmp_path), str(tmp_path)])
 
+    @pytest.mark.parametrize(("end", "kind"), [("", arm64_checks.Cut), ("F", Failed)])
+    def test_one_that_is_killed_tells_how_far_it_was(self, every, monkeypatch, end, kind):
+        def killed(*_):
+            every.log.write_text(f"bringing up nodes...\n\n..s. [ 10%]\n..{end}")
+            raise subprocess.TimeoutExpired("python3", 1)
+
+        monkeypatch.setattr(every, "there", killed)
+        with pytest.raises(kind, match=f"5 passed, {len(end)} failed, 1 skipped, all others"):
+            every.tests(["test/core"])
+
 
 def test_a_command_is_killed_with_all_it_started_when_its_time_is_over(tmp_path):
     log, held = tmp_path / "log", tmp_path / "held"
