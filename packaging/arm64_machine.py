@@ -23,7 +23,7 @@ LOCK = ROOT / "requirements/lock.txt"
 CHECKOUT = "/root/perception_nodes"
 SITE = "usr/local/lib/python3.13/dist-packages"
 SUITE, PYTHON, GLIBC = "trixie", "3.13", 41
-INCLUDED = "python3,libpython3-stdlib,g++"
+INCLUDED = "python3,python3-venv,libpython3-stdlib,g++"
 PROCESSOR = "cortex-a76"
 """Like a Jetson Orin's, with the dot product. Vectors of SVE and SME, which libraries would choose
 on a processor that has all there is, take fifteen times as long in emulation."""
@@ -145,13 +145,10 @@ class Machine:
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
-        self.root = whole(scratch / f"machine-{SUITE}", self._make)
+        self.root = kept(scratch / "machine", SUITE + INCLUDED, self._make)
         asked = requirements()
-        key = hashlib.sha256(asked.encode() + LOCK.read_bytes()).hexdigest()[:12]
-        for other in scratch.glob("packages-*"):
-            if other.name != f"packages-{key}":
-                shutil.rmtree(other)
-        packages = whole(scratch / f"packages-{key}", lambda folder: install(asked, folder))
+        key = asked + LOCK.read_text(encoding="utf-8")
+        packages = kept(scratch / "packages", key, lambda folder: install(asked, folder))
         self._mount(packages)
         # Tried, since a rule of this machine's own would do too.
         if subprocess.run(self.words(["true"]), check=False, timeout=60).returncode:
@@ -210,11 +207,17 @@ class Machine:
             (RULES / "register").write_text(rule, encoding="ascii")
 
 
-def whole(folder: Path, make: Callable[[Path], None]) -> Path:
-    """A folder that is made under another name and renamed, unless it is there."""
+def kept(name: Path, key: str, make: Callable[[Path], None]) -> Path:
+    """A folder that is made of what the key says, unless it is there; others of its name go.
+
+    It is made under another name and renamed.
+    """
+    folder = name.with_name(f"{name.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}")
+    for other in name.parent.glob(f"{name.name}-*"):
+        if other != folder:
+            shutil.rmtree(other)
     if not folder.is_dir():
         part = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
         make(part)
         part.rename(folder)
     return folder

@@ -249,6 +249,24 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path):
         pass
 
 
+def test_a_folder_is_made_again_where_its_key_differs(tmp_path):
+    def make(folder):
+        folder.mkdir()
+        made.append(folder)
+
+    def breaks(folder):
+        folder.mkdir()
+        raise Failed("no network")
+
+    made = []
+    with pytest.raises(Failed):
+        arm64_machine.kept(tmp_path / "machine", "one", breaks)
+    one = arm64_machine.kept(tmp_path / "machine", "one", make)
+    assert arm64_machine.kept(tmp_path / "machine", "one", make) == one and len(made) == 1
+    two = arm64_machine.kept(tmp_path / "machine", "two", make)
+    assert list(tmp_path.iterdir()) == [two] != [one]
+
+
 def test_a_rule_must_be_enabled_and_hold_in_other_folders(tmp_path):
     rule = tmp_path / "qemu-aarch64"
     assert not arm64_machine.registered(rule)
