@@ -29,7 +29,7 @@ EXACT = "golden"
 SCALED_APART = 1
 COMPILE_FRAMES = "8"
 """With fewer there are too few objects to judge the model by."""
-END_S = 20
+END_S = 30
 """A suite starts no test in the last seconds of its share, and so has time to count them."""
 CORES = min(len(os.sched_getaffinity(0)), 4)
 

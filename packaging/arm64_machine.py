@@ -23,7 +23,7 @@ LOCK = ROOT / "requirements/lock.txt"
 CHECKOUT = "/root/perception_nodes"
 SITE = "usr/local/lib/python3.13/dist-packages"
 SUITE, PYTHON, GLIBC = "trixie", "3.13", 41
-INCLUDED = "python3,python3-venv,libpython3-stdlib,g++"
+INCLUDED = "python3,python3-venv,libpython3-stdlib,g++,cmake,make"
 PROCESSOR = "cortex-a76"
 """Like a Jetson Orin's, with the dot product. Vectors of SVE and SME, which libraries would choose
 on a processor that has all there is, take fifteen times as long in emulation."""
