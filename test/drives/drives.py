@@ -56,10 +56,8 @@ def write_ros2(path, topics=None, frames=20, storage="mcap", compress=None):
     if compress is not None:
         writer.set_compression(compress, CompressionFormat.ZSTD)
     with writer:
-        connections = {
-            topic: writer.add_connection(topic, kind, typestore=STORE)
-            for topic, kind in topics.items()
-        }
+        kinds = topics.items()
+        connections = {t: writer.add_connection(t, kind, typestore=STORE) for t, kind in kinds}
         count = frames if isinstance(frames, dict) else dict.fromkeys(topics, frames)
         for index in range(max(count.values(), default=0)):
             for topic, kind in topics.items():
@@ -93,10 +91,8 @@ def write_ros1(path, frames=5, compression=None):
     if compression is not None:
         writer.set_compression(Rosbag1Writer.CompressionFormat[compression.upper()])
     with writer:
-        connections = {
-            topic: writer.add_connection(topic, kind, typestore=store)
-            for topic, kind in CAMERA.items()
-        }
+        kinds = CAMERA.items()
+        connections = {t: writer.add_connection(t, kind, typestore=store) for t, kind in kinds}
         for index in range(frames):
             for topic, kind in CAMERA.items():
                 data = store.serialize_ros1(message(kind, index, store=store), kind)

@@ -36,10 +36,8 @@ def write_video(path, kind, codec, stream, storage=StoragePlugin.MCAP):
     """A bag with a topic of video; None in the stream is a packet that was not recorded."""
     topics = {"/camera/image_raw/ffmpeg": kind, "/camera/camera_info": CAMERA_INFO}
     with Writer(path, version=9, storage_plugin=storage) as writer:
-        images, infos = (
-            writer.add_connection(topic, one, typestore=typestore())
-            for topic, one in topics.items()
-        )
+        both = topics.items()
+        images, infos = (writer.add_connection(t, one, typestore=typestore()) for t, one in both)
         for index, packet in enumerate(stream):
             if packet is not None:
                 log_time_ns = START_NS + index * PERIOD_NS

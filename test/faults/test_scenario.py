@@ -20,10 +20,8 @@ WANTED = set(
     detector_stop shm_full cpu_contention slow_subscriber
     """.split()
 )
-WRONG = [
-    tuple(case.values())
-    for case in yaml.safe_load((Path(__file__).parent / "wrong_scenarios.yaml").read_text())
-]
+_CASES = yaml.safe_load((Path(__file__).parent / "wrong_scenarios.yaml").read_text())
+WRONG = [tuple(case.values()) for case in _CASES]
 """Changes to `VALID`: old, new, and the line by which it is refused; None where it is not."""
 VALID = """
 title: t

@@ -275,10 +275,8 @@ def test_frames_without_detections(status, lost, late, count):
 
 def test_without_a_fault_all_that_is_lost_once_the_graph_works_counts():
     run = in_time(STAMPS)
-    run.health = [
-        HealthMessage(at, NOMINAL if at > 200 * MS else UNSAFE, "-")
-        for at in range(-100 * MS, STAMPS[-1], 100 * MS)
-    ]
+    times = range(-100 * MS, STAMPS[-1], 100 * MS)
+    run.health = [HealthMessage(at, NOMINAL if at > 200 * MS else UNSAFE, "-") for at in times]
     run.begin_ns = run.end_ns = run.working_ns(BEGIN)
     lose(run, FrameStatus.SUPERSEDED, *[i for i, stamp in enumerate(STAMPS) if stamp <= 200 * MS])
     run.health[-1] = replace(run.health[-1], frames_in=len(STAMPS), outs=len(STAMPS))

@@ -123,11 +123,7 @@ def test_messages_import_without_rclpy():
 
 def test_build_has_nothing_left_to_do(root):
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, root / "interfaces" / "build.py"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, root / "interfaces" / "build.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == ""
     assert time.monotonic() - started < 2  # an actual build takes ten times as long

@@ -111,12 +111,8 @@ def test_sample_is_the_same_every_time(root, tmp_path, video):
     for out in ("first", "second"):
         made = make_sample(root, "--video", video, "--out", tmp_path / out)
         assert made.returncode == 0, made.stderr
-    files = [
-        "sample/metadata.yaml",
-        "sample/sample.mcap",
-        "sample_sqlite3/metadata.yaml",
-        "sample_sqlite3/sample_sqlite3.db3",
-    ]
+    files = ["sample/metadata.yaml", "sample/sample.mcap"]
+    files += ["sample_sqlite3/metadata.yaml", "sample_sqlite3/sample_sqlite3.db3"]
     same, _, _ = filecmp.cmpfiles(tmp_path / "first", tmp_path / "second", files, shallow=False)
     assert same == files
 

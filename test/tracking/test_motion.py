@@ -20,10 +20,8 @@ class Oracle:
     def __init__(self, box):
         self.x = np.concatenate([box, np.zeros(4)])
         self.size = np.sqrt(box[2] * box[3])
-        self.P = np.diag(
-            [(motion.DETECTION_NOISE * self.size) ** 2] * 4
-            + [(motion.FIRST_VELOCITY * self.size) ** 2] * 4
-        )
+        deviations = [motion.DETECTION_NOISE] * 4 + [motion.FIRST_VELOCITY] * 4
+        self.P = np.diag((np.array(deviations) * self.size) ** 2)
 
     def predict(self, dt):
         unit = np.eye(4)

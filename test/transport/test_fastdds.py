@@ -36,12 +36,8 @@ def test_what_a_process_holds_stays_whole(folder, prefix):
     with (folder / f"{prefix}port7411_sl").open() as held:
         fcntl.flock(held, fcntl.LOCK_SH)
         fastdds.sweep_segments(folder)
-    assert names(folder) == [
-        "another",
-        f"{prefix}port7411",
-        f"{prefix}port7411_sl",
-        f"sem.{prefix}port7411_mutex",
-    ]
+    port = f"{prefix}port7411"
+    assert names(folder) == ["another", port, f"{port}_sl", f"sem.{port}_mutex"]
 
 
 def test_what_is_just_being_made_stays(folder, monkeypatch):
