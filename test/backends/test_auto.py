@@ -31,7 +31,7 @@ def test_integer_networks_run_on_litert_and_others_on_openvino(name, runtime):
 
 @pytest.mark.parametrize(("kept", "runtime"), [((), "litert"), (("enter",), "openvino")])
 def test_a_network_with_a_layer_in_float_runs_on_openvino(tmp_path, kept, runtime):
-    network, file = toy(depthwise=False), tmp_path / "toy.onnx"
+    network, file = toy(groups=1), tmp_path / "toy.onnx"
     table = measure(network, toy_frames(), "toy", float_convolutions=kept)
     onnx.save(emit(network, table, "u8"), file)
     description = yaml.safe_load((load_model("road-n").folder / "model.yaml").read_text())

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 HEIGHT, WIDTH = 32, 64
 
 
-def toy(activation="HardSwish", seed=0, depthwise=True):
+def toy(activation="HardSwish", seed=0, groups=8):
     """A float graph as compression.export writes it, with random weights."""
     rng = np.random.default_rng(seed)
     nodes, tensors = [], []
@@ -69,13 +69,7 @@ def toy(activation="HardSwish", seed=0, depthwise=True):
     )  # fmt: skip
     f = add("Concat", [f, a], "skip", axis=1)
     convolution(block(f, "box", (8, 16)), "box.last", (8, 8), output="box_8")
-    g = block(
-        block(f, "class", (8, 16), 3),
-        "depthwise",
-        (8, 1 if depthwise else 8),
-        3,
-        groups=8 if depthwise else 1,
-    )
+    g = block(block(f, "class", (8, 16), 3), "depthwise", (8, 8 // groups), 3, groups=groups)
     convolution(g, "class.last", (3, 8), output="class_8")
     outputs = {"box_8": (1, 8, 8, 16), "class_8": (1, 3, 8, 16)}
     graph = helper.make_graph(
