@@ -193,6 +193,8 @@ class Intake:
                 self._ingest.point_to(record, image, slot.header, name)
             else:
                 pixels = slot.payload.reshape(self._shape)
+                if self._regions is not None:
+                    self._regions.receive()
                 decoded = self._ingest.fill(record, image, slot.header, pixels)
                 if self._regions is not None:
                     wanted = self._regions.take(decoded, slot.header)

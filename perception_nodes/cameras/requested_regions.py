@@ -5,9 +5,9 @@ They are written after the frame itself was sent, and only while no newer frame 
 
 from collections.abc import Callable, Sequence
 
-from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView, LookRecord
+from perception_nodes.core.frame import FrameHeader, FrameRecord, FrameRejected, ImageView
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.preprocess.regions import Regions, can_be_cropped
+from perception_nodes.preprocess.regions import Regions, is_in_full
 from perception_nodes.transport import channels
 from perception_nodes.transport.shm import Endpoint
 
@@ -39,6 +39,17 @@ class RequestedRegions:
         self._shape = size[1], size[0], 3
         self._preprocessor, self._waits = preprocessor, waits
         self._regions = Regions(*size, padding)
+        self._wanted: FrameRecord | None = None
+
+    def receive(self) -> None:
+        """Take in what is asked for of the next frame, before it is written into its slot.
+
+        If that is a JPEG, it is then decoded in full: once, instead of once more for its regions.
+        """
+        self._wanted = None
+        for request in self._requests.records():
+            self._wanted = request
+        self._preprocessor.in_full = self._wanted is not None
 
     def take(self, image: ImageView, header: FrameHeader) -> list[tuple[int, int]]:
         """The regions to write of a frame, whose slot's header receives their number.
@@ -47,12 +58,11 @@ class RequestedRegions:
             image: the frame, uncompressed.
             header: the header of its slot, which is not sent yet.
         """
-        looks: list[LookRecord] = []
-        for request in self._requests.records():
-            is_same = (request.source_width, request.source_height) == (image.width, image.height)
-            looks = request.looks if is_same and can_be_cropped(image, header) else []
-        header.looks = len(looks)
-        return [(look.x_offset, look.y_offset) for look in looks]
+        wanted = self._wanted
+        if wanted is None or not is_in_full(image, header) or not is_in_full(image, wanted):
+            return []
+        header.looks = wanted.look_count
+        return [(look.x_offset, look.y_offset) for look in wanted.looks]
 
     def send(
         self, image: ImageView, header: FrameHeader, regions: Sequence[tuple[int, int]]
@@ -66,7 +76,7 @@ class RequestedRegions:
 
         Raises:
             TransportError: no slot is free.
-            FrameRejected: the encoding has no region of this size.
+            FrameRejected: see `Regions.write`.
         """
         bits = self._preprocessor.sample_bits
         for region in regions:
@@ -75,9 +85,8 @@ class RequestedRegions:
             slot = self._slots.loan()
             try:
                 pixels = slot.payload.reshape(self._shape)
-                self._regions.write(image, region, bits, pixels, slot.header)
+                self._regions.write(image, header, region, bits, pixels, slot.header)
             except FrameRejected:
                 slot.release()
                 raise
-            slot.header.facts = header.facts
             self._slots.send(slot)

@@ -234,16 +234,21 @@ def check_slot(
         raise FrameRejected(f"slot of {payload_bytes} bytes, {3 * width * height} are its pixels")
     if not (0 < header.source_width <= MAX_SIDE_PX and 0 < header.source_height <= MAX_SIDE_PX):
         raise FrameRejected(f"slot from a source of {header.source_width}x{header.source_height}")
-    placement = np.frombuffer(header, np.float64, _PLACEMENT_VALUES, _PLACEMENT)
-    divisors = [header.scale_x, header.scale_y]
-    if header.flags & FrameFlag.RECTIFIED:
-        divisors += [*header.camera_matrix[:2], *header.rectified_matrix[:2]]
-    if not (np.abs(placement).max() < MAX_PLACEMENT and min(divisors) > 1 / MAX_PLACEMENT):
+    if not _is_placed(header):
         raise FrameRejected("slot whose placement of the image is not a number, or out of range")
     capture_ns, ingested_ns = header.capture_ns, header.ingested_ns
     spans_ns = ingested_ns - capture_ns, header.deadline_ns - capture_ns
     if not all(0 <= span_ns < MAX_SPAN_NS for span_ns in spans_ns):
         raise FrameRejected("slot whose capture or deadline cannot be; its memory was damaged")
+
+
+def _is_placed(header: FrameHeader) -> bool:
+    """Whether the placement in a slot's header consists of plausible numbers."""
+    placement = np.frombuffer(header, np.float64, _PLACEMENT_VALUES, _PLACEMENT)
+    divisors = [header.scale_x, header.scale_y]
+    if header.flags & FrameFlag.RECTIFIED:
+        divisors += [*header.camera_matrix[:2], *header.rectified_matrix[:2]]
+    return bool(np.abs(placement).max() < MAX_PLACEMENT and min(divisors) > 1 / MAX_PLACEMENT)
 
 
 def is_region_of(region: FrameHeader, payload_bytes: int, frame: FrameHeader) -> bool:
@@ -258,7 +263,8 @@ def is_region_of(region: FrameHeader, payload_bytes: int, frame: FrameHeader) ->
     is_within &= -frame.source_height < region.pad_y < frame.height  # also not NaN
     is_in_scale = region.scale_x == region.scale_y == 1
     is_whole = payload_bytes == 3 * frame.width * frame.height
-    return is_within and is_in_scale and is_whole and bytes(region.facts) == bytes(frame.facts)
+    is_of_frame = is_whole and bytes(region.facts) == bytes(frame.facts)
+    return is_within and is_in_scale and is_of_frame and _is_placed(region)
 
 
 class RecordKind(IntEnum):

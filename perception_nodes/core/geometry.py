@@ -9,6 +9,7 @@ The lens models are those of ROS `sensor_msgs/CameraInfo` (REP 104): `plumb_bob`
 (Kannala and Brandt 2006).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeVar
@@ -26,6 +27,7 @@ OUTSIDE = -1e6
 """Map coordinate of a pixel that the source does not show; remapping gives it the border value."""
 TANGENTIAL_STEPS = 15
 RADIUS_HALVINGS = 55
+NEAR_RADII = 1001
 RECTIFYING_STEPS, RECTIFYING_SHARE = 15, 0.8
 PADDING_VALUE = 114
 """Grey of the letterbox border, the value that YOLO networks are trained with."""
@@ -137,14 +139,27 @@ class Lens:
         OpenCV's `alpha = 1` except that the far corners may be cut off: they are stretched so much
         that keeping them would shrink everything else.
         """
-        middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-        edges = np.array(
-            [[0, middle_y], [width - 1, middle_y], [middle_x, 0], [middle_x, height - 1]], float
-        )
-        rays = self.undistort(edges)
-        left, right, top, bottom = rays[0, 0], rays[1, 0], rays[2, 1], rays[3, 1]
-        fx, fy = (width - 1) / (right - left), (height - 1) / (bottom - top)
-        return (fx, fy, -left * fx, -top * fy)
+        return _showing(0, 0, width, height, self.undistort)
+
+    def region_matrix(
+        self, left: int, top: int, width: int, height: int
+    ) -> tuple[float, float, float, float]:
+        """Intrinsics of a distortion-free image of a region of the source, in its resolution.
+
+        As `rectified_matrix`, but the middles of the edges land near the edges only, and the
+        region's corner has the coordinates that it has in the source.
+        """
+        return _showing(left, top, width, height, self._near_rays)
+
+    def _near_rays(self, pixels: Points) -> Points:
+        """About the rays of source pixels: in a hundredth of the time of `undistort`."""
+        fx, fy, cx, cy = self.matrix
+        radii = np.linspace(0, self.fold_radius, NEAR_RADII)
+        target = (pixels - [cx, cy]) / [fx, fy]
+        wanted = np.maximum(np.hypot(target[:, 0], target[:, 1]), 1e-12)
+        found = np.interp(wanted, radii * self._radial(radii * radii), radii)
+        rays: Points = target * (found / wanted)[:, None]
+        return rays
 
     def _undo_radial(self, shown: Points) -> Points:
         """Find each ray's radius by bisection: up to the fold the image radius grows with it."""
@@ -183,6 +198,19 @@ class Lens:
         with np.errstate(all="ignore"):  # a rational lens may have poles; the fold lies before them
             falling = np.flatnonzero(~(np.diff(r * self._radial(r * r)) > 0))
         return float(r[falling[0]]) if len(falling) else float(r[-1])
+
+
+def _showing(
+    left: int, top: int, width: int, height: int, undistort: Callable[[Points], Points]
+) -> tuple[float, float, float, float]:
+    """Intrinsics by which the middles of a part's edges stay where they are in the source."""
+    middle_x, middle_y = left + (width - 1) / 2, top + (height - 1) / 2
+    right, bottom = left + width - 1, top + height - 1
+    edges = [[left, middle_y], [right, middle_y], [middle_x, top], [middle_x, bottom]]
+    rays = undistort(np.array(edges, float))
+    fx = (width - 1) / (rays[1, 0] - rays[0, 0])
+    fy = (height - 1) / (rays[3, 1] - rays[2, 1])
+    return fx, fy, left - rays[0, 0] * fx, top - rays[2, 1] * fy
 
 
 def remap_grid(letterbox: Letterbox, lens: Lens, rectified: tuple[float, ...]) -> Points:

@@ -83,7 +83,7 @@ class Looking:
         """
         pipeline, model = self._pipeline, self._pipeline.best_chosen
         self._seen, self._likely = None, 0
-        if model is None or header.flags & frame.FrameFlag.RECTIFIED:
+        if model is None:
             return whole
         cost = model.look
         deadline_ns = record.deadline_ns - record.capture_ns
@@ -114,7 +114,7 @@ class Looking:
         self._unanswered = 0 if took_ns else self._unanswered + 1
         source_px = header.source_width, header.source_height
         if looks:
-            whole = merge(whole, looks, self._input_px, source_px, self._settings)
+            whole = merge(whole, [found for _, found in looks], self._input_px, self._settings)
         if took_ns:
             pipeline.found(record, whole)
             merged_ns = record.postprocessed_ns - begin_ns
@@ -123,7 +123,9 @@ class Looking:
                 cost.add(look_ns + merged_ns)
         if source_px != (self._wanted.source_width, self._wanted.source_height):
             self._wanted.source_width, self._wanted.source_height = source_px
-            self._policy = RegionChoice(source_px, self._input_px, None)
+            is_rectified = header.flags & frame.FrameFlag.RECTIFIED
+            axis_px = header.camera_matrix[3] if is_rectified else None
+            self._policy = RegionChoice(source_px, self._input_px, axis_px)
         self._seen = [region for region, _ in looks], whole
         return whole
 

@@ -5,18 +5,20 @@ the whole has authority over what is large, and a look has none over what its bo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.frame import MAX_DETECTIONS, Detections
+from perception_nodes.core.frame import MAX_DETECTIONS, Detections, FrameHeader
 from perception_nodes.core.geometry import intersections_and_unions
 
 Region = tuple[int, int]
 """Left and top of a look, in pixels of the source; its size is that of the network's input."""
 ALIGNED_PX = 4
 """Regions begin at multiples of this, since colours and packed samples come in groups of pixels."""
+BORDER_PX = 3.0
+"""A box that ends nearer than this to a border of its look may be cut by it."""
 VEHICLES = frozenset(
     "car,automobile,bus,coach,truck,lorry,van,minibus,minivan,pickup,vehicle,ambulance".split(",")
 )
@@ -33,7 +35,6 @@ class MergeSettings:
         inside: a box of a look is a fragment if more than this part of it lies in a large object.
         large: part of the input's height; a higher object of the whole is large.
         trusted: least score of such an object.
-        border_px: a box that ends nearer to a border of its look may be cut by it.
     """
 
     kinds: tuple[int, ...]
@@ -41,7 +42,6 @@ class MergeSettings:
     inside: float = 0.7
     large: float = 1 / 3
     trusted: float = 0.25
-    border_px: float = 3.0
 
 
 def merge_settings(classes: Sequence[str]) -> MergeSettings:
@@ -50,20 +50,33 @@ def merge_settings(classes: Sequence[str]) -> MergeSettings:
     return MergeSettings(tuple(first if n in VEHICLES else i for i, n in enumerate(classes)))
 
 
+def uncut(found: Detections, header: FrameHeader) -> Detections:
+    """The objects of a look that end at no border of its region, unless it is one of the source.
+
+    Args:
+        found: boxes in pixels of the network's input.
+        header: that of the region's slot; in the whole frame no object is cut.
+    """
+    scales, pads = (header.scale_x, header.scale_y), (header.pad_x, header.pad_y)
+    size, source_px = (header.width, header.height), (header.source_width, header.source_height)
+    first, last = -np.divide(pads, scales), np.subtract(size, pads) / scales
+    cut = (found.boxes[:, :2] < BORDER_PX) & (first > 0)
+    cut |= (found.boxes[:, 2:] > np.subtract(size, BORDER_PX)) & (last + ALIGNED_PX <= source_px)
+    return _of(found, ~(cut[:, 0] | cut[:, 1]))
+
+
 def merge(
     whole: Detections,
-    looks: Sequence[tuple[Region, Detections]],
+    looks: Sequence[Detections],
     input_px: tuple[int, int],
-    source_px: tuple[int, int],
     settings: MergeSettings,
 ) -> Detections:
     """Join what was found in a frame and in looks at it.
 
     Args:
         whole: objects of the whole frame; all boxes are in pixels of the source.
-        looks: regions, and the objects that were found in each.
-        input_px: width and height of the network's input, and so of each region.
-        source_px: width and height of the source.
+        looks: the objects that were found in each, by `uncut`.
+        input_px: width and height of the network's input.
         settings: thresholds.
 
     Returns:
@@ -71,10 +84,8 @@ def merge(
         with the better score.
     """
     kinds, parts = np.array(settings.kinds), [whole]
-    for region, found in looks:
-        dropped = _cut(found.boxes, region, input_px, source_px, settings.border_px)
-        kept = ~(dropped | fragments(found, whole, input_px, settings))
-        parts.append(Detections(found.boxes[kept], found.scores[kept], found.classes[kept]))
+    for found in looks:
+        parts.append(_of(found, ~fragments(found, whole, input_px, settings)))
     columns = zip(*((part.boxes, part.scores, part.classes) for part in parts), strict=True)
     boxes, scores, classes = map(np.concatenate, columns)
     origins = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
@@ -107,15 +118,7 @@ def fragments(
     return are
 
 
-def _cut(
-    boxes: NDArray[np.float32],
-    region: Region,
-    input_px: tuple[int, int],
-    source_px: tuple[int, int],
-    border_px: float,
-) -> NDArray[np.bool_]:
-    """Which boxes end at a border of their region that is none of the source."""
-    first, last = np.array(region), np.add(region, input_px)
-    cut = (boxes[:, :2] < first + border_px) & (first > 0)
-    cut |= (boxes[:, 2:] > last - border_px) & (last + ALIGNED_PX <= source_px)
-    return cut[:, 0] | cut[:, 1]
+def _of(found: Detections, kept: NDArray[np.bool_]) -> Detections:
+    """The objects that are kept."""
+    boxes, scores, classes = found.boxes[kept], found.scores[kept], found.classes[kept]
+    return replace(found, boxes=boxes, scores=scores, classes=classes)

@@ -29,6 +29,7 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.core.geometry import BoxesToSource, lens_of
 from perception_nodes.core.inference import BackendError, BackendLost, Candidate, Frame
+from perception_nodes.core.merging import uncut
 from perception_nodes.core.model_choice import TRIED_EVERY, ModelChoice
 from perception_nodes.core.prediction import CostPrediction
 
@@ -154,14 +155,14 @@ class Pipeline:
             pixels: the region, uint8 [height, width, 3] BGR.
 
         Returns:
-            Detections in source pixels.
+            Detections in source pixels, see `uncut`.
 
         Raises:
             BackendError, AbsurdOutput: the look failed; the frame did not.
         """
         heads = self._chosen.backend.infer(pixels)
-        found = self._chosen.decoder.decode(heads.boxes, heads.classes)
-        return _in_source(found, BoxesToSource(header, None))
+        found = uncut(self._chosen.decoder.decode(heads.boxes, heads.classes), header)
+        return _in_source(found, BoxesToSource(header, lens_of(header)))
 
     @property
     def best_chosen(self) -> Candidate | None:

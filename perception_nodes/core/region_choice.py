@@ -43,15 +43,20 @@ class RegionChoice:
     """
 
     def __init__(
-        self, source_px: tuple[int, int], input_px: tuple[int, int], horizon_px: float | None
+        self,
+        source_px: tuple[int, int],
+        input_px: tuple[int, int],
+        axis_px: float | None = None,
+        learning: float = LEARNING,
     ) -> None:
         """Create a policy.
 
         Args:
             source_px: width and height of the frames.
             input_px: width and height of the network's input.
-            horizon_px: row of the horizon in the source; None: it is learned from small objects,
-                beginning with the middle.
+            axis_px: row of the source on which the lens's axis lies, where the horizon of a level
+                camera is; None: the middle.
+            learning: see `LEARNING`; 0: the horizon is on that row.
         """
         (width, height), self.size = source_px, input_px
         gain = max(width / input_px[0], height / input_px[1])
@@ -60,9 +65,9 @@ class RegionChoice:
         self._tops = _places(height, input_px[1], input_px[1] // STEPS)
         self._sweep = _places(width, input_px[0], input_px[0] - input_px[0] // OVERLAP)
         self._unseen = np.arange(len(self._sweep), 0, -1)  # frames since the last look; ties: left
-        self._looks, self._learns = 0, horizon_px is None
+        self._looks, self._learning = 0, learning
         self._height_px, self._band_px = height, input_px[1] / 4 * np.array([-1, 1])
-        self._horizon_px = height / 2 if horizon_px is None else horizon_px
+        self._horizon_px = height / 2 if axis_px is None else axis_px
         self._boxes, self._worth = np.empty((0, 4)), np.empty(0)
 
     def choose(self, count: int) -> list[Region]:
@@ -96,9 +101,9 @@ class RegionChoice:
         heights = found[:, 3] - found[:, 1]
         small = np.flatnonzero(heights < self._small_px)
         boxes, same = found[small], intersections_and_unions(found, self._boxes)[0] > 0
-        if self._learns and len(boxes):
+        if len(boxes):
             middle_px = float(np.median(boxes[:, 1] + boxes[:, 3]) / 2)
-            self._horizon_px += LEARNING * (middle_px - self._horizon_px)
+            self._horizon_px += self._learning * (middle_px - self._horizon_px)
         growing = heights[:, None] > GROWING * (self._boxes[:, 3] - self._boxes[:, 1])
         worth = 1.0 + (same & growing)[small].any(axis=1)
         gone = ~same.any(axis=0)

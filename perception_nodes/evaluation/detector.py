@@ -12,7 +12,7 @@ from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader, ImageView
 from perception_nodes.core.geometry import BoxesToSource
 from perception_nodes.core.inference import BackendError, HeadTensors, Progress
-from perception_nodes.core.merging import Region, fragments, merge, merge_settings
+from perception_nodes.core.merging import Region, fragments, merge, merge_settings, uncut
 from perception_nodes.core.region_choice import RegionChoice
 from perception_nodes.evaluation.labels import LabelledImage
 from perception_nodes.networks.model import Model
@@ -70,7 +70,7 @@ class Detector(AbstractContextManager["Detector"]):
         if region is None:
             self._preprocessor.write(view, self._input, header)
         else:
-            self._regions.write(view, region, 8, self._input, header)
+            self._regions.write(view, FrameHeader(), region, 8, self._input, header)
         return Seen(self._backend.infer(self._input), header)
 
     def objects(
@@ -133,7 +133,7 @@ class Detector(AbstractContextManager["Detector"]):
         if settings not in self._decoders:
             self._decoders[settings] = self._model.decoder(settings)
         try:
-            found = self._decoders[settings].decode(seen.heads.boxes, classes)
+            found = uncut(self._decoders[settings].decode(seen.heads.boxes, classes), seen.header)
         except AbsurdOutput as error:
             raise BackendError(f"{self._model.path}: {error}") from error
         return replace(found, boxes=BoxesToSource(seen.header, None)(found.boxes))
@@ -191,8 +191,8 @@ class SecondLooks:
             whole: what each reader has read of the whole image.
             readers: read objects from an output; the last one does so as at run time.
         """
-        source_px, input_px = pixels.shape[1::-1], self._detector.input_px
-        policy = RegionChoice(source_px, input_px, None)
+        input_px = self._detector.input_px
+        policy = RegionChoice(pixels.shape[1::-1], input_px)
         policy.seen([], whole[-1])
         regions = policy.choose(self._most)
         found = []
@@ -200,7 +200,7 @@ class SecondLooks:
             seen = self._detector.look(pixels, region)
             found.append([read(seen) for read in readers])
         joined = [
-            merge(one, list(zip(regions, parts, strict=True)), input_px, source_px, self._settings)
+            merge(one, parts, input_px, self._settings)
             for one, *parts in zip(whole, *found, strict=True)
         ]
         self.made += len(regions)

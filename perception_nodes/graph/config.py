@@ -194,7 +194,7 @@ class PreprocessSettings(RedundantSettings):
     second_look: Looks = "off"
     """look again at parts of each frame in the resolution of the camera, while the deadline leaves
     time for it (docs/second-look.md): auto, up to three times; or at most so many times; needs
-    frames that are scaled on the CPU and not rectified"""
+    frames that are scaled on the CPU"""
 
     def contradictions(self) -> Iterator[str]:
         """See `Settings`."""

@@ -37,6 +37,7 @@ class Preprocessor:
     Attributes:
         placer: places the camera's frames in the input.
         sample_bits: significant bits of the frames so far, 0 before the first.
+        in_full: whether the next frame, if it is a JPEG, is decoded in its full size.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Preprocessor:
         self._padding = padding
         self._given_bits = self.sample_bits = sample_bits
         self._needed: deque[int] = deque(maxlen=RECENT_FRAMES)
+        self.in_full = False
         self.placer = Placer(width, height, undistort, resize)
         self._placement = self.placer.place(width, height)
         self._grid: Points | None = None
@@ -95,7 +97,7 @@ class Preprocessor:
             header: the slot's header; receives size, letterbox, lens and number of copies.
 
         Returns:
-            The frame uncompressed: where it was a JPEG, perhaps in a smaller size.
+            The frame uncompressed: where it was a JPEG, perhaps in a smaller size; see `in_full`.
 
         Raises:
             FrameRejected: the frame cannot be read.
@@ -104,9 +106,10 @@ class Preprocessor:
         if image.file_type:
             width, height, is_grey = read_header(image)
             box = self.placer.letterbox(width, height)
-            is_slow = width * height > SLOW_PIXELS[image.file_type]
+            least_px = (width, height) if self.in_full else (box.inner_width, box.inner_height)
+            is_slow = width * height * (1 + self.in_full) > SLOW_PIXELS[image.file_type]
             with self.placer.preparing() if is_slow else nullcontext():
-                image = decompressed(image, is_grey, (box.inner_width, box.inner_height))
+                image = decompressed(image, is_grey, least_px)
         check_frame(image)  # a bad frame must not change the placement
         placement = self.placer.place(width, height)
         has_maps = placement is self._placement or placement.lens is None
@@ -202,10 +205,13 @@ class Preprocessor:
     ) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
         """Fixed-point maps for a plane of this size that covers the whole source."""
         assert self._grid is not None
-        source = np.array([self._placement.source_width, self._placement.source_height], np.float64)
-        plane = np.array([plane_width, plane_height], np.float64)
-        grid = ((self._grid + 0.5) * (plane / source) - 0.5).astype(np.float32)
-        xy, fraction = cv2.convertMaps(grid[:, :, 0], grid[:, :, 1], cv2.CV_16SC2)
+        place = self._placement
+        shares = plane_width / place.source_width, plane_height / place.source_height
+        x, y = (
+            ((self._grid[:, :, axis] + 0.5) * share - 0.5).astype(np.float32)
+            for axis, share in enumerate(shares)
+        )
+        xy, fraction = cv2.convertMaps(x, y, cv2.CV_16SC2)
         maps = np.asarray(xy, np.int16), np.asarray(fraction, np.uint16)
         self._maps[plane_width, plane_height] = maps
         return maps

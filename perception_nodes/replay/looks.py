@@ -15,8 +15,7 @@ from perception_nodes.core.looking import Crop, Looking
 from perception_nodes.core.merging import Region, merge_settings
 from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.networks.model import Model
-from perception_nodes.preprocess.compressed import decompressed, read_header
-from perception_nodes.preprocess.regions import Regions, can_be_cropped
+from perception_nodes.preprocess.regions import Regions, is_in_full
 
 UNLIMITED_NS = 3_600_000_000_000
 
@@ -47,12 +46,12 @@ class ScheduledLooks:
 
         def crop(region: Region) -> Crop | None:
             try:
-                self._regions.write(image, region, sample_bits, self._pixels, self._slot)
-            except FrameRejected:  # the encoding has no region of this size
+                self._regions.write(image, header, region, sample_bits, self._pixels, self._slot)
+            except FrameRejected:  # see `Regions.write`
                 return None
             return self._slot, self._pixels
 
-        crops = map(crop, self._wanted if can_be_cropped(image, header) else [])
+        crops = map(crop, self._wanted if is_in_full(image, header) else [])
         header.looks, header.deadline_ns = len(self._wanted), header.deadline_ns + UNLIMITED_NS
         record, found = self._pipeline.detect(header, pixels)
         if found is not None:
@@ -62,15 +61,3 @@ class ScheduledLooks:
             self._wanted = [(it.x_offset, it.y_offset) for it in asked.looks] if asked else []
         record.deadline_ns -= UNLIMITED_NS
         return record, found
-
-
-def in_full(image: ImageView) -> ImageView:
-    """A frame uncompressed and in its full size.
-
-    Raises:
-        FrameRejected: it cannot be decoded.
-    """
-    if not image.file_type:
-        return image
-    width, height, is_grey = read_header(image)
-    return decompressed(image, is_grey, (width, height))

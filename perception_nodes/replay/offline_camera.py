@@ -27,7 +27,7 @@ from perception_nodes.drives.rectification import RecordedCalibration
 from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
-from perception_nodes.replay.looks import ScheduledLooks, in_full
+from perception_nodes.replay.looks import ScheduledLooks
 from perception_nodes.report.recording import FrameDetections, ReportedFrame
 from perception_nodes.transport.cdr_writer import write_detection_array
 from perception_nodes.watchdog.ledger import PASSED_OVER
@@ -174,7 +174,7 @@ class Camera:
             durations_ns = loaded.bare_inference_ns([loaded.new_input()], calls=20)
             self._inference_ns = sorted(durations_ns)[len(durations_ns) // 2]
         self._read = drive.read
-        self.looks_again = settings.second_look > 0
+        self._preprocessor.in_full = self.looks_again = settings.second_look > 0
         self._looks: ScheduledLooks
 
     @property
@@ -201,7 +201,6 @@ class Camera:
             return record, None, None
         header = FrameHeader()
         try:
-            image = in_full(image) if self.looks_again else image
             image = self._ingest.fill(record, image, header, pixels)
             self._calibration.check(record.sequence)
         except FrameRejected as error:

@@ -27,7 +27,7 @@ from perception_nodes.core.prediction import WINDOW
 from perception_nodes.core.scheduler import FOREVER_NS
 
 MS = 1_000_000
-INPUT, SOURCE = (64, 64), (640, 640)
+INPUT, SOURCE, AXIS_PX = (64, 64), (640, 640), 200
 PIXELS = np.zeros((64, 64, 3), np.uint8)
 
 
@@ -62,6 +62,7 @@ class Rig:
     def header(self, box):
         header = FrameHeader(sequence=self.sequence, capture_ns=self.begun_ns)
         header.source_width, header.source_height = SOURCE
+        header.width, header.height = INPUT
         header.scale_x, header.scale_y = box.scale_x, box.scale_y
         header.ingested_ns, header.preprocessed_ns = self.begun_ns, self.begun_ns + MS // 2
         header.deadline_ns = self.begun_ns + 10 * MS
@@ -73,7 +74,7 @@ class Rig:
         self.clock.now_ns = self.begun_ns + MS // 2
         header = self.header(Letterbox.fit(*SOURCE, *INPUT))
         header.flags, header.looks = flags, min(come, len(self.asked))
-        header.camera_matrix[:] = header.rectified_matrix[:] = (1, 1, 0, 0)
+        header.camera_matrix[:] = header.rectified_matrix[:] = (640, 640, 320, AXIS_PX)
         crops = iter(self.asked[:come])
 
         def next_crop(until_ns):
@@ -191,11 +192,17 @@ def test_a_look_that_fails_leaves_the_objects_of_the_whole_frame(error):
     assert rig.pipeline.lost is (error if isinstance(error, BackendLost) else None)
 
 
-def test_rectified_frames_and_smaller_models_have_no_looks():
+def test_looks_at_rectified_frames_begin_where_the_axis_of_the_lens_is():
+    rig = Rig()
+    rig.frame(flags=FrameFlag.RECTIFIED)
+    assert rig.asked[1][1] + 32 == pytest.approx(AXIS_PX, abs=8)
+    record, found = rig.frame(flags=FrameFlag.RECTIFIED)
+    assert len(record.looks) == 2 and len(found) == 3
+
+
+def test_smaller_models_have_no_looks():
     rig = Rig()
     rig.frame()
-    record, _ = rig.frame(flags=FrameFlag.RECTIFIED)
-    assert record.looks == [] and rig.asked == []
     small = Candidate("tiny", rig, OneBox(), 2 * MS)
     slow = Candidate("toy", rig, OneBox(), 30 * MS)
     rig.pipeline.replace([slow, small])

@@ -1,10 +1,11 @@
 import numpy as np
+import pytest
 
-from perception_nodes.core.frame import MAX_DETECTIONS, Detections
-from perception_nodes.core.merging import merge, merge_settings
+from perception_nodes.core.frame import MAX_DETECTIONS, Detections, FrameHeader
+from perception_nodes.core.geometry import Letterbox
+from perception_nodes.core.merging import merge, merge_settings, uncut
 
-SIZES = (416, 256), (1242, 375)
-REGION = 400, 60
+INPUT, SOURCE = (416, 256), (1242, 375)
 SETTINGS = merge_settings(["person", "car", "bus"])
 PERSON, CAR, BUS = range(3)
 
@@ -19,7 +20,7 @@ def found(*objects: tuple[int, float, tuple[int, int, int, int]]) -> Detections:
 
 
 def joined(whole: Detections, look: Detections) -> list[tuple[int, float, tuple[int, ...]]]:
-    merged = merge(whole, [(REGION, look)], *SIZES, SETTINGS)
+    merged = merge(whole, [look], INPUT, SETTINGS)
     assert (np.diff(merged.scores) <= 0).all()
     rows = zip(merged.classes, merged.scores, merged.boxes, strict=True)
     return [(int(c), round(float(s), 3), tuple(map(int, b))) for c, s, b in rows]
@@ -41,19 +42,34 @@ def test_object_of_another_kind_is_none_at_two_scales() -> None:
     assert joined(found(car), found(person)) == [car, person]
 
 
-def test_what_the_border_of_a_look_cuts_is_no_object_of_it() -> None:
-    across, down = [(400, 150, 430, 180), (790, 150, 816, 180)], [(500, 61, 520, 90)]
-    for cut in (*across, *down, (500, 290, 530, 316)):
-        assert joined(found(), found((CAR, 0.9, cut))) == []
+LEFT, RIGHT, ABOVE, BELOW = EDGES = [
+    (0, 90, 30, 120),
+    (390, 90, 416, 120),
+    (100, 1, 120, 30),
+    (100, 230, 130, 256),
+]
+"""Boxes that end at an edge of the input."""
 
 
-def test_border_of_the_source_cuts_no_object() -> None:
-    left = found((CAR, 0.9, (0, 119, 30, 150)), (CAR, 0.8, (0, 350, 30, 375)))
-    merged = merge(found(), [((0, 119), left)], *SIZES, SETTINGS)
-    assert merged.boxes[:, 1].tolist() == [350]
-    last = found((CAR, 0.9, (1200, 150, 1242, 180)))
-    merged = merge(found(), [((824, 116), last)], *SIZES, SETTINGS)
-    assert len(merged) == 1, "regions begin at multiples of four, and may end before the source"
+@pytest.mark.parametrize(
+    ("region", "kept"),
+    [
+        ((400, 60), []),
+        ((0, 119), [LEFT, BELOW]),
+        ((824, 116), [RIGHT, BELOW]),  # at multiples of four: it may end before the source
+        ((0, 0), [LEFT, ABOVE]),
+        (None, EDGES),
+    ],
+)
+def test_an_object_is_cut_by_borders_of_its_region_that_are_none_of_the_source(region, kept):
+    box = Letterbox.fit(*SOURCE, *INPUT)
+    header = FrameHeader(source_width=SOURCE[0], source_height=SOURCE[1], width=416, height=256)
+    header.scale_x, header.scale_y = (1, 1) if region else (box.scale_x, box.scale_y)
+    header.pad_x, header.pad_y = np.negative(region) if region else (box.pad_x, box.pad_y)
+    inside = 100, 90, 120, 120
+    look = uncut(found(*((CAR, 0.9, one) for one in (*EDGES, inside))), header)
+    assert look.boxes.tolist() == [list(one) for one in (*kept, inside)]
+    assert len(look) == len(look.classes) == len(kept) + 1
 
 
 def test_no_second_box_on_a_large_vehicle() -> None:
@@ -70,5 +86,5 @@ def test_boxes_of_one_look_are_all_kept() -> None:
 
 def test_more_objects_than_there_is_room_for() -> None:
     whole = found(*((PERSON, 0.5, (4 * i, 0, 4 * i + 3, 9)) for i in range(MAX_DETECTIONS)))
-    merged = merge(whole, [(REGION, found((CAR, 0.9, (600, 150, 640, 180))))], *SIZES, SETTINGS)
+    merged = merge(whole, [found((CAR, 0.9, (600, 150, 640, 180)))], INPUT, SETTINGS)
     assert len(merged) == MAX_DETECTIONS and merged.more and merged.classes[0] == CAR

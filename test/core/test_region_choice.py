@@ -25,7 +25,7 @@ def detections(*boxes: tuple[float, float, float, float]) -> Detections:
 def test_band_is_seen_within_the_bound(more_across, more_down, share, looks, frames):
     source = 521 + more_across, 200 + more_down
     horizon = source[1] * share
-    policy = RegionChoice(source, INPUT, horizon)
+    policy = RegionChoice(source, INPUT, horizon, learning=0)
     seen = np.empty(0)
     low, high = np.clip([horizon - INPUT[1] / 4, horizon + INPUT[1] / 4], 0, source[1])
     bound = -(-2 * len(policy._sweep) // looks)  # every other look is part of the sweep
@@ -49,7 +49,7 @@ def test_band_is_seen_within_the_bound(more_across, more_down, share, looks, fra
 
 
 def test_small_object_is_looked_at_in_every_second_look_and_a_while_after_it_is_gone() -> None:
-    policy = RegionChoice((1920, 1080), INPUT, 540.0)
+    policy = RegionChoice((1920, 1080), INPUT)
     for frame in range(12):
         (region,) = policy.choose(1)
         if frame in (2, 4, 6):
@@ -60,14 +60,15 @@ def test_small_object_is_looked_at_in_every_second_look_and_a_while_after_it_is_
 
 
 def test_looks_of_a_frame_show_different_objects() -> None:
-    policy = RegionChoice((1920, 1080), INPUT, None)
+    policy = RegionChoice((1920, 1080), INPUT)
     policy.seen([], detections((100, 500, 120, 520), (1800, 500, 1820, 520)))
     lefts = sorted(left for left, _ in policy.choose(3)[::2])
     assert lefts[0] <= 100 and lefts[1] + INPUT[0] >= 1820
 
 
-def test_horizon_is_learned_from_small_objects() -> None:
-    policy = RegionChoice((1920, 1080), INPUT, None)
+def test_horizon_is_learned_from_small_objects_and_begins_at_the_axis_of_the_lens() -> None:
+    policy = RegionChoice((1920, 1080), INPUT, 300.0)
+    assert abs(policy.choose(1)[0][1] + INPUT[1] / 2 - 300) < 32
     for _ in range(200):
         policy.seen([], detections((900, 790, 920, 810)))
     policy.seen([(0, 0)], detections())
@@ -77,6 +78,6 @@ def test_horizon_is_learned_from_small_objects() -> None:
 
 @pytest.mark.parametrize("source", [(416, 256), (500, 300), (416, 128)])
 def test_frames_about_as_large_as_the_input_get_no_looks(source: tuple[int, int]) -> None:
-    policy = RegionChoice(source, INPUT, None)
+    policy = RegionChoice(source, INPUT)
     policy.seen([], detections((10, 10, 20, 20)))
     assert policy.choose(3) == []

@@ -1,7 +1,7 @@
 """The preprocessor: in place, letterboxed, rectified, and never surprised by its input."""
 
 import struct
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import cv2
@@ -18,6 +18,7 @@ from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.formats import BAYER
 from perception_nodes.preprocess.lens import UnknownLens, lens_from
 from perception_nodes.preprocess.placement import Placement
+from perception_nodes.preprocess.regions import Regions
 
 WIDTH, HEIGHT = 416, 256
 MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
@@ -286,6 +287,11 @@ def test_no_calibration_breaks_a_frame(distortion, matrix, model, size):
     processor.write(frame(scene(*size), "bgr8"), out, header)
     back = BoxesToSource(header, lens_of(header))(np.array([[8, 8, 24, 24]], np.float32))
     assert np.isfinite(back).all()
+    with suppress(FrameRejected):
+        region = out[:16, :16], FrameHeader()
+        Regions(16, 16, 0).write(frame(scene(*size), "bgr8"), header, (40, 8), 8, *region)
+        back = BoxesToSource(region[1], lens_of(region[1]))(np.array([[8, 8, 9, 9]], np.float32))
+        assert np.isfinite(back).all()
 
 
 def test_what_takes_long_is_prepared_in_the_context_for_it():

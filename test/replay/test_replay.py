@@ -25,7 +25,7 @@ from rosbags.rosbag2 import Writer as Rosbag2Writer
 from typer.testing import CliRunner
 
 from perception_nodes.cli.app import app
-from perception_nodes.core.frame import STAMPS, Detections, FrameHeader, FrameRejected, ImageView
+from perception_nodes.core.frame import STAMPS, Detections, FrameHeader
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import DETECTIONS, TRACKS, typestore
 from perception_nodes.evaluation import read_set
@@ -34,7 +34,6 @@ from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.clocks import LockstepClock, RealTimeClock
 from perception_nodes.replay.compare import comparison_table
-from perception_nodes.replay.looks import in_full
 from perception_nodes.report.annotate import PictureMaker
 from perception_nodes.report.recording import DETECTIONS_TOPIC, FRAME_REPORT_TOPIC, read_recording
 from perception_nodes.transport.cdr_reader import read_image
@@ -560,14 +559,3 @@ def test_two_runs_look_at_the_same_regions_and_write_the_same_bytes(root, tmp_pa
     whole = replay(*drive, "--out", tmp_path / "none")
     assert any("second_look 2, now None" in note for note in whole["warnings"])
     assert whole["detections_sha256"] != first["detections_sha256"]
-
-
-def test_a_jpeg_is_decoded_in_full_for_its_regions():
-    pixels = np.tile(np.arange(1242, dtype=np.uint8), (375, 1))
-    file = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR))[1].tobytes()
-    image = ImageView(7, "camera", 0, 0, "jpeg", 0, memoryview(file))
-    whole = in_full(image)
-    assert (whole.width, whole.height, whole.stamp_ns, whole.file_type) == (1242, 375, 7, "")
-    assert in_full(whole) is whole
-    with pytest.raises(FrameRejected):
-        in_full(ImageView(7, "camera", 0, 0, "jpeg", 0, memoryview(file[:90])))

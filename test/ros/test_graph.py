@@ -46,10 +46,20 @@ def test_every_1080p_frame_arrives_and_is_accounted_for(measured, source, copies
         assert stamps == sorted(stamps), "stages follow each other"
 
 
-@pytest.mark.parametrize("source", ["dds", "shm"])
-def test_frames_with_time_left_are_looked_at_again(measured, source):
-    drive = f"synthetic:1920x1080@5*{FRAMES}"
-    sent, reports = measured(bag=drive, source=source, second_look="2", deadline_ms=900.0)
+@pytest.mark.parametrize(
+    ("source", "size", "file", "lens"),
+    [
+        ("dds", "1920x1080", "", ""),
+        ("shm", "1920x1080", "", ""),
+        ("shm", "1920x1080", ".jpeg", ""),
+        ("dds", "1920x1280", "", "calibration/camera/example_wide_1920x1280.yaml"),
+    ],
+    ids=["dds", "shm", "jpeg", "rectified"],
+)
+def test_frames_with_time_left_are_looked_at_again(measured, root, source, size, file, lens):
+    drive = {"bag": f"synthetic:{size}@5*{FRAMES}{file}", "source": source}
+    drive |= {"calibration_file": str(root / lens)} if lens else {}
+    sent, reports = measured(**drive, second_look="2", deadline_ms=900.0)
     assert len(reports) == len(sent) == FRAMES
     assert arrived(reports) >= NEARLY_ALL * FRAMES
     looks = [report["looks"] for report in reports]
@@ -60,7 +70,7 @@ def test_frames_with_time_left_are_looked_at_again(measured, source):
     assert len(regions) >= 2, "they change from frame to frame"
     for left, top, width, height in regions:
         assert (width, height) == (416, 256)
-        assert left + width <= 1920 and top + height <= 1080
+        assert left + width <= 1920 and top + height <= int(size[-4:])
 
 
 @pytest.mark.slow
