@@ -64,6 +64,10 @@ def write_checkpoint(run: Path, file: Path, begun: float = 0.0) -> None:
     saved = torch.load(run / STATE, map_location="cpu", weights_only=True)
     average = saved["average"]
     if begun:
+        if not (run / BEGUN).is_file():
+            raise CompressionError(
+                f"{run / BEGUN} is not there: the run began with --start; leave --begun out"
+            )
         first = torch.load(run / BEGUN, map_location="cpu", weights_only=True)
         average = {k: torch.lerp(v, first[k], begun) for k, v in average.items()}
     average = {k: v.half() if v.ndim > 1 else v for k, v in average.items()}

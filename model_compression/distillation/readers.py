@@ -48,7 +48,8 @@ def compute_ends(
         nothing if ``until`` said so.
     """
     original.fill(network)
-    head, batches, known = network.model[-1], [], []
+    head, known = network.model[-1], list[Known]()
+    batches: list[list[Tensor]] = []
     for number in range(math.ceil(views / BATCH)):
         if until():
             return [], []
@@ -59,9 +60,16 @@ def compute_ends(
             report({"step": 0, "views": len(known)})
     measured = batches[: math.ceil(NORMALISED_VIEWS / BATCH)]
     original.normalise(head, [torch.cat(level).float() for level in zip(*measured, strict=True)])
-    for index, batch in enumerate(batches):
-        batches[index] = [end.half() for end in head.towers([level.float() for level in batch])]
-    return [torch.cat(end) for end in zip(*batches, strict=True)], known
+    ends: list[Tensor] = []
+    for number, batch in enumerate(batches):
+        made = head.towers([level.float() for level in batch])
+        ends = ends or [
+            one.new_empty((len(known), *one.shape[1:]), dtype=torch.half) for one in made
+        ]
+        for end, one in zip(ends, made, strict=True):
+            end[number * BATCH : (number + 1) * BATCH] = one
+        batch.clear()
+    return ends, known
 
 
 def train_readers(
@@ -75,6 +83,8 @@ def train_readers(
     until: Callable[[], bool],
 ) -> bool:
     """Train a network's readers on what ``compute_ends`` found; tell whether it was done."""
+    if not known:
+        return False
     head, grid = network.model[-1], Grid(size_px)
     parameters = [one for part in network.fresh for one in part.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=1e-4)

@@ -1,6 +1,9 @@
 """The CPU's runtime that suits a model: LiteRT for most integer networks, else OpenVINO."""
 
+import os
+
 from perception_nodes.backends.contract import BACKENDS, INSTALL
+from perception_nodes.backends.delegate import DELEGATE
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution
 from perception_nodes.networks.model import LevelsSpec, Model
@@ -13,8 +16,9 @@ CHOICES = (AUTO, *BACKENDS)
 def runtime_for(backend: str, model: Model) -> str:
     """The backend that runs a model if this one is named.
 
-    For `auto` it depends on the model alone. LiteRT runs integer networks only. OpenVINO computes
-    depthwise convolutions faster where a CPU has VNNI. A missing runtime is still an error.
+    For `auto` it depends on the model, and on whether LiteRT has a delegate. LiteRT runs integer
+    networks only, and OpenVINO computes depthwise convolutions faster: 1.4 times on a Xeon with
+    VNNI. A missing runtime is still an error.
 
     Raises:
         BackendError: `auto` without onnx, which reads the model.
@@ -25,7 +29,7 @@ def runtime_for(backend: str, model: Model) -> str:
 
 
 def _suits_litert(model: Model) -> bool:
-    """Whether it is an integer network, with neither a layer in float nor a depthwise one."""
+    """Whether it is an integer network without a layer in float, and LiteRT is fast with it."""
     if not isinstance(model.outputs, LevelsSpec):
         return False
     try:
@@ -40,4 +44,5 @@ def _suits_litert(model: Model) -> bool:
     except BackendError:
         return False
     convolutions = [layer for layer in layers if isinstance(layer, Convolution)]
-    return all(layer.has_8_bits and not layer.depthwise for layer in convolutions)
+    is_faster = DELEGATE in os.environ or not any(layer.depthwise for layer in convolutions)
+    return is_faster and all(layer.has_8_bits for layer in convolutions)

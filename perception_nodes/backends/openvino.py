@@ -189,7 +189,7 @@ class Backend:
 
     def infer_batch(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[HeadTensors]:
         """Run the network on each image, in place and concurrently."""
-        check_count("openvino", images, max(1, len(self._batch_requests)))
+        check_count("openvino", images, len(self._batch_requests))
         chosen = self._batch_requests[: len(images)]
         try:
             # Waits for all that have begun, in any case: the caller releases the images after this.

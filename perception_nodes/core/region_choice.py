@@ -65,6 +65,7 @@ class RegionChoice:
         self._tops = _places(height, input_px[1], input_px[1] // STEPS)
         self._sweep = _places(width, input_px[0], input_px[0] - input_px[0] // OVERLAP)
         self._unseen = np.arange(len(self._sweep), 0, -1)  # frames since the last look; ties: left
+        self._chosen: list[Region] = []
         self._looks, self._learning = 0, learning
         self._height_px, self._band_px = height, input_px[1] / 4 * np.array([-1, 1])
         self._horizon_px = height / 2 if axis_px is None else axis_px
@@ -84,6 +85,7 @@ class RegionChoice:
                 regions.append(region)
                 worth[self._shown(region, self._boxes)] = 0
                 unseen[self._swept(region)] = -1
+        self._chosen = regions
         return regions
 
     def seen(self, regions: Sequence[Region], detections: Detections) -> None:
@@ -95,6 +97,8 @@ class RegionChoice:
         """
         self._looks += len(regions)
         self._unseen += 1
+        for region in self._chosen:  # where it does not come, the others have their turn
+            self._unseen[self._swept(region)] //= 2
         for region in regions:
             self._unseen[self._swept(region)] = 0
         found = detections.boxes.astype(np.float64)

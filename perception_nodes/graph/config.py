@@ -286,11 +286,12 @@ class DetectorSettings(CamerasSettings):
     model: str = same(PreprocessSettings, "model")
     model_key: str = same(PreprocessSettings, "model_key")
     backend: Runtime = "auto"
-    """inference runtime; auto: on the CPU, litert for an integer network and openvino for any other
-    model; tensorrt builds its engine at the first start, and auto detects until it is built; cuda
-    runs our own kernels on an NVIDIA GPU (docs/cuda.md); fpga uses the device that $PERCEPTION_FPGA
-    names (docs/fpga.md), litert the delegate that $PERCEPTION_DELEGATE names (docs/tpu.md); golden
-    is the slow integer reference; null detects nothing and is for measurements"""
+    """inference runtime; auto: on the CPU, openvino, and litert for integer networks, with
+    depthwise layers only where it has a delegate; tensorrt builds its engine at the first
+    start, and auto detects until it is built; cuda runs our own kernels on an NVIDIA GPU
+    (docs/cuda.md); fpga uses the device that $PERCEPTION_FPGA names (docs/fpga.md), litert the
+    delegate that $PERCEPTION_DELEGATE names (docs/tpu.md); golden is the slow integer
+    reference; null detects nothing and is for measurements"""
     preprocess_on: Literal["cpu", "gpu"] = same(PreprocessSettings, "preprocess_on")
     second_look: Looks = same(PreprocessSettings, "second_look")
     second_look_until_ms: float = Field(default=0.0, ge=0, le=10_000)

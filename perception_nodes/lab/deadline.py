@@ -83,8 +83,10 @@ class DeadlineBench:
         if self.against is not None and not (needed := self._perception(self.against)).is_file():
             raise SettingsError(f"--against: no {needed}; name a checkout in which `make` was run")
         if any(self.real_time) and not allowed_priority():
-            how = "allow it with LimitRTPRIO=, `ulimit -r` or CAP_SYS_NICE, or --real-time without"
-            raise SettingsError(f"real time is not allowed here; {how}")
+            how = "allow it with LimitRTPRIO=, `ulimit -r` or CAP_SYS_NICE"
+            raise SettingsError(
+                f"real time is not allowed here; {how}, or pass --real-time without"
+            )
 
     @staticmethod
     def _perception(checkout: Path) -> Path:

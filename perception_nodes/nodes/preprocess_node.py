@@ -229,8 +229,8 @@ class PreprocessNode(RedundantNode):
         """Log how many bits of 16-bit samples are significant, if that was learned."""
         bits = self._preprocessor.sample_bits
         if bits not in (0, 8, self._bits, self.settings.sample_bits):
-            scaled = f"frames so far need {bits} bits a sample, by which all are scaled from now on"
-            self.get_logger().warning(f"{scaled}; if the camera has others, give sample_bits")
+            scaled = f"the brightest frames need {bits} bits a sample, and all are scaled by it now"
+            self.get_logger().warning(f"{scaled}; if the camera has others, set sample_bits")
         self._bits = bits
 
 

@@ -106,8 +106,11 @@ class Preprocessor:
         if image.file_type:
             width, height, is_grey = read_header(image)
             box = self.placer.letterbox(width, height)
-            least_px = (width, height) if self.in_full else (box.inner_width, box.inner_height)
-            is_slow = width * height * (1 + self.in_full) > SLOW_PIXELS[image.file_type]
+            pixels = width * height
+            # A large JPEG takes twice as long in full: it stays small, and is not looked at again.
+            in_full = self.in_full and 2 * pixels <= SLOW_PIXELS["jpeg"]
+            least_px = (width, height) if in_full else (box.inner_width, box.inner_height)
+            is_slow = pixels > SLOW_PIXELS[image.file_type]
             with self.placer.preparing() if is_slow else nullcontext():
                 image = decompressed(image, is_grey, least_px)
         check_frame(image)  # a bad frame must not change the placement

@@ -303,7 +303,7 @@ def detections_of(data: bytes) -> tuple[int, FrameDetections]:
         message: Any = schemas.typestore().deserialize_cdr(data, schemas.DETECTIONS)
         return nanoseconds(message.header.stamp), _frame_detections(message)
     except UNREADABLE as error:
-        raise RecordingError(f"a message {schemas.DETECTIONS} cannot be read: {error}") from error
+        raise RecordingError(f"{schemas.DETECTIONS} cannot be read: {error}") from error
 
 
 def deserialized(path: str | Path, recorded: Recorded) -> Any:

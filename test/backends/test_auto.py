@@ -29,6 +29,11 @@ def test_integer_networks_run_on_litert_and_others_on_openvino(name, runtime):
     assert runtime_for(AUTO, load_model(name)) == runtime
 
 
+def test_a_delegate_computes_depthwise_networks_too(monkeypatch):
+    monkeypatch.setenv("PERCEPTION_DELEGATE", "libedgetpu.so.1")
+    assert runtime_for(AUTO, load_model("open-xs")) == "litert"
+
+
 @pytest.mark.parametrize(("kept", "runtime"), [((), "litert"), (("enter",), "openvino")])
 def test_a_network_with_a_layer_in_float_runs_on_openvino(tmp_path, kept, runtime):
     network, file = toy(groups=1), tmp_path / "toy.onnx"

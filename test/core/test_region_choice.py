@@ -48,6 +48,16 @@ def test_band_is_seen_within_the_bound(more_across, more_down, share, looks, fra
         assert (number + 1) % bound or seen[: source[0] - ALIGNED_PX + 1].all()
 
 
+def test_region_that_never_comes_does_not_keep_others_from_their_turn() -> None:
+    policy = RegionChoice((1920, 1080), INPUT)
+    (refused,), shown = policy.choose(1), set()
+    for _ in range(8 * len(policy._sweep)):
+        (region,) = policy.choose(1)
+        shown.add(region[0])
+        policy.seen([] if region == refused else [region], detections())
+    assert shown >= set(policy._sweep)
+
+
 def test_small_object_is_looked_at_in_every_second_look_and_a_while_after_it_is_gone() -> None:
     policy = RegionChoice((1920, 1080), INPUT)
     for frame in range(12):
