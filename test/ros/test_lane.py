@@ -31,7 +31,7 @@ def lane(monkeypatch):
     made.topic = SimpleNamespace(listeners=0)
     made.pipeline = SimpleNamespace(refused=lambda header, error: str(error))
     monkeypatch.setattr(Lane, "end", lambda self, record: made.refused.append(record))
-    monkeypatch.setattr(module, "check_slot", lambda *_: None)
+    monkeypatch.setattr(module.frames, "check_slot", lambda *_: None)
     return made
 
 
