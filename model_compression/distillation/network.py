@@ -41,8 +41,6 @@ WIDTH = 32
 DEPTH = 4
 """Convolutions of a tower."""
 
-Weights = dict[str, NDArray[np.float32]]
-
 
 class Stem(nn.Sequential):
     """A convolution of the picture, one of each place, and one of each channel.

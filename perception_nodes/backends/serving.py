@@ -73,8 +73,11 @@ class LoadedModels:
                 else:
                     calls_ns = _shortest_calls_ns(opened, model, info.max_batch)
                 decoder, several = model.decoder(decode), cast(BatchBackend, opened)
-                calls = calls_ns[0], several, calls_ns[1:], reader
-                self.candidates.append(Candidate(model.name, opened, decoder, *calls))
+                self.candidates.append(
+                    Candidate(
+                        model.name, opened, decoder, calls_ns[0], several, calls_ns[1:], reader
+                    )
+                )
                 self.descriptions.append(_description(model, info, calls_ns))
             self._closing = closing.pop_all()
 

@@ -191,14 +191,16 @@ def modes_of(descriptor: int, kind: int, wanted: tuple[int, int] = (0, 0)) -> It
     for form in kernel.enumerated(descriptor, kernel.ENUM_FMT, kernel.FormatDescription, type=kind):
         code = form.pixelformat
         is_listed = False
-        sizes_of = descriptor, kernel.ENUM_FRAMESIZES, kernel.FrameSize
-        for size in kernel.enumerated(*sizes_of, pixel_format=code):
+        for size in kernel.enumerated(
+            descriptor, kernel.ENUM_FRAMESIZES, kernel.FrameSize, pixel_format=code
+        ):
             is_listed = True
             sizes, described = _sizes(size, wanted)
             for width, height in sizes:
                 at = {"pixel_format": code, "width": width, "height": height}
-                rates_of = descriptor, kernel.ENUM_FRAMEINTERVALS, kernel.FrameInterval
-                intervals = kernel.enumerated(*rates_of, **at)
+                intervals = kernel.enumerated(
+                    descriptor, kernel.ENUM_FRAMEINTERVALS, kernel.FrameInterval, **at
+                )
                 rates = [one.denominator / max(one.numerator, 1) for one in intervals]
                 for rate_hz in rates or [0.0]:
                     yield Mode(code, width, height, rate_hz, described)

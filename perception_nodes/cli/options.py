@@ -8,7 +8,9 @@ import typer
 from perception_nodes.backends.auto import CHOICES
 from perception_nodes.cli.common import check_folder, check_writable
 
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Name or folder; or --model.")]
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Model: name or folder; or --model.")
+]
 Model = Annotated[str, typer.Option(help="Model: name or folder.")]
 Backend = Annotated[str, typer.Option(help=f"Runtime, one of {', '.join(CHOICES)}.")]
 _THREADS = "Threads for inference; 0: one per physical core."

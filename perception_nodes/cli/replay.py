@@ -127,8 +127,9 @@ def replay_command(
         tracks=tracks,
         boxes=box_formats(boxes),
     )
-    drives_in = bags or (), out, corpus, topic or ()
-    request = ReplayRequest(*drives_in, workers, ray, golden, update, labels)
+    request = ReplayRequest(
+        bags or (), out, corpus, topic or (), workers, ray, golden, update, labels
+    )
     request.check(replay_options, second_look)
     check_writable(golden if update else None, "--golden")
     model_read = load_model(model)

@@ -77,8 +77,9 @@ def _interface(spec: NodeSpec, detectors: set[str], ros: RosArguments) -> Interf
                 publishes.append(topics.info_topic(settings.image_topic))
         case config.ViewSettings():
             publishes += of_each_camera(topics.ANNOTATED, topics.ANNOTATIONS)
-            heard = topics.FRAME_REPORTS, topics.HEALTH, topics.VISION_INFO
-            subscribes += of_each_camera(*heard, topics.TRACKED_DETECTIONS)
+            subscribes += of_each_camera(
+                topics.FRAME_REPORTS, topics.HEALTH, topics.VISION_INFO, topics.TRACKED_DETECTIONS
+            )
             subscribes.append(settings.safe_stop_topic)
             calls += [f"{detector}/get_parameters" for detector in detectors]
     kinds = publishes, subscribes, serves, calls

@@ -209,8 +209,9 @@ class Drives:
 
         request = self._request
         inputs = [Path(file) for file in [request.golden, self._settings.calibration_file] if file]
-        how = self._model, self._settings, self._options, inputs
-        jobs = corpus.jobs_of(self.sources, request.out, *how)
+        jobs = corpus.jobs_of(
+            self.sources, request.out, self._model, self._settings, self._options, inputs
+        )
         results: dict[str, corpus.Result] = {}
         with corpus.alone_in(request.out):
             workers = partial(ray_workers, request.ray) if request.ray else local_workers

@@ -122,8 +122,9 @@ def replay(
             summary["engine"] = engine_summary(run.engine_calls)
             write_whole(folder / ENGINE_FILE, engine_csv(run.engine_calls))
         if options.labels is not None or options.labels_topic:
-            labels = options.labels, options.labels_topic
-            summary["accuracy"] = accuracy(loaded.model, drive, recording, *labels)
+            summary["accuracy"] = accuracy(
+                loaded.model, drive, recording, options.labels, options.labels_topic
+            )
         write_boxes(folder, options.boxes, recording, drive.frame_files)
         outputs.write_summary(folder, summary, recording, chosen)
         # Outputs of an earlier run would not belong to the new files.
