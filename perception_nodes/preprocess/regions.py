@@ -7,7 +7,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.frame import FrameHeader, FrameRecord, FrameRejected, ImageView
+from perception_nodes.core.frame import (
+    MAX_PLACEMENT,
+    FrameHeader,
+    FrameRecord,
+    FrameRejected,
+    ImageView,
+)
 from perception_nodes.core.geometry import Lens, Letterbox, Points, lens_of, remap_grid
 from perception_nodes.core.merging import ALIGNED_PX
 from perception_nodes.preprocess import formats
@@ -85,7 +91,8 @@ class Regions:
         with np.errstate(all="ignore"):
             fx, fy, cx, cy = seen = lens.region_matrix(*span)
         matrix[:] = [*seen]
-        if not (np.isfinite(seen).all() and min(fx, fy) > 0):
+        # At its fold a lens gives numbers that no slot may have; comparisons refuse NaN, too.
+        if not (np.abs(seen).max() < MAX_PLACEMENT and min(fx, fy) > 1 / MAX_PLACEMENT):
             raise FrameRejected(f"the lens shows nothing at {left}, {top}")
         across, down = (-(-length // CELL_PX) + 2 for length in (width, height))  # one beside each
         cells = Letterbox(across, down, across, down, 0, 0, 1 / CELL_PX, 1 / CELL_PX)
