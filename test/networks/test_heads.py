@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 from onnx import TensorProto, helper
 from refused import refused
@@ -56,14 +55,6 @@ def plain_grid(found):
     return [(of_middle(*column[:4]), column[4:]) for column in grid[0].T.tolist()]
 
 
-def plain_objects(found):
-    (rows,) = found.values()
-    return [
-        (row[:4], [row[4] * (int(row[5]) == label) for label in range(CLASSES)])
-        for row in rows[0].tolist()
-    ]
-
-
 def plain_scored(found):
     (rows,) = found.values()
     every = rows[0].tolist()
@@ -84,14 +75,11 @@ def plain_nanodet(found, logits=False):
     (rows,) = found.values()
     objects = []
     for row, (column, line, stride) in zip(rows[0].tolist(), places(*STRIDES, 64), strict=True):
-        reach = []
-        for side in range(4):
-            weights = [math.exp(value) for value in row[CLASSES + 8 * side :][:8]]
-            reach.append(stride * sum(n * w for n, w in enumerate(weights)) / sum(weights))
-        x, y, scores = column * stride, line * stride, row[:CLASSES]
+        scores = row[:CLASSES]
         if logits:
-            scores = [1 / (1 + math.exp(-score)) for score in scores]
-        objects.append(([x - reach[0], y - reach[1], x + reach[2], y + reach[3]], scores))
+            scores = [sigmoid(score) for score in scores]
+        box = around(column * stride, line * stride, stride, row[CLASSES:])
+        objects.append((box, scores))
     return objects
 
 
@@ -114,7 +102,7 @@ def in_pixels(shares):
 def plain_queries(found):
     boxes, logits = (found[name][0].tolist() for name in ("pred_boxes", "logits"))
     return [
-        (in_pixels(box), [1 / (1 + math.exp(-value)) for value in row])
+        (in_pixels(box), [sigmoid(value) for value in row])
         for box, row in zip(boxes, logits, strict=True)
     ]
 
@@ -126,11 +114,7 @@ def plain_ultralytics_detr(found):
 
 
 def plain_detr_rows(found):
-    (rows,) = found.values()
-    return [
-        (in_pixels(row[:4]), [row[4] * (int(row[5]) == label) for label in range(CLASSES)])
-        for row in rows[0].tolist()
-    ]
+    return [(in_pixels(box), scores) for box, scores in ROWS_OF_SIX(found)]
 
 
 def anchors_and_maps():
@@ -148,9 +132,8 @@ def grid():
 
 
 def objects():
-    corners = np.sort(random(1, 9, 2, 2, high=60), axis=2).reshape(1, 9, 4)
-    labels = RANDOM.integers(0, CLASSES, (1, 9, 1)).astype(np.float32)
-    return {"output0": np.concatenate([corners, random(1, 9, 1), labels], -1)}
+    columns = [corner_rows(1, 9), random(1, 9, 1), labels(1, 9, 1).astype(np.float32)]
+    return {"output0": np.concatenate(columns, -1)}
 
 
 def scored(count):
@@ -172,11 +155,7 @@ def ncnn():
 
 
 def detr():
-    return {
-        "labels": RANDOM.integers(0, CLASSES, (1, 7)),
-        "boxes": np.sort(random(1, 7, 2, 2, high=60), axis=2).reshape(1, 7, 4),
-        "scores": random(1, 7),
-    }
+    return {"labels": labels(1, 7), "boxes": corner_rows(1, 7), "scores": random(1, 7)}
 
 
 def queries():
@@ -225,12 +204,12 @@ def cells_at(stride):
     return -(-HEIGHT // stride), -(-WIDTH // stride)
 
 
-def plain_bins(found, strides=STRIDES, bins=64, offset=0.5, order=(0, 1)):
+def plain_bins(found, strides=STRIDES, bins=64, order=(0, 1)):
     channels = [bins, CLASSES] if order == (0, 1) else [CLASSES, bins]
     objects = []
     for column, row, stride, parts in levels(found, strides, *channels):
         sides, scores = parts[order[0]], parts[order[1]]
-        centre = (column + offset) * stride, (row + offset) * stride
+        centre = (column + 0.5) * stride, (row + 0.5) * stride
         objects.append((around(*centre, stride, sides), [sigmoid(score) for score in scores]))
     return objects
 
@@ -340,6 +319,9 @@ def plain_numbers(first, **columns):
         ]
 
     return plain
+
+
+ROWS_OF_SIX = plain_numbers(0, box=slice(0, 4), score=4, number=5)
 
 
 def plain_rows(take):
@@ -494,7 +476,7 @@ MORE_HEADS = {
     ),
     "boxes-labels": (
         lambda: {"boxes": np.concatenate([corner_rows(9), random(9, 1)], 1), "labels": labels(9)},
-        plain_numbers(0, box=slice(0, 4), score=4, number=5),
+        ROWS_OF_SIX,
         {"grey": GREY / 255},
         BGR,
     ),
@@ -506,7 +488,7 @@ MORE_HEADS = {
 }
 HEADS = {
     "ultralytics": (grid, plain_grid),
-    "ultralytics-nms": (objects, plain_objects),
+    "ultralytics-nms": (objects, ROWS_OF_SIX),
     "yolov5": (lambda: scored(3 * cells(*STRIDES)), plain_scored),
     "yolov5 with its maps": (anchors_and_maps, plain_anchors),
     "yolov6": (lambda: scored(cells(*STRIDES)), plain_scored),
@@ -544,12 +526,12 @@ HEADS = {
 def test_boxes_and_scores_are_those_of_the_original(case, kind, tmp_path):
     make, plain, *rest = {**HEADS, **MORE_HEADS}[case]
     extra, pixels = rest or ({}, RGB)
-    path = written(detector(make(), **extra), tmp_path / "original.onnx")
+    network = detector(make(), **extra)
+    path = written(network, tmp_path / "original.onnx")
     asked = "yolov6" if case == "yolov6" else ""  # which looks like a YOLOX
     given, backend = path, kind.partition("'")[0]
     if "files" in kind:
-        given = path.with_suffix(".xml")
-        openvino.save_model(openvino.Core().read_model(path), given, compress_to_fp16=False)
+        given = written(network, path.with_suffix(".xml"))
     imported = understand(given, ImportOptions(classes=NAMES, head=asked))
     assert imported.head.name == case.split(" ")[0]
     write_model(imported, tmp_path / "models/toy", open_model)
@@ -731,12 +713,9 @@ def test_a_class_without_a_name_is_refused(head, ending, tmp_path):
     outputs = HEADS[head][0]()
     numbers = outputs["labels"] if head == "detr" else outputs["output0"][..., 5]
     numbers[0, 4] = 2
-    path = written(detector(outputs), tmp_path / "it.onnx")
-    if ending == ".xml":
-        network = openvino.Core().read_model(path)
-        openvino.save_model(network, path.with_suffix(".xml"), compress_to_fp16=False)
+    path = written(detector(outputs), tmp_path / f"it{ending}")
     with pytest.raises(ModelError, match="finds class 2, .* and only 2 classes are named"):
-        understand(path.with_suffix(ending), ImportOptions(classes=NAMES[:2], head=head))
+        understand(path, ImportOptions(classes=NAMES[:2], head=head))
 
 
 def test_names_and_licence_are_those_of_the_metadata(tmp_path):

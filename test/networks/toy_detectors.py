@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import openvino
 from onnx import TensorProto, helper, numpy_helper
 
 SIZE = WIDTH, HEIGHT = 96, 64
@@ -78,5 +79,10 @@ def detector(outputs, focus=False, operator="", size=SIZE, facts=None, opset=17,
 
 
 def written(network, path):
-    onnx.save(network, path)
+    """As ONNX or, where the name says so, as OpenVINO's files."""
+    if path.suffix == ".xml":
+        read = openvino.Core().read_model(network.SerializeToString())
+        openvino.save_model(read, path, compress_to_fp16=False)
+    else:
+        onnx.save(network, path)
     return path
