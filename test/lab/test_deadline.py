@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from made_runs import MS, in_time, report
-from observe import children
+from observe import children, until
 from rich.console import Console
 
 from perception_nodes.core.frame import FrameStatus
@@ -294,10 +294,7 @@ def test_what_killed_compilers_leave_goes_with_their_folder(tmp_path):
     compiler.write_text(f'#!/bin/sh\n[ -e {said} ] || echo "$TMPDIR" > {said}\nsleep 60\n')
     compiler.chmod(0o755)
     with compilations(1, str(compiler), tmp_path):
-        until_s = time.monotonic() + 20
-        while not (said.exists() and said.read_text().endswith("\n")):
-            assert time.monotonic() < until_s
-            time.sleep(0.01)
+        until(lambda: said.exists() and said.read_text().endswith("\n"), 20)
     assert said.read_text() == f"{tmp_path}\n"
 
 

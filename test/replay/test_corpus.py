@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import Future
 from dataclasses import replace
 from multiprocessing import resource_tracker
@@ -17,6 +16,7 @@ import pytest
 from commands import replay as replay_with
 from commands import unusable
 from drives import write_ros2
+from observe import until
 
 from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.core.errors import PerceptionError
@@ -337,11 +337,8 @@ def descendants(pid):
 
 def wait_for_work(process, out):
     """Until a drive is being replayed."""
-    until_s = time.monotonic() + 60
-    while not list(out.rglob(".part-*/*.part")):
-        assert time.monotonic() < until_s
-        assert process.poll() is None
-        time.sleep(0.01)
+    until(lambda: process.poll() is not None or list(out.rglob(".part-*/*.part")), 60)
+    assert process.poll() is None
 
 
 def kill_workers(process, named):

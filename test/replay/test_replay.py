@@ -19,6 +19,7 @@ import pytest
 from commands import replay, unusable
 from drives import COMPRESSED, IMAGE, PERIOD_NS, START_NS, STORE, message, write_ros1, write_ros2
 from mcap.reader import make_reader
+from observe import until
 from rich.console import Console
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbag2Writer
@@ -520,9 +521,7 @@ def test_interrupted_it_leaves_nothing(street, tmp_path, mode, number):
     arguments = ["replay", street, street, "--mode", mode, "--out", tmp_path / "out"]
     command = [sys.executable, "-m", "perception_nodes", *map(str, arguments)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    until_s = time.monotonic() + 60
-    while not list(tmp_path.glob("out/*/.part-*")) and time.monotonic() < until_s:
-        time.sleep(0.01)
+    until(lambda: list(tmp_path.glob("out/*/.part-*")), 60)
     process.send_signal(number)
     process.communicate(timeout=300)
     assert process.returncode == 128 + number

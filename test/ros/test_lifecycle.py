@@ -14,6 +14,7 @@ from beside import beside
 from filming import send_frame
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from observe import until
 from perception_interfaces.msg import Health
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.executors import SingleThreadedExecutor
@@ -256,9 +257,7 @@ def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preproces
     for number in range(3):
         film(new, number)
     noted.release()
-    give_up_s = time.monotonic() + 30
-    while not preprocess.lease.held and time.monotonic() < give_up_s:
-        preprocess.step()
+    until(lambda: preprocess.lease.held, 30, meanwhile=preprocess.step)
     for _ in range(10):
         preprocess.step()
     assert entered(records.records()) == []
@@ -287,9 +286,7 @@ def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess):
         send_frame(camera, 0, PIXELS)
         last_s = time.monotonic()
         look()
-    while not said[-1]:
-        assert time.monotonic() < last_s + 30
-        look()
+    until(lambda: said[-1], 30, meanwhile=look)
     assert time.monotonic() > last_s + 3 > begun_s + 3
     assert "'front' is connected, but sends nothing" in said[-1]
     endpoint.close()
@@ -305,10 +302,7 @@ def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector):
         watchdog.kill()
         # Alive it would be a stranger, which has no file of ours open.
         os.waitid(os.P_PID, watchdog.pid, os.WEXITED | os.WNOWAIT)
-        give_up_s = time.monotonic() + 30
-        while not voice.is_taken and time.monotonic() < give_up_s:
-            detector.step()
-    assert voice.is_taken
+        until(lambda: voice.is_taken, 30, meanwhile=detector.step)
     heard = map(as_sent, records.records())
     (gone,) = (record for record in heard if isinstance(record, WatchdogGone))
     assert gone.cause.decode() == f"no watchdog is running: watchdog {watchdog.pid} died"

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import rclpy
+from observe import until
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
@@ -31,10 +32,7 @@ def ends(node):
     subscription = node.create_subscription(Image, "image", lambda _: None, 2)
     reader = SerializedReader(subscription)
     publisher = node.create_publisher(Image, "image", QoSProfile(depth=2))
-    give_up_s = time.monotonic() + TIMEOUT_S
-    while not (publisher.get_subscription_count() and subscription.get_publisher_count()):
-        assert time.monotonic() < give_up_s
-        time.sleep(0.01)
+    until(lambda: publisher.get_subscription_count() and subscription.get_publisher_count())
     yield publisher, reader
     reader.close()
 

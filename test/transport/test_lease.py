@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from observe import until
 
 from perception_nodes.core.frame import MAY_BE_OUT
 from perception_nodes.system import life
@@ -182,10 +183,7 @@ def test_a_holder_whose_processor_was_away_is_given_its_patience_again(lease, ho
     os.kill(process.pid, signal.SIGSTOP)  # all that can be seen is that it sleeps
     asked = []
     monkeypatch.setattr(lease_module, "runs_at_once", lambda processor: asked.append(processor))
-    give_up_s = time.monotonic() + TIMEOUT_S
-    while len(asked) < 3 and time.monotonic() < give_up_s:
-        lease.kill_hung_holder()
-        time.sleep(0.005)
+    until(lambda: len(asked) >= 3, TIMEOUT_S, meanwhile=lease.kill_hung_holder)
     assert process.poll() is None
     assert len(asked) == 3 and set(asked) <= os.sched_getaffinity(0)
     monkeypatch.undo()

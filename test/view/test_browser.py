@@ -1,11 +1,11 @@
 """The page in a real browser: Debian's Chromium, driven by Selenium."""
 
 import shutil
-import time
 from typing import Any
 
 import pytest
 from fake_graph import COUNTS, fed, nominal, pass_s, picture, report, served, turning
+from observe import until
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.health import HealthMode
@@ -40,10 +40,7 @@ class Browser:
         self.until(lambda: self.text("link") == "live")
 
     def until(self, condition):
-        give_up_s = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < give_up_s, self.run("return document.body.innerText")
-            time.sleep(0.05)
+        until(condition, TIMEOUT_S, lambda: self.run("return document.body.innerText"))
 
     def text(self, name):
         return str(self.run("return document.getElementById(arguments[0]).innerText", name))
