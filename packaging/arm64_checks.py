@@ -29,6 +29,8 @@ EXACT = "golden"
 SCALED_APART = 1
 COMPILE_FRAMES = "8"
 """With fewer there are too few objects to judge the model by."""
+CASES, EXAMPLES = 2, 10
+"""Of each test and each property; with all of them the suites take an hour of processor time."""
 END_S = 30
 """A suite starts no test in the last seconds of its share, and so has time to count them."""
 CORES = min(len(os.sched_getaffinity(0)), 4)
@@ -45,12 +47,13 @@ class Check:
         machine: the emulated one.
         out: folder of the logs.
         frames: of the sample drive, for what takes long; one of FRAMES.
+        cases: of each test, at most.
         log: log of the check that runs.
         end_s: when its share of the time is over, monotonic.
     """
 
-    def __init__(self, machine: Machine, out: Path, frames: int) -> None:
-        self.machine, self.out, self.frames = machine, out, frames
+    def __init__(self, machine: Machine, out: Path, frames: int, cases: int = CASES) -> None:
+        self.machine, self.out, self.frames, self.cases = machine, out, frames, cases
         self.log, self.end_s = out / "log.txt", 0.0
 
     def there(self, *command: str, status: int = 0) -> str:
@@ -188,7 +191,8 @@ class Check:
 
     def tests(self, paths: Sequence[str]) -> str:
         """Tests of ours, without what needs iceoryx2 or ROS."""
-        options = ["-q", "-ra", "-p", "no:cacheprovider", "-p", "no:endpoint_fixtures"]
+        options = ["-q", "-ra", "--durations=20", "-p", "no:cacheprovider"]
+        options += ["-p", "no:endpoint_fixtures", f"--cases={self.cases}", f"--examples={EXAMPLES}"]
         if CORES > 1:
             options += ["-n", str(CORES), "--dist", "loadfile"]
         end_s = time.time() + self.end_s - time.monotonic() - END_S
@@ -248,13 +252,14 @@ COMMANDS: dict[str, Callable[[Check], str]] = {
 SUITES = {
     "C and C++": (0.1, "test/protection/test_cpp.py"),
     "preprocess": (0.25, "test/preprocess"),
-    "import": (0.25, "test/networks"),
-    "core": (0.4, "test/core"),
-    "replay": (0.5, "test/replay"),
-    "backends": (1.0, "test/backends"),
+    "core": (0.25, "test/core"),
+    "import": (0.35, "test/networks"),
+    "backends": (0.6, "test/backends"),
+    # That of a corpus kills and restarts processes, whose start alone takes seconds in emulation.
+    "replay of single drives": (1.0, "test/replay", "--ignore=test/replay/test_corpus.py"),
 }
 CHECKS = {name: (0.25, do) for name, do in COMMANDS.items()} | {
-    f"tests, {name}": (share, partial(Check.tests, paths=[path]))
-    for name, (share, path) in SUITES.items()
+    f"tests, {name}": (share, partial(Check.tests, paths=paths))
+    for name, (share, *paths) in SUITES.items()
 }
 """By name: which share of the time that is left it may take, and what it does."""

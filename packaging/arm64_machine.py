@@ -23,7 +23,7 @@ LOCK = ROOT / "requirements/lock.txt"
 CHECKOUT = "/root/perception_nodes"
 SITE = "usr/local/lib/python3.13/dist-packages"
 SUITE, PYTHON, GLIBC = "trixie", "3.13", 41
-INCLUDED = "python3,python3-venv,libpython3-stdlib,g++,cmake,make"
+INCLUDED = "python3,python3-venv,libpython3-stdlib,ca-certificates,g++,cmake,make"
 PROCESSOR = "cortex-a76"
 """Like a Jetson Orin's, with the dot product. Vectors of SVE and SME, which libraries would choose
 on a processor that has all there is, take fifteen times as long in emulation."""
@@ -178,6 +178,11 @@ class Machine:
             do("dpkg-deb", "--extract", package, folder)
         for name in ("passwd", "group"):
             shutil.copyfile(folder / f"usr/share/base-passwd/{name}.master", folder / "etc" / name)
+        # What Debian's script would write; pip reads it at each start, even without a network.
+        authorities = sorted(folder.glob("usr/share/ca-certificates/*/*.crt"))
+        bundle = folder / "etc/ssl/certs/ca-certificates.crt"
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        bundle.write_bytes(b"".join(map(Path.read_bytes, authorities)))
         (folder / "usr/bin/c++").symlink_to("g++")
         (folder / "usr/bin/cc").symlink_to("gcc")
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from arm64_checks import CHECKS, FRAMES, Check, Cut
+from arm64_checks import CASES, CHECKS, FRAMES, Check, Cut
 from arm64_machine import (
     INSIDE,
     NAMESPACES,
@@ -50,10 +50,14 @@ def main() -> int:
         choices=FRAMES,
         help="of the sample that networks see (%(default)s), but for the replay of the sample",
     )
+    parser.add_argument(
+        "--cases", type=int, default=CASES, help="of each test at most (%(default)s)"
+    )
     parser.add_argument("--command", help="run this in the machine instead of the checks")
     arguments = parser.parse_args()
-    if arguments.minutes < 1:
-        parser.error("--minutes: 1 or more")
+    for name in ("minutes", "cases"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name}: 1 or more")
     scratch, out = arguments.scratch.resolve(), arguments.out.resolve()
     try:
         names = chosen(arguments.only)
@@ -72,7 +76,8 @@ def main() -> int:
                 words = machine.words(["bash", "-c", arguments.command])
                 return subprocess.run(words, check=False).returncode
             out.mkdir(parents=True, exist_ok=True)
-            return check(Check(machine, out, arguments.frames), names, end_s)
+            every = Check(machine, out, arguments.frames, arguments.cases)
+            return check(every, names, end_s)
     except (Failed, OSError, subprocess.SubprocessError) as failure:
         print(f"arm64_test: {failure}", file=sys.stderr)
         return 2

@@ -162,6 +162,24 @@ class TestSuites:
         with pytest.raises(arm64_checks.Cut, match=r"1 passed, 1 skipped .*; 1 of the skipped"):
             every.tests(["--confcutdir", str(tmp_path), str(tmp_path)])
 
+    def test_of_each_test_there_are_few_cases_and_of_each_property_few_examples(self, tmp_path):
+        (tmp_path / "test_many.py").write_text(
+            "import hypothesis, pytest\n"
+            "@pytest.mark.parametrize('case', range(9))\n"
+            "def test_case(case): print('case', case)\n"
+            "class TestProperty:\n"
+            "    @hypothesis.given(hypothesis.strategies.integers())\n"
+            "    @hypothesis.settings(max_examples=50)\n"
+            "    def test_property(self, number): print('example')\n"
+        )
+        words = ["-m", "pytest", "-q", "-s", "-p", "without_ros", "--cases=2", "--examples=5"]
+        environment = os.environ | {"PYTHONPATH": str(arm64_machine.ROOT / "packaging")}
+        text = subprocess.check_output(
+            [sys.executable, *words, "."], cwd=tmp_path, env=environment, text=True
+        )
+        assert "3 passed, 7 deselected" in text and 1 <= text.count("example") <= 5
+        assert [line.split()[-1] for line in text.splitlines() if "case" in line] == ["0", "4"]
+
     @pytest.mark.parametrize(("end", "kind"), [("", arm64_checks.Cut), ("F", Failed)])
     def test_one_that_is_killed_tells_how_far_it_was(self, every, monkeypatch, end, kind):
         def killed(*_):

@@ -4,11 +4,15 @@ PYTHONPATH=packaging python -m pytest -p without_ros -p no:endpoint_fixtures tes
 """
 
 import time
+from collections import defaultdict
 
+import hypothesis
 import pytest
 
 ABSENT = ("iceoryx2", "rclpy")
 WHY = "needs {}, which has no wheel for this machine"
+SETTINGS = "_hypothesis_internal_use_settings"
+"""Where hypothesis keeps those of a property, which a test may have set itself."""
 FIXTURES_OF_CHANNELS = ("'domain'", "'ros_domain'", "'join'")
 
 
@@ -25,8 +29,29 @@ def lacking(error: BaseException | None) -> str:
 
 
 def pytest_addoption(parser):
-    """Add the option that names the end."""
+    """Add the options that make the tests fewer."""
     parser.addoption("--end-at", type=float, help="start no test from then on; seconds since 1970")
+    parser.addoption("--cases", type=int, help="of a test's cases at most so many, evenly apart")
+    parser.addoption("--examples", type=int, help="of a property at most so many")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Deselect further cases of each test, and take fewer examples."""
+    cases, examples = config.getoption("--cases"), config.getoption("--examples")
+    tests, kept = defaultdict(list), set()
+    for item in items:
+        tests[item.nodeid.partition("[")[0]].append(item)
+    for same in tests.values():
+        number = min(len(same), cases or len(same))
+        kept.update(same[one * len(same) // number] for one in range(number))
+    if left := [item for item in items if item not in kept]:
+        config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item in kept]
+    for test in {getattr(item.obj, "__func__", item.obj) for item in items if examples}:
+        if asked := getattr(test, SETTINGS, None):
+            few = min(examples, asked.max_examples)
+            setattr(test, SETTINGS, hypothesis.settings(asked, max_examples=few))
 
 
 @pytest.hookimpl(tryfirst=True)
