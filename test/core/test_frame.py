@@ -6,7 +6,6 @@ from contextlib import nullcontext
 import pytest
 
 from perception_nodes.core import frame
-from perception_nodes.core.budget import STAGES
 
 HALF = {"width": 4, "height": 2, "source_width": 8, "source_height": 4, "scale_x": 1, "scale_y": 1}
 
@@ -44,22 +43,6 @@ def test_a_time_that_cannot_be_is_refused(name, damaged_ns):
     header = frame.FrameHeader(**HALF, **{name: damaged_ns})
     with pytest.raises(frame.FrameRejected, match=r"its memory was damaged"):
         frame.check_slot(header, 24, 4, 2)
-
-
-def test_stages_lie_between_the_stamps():
-    assert len(frame.STAMPS) == len(STAGES) + 1
-    record = frame.FrameRecord()
-    for number, name in enumerate(frame.STAMPS):
-        setattr(record, name, 1_000_000 * (1 + number * number))
-    durations_ms = [1.0, 3.0, 5.0, 7.0, 9.0]
-    assert frame.stage_durations_ms(record) == dict(zip(STAGES, durations_ms, strict=True))
-    not_reached = frame.FrameRecord(capture_ns=1_000_000, ingested_ns=2_000_000)
-    assert frame.stage_durations_ms(not_reached) == {"ingest": 1.0}
-
-
-def test_latency_is_capture_to_publish_of_published_frames():
-    assert frame.latency_ms(frame.FrameRecord(capture_ns=1_000_000)) is None
-    assert frame.latency_ms(frame.FrameRecord(capture_ns=1_000_000, published_ns=9_500_000)) == 8.5
 
 
 def test_a_header_and_its_record_agree_on_every_field_they_share():

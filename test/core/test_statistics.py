@@ -115,9 +115,3 @@ def test_frames_that_never_came_are_slower_than_all_others(came, without, rank):
     else:
         expected = plain_percentile([*came, *(1e4 for _ in slowest)], rank)
         assert found == pytest.approx(expected, rel=1e-9, abs=1e-5)
-
-
-def test_there_is_no_percentile_of_nothing():
-    assert latency_percentiles([], {"p50": 50}) == {"p50": None}
-    with pytest.raises(IndexError):
-        percentiles([], {"p50": 50})
