@@ -34,6 +34,8 @@ LENSES = {
     "rational": Lens((608.2, 608.0, 640.0, 367.0), (0.5, -2.6, 5e-4, -2e-4, 1.5, 0.4, -2.4, 1.4)),
     "fisheye": Lens((313.2, 313.5, 322.1, 238.4), (0.03, -0.006, 0.001, -0.0005, *NONE), True),
 }
+FOLDING = Lens((300.0, 300.0, 320.0, 240.0), (-0.35, *[0.0] * 7))
+"""Rays beyond a limit appear again nearer to the middle."""
 SIZES = ((40, 40), (60, 60), (12, 48))
 """Of boxes, in pixels; the last one is a person's."""
 every_lens = pytest.mark.parametrize("lens", LENSES.values(), ids=list(LENSES))
@@ -136,12 +138,11 @@ class TestBoxesToSource:
         np.testing.assert_allclose(back, placed, atol=5)
 
     def test_of_a_box_beyond_or_across_the_fold_only_what_is_seen_is_left(self):
-        lens = Lens((300.0, 300.0, 320.0, 240.0), (-0.35, *[0.0] * 7))
         # Intrinsics so wide that the corner contains rays that the lens does not show.
         letterbox = Letterbox.fit(640, 480, 640, 480)
-        header = header_for(letterbox, (640, 480), lens, (100.0, 100.0, 320.0, 240.0))
+        header = header_for(letterbox, (640, 480), FOLDING, (100.0, 100.0, 320.0, 240.0))
         boxes = np.array([[0, 0, 20, 20], [0, 200, 330, 280]], np.float32)
-        beyond, across = BoxesToSource(header, lens)(boxes)
+        beyond, across = BoxesToSource(header, FOLDING)(boxes)
         assert beyond.tolist() == [0, 0, 0, 0]
         assert across[2] - across[0] > 20
         assert np.all(across >= 0)
@@ -197,17 +198,15 @@ class TestLens:
         np.testing.assert_allclose(lens.undistort(lens.distort(points)), points, atol=1e-6)
 
     def test_a_ray_beyond_the_fold_is_outside(self):
-        lens = Lens((300.0, 300.0, 320.0, 240.0), (-0.35, *[0.0] * 7))
         fold = np.sqrt(1 / (3 * 0.35))  # where r + k1 r^3 is largest
-        near, far = lens.distort(np.array([[fold - 0.02, 0.0], [fold + 0.02, 0.0]]))
+        near, far = FOLDING.distort(np.array([[fold - 0.02, 0.0], [fold + 0.02, 0.0]]))
         assert near[0] > 320
         assert far.tolist() == [OUTSIDE, OUTSIDE]
 
     def test_pixels_that_no_ray_reaches_get_rays_within_the_fold(self):
-        lens = Lens((300.0, 300.0, 320.0, 240.0), (-0.35, *[0.0] * 7))
-        found = lens.undistort(np.array([[5000.0, 240.0], [320.0, -5000.0]]))
+        found = FOLDING.undistort(np.array([[5000.0, 240.0], [320.0, -5000.0]]))
         assert np.isfinite(found).all()
-        assert np.hypot(*found.T).max() <= lens.fold_radius
+        assert np.hypot(*found.T).max() <= FOLDING.fold_radius
 
     def test_a_lens_that_folds_at_once_shows_nothing(self):
         lens = Lens((300.0, 300.0, 320.0, 240.0), (-1e6, *[0.0] * 7))

@@ -26,8 +26,11 @@ BARREL = CameraInfo(640, 480, "plumb_bob", (-0.3, 0.08, 0.001, -0.0005, 0.0), MA
 FISHEYE = CameraInfo(640, 480, "equidistant", (0.03, -0.006, 0.001, -0.0005), MATRIX)
 
 
-def preprocessor(undistort=True):
-    return Preprocessor(WIDTH, HEIGHT, undistort)
+def preprocessor(info=None, undistort=True):
+    made = Preprocessor(WIDTH, HEIGHT, undistort)
+    if info is not None:
+        made.calibrate(info)
+    return made
 
 
 def write(image, processor=None):
@@ -55,10 +58,7 @@ def test_writes_all_of_the_given_buffer_and_nothing_around_it(encoding, info):
         memory[canary:-canary] = before
         out = memory[canary:-canary].reshape(HEIGHT, WIDTH, 3)
         assert np.shares_memory(out, memory)
-        processor = preprocessor()
-        if info:
-            processor.calibrate(info)
-        processor.write(frame(scene(640, 480), encoding), out, FrameHeader())
+        preprocessor(info).write(frame(scene(640, 480), encoding), out, FrameHeader())
         results.append(out.copy())
     # No byte of the old content is left: every byte was written.
     np.testing.assert_array_equal(*results)
@@ -101,12 +101,10 @@ def test_the_header_describes_the_way_back():
 
 
 def test_a_new_size_or_encoding_is_read_from_that_frame_on():
-    processor = preprocessor()
-    processor.calibrate(BARREL)
+    processor = preprocessor(BARREL)
     sizes = [(size, "bgr8") for size in ((640, 480), (1280, 720), (480, 640))]
     for size, encoding in [*sizes, *(((640, 480), encoding) for encoding in ENCODINGS)]:
-        image, fresh = frame(scene(*size), encoding), preprocessor()
-        fresh.calibrate(BARREL)
+        image, fresh = frame(scene(*size), encoding), preprocessor(BARREL)
         found, header = write(image, processor)
         np.testing.assert_array_equal(found, write(image, fresh)[0])
         assert (header.source_width, header.source_height) == size
@@ -130,8 +128,7 @@ def test_a_new_calibration_is_used_from_that_frame_on():
 
 
 def test_a_rejected_frame_leaves_the_next_one_untouched():
-    processor, image = preprocessor(), frame(scene(640, 480), "bgr8")
-    processor.calibrate(BARREL)
+    processor, image = preprocessor(BARREL), frame(scene(640, 480), "bgr8")
     expected, _ = write(image, processor)
     for bad in (view(640, 480, "bgr8", 1920, bytes(9)), compressed("jpeg", b"\xff\xd8\xff")):
         with pytest.raises(FrameRejected):
@@ -145,9 +142,7 @@ def test_a_mark_in_the_source_is_where_the_header_says(encoding, info):
     bgr = np.full((480, 640, 3), 30, np.uint8)
     cv2.circle(bgr, (180, 130), 8, (240, 240, 240), -1)
     bgr = cv2.GaussianBlur(bgr, (0, 0), 3)  # an edge within a pixel would alias
-    processor = preprocessor()
-    processor.calibrate(info)
-    out, header = write(frame(bgr, encoding), processor)
+    out, header = write(frame(bgr, encoding), preprocessor(info))
     # The rectified picture ends before the border, in grey, which is darker than the mark.
     bright = np.clip(out[:, :, 1].astype(float) - 120, 0, None)
     rows, columns = np.indices(bright.shape)
@@ -163,24 +158,20 @@ def test_the_border_of_a_rectified_picture_is_grey_in_every_encoding():
     info = CameraInfo(640, 480, "plumb_bob", (0.25, 0.1, 0, 0, 0), MATRIX)
     white = np.full((480, 640, 3), 250, np.uint8)
     for encoding in (*ENCODINGS, "mono16", "rgb16", "bayer_rggb12"):
-        processor = preprocessor()
-        processor.calibrate(info)
         bits = 0 if encoding in ENCODINGS else 12
-        out, header = write(frame(white, encoding, bits=bits), processor)
+        out, header = write(frame(white, encoding, bits=bits), preprocessor(info))
         box = Letterbox.fit(640, 480, WIDTH, HEIGHT)
         assert np.all(np.abs(out[box.pad_y + 2, box.pad_x + 2].astype(int) - 114) <= 1), encoding
         assert np.all(out[HEIGHT // 2, WIDTH // 2] > 240), encoding
 
 
 def test_is_left_alone_where_rectifying_is_off():
-    processor = preprocessor(undistort=False)
-    processor.calibrate(BARREL)
+    processor = preprocessor(BARREL, undistort=False)
     assert write(frame(scene(640, 480), "bgr8"), processor)[1].flags == 0
 
 
 def test_a_calibration_for_another_size_is_not_used():
-    processor = preprocessor()
-    processor.calibrate(BARREL)
+    processor = preprocessor(BARREL)
     assert write(frame(scene(1280, 960), "bgr8"), processor)[1].flags == 0
     assert processor.placer.is_fault
     sizes = "the calibration is of 640x480, and frames are 1280x960"
@@ -221,8 +212,7 @@ def test_a_lens_so_wide_that_objects_would_vanish_is_left_as_it_is(degrees, regi
     focal = 320 / np.radians(degrees / 2)
     matrix = (focal, 0.0, 319.5, 0.0, focal, 239.5, 0.0, 0.0, 1.0)
     info = CameraInfo(640, 480, "equidistant", (1e-9, 0, 0, 0), matrix, region=region)
-    processor = preprocessor()
-    processor.calibrate(info)
+    processor = preprocessor(info)
     size = region[2:] if any(region) else (640, 480)
     header = write(frame(scene(*size), "bgr8"), processor)[1]
     assert bool(header.flags & FrameFlag.RECTIFIED) == is_used
@@ -242,8 +232,7 @@ def test_a_calibration_that_has_nothing_to_rectify_fits_every_size():
     for matrix, distortion in ((MATRIX, (0.0,) * 5), (MATRIX, ()), ((0.0,) * 9, (0.0,) * 5)):
         info = CameraInfo(0, 0, "plumb_bob" if distortion else "", distortion, matrix)
         assert lens_from(info) is None
-        processor = preprocessor()
-        processor.calibrate(info)
+        processor = preprocessor(info)
         write(frame(scene(640, 480), "bgr8"), processor)
         assert processor.placer.unfit == ""
 
@@ -295,7 +284,7 @@ def test_no_calibration_breaks_a_frame(distortion, matrix, model, size):
 
 
 def test_what_takes_long_is_prepared_in_the_context_for_it():
-    processor, prepared = preprocessor(undistort=True), []
+    processor, prepared = preprocessor(), []
 
     @contextmanager
     def preparing():

@@ -73,8 +73,7 @@ def test_a_rectified_region_is_what_opencv_makes_of_the_whole(encoding, info, re
     bgr = scene(640, 480)
     if encoding.startswith("mono"):
         bgr = np.dstack([cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)] * 3)
-    processor, whole, header = preprocessor(), FrameHeader(sequence=7), FrameHeader()
-    processor.calibrate(info)
+    processor, whole, header = preprocessor(info), FrameHeader(sequence=7), FrameHeader()
     image = frame(bgr, encoding, bits=12 * (encoding == "rgb16"))
     processor.write(image, np.zeros((256, 416, 3), np.uint8), whole)
     out, grey = np.zeros((HEIGHT, WIDTH, 3), np.uint8), 114

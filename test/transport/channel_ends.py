@@ -58,5 +58,10 @@ def send(writer, number, payload=b""):
     writer.send(sample)
 
 
+def ends_of(endpoint, size=8, depth=2):
+    """The writer and a reader of one channel."""
+    return endpoint.writer("c", Number, size, depth), endpoint.reader("c", Number, depth)
+
+
 def numbers(reader):
     return [header.number for header in reader.records()]

@@ -1,11 +1,11 @@
 """What another user can do to our shared memory: nothing but keep us from starting."""
 
-import ctypes
 import os
 from pathlib import Path
 
 import iceoryx2 as iox2
 import pytest
+from channel_ends import Number
 from other_user import NOBODY, needs_root, opened_by
 
 from perception_nodes.system.life import own_incarnation
@@ -16,10 +16,6 @@ from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
 pytestmark = [pytest.mark.usefixtures("ros_domain"), needs_root]
-
-
-class Number(ctypes.Structure):
-    _fields_ = [("number", ctypes.c_uint64)]
 
 
 def test_another_user_can_open_nothing(join, domain):

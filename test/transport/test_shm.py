@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from channel_ends import TIMEOUT_S, Number, numbers, pages, send
+from channel_ends import TIMEOUT_S, Number, ends_of, numbers, pages, send
 
 from perception_nodes.core.frame import FrameRecord
 from perception_nodes.transport import channels
@@ -12,9 +12,7 @@ from perception_nodes.transport.memory import SHM_FOLDER, reserve
 
 class TestOneProcess:
     def test_a_sample_arrives_whole(self, join):
-        endpoint = join()
-        writer = endpoint.writer("c", Number, 100, 4)
-        reader = endpoint.reader("c", Number, 4)
+        writer, reader = ends_of(join(), 100, 4)
         sample = writer.loan(5)
         sample.header.number, sample.header.text = 7, b"seven"
         sample.payload[:] = (1, 2, 3, 4, 5)
@@ -27,9 +25,7 @@ class TestOneProcess:
 
     def test_what_was_written_is_what_is_read_in_the_same_memory(self, join):
         """No pixel is copied: the reader sees what the writer still changes."""
-        endpoint = join()
-        writer = endpoint.writer("c", Number, 16, 4)
-        reader = endpoint.reader("c", Number, 4)
+        writer, reader = ends_of(join(), 16, 4)
         sample = writer.loan(16)
         pixels = sample.payload
         writer.send(sample)
@@ -47,9 +43,7 @@ class TestOneProcess:
             sample.release()
 
     def test_newest_gives_the_others_back_unread(self, join):
-        endpoint = join()
-        writer = endpoint.writer("c", Number, 8, 2)
-        reader = endpoint.reader("c", Number, 2)
+        writer, reader = ends_of(join())
         for cycle in range(50):
             for number in range(3):
                 send(writer, 10 * cycle + number)
@@ -59,9 +53,7 @@ class TestOneProcess:
             assert reader.newest() is None
 
     def test_the_newest_arrives_while_the_one_before_is_still_held(self, join):
-        endpoint = join()
-        writer = endpoint.writer("c", Number, 8, 2)
-        reader = endpoint.reader("c", Number, 2)
+        writer, reader = ends_of(join())
         send(writer, 1)
         held = reader.receive()
         for number in range(2, 20):
@@ -83,9 +75,7 @@ class TestOneProcess:
         assert found == list(range(3000 - channels.RECORD_DEPTH, 3000))
 
     def test_a_wait_ends_at_once_where_something_waits_and_in_time_where_nothing_does(self, join):
-        endpoint = join()
-        writer = endpoint.writer("c", Number, 8, 4)
-        reader = endpoint.reader("c", Number, 4)
+        writer, reader = ends_of(join(), depth=4)
         send(writer, 1)
         reader.wait(TIMEOUT_S * 1e3)
         assert numbers(reader) == [1]

@@ -8,7 +8,7 @@ import sys
 from collections import namedtuple
 
 import pytest
-from channel_ends import DOMAINS, TIMEOUT_S, Number, numbers, remains, send
+from channel_ends import DOMAINS, TIMEOUT_S, Number, ends_of, numbers, remains, send
 
 from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.core.frame import FrameRecord
@@ -31,8 +31,7 @@ class TestErrors:
             reserve()
 
     def test_a_channel_grows_with_its_payload(self, join):
-        endpoint = join()
-        writer, reader = endpoint.writer("c", Number, 8, 2), endpoint.reader("c", Number, 2)
+        writer, reader = ends_of(join())
         for size in (8, 1_000_000, 8, 3_000_000):
             sample = writer.loan(size)
             sample.payload[:] = size % 251
