@@ -69,17 +69,25 @@ def write_ros2(path, topics=None, frames=20, storage="mcap", compress=None):
 
 def write_mcap(file, order, topics=CAMERA, **options):
     """An mcap file with frames of these numbers on each topic, written in this order."""
+    messages = (
+        (topic, START_NS + index * PERIOD_NS, serialized(kind, index))
+        for index in order
+        for topic, kind in topics.items()
+    )
+    return write_messages(file, topics, messages, **options)
+
+
+def write_messages(file, topics, messages, named=True, **options):
+    """An mcap file of messages, each a topic, a time and CDR; the channels may name no type."""
     with file.open("wb") as stream:
         writer = McapWriter(stream, **{"chunk_size": 40_000, **options})
         writer.start("ros2")
         channels = {}
         for topic, kind in topics.items():
-            schema = writer.register_schema(kind, "ros2msg", b"")
+            schema = writer.register_schema(kind, "ros2msg", b"") if named else 0
             channels[topic] = writer.register_channel(topic, "cdr", schema)
-        for index in order:
-            time_ns = START_NS + index * PERIOD_NS
-            for topic, kind in topics.items():
-                writer.add_message(channels[topic], time_ns, serialized(kind, index), time_ns)
+        for topic, time_ns, data in messages:
+            writer.add_message(channels[topic], time_ns, data, time_ns)
         writer.finish()
     return file
 
@@ -98,3 +106,14 @@ def write_ros1(path, frames=5, compression=None):
                 data = store.serialize_ros1(message(kind, index, store=store), kind)
                 writer.write(connections[topic], START_NS + index * PERIOD_NS, data)
     return path
+
+
+def write_labels(folder, labels, classes=("car",), size=(64, 48)):
+    """A labelled set of black images; the lines of each by its name."""
+    for name, lines in labels.items():
+        for part in ("images", "labels"):
+            (folder / part / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"images/{name}.png"), np.zeros((*size[::-1], 3), np.uint8))
+        (folder / f"labels/{name}.txt").write_text("\n".join(lines))
+    (folder / "classes.txt").write_text("\n".join(classes))
+    return folder

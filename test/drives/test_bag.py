@@ -23,7 +23,6 @@ from drives import (
     write_ros2,
 )
 from mcap.writer import CompressionType
-from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionMode
 
 from perception_nodes.drives import decompression
@@ -163,16 +162,8 @@ def test_mcap_with_compressed_chunks(tmp_path, compression):
 @pytest.mark.parametrize("named", [True, False])
 def test_mcap_whose_summary_does_not_repeat_the_schemas(tmp_path, named):
     """The chunks have them; a channel without any has the type that the metadata names."""
-    file = tmp_path / "bag.mcap"
-    with file.open("wb") as stream:
-        writer = McapWriter(stream, repeat_schemas=False)
-        writer.start(profile="ros2")
-        schema = writer.register_schema(IMAGE, "ros2msg", b"") if named else 0
-        channel = writer.register_channel("/camera/image_raw", "cdr", schema)
-        for index in range(FRAMES):
-            time = START_NS + index * PERIOD_NS
-            writer.add_message(channel, time, serialized(IMAGE, index), time)
-        writer.finish()
+    options = {"named": named, "repeat_schemas": False}
+    file = write_mcap(tmp_path / "bag.mcap", range(FRAMES), {"/camera/image_raw": IMAGE}, **options)
     if not named:
         topic = {"topic_metadata": {"name": "/camera/image_raw", "type": IMAGE}}
         content = {"topics_with_message_count": [{**topic, "message_count": FRAMES}]}

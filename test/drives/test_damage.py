@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import sqlite3
+from unittest.mock import Mock
 
 import lz4.frame
 import numpy as np
@@ -226,11 +227,8 @@ def test_a_file_that_was_just_being_compressed_is_read_once(copy):
 def test_a_disk_that_is_gone_is_named(copy, monkeypatch):
     bag, _ = copy("mcap")
 
-    def gone(*_):
-        raise OSError(errno.EIO, "Input/output error")
-
     with open_drive(bag) as drive:
-        monkeypatch.setattr("os.pread", gone)
+        monkeypatch.setattr("os.pread", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
         with pytest.raises(BagError, match=f"{bag} cannot be read: Input/output error"):
             list(drive.frames())
 

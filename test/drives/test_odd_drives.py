@@ -7,8 +7,16 @@ import cv2
 import numpy as np
 import pytest
 from commands import replay, unusable
-from drives import CAMERA_INFO, IMAGE, PERIOD_NS, START_NS, STORE, message, serialized
-from mcap.writer import Writer as McapWriter
+from drives import (
+    CAMERA_INFO,
+    IMAGE,
+    PERIOD_NS,
+    START_NS,
+    STORE,
+    message,
+    serialized,
+    write_messages,
+)
 
 from perception_nodes.drives.bag import BagError, open_drive
 from perception_nodes.evaluation.frames import FrameSource
@@ -21,20 +29,15 @@ NULL = ("--backend", "null")
 
 def write_drive(file, times_ns, infos=None, image=serialized, topic="/camera/image_raw"):
     """Frames logged at these times; before each the calibration of its number, if there is one."""
-    with file.open("wb") as stream:
-        writer = McapWriter(stream)
-        writer.start("ros2")
-        channels = {
-            kind: writer.register_channel(name, "cdr", schema)
-            for name, kind in {topic: IMAGE, "/camera/camera_info": CAMERA_INFO}.items()
-            for schema in [writer.register_schema(kind, "ros2msg", b"")]
-        }
+
+    def messages():
         for index, time_ns in enumerate(times_ns):
             if infos and index in infos:
-                writer.add_message(channels[CAMERA_INFO], time_ns, infos[index], time_ns)
-            writer.add_message(channels[IMAGE], time_ns, image(IMAGE, index), time_ns)
-        writer.finish()
-    return file
+                yield "/camera/camera_info", time_ns, infos[index]
+            yield topic, time_ns, image(IMAGE, index)
+
+    topics = {topic: IMAGE, "/camera/camera_info": CAMERA_INFO}
+    return write_messages(file, topics, messages())
 
 
 def times_ns(*numbers):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+from drives import write_labels
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -122,14 +122,9 @@ def test_right_and_wrong_are_those_of_coco(labelled, reported, ranks):
 
 
 def test_the_page_shows_frames_and_counts(root, tmp_path):
-    data = tmp_path / "set"
-    for folder in ("images", "labels"):
-        (data / folder).mkdir(parents=True)
-    (data / "classes.txt").write_text("car\n")
-    for number in range(3):
-        cv2.imwrite(str(data / f"images/{number}.png"), np.full((90, 160, 3), 90, np.uint8))
-        lines = [f"0 {0.3 + 0.3 * index} 0.5 0.2 0.2" for index in range(number)]
-        (data / f"labels/{number}.txt").write_text("\n".join(lines))
+    lines = [f"0 {x} 0.5 0.2 0.2" for x in (0.3, 0.6)]
+    labels = {str(number): lines[:number] for number in range(3)}
+    data = write_labels(tmp_path / "set", labels, size=(160, 90))
     page = tmp_path / "page.html"
     command = ["model", "card", str(root / "models/road-n"), "--data", str(data), "--frames", "0"]
     result = CliRunner().invoke(app, [*command, "--pictures", "2", "--out", str(page)])

@@ -17,7 +17,17 @@ import cv2
 import numpy as np
 import pytest
 from commands import replay, unusable
-from drives import COMPRESSED, IMAGE, PERIOD_NS, START_NS, STORE, message, write_ros1, write_ros2
+from drives import (
+    COMPRESSED,
+    IMAGE,
+    PERIOD_NS,
+    START_NS,
+    STORE,
+    message,
+    write_labels,
+    write_ros1,
+    write_ros2,
+)
 from mcap.reader import make_reader
 from observe import until
 from rich.console import Console
@@ -362,17 +372,6 @@ def test_golden_of_the_sample_drive(street, root, tmp_path):
 
 
 # Labels
-
-
-def write_labels(folder, labels, classes=("car",), size=(64, 48)):
-    """A labelled set of black images; the lines of each by its name."""
-    for name, lines in labels.items():
-        for part in ("images", "labels"):
-            (folder / part / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / f"images/{name}.png"), np.zeros((*size[::-1], 3), np.uint8))
-        (folder / f"labels/{name}.txt").write_text("\n".join(lines))
-    (folder / "classes.txt").write_text("\n".join(classes))
-    return folder
 
 
 def test_accuracy_against_labels(street, tmp_path):

@@ -2,8 +2,7 @@
 
 import re
 
-import cv2
-import numpy as np
+from drives import write_labels
 
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 OURS = ("perception_nodes", "fpga", "systemd", "model_compression")
@@ -18,12 +17,7 @@ def files(root, *suffixes):
 
 def test_the_python_of_the_api_page_runs(root, tmp_path, monkeypatch, capsys):
     (tmp_path / "bags").symlink_to(root / "bags")
-    data = tmp_path / "my/set"
-    for folder in ("images", "labels"):
-        (data / folder).mkdir(parents=True)
-    cv2.imwrite(str(data / "images/0.png"), np.full((90, 160, 3), 90, np.uint8))
-    (data / "labels/0.txt").write_text("0 0.5 0.5 0.4 0.4\n")
-    (data / "classes.txt").write_text("car\n")
+    write_labels(tmp_path / "my/set", {"0": ["0 0.5 0.5 0.4 0.4"]}, size=(160, 90))
     monkeypatch.chdir(tmp_path)
     page = (root / "docs/reference/python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
