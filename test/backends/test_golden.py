@@ -18,9 +18,8 @@ from counterparts import heads_of, mutual_partners
 from onnx import helper
 from refused import refused
 from street_frames import every, street_frames
-from toys import toy, toy_frames
+from toys import toy, toy_frames, toy_in_8_bits
 
-from model_compression.quantization import emit, measure
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.inference import BackendError
@@ -84,10 +83,8 @@ def check_layers(file, image):
 def files(request, tmp_path_factory):
     """The two dialects of a toy."""
     folder = tmp_path_factory.mktemp("toy")
-    model = toy(request.param)
-    table = measure(model, toy_frames(), "toy")
     for dialect in ("u8", "s8"):
-        onnx.save(emit(model, table, dialect), folder / f"toy.{dialect}.onnx")
+        onnx.save(toy_in_8_bits(dialect, request.param), folder / f"toy.{dialect}.onnx")
     return {dialect: folder / f"toy.{dialect}.onnx" for dialect in ("u8", "s8")}
 
 
@@ -117,10 +114,8 @@ class TestToy:
                     assert steps.max() <= 5, (who, name)
 
     def test_a_layer_kept_in_float_is_computed_with_12_bits(self, tmp_path):
-        model = toy()
         kept = ("enter", "box.last")
-        table = measure(model, toy_frames(), "toy", float_convolutions=kept)
-        onnx.save(emit(model, table, "u8"), tmp_path / "toy.onnx")
+        onnx.save(toy_in_8_bits(float_convolutions=kept), tmp_path / "toy.onnx")
         weights = {
             layer.name: np.abs(layer.weight).max()
             for layer in read_network(tmp_path / "toy.onnx").layers
@@ -169,8 +164,7 @@ class TestRefusals:
         assert text in self.refused(model.SerializeToString(), tmp_path / "it.onnx")
 
     def test_a_swish_by_name(self, tmp_path):
-        model = toy("SiLU")
-        quantized = emit(model, measure(model, toy_frames(), "toy"), "u8")
+        quantized = toy_in_8_bits(activation="SiLU")
         said = self.refused(quantized.SerializeToString(), tmp_path / "s.onnx")
         assert "Sigmoid 'stem.gate'" in said
 

@@ -8,9 +8,8 @@ import pytest
 from counterparts import heads_of, mutual_partners
 from refused import refused
 from street_frames import every, street_frames
-from toys import toy, toy_frames
+from toys import toy_frames, toy_in_8_bits
 
-from model_compression.quantization import emit, measure
 from perception_nodes.backends.compiled import compiled
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.qdq import read_network
@@ -48,8 +47,7 @@ void tflite_plugin_destroy_delegate(Delegate *delegate) {}
 def toy_network(request, tmp_path_factory):
     """A network with one of everything."""
     path = tmp_path_factory.mktemp("toy") / "toy.onnx"
-    model = toy(request.param)
-    onnx.save(emit(model, measure(model, toy_frames(), "toy"), "u8"), path)
+    onnx.save(toy_in_8_bits(activation=request.param), path)
     return read_network(path)
 
 
@@ -192,9 +190,7 @@ def test_an_edge_tpu_wants_the_file_of_its_compiler(tmp_path, monkeypatch, comma
 
 
 def test_a_convolution_in_float_is_refused_by_name(tmp_path):
-    model = toy()
-    table = measure(model, toy_frames(), "toy", float_convolutions=("enter",))
-    onnx.save(emit(model, table, "u8"), tmp_path / "toy.onnx")
+    onnx.save(toy_in_8_bits(float_convolutions=("enter",)), tmp_path / "toy.onnx")
     with pytest.raises(BackendError, match="'enter' is kept in float"):
         write(read_network(tmp_path / "toy.onnx"), {})
 

@@ -86,7 +86,7 @@ def refused(monkeypatch, capsys):
         (["replay", "bags/sample_sqlite3", "--calibration", os.devnull], "is a pipe or a device"),
         (["replay", "bags/sample_sqlite3", "--topic", "/nose"], "/nose"),
         (["replay", "bags/sample_sqlite3", "--model", "road-z"], "known are dense-416x256"),
-        (["replay", "bags/sample_sqlite3", "--backend", "abacus"], "'abacus' is unknown"),
+        ("replay bags/sample_sqlite3 --backend abacus", "'abacus' is unknown; known are openvino"),
         (["run", "deadline_ms:=-1"], "parameter deadline_ms: '-1' is not allowed"),
         (["run", "nose:=1"], "parameter 'nose' is unknown"),
         (["run", "deadline_ms=20"], "NAME:=VALUE; did you mean deadline_ms:=20?"),
@@ -105,11 +105,21 @@ def refused(monkeypatch, capsys):
         (["hil", "run", "deadline_ms:=20"], "name a scenario"),
         (["hil", "unit", "deadline_ms"], "not of the form NAME:=VALUE"),
         (["bench", "latency", "--size", "huge"], "--size 'huge' is not WIDTHxHEIGHT"),
+        ("bench models --threads two", "--threads 'two'"),
+        ("model evaluate road-n --data /nowhere", "/nowhere"),
+        ("model evaluate road-n --data models", "holds no image"),
+        ("model evaluate road-n --data x --teacher road-s --classes-map a=b", "is for labels"),
+        ("model calibrate road-n", "--bag"),
+        ("model calibrate road-n --frames-license MIT", "--frames-license is kept in the new mod"),
+        ("model compile road-n --backend warp", "'warp' is unknown"),
+        ("model compile road-q --backend openvino", "'road-q' is not"),
+        ("model compile road-n --backend openvino --bag /nowhere", "/nowhere does not exist"),
+        ("model compile road-n --backend openvino --images models", "holds no image"),
     ],
 )
 def test_unusable_input_is_one_line_and_status_2(monkeypatch, refused, root, arguments, text):
     monkeypatch.chdir(root)
-    error = refused(*arguments)
+    error = refused(*(arguments.split() if isinstance(arguments, str) else arguments))
     assert text in error
     assert len(error.strip().splitlines()) == 1
 

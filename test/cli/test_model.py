@@ -283,28 +283,6 @@ def test_a_refused_gate_is_status_1_and_a_bad_configuration_2(tmp_path, monkeypa
     assert [run(app, arguments).exception.status for _ in range(2)] == [1, 2]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ("model evaluate road-n --data /nowhere", "/nowhere"),
-        ("model evaluate road-n --data models", "holds no image"),
-        ("model evaluate road-n --data x --teacher road-s --classes-map a=b", "is for labels"),
-        ("model calibrate road-n", "--bag"),
-        ("model calibrate road-n --frames-license MIT", "--frames-license is kept in the new mod"),
-        ("model compile road-n --backend warp", "'warp' is unknown"),
-        ("model compile road-q --backend openvino", "'road-q' is not"),
-        ("model compile road-n --backend openvino --bag /nowhere", "/nowhere does not exist"),
-        ("model compile road-n --backend openvino --images models", "holds no image"),
-        ("bench models --threads two", "--threads 'two'"),
-    ],
-)
-def test_unusable_input_is_named(root, monkeypatch, arguments, text):
-    monkeypatch.chdir(root)
-    found = run(app, arguments.split()).exception
-    assert isinstance(found, PerceptionError)
-    assert text in str(found)
-
-
 def test_bench_writes_json_page_and_picture(tmp_path, monkeypatch):
     monkeypatch.setattr("perception_nodes.evaluation.models.RATE_HZ", 200.0)
     monkeypatch.chdir(tmp_path)

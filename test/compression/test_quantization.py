@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import numpy_helper
 from refused import refused
-from toys import HEIGHT, WIDTH, toy, toy_frames
+from toys import HEIGHT, WIDTH, toy, toy_frames, toy_in_8_bits
 
 from model_compression.errors import CompressionError
 from model_compression.quantization import (
@@ -271,9 +271,7 @@ def test_calibration_frames_are_counted_by_where_they_are_from():
 class TestCalibrate:
     @pytest.fixture(params=["float", "u8"])
     def folder(self, request, tmp_path):
-        model = toy()
-        if request.param == "u8":
-            model = emit(model, measure(model, toy_frames(), "toy", method="max"), "u8")
+        model = toy() if request.param == "float" else toy_in_8_bits(method="max")
         folder = tmp_path / "toy"
         folder.mkdir()
         content = model.SerializeToString()
@@ -357,8 +355,7 @@ class TestCalibrate:
 
 def written(path, dialect="u8", spoiled=""):
     """A toy's file, with the scale of one tensor a hundredth of what it should be."""
-    model = toy()
-    quantized = emit(model, measure(model, toy_frames(), "toy"), dialect)
+    quantized = toy_in_8_bits(dialect)
     for tensor in quantized.graph.initializer:
         if tensor.name == f"{spoiled}_scale":
             value = (numpy_helper.to_array(tensor) / 100).astype(np.float32)

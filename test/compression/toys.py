@@ -4,6 +4,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from model_compression.quantization import emit, measure
+
 HEIGHT, WIDTH = 32, 64
 
 
@@ -82,6 +84,12 @@ def toy(activation="HardSwish", seed=0, groups=8):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def toy_in_8_bits(dialect="u8", activation="HardSwish", groups=8, **options):
+    """The same after quantization by its frames, with options of the calibration."""
+    model = toy(activation, groups=groups)
+    return emit(model, measure(model, toy_frames(), "toy", **options), dialect)
 
 
 def toy_frames(count=8, seed=0):
