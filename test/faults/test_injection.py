@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from made_runs import scenario
 
 from perception_nodes.backends.contract import BACKENDS, BackendSettings, open_backend
 from perception_nodes.core.inference import BackendError
@@ -25,7 +26,7 @@ from perception_nodes.faults.faulty_backend import VARIABLE, Orders, hit_file
 from perception_nodes.faults.graphs import SlowSubscriberSettings
 from perception_nodes.faults.inject import NotInjected, UnderTest, put_in
 from perception_nodes.faults.lossy_network import OWN_NETWORK, why_unavailable
-from perception_nodes.faults.scenario import BackendFault, Scenario, SubscriberFault
+from perception_nodes.faults.scenario import BackendFault, SubscriberFault
 from perception_nodes.faults.scratch import PREFIX, scratch_folder
 from perception_nodes.faults.weather import with_weather
 from perception_nodes.graph.graph import LIVE, Graph
@@ -59,11 +60,6 @@ def test_weather_can_be_repeated_and_grows_with_its_strength(kind):
 def test_no_two_pictures_of_a_blocked_lens_are_the_same():
     picture = np.full((36, 64, 3), 90, np.uint8)
     assert not np.array_equal(*(with_weather("lens_blocked", picture, 1.0, n) for n in (1, 2)))
-
-
-def scenario(**values) -> Scenario:
-    base = {"name": "t", "title": "t", "drive": "synthetic:64x32@10*10", "expect": {"lost": "-"}}
-    return Scenario.model_validate({**base, **values})
 
 
 def played(tmp_path: Path, **values):

@@ -12,12 +12,12 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from made_runs import scenario
 from observe import children, until
 
 from perception_nodes.faults import unit as unit_module
 from perception_nodes.faults.address import PORT, is_loopback, joined_address, split_address
 from perception_nodes.faults.clock_offset import measure_offset
-from perception_nodes.faults.scenario import Scenario
 from perception_nodes.faults.unit import PROTOCOL, TOKEN_VARIABLE, RemoteUnit, UnitError, UnitServer
 from perception_nodes.graph.settings import SettingsError
 
@@ -28,12 +28,6 @@ TOKEN = "0123456789abcdef"
 @pytest.fixture(autouse=True)
 def token(monkeypatch):
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
-
-
-def scenario():
-    return Scenario.model_validate(
-        {"name": "t", "title": "t", "drive": "synthetic:64x32@10*10", "expect": {"lost": "-"}}
-    )
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import ENCODINGS, frame, noise, scene, view
+from test_cpu import BARREL, FISHEYE, MATRIX
 
 from perception_nodes.core.frame import CameraInfo, FrameHeader, FrameRejected, ImageView
 from perception_nodes.core.geometry import Lens, Letterbox, remap_grid
@@ -25,12 +26,11 @@ from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL, PACKED
 from perception_nodes.preprocess.lens import lens_from
 
-MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
 LENSES = {
     "none": None,
-    "barrel": CameraInfo(640, 480, "plumb_bob", (-0.3, 0.08, 0.001, -0.0005, 0.0), MATRIX),
+    "barrel": BARREL,
     "pincushion": CameraInfo(640, 480, "plumb_bob", (0.25, 0.1, 0, 0, 0), MATRIX),
-    "fisheye": CameraInfo(640, 480, "equidistant", (0.03, -0.006, 0.001, -0.0005), MATRIX),
+    "fisheye": FISHEYE,
 }
 
 

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import frame, noise, view
 from specification import same, specified
+from test_cpu import BARREL
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, PlacementCache
 from perception_nodes.backends.serving import LoadedModels
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.core.frame import CameraInfo, FrameHeader, FrameRejected, FrameStatus
+from perception_nodes.core.frame import FrameHeader, FrameRejected, FrameStatus
 from perception_nodes.core.geometry import Lens
 from perception_nodes.core.inference import BackendLost, Candidate
 from perception_nodes.core.pipeline import Pipeline, detect_together
@@ -31,8 +32,6 @@ from perception_nodes.transport.cdr_reader import read_image
 
 CAMERAS = ("front", "rear")
 SETTINGS = DecodeSettings()
-MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
-BARREL = CameraInfo(640, 480, "plumb_bob", (-0.3, 0.08, 0.001, -0.0005, 0.0), MATRIX)
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,12 @@ import preprocess_oracle
 import pytest
 from fake_gpu import DEVICE_BASE, Verdict
 from pictures import frame, noise, view
+from specification import same
+from test_cpu import BARREL
 
 from perception_nodes.cameras.channel import camera_reader, camera_writer
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
-from perception_nodes.core.frame import CameraInfo, FrameRejected
+from perception_nodes.core.frame import FrameRejected
 from perception_nodes.gpu import stages
 from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.decode_job import Head
@@ -31,8 +33,6 @@ from perception_nodes.transport.shm import Endpoint
 HEAD = Head(96, 64, (8, 16), 4, 3)
 SIZE, SHAPE, NBYTES = (96, 64), (64, 96, 3), 96 * 64 * 3
 SETTINGS = DecodeSettings(0.35, 0.6)
-MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
-BARREL = CameraInfo(640, 480, "plumb_bob", (-0.3, 0.08, 0.001, -0.0005, 0.0), MATRIX)
 PLACEMENT = Placement.fit((320, 240), (96, 64), None)
 
 
@@ -94,10 +94,7 @@ class Camera:
         for name in ("count", "found", "entered", "kept", "absurd"):
             assert getattr(self.last, name) == getattr(expected, name)
         assert len(found) == expected.count > 0
-        for ours, theirs in zip(
-            vars(found).values(), vars(expected.detections()).values(), strict=True
-        ):
-            np.testing.assert_array_equal(ours, theirs)
+        same(found, expected.detections())
         return self.detector.copies
 
 

@@ -1,10 +1,16 @@
 """Made-up runs, for tests of what is said of a run."""
 
 from perception_nodes.core.frame import PUBLISHED, FrameRecord, FrameStatus
+from perception_nodes.faults.scenario import Scenario
 from perception_nodes.lab.run import Run
 from perception_nodes.report.recording import ReportedFrame
 
 MS, SECOND = 1_000_000, 1_000_000_000
+
+
+def scenario(**values):
+    base = {"name": "t", "title": "t", "drive": "synthetic:64x32@10*10", "expect": {"lost": "-"}}
+    return Scenario.model_validate({**base, **values})
 
 
 def report(stamp_ns, status=FrameStatus.OK, took_ms=9.0, at_ns=None, **values):

@@ -8,11 +8,11 @@ import subprocess
 import sys
 
 import pytest
+from made_runs import scenario
 
 from perception_nodes.core.health import HealthMode
 from perception_nodes.faults.loading import load_scenario
 from perception_nodes.faults.lossy_network import why_unavailable
-from perception_nodes.faults.scenario import Scenario
 from perception_nodes.faults.unit import TOKEN_VARIABLE, RemoteUnit
 from perception_nodes.lab.hil import run_scenario
 from perception_nodes.report.account import ACCOUNTING
@@ -54,18 +54,14 @@ def test_the_fault_is_told_survived_and_accounted_for(tmp_path, name, drive):
 def test_a_unit_over_a_network_that_loses_packets_accounts_for_every_frame(
     tmp_path, after_s, for_s, loss
 ):
-    scenario = Scenario.model_validate(
-        {
-            "name": "lossy",
-            "title": "The network loses packets",
-            "drive": f"{DRIVE}.jpeg",
-            "network": {"delay_ms": 0.2},
-            "graph": {"backend": "null", "standby": "never", **SLACK},
-            "faults": [{"kind": "network", "after_s": after_s, "for_s": for_s, "loss": loss}],
-            "expect": {"lost": "-", "lost_on_the_way_at_most": 30, "recovered_within_ms": 60_000},
-        }
+    lossy = scenario(
+        drive=f"{DRIVE}.jpeg",
+        network={"delay_ms": 0.2},
+        graph={"backend": "null", "standby": "never", **SLACK},
+        faults=[{"kind": "network", "after_s": after_s, "for_s": for_s, "loss": loss}],
+        expect={"lost": "-", "lost_on_the_way_at_most": 30, "recovered_within_ms": 60_000},
     )
-    verdict = run_scenario(scenario, tmp_path)
+    verdict = run_scenario(lossy, tmp_path)
     if why_unavailable():
         why = f"the network cannot be simulated: {why_unavailable()}"
         assert verdict.problems == [f"not run: {why}"]
@@ -85,18 +81,13 @@ def test_a_unit_that_dies_in_mid_run_fails_and_what_was_seen_of_it_is_kept(tmp_p
     command = [sys.executable, "-m", "perception_nodes", "hil", "unit", "--listen"]
     unit = subprocess.Popen([*command, "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
     monkeypatch.setattr(RemoteUnit, "put_in", lambda *_: unit.kill())
-    scenario = Scenario.model_validate(
-        {
-            "name": "dies",
-            "title": "The unit dies in mid-run",
-            "drive": DRIVE,
-            "graph": {"backend": "null", "standby": "never", **SLACK},
-            "faults": [{"kind": "process_kill", "role": "detector"}],
-            "expect": {"lost": "-"},
-        }
+    dies = scenario(
+        drive=DRIVE,
+        graph={"backend": "null", "standby": "never", **SLACK},
+        faults=[{"kind": "process_kill", "role": "detector"}],
     )
     try:
-        verdict = run_scenario(scenario, tmp_path, unit.stderr.readline().split()[-1])
+        verdict = run_scenario(dies, tmp_path, unit.stderr.readline().split()[-1])
     finally:
         unit.kill()
         unit.communicate()

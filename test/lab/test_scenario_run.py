@@ -5,13 +5,15 @@ import os
 import time
 from contextlib import nullcontext
 from threading import Event
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from made_runs import scenario
 from observe import children, is_alive, until
 
 from perception_nodes.faults import lossy_network
-from perception_nodes.faults.scenario import CpuFault, NetworkFault, Scenario, SubscriberFault
+from perception_nodes.faults.scenario import CpuFault, NetworkFault, SubscriberFault
 from perception_nodes.faults.unit import UnitError
 from perception_nodes.lab import hil
 from perception_nodes.lab.judge import ScenarioVerdict
@@ -20,11 +22,6 @@ from perception_nodes.lab.undisturbed import agreement_share
 from perception_nodes.report.recording import FrameDetections
 
 MS = 1_000_000
-
-
-def scenario(**values):
-    base = {"name": "t", "title": "t", "drive": "synthetic:64x32@10*10", "expect": {"lost": "-"}}
-    return Scenario.model_validate({**base, **values})
 
 
 def found(*labels):
@@ -51,10 +48,7 @@ def test_what_cannot_be_simulated_is_not_run_and_says_why(tmp_path, monkeypatch)
     ("error", "logs"), [(UnitError("the unit\nis gone"), 0), (ValueError("a defect of ours"), 1)]
 )
 def test_what_ends_a_run_is_its_verdict(tmp_path, monkeypatch, error, logs):
-    def run(*_):
-        raise error
-
-    monkeypatch.setattr(hil, "run_here", run)
+    monkeypatch.setattr(hil, "run_here", Mock(side_effect=error))
     (problem,) = hil.run_scenario(scenario(), tmp_path).problems
     assert problem.startswith("not run: ")
     assert " ".join(str(error).split()) in problem

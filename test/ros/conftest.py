@@ -3,7 +3,6 @@
 from dataclasses import asdict
 
 import pytest
-import rclpy
 from own_domain import own_domain
 from recorder import Recorder
 from started_graph import Starter, needs_launch
@@ -32,10 +31,9 @@ def measured(tmp_path):
 @pytest.fixture
 def recorder(domain):
     """Subscribes to topics of the test's domain."""
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain)
-    yield Recorder(context)
-    rclpy.shutdown(context=context)
+    made = Recorder()
+    yield made
+    made.close()
 
 
 @pytest.fixture(params=["run", pytest.param("launch", marks=needs_launch)])

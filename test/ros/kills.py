@@ -15,7 +15,6 @@ import time
 from contextlib import contextmanager, suppress
 
 import numpy as np
-import rclpy
 from beside import beside
 from filming import send_frame, topic_camera
 from perception_interfaces.msg import FrameReport, Health
@@ -64,7 +63,7 @@ class Rig:
         self._takeovers: dict[str, list[Takeover]] = {role: [] for role in self.leases}
         self.sent_ns: list[int] = []
         self._stop = threading.Event()
-        self._context: rclpy.Context | None = None
+        self._recorder: Recorder | None = None
         self._camera = threading.Thread(target=self._film)
         self._camera.start()
 
@@ -74,8 +73,8 @@ class Rig:
         for lease in self.leases.values():
             lease.close()
         self.endpoint.close()
-        if self._context is not None:
-            rclpy.shutdown(context=self._context)
+        if self._recorder is not None:
+            self._recorder.close()
 
     def _film(self):
         random = np.random.default_rng(0)
@@ -140,9 +139,7 @@ class Rig:
         self.requests: list[tuple[float, bool]] = []
         self.methods: list[str] = []
         self.reports: list[FrameReport] = []
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context)
-        self._recorder = Recorder(self._context, TIMEOUT_S)
+        self._recorder = Recorder()
         self.node = self._recorder.node
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         now_s = time.monotonic

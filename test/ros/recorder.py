@@ -6,14 +6,17 @@ import rclpy
 from observe import until
 from rclpy.executors import SingleThreadedExecutor
 
+TIMEOUT_S = 300.0
+
 
 class Recorder:
     """Keeps what comes: `got` has the messages by topic."""
 
-    def __init__(self, context, timeout_s=300.0):
-        self._timeout_s = timeout_s
-        self.node = rclpy.create_node("recorder", context=context)
-        self._executor = SingleThreadedExecutor(context=context)
+    def __init__(self):
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context)
+        self.node = rclpy.create_node("recorder", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.got: dict[str, list[Any]] = {}
 
@@ -23,7 +26,17 @@ class Recorder:
 
     def until(self, condition, why=str, look_s=0.1):
         """Take messages until it is so; it is looked at this often at least."""
-        until(condition, self._timeout_s, why, lambda: self.spin(look_s))
+        until(condition, TIMEOUT_S, why, lambda: self.spin(look_s))
+
+    def until_told(self, kind, name, request, is_so):
+        """Ask a service again and again: who asks a dead node gets no answer."""
+        asking, answers = self.node.create_client(kind, name), []
+
+        def told():
+            asking.call_async(request).add_done_callback(lambda d: answers.append(d.result()))
+            return any(map(is_so, answers))
+
+        self.until(told)
 
     def spin(self, seconds):
         """Take a message, or wait for one."""
@@ -32,8 +45,11 @@ class Recorder:
     def call(self, kind, name, request):
         """Call a service, and return the answer."""
         client = self.node.create_client(kind, name)
-        assert client.wait_for_service(timeout_sec=self._timeout_s), f"no service {name}"
+        assert client.wait_for_service(timeout_sec=TIMEOUT_S), f"no service {name}"
         future = client.call_async(request)
         self.until(future.done)
         self.node.destroy_client(client)
         return future.result()
+
+    def close(self):
+        rclpy.shutdown(context=self._context)

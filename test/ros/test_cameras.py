@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 import pytest
-import rclpy
 import stub_gpu
 from beside import beside
 from filming import send_frame, stamp_ns
@@ -27,7 +26,6 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 CAMERAS = ("front", "rear")
 SIZE = (120, 160)
 PERIOD_S = 0.04
-TIMEOUT_S = 300.0
 MOST = 0.5
 """Share of frames that are published whatever else runs; the others are superseded."""
 PUBLISHED = (FrameReport.OK, FrameReport.LATE, FrameReport.DEGRADED)
@@ -45,9 +43,7 @@ class Vehicle:
         self._random = np.random.default_rng(0)
         self.sent = dict.fromkeys(CAMERAS, 0)
         self.lost: dict[str, int] = {}
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context)
-        self._recorder = Recorder(self._context, TIMEOUT_S)
+        self._recorder = Recorder()
         self.reports = self._heard("frame_report", FrameReport, QoSProfile(depth=1000))
         self.detections = self._heard("detections", Detection2DArray, QoSProfile(depth=100))
         self.healths = self._heard("health", Health, LATCHED)
@@ -74,7 +70,7 @@ class Vehicle:
         return all(h and not h[-1].silent_processes for h in self.healths.values())
 
     def close(self):
-        rclpy.shutdown(context=self._context)
+        self._recorder.close()
         self._endpoint.close()
 
     def until(self, condition):

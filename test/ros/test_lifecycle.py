@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -123,16 +124,8 @@ def test_restarted_nodes_return_to_the_state_that_was_last_commanded(recorder):
         client.until(lambda: any(s.name == name and p is not process for s, p in graph.processes))
 
     def until_in_state(name, state):
-        """Ask until the node is there: who asks a dead one gets no answer."""
-        asking = client.node.create_client(GetState, f"/{name}/get_state")
-        answers: list[int] = []
-
-        def told():
-            asked = asking.call_async(GetState.Request())
-            asked.add_done_callback(lambda done: answers.append(done.result().current_state.id))
-            return state in answers
-
-        client.until(told)
+        asked = f"/{name}/get_state", GetState.Request()
+        client.until_told(GetState, *asked, lambda answer: answer.current_state.id == state)
 
     def act(graph):
         client.until(lambda: healths and stops)
@@ -359,12 +352,9 @@ def test_the_monitor_completes_its_recording_though_others_go_on_speaking(
 
 
 def test_a_page_without_shared_memory_says_so_and_goes_on(recorder, monkeypatch, capfd):
-    def refuse(name):
-        raise TransportError("no room")
-
     recorder.subscribe("perception/annotated/compressed", CompressedImage)
     for page in in_this_process(ViewNode, f"view_port:={free_port()}"):
-        monkeypatch.setattr(view_node, "Endpoint", refuse)
+        monkeypatch.setattr(view_node, "Endpoint", Mock(side_effect=TransportError("no room")))
         executor = SingleThreadedExecutor()
         executor.add_node(page)
         said = ""

@@ -40,19 +40,9 @@ def test_a_change_is_shown_and_survives_all_who_knew_it(recorder: Recorder) -> N
     recorder.subscribe("perception/health", Health)
     healths = recorder.got["perception/health"]
 
-    def until_told(kind, service, request, is_so):
-        """Ask again and again: who asks a dead node gets no answer."""
-        asking, answers = recorder.node.create_client(kind, service), []
-
-        def told():
-            asking.call_async(request).add_done_callback(lambda d: answers.append(d.result()))
-            return any(map(is_so, answers))
-
-        recorder.until(told)
-
     def until_it_has(name, value):
         asked = f"/{name}/get_parameters", GetParameters.Request(names=["score_threshold"])
-        until_told(GetParameters, *asked, lambda answer: answer.values[0].double_value == value)
+        recorder.until_told(GetParameters, *asked, lambda a: a.values[0].double_value == value)
 
     def act(graph: Supervisor) -> None:
         recorder.until(lambda: healths)
@@ -68,7 +58,8 @@ def test_a_change_is_shown_and_survives_all_who_knew_it(recorder: Recorder) -> N
             process.kill()
         recorder.until(lambda: all(p is not before.get(s.name) for s, p in graph.processes))
         until_it_has("detector_node", 0.75)
-        until_told(SetBool, "perception/enable", SetBool.Request(data=False), lambda a: a.success)
+        off = SetBool.Request(data=False)
+        recorder.until_told(SetBool, "perception/enable", off, lambda a: a.success)
         recorder.until(lambda: "enabled:=False" in healths[-1].changed_parameters)
 
     beside(LIVE.nodes({**VALUES, "standby": "always"}), act)

@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 import pytest
-import rclpy
 from perception_interfaces.msg import Track, Tracks
 from rclpy.serialization import deserialize_message
 from recorder import Recorder
@@ -30,15 +29,13 @@ BOX = np.array([[100.0, 100.0, 180.0, 160.0]])
 class Rig:
     """A tracker alone, a detector in the place of the graph's, and a subscriber."""
 
-    def __init__(self, domain, **values):
+    def __init__(self, **values):
         (self.spec,) = Graph((TRACKER,)).nodes({"tracks": True, "standby": "never", **values})
         self._supervisor = Supervisor([self.spec])
         self._supervisor.__enter__()
         self._endpoint = Endpoint("detector")
         self._writer = channels.detection_writer(self._endpoint, "front")
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=domain)
-        self._recorder = Recorder(self._context, TIMEOUT_S)
+        self._recorder = Recorder()
         self._recorder.subscribe("perception/tracks", Tracks, 100)
         self._recorder.subscribe("perception/tracked_detections", Detection2DArray, 100)
         self.tracks, self.detections = self._recorder.got.values()
@@ -50,7 +47,7 @@ class Rig:
     def close(self):
         self._supervisor.__exit__()
         self._endpoint.close()
-        rclpy.shutdown(context=self._context)
+        self._recorder.close()
 
     def frame(self, label=0, sender=None):
         """One object, in a frame that was captured 5 ms ago."""
@@ -86,7 +83,7 @@ class Rig:
 
 @pytest.fixture
 def rig(domain):
-    started = Rig(domain)
+    started = Rig()
     yield started
     started.close()
 
@@ -96,8 +93,8 @@ class SlowRig(Rig):
 
     RATE, PERIOD_NS, AGE_NS = 0.2, 40_000_000, 2_000_000
 
-    def __init__(self, domain):
-        super().__init__(domain, use_sim_time=True)
+    def __init__(self):
+        super().__init__(use_sim_time=True)
         self._clock = self._node.create_publisher(Clock, "/clock", 1)
         self._began_ns, self.start_ns = time.monotonic_ns(), 10**15
         self._next_ns = self.recorded_ns()
@@ -176,7 +173,7 @@ def test_one_message_a_frame_plain_and_protected_a_gap_coasts_and_a_wrong_class_
 
 
 def test_time_is_that_of_a_drive_that_is_played_slowly_and_begins_anew(domain):
-    rig = SlowRig(domain)
+    rig = SlowRig()
     film = rig.frames
 
     def coasts_and_ends():

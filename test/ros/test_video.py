@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import rclpy
 from beside import beside
 from ffmpeg_image_transport_msgs.msg import FFMPEGPacket
 from foxglove_msgs.msg import CompressedVideo
@@ -14,7 +13,6 @@ from videos import KEY_EVERY, packets
 from perception_nodes.graph.graph import LIVE
 
 pytestmark = [pytest.mark.ros]
-TIMEOUT_S = 300.0
 LOST, CUT = 11, 17
 
 
@@ -35,9 +33,7 @@ def test_each_packet_is_a_frame(transport, codec):
     reports: dict[int, FrameReport] = {}
 
     def drive(_):
-        context = rclpy.Context()
-        rclpy.init(context=context)
-        recorder = Recorder(context, TIMEOUT_S)
+        recorder = Recorder()
         node = recorder.node
         node.create_subscription(
             FrameReport,
@@ -66,7 +62,7 @@ def test_each_packet_is_a_frame(transport, codec):
                 whole = packet if index != CUT else packet[:5]
                 camera.publish(message(transport, whole, first + index))
                 recorder.until(lambda index=index: first + index in reports)
-        rclpy.shutdown(context=context)
+        recorder.close()
         assert {reports[early].reason for early in reports if early < first} == {
             f"{codec}: decoding starts at a key frame, and none has come yet"
         }

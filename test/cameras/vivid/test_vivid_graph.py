@@ -8,7 +8,6 @@ import signal
 from itertools import pairwise
 
 import pytest
-import rclpy
 from beside import beside
 from perception_interfaces.msg import FrameReport, Health
 from recorder import Recorder
@@ -23,10 +22,8 @@ from perception_nodes.transport.remains import sweep
 
 pytestmark = [
     pytest.mark.skipif("VIVID_MACHINE" not in os.environ, reason="no cameras: make camera-test"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(600),  # starting a node takes a minute in the emulated machine
 ]
-TIMEOUT_S = 240.0
-"""Starting a node takes a minute in the emulated machine."""
 PARAMETERS = {
     "source": f"v4l2:{DEVICE}",
     "frame_size": "640x360",
@@ -55,8 +52,8 @@ def domain(monkeypatch):
 class Watched:
     """What a running graph's camera sends, and what is published of it."""
 
-    def __init__(self, context, join):
-        self._recorder = Recorder(context, TIMEOUT_S)
+    def __init__(self, join):
+        self._recorder = Recorder()
         for topic, kind in (
             (FRAME_REPORTS, FrameReport),
             (DETECTIONS, Detection2DArray),
@@ -67,6 +64,9 @@ class Watched:
         self._camera = camera_reader(join("reader"), "front")
         self.frames: dict[int, tuple[int, int]] = {}
         """Sender and number of frames by their stamp, as far as this process was quick enough."""
+
+    def close(self):
+        self._recorder.close()
 
     def until(self, condition):
         def is_so():
@@ -128,11 +128,9 @@ def misbehave(watched, supervisor):
 
 
 def test_whatever_the_camera_does_each_frame_has_one_report(join, domain):
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain)
-    watched = Watched(context, join)
+    watched = Watched(join)
     beside(VEHICLE.nodes(PARAMETERS), lambda supervisor: misbehave(watched, supervisor))
-    rclpy.shutdown(context=context)
+    watched.close()
 
     # Those before the first detections may have met no detector yet, and those behind the last ones
     # may be on their way still.
