@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -233,10 +234,7 @@ def test_what_is_cut_or_small_is_ignored():
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_training_ends_when_no_views_can_be_drawn():
-    def fail():
-        raise OSError("the disk is gone")
-
-    pool = Pool(fail, None, 4, 1)
+    pool = Pool(Mock(side_effect=OSError("the disk is gone")), None, 4, 1)
     with pytest.raises(CompressionError, match="no views"):
         pool.wait_for(1)
 

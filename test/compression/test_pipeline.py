@@ -4,6 +4,7 @@ import csv
 import json
 from copy import deepcopy
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -232,11 +233,8 @@ def test_another_configuration_is_no_way_to_go_on(values, write_config, checkpoi
 def test_a_step_that_was_only_begun_is_gone_on_with_by_its_own_configuration_alone(
     values, write_config, checkpoint, tmp_path, monkeypatch
 ):
-    def killed(*_):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.dataset, "build", killed)
+        patched.setattr(pipeline.dataset, "build", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             compress(write_config(values), tmp_path / "run", until="dense")
     other = {**values, "min_confidence": 0.7}
@@ -290,11 +288,8 @@ def without_work(monkeypatch, **others) -> list[str]:
 def test_what_was_refused_goes_on_with_either_remedy(
     values, write_config, checkpoint, tmp_path, monkeypatch, remedy
 ):
-    def refuse():
-        raise GateRefused("train longer")
-
     with monkeypatch.context() as patched:
-        without_work(patched, quantize=refuse)
+        without_work(patched, quantize=Mock(side_effect=GateRefused("train longer")))
         with pytest.raises(GateRefused):
             compress(write_config(values), tmp_path / "run")
     remedies = {"distil": [*values["distil"], {"epochs": 2}], "gate": {"max_loss": 0.05}}

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from made_detections import detected
 
 from perception_nodes.core.frame import MAX_DETECTIONS, Detections, FrameHeader
 from perception_nodes.core.geometry import Letterbox
@@ -12,11 +13,7 @@ PERSON, CAR, BUS = range(3)
 
 def found(*objects: tuple[int, float, tuple[int, int, int, int]]) -> Detections:
     classes, scores, boxes = zip(*objects, strict=True) if objects else ((), (), ())
-    return Detections(
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.array(scores, np.float32),
-        np.array(classes, np.int64),
-    )
+    return detected(boxes, scores, classes)
 
 
 def joined(whole: Detections, look: Detections) -> list[tuple[int, float, tuple[int, ...]]]:

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from fake_clock import FakeClock
+from made_detections import detected
 
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings, LevelsDecoder
 from perception_nodes.core.frame import (
@@ -396,8 +397,7 @@ def run_in_place(answer=None, **rig):
 
 
 def test_objects_that_a_backend_found_itself_are_taken_as_they_are():
-    box = np.array([[1, 2, 3, 4]], np.float32)
-    found = Detections(box, np.array([0.5], np.float32), np.array([1]))
+    found = detected([[1, 2, 3, 4]], 0.5, 1)
     rig, record, detections = run_in_place(found)
     assert detections is found
     assert (record.detections, record.copies) == (1, 2)  # one was made on the way to the slot

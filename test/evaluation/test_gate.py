@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from made_detections import detected
 
-from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.evaluation import DataError, Evaluation, Score
 from perception_nodes.evaluation import gate as gates
@@ -116,13 +116,7 @@ BOX = (10, 10, 50, 30)
 
 def seen(*objects):
     boxes, scores, classes = zip(*objects, strict=True) if objects else ((), (), ())
-    return [
-        Detections(
-            np.array(boxes, np.float32).reshape(-1, 4),
-            np.array(scores, np.float32),
-            np.array(classes, np.int64),
-        )
-    ]
+    return [detected(boxes, scores, classes)]
 
 
 UNSURE = gates.SURE_SCORE - 0.02

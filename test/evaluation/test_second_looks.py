@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from made_detections import detected
 
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.geometry import BoxesToSource
@@ -13,8 +14,7 @@ BUS, WHEEL, FAR = [300, 100, 420, 300], [310, 220, 360, 280], [150, 160, 158, 16
 
 
 def found(*boxes: list[int]) -> Detections:
-    scores, classes = np.full(len(boxes), 0.5, np.float32), np.ones(len(boxes), np.int64)
-    return Detections(np.array(boxes, np.float32).reshape(-1, 4), scores, classes)
+    return detected(boxes, 0.5, 1)
 
 
 class Detector:

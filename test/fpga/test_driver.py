@@ -6,6 +6,7 @@ The same driver on the simulated engine: `test_simulated.py`.
 import fcntl
 import os
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -152,11 +153,8 @@ class TestBoard:
         black, other = np.zeros_like(pictures(model, 1)[0]), pictures(model, 1)[0]
         wanted = [t.copy() for t in heads(backend.infer(other))]
 
-        def interrupted(bus, duration_us):
-            raise KeyboardInterrupt
-
         with monkeypatch.context() as patched:
-            patched.setattr(BoardEngine, "sleep_us", interrupted)
+            patched.setattr(BoardEngine, "sleep_us", Mock(side_effect=KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 backend.infer(black)
         for a, b in zip(heads(backend.infer(other)), wanted, strict=True):

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path[1:1] = [str(TESTS / folder) for folder in ("backends", "drives", "networks")]
+sys.path[1:1] = [str(TESTS / folder) for folder in ("backends", "drives", "networks", "transport")]
 
 from file_readers import FILE_READERS  # noqa: E402
 from mutation import mutated  # noqa: E402

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+import cdr_messages
 import numpy as np
+from cdr_messages import STORE, serialize
 
 from perception_nodes.cameras.channel import CameraHeader, view_camera_frame
 from perception_nodes.core import frame
 from perception_nodes.core.geometry import BoxesToSource, lens_of
-from perception_nodes.drives.schemas import COMPRESSED_VIDEO, FFMPEG_PACKET, typestore
+from perception_nodes.drives.schemas import COMPRESSED_VIDEO, FFMPEG_PACKET
 from perception_nodes.preprocess.encodings import planes_of
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
 from perception_nodes.preprocess.lens import UnknownLens, lens_from
@@ -23,7 +25,7 @@ from perception_nodes.video.packet_decoder import VIDEO_ENCODINGS, VideoDecoder
 
 GUARD = b"\xa5" * 64
 """Lies before and behind each message, so that a view out of bounds is noticed."""
-STORE = typestore()
+STAMP_NS = 1_700_000_000 * 10**9 + 5
 SLOT_SIZE = (8, 8)
 BOXES = np.array([[1, 1, 7, 7], [-3, 2, 4, 9], [0, 0, 8, 8]], np.float32)
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(40)) + b"\xff\xd9"
@@ -117,29 +119,20 @@ def slot(guarded):
     assert grid is None or np.isfinite(grid).all()
 
 
-def _header():
-    time = STORE.types["builtin_interfaces/msg/Time"](1_700_000_000, 5)
-    return STORE.types["std_msgs/msg/Header"](time, "camera")
-
-
-def _serialized(message, little_endian):
-    return bytes(STORE.serialize_cdr(message, message.__msgtype__, little_endian=little_endian))
-
-
 def _images(little_endian):
     made = []
     for encoding in ("bgr8", "mono8", "yuyv", "nv12", "bayer_rggb8"):
         step = 4 * BYTES_PER_PIXEL[encoding]
         pixels = np.arange(step * (6 if encoding == "nv12" else 4), dtype=np.uint8)
-        message = STORE.types["sensor_msgs/msg/Image"](_header(), 4, 4, encoding, 0, step, pixels)
-        made.append(_serialized(message, little_endian))
+        message = cdr_messages.image(STAMP_NS, "camera", 4, 4, encoding, pixels)
+        message.step = step
+        made.append(serialize(message, little_endian))
     return made
 
 
 def _compressed(little_endian):
-    kind = STORE.types["sensor_msgs/msg/CompressedImage"]
     return [
-        _serialized(kind(_header(), name, np.frombuffer(data, np.uint8)), little_endian)
+        serialize(cdr_messages.compressed(STAMP_NS, "camera", name, data), little_endian)
         for name, data in (("jpeg", JPEG), ("bgr8; png compressed bgr8", PNG))
     ]
 
@@ -152,25 +145,24 @@ def _packets(make):
 
 
 def _compressed_video(packet, little_endian):
-    time = STORE.types["builtin_interfaces/msg/Time"](1_700_000_000, 5)
-    return _serialized(STORE.types[COMPRESSED_VIDEO](time, "camera", packet, "h264"), little_endian)
+    time = cdr_messages.time_of(STAMP_NS)
+    return serialize(STORE.types[COMPRESSED_VIDEO](time, "camera", packet, "h264"), little_endian)
 
 
 def _ffmpeg_packet(packet, little_endian):
     kind = STORE.types[FFMPEG_PACKET]
-    message = kind(_header(), 32, 16, "h264;yuv420p;bgr8;bgr8", 1, 1, False, packet)
-    return _serialized(message, little_endian)
+    header = cdr_messages.header(STAMP_NS, "camera")
+    message = kind(header, 32, 16, "h264;yuv420p;bgr8;bgr8", 1, 1, False, packet)
+    return serialize(message, little_endian)
 
 
 def _infos(little_endian):
-    region = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
-    matrix = np.array([400.0, 0, 320, 0, 400, 240, 0, 0, 1])
-    rest = (matrix, np.eye(3).ravel(), np.zeros(12), 0, 0, region)
     lenses = {"plumb_bob": [-0.3, 0.1, 0.001, 0, 0], "equidistant": [0.1, 0.01, 0, 0]}
-    kind, made = STORE.types["sensor_msgs/msg/CameraInfo"], []
+    made = []
     for model, distortion in lenses.items():
-        info = kind(_header(), 480, 640, model, np.array(distortion, np.float64), *rest)
-        made.append(_serialized(info, little_endian))
+        info = cdr_messages.camera_info(STAMP_NS, "camera", model, distortion)
+        info.k = np.array([400.0, 0, 320, 0, 400, 240, 0, 0, 1])
+        made.append(serialize(info, little_endian))
     return made
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import time
+from unittest.mock import Mock
 
 import pytest
 from observe import until
@@ -131,8 +132,5 @@ def test_processors_are_told_apart_also_where_they_have_no_name(text, name, tmp_
 
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.EMFILE, errno.ESRCH])
 def test_what_cannot_be_watched_ends_nobody(monkeypatch, error):
-    def refuse(pid):
-        raise OSError(error, os.strerror(error))
-
-    monkeypatch.setattr(os, "pidfd_open", refuse)
+    monkeypatch.setattr(os, "pidfd_open", Mock(side_effect=OSError(error, os.strerror(error))))
     assert open_process(os.getpid()) is None

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_detections import detected
 
-from perception_nodes.core.frame import MAX_DETECTIONS, STAMP_LIMIT_NS, DetectionRecord, Detections
+from perception_nodes.core.frame import MAX_DETECTIONS, STAMP_LIMIT_NS, DetectionRecord
 from perception_nodes.tracking import motion
 from perception_nodes.tracking.tracker import MAX_TRACKS, Tracker
 from perception_nodes.tracking.tracks import TrackingSettings, TrackState
@@ -20,11 +21,7 @@ CAR, TRUCK = 0, 1
 
 def found(*rows, score=0.9, label=CAR):
     """Detections of one class and score."""
-    return Detections(
-        np.array(rows, np.float32).reshape(-1, 4),
-        np.full(len(rows), score, np.float32),
-        np.full(len(rows), label, np.int64),
-    )
+    return detected(rows, score, label)
 
 
 def car(x, y=100.0):
@@ -236,10 +233,8 @@ def test_any_drive(drive):
         time_ns += step_ms * 1_000_000
         values = np.array(objects, np.float64).reshape(-1, 6)
         boxes = np.concatenate([values[:, :2], values[:, :2] + values[:, 2:4]], axis=1)
-        detections = Detections(
-            boxes.astype(np.float32), values[:, 4].astype(np.float32), values[:, 5].astype(np.int64)
-        )
-        ids = [i for i in tracker.take(time_ns, detections).tolist() if i]
+        seen = detected(boxes, values[:, 4], values[:, 5])
+        ids = [i for i in tracker.take(time_ns, seen).tolist() if i]
         tracks = tracker.at(time_ns + 20_000_000)
         now = tracks.ids.tolist()
         assert len(set(ids)) == len(ids) and set(ids) <= set(now)

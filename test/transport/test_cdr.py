@@ -22,10 +22,10 @@ from cdr_messages import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from made_detections import detected
 
 from perception_nodes.core.frame import (
     STAMPS,
-    Detections,
     FrameFlag,
     FrameRecord,
     FrameRejected,
@@ -70,15 +70,11 @@ objects = st.tuples(boxes, st.floats(0, 1, width=32), st.integers(0, 2), ids)
 @given(stamps, names, st.lists(objects, max_size=20), st.booleans())
 def test_detection_array(stamp_ns, frame_id, found, followed):
     classes = ["person", "bus", "traffic light"]
-    detections = Detections(
-        np.array([box for box, *_ in found], np.float32).reshape(-1, 4),
-        np.array([score for _, score, *_ in found], np.float32),
-        np.array([label for _, _, label, _ in found], np.int64),
-    )
+    boxes, scores, labels, _ = zip(*found, strict=True) if found else ((), (), (), ())
     data = cdr_writer.write_detection_array(
         stamp_ns,
         frame_id.encode(),
-        detections,
+        detected(boxes, scores, labels),
         tuple(name.encode() for name in classes),
         [number for *_, number in found] if followed else (),
     )
