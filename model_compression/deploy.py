@@ -18,9 +18,10 @@ from model_compression.package import Variant, write_variant
 from model_compression.quantization import RangeTable, measure
 from model_compression.quantization.sensitivity import cost_table, fallback, sensitivity
 from model_compression.screen import screen
-from perception_nodes.evaluation import LabelledSet, evaluate
+from perception_nodes.evaluation.accuracy import evaluate
 from perception_nodes.evaluation.classes import MIN_CLASS_OBJECTS, class_losses, without_evidence
 from perception_nodes.evaluation.gate import check_classes
+from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.networks.class_names import name_in
 from perception_nodes.networks.model import load_model
 

@@ -12,7 +12,7 @@ from model_compression import contract
 from model_compression.origin import Origin
 from model_compression.quantization import RangeTable, emit, write_table
 from model_compression.quantization.emit import write_files
-from perception_nodes.evaluation import Evaluation
+from perception_nodes.evaluation.accuracy import Evaluation
 from perception_nodes.evaluation.classes import class_losses, without_evidence
 from perception_nodes.system.files import write_whole
 

@@ -50,8 +50,9 @@ from model_compression.resume import CURVE, STATE, take_checkpoint
 from model_compression.screen import screen
 from model_compression.train import R2, Batches, Samples, train
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.evaluation import LabelledSet, read_set
 from perception_nodes.evaluation.classes import MIN_CLASS_OBJECTS
+from perception_nodes.evaluation.datasets import read_set
+from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.evaluation.mistakes import examine
 from perception_nodes.networks.model import load_model as load_description
 from perception_nodes.system.files import write_whole

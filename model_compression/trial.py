@@ -11,7 +11,7 @@ import yaml
 from model_compression.frames import Frames
 from perception_nodes.backends.contract import open_model
 from perception_nodes.core.inference import Progress
-from perception_nodes.evaluation import Evaluation, LabelledSet, evaluate
+from perception_nodes.evaluation.accuracy import Evaluation, evaluate
 from perception_nodes.evaluation.classes import class_losses, evidence_note, without_evidence
 from perception_nodes.evaluation.gate import (
     GateCheck,
@@ -22,6 +22,7 @@ from perception_nodes.evaluation.gate import (
     detect,
     in_classes_of,
 )
+from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.networks.model import Model
 from perception_nodes.system.files import write_whole
 

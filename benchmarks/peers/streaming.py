@@ -76,7 +76,7 @@ def accuracy(
         return {"map50": None, "instants": len(judged), "not_known": why}
     header = FrameHeader(source_width=size[0], source_height=size[1], scale_y=1.0)
     there = [labelled_objects(image, truth, numbers, header) for image, _ in judged]
-    found = [detected_objects(objects, group_of, header.scale_y) for _, objects in judged]
+    found = [detected_objects(objects, group_of, header) for _, objects in judged]
     matches = match(there, found, len(groups))[ALL_HEIGHTS] if judged else []
     weights = np.ones(len(judged), np.int64)
     return {

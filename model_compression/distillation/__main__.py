@@ -29,8 +29,9 @@ from model_compression.distillation.folders import write_folders
 from model_compression.distillation.training import BEGUN, STATE, Trainer, original_of
 from model_compression.errors import CompressionError
 from model_compression.trial import add_accuracy
-from perception_nodes.evaluation import DataError, evaluate
+from perception_nodes.evaluation.accuracy import evaluate
 from perception_nodes.evaluation.datasets import read_sets
+from perception_nodes.evaluation.labels import DataError
 from perception_nodes.networks.model import load_model
 
 

@@ -12,7 +12,8 @@ from model_compression.labelling.frames import Frame
 from model_compression.labelling.fusion import Objects
 from model_compression.labelling.labeller import Probable, probable
 from model_compression.labelling.recipe import Recipe
-from perception_nodes.evaluation import LabelledImage, LabelledSet, read_set
+from perception_nodes.evaluation.datasets import read_set
+from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
 from perception_nodes.evaluation.matching import ALL_HEIGHTS, match
 from perception_nodes.evaluation.matching import Objects as Matched
 

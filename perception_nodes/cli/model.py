@@ -17,11 +17,12 @@ from perception_nodes.cli.compile import compile_command
 from perception_nodes.cli.described import Commands
 from perception_nodes.cli.import_model import import_command
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.evaluation import Evaluation, evaluate, taught_set
+from perception_nodes.evaluation.accuracy import Evaluation, evaluate
 from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.datasets import images_of, parse_classes_map, read_sets
 from perception_nodes.evaluation.gate import MIN_AGREEMENT, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
+from perception_nodes.evaluation.teacher import taught_set
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model, available_models, load_model
 from perception_nodes.networks.signature import make_keys, sign, signature_of

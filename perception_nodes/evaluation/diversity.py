@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.evaluation import DataError
 from perception_nodes.evaluation.frames import FrameSource
+from perception_nodes.evaluation.labels import DataError
 from perception_nodes.networks.model import InputSpec
 
 THUMB_WIDTH, THUMB_HEIGHT = 64, 40

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.rectification import RecordedCalibration
-from perception_nodes.evaluation import LabelledImage
 from perception_nodes.evaluation.datasets import check_images, list_images
+from perception_nodes.evaluation.labels import LabelledImage
 from perception_nodes.networks.model import InputSpec
 
 

@@ -26,7 +26,8 @@ from perception_nodes.core.budget import Budget
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.inference import Progress
 from perception_nodes.core.statistics import percentiles
-from perception_nodes.evaluation import LabelledSet, evaluate
+from perception_nodes.evaluation.accuracy import evaluate
+from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.evaluation.pareto import common_set
 from perception_nodes.evaluation.roofline import Roof, network_facts
 from perception_nodes.graph.settings import SettingsError

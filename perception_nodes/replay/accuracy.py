@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from perception_nodes.core.frame import FrameHeader
+from perception_nodes.core.frame import Detections, FrameHeader
 from perception_nodes.drives.bag import Drive
 from perception_nodes.drives.schemas import DETECTIONS
-from perception_nodes.evaluation import DataError, LabelledImage, LabelledSet
-from perception_nodes.evaluation.accuracy import class_groups, labelled_objects, score_of
+from perception_nodes.evaluation.accuracy import (
+    class_groups,
+    labelled_objects,
+    reported_objects,
+    score_of,
+)
+from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
 from perception_nodes.evaluation.matching import ALL_HEIGHTS, Objects, match, require_pycocotools
 from perception_nodes.networks.model import Model
 from perception_nodes.report.recording import (
@@ -69,7 +74,7 @@ def accuracy(
         header = FrameHeader(source_width=size[0], source_height=size[1])
         header.scale_y = placer.letterbox(*size).scale_y
         truth.append(labelled_objects(image, data, numbers, header))
-        found.append(detected_objects(recording.found(report), group_of, header.scale_y))
+        found.append(detected_objects(recording.found(report), group_of, header))
     matches = match(truth, found, len(groups))[ALL_HEIGHTS] if truth else []
     everywhere = np.ones(len(truth), np.int64)
     total = score_of(matches, everywhere)
@@ -196,16 +201,11 @@ def _of_topic(
 
 
 def detected_objects(
-    detections: FrameDetections | None, group_of: Mapping[str, int], scale_y: float
+    detections: FrameDetections | None, group_of: Mapping[str, int], header: FrameHeader
 ) -> Objects:
     """The detections of the measured classes, with the groups of these classes."""
     found = detections or FrameDetections.none()
-    kept = [row for row, label in enumerate(found.labels) if label in group_of]
-    boxes = found.boxes[kept].astype(np.float64).reshape(-1, 4)
-    return Objects(
-        boxes,
-        np.array([group_of[found.labels[row]] for row in kept], np.int64),
-        (boxes[:, 3] - boxes[:, 1]) * scale_y,
-        found.scores[kept].astype(np.float64),
-        np.zeros(len(kept), bool),
-    )
+    groups = np.array([group_of.get(label, -1) for label in found.labels], np.int64)
+    known = groups >= 0
+    kept = Detections(found.boxes[known], found.scores[known], groups[known])
+    return reported_objects(kept, header)

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from perception_nodes.backends.contract import INSTALL
 from perception_nodes.core.errors import InputError
 from perception_nodes.core.statistics import latency_percentiles
-from perception_nodes.evaluation import LabelledSet
+from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings

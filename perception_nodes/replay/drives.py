@@ -12,7 +12,7 @@ from perception_nodes.drives.bag import BagError, image_topics, open_drive
 from perception_nodes.drives.decompression import COMPRESSED
 from perception_nodes.drives.image_storage import images_like
 from perception_nodes.drives.video_storage import VIDEO_SUFFIXES
-from perception_nodes.evaluation import read_set
+from perception_nodes.evaluation.datasets import read_set
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model

@@ -14,7 +14,7 @@ from perception_nodes.core.frame import latency_ms
 from perception_nodes.drives import schemas
 from perception_nodes.drives.bag import Drive, RawFrame, open_drive
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT
-from perception_nodes.evaluation import LabelledSet
+from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.networks.model import Model
 from perception_nodes.replay import outputs
 from perception_nodes.replay.accuracy import accuracy

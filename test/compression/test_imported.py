@@ -19,7 +19,7 @@ from model_compression.quantizers import NncfQuantizer, TableQuantizer
 from model_compression.trial import Trial
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.cli.app import app
-from perception_nodes.evaluation import read_set
+from perception_nodes.evaluation.datasets import read_set
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import Margins, detect
 from perception_nodes.networks.model import load_model

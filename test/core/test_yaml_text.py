@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from perception_nodes.core.yaml_text import parse_yaml
-from perception_nodes.evaluation import DataError
+from perception_nodes.evaluation.labels import DataError
 from perception_nodes.evaluation.yolo import load_keys
 from perception_nodes.networks.model import ModelError, load_model
 

@@ -8,15 +8,11 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader
 from perception_nodes.core.geometry import Letterbox
 from perception_nodes.core.inference import HeadTensors
-from perception_nodes.evaluation import (
-    DataError,
-    LabelledImage,
-    LabelledSet,
-    accuracy,
-    evaluate,
-    taught_set,
-)
+from perception_nodes.evaluation import accuracy
+from perception_nodes.evaluation.accuracy import evaluate
 from perception_nodes.evaluation.detector import Detector, Seen
+from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
+from perception_nodes.evaluation.teacher import taught_set
 from perception_nodes.networks.model import load_model
 
 BOX = np.array([[0.25, 0.25, 0.75, 0.75]])

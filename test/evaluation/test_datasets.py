@@ -9,8 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from perception_nodes.evaluation import DataError, read_set
-from perception_nodes.evaluation.datasets import check_images, parse_classes_map, read_sets
+from perception_nodes.evaluation.datasets import (
+    check_images,
+    parse_classes_map,
+    read_set,
+    read_sets,
+)
+from perception_nodes.evaluation.labels import DataError
 from perception_nodes.evaluation.yolo import label_file
 from perception_nodes.networks.class_names import indices_of
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_compression.calibration import contact_sheet
-from perception_nodes.evaluation import DataError, diversity
+from perception_nodes.evaluation import diversity
+from perception_nodes.evaluation.labels import DataError
 from perception_nodes.networks.model import InputSpec
 
 SIZE = (64, 48)

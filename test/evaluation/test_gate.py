@@ -11,11 +11,11 @@ import pytest
 from made_detections import detected
 
 from perception_nodes.core.inference import BackendError, HeadTensors
-from perception_nodes.evaluation import DataError, Evaluation, Score
 from perception_nodes.evaluation import gate as gates
-from perception_nodes.evaluation.accuracy import OperatingPoint
+from perception_nodes.evaluation.accuracy import Evaluation, OperatingPoint, Score
 from perception_nodes.evaluation.classes import class_losses, without_evidence
 from perception_nodes.evaluation.gate import in_classes_of as renamed
+from perception_nodes.evaluation.labels import DataError
 from perception_nodes.networks.model import ModelError, load_model
 
 

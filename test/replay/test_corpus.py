@@ -20,7 +20,7 @@ from observe import until
 
 from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.evaluation import LabelledImage, LabelledSet
+from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
 from perception_nodes.faults import faulty_backend
 from perception_nodes.faults.faulty_backend import VARIABLE, Orders
 from perception_nodes.networks.model import load_model

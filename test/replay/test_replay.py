@@ -39,7 +39,7 @@ from perception_nodes.cli.app import app
 from perception_nodes.core.frame import STAMPS, Detections, FrameHeader
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import DETECTIONS, TRACKS, typestore
-from perception_nodes.evaluation import read_set
+from perception_nodes.evaluation.datasets import read_set
 from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.replay.accuracy import accuracy
