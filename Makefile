@@ -203,8 +203,8 @@ $(STAMPS)/package: $(STAMPS)/requirements setup.py setup.cfg package.xml pyproje
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(STAMPS)/dev: $(STAMPS)/requirements $(addprefix $(REQUIREMENTS)/,dev.txt dev-no-deps.txt gpu.txt)
-	$(PIP) install $(addprefix -r $(REQUIREMENTS)/,dev.txt gpu.txt)
+$(STAMPS)/dev: $(STAMPS)/requirements $(addprefix $(REQUIREMENTS)/,dev.txt dev-no-deps.txt fleet.txt gpu.txt)
+	$(PIP) install $(addprefix -r $(REQUIREMENTS)/,dev.txt fleet.txt gpu.txt)
 	$(PIP) install --no-deps -r $(REQUIREMENTS)/dev-no-deps.txt
 	@touch $@
 

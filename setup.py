@@ -87,6 +87,7 @@ setup(
     extras_require={
         "messages": requirements("build.txt", f"{ROS}/build.txt"),
         "gpu": requirements("gpu.txt"),
+        "fleet": requirements("fleet.txt"),
         "test": ["pytest"],  # colcon test looks for it
     },
     zip_safe=False,

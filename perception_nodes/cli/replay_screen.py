@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 
 from perception_nodes.cli.common import say, say_problem, say_written, screen
+from perception_nodes.replay import tables
 from perception_nodes.replay.drives import Replayed, ReplayRequest
 from perception_nodes.replay.run import Progress
 from perception_nodes.report.accelerator import engine_sentence
@@ -103,6 +104,9 @@ def _show_all(replayed: Replayed, out: Path) -> None:
             say(f"{name}: {doubtful}")
     for name, reason in failed.items():
         say(f"{name} could not be replayed: {reason}")
+    if not tables.available():
+        remedy = "install it with: pip install 'perception_nodes[fleet]'"
+        say(f"no tables in Parquet: pyarrow is not installed; {remedy}")
     say(f"Written to {out}: drives.csv, summary.json, and a folder a drive")
 
 

@@ -6,10 +6,8 @@ that are still valid and does the rest. A job whose worker died is tried again. 
 decides whether a drive is done, so none is counted twice.
 """
 
-import csv
 import fcntl
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -30,10 +28,11 @@ from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
+from perception_nodes.replay import tables
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import MARKER, SUMMARY_FILE, TABLE, remove_outputs
 from perception_nodes.replay.run import DriveCamera, Progress, ReplayOptions, replay
-from perception_nodes.report.timing import read_work_ms
+from perception_nodes.report.timing import csv_text, read_work_ms
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
 
@@ -218,7 +217,14 @@ def merged(
     whole = {"totals": totals, "drives": dict(summaries), "failed": dict(failed)}
     for folder in (out, *(out / name for name in failed)):
         remove_outputs(folder, drives)
-    write_whole(out / TABLE, _table(summaries, failed))
+    rows = [_row(name, summary) for name, summary in summaries.items()]
+    rows += [{"drive": name, "error": reason} for name, reason in failed.items()]
+    rows.sort(key=lambda row: str(row["drive"]))
+    columns = dict.fromkeys(column for row in rows for column in row)
+    cells = ([row.get(column) for column in columns] for row in rows)
+    write_whole(out / TABLE, csv_text([list(columns), *cells]))
+    if tables.available():
+        tables.write_table(out, "drives", rows)
     write_whole(out / SUMMARY_FILE, json.dumps(whole, indent=2) + "\n")
     return whole
 
@@ -307,26 +313,20 @@ def _fingerprint(path: Path) -> list[tuple[str, int, int]]:
     return [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in found]
 
 
-def _table(summaries: Mapping[str, dict[str, Any]], failed: Mapping[str, str]) -> str:
-    text = io.StringIO()
-    rows = [_row(name, summary) for name, summary in summaries.items()]
-    rows += [{"drive": name, "error": reason} for name, reason in failed.items()]
-    columns = dict.fromkeys(column for row in rows for column in row)
-    writer = csv.DictWriter(text, [*columns], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: str(row["drive"])))
-    return text.getvalue()
-
-
 def _row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
     latency, accuracy = summary["latency_ms"], summary.get("accuracy", {})
     return {
         "drive": name,
-        **{key: summary[key] for key in ("bag", "topic", "frames_in")},
+        **{
+            key: summary[key]
+            for key in ("bag", "topic", "model", "mode", "deadline_ms", "frames_in")
+        },
         **summary["status"],
+        "over_deadline": summary.get("over_deadline"),
         **{key: summary[key] for key in ("lost_in_bag", "detections")},
         "p50_ms": latency["p50"],
         "p99_ms": latency["p99"],
+        "grey_level": summary["grey_level"],
         "map50_95": accuracy.get("map50_95"),
         "golden_changes": len(summary["golden"]["changes"]) if "golden" in summary else None,
         "detections_sha256": summary.get("detections_sha256"),

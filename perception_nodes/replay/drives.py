@@ -16,7 +16,7 @@ from perception_nodes.evaluation.datasets import read_set
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
-from perception_nodes.replay import corpus
+from perception_nodes.replay import corpus, tables
 from perception_nodes.replay.golden import Golden, golden_text, read_golden
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import RECORDING_FILE
@@ -164,12 +164,13 @@ class Drives:
             cores = len(os.sched_getaffinity(0))
             settings = replace(settings, threads=max(cores // request.workers, 1))
         self._request, self._model, self._settings = request, model, settings
-        self._options = replace(options, golden=expected, labels=labels)
         listed = corpus.read_corpus(request.corpus) if request.corpus is not None else []
         self._named = [*_together(request.bags), *listed]
         several = len(self._named) > 1 or request.is_sharded
         self.sources = sources(self._named, request.topics, keep_unreadable=several)
         self._is_one = len(self.sources) == 1 and not request.is_sharded
+        with_tables = tables.available() and not self._is_one
+        self._options = replace(options, golden=expected, labels=labels, tables=with_tables)
 
     def replay(self, progress: Progress) -> Replayed:
         """Replay them in this process.

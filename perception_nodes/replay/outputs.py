@@ -1,11 +1,13 @@
 """The outputs of a run: summary, Foxglove recording, report and video."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import simplejpeg
 
 from perception_nodes.core.frame import FrameRejected, latency_ms
@@ -14,6 +16,7 @@ from perception_nodes.core.statistics import summarize
 from perception_nodes.drives import schemas
 from perception_nodes.drives.bag import Drive, RawFrame, camera_info_topic
 from perception_nodes.drives.log_clock import LogClock
+from perception_nodes.replay.tables import TABLE_FILES
 from perception_nodes.report import recording as recorded
 from perception_nodes.report.accelerator import ENGINE_FILE
 from perception_nodes.report.account import Heard, account
@@ -37,7 +40,7 @@ MARKER = "complete.json"
 """File that a worker leaves in the folder of a drive; see `corpus`."""
 TABLE = "drives.csv"
 """Table of several drives, beside their folders."""
-OF_SOME_RUNS = (VIDEO_FILE, ENGINE_FILE, MARKER, TABLE, *BOX_FILES.values())
+OF_SOME_RUNS = (VIDEO_FILE, ENGINE_FILE, MARKER, TABLE, *BOX_FILES.values(), *TABLE_FILES)
 OF_EVERY_RUN = (RECORDING_FILE, REPORT_FILE, OVERVIEW_FILE, TIMING_FILE, SUMMARY_FILE)
 IMAGE_TOPIC = "/camera/image/compressed"
 VIDEO_TOPIC = "/camera/image/foxglove"
@@ -192,6 +195,17 @@ def summary_of(
     }
 
 
+def heights_px(recording: recorded.Recording) -> dict[str, dict[str, int]]:
+    """How many objects of each class have a height of so many pixels, up to twice as many."""
+    counts: dict[str, Counter[str]] = {}
+    for found in recording.detections.values():
+        heights = np.maximum(found.boxes[:, 3] - found.boxes[:, 1], 1)
+        octaves = 2 ** np.log2(heights).astype(int)
+        for label, octave in zip(found.labels, octaves.tolist(), strict=True):
+            counts.setdefault(label, Counter())[str(octave)] += 1
+    return {label: dict(some) for label, some in counts.items()}
+
+
 class PictureWriter(AbstractContextManager["PictureWriter"]):
     """Writes the pictures of a run: into its recording, with annotations, and into a video."""
 
@@ -288,6 +302,7 @@ class PictureWriter(AbstractContextManager["PictureWriter"]):
         except FrameRejected as error:
             return blank(*self._size, f"frame {frame.index}: {error}"), 1.0
         self._size = (picture.shape[1], picture.shape[0])
+        self.chosen.grey_levels[frame.index] = round(float(picture[::8, ::8].mean()), 1)
         return picture, scale
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal, NamedTuple
 
 from perception_nodes.core.counters import EngineCounters
@@ -23,6 +24,7 @@ from perception_nodes.replay.clocks import LockstepClock, RealTimeClock
 from perception_nodes.replay.followed import Followed
 from perception_nodes.replay.golden import Golden, GoldenError, as_kept, made_with_another_model
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, Outcome, ReplaySettings
+from perception_nodes.replay.tables import write_tables
 from perception_nodes.report import recording as recorded
 from perception_nodes.report.accelerator import ENGINE_FILE, engine_csv, engine_summary
 from perception_nodes.report.boxes import write_boxes
@@ -68,6 +70,7 @@ class ReplayOptions:
         labels_topic: topic of the bags that holds labels; empty for none.
         tracks: whether to follow the objects.
         boxes: formats in which to write the boxes beside the recording.
+        tables: whether to write tables in Parquet.
     """
 
     mode: Mode = "lockstep"
@@ -84,6 +87,7 @@ class ReplayOptions:
     labels_topic: str = ""
     tracks: bool = False
     boxes: tuple[str, ...] = ()
+    tables: bool = False
 
 
 def made_with(model: Model, settings: ReplaySettings) -> dict[str, Any]:
@@ -126,7 +130,12 @@ def replay(
                 loaded.model, drive, recording, options.labels, options.labels_topic
             )
         write_boxes(folder, options.boxes, recording, drive.frame_files)
+        greys = chosen.grey_levels
+        summary["grey_level"] = round(median(greys.values()), 1) if greys else None
+        summary["heights_px"] = outputs.heights_px(recording)
         outputs.write_summary(folder, summary, recording, chosen)
+        if options.tables:
+            write_tables(folder, source.name, summary, recording, greys)
         # Outputs of an earlier run would not belong to the new files.
         for name in outputs.OF_SOME_RUNS:
             (out / name).unlink(missing_ok=True)

@@ -29,12 +29,14 @@ class ChosenFrames:
 
     Attributes:
         film: all frames, small.
+        grey_levels: mean of each frame's picture, 0 to 255, by the frame's index.
     """
 
     def __init__(self, frame_count: int) -> None:
         """Nothing is chosen yet; `frame_count` is how many frames the drive has."""
         self._next_spread = [frame_count * step // SPREAD for step in range(SPREAD)]
         self.film = Film()
+        self.grey_levels: dict[int, float] = {}
         self._spread: dict[int, ChosenFrame] = {}
         self._slowest: _Ranking = []
         self._crowded: _Ranking = []

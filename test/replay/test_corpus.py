@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import Future
 from dataclasses import replace
+from importlib import import_module
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
 from perception_nodes.faults import faulty_backend
 from perception_nodes.faults.faulty_backend import VARIABLE, Orders
 from perception_nodes.networks.model import load_model
-from perception_nodes.replay import corpus
+from perception_nodes.replay import corpus, tables
 from perception_nodes.replay.corpus import ATTEMPTS, jobs_of, read_corpus, replay_corpus
 from perception_nodes.replay.drives import sources
 from perception_nodes.replay.offline_camera import ReplaySettings
@@ -64,6 +65,9 @@ def check_whole(whole, out, names=DRIVES):
         rows = [row for row in csv.DictReader(stream) if not row["error"]]
     assert [(row["drive"], int(row["frames_in"])) for row in rows] == [(n, FRAMES) for n in names]
     assert not list(out.rglob(".part-*"))
+    for name in names if tables.available() else ():
+        frames = import_module("pyarrow.parquet").ParquetFile(out / name / "frames.parquet")
+        assert frames.metadata.num_rows == FRAMES
 
 
 def test_what_workers_do_is_what_one_process_does(drives, tmp_path):
@@ -91,7 +95,9 @@ def test_nothing_of_an_earlier_replay_stands_beside_the_new_one(drives, tmp_path
     replay(tmp_path / "a", "--out", out)
     assert (out / "timing.csv").exists()
     replay("--corpus", drives, "--out", out)
-    assert sorted(file.name for file in out.iterdir()) == [*DRIVES, "drives.csv", "summary.json"]
+    written = {*DRIVES, "drives.csv", "summary.json"}
+    written |= {"drives.parquet"} if tables.available() else set()
+    assert {file.name for file in out.iterdir()} == written
     (out / "b/notes.txt").touch()
     for broken in ("b", "c"):
         next((tmp_path / broken).glob("*.mcap")).write_bytes(b"cut")

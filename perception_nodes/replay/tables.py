@@ -1,0 +1,127 @@
+"""The results of drives as tables in Parquet, for DuckDB, pandas and the like."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from perception_nodes.core.budget import STAGES
+from perception_nodes.core.frame import FrameStatus, latency_ms, stage_durations_ms
+from perception_nodes.report.recording import Recording
+from perception_nodes.system.files import write_whole
+
+_OF_A_FRAME = {"drive": "string", "frame": "int64", "stamp_ns": "int64", "log_time_ns": "int64"}
+SCHEMAS: Mapping[str, Mapping[str, str]] = {
+    "drives": {
+        **dict.fromkeys(("drive", "bag", "topic", "model", "mode"), "string"),
+        "deadline_ms": "float64",
+        **dict.fromkeys(("frames_in", *(status.name for status in FrameStatus)), "int64"),
+        **dict.fromkeys(("over_deadline", "lost_in_bag", "detections"), "int64"),
+        **dict.fromkeys(("p50_ms", "p99_ms", "grey_level", "map50_95"), "float64"),
+        "golden_changes": "int64",
+        **dict.fromkeys(("detections_sha256", "error"), "string"),
+    },
+    "frames": {
+        **_OF_A_FRAME,
+        **dict.fromkeys(("status", "model", "reason"), "string"),
+        **dict.fromkeys((*(f"{stage}_ms" for stage in STAGES), "total_ms"), "float64"),
+        **dict.fromkeys(("width_px", "height_px", "detections"), "int32"),
+        "grey_level": "float64",
+    },
+    "detections": {
+        **_OF_A_FRAME,
+        "class": "string",
+        **dict.fromkeys(("score", "x_px", "y_px", "width_px", "height_px"), "float32"),
+    },
+    "faults": {**_OF_A_FRAME, "fault": "string", "reason": "string"},
+}
+"""The columns of each table, with their Arrow types; see docs/tutorials/fleet.md."""
+TABLE_FILES = tuple(f"{name}.parquet" for name in SCHEMAS)
+
+
+def available() -> bool:
+    """Whether tables can be written."""
+    return find_spec("pyarrow") is not None
+
+
+def write_tables(
+    folder: Path,
+    drive: str,
+    summary: Mapping[str, Any],
+    recording: Recording,
+    grey_levels: Mapping[int, float],
+) -> None:
+    """Write the frames, detections and faults of a drive.
+
+    Args:
+        folder: where to.
+        drive: its name.
+        summary: as in `summary.json`.
+        recording: reports as measured here, and detections by frame index.
+        grey_levels: see `ChosenFrames`.
+    """
+    for table, rows in (
+        ("frames", _frames(recording, grey_levels)),
+        ("detections", _detections(recording)),
+        ("faults", _faults(recording, summary)),
+    ):
+        write_table(folder, table, ({"drive": drive, **row} for row in rows))
+
+
+def write_table(folder: Path, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table of `SCHEMAS`; a column that a row lacks is null."""
+    import pyarrow
+    from pyarrow import parquet
+
+    schema = pyarrow.schema(list(SCHEMAS[table].items()))
+    content = pyarrow.BufferOutputStream()
+    found = pyarrow.Table.from_pylist(list(rows), schema)
+    parquet.write_table(found, content, compression="zstd")
+    write_whole(folder / f"{table}.parquet", content.getvalue().to_pybytes())
+
+
+def _of_a_frame(report: Any) -> dict[str, Any]:
+    return {
+        "frame": report.sequence,
+        "stamp_ns": report.stamp_ns,
+        "log_time_ns": report.log_time_ns,
+    }
+
+
+def _frames(recording: Recording, grey_levels: Mapping[int, float]) -> Iterator[dict[str, Any]]:
+    for report in recording.reports:
+        yield {
+            **_of_a_frame(report),
+            "status": FrameStatus(report.status).name,
+            "model": report.model or None,
+            "reason": report.reason or None,
+            **{f"{stage}_ms": ms for stage, ms in stage_durations_ms(report).items()},
+            "total_ms": latency_ms(report),
+            "width_px": report.source_width,
+            "height_px": report.source_height,
+            "detections": report.detections,
+            "grey_level": grey_levels.get(report.sequence),
+        }
+
+
+def _detections(recording: Recording) -> Iterator[dict[str, Any]]:
+    for report in recording.reports:
+        found = recording.found(report)
+        for one in () if found is None else found.objects():
+            x1, y1, x2, y2 = one.box
+            place = {"x_px": x1, "y_px": y1, "width_px": x2 - x1, "height_px": y2 - y1}
+            yield {**_of_a_frame(report), "class": one.label, "score": one.score, **place}
+
+
+def _faults(recording: Recording, summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Frames with another status than OK or with a reason, and what is known of the drive only."""
+    for report in recording.reports:
+        if report.status != FrameStatus.OK or report.reason:
+            fault = FrameStatus(report.status).name
+            yield {**_of_a_frame(report), "fault": fault, "reason": report.reason or None}
+    for name, count in summary.get("unaccounted", {}).items():
+        yield {"fault": "UNACCOUNTED", "reason": f"{name}: {count}"}
+    if summary["lost_in_bag"]:
+        yield {"fault": "LOST_IN_BAG", "reason": f"{summary['lost_in_bag']} frames"}
+    for warning in summary["warnings"]:
+        yield {"fault": "WARNING", "reason": warning}
