@@ -17,7 +17,7 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import load_model
 from perception_nodes.replay.drives import Drives, ReplayRequest
 from perception_nodes.replay.offline_camera import ReplaySettings
-from perception_nodes.replay.outputs import PictureFormat
+from perception_nodes.replay.outputs import TABLE, PictureFormat
 from perception_nodes.replay.run import Mode, ReplayOptions
 from perception_nodes.report.boxes import BOX_FILES
 from perception_nodes.report.changes import Tolerance
@@ -101,7 +101,8 @@ def replay_command(
         boxes: Write the boxes too: jsonl, an object a frame (boxes.jsonl); csv, a row a box
             (boxes.csv); coco (coco.json). Several with commas.
         bare: Measure bare inference too, and compare the speed.
-        compare: Replay nothing; compare the folders of two runs, in --out.
+        compare: Replay nothing; compare the folders of two runs, in --out. Of two runs of several
+            drives, each measure's difference has an interval; exit status 1 if one is worse.
 
     Example: perception replay bags/road.mp4 --every 5 --out out/replay
 
@@ -168,13 +169,17 @@ def box_formats(text: str) -> tuple[str, ...]:
 
 
 def _compare(runs: tuple[Path, Path], bags: list[Path] | None, out: Path, as_json: bool) -> None:
+    from perception_nodes.replay import fleets
     from perception_nodes.replay.compare import compare_runs, comparison_table
 
     if bags:
         raise SettingsError(f"--compare replays nothing; leave out {bags[0]}")
-    result = compare_runs(*runs, out)
+    several = all((run / TABLE).exists() for run in runs)
+    result = fleets.compare_fleets(*runs, out) if several else compare_runs(*runs, out)
     if as_json:
         print(json.dumps(result, indent=2))
     else:
-        screen.print(comparison_table(result))
+        screen.print(fleets.fleet_table(result) if several else comparison_table(result))
         say(f"Written to {out}: compare.json, and the page {out / 'compare.html'}")
+    if result.get("worse"):
+        raise typer.Exit(1)

@@ -105,8 +105,7 @@ def _show_all(replayed: Replayed, out: Path) -> None:
     for name, reason in failed.items():
         say(f"{name} could not be replayed: {reason}")
     if not tables.available():
-        remedy = "install it with: pip install 'perception_nodes[fleet]'"
-        say(f"no tables in Parquet: pyarrow is not installed; {remedy}")
+        say("no tables in Parquet without pyarrow: pip install 'perception_nodes[fleet]'")
     say(f"Written to {out}: drives.csv, summary.json, and a folder a drive")
 
 

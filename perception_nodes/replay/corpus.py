@@ -185,7 +185,7 @@ def merged(
     out: Path,
     drives: Sequence[Path],
 ) -> dict[str, Any]:
-    """Write the results of several drives together: `summary.json` and a table, `drives.csv`.
+    """Write the results of several drives together: `summary.json`, tables and a page.
 
     What an earlier run has left of drives that now failed, or of a single drive in `out`, is
     removed: it would be taken for the result of this one.
@@ -220,9 +220,9 @@ def merged(
     rows = [_row(name, summary) for name, summary in summaries.items()]
     rows += [{"drive": name, "error": reason} for name, reason in failed.items()]
     rows.sort(key=lambda row: str(row["drive"]))
-    columns = dict.fromkeys(column for row in rows for column in row)
+    columns = list(tables.SCHEMAS["drives"])
     cells = ([row.get(column) for column in columns] for row in rows)
-    write_whole(out / TABLE, csv_text([list(columns), *cells]))
+    write_whole(out / TABLE, csv_text([columns, *cells]))
     if tables.available():
         tables.write_table(out, "drives", rows)
     write_whole(out / SUMMARY_FILE, json.dumps(whole, indent=2) + "\n")
@@ -314,21 +314,9 @@ def _fingerprint(path: Path) -> list[tuple[str, int, int]]:
 
 
 def _row(name: str, summary: dict[str, Any]) -> dict[str, Any]:
+    facts = {key: value for key, value in summary.items() if key in tables.SCHEMAS["drives"]}
+    golden = {"golden_changes": len(summary["golden"]["changes"])} if "golden" in summary else {}
     latency, accuracy = summary["latency_ms"], summary.get("accuracy", {})
-    return {
-        "drive": name,
-        **{
-            key: summary[key]
-            for key in ("bag", "topic", "model", "mode", "deadline_ms", "frames_in")
-        },
-        **summary["status"],
-        "over_deadline": summary.get("over_deadline"),
-        **{key: summary[key] for key in ("lost_in_bag", "detections")},
-        "p50_ms": latency["p50"],
-        "p99_ms": latency["p99"],
-        "grey_level": summary["grey_level"],
-        "map50_95": accuracy.get("map50_95"),
-        "golden_changes": len(summary["golden"]["changes"]) if "golden" in summary else None,
-        "detections_sha256": summary.get("detections_sha256"),
-        "error": None,
-    }
+    figures = {"p50_ms": latency["p50"], "p99_ms": latency["p99"]}
+    figures["map50_95"] = accuracy.get("map50_95")
+    return {"drive": name, **facts, **summary["status"], **figures, **golden}

@@ -195,7 +195,7 @@ def summary_of(
     }
 
 
-def heights_px(recording: recorded.Recording) -> dict[str, dict[str, int]]:
+def heights_px(recording: recorded.Recording) -> dict[str, Counter[str]]:
     """How many objects of each class have a height of so many pixels, up to twice as many."""
     counts: dict[str, Counter[str]] = {}
     for found in recording.detections.values():
@@ -203,7 +203,7 @@ def heights_px(recording: recorded.Recording) -> dict[str, dict[str, int]]:
         octaves = 2 ** np.log2(heights).astype(int)
         for label, octave in zip(found.labels, octaves.tolist(), strict=True):
             counts.setdefault(label, Counter())[str(octave)] += 1
-    return {label: dict(some) for label, some in counts.items()}
+    return counts
 
 
 class PictureWriter(AbstractContextManager["PictureWriter"]):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from perception_nodes.core.frame import FrameStatus, latency_ms, stage_durations
 from perception_nodes.report.recording import Recording
 from perception_nodes.system.files import write_whole
 
+Summary = Mapping[str, Any]
+ROWS = 20_000
+"""So many rows are in memory at a time."""
 _OF_A_FRAME = {"drive": "string", "frame": "int64", "stamp_ns": "int64", "log_time_ns": "int64"}
 SCHEMAS: Mapping[str, Mapping[str, str]] = {
     "drives": {
@@ -45,11 +49,7 @@ def available() -> bool:
 
 
 def write_tables(
-    folder: Path,
-    drive: str,
-    summary: Mapping[str, Any],
-    recording: Recording,
-    grey_levels: Mapping[int, float],
+    folder: Path, drive: str, summary: Summary, recording: Recording, greys: Mapping[int, float]
 ) -> None:
     """Write the frames, detections and faults of a drive.
 
@@ -58,14 +58,12 @@ def write_tables(
         drive: its name.
         summary: as in `summary.json`.
         recording: reports as measured here, and detections by frame index.
-        grey_levels: see `ChosenFrames`.
+        greys: see `ChosenFrames.grey_levels`.
     """
-    for table, rows in (
-        ("frames", _frames(recording, grey_levels)),
-        ("detections", _detections(recording)),
-        ("faults", _faults(recording, summary)),
-    ):
-        write_table(folder, table, ({"drive": drive, **row} for row in rows))
+    rows = {"frames": _frames(recording, greys), "detections": _detections(recording)}
+    rows["faults"] = _faults(recording, summary)
+    for table, some in rows.items():
+        write_table(folder, table, ({"drive": drive, **row} for row in some))
 
 
 def write_table(folder: Path, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -74,21 +72,18 @@ def write_table(folder: Path, table: str, rows: Iterable[Mapping[str, Any]]) -> 
     from pyarrow import parquet
 
     schema = pyarrow.schema(list(SCHEMAS[table].items()))
-    content = pyarrow.BufferOutputStream()
-    found = pyarrow.Table.from_pylist(list(rows), schema)
-    parquet.write_table(found, content, compression="zstd")
+    content, rows = pyarrow.BufferOutputStream(), iter(rows)
+    with parquet.ParquetWriter(content, schema, compression="zstd") as writer:
+        while some := list(islice(rows, ROWS)):
+            writer.write_table(pyarrow.Table.from_pylist(some, schema))
     write_whole(folder / f"{table}.parquet", content.getvalue().to_pybytes())
 
 
-def _of_a_frame(report: Any) -> dict[str, Any]:
-    return {
-        "frame": report.sequence,
-        "stamp_ns": report.stamp_ns,
-        "log_time_ns": report.log_time_ns,
-    }
+def _of_a_frame(one: Any) -> dict[str, Any]:
+    return {"frame": one.sequence, "stamp_ns": one.stamp_ns, "log_time_ns": one.log_time_ns}
 
 
-def _frames(recording: Recording, grey_levels: Mapping[int, float]) -> Iterator[dict[str, Any]]:
+def _frames(recording: Recording, greys: Mapping[int, float]) -> Iterator[dict[str, Any]]:
     for report in recording.reports:
         yield {
             **_of_a_frame(report),
@@ -100,7 +95,7 @@ def _frames(recording: Recording, grey_levels: Mapping[int, float]) -> Iterator[
             "width_px": report.source_width,
             "height_px": report.source_height,
             "detections": report.detections,
-            "grey_level": grey_levels.get(report.sequence),
+            "grey_level": greys.get(report.sequence),
         }
 
 
@@ -113,7 +108,7 @@ def _detections(recording: Recording) -> Iterator[dict[str, Any]]:
             yield {**_of_a_frame(report), "class": one.label, "score": one.score, **place}
 
 
-def _faults(recording: Recording, summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _faults(recording: Recording, summary: Summary) -> Iterator[dict[str, Any]]:
     """Frames with another status than OK or with a reason, and what is known of the drive only."""
     for report in recording.reports:
         if report.status != FrameStatus.OK or report.reason:

@@ -3,15 +3,21 @@
 import json
 import math
 from fractions import Fraction
+from statistics import quantiles
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from perception_nodes.core.frame import STAMPS, FrameRecord, FrameStatus
-from perception_nodes.core.statistics import latency_percentiles, percentiles, summarize
+from perception_nodes.core.statistics import (
+    latency_percentiles,
+    mean_difference,
+    percentiles,
+    summarize,
+)
 
 MS = 1_000_000
 
@@ -115,3 +121,44 @@ def test_frames_that_never_came_are_slower_than_all_others(came, without, rank):
     else:
         expected = plain_percentile([*came, *(1e4 for _ in slowest)], rank)
         assert found == pytest.approx(expected, rel=1e-9, abs=1e-5)
+
+
+# Differences between runs
+
+
+def plain_interval(values, weights, draws):
+    """The interval by the book: each sample is a list of units, some of them several times."""
+    differences = []
+    units = len(values)
+    drawn = np.random.default_rng(0).multinomial(units, [1 / units] * units, size=draws)
+    for times in drawn.tolist():
+        sample = [unit for unit in range(units) for _ in range(times[unit])]
+        before, after = (
+            sum(values[unit][run] * weights[unit][run] for unit in sample)
+            / sum(weights[unit][run] for unit in sample)
+            for run in (0, 1)
+        )
+        differences.append(after - before)
+    fortieths = quantiles(differences, n=40, method="inclusive")
+    return fortieths[0], fortieths[-1]
+
+
+@given(st.integers(0, 2**31), st.integers(1, 12))
+@settings(max_examples=20, deadline=None)
+def test_the_interval_of_a_difference_is_that_of_the_book(seed, units):
+    random = np.random.default_rng(seed)
+    values, weights = random.normal(size=(units, 2)), random.uniform(1, 900, (units, 2))
+    low, high = mean_difference(values, weights, draws=50)
+    assert (low, high) == pytest.approx(plain_interval(values, weights, 50))
+    assert low <= high
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says():
+    """Of fleets of 40 drives, each as hard in both runs; the true difference is 1.2."""
+    random = np.random.default_rng(7)
+    covered = 0
+    for _ in range(200):
+        values = random.normal(0, 5, (40, 1)) + random.normal([10, 11.2], 2, (40, 2))
+        low, high = mean_difference(values, np.full((40, 2), 90.0), draws=400)
+        covered += low <= 1.2 <= high
+    assert 0.9 <= covered / 200 <= 0.98
