@@ -63,12 +63,6 @@ def test_a_runtime_that_keeps_nothing_is_loaded_all_the_same(model, cache):
     assert names(cache) == []
 
 
-def test_an_unknown_backend_is_named_and_leaves_nothing(model, cache):
-    with pytest.raises(BackendError, match="'warp' is unknown"), compiled(model, "warp", 1, cache):
-        pass
-    assert names(cache) == []
-
-
 def test_a_cache_that_cannot_be_written_is_named(model, cache):
     cache.write_text("no folder")
     with (

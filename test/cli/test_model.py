@@ -268,7 +268,7 @@ def test_outside_a_checkout_the_sample_drive_is_fetched(cache, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     found = run(app, COMPILE).exception
     assert isinstance(found, PerceptionError)
-    assert "could not be fetched" in str(found) and "--bag" in str(found)
+    assert "could not be fetched" in str(found) and "name another with --bag" in str(found)
     assert names_in(cache) == []
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives import sample
 from perception_nodes.drives.sample import sample_drive
 
@@ -42,9 +41,3 @@ def test_that_of_the_checkout_comes_first(elsewhere: Path) -> None:
     assert sample_drive() == Path("bags/sample")
     (elsewhere / "work/bags/road.mp4").touch()
     assert sample_drive() == Path("bags/road.mp4")
-
-
-def test_where_it_cannot_be_fetched_another_is_asked_for(elsewhere: Path) -> None:
-    (elsewhere / "bags/make_sample.py").write_text("raise SystemExit(1)")
-    with pytest.raises(PerceptionError, match="name another with --bag"):
-        sample_drive()

@@ -5,6 +5,7 @@ import pytest
 from fake_gpu_kernels import install_kernels
 
 from perception_nodes.gpu import frame_transfer, nvrtc
+from perception_nodes.networks.model import load_model
 
 
 @pytest.fixture
@@ -16,3 +17,8 @@ def gpu(monkeypatch):
     monkeypatch.setattr(frame_transfer, "MOST_FRAMES", 2)
     monkeypatch.setattr(nvrtc, "cubin", lambda *names: repr(names).encode())
     return gpu
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("road-xs")

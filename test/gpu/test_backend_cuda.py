@@ -27,11 +27,6 @@ from perception_nodes.preprocess.placement import Placer
 
 
 @pytest.fixture(scope="module")
-def model():
-    return load_model("road-xs")
-
-
-@pytest.fixture(scope="module")
 def golden(model):
     golden = open_backend("golden", BackendSettings())
     golden.load(model)

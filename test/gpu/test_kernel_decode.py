@@ -220,12 +220,6 @@ class TestAbsurdOutput:
         check_agreement(found.detections(), wanted)
 
 
-def test_an_empty_road_has_no_boxes():
-    found = check_bits(*empty_heads(LARGE), LARGE)
-    assert (found.count, found.found, found.more) == (0, 0, False)
-    assert len(found.detections()) == 0
-
-
 def test_the_state_is_left_as_the_next_frame_wants_it():
     boxes, classes = random_heads(SMALL, 3)
     state, result, scratch = (

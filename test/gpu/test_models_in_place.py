@@ -25,18 +25,12 @@ from perception_nodes.core.geometry import Lens
 from perception_nodes.core.inference import BackendLost, Candidate
 from perception_nodes.core.pipeline import Pipeline, detect_together
 from perception_nodes.drives.bag import open_drive
-from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.placement import Placement, Placer
 from perception_nodes.transport.cdr_reader import read_image
 
 CAMERAS = ("front", "rear")
 SETTINGS = DecodeSettings()
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_model("road-xs")
 
 
 @pytest.fixture(scope="module")

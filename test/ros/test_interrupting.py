@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from observe import until
 from started_graph import SHM, left_behind
 
 from perception_nodes.faults.unit import TOKEN_VARIABLE
@@ -54,11 +55,8 @@ class Command:
 
     def wait_until(self, under_way: UnderWay) -> None:
         """Wait for the moment in which it is to be ended."""
-        give_up_s = time.monotonic() + START_TIMEOUT_S
-        while not under_way(self):
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < give_up_s
-            time.sleep(0.1)
+        until(lambda: self.process.poll() is not None or under_way(self), START_TIMEOUT_S)
+        assert self.process.poll() is None, self.process.communicate()
 
 
 @contextmanager

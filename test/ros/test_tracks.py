@@ -17,6 +17,7 @@ from perception_nodes.graph.graph import TRACKER, Graph
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.nodes.consumed_topic import ConsumedTopic
 from perception_nodes.protection.consumer import State, Verdict
+from perception_nodes.report.recording import nanoseconds
 from perception_nodes.transport import channels
 from perception_nodes.transport.shm import Endpoint
 
@@ -123,10 +124,6 @@ class SlowRig(Rig):
         self.frames()
         new = len(self.tracks) - len(self.came_ns)
         self.came_ns += [self.recorded_ns()] * new
-
-
-def nanoseconds(stamp):
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
 def test_one_message_a_frame_plain_and_protected_a_gap_coasts_and_a_wrong_class_is_reported(rig):

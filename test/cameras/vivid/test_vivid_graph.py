@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 from beside import beside
+from filming import stamp_ns
 from perception_interfaces.msg import FrameReport, Health
 from recorder import Recorder
 from virtual_camera import DEVICE, DROPPED, control, unplugged
@@ -97,10 +98,6 @@ class Watched:
 
     def lost(self):
         return sum(report.reason == LOST for report in self.reports)
-
-
-def stamp_ns(message):
-    return int(message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec)
 
 
 def misbehave(watched, supervisor):
