@@ -179,7 +179,8 @@ def _compare(runs: tuple[Path, Path], bags: list[Path] | None, out: Path, as_jso
     if as_json:
         print(json.dumps(result, indent=2))
     else:
-        screen.print(fleets.fleet_table(result) if several else comparison_table(result))
+        shown = "\n".join(result["said"]) if several else comparison_table(result)
+        screen.print(shown, markup=False)
         say(f"Written to {out}: compare.json, and the page {out / 'compare.html'}")
     if result.get("worse"):
         raise typer.Exit(1)

@@ -106,7 +106,7 @@ def _show_all(replayed: Replayed, out: Path) -> None:
         say(f"{name} could not be replayed: {reason}")
     if not tables.available():
         say("no tables in Parquet without pyarrow: pip install 'perception_nodes[fleet]'")
-    say(f"Written to {out}: drives.csv, summary.json, and a folder a drive")
+    say(f"Written to {out}: drives.csv, summary.json, a folder a drive, and the page fleet.html")
 
 
 def _doubtful(summary: dict[str, Any]) -> str:

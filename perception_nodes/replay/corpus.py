@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perception_nodes.backends.contract import INSTALL
+from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.errors import InputError
 from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.evaluation.labels import LabelledSet
@@ -30,8 +31,10 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
 from perception_nodes.replay import tables
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
-from perception_nodes.replay.outputs import MARKER, SUMMARY_FILE, TABLE, remove_outputs
+from perception_nodes.replay.outputs import FLEET, MARKER, SUMMARY_FILE, TABLE, remove_outputs
 from perception_nodes.replay.run import DriveCamera, Progress, ReplayOptions, replay
+from perception_nodes.report import charts, page
+from perception_nodes.report.drive_report import verdict
 from perception_nodes.report.timing import csv_text, read_work_ms
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
@@ -225,6 +228,11 @@ def merged(
     write_whole(out / TABLE, csv_text([columns, *cells]))
     if tables.available():
         tables.write_table(out, "drives", rows)
+    deadline_ms = next((one["deadline_ms"] for one in summaries.values()), DEADLINE_MS)
+    without: list[float | None] = [None] * (sums["frames_in"] - len(works_ms))
+    work = charts.histogram([*works_ms, *without], deadline_ms)
+    text = page.render("fleet.html.j2", verdict_of=verdict, work=work, **whole)
+    write_whole(out / FLEET, text)
     write_whole(out / SUMMARY_FILE, json.dumps(whole, indent=2) + "\n")
     return whole
 

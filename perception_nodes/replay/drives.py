@@ -221,10 +221,9 @@ class Drives:
                     results[result.name] = result
                     progress(result.name, 1, 1)
         ordered = [results[job.source.name] for job in jobs]
-        return self._replayed(
-            {result.name: result.summary for result in ordered if result.summary is not None},
-            {result.name: result.error for result in ordered if result.summary is None},
-        )
+        summaries = {one.name: one.summary for one in ordered if one.summary is not None}
+        failed = {one.name: one.error for one in ordered if one.summary is None}
+        return self._replayed(summaries, failed)
 
     def _folder(self, name: str) -> Path:
         return self._request.out if self._is_one else self._request.out / name

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from perception_nodes.core.statistics import mean_difference
 from perception_nodes.evaluation.accuracy import DARK
 from perception_nodes.replay.outputs import SUMMARY_FILE
 from perception_nodes.report import page
-from perception_nodes.report.figures import figure_table
 from perception_nodes.report.recording import RecordingError
 from perception_nodes.system.files import write_whole
 
@@ -51,6 +49,7 @@ def compare_fleets(first: Path, second: Path, out: Path) -> dict[str, Any]:
     result: dict[str, Any] = {
         "runs": [str(first), str(second)],
         "drives": {light: len(some) for light, some in lights.items()},
+        "said": said,
         "worse": [one for one in said if ": worse by " in one],
         "measures": rows,
         "left_out": sorted(before.keys() ^ after.keys()),
@@ -60,15 +59,6 @@ def compare_fleets(first: Path, second: Path, out: Path) -> dict[str, Any]:
     write_whole(out / "compare.html", text)
     write_whole(out / "compare.json", json.dumps(result, indent=2) + "\n")
     return result
-
-
-def fleet_table(result: Mapping[str, Any]) -> Table:
-    """The measures for the terminal."""
-    table = figure_table(["", "drives", "B against A"], ("A", "B"))
-    for row in result["measures"]:
-        values = (f"{row[side]:.4g}" for side in ("before", "after"))
-        table.add_row(row["measure"], row["light"], row["said"], *values)
-    return table
 
 
 def _drives(folder: Path) -> dict[str, dict[str, Any]]:

@@ -38,9 +38,9 @@ VIDEO_FILE = "annotated.mp4"
 REPORT_FILE, OVERVIEW_FILE = "report.html", "overview.png"
 MARKER = "complete.json"
 """File that a worker leaves in the folder of a drive; see `corpus`."""
-TABLE = "drives.csv"
-"""Table of several drives, beside their folders."""
-OF_SOME_RUNS = (VIDEO_FILE, ENGINE_FILE, MARKER, TABLE, *BOX_FILES.values(), *TABLE_FILES)
+TABLE, FLEET = "drives.csv", "fleet.html"
+"""Table and page of several drives, beside their folders."""
+OF_SOME_RUNS = (VIDEO_FILE, ENGINE_FILE, MARKER, TABLE, FLEET, *BOX_FILES.values(), *TABLE_FILES)
 OF_EVERY_RUN = (RECORDING_FILE, REPORT_FILE, OVERVIEW_FILE, TIMING_FILE, SUMMARY_FILE)
 IMAGE_TOPIC = "/camera/image/compressed"
 VIDEO_TOPIC = "/camera/image/foxglove"

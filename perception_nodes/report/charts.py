@@ -36,9 +36,8 @@ def latency_axis(latencies_ms: Sequence[float | None], deadline_ms: float) -> La
     return LatencyAxis(max(1.25 * deadline_ms, min(1.05 * slowest, 4 * deadline_ms)))
 
 
-def histogram(reports: Sequence[ReportedFrame], deadline_ms: float) -> Chart:
-    """How often each latency occurred, against the deadline."""
-    latencies = [latency_ms(report) for report in reports]
+def histogram(latencies: Sequence[float | None], deadline_ms: float) -> Chart:
+    """How often each latency in ms occurred, None for no result, against the deadline."""
     values = np.array([value for value in latencies if value is not None])
     without = len(latencies) - len(values)
     ranks = latency_percentiles(values, LATENCY_RANKS, without)
@@ -51,7 +50,7 @@ def histogram(reports: Sequence[ReportedFrame], deadline_ms: float) -> Chart:
     y = [*counts.tolist(), None, int((values > axis.top).sum()), None, without, without]
     chart.add([*edges.tolist(), *ends], y, "frames", LATENCY_COLOUR, "stack")
     chart.deadline(deadline_ms, x=deadline_ms)
-    for name, value in ranks.items() if reports else ():
+    for name, value in ranks.items() if latencies else ():
         if name != "max":
             said = f"{value:.1f}" if value is not None else ""
             chart.line(f"{name.replace('_', '.')} {said}".strip(), x=axis.place(value))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from perception_nodes.core.budget import DEADLINE_MS
-from perception_nodes.core.frame import CROWDED, PUBLISHED, FrameStatus
+from perception_nodes.core.frame import CROWDED, PUBLISHED, FrameStatus, latency_ms
 from perception_nodes.core.missed import Missed
 from perception_nodes.report import charts, page
 from perception_nodes.report.accelerator import engine_sentence
@@ -52,7 +52,7 @@ def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) 
         golden=summary.get("golden"),
         changed_frames=chosen.changed(),
         timeline=charts.timeline(recording.reports, deadline_ms),
-        histogram=charts.histogram(recording.reports, deadline_ms),
+        histogram=charts.histogram([*map(latency_ms, recording.reports)], deadline_ms),
         classes=charts.classes(recording),
         engine=engine,
         engine_sentence=engine_sentence(engine) if engine else "",

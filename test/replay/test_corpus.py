@@ -80,13 +80,25 @@ def test_what_workers_do_is_what_one_process_does(drives, tmp_path):
     assert hashes[0] == hashes[1]
 
 
+def test_a_drive_that_cannot_be_replayed_stops_no_other(drives, tmp_path):
+    drives.write_text("a\nnone\nc\n")
+    whole = replay("--corpus", drives, "--out", tmp_path / "out", status=2)
+    check_whole(whole, tmp_path / "out", ("a", "c"))
+    assert list(whole["failed"]) == ["none"]
+    assert "does not exist" in whole["failed"]["none"]
+    assert (whole["totals"]["drives"], whole["totals"]["failed_drives"]) == (3, 1)
+    page = (tmp_path / "out/fleet.html").read_text()
+    assert whole["failed"]["none"] in page and 'href="a/report.html"' in page
+    assert "3 drives, 10 frames" in page and 'src="a/overview.png"' in page
+
+
 def test_nothing_of_an_earlier_replay_stands_beside_the_new_one(drives, tmp_path):
     """Of a drive that fails now, of several drives, of a single one; a drive itself stays."""
     out = tmp_path / "out"
     replay(tmp_path / "a", "--out", out)
     assert (out / "timing.csv").exists()
     replay("--corpus", drives, "--out", out)
-    written = {*DRIVES, "drives.csv", "summary.json"}
+    written = {*DRIVES, "drives.csv", "fleet.html", "summary.json"}
     written |= {"drives.parquet"} if tables.available() else set()
     assert {file.name for file in out.iterdir()} == written
     (out / "b/notes.txt").touch()

@@ -1,12 +1,15 @@
 """Two runs of several drives side by side, and the page of one."""
 
 import json
+import re
 
 import pytest
 from commands import replay, unusable
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.replay.fleets import compare_fleets
+from perception_nodes.report import page
+from perception_nodes.report.drive_report import verdict
 from perception_nodes.report.recording import RecordingError
 
 NIGHTS = 8
@@ -59,8 +62,8 @@ def test_what_is_worse_at_night_is_said_with_its_interval(write, tmp_path):
     assert said["car a frame", "all"]["said"].startswith("more by 0.05 ± 0.02")
     assert result["worse"][1] == f"mAP50-95, %, dark drives: {at_night['said']}"
     assert result["left_out"] == ["alone"]
-    page = (tmp_path / "out/compare.html").read_text()
-    assert at_night["said"] in page and "Dark drives: 8" in page
+    text = (tmp_path / "out/compare.html").read_text()
+    assert at_night["said"] in text and "Dark drives: 8" in text
     replay("--compare", runs[1], runs[1], "--out", tmp_path / "out", status=0)
 
 
@@ -74,3 +77,15 @@ def test_few_drives_give_no_interval_and_other_folders_are_refused(write, tmp_pa
     (other / "summary.json").write_text("[]")
     with pytest.raises(RecordingError, match="has no run of drives"):
         compare_fleets(one, other, tmp_path)
+
+
+def test_the_page_has_the_worst_drive_first_and_objects_by_height():
+    drives = {"<b>": drive(0, 0.3, 20), "c": drive(0, 0.3, 5) | {"over_deadline": 7}}
+    totals = {"drives": 3, "frames_in": 20, "detections": 25, "lost_in_bag": 0}
+    totals |= {"status": {"FAILED": 0}, "latency_ms": {"p50": 4.0, "p99": None}}
+    facts = {"totals": totals, "drives": drives, "failed": {"d": "<i>gone"}}
+    text = page.render("fleet.html.j2", verdict_of=verdict, work="", **facts)
+    assert text.index('href="c/report.html"') < text.index('href="%3Cb%3E/report.html"')
+    assert "&lt;i&gt;gone" in text and "<i>gone" not in text
+    assert re.search(r"<td>car</td><td[^>]*>25</td><td[^>]*>25</td>", text)
+    assert "40.00 %" in text  # 8 of 20 frames
