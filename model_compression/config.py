@@ -271,7 +271,13 @@ class Config(Section):
         return self.width, self.height
 
 
-def _read_values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read the keys of a file and, where it names a `base`, those of that one which it lacks.
+
+    Raises:
+        CompressionError: a file holds no keys, or is its own base.
+        OSError, yaml.YAMLError: it cannot be read.
+    """
     values: Any = parse_yaml(os.path.expandvars(path.read_text(encoding="utf-8")))
     if not isinstance(values, dict):
         raise CompressionError(f"{path} holds no keys")
@@ -281,7 +287,7 @@ def _read_values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     above = *above, path.resolve()
     if (path.parent / str(base)).resolve() in above:
         raise CompressionError(f"{path}: base {base} is this file again; name another, or none")
-    return {**_read_values(path.parent / str(base), above), **values}
+    return {**read_values(path.parent / str(base), above), **values}
 
 
 def read_config(path: Path, classes_of: Callable[[Path], Sequence[str]]) -> Config:
@@ -300,7 +306,7 @@ def read_config(path: Path, classes_of: Callable[[Path], Sequence[str]]) -> Conf
         DataError: a data.yaml cannot be used.
     """
     try:
-        values = _read_values(path)
+        values = read_values(path)
         if "data" in values:
             if "$" in str(values["data"]):
                 raise CompressionError(

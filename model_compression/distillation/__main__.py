@@ -3,13 +3,14 @@
     python -m model_compression.distillation train RECIPE RUN [--start CHECKPOINT]
     python -m model_compression.distillation checkpoint RUN FILE [--begun SHARE]
     python -m model_compression.distillation model RECIPE CHECKPOINT NAME WIDTHxHEIGHT \
-        [--steps N] [--data SET.yaml …]
+        [--steps N] [--thresholds SET.yaml …] [--data SET.yaml …]
 
 `train` ends with the recipe's steps, or by Ctrl-C. However it was stopped, the same command goes
 on; two minutes are lost at most. `checkpoint` writes the weights in half precision, for `--start`
 on another machine; with `--begun 0.5` the mean of them and of those that the run began with, which
 forgets less (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022). `model` writes
-NAME-float and NAME, of 8 bits, into `--models`, with what was measured on the sets.
+NAME-float and NAME, of 8 bits, into `--models`, with what was measured on the sets of `--data`. On
+those of `--thresholds` it finds the score at which each class is best reported, and makes it 0.25.
 """
 
 import argparse
@@ -101,6 +102,7 @@ def main() -> None:
     one.add_argument("name")
     one.add_argument("size", type=size_of)
     one.add_argument("--steps", type=int, default=0, help="of quantization-aware training")
+    one.add_argument("--thresholds", action="append", default=[], help="set to choose them on")
     one.add_argument("--models", type=Path, default=Path("models"))
     one.add_argument("--data", action="append", default=[], help="set to state the accuracy on")
     given = parser.parse_args()
@@ -112,7 +114,13 @@ def main() -> None:
         case _:
             recipe, sets = read_recipe(given.recipe), read_sets(given.data)
             for folder in write_folders(
-                recipe, given.checkpoint, given.name, given.size, given.models, given.steps
+                recipe,
+                given.checkpoint,
+                given.name,
+                given.size,
+                given.models,
+                given.steps,
+                read_sets(given.thresholds),
             ):
                 model = load_model(str(folder))
                 add_accuracy(folder, [evaluate(model, one) for one in sets], print)

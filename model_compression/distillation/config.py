@@ -1,16 +1,14 @@
 """What a training does: one YAML file."""
 
-import os
 from pathlib import Path
 
 import yaml
 from pydantic import Field, ValidationError
 
-from model_compression.config import License, Section, Side
+from model_compression.config import License, Section, Side, read_values
 from model_compression.distillation.views import Frame
 from model_compression.errors import CompressionError
 from model_compression.labels import CLASSES, read_all
-from perception_nodes.core.yaml_text import parse_yaml
 
 
 class Images(Section):
@@ -108,13 +106,12 @@ class Recipe(Section):
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read and check a recipe; `${NAME}` stands for environment variables.
+    """Read and check a recipe; `${NAME}` stands for environment variables, `base` for a recipe.
 
     Raises:
         CompressionError: it cannot be read, or a value is not allowed.
     """
     try:
-        values = parse_yaml(os.path.expandvars(path.read_text(encoding="utf-8")))
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(read_values(path))
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise CompressionError(f"{path}: {error}") from error

@@ -1,15 +1,18 @@
 """From a training to model folders: one of floats, and one of 8 bits for all runtimes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
 from model_compression.distillation.config import Recipe
 from model_compression.distillation.network import RoadNetwork, folded
+from model_compression.distillation.thresholds import best_scores, move_scores
 from model_compression.distillation.training import load_weights, make_network
 from model_compression.export import export
 from model_compression.frames import Frames, drawn, letterboxed
@@ -18,6 +21,8 @@ from model_compression.origin import Origin
 from model_compression.package import Variant, write_variant
 from model_compression.quantization import measure
 from model_compression.quantization.finetune import Schedule, finetune
+from perception_nodes.evaluation.labels import LabelledSet
+from perception_nodes.networks.model import load_model
 
 CALIBRATION_FRAMES = 256
 BATCH = 8
@@ -57,6 +62,7 @@ def write_folders(
     size_px: tuple[int, int],
     models: Path,
     steps: int = 0,
+    judged_by: Sequence[LabelledSet] = (),
 ) -> list[Path]:
     """Write model folders NAME-float and NAME, the second of 8 bits, in both dialects.
 
@@ -67,18 +73,17 @@ def write_folders(
         size_px: width and height of the input, which may be another than that of the training.
         models: folder that they are written into.
         steps: of quantization-aware training; 0 for measured ranges alone.
+        judged_by: sets that the threshold of each class is chosen on.
 
     Raises:
         CompressionError: the frames cannot be used.
+        DataError: a set cannot be used.
     """
     network, step = load_average(recipe, checkpoint)
     settings = Described(size_px, recipe.classes, recipe.seed)
-    with TemporaryDirectory() as scratch:
-        graph = export(network, Path(scratch) / "float.onnx", size_px)
     paths = sorted({frame.path for frame in recipe.frames()})
     frames = list(letterboxed(drawn(paths, CALIBRATION_FRAMES, recipe.seed), size_px))
-    table = measure(graph, frames, name, weight_bits=recipe.weight_bits)
-    made = {
+    made: dict[str, dict[str, Any]] = {
         "distillation": {"start": Path(recipe.teacher).stem, "steps": step, "batch": recipe.batch}
     }
     variant = Variant(
@@ -87,15 +92,29 @@ def write_folders(
         activation="relu",
         gmac=round(count_gmac(network, size_px), 4),
         parameters=sum(one.numel() for one in network.parameters()),
-        graph=graph,
+        graph=_exported(network, size_px),
         origin=origin_of(recipe),
         history=made,
     )
+    if judged_by:
+        with TemporaryDirectory() as scratch:
+            model = load_model(str(write_variant(variant, settings, Path(scratch))))
+            scores = best_scores(model, judged_by)
+        move_scores(network, recipe.classes, scores)
+        made["distillation"]["thresholds"] = {key: round(one, 3) for key, one in scores.items()}
+        variant = replace(variant, graph=_exported(network, size_px))
+    table = measure(variant.graph, frames, name, weight_bits=recipe.weight_bits)
     folders = [write_variant(variant, settings, models)]
+    graph = variant.graph
     if steps:
         graph, table = finetune(graph, table, _batches(frames, recipe.seed), Schedule(steps))
     small = {"name": name, "parent": variant.name, "graph": graph, "table": table}
     return [*folders, write_variant(replace(variant, **small), settings, models)]
+
+
+def _exported(network: RoadNetwork, size_px: tuple[int, int]) -> onnx.ModelProto:
+    with TemporaryDirectory() as scratch:
+        return export(network, Path(scratch) / "float.onnx", size_px)
 
 
 def _batches(frames: Frames, seed: int) -> Iterator[np.ndarray]:

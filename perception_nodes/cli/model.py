@@ -347,4 +347,5 @@ def evaluation_table(result: Evaluation) -> Group:
     rates = {"precision": point.precision, "recall": point.recall, "F1": point.f1}
     figures = ", ".join(f"{k} {shown(v, '{:.3f}')}" for k, v in rates.items())
     thresholds = f"at score {point.score_threshold:g} and IoU 0.5"
-    return Group(table, f"{thresholds}: {figures}", *map(escape, result.notes), "")
+    alarms = f"{point.false_alarms:.2f} false alarms an image"
+    return Group(table, f"{thresholds}: {figures}, {alarms}", *map(escape, result.notes), "")

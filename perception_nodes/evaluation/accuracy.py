@@ -44,12 +44,14 @@ class OperatingPoint(BaseModel, frozen=True):
         precision: share of the reported objects that are labelled; None if none is reported.
         recall: share of the labelled objects that are reported; None if none is labelled.
         f1: harmonic mean of precision and recall.
+        false_alarms: reported objects an image that are not labelled.
     """
 
     score_threshold: float
     precision: float | None
     recall: float | None
     f1: float | None
+    false_alarms: float
 
 
 class Evaluation(BaseModel, frozen=True):
@@ -331,4 +333,5 @@ def _operating_point(matches: Sequence[matching.ClassMatches]) -> OperatingPoint
         precision=precision,
         recall=recall,
         f1=None if precision is None or recall is None else 2 * right / (right + wrong + objects),
+        false_alarms=wrong / len(matches[0].objects),
     )

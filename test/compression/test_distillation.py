@@ -38,6 +38,7 @@ from model_compression.distillation.network import (
     folded,
 )
 from model_compression.distillation.teacher import Teacher
+from model_compression.distillation.thresholds import best_score, move_scores
 from model_compression.distillation.training import BEGUN, STATE, Trainer, rate
 from model_compression.distillation.views import Frame, Known, Pool, View, draw_view
 from model_compression.distillation.weather import EFFECTS, worsen
@@ -46,6 +47,7 @@ from model_compression.frames import letterboxed
 from model_compression.labels import CLASSES, Labels
 from model_compression.model import count_gmac
 from model_compression.train import Maps, to_tensor
+from perception_nodes.evaluation.matching import ClassMatches
 from perception_nodes.networks.model import load_model
 from perception_nodes.networks.terms import Terms, terms_of
 
@@ -239,10 +241,11 @@ def test_a_training_ends_when_no_views_can_be_drawn():
         pool.wait_for(1)
 
 
-def test_the_recipe_of_the_open_family_is_one_for_products(monkeypatch):
-    for name in ("PERCEPTION_DATA", "PERCEPTION_LABELS"):
-        monkeypatch.setenv(name, "/nowhere")
-    known = read_recipe(Path(model_compression.__file__).parent / "configs/open.yaml")
+@pytest.mark.parametrize("name", ["open", "open-m"])
+def test_the_recipe_of_the_open_family_is_one_for_products(monkeypatch, name):
+    for variable in ("PERCEPTION_DATA", "PERCEPTION_LABELS"):
+        monkeypatch.setenv(variable, "/nowhere")
+    known = read_recipe(Path(model_compression.__file__).parent / f"configs/{name}.yaml")
     for one in (*known.teachers, *known.sources):
         assert terms_of(one.license) <= Terms.JUDGED, one.name
 
@@ -407,3 +410,28 @@ def test_a_checkpoint_becomes_a_model(tmp_path, views, frames):
     assert described["parent"] == "tiny-float"
     assert {one["name"] for one in described["data"]} == {"a teacher", "none"}
     assert (folders[1] / described["s8"]["file"]).is_file()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_class_is_reported_from_its_best_score_on(seed):
+    rng = np.random.default_rng(seed)
+    right, scores = rng.random((2, 1, 30)) < 0.4, np.sort(rng.random((2, 30)))[:, ::-1]
+    sets = [ClassMatches(np.zeros(30, int), s, r, ~r, np.array([25]))
+            for s, r in zip(scores, right, strict=True)]  # fmt: skip
+
+    def f1(least):
+        reported = scores >= least
+        return 2 * (right[:, 0] & reported).sum() / (reported.sum() + 50)
+
+    assert f1(best_score(sets)) == max(map(f1, scores.ravel()))
+
+
+def test_the_score_that_a_class_is_reported_from_becomes_the_shipped_one():
+    network = RoadNetwork(2)
+    features = [torch.rand(1, WIDTH, 4, 4) for _ in range(3)]
+    before = network.model[-1](features)
+    move_scores(network, ("car", "person"), {"person": 0.6})
+    for old, new in zip(before, network.model[-1](features), strict=True):
+        moved = torch.logit(torch.tensor(0.25)) - torch.logit(torch.tensor(0.6))
+        assert torch.allclose(new[:, 1], old[:, 1] + moved * (old.shape[1] == 2), atol=1e-5)
+        assert torch.equal(new[:, 0], old[:, 0])

@@ -102,6 +102,8 @@ def test_a_label_may_be_any_of_several_classes(model, picture):
     assert evaluate(model, LabelledSet("x", ("lorry",), images)).map50_95 == 0
     found = LabelledSet("x", ("lorry",), images, counts_as={"lorry": ("truck", "car")})
     assert evaluate(model, found).map50_95 == pytest.approx(1)
+    wrong = evaluate(model, LabelledSet("x", ("truck", "car"), images))
+    assert wrong.operating_point.false_alarms == 1
 
 
 def test_what_is_ignored_is_neither_right_nor_wrong(model, picture):

@@ -185,7 +185,7 @@ def evaluation(data: str, **found: tuple[int, float | None, float | None]) -> Ev
         recall={name: recall for name, (_, _, recall) in found.items()},
         by_height={},
         by_light={},
-        operating_point=OperatingPoint(score_threshold=0.25, precision=1, recall=1, f1=1),
+        operating_point=OperatingPoint.model_construct(),  # which no check reads
         notes=[],
     )
 
