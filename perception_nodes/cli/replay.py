@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.cli import options
@@ -179,8 +180,7 @@ def _compare(runs: tuple[Path, Path], bags: list[Path] | None, out: Path, as_jso
     if as_json:
         print(json.dumps(result, indent=2))
     else:
-        shown = "\n".join(result["said"]) if several else comparison_table(result)
-        screen.print(shown, markup=False)
+        screen.print(escape("\n".join(result["said"])) if several else comparison_table(result))
         say(f"Written to {out}: compare.json, and the page {out / 'compare.html'}")
     if result.get("worse"):
         raise typer.Exit(1)

@@ -143,12 +143,11 @@ def run_job(job: Job, progress: Progress) -> Result:
         ModelError, BackendError, SettingsError: the settings suit no drive.
     """
     name = job.source.name
-    (job.folder / MARKER).unlink(missing_ok=True)
     for left in job.folder.glob(".part-*"):
         shutil.rmtree(left)  # left by a worker that was killed
     try:
         summary = replay(job.source, job.folder, _loaded(job.settings), job.options, progress)
-    except InputError as error:
+    except (InputError, ModuleNotFoundError) as error:  # a machine may lack what another has
         return Result(name, None, str(error))
     written = {file.name: file.stat().st_size for file in job.folder.iterdir()}
     write_whole(job.folder / MARKER, json.dumps({"job": job.key, "files": written}) + "\n")
@@ -168,6 +167,8 @@ def replay_corpus(jobs: Sequence[Job], submit: Submit) -> Iterator[Result]:
         if (done := _done_before(job)) is not None:
             yield done
         else:
+            for name in (MARKER, *tables.TABLE_FILES):  # a reader of tables asks no marker
+                (job.folder / name).unlink(missing_ok=True)
             waiting[submit(job)] = (job, 1)
     while waiting:
         for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -228,12 +229,12 @@ def merged(
     write_whole(out / TABLE, csv_text([columns, *cells]))
     if tables.available():
         tables.write_table(out, "drives", rows)
+    write_whole(out / SUMMARY_FILE, json.dumps(whole, indent=2) + "\n")
     deadline_ms = next((one["deadline_ms"] for one in summaries.values()), DEADLINE_MS)
     without: list[float | None] = [None] * (sums["frames_in"] - len(works_ms))
     work = charts.histogram([*works_ms, *without], deadline_ms)
     text = page.render("fleet.html.j2", verdict_of=verdict, work=work, **whole)
     write_whole(out / FLEET, text)
-    write_whole(out / SUMMARY_FILE, json.dumps(whole, indent=2) + "\n")
     return whole
 
 

@@ -39,7 +39,8 @@ def compare_fleets(first: Path, second: Path, out: Path) -> dict[str, Any]:
         if (grey := before[name].get("grey_level")) is not None:
             lights.setdefault("dark" if grey < DARK else "bright", []).append(name)
     lights = {light: some for light, some in lights.items() if light == "all" or some != names}
-    labels = sorted({label for run in runs for one in run.values() for label in one["heights_px"]})
+    every = [one.get("heights_px", ()) for run in runs for one in run.values()]
+    labels = sorted({label for heights in every for label in heights})
     rows = [
         {"light": light, **row}
         for light, some in lights.items()
@@ -64,7 +65,7 @@ def compare_fleets(first: Path, second: Path, out: Path) -> dict[str, Any]:
 def _drives(folder: Path) -> dict[str, dict[str, Any]]:
     try:
         drives = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))["drives"]
-        return {name: {"heights_px": {}, **summary} for name, summary in drives.items()}
+        return {name: {**summary} for name, summary in drives.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RecordingError(f"{folder} has no run of drives: {error}; replay them") from error
 
@@ -76,9 +77,9 @@ def measures(one: Mapping[str, Any], labels: Iterable[str]) -> dict[str, tuple[f
     """
     frames, accuracy, latency = one["frames_in"], one.get("accuracy", {}), one["latency_ms"]
     counts = {"failed, %": one["status"]["FAILED"], "objects a frame": one["detections"]}
-    counts |= {
-        f"{label} a frame": sum(one["heights_px"].get(label, {}).values()) for label in labels
-    }
+    if "heights_px" in one:
+        heights = one["heights_px"]
+        counts |= {f"{label} a frame": sum(heights.get(label, {}).values()) for label in labels}
     if "over_deadline" in one:
         counts["work over the deadline, %"] = one["over_deadline"]
     found = [(name, count / frames, frames) for name, count in counts.items() if frames]

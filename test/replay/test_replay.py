@@ -265,7 +265,8 @@ def test_several_drives_and_every_camera_of_them(tmp_path):
 
 
 def test_a_drive_that_cannot_be_read_does_not_end_the_others(small, tmp_path):
-    (tmp_path / "empty.mp4").touch()
+    for name in ("empty", "void"):
+        (tmp_path / f"{name}.mp4").touch()
     bags = (tmp_path / "empty.mp4", small, "--out", tmp_path / "out", "--backend", "null")
     for topics in ((), ("--topic", "all")):
         whole = replay(*bags, *topics, status=2)
@@ -275,6 +276,7 @@ def test_a_drive_that_cannot_be_read_does_not_end_the_others(small, tmp_path):
         assert str(tmp_path / "empty.mp4") in whole["failed"]["empty"]
         assert not (tmp_path / "out/empty").exists()
     assert "empty.mp4" in unusable(bags[0], *bags[2:])
+    assert not replay(bags[0], tmp_path / "void.mp4", *bags[2:], status=2)["drives"]
 
 
 def test_a_drive_cut_off_is_replayed_up_to_there_and_the_loss_counted(tmp_path):
