@@ -92,4 +92,4 @@ def test_a_unit_that_dies_in_mid_run_fails_and_what_was_seen_of_it_is_kept(tmp_p
         unit.kill()
         unit.communicate()
     assert any("does not answer" in problem for problem in verdict.problems)
-    assert (tmp_path / "dies.mcap").is_file()
+    assert (tmp_path / f"{dies.name}.mcap").is_file()
