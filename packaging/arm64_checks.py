@@ -167,10 +167,10 @@ class Check:
 
     def imported(self) -> str:
         """A small detector as an exporter writes it."""
-        write = "import sys; sys.path.insert(0, 'test/networks'); import numpy as np; "
+        write = "import pathlib, sys; sys.path.insert(0, 'test/networks'); import numpy as np; "
         write += "from toy_detectors import cells, detector, written; "
         write += "rows = np.full((1, 7, cells(8, 16, 32)), 0.5, np.float32); rows[:, :4] = 20.5; "
-        write += "written(detector({'output0': rows}), '/tmp/toy.onnx')"
+        write += "written(detector({'output0': rows}), pathlib.Path('/tmp/toy.onnx'))"
         self.there("-c", write)
         words = ["import", "/tmp/toy.onnx", "--name", "toy", "--classes", "car,bus,truck"]
         words += ["--size", "96x64", "--license", "Apache-2.0", "--out", "/tmp/models"]
