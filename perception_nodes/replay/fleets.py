@@ -55,7 +55,7 @@ def compare_fleets(first: Path, second: Path, out: Path) -> dict[str, Any]:
         "measures": rows,
         "left_out": sorted(before.keys() ^ after.keys()),
     }
-    facts = {"before": before, "after": after, "names": names, "few_drives": FEW}
+    facts = {"before": before, "after": after, "names": names, "few_drives": FEW, "dark": DARK}
     text = page.render("fleets.html.j2", heading=f"{first} and {second}", **facts, **result)
     write_whole(out / "compare.html", text)
     write_whole(out / "compare.json", json.dumps(result, indent=2) + "\n")
