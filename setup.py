@@ -55,6 +55,7 @@ setup(
         NAME: [
             "gpu/kernels/*.cu*",
             "faults/scenarios/*.yaml",
+            "graph/templates/*.j2",
             "networks/heads.yaml",
             "report/assets/*",
             "report/templates/*.j2",

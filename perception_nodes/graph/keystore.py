@@ -9,13 +9,13 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element, SubElement
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.interface import Interface
@@ -25,22 +25,14 @@ AUTHORITIES = ("identity_ca", "permissions_ca")
 """Authorities for names and for permissions, which are one here."""
 DISCOVERY = "ros_discovery_info"
 """Topic on which ROS publishes which node has which endpoints."""
-ENCRYPT, SIGN = "ENCRYPT", "SIGN"
-SCHEMA = "http://www.omg.org/spec/DDS-SECURITY/20170901/omg_shared_ca_{}.xsd"
-PARTICIPANT_RULES = {
-    "allow_unauthenticated_participants": "false",
-    "enable_join_access_control": "true",
-    "discovery_protection_kind": ENCRYPT,
-    "liveliness_protection_kind": ENCRYPT,
-    "rtps_protection_kind": SIGN,
-}
-TOPIC_RULES = {
-    "topic_expression": "*",
-    **{f"enable_{one}_protection": "true" for one in ("discovery", "liveliness")},
-    **{f"enable_{one}_access_control": "true" for one in ("read", "write")},
-    **{f"{one}_protection_kind": ENCRYPT for one in ("metadata", "data")},
-}
-"""Rules of `ros2 security create_keystore`: endpoints with other rules do not find each other."""
+_DOCUMENTS = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
 
 
 class KeystoreError(PerceptionError):
@@ -118,9 +110,7 @@ def _write_authority(folder: Path, authority: Authority, domain: int) -> None:
     for name in AUTHORITIES:
         (folder / f"public/{name}.cert.pem").symlink_to("ca.cert.pem")
         (folder / f"private/{name}.key.pem").symlink_to("ca.key.pem")
-    governance = _text(governance_of(domain))
-    write_whole(folder / "enclaves/governance.xml", governance)
-    write_whole(folder / "enclaves/governance.p7s", authority.sign(governance))
+    _write_signed(folder / "enclaves", "governance", authority, domain=domain)
 
 
 def _write_enclave(
@@ -128,9 +118,9 @@ def _write_enclave(
 ) -> None:
     enclave, key = folder / "enclaves" / name.lstrip("/"), ec.generate_private_key(ec.SECP256R1())
     own = authority.certify(name, key).public_bytes(serialization.Encoding.PEM)
-    permissions = _text(permissions_of(name, interface, domain, authority.begin, authority.end))
-    write_whole(enclave / "permissions.xml", permissions)
-    write_whole(enclave / "permissions.p7s", authority.sign(permissions))
+    facts = {"enclave": name, "domain": domain, "topics": dds_topics(interface)}
+    validity = {"begin": authority.begin, "end": authority.end}
+    _write_signed(enclave, "permissions", authority, **facts, **validity)
     write_whole(enclave / "cert.pem", own)
     _write_key(enclave / "key.pem", key)
     above = os.path.relpath(folder, enclave)
@@ -139,37 +129,11 @@ def _write_enclave(
         (enclave / f"{other}.cert.pem").symlink_to(f"{above}/public/{other}.cert.pem")
 
 
-def governance_of(domain: int) -> Element:
-    """The rules of a domain: everything is authenticated, encrypted, and needs a permission."""
-    root = Element("dds", _schema("governance"))
-    rule = SubElement(SubElement(root, "domain_access_rules"), "domain_rule")
-    SubElement(SubElement(rule, "domains"), "id").text = str(domain)
-    for name, value in PARTICIPANT_RULES.items():
-        SubElement(rule, name).text = value
-    topic = SubElement(SubElement(rule, "topic_access_rules"), "topic_rule")
-    for name, value in TOPIC_RULES.items():
-        SubElement(topic, name).text = value
-    return root
-
-
-def permissions_of(
-    name: str, interface: Interface, domain: int, begin: datetime.datetime, end: datetime.datetime
-) -> Element:
-    """What an enclave may do; all else is denied."""
-    root = Element("dds", _schema("permissions"))
-    grant = SubElement(SubElement(root, "permissions"), "grant", name=name)
-    SubElement(grant, "subject_name").text = f"CN={name}"
-    validity = SubElement(grant, "validity")
-    for bound, time in (("not_before", begin), ("not_after", end)):
-        SubElement(validity, bound).text = time.strftime("%Y-%m-%dT%H:%M:%S")
-    rule = SubElement(grant, "allow_rule")
-    SubElement(SubElement(rule, "domains"), "id").text = str(domain)
-    for action, topics in dds_topics(interface).items():
-        listed = SubElement(SubElement(rule, action), "topics")
-        for topic in sorted(topics):
-            SubElement(listed, "topic").text = topic
-    SubElement(grant, "default").text = "DENY"
-    return root
+def _write_signed(folder: Path, name: str, authority: Authority, **facts: Any) -> None:
+    """Write a document, with its signature beside it; `facts` are what its template names."""
+    document = _DOCUMENTS.get_template(f"{name}.xml.j2").render(facts).encode()
+    write_whole(folder / f"{name}.xml", document)
+    write_whole(folder / f"{name}.p7s", authority.sign(document))
 
 
 def dds_topics(interface: Interface) -> dict[str, set[str]]:
@@ -190,21 +154,8 @@ def dds_topics(interface: Interface) -> dict[str, set[str]]:
     }
 
 
-def _schema(document: str) -> dict[str, str]:
-    return {
-        "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
-        "xsi:noNamespaceSchemaLocation": SCHEMA.format(document),
-    }
-
-
 def _name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-
-
-def _text(root: Element) -> bytes:
-    ElementTree.indent(root)
-    text: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
-    return text + b"\n"
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
