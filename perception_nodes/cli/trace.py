@@ -17,7 +17,7 @@ ROLES = ("preprocess", "detector")
 def trace_command(
     recording: Annotated[Path | None, typer.Argument()] = None,
     camera: str = "front",
-    out: Path = Path("trace.pftrace"),
+    out: Path = Path("trace.json"),
 ) -> None:
     """Write a trace of a run's frames, which ui.perfetto.dev opens.
 
@@ -30,7 +30,7 @@ def trace_command(
         camera: Camera of the running graph.
         out: File to write.
 
-    Example: perception trace out/demo/detections.mcap --out out/demo/trace.pftrace
+    Example: perception trace out/demo/detections.mcap --out out/demo/trace.json
     """
     from perception_nodes.report.frame_trace import Tracked, read_traced, trace_of
 

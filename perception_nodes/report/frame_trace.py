@@ -8,7 +8,7 @@ from perception_nodes.core.frame import PUBLISHED, STAMPS, FrameStatus
 from perception_nodes.core.statistics import as_text
 from perception_nodes.drives.schemas import FRAME_REPORT, TRACKS
 from perception_nodes.report import recording
-from perception_nodes.report.perfetto import Facts, Trace
+from perception_nodes.report.perfetto import Facts, Lane, Trace
 
 PROCESSES = {
     "camera": ("ingest",),
@@ -53,7 +53,7 @@ def read_traced(path: Path) -> tuple[list[recording.ReportedFrame], Tracked]:
     return frames, tracked
 
 
-def trace_of(frames: Iterable[Any], tracked: Tracked) -> bytes:
+def trace_of(frames: Iterable[Any], tracked: Tracked) -> str:
     """Draw frames and tracks as a trace.
 
     A process does one thing at a time, so a stage starts only when its process is free. How long
@@ -70,14 +70,12 @@ def trace_of(frames: Iterable[Any], tracked: Tracked) -> bytes:
     by_camera: dict[str, list[Any]] = {}
     for frame in frames:
         by_camera.setdefault(as_text(frame.camera), []).append(frame)
-    roots = {name: trace.process(name, n) for n, name in enumerate((*PROCESSES, TRACKER), 1)}
+    roots = {name: trace.process(name) for name in (*PROCESSES, TRACKER)}
     flow = 0
     for camera, own in by_camera.items():
         own.sort(key=_began_ns)
-        lanes = {name: trace.track(camera, root) for name, root in roots.items()}
+        lanes = {name: trace.lane(root, camera) for name, root in roots.items()}
         left = f"{camera}: budget left when published"
-        budget = trace.counter(left, "ms", roots["detector_node"])
-        flight = trace.counter(f"{camera}: frames in flight", "", roots["preprocess_node"])
         free_ns = dict.fromkeys(lanes, 0)
         changes: list[tuple[int, int]] = []
         for frame in own:
@@ -88,7 +86,7 @@ def trace_of(frames: Iterable[Any], tracked: Tracked) -> bytes:
                 changes += [(frame.ingested_ns, 1), (ended_ns, -1)]
             if frame.published_ns:
                 left_ms = (frame.deadline_ns - frame.published_ns) / 1e6
-                trace.count(budget, frame.published_ns, left_ms)
+                trace.count(roots["detector_node"], left, frame.published_ns, "ms", left_ms)
             recorded = tracked.get((camera, frame.sequence, frame.stamp_ns))
             # Only a valid stamp relates the recorder's clock to ours.
             if recorded is None or frame.clock_suspect:
@@ -99,16 +97,17 @@ def trace_of(frames: Iterable[Any], tracked: Tracked) -> bytes:
             if frame.published_ns and at_ns > begin_ns:
                 free_ns[TRACKER] = at_ns
                 facts = {"tracks": recorded[1]}
-                trace.slice(lanes[TRACKER], "track", begin_ns, at_ns, facts, flow, ends_flow=True)
+                trace.slice(lanes[TRACKER], "track", begin_ns, at_ns, facts, flow)
         count = 0
         for at_ns, change in sorted(changes):
             count += change
-            trace.count(flight, at_ns, count)
-    return trace.data()
+            flight = f"{camera}: in flight"
+            trace.count(roots["preprocess_node"], flight, at_ns, "frames", count)
+    return trace.text()
 
 
 def _frame(
-    trace: Trace, frame: Any, lanes: dict[str, int], free_ns: dict[str, int], flow: int
+    trace: Trace, frame: Any, lanes: dict[str, Lane], free_ns: dict[str, int], flow: int
 ) -> None:
     """Add the slices of one frame, and its status if it was not published in time."""
     status = FrameStatus(frame.status)

@@ -1,10 +1,10 @@
-"""Traces as Perfetto's own definition of the format reads them."""
+"""Traces as Chrome's Trace Event Format defines them."""
 
+import json
 from collections import Counter
 from itertools import pairwise
 
 import pytest
-from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
 from perception_nodes.cli.trace import trace_command
 from perception_nodes.core.frame import STAMPS, FrameFlag, FrameRecord, FrameStatus, RecordKind
@@ -23,7 +23,6 @@ from perception_nodes.transport.journal import Journal
 
 MS = 1_000_000
 START_NS = 5_000 * MS
-EVENT = pb.TrackEvent
 PASSED = {FrameStatus.OK: 6, FrameStatus.LATE: 6}
 PASSED |= {FrameStatus.SKIPPED_LATE: 3, FrameStatus.FAILED: 2}
 
@@ -41,34 +40,25 @@ def frame(number, status=FrameStatus.OK, camera=b"front", stamps_ms=(0, 1, 2, 6,
 class Read:
     """A parsed trace: slices by process and lane, instants, counters."""
 
-    def __init__(self, data):
-        trace = pb.Trace.FromString(data)
-        tracks, self.slices, self.instants, self.counts = {}, [], [], {}
-        parents, stacks = {}, {}
-        for packet in trace.packet:
-            if packet.HasField("track_descriptor"):
-                one = packet.track_descriptor
-                tracks[one.uuid] = one.process.process_name or one.name
-                parents[one.uuid] = one.parent_uuid
-        events = [p for p in trace.packet if p.HasField("track_event")]
-        for packet in sorted(events, key=lambda packet: packet.timestamp):  # stable, as Perfetto's
-            event, at_ns = packet.track_event, packet.timestamp
-            assert packet.trusted_packet_sequence_id
-            lane = (tracks.get(parents[event.track_uuid], ""), tracks[event.track_uuid])
-            stack = stacks.setdefault(lane, [])
-            notes = {n.name: n.string_value or n.int_value for n in event.debug_annotations}
-            flows = (list(event.flow_ids), list(event.terminating_flow_ids))
-            if event.type == EVENT.TYPE_SLICE_BEGIN:
-                stack.append((event.name, at_ns, notes, flows))
-            elif event.type == EVENT.TYPE_SLICE_END:
-                name, begin_ns, facts, arrows = stack.pop()
-                assert not stack, "slices of one track overlap"
-                self.slices.append((lane, name, begin_ns, at_ns, facts, arrows))
-            elif event.type == EVENT.TYPE_INSTANT:
-                self.instants.append((lane, event.name, at_ns, notes))
-            else:
-                self.counts.setdefault(lane[1], []).append((at_ns, event.double_counter_value))
-        assert not any(stacks.values())
+    def __init__(self, text):
+        events = json.loads(text)["traceEvents"]
+        names = [e for e in events if e["ph"] == "M"]
+        processes = {e["pid"]: e["args"]["name"] for e in names if e["name"] == "process_name"}
+        lanes = {e["tid"]: e["args"]["name"] for e in names if e["name"] == "thread_name"}
+        self.slices, self.instants, self.counts, ends = [], [], {}, {}
+        for event in sorted(events, key=lambda event: event.get("ts", 0)):
+            lane, name = (processes[event["pid"]], lanes.get(event.get("tid"))), event["name"]
+            args, at_ns = event["args"], 1000 * event.get("ts", 0)
+            if event["ph"] == "X":
+                assert at_ns >= ends.get(lane, 0), "slices of one lane overlap"
+                ends[lane] = at_ns + 1000 * event["dur"]
+                arrows = event["bind_id"], event["flow_in"], event["flow_out"]
+                self.slices.append((lane, name, at_ns, ends[lane], args, arrows))
+            elif event["ph"] == "i":
+                self.instants.append((lane, name, at_ns, args))
+            elif event["ph"] == "C":
+                ((unit, value),) = args.items()
+                self.counts.setdefault(f"{name} {unit}", []).append((at_ns, value))
 
 
 def test_second_looks_follow_the_postprocessing_of_the_whole_frame():
@@ -95,10 +85,10 @@ def test_a_frame_goes_from_capture_to_publication_and_its_tracks():
         ("detector_node", "publish", 6.5 * MS, 7 * MS),
         ("tracker_node", "track", 7 * MS, 8 * MS),
     ]
-    assert [arrows for *_, arrows in read.slices] == [([1], [])] * 5 + [([], [1])]
+    assert [arrows for *_, arrows in read.slices] == [(1, number > 0, True) for number in range(6)]
     assert read.slices[2][4]["detections"] == 3
-    assert read.counts["front: budget left when published"] == [(START_NS + 7 * MS, 3.0)]
-    assert read.counts["front: frames in flight"] == [(START_NS + MS, 1), (START_NS + 7 * MS, 0)]
+    assert read.counts["front: budget left when published ms"] == [(START_NS + 7 * MS, 3.0)]
+    assert read.counts["front: in flight frames"] == [(START_NS + MS, 1), (START_NS + 7 * MS, 0)]
     assert not read.instants
 
 
@@ -139,7 +129,7 @@ def test_what_was_not_published_in_time_says_so_where_it_ended():
         ("camera", "FAILED"),
     ]
     assert {notes["reason"] for *_, notes in read.instants} == {"<b>why</b>"}
-    assert read.counts["front: frames in flight"][-1][1] == 0
+    assert read.counts["front: in flight frames"][-1][1] == 0
 
 
 def test_a_process_does_one_thing_at_a_time():
@@ -179,12 +169,12 @@ def test_a_running_graph_is_traced_from_its_journals(tmp_path):
                 record = frame(number)
                 record.kind = kind
                 journal.append(record)
-        trace_command(None, "traced", tmp_path / "t.pftrace")
+        trace_command(None, "traced", tmp_path / "t.json")
     finally:
         journal.close()
-    slices = Read((tmp_path / "t.pftrace").read_bytes()).slices
+    slices = Read((tmp_path / "t.json").read_text()).slices
     # The newest record may still be being written.
     assert {facts["frame"] for *_, facts, _ in slices} >= {0, 1}
     assert {lane[1] for lane, *_ in slices} == {"traced"}
     with pytest.raises(SettingsError, match="'traced'"):
-        trace_command(None, "traced", tmp_path / "t.pftrace")
+        trace_command(None, "traced", tmp_path / "t.json")
