@@ -9,7 +9,6 @@ from perception_nodes.cli import options
 from perception_nodes.cli.common import check_folder, parse_assignments, say
 from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.graph.interface import interfaces
-from perception_nodes.graph.keystore import make_keystore
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.transport.domain import own_domain
 
@@ -31,6 +30,8 @@ def security_command(
 
     Example: perception security /etc/perception/keystore cameras:=front,rear source:=shm
     """
+    from perception_nodes.graph.keystore import make_keystore
+
     check_folder(keystore, "KEYSTORE")
     others, ros = split_ros_arguments(assignments or [])
     specs = VEHICLE.nodes({"standby": "always", **parse_assignments(others)}, ros)
