@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
+from ruamel.yaml.error import YAMLError
 
 from perception_nodes.core.errors import PerceptionError, in_our_words
 from perception_nodes.core.yaml_text import parse_yaml
@@ -16,7 +17,7 @@ from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.faults.graphs import HIL
 from perception_nodes.faults.scenario import OWN_KEYS, Scenario, wrong
-from perception_nodes.faults.yaml_lines import KeyLines
+from perception_nodes.faults.yaml_lines import find, with_lines
 from perception_nodes.graph.settings import SettingsError, refuse
 
 SUFFIXES = (".yaml", ".yml")
@@ -62,7 +63,7 @@ def load_scenario(name_or_file: str, given: Mapping[str, Any] | None = None) -> 
         raise ScenarioError(
             f"scenario {name_or_file!r} is unknown; known are {', '.join(known)}, or a .yaml file"
         )
-    lines, values = _parsed(path)
+    content, values = _parsed(path)
     given = dict(given or {})
     bag = {"drive": given["bag"]} if "bag" in given else {}
     graph = values.get("graph", {})
@@ -82,22 +83,22 @@ def load_scenario(name_or_file: str, given: Mapping[str, Any] | None = None) -> 
     parameter = "bag" if where == ("drive",) else str(where[-1]) if where[:1] == ("graph",) else ""
     if parameter in given:
         raise SettingsError(f"parameter {parameter}: {reason}", parameter)
-    line, key = lines.find(where)
+    line, key = find(content, where)
     raise ScenarioError(f"{path}:{line}: {key or 'scenario'}: {reason}")
 
 
-def _parsed(path: Path) -> tuple[KeyLines, dict[str, Any]]:
-    """Parse a file; return the lines of its keys, and its content."""
+def _parsed(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Parse a file; return its content with lines, and as plain values."""
     try:
         text = path.read_text(encoding="utf-8")
-        lines = KeyLines(text)
         values = parse_yaml(text)
+        content = with_lines(text)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
         known = f"; {path.stem} without {path.suffix} comes with us"
         hint = known if path.stem in shipped() else ""
         raise ScenarioError(f"{path} cannot be read: {why}{hint}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = 1 if mark is None else mark.line + 1
         reason = getattr(error, "problem", None) or " ".join(str(error).split())
@@ -106,9 +107,9 @@ def _parsed(path: Path) -> tuple[KeyLines, dict[str, Any]]:
         raise ScenarioError(f"{path}:1: holds no keys; see docs/reference/scenario-files.md")
     for name in values:
         if not isinstance(name, str):
-            line, _ = lines.find((name,))
+            line, _ = find(content, (name,))
             raise ScenarioError(f"{path}:{line}: {name}: a key must be a text")
-    return lines, values
+    return content, values
 
 
 def _check_graph(scenario: Scenario) -> None:
