@@ -22,14 +22,16 @@ from perception_nodes.replay.outputs import TABLE, PictureFormat
 from perception_nodes.replay.run import Mode, ReplayOptions
 from perception_nodes.report.boxes import BOX_FILES
 from perception_nodes.report.changes import Tolerance
+from perception_nodes.system.object_path import path_of
 
 MAX_FRAMES = 1_000_000_000
+PathOrUrl = Annotated[Path, typer.Option(parser=path_of, callback=options.folder)]
 
 
 def replay_command(
-    bags: Annotated[list[Path] | None, typer.Argument(metavar="BAG...")] = None,
-    out: options.OutFolder = Path("out/replay"),
-    corpus: Path | None = None,
+    bags: Annotated[list[Path] | None, typer.Argument(metavar="BAG...", parser=path_of)] = None,
+    out: PathOrUrl = Path("out/replay"),
+    corpus: Annotated[Path | None, typer.Option(parser=path_of)] = None,
     workers: Annotated[int, typer.Option(min=1, max=4096)] = 1,
     ray: str = "",
     mode: Mode = "lockstep",
@@ -68,11 +70,12 @@ def replay_command(
 
     Options:
         bags: Recorded drives: ROS 2 bag folders, .mcap, .db3, ROS 1 .bag, video files, folders of
-            images, an image, or a pattern of images ('frames/*.jpg'). If there are several, each
-            gets its own folder in --out.
-        out: Folder for the outputs.
-        corpus: File that names more drives, one path on each line. A drive that cannot be used does
-            not stop the others, and a second run replays only what the first did not.
+            images, an image, or a pattern of images ('frames/*.jpg'); URLs too, of bags and video
+            files (s3://, gs://, az://, https://). If there are several, each gets its own folder
+            in --out.
+        out: Folder for the outputs, or a URL of one in a store.
+        corpus: File that names more drives, a path or URL on each line. A drive that cannot be used
+            does not stop the others, and a second run replays only what the first did not.
         workers: Drives replayed at a time, each in a process.
         ray: Replay on a Ray cluster: its address, auto for the one this machine belongs to, or
             local to start one here. --workers is the number of tasks at a time.

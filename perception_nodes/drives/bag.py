@@ -15,6 +15,7 @@ from perception_nodes.drives.synthetic_storage import SCHEME, SyntheticStorage
 from perception_nodes.drives.video_packets import VIDEO_TYPES, RecordedPackets
 from perception_nodes.drives.video_storage import VIDEO_SUFFIXES, VideoStorage
 from perception_nodes.preprocess.lens import is_rectified
+from perception_nodes.system.object_path import ObjectPath, path_of
 from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 
 __all__ = ["BagError", "Drive", "RawFrame", "image_topics", "open_drive"]
@@ -172,8 +173,8 @@ def open_drive(path: str | Path, topic: str = "") -> Drive:
 
     Args:
         path: a rosbag2 folder (mcap or sqlite3), a bare `.mcap` or `.db3` file, either of them
-            also as `.zstd` or `.lz4`, a ROS 1 `.bag`, a video file, a folder of images, an
-            image, a pattern of images such as `frames/*.jpg`, or
+            also as `.zstd` or `.lz4`, a ROS 1 `.bag`, a video file, the URL of one of these, a
+            folder of images, an image, a pattern of images such as `frames/*.jpg`, or
             `synthetic:WIDTHxHEIGHT@RATE*FRAMES[.jpeg]`.
         topic: of the images; empty for the image topic with the most frames.
 
@@ -182,7 +183,7 @@ def open_drive(path: str | Path, topic: str = "") -> Drive:
     """
     storage = _open(path)
     try:
-        return _drive(Path(path), topic, storage)
+        return _drive(path_of(str(path)), topic, storage)
     except BaseException:
         storage.close()
         raise
@@ -195,7 +196,8 @@ def image_topics(path: str | Path) -> list[str]:
         BagError: see `open_drive`.
     """
     with closing(_open(path)) as storage:
-        return [camera.name for camera in _cameras(Path(path), storage).values() if camera.count]
+        cameras = _cameras(path_of(str(path)), storage)
+        return [camera.name for camera in cameras.values() if camera.count]
 
 
 def camera_info_topic(image_topic: str) -> str:
@@ -208,8 +210,14 @@ def camera_info_topic(image_topic: str) -> str:
 def _open(name: str | Path) -> Storage:
     if str(name).startswith(SCHEME):
         return SyntheticStorage(str(name))
-    path = Path(name)
+    path = path_of(str(name))
     try:
+        if isinstance(path, ObjectPath):
+            if not path.exists():
+                raise BagError(f"{path} does not exist")
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                return VideoStorage(path.fetched())
+            return BagStorage(path)
         try:
             # Raises an error with the reason, which Path.exists does not from Python 3.14 on.
             path.stat()

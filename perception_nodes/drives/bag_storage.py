@@ -14,8 +14,9 @@ from perception_nodes.drives.bag_file import BagError, BagFile, Findings, Messag
 from perception_nodes.drives.mcap_file import McapFile
 from perception_nodes.drives.message_order import in_log_time_order
 from perception_nodes.drives.ros1_file import Ros1File
-from perception_nodes.drives.sqlite_file import SqliteFile
+from perception_nodes.drives.sqlite_file import JOURNALS, SqliteFile
 from perception_nodes.drives.storage import Storage, Topic
+from perception_nodes.system.object_path import ObjectPath
 
 READERS: dict[str, Callable[[Path], BagFile]] = {
     ".mcap": McapFile,
@@ -137,6 +138,8 @@ class BagStorage(Storage):
         return found
 
     def _decompressed(self, file: Path) -> Path:
+        if isinstance(file, ObjectPath) and file.suffix != ".mcap":
+            file = file.fetched(JOURNALS if file.suffix == ".db3" else ())
         if file.suffix not in decompression.COMPRESSED:
             return file
         plain = Path(self._stack.enter_context(tempfile.TemporaryDirectory()), file.stem)

@@ -1,7 +1,15 @@
-"""Random access to the bytes of a file or of a chunk in memory, by position."""
+"""Random access to the bytes of a file, an object or a chunk in memory, by position."""
 
 import os
+from bisect import bisect_right
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+
+from perception_nodes.system.object_path import BLOCK_BYTES, ObjectPath
+
+SMALL_BYTES = 1 << 16
+"""So many bytes cost no more than one."""
 
 
 class FileBytes:
@@ -37,4 +45,60 @@ class MemoryBytes:
         return bytes(self._data[at : at + count])
 
 
-ByteSource = FileBytes | MemoryBytes
+class ObjectBytes:
+    """The bytes of an object in a store, read by ranges; those that are expected come ahead.
+
+    See `FileBytes`.
+    """
+
+    def __init__(self, path: ObjectPath) -> None:
+        self._path, self.size = path, path.size()
+        self._small = (0, b"")
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self._coming: dict[int, Future[bytes]] = {}
+        self._thread = ThreadPoolExecutor(1)
+
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Begin and end of what will be read, in this order; neighbours are asked for together."""
+        starts, ends = list[int](), list[int]()
+        for start, end in sorted(ranges):
+            if ends and start - ends[-1] <= SMALL_BYTES and end - starts[-1] <= BLOCK_BYTES:
+                ends[-1] = max(end, ends[-1])
+            else:
+                starts.append(start)
+                ends.append(end)
+        if (starts, ends) != (self._starts, self._ends):
+            self._starts, self._ends, self._coming = starts, ends, {}
+
+    def read(self, at: int, count: int) -> bytes:
+        """The bytes from a position on; fewer than `count` at the end."""
+        if (count := min(count, self.size - at)) <= 0:
+            return b""
+        number = bisect_right(self._starts, at) - 1
+        if number >= 0 and at + count <= self._ends[number]:
+            start, data = self._starts[number], self._range(number)
+        else:
+            start, data = self._small
+            if not (start <= at and at + count <= start + len(data)):
+                some = min(max(count, SMALL_BYTES), self.size - at)
+                start, data = self._small = at, self._path.read_range(at, some)
+        return data[at - start : at - start + count]
+
+    def _range(self, number: int) -> bytes:
+        """An expected range; the next one is asked for meanwhile."""
+        for one in range(number, min(number + 2, len(self._starts))):
+            if one not in self._coming:
+                start, end = self._starts[one], self._ends[one]
+                read = self._path.read_range
+                self._coming[one] = self._thread.submit(read, start, end - start)
+        for old in [one for one in self._coming if abs(one - number) > 1]:
+            del self._coming[old]
+        return self._coming[number].result()
+
+    def close(self) -> None:
+        """Wait for a range that is coming, and drop all."""
+        self._thread.shutdown(cancel_futures=True)
+
+
+ByteSource = FileBytes | MemoryBytes | ObjectBytes

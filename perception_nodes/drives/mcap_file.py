@@ -19,8 +19,9 @@ from mcap.opcode import Opcode
 from mcap.records import Channel, ChunkIndex, Schema, Statistics
 
 from perception_nodes.drives.bag_file import BagFile, MessageList, Messages, Segment
-from perception_nodes.drives.byte_source import ByteSource, FileBytes, MemoryBytes
+from perception_nodes.drives.byte_source import ByteSource, FileBytes, MemoryBytes, ObjectBytes
 from perception_nodes.drives.decompression import MAX_CHUNK_BYTES, DecompressionError, decompressed
+from perception_nodes.system.object_path import ObjectPath
 
 MAGIC = b"\x89MCAP0\r\n"
 HEAD = struct.Struct("<BQ")
@@ -212,13 +213,14 @@ class _Chunk(NamedTuple):
     """A chunk in the file.
 
     Attributes:
-        at: position of its record.
+        at, end: position of its record and behind it.
         start_ns: the earliest log time in it.
         size: bytes when decompressed.
         channels: channels with messages in it; empty if they are not known.
     """
 
     at: int
+    end: int
     start_ns: int
     size: int
     channels: frozenset[int]
@@ -234,9 +236,12 @@ class McapFile(BagFile):
         self._channels: dict[int, tuple[str, int]] = {}
         self._chunks: list[_Chunk] = []
         self._unchunked: dict[int, MessageList] = {}  # of each channel, outside of chunks
-        self._source = FileBytes(file)
+        self._source: FileBytes | ObjectBytes
+        self._source = ObjectBytes(file) if isinstance(file, ObjectPath) else FileBytes(file)
         if not self._read_index():
             self._chunks.clear()
+            if isinstance(file, ObjectPath):
+                self._source = FileBytes(file.fetched())
             self.indexed = _Scan(self).run()
         for topic, schema in self._channels.values():
             self.types[topic] = self._schemas.get(schema, "") or self.types.get(topic, "")
@@ -246,10 +251,14 @@ class McapFile(BagFile):
         wanted = {
             channel: topic for channel, (topic, _) in self._channels.items() if topic in topics
         }
+        chunks = [
+            chunk for chunk in self._chunks if not chunk.channels or chunk.channels & wanted.keys()
+        ]
+        if isinstance(self._source, ObjectBytes):
+            self._source.expect((chunk.at, chunk.end) for chunk in chunks)
         found = [
             Segment(chunk.start_ns, chunk.size, partial(self._in_chunk, chunk, wanted))
-            for chunk in self._chunks
-            if not chunk.channels or chunk.channels & wanted.keys()
+            for chunk in chunks
         ]
         for channel in wanted.keys() & self._unchunked.keys():
             unchunked = self._unchunked[channel]
@@ -282,7 +291,8 @@ class McapFile(BagFile):
                     index = ChunkIndex.read(fields(source, record))
                     channels = frozenset(index.message_index_offsets)
                     at, size = index.chunk_start_offset, index.uncompressed_size
-                    self._chunks.append(_Chunk(at, index.message_start_time, size, channels))
+                    end, start_ns = at + index.chunk_length, index.message_start_time
+                    self._chunks.append(_Chunk(at, end, start_ns, size, channels))
                 elif record.kind == Opcode.STATISTICS:
                     statistics = Statistics.read(fields(source, record))
                 else:
@@ -418,7 +428,8 @@ class _Scan:
             elif inner.whole:
                 self._file._describe(source, inner)
         if channels:
-            self._file._chunks.append(_Chunk(record.at, start_ns, len(data), frozenset(channels)))
+            at, end, size = record.at, record.end, len(data)
+            self._file._chunks.append(_Chunk(at, end, start_ns, size, frozenset(channels)))
 
     def _count(self, source: ByteSource, record: Record) -> tuple[int, int]:
         """Count a message; return its channel and log time."""

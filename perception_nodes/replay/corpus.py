@@ -20,6 +20,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
+from socket import gethostname
 from typing import Any, NamedTuple
 
 from perception_nodes.backends.contract import INSTALL
@@ -38,6 +39,7 @@ from perception_nodes.report.drive_report import verdict
 from perception_nodes.report.timing import csv_text, read_work_ms
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
+from perception_nodes.system.object_path import ObjectPath, path_of, uploaded
 
 ATTEMPTS = 3
 
@@ -50,6 +52,7 @@ class Job:
         source: the drive.
         folder: for its outputs; no other job uses it.
         settings, options: how it is replayed.
+        made_by: hashes of the code and the model, and the versions of the packages that compute.
         key: hash of everything that determines the result.
     """
 
@@ -57,6 +60,7 @@ class Job:
     folder: Path
     settings: ReplaySettings
     options: ReplayOptions
+    made_by: dict[str, str]
     key: str
 
 
@@ -83,7 +87,7 @@ Submit = Callable[[Job], "Future[Result]"]
 
 
 def read_corpus(file: Path) -> list[Path]:
-    """Read a list of bags: one path on each line, relative to the list; `#` starts a comment.
+    """Read a list of bags: a path or URL on each line, relative to the list; `#` starts a comment.
 
     A bag that is listed several times counts once.
 
@@ -95,7 +99,9 @@ def read_corpus(file: Path) -> list[Path]:
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"--corpus {file} cannot be read: {error}") from error
     named = [line.partition("#")[0].strip() for line in lines]
-    bags = {path.resolve(): path for path in (file.parent / name for name in named if name)}
+    paths = [path_of(name) for name in named if name]
+    paths = [one if isinstance(one, ObjectPath) else file.parent / one for one in paths]
+    bags = {path.resolve(): path for path in paths}
     if not bags:
         raise SettingsError(f"--corpus {file} names no drive; write one path on each line")
     return list(bags.values())
@@ -119,10 +125,9 @@ def jobs_of(
         options: how the drives are replayed.
         inputs: other files that determine the results: golden, calibration.
     """
+    made_by = _made_by(model, settings.backend)
     shared = {
-        "code": _code(),
-        "runtimes": _versions(settings.backend),
-        "model": model.digest,
+        **made_by,
         "settings": asdict(settings),
         "options": asdict(replace(options, golden=None, labels=None)),
         "inputs": [_fingerprint(file) for file in inputs],
@@ -132,7 +137,7 @@ def jobs_of(
     for source in found:
         facts = {**shared, "topic": source.topic, "bag": _fingerprint(source.path)}
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        jobs.append(Job(source, out / source.name, settings, options, key))
+        jobs.append(Job(source, out / source.name, settings, options, made_by, key))
     return jobs
 
 
@@ -140,17 +145,24 @@ def run_job(job: Job, progress: Progress) -> Result:
     """Replay a drive in a worker; the model stays loaded for the next job.
 
     Raises:
-        ModelError, BackendError, SettingsError: the settings suit no drive.
+        ModelError, BackendError, SettingsError: the settings suit no drive, or this machine has
+            other code, another model or other packages than the one that made the job.
     """
-    name = job.source.name
-    for left in job.folder.glob(".part-*"):
-        shutil.rmtree(left)  # left by a worker that was killed
+    name, loaded = job.source.name, _loaded(job.settings)
+    made_by = _made_by(loaded.model, job.settings.backend)
+    for what, wanted in job.made_by.items():
+        if made_by[what] != wanted:
+            found = f"{what} is {made_by[what]} on {gethostname()}, and {wanted} where it was begun"
+            raise SettingsError(f"{found}; install the same on each machine of the cluster")
     try:
-        summary = replay(job.source, job.folder, _loaded(job.settings), job.options, progress)
+        with uploaded(job.folder, MARKER) as folder:
+            for left in folder.glob(".part-*"):
+                shutil.rmtree(left)  # left by a worker that was killed
+            summary = replay(job.source, folder, loaded, job.options, progress)
+            files = {file.name: file.stat().st_size for file in folder.iterdir()}
+            write_whole(folder / MARKER, json.dumps({"job": job.key, "files": files}) + "\n")
     except (InputError, ModuleNotFoundError) as error:  # a machine may lack what another has
         return Result(name, None, str(error))
-    written = {file.name: file.stat().st_size for file in job.folder.iterdir()}
-    write_whole(job.folder / MARKER, json.dumps({"job": job.key, "files": written}) + "\n")
     return Result(name, summary)
 
 
@@ -246,6 +258,9 @@ def alone_in(out: Path) -> Iterator[None]:
         SettingsError: another run has locked it.
         OSError: it cannot be written to.
     """
+    if isinstance(out, ObjectPath):  # stores have no locks
+        yield
+        return
     there, path = out.exists(), out / ".lock"
     out.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
@@ -275,8 +290,9 @@ def _done_before(job: Job) -> Result | None:
     """The result of an earlier run, if it is of the same job and its files are complete."""
     try:
         marker = json.loads((job.folder / MARKER).read_text())
-        sizes = marker["files"].items()
-        there = all((job.folder / name).stat().st_size == size for name, size in sizes)
+        names = marker["files"].items()
+        sizes = {Path(name).name: size for name, size, _ in _fingerprint(job.folder)}
+        there = all(sizes.get(name) == size for name, size in names)
         if marker["job"] == job.key and there:
             return Result(job.source.name, json.loads((job.folder / SUMMARY_FILE).read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -284,6 +300,7 @@ def _done_before(job: Job) -> Result | None:
     return None
 
 
+@lru_cache(maxsize=1)
 def _code() -> str:
     """Hash of this package's code."""
     package = Path(str(files("perception_nodes")))
@@ -293,14 +310,14 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _versions(backend: str) -> dict[str, str]:
-    """Versions of the packages that compute and that decode pictures."""
+def _made_by(model: Model, backend: str) -> dict[str, str]:
+    """Hashes of code and model, and versions of the packages that compute and decode pictures."""
+    made_by = {"code": _code(), "model": model.digest}
     names = ("numpy", "opencv-python", "opencv-python-headless", "simplejpeg", INSTALL.get(backend))
-    versions = {}
     for name in filter(None, names):
         with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
+            made_by[name] = version(name)
+    return made_by
 
 
 def _digest(labels: LabelledSet) -> str:
@@ -315,8 +332,10 @@ def _digest(labels: LabelledSet) -> str:
     return digest.hexdigest()
 
 
-def _fingerprint(path: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and modification times of the files of a bag, which identify it."""
+def _fingerprint(path: Path) -> Sequence[tuple[str, int, int | str]]:
+    """Names, sizes and modification times or tags of the files of a bag, which identify it."""
+    if isinstance(path, ObjectPath):
+        return path.versions()
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     found = [(file, file.stat()) for file in files if file.is_file()]
     return [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in found]

@@ -26,6 +26,7 @@ from perception_nodes.report.drive_report import nothing_found, unaccounted
 from perception_nodes.report.recording import read_recording
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
+from perception_nodes.system.object_path import ObjectPath
 
 ALL_TOPICS = "all"
 SUFFIXES = (".mcap", ".db3", ".bag", *COMPRESSED, *VIDEO_SUFFIXES)
@@ -61,7 +62,8 @@ class ReplayRequest:
     @property
     def is_sharded(self) -> bool:
         """Whether workers replay the drives."""
-        return self.corpus is not None or self.workers > 1 or self.ray != ""
+        is_url = isinstance(self.out, ObjectPath)
+        return self.corpus is not None or self.workers > 1 or self.ray != "" or is_url
 
     def check(self, options: ReplayOptions, second_look: int) -> None:
         """Refuse a request that does not suit the options.
@@ -87,6 +89,9 @@ class ReplayRequest:
                 real_time and second_look > 0
             ),
             "--update needs --golden FILE, the file to write": self.update and not self.golden,
+            "--update needs --out on this machine, not a URL": (
+                self.update and isinstance(self.out, ObjectPath)
+            ),
             "--video shows the pictures that --no-pictures leaves out; give one": (
                 options.video and not options.pictures
             ),

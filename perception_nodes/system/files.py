@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from perception_nodes.system.object_path import ObjectPath
+
 PROOF_BYTES = 65_536
 """So many bytes are written to see that a disk has room; results are seldom smaller."""
 
@@ -37,9 +39,13 @@ def write_whole(path: Path, content: bytes | str) -> None:
     Raises:
         OSError: it cannot be written; nothing of it is left then.
     """
+    data = content.encode() if isinstance(content, str) else content
+    if isinstance(path, ObjectPath):
+        path.write_bytes(data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with _partial(path) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(data)
         partial.replace(path)
 
 
@@ -75,6 +81,10 @@ def try_writing(path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
+    if isinstance(path, ObjectPath):
+        (probe := path.with_name(".probe")).write_bytes(bytes(PROOF_BYTES))
+        probe.unlink()
+        return
     made = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

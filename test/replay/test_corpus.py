@@ -280,6 +280,35 @@ def test_what_has_changed_is_done_again(drives, tmp_path, change, monkeypatch):
     assert sorted(result.name for result in results) == list(DRIVES)
 
 
+def test_a_machine_with_other_code_is_refused(drives, tmp_path, monkeypatch):
+    made, ours = jobs(tmp_path), corpus._code()
+    monkeypatch.setattr(corpus, "_code", lambda: "other")
+    with pytest.raises(
+        PerceptionError, match=f"code is other on .*, and {ours} where it was begun"
+    ):
+        corpus.run_job(made[0], lambda *_: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_drives_and_outputs_in_a_store(drives, tmp_path):
+    pytest.importorskip("obstore")
+    replay("--corpus", drives, "--out", tmp_path / "local")
+    drives.write_text("\n".join((tmp_path / name).as_uri() for name in ("a", "b", "gone")))
+    out, times_ns = tmp_path / "out", []
+    for _ in range(2):
+        whole = replay("--corpus", drives.as_uri(), "--out", out.as_uri(), status=2)
+        assert "gone does not exist" in whole["failed"]["gone"] and list(whole["drives"]) == [
+            "a",
+            "b",
+        ]
+        assert json.loads((out / "summary.json").read_text()) == whole
+        times_ns.append([file.stat().st_mtime_ns for file in sorted(out.glob("*/*"))])
+    assert times_ns[0] == times_ns[1]  # nothing was done again
+    for name in "ab":
+        here, there = (folder / name / "detections.mcap" for folder in (tmp_path / "local", out))
+        assert there.read_bytes() == here.read_bytes()
+
+
 def test_other_labels_and_other_classes_make_other_jobs(drives, tmp_path):
     """Though neither is in the name or the time of a file."""
     model = load_model("road-n")
