@@ -76,7 +76,6 @@ def bench_deadline(
     stay_awake: Literal["auto", "always", "never"] = "auto",
     soak: Annotated[float, typer.Option(min=0, max=100_000)] = 0.0,
     second_look: str = "off",
-    against: Path | None = None,
     size: options.FrameSize = "1920x1080",
     rate: options.FrameRate = 30.0,
     model: options.Model = "road-n",
@@ -106,7 +105,6 @@ def bench_deadline(
         soak: Minutes of an additional long run, in which memory and files must not grow.
         second_look: second_look of the graph: off, auto, 1, 2, 3. Several with commas are measured
             in turns.
-        against: Another checkout, whose conditions are measured in turns with ours.
 
     Example: perception bench deadline --frames 300 --conditions quiet,one_core --html out/tail.html
     """
@@ -128,7 +126,6 @@ def bench_deadline(
         fifo_priority=fifo,
         stay_awake=stay_awake,
         second_look=second_look.split(","),
-        against=against,
     )
     with progress_bar("measuring, seconds") as progress:
         result = bench.run(progress)

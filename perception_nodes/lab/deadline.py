@@ -4,32 +4,27 @@ It is measured from outside the graph: for every frame that the camera sent, the
 detections and the report that a receiver got.
 """
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 from rich.console import Group
 from rich.markup import escape
 
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.lab import bench
-from perception_nodes.lab.calibration import Calibration, calibrate, smaller_would_do
+from perception_nodes.lab.calibration import Calibration, calibrate
 from perception_nodes.lab.conditions import CONDITIONS, Surroundings, check_conditions
 from perception_nodes.lab.graphs import MEASURED
 from perception_nodes.lab.host import HostWatch
 from perception_nodes.lab.resources import Sample, Sampler, constancy, processor_shares
 from perception_nodes.lab.run import Beside, Run
-from perception_nodes.networks.model import load_model
 from perception_nodes.report.account import HostTook, account
 from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import shown
-from perception_nodes.system.children import end, start
 from perception_nodes.system.realtime import allowed_priority
 
 REAL_TIME = ", real time"
@@ -45,7 +40,6 @@ MEANINGS = (
     bench.WITHOUT_DETECTIONS,
     "looks: second looks for each frame",
     "smaller: frames in time with the faster network, DEGRADED",
-    "could: missed frames that the smaller sibling would have made",
     "by host: missed frames during which a virtual machine's host had a processor",
     "arrived late: published in time, and with the receiver after the deadline",
     "bare: the model's inference alone before and after the condition",
@@ -64,7 +58,6 @@ class DeadlineBench:
     fifo_priority: int = -1
     stay_awake: str = "auto"
     second_look: Sequence[str] = ("off",)
-    against: Path | None = None
 
     def __post_init__(self) -> None:
         """Check the conditions.
@@ -78,19 +71,11 @@ class DeadlineBench:
             raise SettingsError(f"second_look {','.join(self.second_look)}: a value comes twice")
         for second_look in self.second_look:
             MEASURED.settings({**self.values(False, second_look), "bag": self.setup.drive(1)})
-        if self.against is not None and "off" not in self.second_look:
-            raise SettingsError("--against is measured without second looks; add off to them")
-        if self.against is not None and not (needed := self._perception(self.against)).is_file():
-            raise SettingsError(f"--against: no {needed}; name a checkout in which `make` was run")
         if any(self.real_time) and not allowed_priority():
             how = "allow it with LimitRTPRIO=, `ulimit -r` or CAP_SYS_NICE"
             raise SettingsError(
                 f"real time is not allowed here; {how}, or pass --real-time without"
             )
-
-    @staticmethod
-    def _perception(checkout: Path) -> Path:
-        return checkout / ".venv/bin/perception"
 
     def values(self, real_time: bool, second_look: str) -> dict[str, Any]:
         """Parameters of the graph."""
@@ -121,7 +106,6 @@ class DeadlineBench:
             plan.append((SOAK, any(self.real_time), self.second_look[-1], count))
         seconds = [START_S + (n + bench.WARM_UP_FRAMES) / self.setup.rate_hz for *_, n in plan]
         conditions: dict[str, Any] = {}
-        against: dict[str, Any] = {}
         samples: list[Sample] = []
         for index, (name, real_time, second_look, frames) in enumerate(plan):
 
@@ -147,45 +131,7 @@ class DeadlineBench:
             title = name + looks + REAL_TIME * real_time
             conditions[title] = found
             samples = run.samples
-            if self.against is not None and name != SOAK and second_look == "off":
-                theirs = self._theirs(self.against, name, real_time)
-                against[f"{self.against.name}: {title}"] = theirs
-        return self.result(conditions, samples) | ({"against": against} if against else {})
-
-    def _theirs(self, checkout: Path, condition: str, real_time: bool) -> dict[str, Any]:
-        """What another checkout measures in a condition.
-
-        Raises:
-            GraphFailure: it could not measure.
-        """
-        setup, command = self.setup, [str(self._perception(checkout)), "bench", "deadline"]
-        told, _ = start([*command, "--help"], stdout=PIPE).communicate()
-        options = {
-            "conditions": condition,
-            "real-time": "with" if real_time else "without",
-            "frames": setup.frames,
-            "size": setup.size,
-            "rate": setup.rate_hz,
-            "model": setup.model,
-            "backend": setup.backend,
-            "threads": setup.threads,
-            "deadline-ms": setup.deadline_ms,
-            "fifo": self.fifo_priority,
-            "stay-awake": self.stay_awake,
-        }
-        with tempfile.NamedTemporaryFile(suffix=".json") as file:
-            options["out" if b"--out" in told else "json"] = file.name
-            words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-            theirs = start([*command, *words], cwd=checkout, stdout=PIPE, stderr=PIPE)
-            try:
-                errors = theirs.communicate()[1].decode(errors="replace")
-                (found,) = json.loads(Path(file.name).read_text())["conditions"].values()
-            except ValueError:
-                last = "".join(errors.strip().splitlines()[-1:])
-                raise GraphFailure(f"--against {checkout}: {last or 'nothing measured'}") from None
-            finally:
-                end(theirs)
-        return dict(found)
+        return self.result(conditions, samples)
 
     def result(self, conditions: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, Any]:
         """The JSON result.
@@ -220,14 +166,13 @@ def figures(
         host_took: tells when the host of a virtual machine had a processor.
         around: calibrations before and after the run.
     """
-    found, deadline_ms, model = account(run), setup.deadline_ms, load_model(setup.model).name
+    found, deadline_ms = account(run), setup.deadline_ms
     return {
         "frames": len(found.frames),
         "latency_ms": found.latency_ms(),
         "status": dict(found.statuses),
         "miss_rate": found.miss_rate,
         "looks": sum(len(one.report.looks) for one in found.frames if one.report is not None),
-        "smaller_would_do": smaller_would_do(found, model, around, deadline_ms),
         "calibration": [asdict(one) for one in around],
         "missed_by_host": found.missed_by_host(host_took, deadline_ms),
         "silent_misses": found.silent,
@@ -238,8 +183,7 @@ def figures(
 
 
 HEAD = (
-    "frames, p50, p99, p99.9, max, missed, silently, looks, smaller, could, by host, "
-    "arrived late, bare"
+    "frames, p50, p99, p99.9, max, missed, silently, looks, smaller, by host, arrived late, bare"
 ).split(", ")
 """Names of the columns of `condition_rows`, behind that of the condition."""
 SILENTLY = 1 + HEAD.index("silently")
@@ -257,12 +201,11 @@ def condition_rows(result: Mapping[str, Any]) -> list[list[str]]:
             str(found["silent_misses"]),
             f"{found.get('looks', 0) / max(found['frames'], 1):.2f}",
             f"{found['status'].get('DEGRADED', 0) / max(found['frames'], 1):.1%}",
-            shown(found.get("smaller_would_do"), "{:d}"),
             str(found["missed_by_host"]),
             str(found["in_time_and_arrived_late"]),
             ", ".join(f"{one['bare_ms']:.1f}" for one in found.get("calibration", ())),
         ]
-        for name, found in {**result["conditions"], **result.get("against", {})}.items()
+        for name, found in result["conditions"].items()
     ]
 
 

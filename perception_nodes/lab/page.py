@@ -41,7 +41,7 @@ def deadline_page(result: Mapping[str, Any]) -> str:
         heading=f"{result['machine']}; {result['model']} on {result['backend']}",
         tone=tone,
         verdict=sentence,
-        chart=tail({**result["conditions"], **result.get("against", {})}, result["deadline_ms"]),
+        chart=tail(result["conditions"], result["deadline_ms"]),
         head=[*HEAD],
         rows=condition_rows(result),
         meanings=MEANINGS,

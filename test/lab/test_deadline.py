@@ -19,14 +19,13 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.lab import calibration, conditions, deadline, host
 from perception_nodes.lab.bench import BenchSetup
-from perception_nodes.lab.calibration import Calibration, calibrate, smaller_would_do
+from perception_nodes.lab.calibration import calibrate
 from perception_nodes.lab.conditions import CONDITIONS, ON_DISK, Surroundings
 from perception_nodes.lab.deadline import LOOKS, REAL_TIME, DeadlineBench, figures, result_table
 from perception_nodes.lab.host import HostWatch
 from perception_nodes.lab.page import deadline_page, deadline_verdict, tail
 from perception_nodes.lab.resources import Sample, constancy, processor_shares
 from perception_nodes.lab.run import Run
-from perception_nodes.report.account import account
 from perception_nodes.system import load
 from perception_nodes.system.load import LoadEnded, busy, compilations
 
@@ -117,8 +116,6 @@ def test_what_cannot_be_measured_is_refused(monkeypatch):
         DeadlineBench(SETUP, ["disk"], 0, second_look=["off", "often"])
     with pytest.raises(SettingsError, match="second_look 1,1: a value comes twice"):
         DeadlineBench(SETUP, ["disk"], 0, second_look=["1", "1"])
-    with pytest.raises(SettingsError, match="--against is measured without second looks"):
-        DeadlineBench(SETUP, ["disk"], 0, second_look=["1"], against=ON_DISK)
 
 
 def test_the_graph_has_real_time_only_where_it_is_measured_with(monkeypatch):
@@ -130,36 +127,7 @@ def test_the_graph_has_real_time_only_where_it_is_measured_with(monkeypatch):
         assert (found["fifo_priority"], found["stay_awake"]) == expected
 
 
-def late(stamp_ns, waited_ms, infer_ms, status=FrameStatus.LATE, model=b"road-n"):
-    """A frame that waits, is inferred, and needs 1 ms more; a skipped one is not inferred."""
-    ready_ns = stamp_ns + 1 + round(waited_ms * MS)
-    stamps = {"preprocessed_ns": ready_ns, "model": model}
-    if status == FrameStatus.SKIPPED_LATE:
-        return report(stamp_ns, status, **stamps | {"model": b""})
-    inferred_ns = ready_ns + round(infer_ms * MS)
-    return report(stamp_ns, status, waited_ms + infer_ms + 1, inferred_ns=inferred_ns, **stamps)
-
-
-def test_missed_frames_that_the_smaller_network_would_have_made():
-    """It takes half of the time."""
-    found = Run(sent=STAMPS[:7])
-    found.reports = [
-        late(STAMPS[0], 1, 6, FrameStatus.OK),
-        late(STAMPS[1], 2, 12),  # 2 + 6 + 1
-        late(STAMPS[2], 4, 12),  # 4 + 6 + 1
-        late(STAMPS[3], 6, 0, FrameStatus.SKIPPED_LATE),  # 6 + 7
-        late(STAMPS[4], 7, 0, FrameStatus.SKIPPED_LATE),  # 7 + 7
-        late(STAMPS[5], 2, 12, model=b"road-xs"),
-    ]
-    found.detections = [(STAMPS[0] + 8 * MS, STAMPS[0])]
-    around = Calibration(4.0, 2.5, 9.0), Calibration(6.0, 2.5, 9.0)
-    # The usual time is the median of three frames of 4, 7 and 7 ms with the smaller network.
-    assert smaller_would_do(account(found), "road-n", around, 13.1) == 3
-    assert smaller_would_do(account(found), "road-n", around, 8.5) == 0
-    assert smaller_would_do(account(found), "road-n", [Calibration(5.0, None, 9.0)], 10.0) is None
-
-
-def test_a_calibration_times_the_model_its_smaller_sibling_and_memory(monkeypatch):
+def test_a_calibration_times_the_model_and_memory(monkeypatch):
     asked = []
 
     def apart(model, backend, threads, frames, fifo_priority):
@@ -168,39 +136,8 @@ def test_a_calibration_times_the_model_its_smaller_sibling_and_memory(monkeypatc
 
     monkeypatch.setattr(calibration, "apart_ms", apart)
     found = calibrate("road-n", "null", 1, 5)
-    assert (found.bare_ms, found.smaller_ms) == (2.0, 2.0) and found.memory_gb_s > 0
-    assert asked == [(name, "null", 1, 5) for name in ("road-n", "road-xs")]
-    assert calibrate("road-s", "null", 1, 5).smaller_ms is None
-
-
-OTHER = """#!/bin/sh
-[ "$3" = --help ] && { echo "$HELP"; exit; }
-echo "$@" > asked
-while [ "$1" != "$FILE" ]; do shift; done
-[ -z "$FOUND" ] && { echo "error: no such model" >&2; exit 2; }
-echo "$FOUND" > "$2"
-"""
-
-
-def test_another_checkout_measures_the_same(monkeypatch, tmp_path):
-    with pytest.raises(SettingsError, match="in which `make` was run"):
-        DeadlineBench(SETUP, ["quiet"], 0, against=tmp_path)
-    command = tmp_path / ".venv/bin/perception"
-    command.parent.mkdir(parents=True)
-    command.write_text(OTHER)
-    command.chmod(0o755)
-    bench = DeadlineBench(SETUP, ["quiet"], 0, against=tmp_path)
-    found = {"frames": 7}
-    monkeypatch.setenv("FOUND", json.dumps({"conditions": {"quiet, real time": found}}))
-    # Before, --json named the file.
-    for help_text, option in (("--json FILE", "--json"), ("--json --out FILE", "--out")):
-        monkeypatch.setenv("HELP", help_text)
-        monkeypatch.setenv("FILE", option)
-        assert bench._theirs(tmp_path, "quiet", True) == found
-        assert "--conditions quiet --real-time with --frames 20" in (tmp_path / "asked").read_text()
-    monkeypatch.setenv("FOUND", "")
-    with pytest.raises(GraphFailure, match="error: no such model"):
-        bench._theirs(tmp_path, "quiet", False)
+    assert found.bare_ms == 2.0 and found.memory_gb_s > 0
+    assert asked == [("road-n", "null", 1, 5)]
 
 
 def test_page_and_table():
@@ -224,10 +161,8 @@ def test_page_and_table():
     narrow = Console(width=80, record=True)
     narrow.print(result_table(found))
     assert narrow.export_text().count(f" quiet{REAL_TIME} ") == 2, "a name is not whole"
-    late = dict(found["conditions"]["all_cores"], silent_misses=9)
-    found["against"] = {"before: quiet": late}  # what another checkout hides is not ours
-    assert deadline_verdict(found)[0] == "fair"
-    assert "before: quiet" in deadline_page(found)
+    found["conditions"]["before: quiet"] = found["conditions"].pop("all_cores")
+    assert "before: quiet" in deadline_page(found), "a condition in another checkout"
     found["soak"] |= {"constant": False, "state": "growing"}
     assert deadline_verdict(found) == ("bad", "The graph grew in 1 minutes: it has a leak.")
 
