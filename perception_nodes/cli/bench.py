@@ -1,5 +1,6 @@
 """`perception bench COMMAND`: how fast the graph, models and several cameras are here."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -209,6 +210,42 @@ def bench_streaming(
     give(result, result_table(result), as_json, out, (html_file, result_page))
     if any(one["silent_misses"] for one in result["variants"]):
         raise typer.Exit(1)
+
+
+@bench_app.command("fleet")
+def bench_fleet(
+    bag: Annotated[Path, typer.Argument(metavar="BAG")],
+    workers: Annotated[int, typer.Option(min=1, max=4096)] = len(os.sched_getaffinity(0)),
+    frames: Annotated[int, typer.Option(min=10, max=MAX_FRAMES)] = 250,
+    rounds: Annotated[int, typer.Option(min=1, max=1000)] = 3,
+    model: options.Model = "road-n",
+    backend: options.Backend = AUTO,
+    pictures: bool = True,
+    as_json: options.Json = False,
+    out: options.OutFile = None,
+) -> None:
+    """Compare `perception replay --workers` with the bare network on all processors.
+
+    The bare network, a replay by one worker and one by all take turns. Tells how much longer a
+    replay takes than the network alone, how much all workers do of what one does, and how many
+    core hours 1,000 km of one camera are, at 30 frames a second and 60 km/h.
+
+    Options:
+        bag: Recorded drive; each worker replays it.
+        workers: Workers, and processes of the bare network; each has one thread for inference.
+        frames: Frames of the drive.
+        pictures: Write pictures of the frames, as `perception replay` does.
+
+    Example: perception bench fleet bags/sample --frames 60 --rounds 1 --no-pictures
+    """
+    from perception_nodes.lab.fleet import result_table, run_bench
+    from perception_nodes.replay.offline_camera import ReplaySettings
+    from perception_nodes.replay.run import ReplayOptions
+
+    settings = ReplaySettings(model, runtime_for(backend, load_model(model)))
+    chosen = ReplayOptions(frames=frames, pictures=pictures)
+    result = run_bench(bag, settings, chosen, workers, rounds, say)
+    give(result, result_table(result), as_json, out)
 
 
 @bench_app.command("models")

@@ -112,10 +112,11 @@ class _Rate(progress.ProgressColumn):
 
 
 @contextmanager
-def progress_bars(unit: str = "") -> Iterator[Callable[[str, float, int], None]]:
+def progress_bars(unit: str = "") -> Iterator[Callable[..., None]]:
     """Show on stderr how far each of several tasks is: by a bar, or by lines in a log.
 
-    The context gives a function that takes the task's name, the steps done and their total.
+    The context gives a function that takes the task's name, the steps done, their total, and what
+    else there is to say.
 
     Args:
         unit: name of the steps whose rate is to be shown; empty for no rate.
@@ -132,7 +133,7 @@ def progress_bars(unit: str = "") -> Iterator[Callable[[str, float, int], None]]
     tasks: dict[str, progress.TaskID] = {}
     begin_s = logged_s = time.monotonic()
 
-    def show(title: str, done: float, total: int) -> None:
+    def show(title: str, done: float, total: int, said: str = "") -> None:
         nonlocal begin_s, logged_s
         if title not in tasks:
             for task in tasks.values():
@@ -142,12 +143,12 @@ def progress_bars(unit: str = "") -> Iterator[Callable[[str, float, int], None]]
             if screen.is_terminal:
                 bar.start()
         if screen.is_terminal:
-            bar.update(tasks[title], completed=done, total=total)
+            bar.update(tasks[title], completed=done, total=total, description=title + said)
         elif done and (now_s := time.monotonic()) - logged_s > LINE_INTERVAL_S:
             logged_s = now_s
             rate = done / (now_s - begin_s)
             speed = f" {unit}, {rate:.0f} {unit}/s" if unit else ""
-            say(f"{title}: {done} of {total}{speed}, {(total - done) / rate:.0f} s left")
+            say(f"{title}: {done} of {total}{speed}{said}, {(total - done) / rate:.0f} s left")
 
     try:
         yield show

@@ -1,5 +1,6 @@
 """What `perception replay` shows: its progress, and the results of one or many drives."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
@@ -74,14 +75,24 @@ def _show(name: str, summary: dict[str, Any], folder: Path) -> None:
     say_written(folder)
 
 
-def corpus_progress(show: Callable[[str, float, int], None], drives: int) -> Progress:
-    """Show the progress of all drives together; may be called from several threads."""
-    lock, shares = Lock(), dict[str, float]()
+def corpus_progress(show: Callable[[str, float, int, str], None], drives: int) -> Progress:
+    """Show the progress of all drives together; may be called from several threads.
+
+    A drive that fails ends with no frame of none.
+    """
+    lock, begin_s = Lock(), time.monotonic()
+    shares, frames, failed = dict[str, float](), dict[str, int](), set[str]()
 
     def progress(name: str, done: int, total: int) -> None:
         with lock:
-            shares[name] = max(shares.get(name, 0.0), done / max(total, 1))
-            show("drives", round(sum(shares.values()), 1), drives)
+            if not total:
+                failed.add(name)
+            shares[name] = max(shares.get(name, 0.0), done / total if total else 1.0)
+            frames[name] = max(frames.get(name, 0), done)
+            rate = sum(frames.values()) / (time.monotonic() - begin_s)
+            said = f", {len(failed)} failed" if failed else ""
+            done_drives = round(sum(shares.values()), 1)
+            show("drives", done_drives, drives, f", {rate:.0f} frames/s{said}")
 
     return progress
 

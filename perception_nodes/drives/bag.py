@@ -183,7 +183,7 @@ def open_drive(path: str | Path, topic: str = "") -> Drive:
     """
     storage = _open(path)
     try:
-        return _drive(path_of(str(path)), topic, storage)
+        return _drive(path_of(path), topic, storage)
     except BaseException:
         storage.close()
         raise
@@ -196,7 +196,7 @@ def image_topics(path: str | Path) -> list[str]:
         BagError: see `open_drive`.
     """
     with closing(_open(path)) as storage:
-        cameras = _cameras(path_of(str(path)), storage)
+        cameras = _cameras(path_of(path), storage)
         return [camera.name for camera in cameras.values() if camera.count]
 
 
@@ -210,7 +210,7 @@ def camera_info_topic(image_topic: str) -> str:
 def _open(name: str | Path) -> Storage:
     if str(name).startswith(SCHEME):
         return SyntheticStorage(str(name))
-    path = path_of(str(name))
+    path = path_of(name)
     try:
         if isinstance(path, ObjectPath):
             if not path.exists():

@@ -224,7 +224,7 @@ class Drives:
             with workers(request.workers, progress) as submit:
                 for result in corpus.replay_corpus(jobs, submit):
                     results[result.name] = result
-                    progress(result.name, 1, 1)
+                    progress(result.name, *((0, 0) if result.summary is None else (1, 1)))
         ordered = [results[job.source.name] for job in jobs]
         summaries = {one.name: one.summary for one in ordered if one.summary is not None}
         failed = {one.name: one.error for one in ordered if one.summary is None}

@@ -194,9 +194,9 @@ class ObjectPath(PosixPath):
             raise OSError(errno.EIO, reason, str(self)) from None
 
 
-def path_of(text: str) -> Path:
+def path_of(text: str | Path) -> Path:
     """A path from the command line or from a list of drives, which may be a URL."""
-    return ObjectPath(text) if text.partition("://")[0] in SCHEMES else Path(text)
+    return ObjectPath(text) if str(text).partition("://")[0] in SCHEMES else Path(text)
 
 
 @contextmanager

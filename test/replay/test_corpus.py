@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from drives import write_ros2
 from observe import until
 
 from perception_nodes.backends.contract import BACKENDS
+from perception_nodes.cli.replay_screen import corpus_progress
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
 from perception_nodes.faults import faulty_backend
@@ -307,6 +309,16 @@ def test_drives_and_outputs_in_a_store(drives, tmp_path):
     for name in "ab":
         here, there = (folder / name / "detections.mcap" for folder in (tmp_path / "local", out))
         assert there.read_bytes() == here.read_bytes()
+
+
+def test_progress_says_how_fast_and_how_many_failed():
+    shown = []
+    progress = corpus_progress(lambda *told: shown.append(told), 2)
+    for told in (("a", 5, 10), ("b", 0, 0), ("a", 10, 10), ("a", 1, 1)):
+        progress(*told)
+    assert [done for _, done, _, _ in shown] == [0.5, 1.5, 2.0, 2.0]
+    assert re.fullmatch(r", \d+ frames/s", shown[0][3])
+    assert re.fullmatch(r", \d+ frames/s, 1 failed", shown[-1][3])
 
 
 def test_other_labels_and_other_classes_make_other_jobs(drives, tmp_path):
