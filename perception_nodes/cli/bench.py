@@ -234,6 +234,7 @@ def bench_fleet(
         bag: Recorded drive; each worker replays it.
         workers: Workers, and processes of the bare network; each has one thread for inference.
         frames: Frames of the drive.
+        rounds: Rounds; what is compared alternates in each.
         pictures: Write pictures of the frames, as `perception replay` does.
 
     Example: perception bench fleet bags/sample --frames 60 --rounds 1 --no-pictures
