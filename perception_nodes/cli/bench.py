@@ -38,8 +38,6 @@ def bench_latency(
     deadline_ms: options.Deadline = DEADLINE_MS,
     baseline: bool = False,
     baseline_weights: str = "yolov8n.yaml",
-    recorder: bool = False,
-    browsers: Annotated[int, typer.Option(min=0, max=16)] = 0,
     as_json: options.Json = False,
     out: options.OutFile = None,
 ) -> None:
@@ -55,8 +53,6 @@ def bench_latency(
         rounds: Rounds; what is compared alternates in each.
         baseline: Also measure a usual node: typed rclpy subscription, cv2, ultralytics in FP32.
         baseline_weights: Weights for the baseline; by default random ones, which are as fast.
-        recorder: Also measure beside a recorder, for which shared memory is republished over DDS.
-        browsers: Also measure while so many browsers look at the page; 0: not.
 
     Example: perception bench latency --path shm --frames 80 --rounds 1 --out out/latency.json
     """
@@ -64,7 +60,7 @@ def bench_latency(
 
     setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     weights = baseline_weights if baseline else None
-    result = LatencyBench(setup, path, rounds, weights, recorder, browsers).run(say)
+    result = LatencyBench(setup, path, rounds, weights).run(say)
     give(result, result_table(result), as_json, out)
 
 

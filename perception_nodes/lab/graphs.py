@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from perception_nodes.graph.config import DetectorSettings, PreprocessSettings, Settings
-from perception_nodes.graph.graph import LIVE, PLAYER, REPLAY, REPUBLISH, Graph
+from perception_nodes.graph.graph import PLAYER, REPLAY, Graph
 from perception_nodes.graph.node_spec import NodeKind
 from perception_nodes.graph.settings import Source, Topic, same
 
@@ -20,22 +20,10 @@ class ReceiverSettings(Settings):
     )
 
 
-class RecorderSettings(Settings):
-    """Parameters of recorder_node."""
-
-    image_topic: Topic = same(PreprocessSettings, "image_topic")
-    images_file: str = Field(default="", description="JSON file that receives the number of images")
-
-
 RECEIVER = NodeKind("receiver_node", ReceiverSettings, PACKAGE)
 
 MEASURED = Graph((RECEIVER, *REPLAY.kinds))
 """A played drive, with a receiver that records when detections arrive."""
-
-BESIDE_RECORDER = Graph(
-    (NodeKind("recorder_node", RecorderSettings, PACKAGE), RECEIVER, *LIVE.kinds, REPUBLISH, PLAYER)
-)
-"""The same, and a recorder that subscribes to the images of shared memory."""
 
 CAMERA = Graph((PLAYER,))
 """A camera alone."""

@@ -16,12 +16,10 @@ from rich.table import Table
 from perception_nodes.backends.pace import apart_ms
 from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles, summarize
 from perception_nodes.graph.config import DetectorSettings
-from perception_nodes.graph.graph import Graph
 from perception_nodes.graph.node_spec import awake_processors
-from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.lab import bench
-from perception_nodes.lab.graphs import BESIDE_RECORDER, CAMERA, MEASURED
+from perception_nodes.lab.graphs import CAMERA, MEASURED
 from perception_nodes.lab.run import Run, execute
 from perception_nodes.networks.model import load_model
 from perception_nodes.report.account import account
@@ -40,8 +38,6 @@ class LatencyBench:
     path: str
     rounds: int
     baseline_weights: str | None
-    recorder: bool = False
-    browsers: int = 0
 
     def run(self, say: Callable[[str], None]) -> dict[str, Any]:
         """Measure.
@@ -57,43 +53,24 @@ class LatencyBench:
             GraphFailure: a process of the graph ended unexpectedly.
             KeyboardInterrupt: interrupted by the user.
         """
-        if self.recorder and self.path != "shm":
-            raise SettingsError(f"--recorder is for --path shm, not {self.path}")
         load_model(self.setup.model)
-        page = {"view": self.browsers > 0}
-        MEASURED.nodes({"bag": self.setup.drive(1), **self.setup.inference(), **page})
+        MEASURED.nodes({"bag": self.setup.drive(1), **self.setup.inference()})
         frames = -(-self.setup.frames // self.rounds) + bench.WARM_UP_FRAMES
-        ours, recorded, watched = Run(), Run(), Run()
-        bare_ms, baseline_ms = list[float](), list[float]()
-        images = updates = 0
+        ours, bare_ms, baseline_ms = Run(), list[float](), list[float]()
         with tempfile.TemporaryDirectory(prefix="perception_bench_") as name:
             folder = Path(name)
             for number in range(1, self.rounds + 1):
                 begin = f"round {number} of {self.rounds}: "
                 say(f"{begin}pipeline, {frames} frames")
                 self._pipeline_round(ours, folder, frames)
-                if self.recorder:
-                    say(f"{begin}pipeline beside a recorder")
-                    images += self._recorded_round(recorded, folder, frames)
-                if self.browsers:
-                    say(f"{begin}pipeline with {self.browsers} browsers")
-                    updates += self._watched_round(watched, folder, frames)
                 say(f"{begin}bare inference")
                 bare_ms += self._bare_round(frames)
                 if self.baseline_weights is not None:
                     say(f"{begin}baseline")
                     baseline_ms += self._baseline_round(folder, frames)
-        result = self.result(ours, bare_ms, baseline_ms)
-        if self.recorder:
-            result["beside_recorder"] = {**_beside(recorded), "images": images}
-        if self.browsers:
-            counts = {"browsers": self.browsers, "updates": updates}
-            result["beside_browsers"] = {**counts, **_beside(watched)}
-        return result
+        return self.result(ours, bare_ms, baseline_ms)
 
-    def _pipeline_round(
-        self, run: Run, folder: Path, frames: int, graph: Graph = MEASURED, **more: Any
-    ) -> None:
+    def _pipeline_round(self, run: Run, folder: Path, frames: int) -> None:
         values = {
             "bag": self.setup.drive(frames),
             # The receiver on the shm path takes detections from shared memory.
@@ -101,24 +78,8 @@ class LatencyBench:
             **self.setup.inference(),
             "deadline_ms": self.setup.deadline_ms,
             "source": self.path,
-            **more,
         }
-        bench.play(run, graph, values, folder)
-
-    def _recorded_round(self, run: Run, folder: Path, frames: int) -> int:
-        """A round beside a recorder; returns how many images that got."""
-        counted = folder / "images.json"
-        self._pipeline_round(run, folder, frames, BESIDE_RECORDER, images_file=str(counted))
-        return int(json.loads(counted.read_text()))
-
-    def _watched_round(self, run: Run, folder: Path, frames: int) -> int:
-        """A round with browsers; returns how many updates they got."""
-        from perception_nodes.lab.browsers import browsers, free_port
-
-        port = free_port()
-        with browsers(self.browsers, port) as updates:
-            self._pipeline_round(run, folder, frames, view=True, view_port=port)
-        return sum(updates)
+        bench.play(run, MEASURED, values, folder)
 
     def _bare_round(self, frames: int) -> list[float]:
         """A round of the backend alone, where processors sleep as little as beside the graph."""
@@ -182,11 +143,6 @@ class LatencyBench:
         return result
 
 
-def _beside(run: Run) -> dict[str, Any]:
-    found = account(run)
-    return {"latency_ms": found.latency_ms(), "status": dict(found.statuses)}
-
-
 def difference(a: float | None, b: float | None) -> float | None:
     """The difference a - b; None if one is missing."""
     return None if a is None or b is None else a - b
@@ -202,10 +158,6 @@ def result_table(result: dict[str, Any]) -> Table:
     )
     rows = {"[bold]capture to detections": result["latency_ms"]}
     rows |= {f"  {stage}": values for stage, values in result["stages_ms"].items()}
-    if beside := result.get("beside_recorder"):
-        rows["[bold]the same beside a recorder"] = beside["latency_ms"]
-    if beside := result.get("beside_browsers"):
-        rows[f"[bold]the same with {beside['browsers']} browsers"] = beside["latency_ms"]
     rows["bare inference, same pace"] = result["bare_inference_ms"]
     rows["overhead"] = result["overhead_ms"]
     if "baseline" in result:

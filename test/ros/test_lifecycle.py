@@ -15,7 +15,7 @@ from beside import beside
 from filming import send_frame
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from observe import until
+from observe import free_port, until
 from perception_interfaces.msg import Health
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.executors import SingleThreadedExecutor
@@ -28,7 +28,6 @@ from perception_nodes.core.frame import Detections, FrameRecord, RecordKind
 from perception_nodes.core.records import InputState, WatchdogGone, as_sent
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.supervisor import Supervisor
-from perception_nodes.lab.browsers import free_port
 from perception_nodes.networks.model import load_model
 from perception_nodes.nodes import monitor_node, view_node
 from perception_nodes.nodes.detector_node import DetectorNode

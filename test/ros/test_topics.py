@@ -4,11 +4,11 @@ import re
 
 import pytest
 from beside import beside
+from observe import free_port
 from started_graph import hurry
 
 from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.graph.interface import Interface, interfaces
-from perception_nodes.lab.browsers import free_port
 
 pytestmark = [pytest.mark.ros]
 OF_ROS = re.compile(r"/(rosout|parameter_events|.*/transition_event)")

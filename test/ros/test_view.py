@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from observe import free_port
 from played_graph import BOX, GREY, played
 from started_graph import ROOT, hurry, left_behind, only_run
 
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.lab.browsers import free_port
 from perception_nodes.networks.model import load_model
 
 pytestmark = [pytest.mark.ros, only_run]

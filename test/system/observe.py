@@ -1,5 +1,6 @@
 """What a test sees of others, which have no way to wake it."""
 
+import socket
 import time
 from pathlib import Path
 
@@ -28,3 +29,10 @@ def children(process):
         return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def free_port():
+    """A port of this machine that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import simplejpeg
+from observe import free_port
 
 from perception_nodes.core.frame import STAMPS, FrameStatus
 from perception_nodes.core.health import HealthMode
-from perception_nodes.lab.browsers import free_port
 from perception_nodes.replay.background import repeated
 from perception_nodes.report.annotate import class_colour
 from perception_nodes.view import feed as feed_module

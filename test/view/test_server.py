@@ -13,11 +13,11 @@ from contextlib import ExitStack, asynccontextmanager
 import aiohttp
 import pytest
 from fake_graph import fed, picture, report, served
+from observe import free_port
 
 from perception_nodes.cli.graph import VIEW_ALONE, say_page
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.lab.browsers import free_port
 from perception_nodes.view import access
 from perception_nodes.view import server as server_module
 from perception_nodes.view.feed import Feed
