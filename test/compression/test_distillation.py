@@ -88,6 +88,16 @@ def recipe(steps=10, **changed):
     )
 
 
+def frame_of(folder, picture, box):
+    """A frame on the disk that shows a car."""
+    cv2.imwrite(str(folder / "a.png"), picture)
+    one, none = np.array([box], np.float32), np.zeros((0, 4), np.float32)
+    classes, scores = np.array([CAR]), np.ones(1, np.float32)
+    masks = np.zeros((0, len(CLASSES)), bool)
+    labels = Labels("a.png", None, "a", picture.shape[1::-1], one, classes, scores, none, masks)
+    return Frame(folder / "a.png", labels)
+
+
 @pytest.fixture
 def views():
     rng = np.random.default_rng(0)
@@ -105,13 +115,7 @@ def views():
 @pytest.fixture
 def frames(tmp_path):
     picture = np.random.default_rng(0).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
-    cv2.imwrite(str(tmp_path / "a.png"), picture)
-    labels = Labels(
-        "a.png", None, "a", SIZE, np.array([[30, 20, 70, 50]], np.float32),
-        np.array([CAR]), np.ones(1, np.float32), np.zeros((0, 4), np.float32),
-        np.zeros((0, len(CLASSES)), bool),
-    )  # fmt: skip
-    return [Frame(tmp_path / "a.png", labels)]
+    return [frame_of(tmp_path, picture, [30, 20, 70, 50])]
 
 
 def begin(trainer, frames, until=lambda: False):
@@ -206,13 +210,8 @@ def test_a_views_boxes_lie_on_what_it_shows(tmp_path, seed):
     rng = np.random.default_rng(seed)
     image = np.zeros((120, 200, 3), np.uint8)
     image[30:90, 60:150] = 255
-    cv2.imwrite(str(tmp_path / "a.png"), image)
-    labels = Labels(
-        "a.png", None, "a", (200, 120), np.array([[60, 30, 150, 90]], np.float32),
-        np.array([CAR]), np.ones(1, np.float32), np.zeros((0, 4), np.float32),
-        np.zeros((0, len(CLASSES)), bool),
-    )  # fmt: skip
-    view = draw_view([Frame(tmp_path / "a.png", labels)], SIZE, (0.75, 2.0), rng)
+    frame = frame_of(tmp_path, image, [60, 30, 150, 90])
+    view = draw_view([frame], SIZE, (0.75, 2.0), rng)
     shown = np.zeros(SIZE[::-1], bool)
     for left, top, right, bottom in np.concatenate([view.known.boxes, view.known.ignored_boxes]):
         shown[round(top) : round(bottom), round(left) : round(right)] = True

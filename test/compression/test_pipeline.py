@@ -24,13 +24,15 @@ from model_compression.resume import write_checkpoint
 from model_compression.train import Samples, to_tensor
 from perception_nodes.networks.model import load_model
 
+pytestmark = pytest.mark.usefixtures("checkpoint")
+
 
 class Killed(BaseException):
     """In place of a signal."""
 
 
 @pytest.fixture
-def config(values, write_config, checkpoint):
+def config(values, write_config):
     return write_config(values)
 
 
@@ -107,7 +109,7 @@ def assert_is_the_model(run: Path, step: str, models: Path, name: str) -> None:
         np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-3)
 
 
-def test_trains_on_from_a_model_folder(values, write_config, checkpoint, tmp_path):
+def test_trains_on_from_a_model_folder(values, write_config, tmp_path):
     compress(write_config(values), tmp_path / "run")
     models = tmp_path / "run/models"
     values |= {"prune": None, "dense": None, "swap": None}
@@ -131,9 +133,7 @@ def new_network(values):
     }
 
 
-def test_a_new_network_learns_and_is_measured(
-    new_network, write_config, checkpoint, tmp_path, monkeypatch
-):
+def test_a_new_network_learns_and_is_measured(new_network, write_config, tmp_path, monkeypatch):
     (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/val\n")
     monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
     free = {"max_loss": 1, "max_quantization_loss": 1, "unproven": ["person"]}
@@ -152,9 +152,7 @@ def test_a_new_network_learns_and_is_measured(
     assert operators[0] == operators[1]
 
 
-def test_a_new_network_is_trained_on_from_a_model_folder(
-    new_network, write_config, checkpoint, tmp_path
-):
+def test_a_new_network_is_trained_on_from_a_model_folder(new_network, write_config, tmp_path):
     compress(write_config(new_network), tmp_path / "run")
     models = tmp_path / "run/models"
     dense, network = f"model:{models}/tiny-dense", f"model:{models}/tiny"
@@ -169,9 +167,7 @@ def test_a_new_network_is_trained_on_from_a_model_folder(
     assert {"name": "weights of tiny", "license": model.license} in data
 
 
-def test_a_checkpoint_goes_on_elsewhere(
-    new_network, write_config, checkpoint, tmp_path, monkeypatch
-):
+def test_a_checkpoint_goes_on_elsewhere(new_network, write_config, tmp_path, monkeypatch):
     (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/val\n")
     monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
     new_network["gate"] = {"data": ["set"], "unproven": ["person"]}
@@ -212,7 +208,7 @@ def test_a_checkpoint_goes_on_elsewhere(
         torch.testing.assert_close(seen[3][1][name], value, atol=1e-4, rtol=1e-3)
 
 
-def test_a_start_that_is_not_there_is_named(values, write_config, checkpoint, tmp_path):
+def test_a_start_that_is_not_there_is_named(values, write_config, tmp_path):
     values |= {"dense": None, "start": {"dense": "model:nobody"}}
     with pytest.raises(CompressionError, match="start: .*nobody"):
         compress(write_config(values), tmp_path / "run", until="dense")
@@ -224,14 +220,14 @@ def test_a_loss_that_is_no_number_is_told(config, tmp_path, monkeypatch):
         compress(config, tmp_path / "run", until="dense")
 
 
-def test_another_configuration_is_no_way_to_go_on(values, write_config, checkpoint, tmp_path):
+def test_another_configuration_is_no_way_to_go_on(values, write_config, tmp_path):
     compress(write_config(values), tmp_path / "run", until="dense")
     with pytest.raises(CompressionError, match="step dense was done with another configuration"):
         compress(write_config({**values, "seed": 1}), tmp_path / "run", until="dense")
 
 
 def test_a_step_that_was_only_begun_is_gone_on_with_by_its_own_configuration_alone(
-    values, write_config, checkpoint, tmp_path, monkeypatch
+    values, write_config, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patched:
         patched.setattr(pipeline.dataset, "build", Mock(side_effect=KeyboardInterrupt))
@@ -244,7 +240,7 @@ def test_a_step_that_was_only_begun_is_gone_on_with_by_its_own_configuration_alo
     assert not (tmp_path / "run/dataset/begun.json").exists()
 
 
-def test_a_model_of_other_classes_is_no_start(values, write_config, checkpoint, tmp_path):
+def test_a_model_of_other_classes_is_no_start(values, write_config, tmp_path):
     values["start"] = {"dense": "model:dense-416x256"}
     with pytest.raises(
         CompressionError, match="dense-416x256 has the classes person, .* in the same"
@@ -253,9 +249,7 @@ def test_a_model_of_other_classes_is_no_start(values, write_config, checkpoint, 
     assert not (tmp_path / "run").exists()
 
 
-def test_the_gate_refuses_and_writes_nothing(
-    values, write_config, checkpoint, tmp_path, monkeypatch
-):
+def test_the_gate_refuses_and_writes_nothing(values, write_config, tmp_path, monkeypatch):
     (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/val\n")
     monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
     limits = {"max_loss": 0.05, "max_quantization_loss": 0.2}
@@ -286,7 +280,7 @@ def without_work(monkeypatch, **others) -> list[str]:
 
 @pytest.mark.parametrize("remedy", ["distil", "gate"])
 def test_what_was_refused_goes_on_with_either_remedy(
-    values, write_config, checkpoint, tmp_path, monkeypatch, remedy
+    values, write_config, tmp_path, monkeypatch, remedy
 ):
     with monkeypatch.context() as patched:
         without_work(patched, quantize=Mock(side_effect=GateRefused("train longer")))
@@ -299,7 +293,7 @@ def test_what_was_refused_goes_on_with_either_remedy(
 
 
 def test_another_configuration_of_a_later_step_is_refused_before_the_work(
-    values, write_config, checkpoint, tmp_path, monkeypatch
+    values, write_config, tmp_path, monkeypatch
 ):
     done = without_work(monkeypatch)
     compress(write_config(values), tmp_path / "run")
@@ -312,7 +306,7 @@ def test_another_configuration_of_a_later_step_is_refused_before_the_work(
     assert done == ["distil-2"]
 
 
-def test_what_the_gate_cannot_tell_is_refused_at_once(values, write_config, checkpoint, tmp_path):
+def test_what_the_gate_cannot_tell_is_refused_at_once(values, write_config, tmp_path):
     values["gate"] = {"data": ["set/images/val"]}  # labels cars alone
     with pytest.raises(GateRefused, match="has the classes person, and the sets of the gate have"):
         compress(write_config(values), tmp_path / "run")
