@@ -43,27 +43,6 @@ def run_code(code, root, *arguments):
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
-def test_both_runtimes_find_the_same_objects(root, tmp_path):
-    """Object by object, but for one in doubt at most, which rounding may move or drop."""
-    golden = tmp_path / "golden.json"
-
-    def replay(*options):
-        fixed = ("--no-pictures", "--score-tolerance", "0.15", "--out", str(tmp_path / "out"))
-        command = ("replay", "bags/sample_sqlite3", "--golden", str(golden), *fixed, *options)
-        status = perception(*command, cwd=root).returncode
-        return status, json.loads((tmp_path / "out/summary.json").read_text())
-
-    status, of_openvino = replay("--backend", "openvino", "--update")
-    assert status == 0 and of_openvino["detections"] > 30
-    status, of_onnxruntime = replay("--backend", "onnxruntime")
-    lines = of_onnxruntime["golden"]["lines"]
-    assert len(lines) <= 1 and status == len(lines)
-    assert of_onnxruntime["golden"]["frames"] == 60
-    # The comparison sees what another network sees otherwise.
-    status, of_another = replay("--model", "road-xs")
-    assert status == 1 and of_another["golden"]["lines"]
-
-
 @pytest.fixture
 def refused(monkeypatch, capsys):
     """Run a command that ends with status 2; returns what it prints on stderr."""
