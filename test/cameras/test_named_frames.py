@@ -8,7 +8,6 @@ import pytest
 from perception_nodes.cameras.channel import CAMERA_DEPTH, camera_reader, camera_writer
 from perception_nodes.cameras.named_frames import NamedFrames
 from perception_nodes.core.frame import FrameHeader, FrameRejected
-from perception_nodes.transport.shm import Endpoint
 
 STAMP_NS = 1_700_000_000_000_000_000
 
@@ -16,8 +15,8 @@ STAMP_NS = 1_700_000_000_000_000_000
 class Camera:
     """Sends frames whose pixels are their number."""
 
-    def __init__(self, domain, started_ns=STAMP_NS):
-        self.endpoint = Endpoint("camera", domain)
+    def __init__(self, join, started_ns=STAMP_NS):
+        self.endpoint = join("camera")
         self.reader = camera_reader(self.endpoint, "front")
         self.writer = camera_writer(self.endpoint, "front", 12)
         self.started_ns = started_ns
@@ -41,19 +40,15 @@ class Camera:
 
 
 @pytest.fixture
-def frames(domain):
-    endpoint = Endpoint("detector", domain)
-    frames = NamedFrames(endpoint, "front")
+def frames(join):
+    frames = NamedFrames(join("detector"), "front")
     yield frames
     frames.clear()
-    endpoint.close()
 
 
 @pytest.fixture
-def camera(frames, domain):
-    camera = Camera(domain)
-    yield camera
-    camera.endpoint.close()
+def camera(frames, join):
+    return Camera(join)
 
 
 def pixels(image):
@@ -95,21 +90,18 @@ def test_after_a_frame_that_is_gone_the_next_ones_are_found(frames, camera, sent
         assert pixels(frames.take(camera.slot(number))) == number
 
 
-def test_a_camera_started_again_may_number_as_its_predecessor_did(frames, camera, domain):
+def test_a_camera_started_again_may_number_as_its_predecessor_did(frames, camera, join):
     camera.send(*range(4))
     assert pixels(frames.take(camera.slot(0))) == 0
     camera.endpoint.close()
-    again = Camera(domain, STAMP_NS + 1_000_000_000)
-    try:
-        again.send(0, 1)
-        image = frames.take(again.slot(1))
-        assert (image.stamp_ns, pixels(image)) == (again.stamp_ns(1), 1)
-        with pytest.raises(FrameRejected):
-            frames.take(camera.slot(0))
-        again.send(2)
-        assert frames.take(again.slot(2)).stamp_ns == again.stamp_ns(2)
-    finally:
-        again.endpoint.close()
+    again = Camera(join, STAMP_NS + 1_000_000_000)
+    again.send(0, 1)
+    image = frames.take(again.slot(1))
+    assert (image.stamp_ns, pixels(image)) == (again.stamp_ns(1), 1)
+    with pytest.raises(FrameRejected):
+        frames.take(camera.slot(0))
+    again.send(2)
+    assert frames.take(again.slot(2)).stamp_ns == again.stamp_ns(2)
 
 
 def test_a_frame_whose_header_contradicts_its_pixels_is_rejected(frames, camera):
@@ -125,10 +117,9 @@ def test_nothing_is_held_once_it_was_cleared(frames, camera):
         frames.clear()
 
 
-def test_it_needs_no_more_slots_than_have_their_pages(frames, camera, domain):
+def test_it_needs_no_more_slots_than_have_their_pages(frames, camera, join):
     """With preprocessing, which holds two frames; a slot names the newest one."""
-    endpoint = Endpoint("preprocess", domain)
-    reader = camera_reader(endpoint, "front")
+    reader = camera_reader(join("preprocess"), "front")
     random, held, slots = np.random.default_rng(5), [], set()
     for number in range(3000):
         camera.send(number)
@@ -143,5 +134,4 @@ def test_it_needs_no_more_slots_than_have_their_pages(frames, camera, domain):
         if random.random() < 0.3 and held:
             with suppress(FrameRejected):
                 frames.take(camera.slot(held[-1].header.number))
-    endpoint.close()
     assert len(slots) <= CAMERA_DEPTH + 6

@@ -121,19 +121,14 @@ class Sender:
 
 
 @pytest.fixture
-def view(join, tmp_path):
-    opened = []
-
+def view(join, closed, tmp_path):
     def start(codec, **settings):
-        sender = Sender(codec, tmp_path / "camera.sdp", **settings)
-        opened.append(sender.close)
+        sender = closed(Sender(codec, tmp_path / "camera.sdp", **settings))
         viewer = Viewer(join, VideoSource(str(tmp_path / "camera.sdp")))
-        opened.append(viewer.feed.close)
+        closed(viewer.feed)
         return sender, viewer
 
-    yield start
-    for close in reversed(opened):
-        close()
+    return start
 
 
 @pytest.mark.parametrize("codec", ["h264", "h264-with-B-frames"])

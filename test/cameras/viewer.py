@@ -1,9 +1,9 @@
 """Feeds a source's frames into a camera's channel, and takes them out again."""
 
-import time
 from typing import Any, NamedTuple
 
 import numpy as np
+from observe import until
 
 from perception_nodes.cameras.camera_feed import CameraFeed
 from perception_nodes.cameras.channel import camera_reader, notice_of, view_camera_frame
@@ -41,13 +41,14 @@ class Viewer:
 
     def until(self, condition, timeout_s=300.0):
         """Step until it is so; opens the source at first."""
-        give_up_s = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < give_up_s, (self.log, len(self.found))
+
+        def step():
             try:
                 self.feed.step(20.0)
             finally:
                 self._look_at_all()
+
+        until(condition, timeout_s, lambda: (self.log, len(self.found)), step)
 
     def _look_at_all(self):
         while (sample := self._reader.receive()) is not None:

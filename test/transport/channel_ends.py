@@ -27,6 +27,11 @@ def tell(process, text):
     process.stdin.flush()
 
 
+def kill(process):
+    process.kill()
+    process.wait(TIMEOUT_S)
+
+
 def remains(domain):
     """Files left of a domain, in shared memory and in iceoryx2's folder of services."""
     ours = f"perception{domain}_", f"perception_domain{domain}."

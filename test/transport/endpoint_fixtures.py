@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import ExitStack, closing
 
 import pytest
 from channel_ends import DOMAINS, TIMEOUT_S, remains
@@ -27,17 +28,16 @@ def ros_domain(domain, monkeypatch):
 
 
 @pytest.fixture
-def join(domain):
-    """Opens endpoints in the test's domain and closes them in the end."""
-    opened = []
+def closed(domain):
+    """Closes in the end what it is given, the last one first; nothing of it may be left then."""
+    with ExitStack() as stack:
+        yield lambda opened: stack.enter_context(closing(opened))
 
-    def open_endpoint(name="test"):
-        opened.append(Endpoint(name, domain))
-        return opened[-1]
 
-    yield open_endpoint
-    for endpoint in opened:
-        endpoint.close()
+@pytest.fixture
+def join(domain, closed):
+    """Opens endpoints in the test's domain, which are closed in the end."""
+    return lambda name="test": closed(Endpoint(name, domain))
 
 
 @pytest.fixture

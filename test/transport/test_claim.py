@@ -2,9 +2,10 @@
 
 import errno
 import os
-import signal
+from unittest.mock import Mock
 
 import pytest
+from channel_ends import kill
 
 from perception_nodes.transport.claim import Claim
 from perception_nodes.transport.memory import TransportError
@@ -37,8 +38,7 @@ def test_the_holder_is_named(holder, tmp_path):
 
 
 def test_a_killed_holder_has_given_it_up(holder, tmp_path):
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.wait()
+    kill(holder)
     Claim("front", "it", tmp_path).release()
     assert list(tmp_path.iterdir()) == []
 
@@ -82,10 +82,7 @@ def test_a_claim_whose_file_is_removed_stands_no_more_and_takes_no_other_away(tm
 
 
 def test_what_fills_the_shared_memory_keeps_nobody_from_a_claim(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", Mock(side_effect=OSError(errno.ENOSPC, "it is full")))
     claim = Claim("front", "a graph", tmp_path)
     with pytest.raises(TransportError, match=r"process \(starting\) runs a graph"):
         Claim("front", "a graph", tmp_path)

@@ -4,6 +4,7 @@ import os
 import sys
 
 import pytest
+from channel_ends import kill
 
 from perception_nodes.core.frame import FrameRecord
 from perception_nodes.core.records import Heartbeat, Takeover
@@ -17,7 +18,6 @@ from perception_nodes.transport.journal import (
     journals,
     read_journal,
 )
-from perception_nodes.transport.shm import Endpoint
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
 WRITTEN_AT = 24
@@ -40,8 +40,7 @@ def numbers(path):
 def test_the_records_of_a_killed_process_are_read(python):
     process = python(WRITER)
     assert process.stdout.readline() == "written\n"
-    process.kill()
-    process.wait()
+    kill(process)
     (path,) = journals("front", "detector").values()
     assert Signs(path).process == process.pid
     assert numbers(path) == [0, 1, 2]
@@ -99,9 +98,8 @@ def test_one_that_is_gone_or_no_journal_has_no_records(content):
     assert read_journal(path) == []
 
 
-def test_what_is_told_of_frames_is_kept_until_an_orderly_end():
-    endpoint = Endpoint("test")
-    records = NumberedRecords(endpoint, "front", "detector", 1)
+def test_what_is_told_of_frames_is_kept_until_an_orderly_end(join):
+    records = NumberedRecords(join(), "front", "detector", 1)
     for record in (FrameRecord(), Heartbeat(), Takeover()):
         records.send(record)
     path = journal_of("front", "detector", own_incarnation())
@@ -111,7 +109,6 @@ def test_what_is_told_of_frames_is_kept_until_an_orderly_end():
     assert numbers(path) == [0, 1, 2, 3, 4], "it may go on after it has left"
     records.close()
     assert not path.exists()
-    endpoint.close()
 
 
 def test_in_a_supervised_graph_it_stays_for_a_watchdog_that_is_gone_just_now(monkeypatch):

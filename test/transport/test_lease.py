@@ -34,10 +34,14 @@ SIGNS = "while True: lease.sign(40_000_000); time.sleep(0.005)"
 
 
 @pytest.fixture
-def lease():
-    made = Lease("front", "detector")
-    yield made
-    made.close()
+def lease(closed):
+    return closed(Lease("front", "detector"))
+
+
+@pytest.fixture
+def other(closed):
+    """The same lease as another process has it."""
+    return closed(Lease("front", "detector"))
 
 
 @pytest.fixture
@@ -62,35 +66,30 @@ def acquired(lease, kill=False):
     return record
 
 
-def test_whether_anybody_works_is_seen_from_outside(lease, holder):
-    seen = Lease("front", "detector")
-    assert not seen.is_taken, "by nobody yet"
+def test_whether_anybody_works_is_seen_from_outside(lease, other, holder):
+    assert not other.is_taken, "by nobody yet"
     lease.acquire(PATIENCE_NS)
-    assert seen.is_taken
+    assert other.is_taken
     lease.release()
-    assert not seen.is_taken, "it stopped in good order"
+    assert not other.is_taken, "it stopped in good order"
     process = holder(SIGNS)
-    assert seen.is_taken
+    assert other.is_taken
     process.kill()
     process.wait()
-    assert not seen.is_taken
-    seen.close()
+    assert not other.is_taken
 
 
-def test_one_alone_works(lease):
-    other = Lease("front", "detector")
+def test_one_alone_works(lease, other):
     assert lease.acquire(PATIENCE_NS)
     assert other.acquire(PATIENCE_NS) is None
     assert Lease("front", "preprocess").acquire(PATIENCE_NS)
     assert Lease("rear", "detector").acquire(PATIENCE_NS)
-    other.close()
 
 
 @pytest.mark.parametrize("in_order", [True, False])
 def test_a_lease_that_is_given_up_leaves_no_predecessor_but_in_the_middle_of_a_frame(
-    lease, in_order
+    lease, other, in_order
 ):
-    other = Lease("front", "detector")
     lease.acquire(PATIENCE_NS)
     lease.begin(5, 17, 1234)
     lease.publish()
@@ -102,7 +101,6 @@ def test_a_lease_that_is_given_up_leaves_no_predecessor_but_in_the_middle_of_a_f
     assert (record.predecessor, record.held_incarnation, record.held_sequence) == held
     assert record.reason.endswith(MAY_BE_OUT) != in_order
     assert other.note.ingested_ns == 1234, "where it stood is known all the same"
-    other.close()
 
 
 @pytest.mark.parametrize(
@@ -152,13 +150,11 @@ def test_wherever_it_is_killed_no_number_is_taken_for_one_of_another_stream(leas
     assert lease.taken() == numbers
 
 
-def test_the_last_number_of_each_stream_is_known_to_the_next(lease):
-    other = Lease("front", "detector")
+def test_the_last_number_of_each_stream_is_known_to_the_next(lease, other):
     for number in range(100):
         lease.take(1 + number % 3, number)
     lease.take(4, 7)
     assert other.taken() == {1: 99, 2: 97, 3: 98, 4: 7}
-    other.close()
 
 
 def test_the_end_of_the_holder_ends_the_wait(lease, holder):
@@ -204,7 +200,7 @@ def test_that_one_was_killed_is_not_told_of_the_next_one_which_is_killed_too_whe
     assert f"detector {faster.pid} died".encode() in acquired(lease).reason
 
 
-def test_of_an_earlier_graph_nothing_is_inherited(lease, holder, monkeypatch):
+def test_of_an_earlier_graph_nothing_is_inherited(lease, holder, closed, monkeypatch):
     """A camera that goes on keeps the file in shared memory alive."""
     process = holder("lease.note.listeners = 3; print(flush=True); time.sleep(100)")
     process.stdout.readline()
@@ -213,14 +209,12 @@ def test_of_an_earlier_graph_nothing_is_inherited(lease, holder, monkeypatch):
     assert life.new_life() != life.new_life()
     for name, value in life.new_life().items():
         monkeypatch.setenv(name, value)
-    later = Lease("front", "detector")
+    later = closed(Lease("front", "detector"))
     assert later.listeners == 0
     record = acquired(later)
     note = later.note
     assert (record.predecessor, record.held_incarnation, record.newest_ns) == (0, 0, 0)
     assert (note.source, note.number, note.unended, note.process) == (0, 0, 0, os.getpid())
-    del note
-    later.close()
 
 
 def test_a_holder_that_gives_signs_is_left_alone(lease, holder):

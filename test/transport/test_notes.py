@@ -9,18 +9,10 @@ from perception_nodes.transport.remains import forget
 
 
 @pytest.fixture
-def page(ros_domain, monkeypatch):
+def page(ros_domain, closed, monkeypatch):
     """Opens the page of a graph, as one of its processes."""
     monkeypatch.setenv(life.VARIABLE, "a graph")
-    opened = []
-
-    def another() -> Notes:
-        opened.append(Notes("front"))
-        return opened[-1]
-
-    yield another
-    for one in opened:
-        one.close()
+    yield lambda: closed(Notes("front"))
     forget("front")
 
 

@@ -18,19 +18,19 @@ from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 pytestmark = [pytest.mark.usefixtures("ros_domain"), needs_root]
 
 
-def test_another_user_can_open_nothing(join, domain):
+def test_another_user_can_open_nothing(join, domain, closed):
     endpoint = join()
     endpoint.writer("c", Number, 1000, depth=2)
     endpoint.reader("c", Number, depth=2)
-    claim, journal, lease = Claim("front", "it"), Journal("front", "detector"), Lease("front", "x")
+    claim = Claim("front", "it")
+    closed(Journal("front", "detector"))
+    closed(Lease("front", "x"))
     folder = Path(config_of(domain).global_cfg.root_path.to_string())
     names = (f"perception{domain}_*", f"perception_graph{domain}_*")
     files = [path for name in names for path in SHM_FOLDER.glob(name)]
     files += [path for path in folder.rglob(names[0]) if not path.is_dir()]
     readable = opened_by(0, files)
     others = opened_by(NOBODY, files)
-    lease.close()
-    journal.close()
     claim.release()
     assert {str(path) for path in files} == readable
     assert len(files) > 12
@@ -75,14 +75,13 @@ def test_a_link_is_not_followed(tmp_path, domain):
     assert target.read_bytes() == b"ours"
 
 
-def test_journals_of_another_user_are_not_read(domain):
-    ours = Journal("front", "detector")
+def test_journals_of_another_user_are_not_read(domain, closed):
+    closed(Journal("front", "detector"))
     path = journal_of("front", "detector", 1)
     planted(path)
     odd = path.with_name(path.name.replace(f"{1:016x}", "not_a_number"))
     planted(odd)
     found = journals("front", "detector")
-    ours.close()
     path.unlink()
     odd.unlink()
     assert set(found) == {own_incarnation()}

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from channel_ends import TIMEOUT_S, Number, heard, held, numbers, remains, send, tell
+from channel_ends import TIMEOUT_S, Number, heard, held, kill, numbers, remains, send, tell
 
 from perception_nodes.transport import domain as domains
 from perception_nodes.transport.lock import open_locked
@@ -28,26 +28,23 @@ while (line := told()):
     say("sent")
 """
 
-    def kill_a_writer(self, start):
-        other = start(self.WRITER)
-        heard(other)
-        other.send_signal(signal.SIGKILL)
-        other.wait(TIMEOUT_S)
+    @pytest.fixture
+    def other(self, start):
+        """A process that sends the numbers that it is told."""
+        process = start(self.WRITER)
+        assert heard(process) == "ready"
+        return process
 
     @pytest.mark.parametrize("names", [["c"], ["quiet", "c"]])
-    def test_a_wait_is_ended_by_the_other_process(self, join, start, names):
+    def test_a_wait_is_ended_by_the_other_process(self, join, other, names):
         """It would end by its timeout only after the test's own."""
         endpoint = join()
         readers = [endpoint.reader(name, Number, 2) for name in names]
-        other = start(self.WRITER)
-        heard(other)
         tell(other, "5")
         endpoint.waiter(readers).wait(10 * TIMEOUT_S * 1e3)
         assert numbers(readers[-1]) == [5]
 
-    def test_a_writer_that_leaves_in_order_leaves_nothing(self, domain, start):
-        other = start(self.WRITER)
-        heard(other)
+    def test_a_writer_that_leaves_in_order_leaves_nothing(self, domain, other):
         assert held(domain)
         tell(other, "")
         assert heard(other) == "closed"
@@ -56,9 +53,9 @@ while (line := told()):
 
     @pytest.mark.parametrize("is_listed_alone", [False, True])
     @pytest.mark.parametrize("by", ["sweep", "next process"])
-    def test_a_killed_writer_is_forgotten(self, domain, start, by, is_listed_alone):
+    def test_a_killed_writer_is_forgotten(self, domain, other, by, is_listed_alone):
         """Also where only its entry in a list is left."""
-        self.kill_a_writer(start)
+        kill(other)
         assert held(domain)
         folder, prefix = Path("/tmp/iceoryx2/nodes"), f"perception{domain}_"
         for path in list(folder.glob(f"{prefix}*.node_monitor*")) if is_listed_alone else []:
@@ -71,19 +68,17 @@ while (line := told()):
             Endpoint("next", domain).close()
             assert held(domain) == []
 
-    def test_sweep_does_not_touch_a_living_process(self, domain, join, start):
+    def test_sweep_does_not_touch_a_living_process(self, domain, join, other):
         reader = join().reader("c", Number, 2)
-        other = start(self.WRITER)
-        heard(other)
         sweep(domain)
         tell(other, "1")
         assert heard(other) == "sent"
         assert numbers(reader) == [1]
 
     @pytest.mark.parametrize("kind", ["dynamic", "global_mgmt"])
-    def test_an_empty_file_of_a_killed_process_blocks_no_start(self, domain, start, kind):
+    def test_an_empty_file_of_a_killed_process_blocks_no_start(self, domain, other, kind):
         """For iceoryx2 its maker is still filling it."""
-        self.kill_a_writer(start)
+        kill(other)
         (*_, path) = SHM_FOLDER.glob(f"perception{domain}_*.{kind}")
         path.chmod(0o600)
         os.truncate(path, 0)
@@ -102,15 +97,12 @@ while (line := told()):
         path.unlink()
 
     @pytest.fixture
-    def unfinished(self, domain, start, monkeypatch):
+    def unfinished(self, domain, other, monkeypatch):
         """What a process leaves that is killed when it has opened half of a channel."""
         monkeypatch.setattr(domains, "CREATION_TIMEOUT_S", 1)
-        other = start(self.WRITER)
-        heard(other)
         services = [Path(path) for path in remains(domain) if path.endswith(".service")]
         kept = [(path, path.read_bytes()) for path in services]
-        other.send_signal(signal.SIGKILL)
-        other.wait(TIMEOUT_S)
+        kill(other)
         sweep(domain)
         assert remains(domain) == []
         for path, data in kept:
@@ -173,8 +165,7 @@ say("joined")
             heard(other)
             tell(other, str(number))
             heard(other)
-            other.send_signal(signal.SIGKILL)
-            other.wait(TIMEOUT_S)
+            kill(other)
             assert numbers(reader) == [number]
 
     def test_a_killed_reader_does_not_hold_up_the_writer(self, join, start):
@@ -192,16 +183,15 @@ told()
         assert heard(other) == "ready"
         send(writer, 1)
         assert heard(other) == "1"
-        other.send_signal(signal.SIGKILL)
-        other.wait(TIMEOUT_S)
+        kill(other)
         for number in range(2000):
             send(writer, number)
 
-    def test_a_signal_ends_a_wait_for_several(self, domain):
+    def test_a_signal_ends_a_wait_for_several(self, join):
         """The wait would end by its timeout only after the test's own."""
         seen = []
         before = signal.signal(signal.SIGALRM, lambda *_: seen.append("handled"))
-        endpoint = Endpoint("a", domain)
+        endpoint = join()
         try:
             waiter = endpoint.waiter([endpoint.reader(name, Number, 2) for name in "ab"])
             signal.setitimer(signal.ITIMER_REAL, 0.2)
@@ -209,7 +199,6 @@ told()
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-            endpoint.close()
         assert seen == ["handled"]
 
     def test_python_keeps_its_signals(self, domain):

@@ -4,6 +4,7 @@ import os
 import time
 
 import pytest
+from channel_ends import kill
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.failover import SUPERVISOR_SILENT_NS
@@ -25,7 +26,6 @@ from perception_nodes.watchdog.health import SETTLED_FRAMES, HealthLimits
 from perception_nodes.watchdog.ledger import DETECTOR_STOPPED, NO_DETECTOR, RECORDS_LOST
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
-TIMEOUT_S = 300.0
 DETECTOR = """
 import sys, time
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
@@ -79,10 +79,6 @@ class Graph:
         detector.stdin.flush()
         detector.stdout.readline()
 
-    def kill(self, process):
-        process.kill()
-        process.wait(TIMEOUT_S)
-
     def step(self):
         now_ns = time.monotonic_ns()
         step = self.account.step(now_ns, now_ns)
@@ -94,10 +90,8 @@ class Graph:
 
 
 @pytest.fixture
-def graph(python):
-    started = Graph(python)
-    yield started
-    started.close()
+def graph(python, closed):
+    return closed(Graph(python))
 
 
 def test_of_one_that_leaves_in_good_order_no_growth_is_told_any_more(graph, monkeypatch):
@@ -123,7 +117,7 @@ def test_the_last_words_of_a_detector_count_before_the_first_ones_of_its_success
     graph.step()
     frames = [graph.enter() for _ in range(3)]
     graph.end(first, frames[1])
-    graph.kill(first)
+    kill(first)
     second = graph.start_detector()
     graph.end(second, graph.enter())
     step, reports = graph.step()
@@ -139,7 +133,7 @@ def test_the_last_words_of_a_detector_count_before_the_first_ones_of_its_success
 def test_frames_while_no_detector_runs_are_told_so(graph):
     first = graph.start_detector()
     graph.step()
-    graph.kill(first)
+    kill(first)
     step, _ = graph.step()
     assert "detector process" in [fault.name for fault in step.faults]
     assert graph.account.unsafe
@@ -149,7 +143,7 @@ def test_frames_while_no_detector_runs_are_told_so(graph):
     step, reports = graph.step()
     assert (step.failure, step.early) == ("", 1), "the graph has not detected anything before"
     assert reports == [(0, FrameStatus.FAILED, NO_DETECTOR), (1, FrameStatus.OK, b"")]
-    graph.kill(second)
+    kill(second)
     graph.step()
     graph.enter()
     graph.end(graph.start_detector(), graph.enter())
@@ -164,7 +158,7 @@ def test_frames_behind_a_detector_that_died_unseen_are_told_that_none_runs(graph
     if known:
         graph.end(first, graph.enter())
         graph.step()
-    graph.kill(first)
+    kill(first)
     if known:
         graph.account = graph.new_account()
     graph.step()
@@ -288,23 +282,20 @@ def test_after_a_watchdog_was_gone_for_longer_than_journals_last_each_frame_is_t
 
 
 @pytest.mark.parametrize("namespace", ["", "/truck"])
-def test_a_supervisor_that_falls_silent_is_told_of(python, monkeypatch, namespace):
+def test_a_supervisor_that_falls_silent_is_told_of(python, closed, monkeypatch, request, namespace):
     def faults():
         return [fault.name for fault in graph.step()[0].faults]
 
     monkeypatch.setenv(VARIABLE, "one")
     monkeypatch.setenv(NAMESPACE, namespace)
-    graph, claim = Graph(python), Claim(claim_of("front", namespace), "a graph")
-    try:
-        assert "supervisor" not in faults(), "it has given no sign yet"
-        claim.sign()
-        assert "supervisor" not in faults()
-        os.utime(claim._descriptor, ns=(time.monotonic_ns() - SUPERVISOR_SILENT_NS,) * 2)
-        assert "supervisor" in faults()
-        claim.sign()
-        assert "supervisor" not in faults()
-        claim.path.unlink()
-        assert "supervisor" in faults(), "another one could claim the graph's name"
-    finally:
-        claim.release()
-        graph.close()
+    graph, claim = closed(Graph(python)), Claim(claim_of("front", namespace), "a graph")
+    request.addfinalizer(claim.release)
+    assert "supervisor" not in faults(), "it has given no sign yet"
+    claim.sign()
+    assert "supervisor" not in faults()
+    os.utime(claim._descriptor, ns=(time.monotonic_ns() - SUPERVISOR_SILENT_NS,) * 2)
+    assert "supervisor" in faults()
+    claim.sign()
+    assert "supervisor" not in faults()
+    claim.path.unlink()
+    assert "supervisor" in faults(), "another one could claim the graph's name"

@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+from channel_ends import TIMEOUT_S, kill
 from observe import until
 
 from perception_nodes.core.failover import KILLED_AFTER_NS, LOOK_NS
@@ -15,25 +16,22 @@ from perception_nodes.watchdog.guard import ROLE, WatchdogGuard
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
 PATIENCE_NS = 10**10
-TIMEOUT_S = 300.0
 SAYS_AND_WAITS = "print(flush=True); input()"
 
 
 class Watched:
     """A guard under a clock of the test's own, and a process that stands for the watchdog."""
 
-    def __init__(self, python):
-        self.now_ns = time.monotonic_ns()
-        self.guards = []
+    def __init__(self, python, closed):
+        self.now_ns, self._closed = time.monotonic_ns(), closed
         self.guard = self.later_guard()
-        self.lease = Lease("front", ROLE)
+        self.lease = closed(Lease("front", ROLE))
         self.process = python(f"lease = open({str(self.lease._mapped.path)!r})\n{SAYS_AND_WAITS}")
         self.process.stdout.readline()
 
     def later_guard(self):
         """Another guard, which starts now."""
-        self.guards.append(WatchdogGuard("front", self.now_ns))
-        return self.guards[-1]
+        return self._closed(WatchdogGuard("front", self.now_ns))
 
     def work(self, process=None):
         self.lease.acquire(PATIENCE_NS)
@@ -46,21 +44,10 @@ class Watched:
         guard.update(self.now_ns, PATIENCE_NS)
         return guard.gone
 
-    def kill(self):
-        self.process.kill()
-        self.process.wait(TIMEOUT_S)
-
-    def close(self):
-        for guard in self.guards:
-            guard.close()
-        self.lease.close()
-
 
 @pytest.fixture
-def watched(python):
-    started = Watched(python)
-    yield started
-    started.close()
+def watched(python, closed):
+    return Watched(python, closed)
 
 
 def test_one_that_has_never_been_there_is_not_missed(watched):
@@ -69,7 +56,7 @@ def test_one_that_has_never_been_there_is_not_missed(watched):
 
 def test_one_of_an_earlier_graph_is_not_missed(watched, monkeypatch):
     watched.work()
-    watched.kill()
+    kill(watched.process)
     monkeypatch.setenv(life.VARIABLE, "another")
     assert watched.update(watched.later_guard()) == ""
 
@@ -86,7 +73,7 @@ def test_one_that_is_silent_for_longer_than_its_patience_is_missed(watched, pati
 def test_one_that_dies_is_missed_until_another_one_works(watched):
     watched.work()
     assert watched.update() == ""
-    watched.kill()
+    kill(watched.process)
     assert watched.update() == f"no watchdog is running: watchdog {watched.process.pid} died"
     since_ns = watched.guard.gone_ns
     watched.guard.update(watched.now_ns + 1, PATIENCE_NS)
@@ -109,10 +96,9 @@ def test_one_that_was_gone_before_we_came_is_missed_and_nobody_killed_for_it(wat
     assert watched.update(later) == ""
 
 
-def test_one_that_hangs_already_when_we_come_is_killed(watched):
-    process = open_process(watched.process.pid)
+def test_one_that_hangs_already_when_we_come_is_killed(watched, closed):
+    process = closed(open_process(watched.process.pid))
     until(lambda: process.look().is_asleep)
-    process.close()
     until(lambda: was_alive(watched.process.pid, time.monotonic_ns()))
     watched.now_ns = time.monotonic_ns()
     watched.work()

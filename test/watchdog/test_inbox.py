@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from types import MappingProxyType
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,7 +17,6 @@ from perception_nodes.system.life import VARIABLE, own_incarnation
 from perception_nodes.transport import journal
 from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.journal import Journal, journal_of, journals
-from perception_nodes.transport.shm import Endpoint
 from perception_nodes.transport.standing import removed_file
 from perception_nodes.watchdog.book import FORGOTTEN_AFTER_NS
 from perception_nodes.watchdog.inbox import Inbox
@@ -26,10 +26,8 @@ KEPT_NS = 100
 
 
 @pytest.fixture
-def endpoint():
-    joined = Endpoint("test")
-    yield joined
-    joined.close()
+def endpoint(join):
+    return join()
 
 
 @pytest.fixture
@@ -205,10 +203,7 @@ def test_damaged_numbers_neither_hide_what_follows_nor_stop_the_watchdog(endpoin
 def test_without_a_descriptor_left_nobody_counts_as_dead(endpoint, detector, monkeypatch):
     tell(detector, 1)
     inbox = inbox_of(endpoint)
-
-    def refuse(*_, **__):
-        raise OSError(errno.EMFILE, "Too many open files")
-
+    refuse = Mock(side_effect=OSError(errno.EMFILE, "Too many open files"))
     with monkeypatch.context() as patched:
         for module, name in ((os, "scandir"), (os, "pidfd_open"), (builtins, "open")):
             patched.setattr(module, name, refuse)

@@ -86,23 +86,15 @@ class Server:
         self._process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True)
         assert self._process.stdout.readline() == "ready\n"
 
-    def kill(self):
+    def close(self):
         self._process.kill()
         self._process.wait()
         self._process.stdout.close()
 
 
 @pytest.fixture
-def serve(videos):
-    started = []
-
-    def start(codec):
-        started.append(Server(videos / f"{codec}.mkv", codec))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.kill()
+def serve(videos, closed):
+    return lambda codec: closed(Server(videos / f"{codec}.mkv", codec))
 
 
 def shown(seen):
@@ -111,18 +103,16 @@ def shown(seen):
 
 
 @pytest.fixture
-def view(join, monkeypatch):
+def view(join, closed, monkeypatch):
     monkeypatch.setattr(camera_feed, "REOPEN_S", 0.1)
-    viewers = []
 
     def start(port, transport="tcp"):
         source = VideoSource(f"rtsp://127.0.0.1:{port}/camera", transport=transport)
-        viewers.append(Viewer(join, source))
-        return viewers[-1]
+        viewer = Viewer(join, source)
+        closed(viewer.feed)
+        return viewer
 
-    yield start
-    for viewer in viewers:
-        viewer.feed.close()
+    return start
 
 
 def check_numbers(found):
@@ -182,7 +172,7 @@ def test_a_server_that_goes_away_is_logged_and_opened_again(serve, view):
     server = serve("h264")
     viewer = view(server.port)
     viewer.until(lambda: len(viewer.found) >= 20)
-    server.kill()
+    server.close()
     viewer.until(lambda: any("is gone" in line for line in viewer.log))
     before = len(viewer.found)
     server.start()
