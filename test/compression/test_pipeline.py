@@ -37,8 +37,7 @@ def config(values, write_config):
 
 
 def weights(folder):
-    network = torch.load(folder / "distil-1/network.pt", weights_only=False)
-    return {name: value for name, value in network.state_dict().items()}
+    return torch.load(folder / "distil-1/network.pt", weights_only=False).state_dict()
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(config, tmp_path, monkeypatch):
@@ -60,10 +59,8 @@ def test_a_killed_run_goes_on_and_ends_the_same(config, tmp_path, monkeypatch):
         with pytest.raises(Killed):
             compress(config, tmp_path / "killed", until="distil-1")
 
-    def kill(*_):
-        raise Killed
-
-    monkeypatch.setattr(pipeline, "save_model", kill)  # a training is over, and its network lost
+    # A training is over, and its network lost.
+    monkeypatch.setattr(pipeline, "save_model", Mock(side_effect=Killed))
     with pytest.raises(Killed):
         compress(config, tmp_path / "killed", until="distil-1")
     monkeypatch.setattr(pipeline, "save_model", save)
@@ -72,9 +69,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(config, tmp_path, monkeypatch):
     assert steps == trainings * steps_each + killed_steps  # none is repeated but where it was lost
     assert not list((tmp_path / "killed").rglob("state.pt"))
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    assert whole.keys() == killed.keys()
-    for name, value in whole.items():
-        torch.testing.assert_close(killed[name], value, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(killed, whole, atol=1e-5, rtol=1e-4)
     lines = [json.loads(line) for line in (tmp_path / "killed/log.jsonl").open()]
     assert [line["stage"] for line in lines if line.get("done")] == [
         "dataset", "dense", "swap", "prune-1", "distil-1",
@@ -204,8 +199,7 @@ def test_a_checkpoint_goes_on_elsewhere(new_network, write_config, tmp_path, mon
     measured = [(row["stage"], row["step"]) for row in rows]
     assert measured == [("distil-1", "3"), ("distil-2", "3"), ("distil-2", "6")]
     assert [step for step, _ in seen] == [0, 1, 2, 4, 5]  # the parent's; no first training
-    for name, value in state["average"].items():
-        torch.testing.assert_close(seen[3][1][name], value, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(seen[3][1], state["average"], atol=1e-4, rtol=1e-3)
 
 
 def test_a_start_that_is_not_there_is_named(values, write_config, tmp_path):
