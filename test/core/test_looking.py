@@ -97,8 +97,12 @@ class Rig:
         return record, found
 
 
-def test_regions_are_asked_for_and_looked_at_while_there_is_time():
-    rig = Rig()
+@pytest.fixture
+def rig():
+    return Rig()
+
+
+def test_regions_are_asked_for_and_looked_at_while_there_is_time(rig):
     record, found = rig.frame()
     assert (len(found), record.looks, len(rig.asked)) == (1, [], 2)
     asked = rig.asked
@@ -141,8 +145,7 @@ def test_each_limit_ends_the_looks(limit, looks):
     assert rig.calls == 1 + looks
 
 
-def test_looks_that_take_longer_than_expected_are_forgiven_slowly_and_the_model_stays():
-    rig = Rig()
+def test_looks_that_take_longer_than_expected_are_forgiven_slowly_and_the_model_stays(rig):
     for _ in range(10):
         rig.frame()
     usual = rig.pipeline.costs()
@@ -155,8 +158,7 @@ def test_looks_that_take_longer_than_expected_are_forgiven_slowly_and_the_model_
     assert looks[-1] == 1, "a look may cost as much as the whole frame with its publication"
 
 
-def test_a_frame_that_looks_made_late_says_so():
-    rig = Rig()
+def test_a_frame_that_looks_made_late_says_so(rig):
     rig.frame()
     rig.costs_ns = deque([2 * MS, 9 * MS])
     record, _ = rig.frame()
@@ -180,8 +182,7 @@ def test_a_network_that_leaves_no_time_is_run_once_and_asks_for_nothing():
 
 
 @pytest.mark.parametrize("error", [BackendError("broke"), AbsurdOutput("absurd"), BackendLost("x")])
-def test_a_look_that_fails_leaves_the_objects_of_the_whole_frame(error):
-    rig = Rig()
+def test_a_look_that_fails_leaves_the_objects_of_the_whole_frame(rig, error):
     rig.frame()
     rig.error = error
     record, found = rig.frame()
@@ -192,16 +193,14 @@ def test_a_look_that_fails_leaves_the_objects_of_the_whole_frame(error):
     assert rig.pipeline.lost is (error if isinstance(error, BackendLost) else None)
 
 
-def test_looks_at_rectified_frames_begin_where_the_axis_of_the_lens_is():
-    rig = Rig()
+def test_looks_at_rectified_frames_begin_where_the_axis_of_the_lens_is(rig):
     rig.frame(flags=FrameFlag.RECTIFIED)
     assert rig.asked[1][1] + 32 == pytest.approx(AXIS_PX, abs=8)
     record, found = rig.frame(flags=FrameFlag.RECTIFIED)
     assert len(record.looks) == 2 and len(found) == 3
 
 
-def test_smaller_models_have_no_looks():
-    rig = Rig()
+def test_smaller_models_have_no_looks(rig):
     rig.frame()
     small = Candidate("tiny", rig, OneBox(), 2 * MS)
     slow = Candidate("toy", rig, OneBox(), 30 * MS)
@@ -210,8 +209,7 @@ def test_smaller_models_have_no_looks():
     assert (record.model, record.looks, rig.asked) == (b"tiny", [], [])
 
 
-def test_where_no_regions_come_few_are_asked_for():
-    rig = Rig()
+def test_where_no_regions_come_few_are_asked_for(rig):
     asked = []
     for _ in range(10 * PATIENCE):
         rig.frame(come=0)
@@ -223,8 +221,7 @@ def test_where_no_regions_come_few_are_asked_for():
     assert len(record.looks) == 2 and rig.asked
 
 
-def test_more_objects_than_there_is_room_for_are_told_after_looks_too(monkeypatch):
-    rig = Rig()
+def test_more_objects_than_there_is_room_for_are_told_after_looks_too(rig, monkeypatch):
     rig.frame()
     crowd = Detections(np.ones((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, int), True)
     monkeypatch.setattr("perception_nodes.core.looking.merge", lambda *_: crowd)

@@ -4,7 +4,6 @@ import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
-import pytest
 from fake_clock import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -249,7 +248,7 @@ class TestDrives:
         assert set(first) == {FrameStatus.OK}
         assert set(second) == {FrameStatus.DEGRADED}
 
-    def test_a_call_that_fails_fails_all_of_its_frames(self):
+    def test_a_call_that_fails_fails_all_of_its_frames(self, monkeypatch):
         drive = Drive(cameras_at(33 * MS, [0, 0], 30), [6 * MS, 7 * MS], 10 * MS, 2)
         infer_batch, calls = FakeBackend.infer_batch, []
 
@@ -258,14 +257,13 @@ class TestDrives:
             backend.error = BackendError("out of memory") if len(calls) == 7 else None
             return infer_batch(backend, images)
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(FakeBackend, "infer_batch", once)
-            for reports in drive.run():
-                assert statuses(reports).count(FrameStatus.FAILED) == 1
-                assert statuses(reports).count(FrameStatus.OK) == 29
-                assert {r.reason for r in reports} == {b"", b"out of memory"}
+        monkeypatch.setattr(FakeBackend, "infer_batch", once)
+        for reports in drive.run():
+            assert statuses(reports).count(FrameStatus.FAILED) == 1
+            assert statuses(reports).count(FrameStatus.OK) == 29
+            assert {r.reason for r in reports} == {b"", b"out of memory"}
 
-    def test_what_calls_cost_is_kept_up_to_date(self):
+    def test_what_calls_cost_is_kept_up_to_date(self, monkeypatch):
         """A call for two frames that turns out slower than two single calls is not repeated."""
         drive = Drive(cameras_at(33 * MS, [0, 0], 60), [4 * MS, 5 * MS], 12 * MS, 2)
         infer_batch = FakeBackend.infer_batch
@@ -274,8 +272,7 @@ class TestDrives:
             backend.clock.now_ns += (len(images) - 1) * 4 * MS
             return infer_batch(backend, images)
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(FakeBackend, "infer_batch", slower)
-            for reports in drive.run():
-                assert set(statuses(reports)) == {FrameStatus.OK}
+        monkeypatch.setattr(FakeBackend, "infer_batch", slower)
+        for reports in drive.run():
+            assert set(statuses(reports)) == {FrameStatus.OK}
         assert sum(len(cameras) == 2 for cameras in drive.calls) < 10

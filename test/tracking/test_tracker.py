@@ -183,7 +183,6 @@ def test_a_clock_that_stands_or_falls_does_not_keep_what_is_no_longer_seen(track
 
 @pytest.mark.parametrize(("jump_ns", "why"), [(-(10**10), "went back"), (10**10, "no detections")])
 def test_a_clock_that_jumps_ends_all_tracks_and_they_begin_anew(tracker, jump_ns, why):
-    tracker = Tracker(2)
     start_ns = 10**12
     for n in range(5):
         tracker.take(start_ns + n * PERIOD_NS, found(car(6 * n)))

@@ -173,8 +173,6 @@ HALF = "25.0 frames a second instead of 50.0"
         ([0.02] * 4 + [20] * 40, {}),  # waited at the start
         # A graph learns of what the camera sent before: many frames some microseconds apart.
         ([20] * 4 + [0.015] * 999 + [5] + [20] * 36, {}),
-        # After a restart frames that had waited come 2 ms apart.
-        *(([2] * waited + [33] * (100 - waited), {}) for waited in range(11)),
         ([40, 20, 20] * 20, {-1: "37.5 frames a second instead of 50.0"}),  # dropped
         ([20] * 20 + [120_000] + [40] * 20, {-1: HALF}),
         (

@@ -39,6 +39,11 @@ def inbox_of(endpoint, told=MappingProxyType({})):
     return Inbox(endpoint, "front", ("detector", "preprocess"), KEPT_NS, told)
 
 
+@pytest.fixture
+def inbox(endpoint):
+    return inbox_of(endpoint)
+
+
 def received(inbox):
     return [new for role, record in inbox.receive() for new in inbox.take(role, record)]
 
@@ -52,8 +57,7 @@ def tell(detector, *numbers):
         detector.send(FrameRecord(kind=RecordKind.OUTCOME, sequence=number))
 
 
-def test_what_comes_through_the_channel_is_not_taken_again_from_the_journal(endpoint, detector):
-    inbox = inbox_of(endpoint)
+def test_what_comes_through_the_channel_is_not_taken_again_from_the_journal(detector, inbox):
     tell(detector, 1, 2)
     assert sequences(received(inbox)) == [1, 2]
     tell(detector, 3)
@@ -61,8 +65,7 @@ def test_what_comes_through_the_channel_is_not_taken_again_from_the_journal(endp
     assert inbox.last_words("detector", own_incarnation()) == []
 
 
-def test_what_the_channel_has_lost_is_taken_from_the_journal(endpoint, detector):
-    inbox = inbox_of(endpoint)
+def test_what_the_channel_has_lost_is_taken_from_the_journal(detector, inbox):
     tell(detector, 1)
     assert sequences(received(inbox)) == [1]
     tell(detector, 2, 3)
@@ -78,8 +81,7 @@ def test_what_was_told_long_ago_is_not_taken_again(endpoint, detector):
     assert inbox.take("detector", much_later) == [much_later]
 
 
-def test_last_words_are_those_that_the_channel_did_not_bring(endpoint, detector):
-    inbox = inbox_of(endpoint)
+def test_last_words_are_those_that_the_channel_did_not_bring(detector, inbox):
     tell(detector, 1)
     assert sequences(received(inbox)) == [1]
     tell(detector, 2, 3)
@@ -125,8 +127,7 @@ def heard(inbox):
     return [(role, sign.process, sign.patience_ns) for role, sign in inbox.signs()]
 
 
-def test_signs_of_life_are_found_in_the_journal_of_one_that_has_spoken(endpoint, detector):
-    inbox = inbox_of(endpoint)
+def test_signs_of_life_are_found_in_the_journal_of_one_that_has_spoken(detector, inbox):
     detector.sign()
     assert heard(inbox) == [], "nothing is known of it yet"
     detector.send(Heartbeat())
@@ -167,8 +168,7 @@ def test_a_watchdog_that_is_restarted_knows_those_who_are_alive_by_their_next_si
     assert heard(inbox) == [], "it was seen dead: its number may be another process's"
 
 
-def test_one_that_is_configured_again_has_another_journal(endpoint, detector):
-    inbox = inbox_of(endpoint)
+def test_one_that_is_configured_again_has_another_journal(endpoint, detector, inbox):
     tell(detector, 1)
     received(inbox)
     detector.close()

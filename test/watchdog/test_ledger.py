@@ -25,23 +25,37 @@ def names(reports):
 
 
 @pytest.fixture
-def ledger():
+def book():
+    return LedgerBook()
+
+
+@pytest.fixture
+def ledger(book):
+    return Ledger(TIMEOUT_NS, book)
+
+
+@pytest.fixture
+def informed(ledger):
     """A ledger that knows of a detector since before the first frame."""
-    started = Ledger(TIMEOUT_NS)
-    started.take([takeover(joined_ns=1)])
-    return started
+    ledger.take([takeover(joined_ns=1)])
+    return ledger
+
+
+def tell(ledger, records):
+    """The reports of what records say, which are out afterwards."""
+    reports = ledger.take(records)
+    for report in reports:
+        ledger.reported(report)
+    return reports
 
 
 class TestLedger:
-    def test_of_a_detector_that_nobody_has_told_of_its_first_outcome_tells(self):
-        ledger = Ledger(TIMEOUT_NS)
+    def test_of_a_detector_that_nobody_has_told_of_its_first_outcome_tells(self, ledger):
         reports = ledger.take([*map(entry, range(4)), outcome(1), outcome(3, sent_ns=2)])
         assert names(reports) == [(0, "FAILED"), (1, "OK"), (2, "SUPERSEDED"), (3, "OK")]
         assert reports[0].reason == NO_DETECTOR
 
-    def test_a_successor_knows_which_detectors_there_were(self):
-        book = LedgerBook()
-        ledger = Ledger(TIMEOUT_NS, book)
+    def test_a_successor_knows_which_detectors_there_were(self, ledger, book):
         ledger.take([takeover(joined_ns=1), takeover(joined_ns=2, sent_ns=5, detector=8)])
         ledger.died(8, FIRST_NS + 1)
         successor = Ledger(TIMEOUT_NS, book)
@@ -50,9 +64,7 @@ class TestLedger:
         assert first.reason == DETECTOR_STOPPED % 8
         assert second.reason == NO_DETECTOR
 
-    def test_of_many_detectors_the_last_ones_are_remembered(self):
-        book = LedgerBook()
-        ledger = Ledger(TIMEOUT_NS, book)
+    def test_of_many_detectors_the_last_ones_are_remembered(self, ledger, book):
         joined = range(1, REMEMBERED_DETECTORS + 9)
         starts = [takeover(joined_ns=n, sent_ns=n, detector=n) for n in joined]
         ledger.take(starts)
@@ -60,16 +72,14 @@ class TestLedger:
         ledger.take([outcome(0, detector=72, sent_ns=100)])
         assert [d.process for d in book.detectors if d.newest_ns] == [72]
 
-    def test_a_frame_of_which_no_record_came_is_missed_and_failed(self):
-        ledger = Ledger(TIMEOUT_NS)
+    def test_a_frame_of_which_no_record_came_is_missed_and_failed(self, ledger):
         ledger.take([entry(3), outcome(3)])
         reports = ledger.take([entry(6), outcome(6)])
         assert names(reports) == [(4, "FAILED"), (5, "FAILED"), (6, "OK")]
         assert reports[0].reason == RECORDS_LOST
         assert ledger.frames_in == 4
 
-    def test_many_frames_of_which_no_record_came_are_one_report_and_none_is_forgotten(self):
-        ledger = Ledger(TIMEOUT_NS)
+    def test_many_frames_of_which_no_record_came_are_one_report_and_none_is_forgotten(self, ledger):
         ledger.take([entry(0), outcome(0)])
         reports = ledger.take([entry(7300), outcome(7300)])
         many = [report for report in reports if b"one report for" in report.reason]
@@ -79,18 +89,14 @@ class TestLedger:
         assert ledger.frames_in == 2 + len(alone) + len(many)
         assert ledger.balanced
 
-    def test_what_one_report_told_of_is_not_told_again_by_the_next_watchdog(self):
-        book = LedgerBook()
-        ledger = Ledger(TIMEOUT_NS, book)
+    def test_what_one_report_told_of_is_not_told_again_by_the_next_watchdog(self, ledger, book):
         frames = [*range(100), *range(5000, 5100)]
         for sequence in frames:
-            for report in ledger.take([entry(sequence), outcome(sequence)]):
-                ledger.reported(report)
+            tell(ledger, [entry(sequence), outcome(sequence)])
         successor = Ledger(TIMEOUT_NS, book)
         assert (successor.in_flight, successor.frames_in) == (0, ledger.frames_in)
 
-    def test_a_lost_frame_is_reported_with_the_stamps_around_it(self):
-        ledger = Ledger(TIMEOUT_NS)
+    def test_a_lost_frame_is_reported_with_the_stamps_around_it(self, ledger):
         records = [entry(0), outcome(0), entry(3), outcome(3)]
         for record in records:
             record.stamp_ns = 100 + record.sequence
@@ -98,8 +104,7 @@ class TestLedger:
         around = [(r.sequence, r.lost_after_ns, r.lost_before_ns) for r in lost]
         assert around == [(1, 100, 103), (2, 100, 103)]
 
-    def test_a_repeated_outcome_is_counted_apart(self):
-        ledger = Ledger(TIMEOUT_NS)
+    def test_a_repeated_outcome_is_counted_apart(self, ledger):
         ledger.take([entry(0), outcome(0)])
         assert ledger.take([outcome(0, status=LATE)]) == []
         assert ledger.repeated_outcomes == 1
@@ -113,19 +118,16 @@ class TestLedger:
         assert names([report]) == [(0, "FAILED")]
         assert report.reason == b"no outcome within 2 ms"
 
-    def test_when_the_graph_ends_all_frames_end(self, ledger):
-        ledger.take([entry(0), outcome(0), entry(1), entry(2)])
-        reports = ledger.end()
+    def test_when_the_graph_ends_all_frames_end(self, informed):
+        informed.take([entry(0), outcome(0), entry(1), entry(2)])
+        reports = informed.end()
         assert names(reports) == [(1, "FAILED"), (2, "FAILED")]
         assert reports[0].reason == b"the graph was stopped before its outcome"
-        assert (ledger.in_flight, ledger.balanced) == (0, True)
-        assert ledger.end() == []
+        assert (informed.in_flight, informed.balanced) == (0, True)
+        assert informed.end() == []
 
-    def test_frames_that_nobody_has_heard_of_before_the_successor_are_missed(self):
-        book = LedgerBook()
-        ledger = Ledger(TIMEOUT_NS, book)
-        for report in ledger.take([entry(0), outcome(0)]):
-            ledger.reported(report)
+    def test_frames_that_nobody_has_heard_of_before_the_successor_are_missed(self, ledger, book):
+        tell(ledger, [entry(0), outcome(0)])
         successor = Ledger(TIMEOUT_NS, book)
         reports = successor.take([entry(2), outcome(2)])
         assert names(reports) == [(1, "FAILED"), (2, "OK")]
@@ -133,12 +135,9 @@ class TestLedger:
             successor.reported(report)
         assert book.last_ns == 1, "when the last of them was sent, not the lost one"
 
-    def test_a_gap_between_reported_frames_is_known_to_the_successor(self):
-        book = LedgerBook()
-        ledger = Ledger(TIMEOUT_NS, book)
+    def test_a_gap_between_reported_frames_is_known_to_the_successor(self, ledger, book):
         facts = {"status": FAILED, "reached_detector": False, "sent_ns": 50}
-        for report in ledger.take([outcome(n, **facts) for n in (0, 1, 4)]):
-            ledger.reported(report)  # dies before it reports 2 and 3
+        tell(ledger, [outcome(n, **facts) for n in (0, 1, 4)])  # dies before it tells of 2 and 3
         successor = Ledger(TIMEOUT_NS, book, "front")
         assert (successor.frames_in, successor.in_flight) == (5, 2)
         assert names(successor.take([outcome(3)])) == [(3, "OK")]
@@ -146,9 +145,9 @@ class TestLedger:
         assert names([report]) == [(2, "FAILED")]
         assert (report.camera, report.reason) == (b"front", RECORDS_LOST)
 
-    def test_a_gap_before_the_first_reported_frame_is_seen_when_an_older_one_is_read_again(self):
-        book = LedgerBook()
-        ledger = Ledger(TIMEOUT_NS, book)
+    def test_a_gap_before_the_first_reported_frame_is_seen_when_an_older_one_is_read_again(
+        self, ledger, book
+    ):
         failed = outcome(2, status=FAILED, reached_detector=False, sent_ns=50)
         (*_, report) = ledger.take([entry(0), failed])
         ledger.reported(report)
@@ -156,12 +155,9 @@ class TestLedger:
         successor.take([entry(0)])
         assert names(successor.expire(TIMEOUT_NS + 51)) == [(0, "FAILED"), (1, "FAILED")]
 
-    def test_the_book_is_a_ring(self):
-        book = LedgerBook()
-        ledger = Ledger(TIMEOUT_NS, book)
+    def test_the_book_is_a_ring(self, ledger, book):
         for sequence in range(REMEMBERED_OUTCOMES + 100):
-            for report in ledger.take([entry(sequence), outcome(sequence)]):
-                ledger.reported(report)
+            tell(ledger, [entry(sequence), outcome(sequence)])
         successor = Ledger(TIMEOUT_NS, book)
         assert successor.frames_in == REMEMBERED_OUTCOMES + 100
         assert successor.take([entry(101), outcome(101)]) == []
@@ -194,14 +190,13 @@ class TestLedger:
             ledger.reported(report)
             count += 1
 
-    def test_a_frame_at_a_detector_that_was_deactivated_failed_with_that_reason(self, ledger):
+    def test_a_frame_at_a_detector_that_was_deactivated_failed_with_that_reason(self, informed):
         left = Left(sender=DETECTOR, sent_ns=FIRST_NS + 5)
-        ledger.take([entry(0), left, entry(1, ingested_ns=FIRST_NS + 9)])
-        reasons = [report.reason for report in ledger.expire(TIMEOUT_NS + 50)]
+        informed.take([entry(0), left, entry(1, ingested_ns=FIRST_NS + 9)])
+        reasons = [report.reason for report in informed.expire(TIMEOUT_NS + 50)]
         assert reasons == [DETECTOR_STOPPED % DETECTOR, NO_DETECTOR]
 
-    def test_memory_is_bounded(self):
-        ledger = Ledger(TIMEOUT_NS)
+    def test_memory_is_bounded(self, ledger):
         for sequence in range(REMEMBERED_OUTCOMES + 100):
             ledger.take([entry(sequence), outcome(sequence)])
         assert len(ledger._closed) == len(ledger._closed_order) == REMEMBERED_OUTCOMES

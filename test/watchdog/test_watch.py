@@ -46,6 +46,12 @@ class Run:
         self.watch.record(record)
 
     @property
+    def fault(self):
+        """The only one."""
+        (only,) = self.watch.present()
+        return only
+
+    @property
     def names(self):
         return [fault.name for fault in self.watch.present()]
 
@@ -59,8 +65,7 @@ def run():
 
 def test_what_keeps_frames_from_coming_is_told_until_one_comes(run):
     run.send(InputState, trouble=b"nobody publishes on /cam")
-    (fault,) = run.watch.present()
-    assert (fault.text, fault.mode) == ("nobody publishes on /cam", HealthMode.UNSAFE)
+    assert (run.fault.text, run.fault.mode) == ("nobody publishes on /cam", HealthMode.UNSAFE)
     run.send()
     assert run.names == []
 
@@ -69,8 +74,7 @@ def test_what_costs_some_frames_is_told_until_it_is_over(run):
     run.send()
     run.send(InputState, trouble=b"9 of 10 are lost")
     run.send()
-    (fault,) = run.watch.present()
-    assert (fault.text, fault.mode) == ("9 of 10 are lost", HealthMode.DEGRADED)
+    assert (run.fault.text, run.fault.mode) == ("9 of 10 are lost", HealthMode.DEGRADED)
     run.send(InputState)
     assert run.names == []
 
@@ -81,8 +85,7 @@ def test_what_is_lost_of_a_slow_camera_is_no_outage(run):
         run.send(InputState, trouble=b"1 of 2 is lost")
         run.tick(250)
         run.send(InputState, trouble=b"1 of 1 is lost")
-        (fault,) = run.watch.present()
-        assert fault.mode == HealthMode.DEGRADED, "the next one may come in time"
+        assert run.fault.mode == HealthMode.DEGRADED, "the next one may come in time"
     run.tick(60)
     run.send(InputState, trouble=b"1 of 1 is lost")
     assert {fault.mode for fault in run.watch.present()} == {HealthMode.UNSAFE}
@@ -115,8 +118,7 @@ def test_what_a_record_tells_is_told_for_a_second(run, kind, values, text, mode)
     assert run.names == [], "the first start is no takeover"
     run.send(kind, **values)
     run.tick(0)
-    (fault,) = run.watch.present()
-    assert (fault.text, fault.mode) == (text, mode)
+    assert (run.fault.text, run.fault.mode) == (text, mode)
     assert run.ledger.records_lost == values.get("lost", 0)
     assert run.watch.takeovers == ("predecessor" in values)
     run.tick(1001)
@@ -128,15 +130,14 @@ def test_a_camera_that_stops_is_told(run):
     run.tick(301)
     assert run.names == ["no frame"]
     run.watch.camera(run.ms * MS, silent={7})
-    (fault,) = run.watch.present()
-    assert fault.text == "no frame for 300 ms: preprocess 7 is silent", "it may not be the camera"
+    # It may not be the camera.
+    assert run.fault.text == "no frame for 300 ms: preprocess 7 is silent"
 
 
 def test_an_outcome_after_the_report_is_told(run):
     run.ledger.repeated_outcomes = 2
     run.tick()
-    (fault,) = run.watch.present()
-    assert fault.text == "2 frames that were reported as lost have had an outcome afterwards"
+    assert run.fault.text == "2 frames that were reported as lost have had an outcome afterwards"
 
 
 def test_a_camera_whose_clock_is_not_ours_is_told_for_as_long_as_it_is(run):
@@ -156,9 +157,8 @@ def report(run, **values):
 
 def test_a_camera_without_stamps_is_told(run):
     report(run, published_ns=run.ms * MS)
-    (fault,) = run.watch.present()
-    assert (fault.name, fault.mode) == ("camera clock", HealthMode.DEGRADED)
-    assert fault.text.startswith("frames have no stamp: let the driver set header.stamp")
+    assert (run.fault.name, run.fault.mode) == ("camera clock", HealthMode.DEGRADED)
+    assert run.fault.text.startswith("frames have no stamp: let the driver set header.stamp")
     run.tick(1001)
     assert run.names == []
 
@@ -203,8 +203,7 @@ def test_memory_of_a_process_that_is_gone_is_forgotten(run):
     for second in range(70):
         sizes = {("detector", 7): second * 4_000_000, ("detector", 8): 4_000_000}
         run.watch.memory(sizes, second * 10**9)
-    (fault,) = run.watch.present()
-    assert fault.text.startswith("detector 7 has grown")
+    assert run.fault.text.startswith("detector 7 has grown")
     run.watch.memory({("detector", 8): 4_000_000}, 70 * 10**9)
     assert run.names == []
 
