@@ -103,6 +103,11 @@ def lose(run, status, *indices):
     return protected(run)
 
 
+@pytest.fixture
+def run():
+    return good()
+
+
 def test_a_good_run_passes():
     verdict = judge(SCENARIO, good())
     assert (verdict.problems, verdict.notes) == ([], [])
@@ -129,8 +134,7 @@ def test_a_run_that_did_not_happen_has_not_passed(run, problem):
     assert only.startswith(problem)
 
 
-def test_frames_are_accounted_for():
-    run = good()
+def test_frames_are_accounted_for(run):
     del run.detections[20]
     verdict = judge(SCENARIO, protected(run))
     assert verdict.lost_silently == 1
@@ -166,8 +170,7 @@ def test_limits(expect, problems):
     assert found(good(), expecting(**expect)) == problems
 
 
-def test_the_wait_for_the_first_frame_is_no_fault_of_the_camera():
-    run = good()
+def test_the_wait_for_the_first_frame_is_no_fault_of_the_camera(run):
     waiting = HealthMessage(1, UNSAFE, "no frame from the camera")
     run.health.insert(0, waiting)
     assert found(run) == []
@@ -193,8 +196,7 @@ def test_what_is_said_of_the_silence_behind_the_drive_detects_nothing():
     assert problems == ["time until 'no frame' was reported: never"]
 
 
-def test_a_frame_report_tells_too():
-    run = good()
+def test_a_frame_report_tells_too(run):
     index = next(i for i, one in enumerate(run.reports) if one.stamp_ns >= END)
     run.reports[index] = replace(run.reports[index], reason="cut off")
     verdict = judge(expecting(cause="cut off", detected_within_ms=3000.0), run)
@@ -288,8 +290,7 @@ def test_without_a_fault_all_that_is_lost_once_the_graph_works_counts():
     assert found(run, nominal) == ["frames without detections, 1 of them FAILED: 1"]
 
 
-def test_frames_behind_the_end_are_accounted_for_and_judged_by_nothing_else():
-    run = good()
+def test_frames_behind_the_end_are_accounted_for_and_judged_by_nothing_else(run):
     closing, count = run.sent[-1] + 1000 * MS, len(run.sent) + 1
     run.closing = [closing]
     run.reports.append(report(closing, FrameStatus.LATE))
@@ -309,8 +310,7 @@ def test_a_planner_without_health_knows_by_the_silence_of_detections():
     assert verdict.planner_told_ms == pytest.approx(500 - PERIOD / MS + 8, abs=25)
 
 
-def test_a_planner_must_know_of_what_did_not_reach_it():
-    run = good()
+def test_a_planner_must_know_of_what_did_not_reach_it(run):
     lost = run.detections.pop(20)
     protected(run)
     run.detections.insert(20, lost)
@@ -321,8 +321,7 @@ def test_a_planner_must_know_of_what_did_not_reach_it():
     assert f"{unknown}: {missed}" in found(run)
 
 
-def test_a_planner_must_not_refuse_what_is_right():
-    run = good()
+def test_a_planner_must_not_refuse_what_is_right(run):
     topic, at_ns, data = run.protected[-1]
     run.protected[-1] = (topic, at_ns, data[:-1] + bytes([data[-1] ^ 1]))
     assert [text for text in found(run) if f"messages of {topic}: " in text]
@@ -379,8 +378,7 @@ def test_what_a_planner_keeps_from_before_the_graph_worked_is_no_fault():
     ]
 
 
-def test_missed_deadlines_are_a_share_and_mean_nothing_where_clocks_are_apart():
-    run = good()
+def test_missed_deadlines_are_a_share_and_mean_nothing_where_clocks_are_apart(run):
     for index in (5, 6):
         run.reports[index] = replace(run.reports[index], status=FrameStatus.LATE)
     verdict = judge(expecting(miss_rate_at_most=0.02), run)

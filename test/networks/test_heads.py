@@ -8,6 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from refused import refused
+from scipy.special import expit as sigmoid
+from scipy.special import softmax
 from toy_detectors import GREY, HEIGHT, SIZE, WIDTH, Network, cells, detector, written
 
 from perception_nodes.backends.contract import BackendSettings, open_backend, open_model
@@ -162,15 +164,6 @@ def queries():
     boxes = random(1, 7, 4)
     boxes[0, 0, 2] = 1.2
     return {"logits": random(1, 7, CLASSES, low=-3, high=3), "pred_boxes": boxes}
-
-
-def sigmoid(value):
-    return 1 / (1 + math.exp(-value))
-
-
-def softmax(row):
-    weights = [math.exp(value) for value in row]
-    return [one / sum(weights) for one in weights]
 
 
 def around(x, y, stride, bins):
@@ -514,6 +507,12 @@ HEADS = {
 }
 
 
+def inferred(backend, model, image):
+    runtime = open_backend(backend, BackendSettings())
+    runtime.load(model)
+    return runtime.infer(image)
+
+
 @pytest.mark.parametrize(
     ("case", "kind"),
     [
@@ -546,9 +545,7 @@ def test_boxes_and_scores_are_those_of_the_original(case, kind, tmp_path):
     wanted = plain(dict(zip(names, session.run(names, feed), strict=True)))
 
     model = load_model(str(tmp_path / "models/toy"))
-    runtime = open_backend(backend, BackendSettings())
-    runtime.load(model)
-    heads = runtime.infer(image)
+    heads = inferred(backend, model, image)
     boxes, scores = heads.boxes[0][0].T, heads.classes[0][0].T
     np.testing.assert_allclose(boxes, [box for box, _ in wanted], rtol=1e-4, atol=1e-2)
     np.testing.assert_allclose(scores, [row for _, row in wanted], rtol=1e-4, atol=1e-4)
@@ -572,9 +569,7 @@ def test_only_some_classes_are_kept_in_the_order_given(make, opset, tmp_path):
     for number, keep in enumerate((None, ["truck", "car"], ["bus", "vehicle = car + truck"])):
         imported = understand(path, ImportOptions(classes=NAMES, keep=keep))
         model = write_model(imported, tmp_path / "m" / str(number), open_model)
-        runtime = open_backend("openvino", BackendSettings())
-        runtime.load(model)
-        found.append(runtime.infer(image).classes[0].copy())
+        found.append(inferred("openvino", model, image).classes[0].copy())
     assert (model.classes, model.outputs.suppressed) == (["bus", "vehicle"], False)
     assert "vehicle of car + truck" in render(model, {}, None)
     np.testing.assert_array_equal(found[1], found[0][:, [2, 0]])
@@ -781,13 +776,11 @@ def test_options_are_stronger_than_what_is_usual(tmp_path):
     model = load_model(str(tmp_path / "toy"))
     assert (model.input.resize, model.input.padding) == ("stretch", 7)
     assert (model.input.width, model.input.height) == SIZE
-    runtime = open_backend("onnxruntime", BackendSettings())
-    runtime.load(model)
     image = RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     session = onnxruntime.InferenceSession(str(path))
     seen = ((image - np.array([1, 2, 3])) / 255).astype(np.float32).transpose(2, 0, 1)[None]
     wanted = plain_grid({"output0": session.run(None, {"images": seen})[0]})
-    found = runtime.infer(image).classes[0][0].T
+    found = inferred("onnxruntime", model, image).classes[0][0].T
     np.testing.assert_allclose(found, [row for _, row in wanted], rtol=1e-4, atol=1e-4)
 
 

@@ -8,6 +8,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -78,6 +79,11 @@ def unfit(network):
 def open_batch_and_rows(network):
     dims = network.graph.input[0].type.tensor_type.shape.dim
     dims[0].dim_value = dims[2].dim_value = -1
+
+
+@pytest.fixture
+def toy(tmp_path):
+    return written(detector(grid()), tmp_path / "it.onnx")
 
 
 def understood(network, folder, **options):
@@ -172,13 +178,12 @@ def command(*arguments: object, status: int) -> str:
     return result.stdout
 
 
-def test_the_command_writes_a_model_once(tmp_path: Path) -> None:
-    path = written(detector(grid()), tmp_path / "it.onnx")
+def test_the_command_writes_a_model_once(toy: Path, tmp_path: Path) -> None:
     out = tmp_path / "models"
-    said = json.loads(command(path, "--out", out, "--classes", "car,bus,truck", "--json", status=0))
+    said = json.loads(command(toy, "--out", out, "--classes", "car,bus,truck", "--json", status=0))
     assert (said["head"], said["input"], said["classes"]) == ("ultralytics", "96x64", NAMES)
     assert sorted(p.name for p in (out / "it").iterdir()) == ["it.float.onnx", "model.yaml"]
-    assert "is there already" in command(path, "--out", out, "--classes", "a,b,c", status=2)
+    assert "is there already" in command(toy, "--out", out, "--classes", "a,b,c", status=2)
     assert [p.name for p in out.iterdir()] == ["it"]
 
 
@@ -195,9 +200,8 @@ def test_the_command_writes_a_model_once(tmp_path: Path) -> None:
         (["--name", "a/b"], "'a/b' cannot name a model"),
     ],
 )
-def test_a_wrong_option_writes_nothing(arguments, text, tmp_path):
-    path = written(detector(grid()), tmp_path / "it.onnx")
-    assert text in command(path, "--out", tmp_path / "models", *arguments, status=2)
+def test_a_wrong_option_writes_nothing(arguments, text, toy, tmp_path):
+    assert text in command(toy, "--out", tmp_path / "models", *arguments, status=2)
     assert not (tmp_path / "models").exists()
 
 
@@ -224,27 +228,25 @@ def test_a_damaged_network_is_not_taken_on_trust(tmp_path, root):
     assert [path.name for path in out.iterdir()] == ["blind"]
 
 
-def test_of_two_imports_of_one_name_the_slower_is_refused(tmp_path, monkeypatch):
-    path, out = written(detector(grid()), tmp_path / "it.onnx"), tmp_path / "models"
+def test_of_two_imports_of_one_name_the_slower_is_refused(toy, tmp_path, monkeypatch):
+    out = tmp_path / "models"
 
     def meanwhile(*_):
         (out / "it").mkdir()
         (out / "it/model.yaml").write_text("of the other")
 
     monkeypatch.setattr("perception_nodes.networks.importer.check_runs", meanwhile)
-    said = command(path, "--out", out, "--classes", "a,b,c", status=2)
+    said = command(toy, "--out", out, "--classes", "a,b,c", status=2)
     assert f"{out / 'it'} is there already; give another --name" in said
     assert [one.name for one in out.iterdir()] == ["it"]
     assert (out / "it/model.yaml").read_text() == "of the other"
 
 
-def test_a_full_disk_is_told_with_the_folder(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+def test_a_full_disk_is_told_with_the_folder(toy, tmp_path, monkeypatch):
+    full = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     monkeypatch.setattr("perception_nodes.networks.importer.check_runs", full)
-    path, out = written(detector(grid()), tmp_path / "it.onnx"), tmp_path / "models"
-    said = command(path, "--out", out, "--classes", "a,b,c", status=2)
+    out = tmp_path / "models"
+    said = command(toy, "--out", out, "--classes", "a,b,c", status=2)
     assert f"--out {out} cannot be written: No space left on device" in said
     assert not out.exists()
 
@@ -316,18 +318,16 @@ def test_a_network_with_dead_layers_has_to_see_what_changes(dead, step_px, refus
         assert objects_in(model, found, dead) == "3 car"
 
 
-def test_a_list_of_names_may_be_long(tmp_path):
-    path = written(detector(grid()), tmp_path / "it.onnx")
+def test_a_list_of_names_may_be_long(toy, tmp_path):
     names = [letter * 120 for letter in "abc"]
-    command(path, "--out", tmp_path / "m", "--classes", ",".join(names), status=0)
+    command(toy, "--out", tmp_path / "m", "--classes", ",".join(names), status=0)
     assert load_model(str(tmp_path / "m/it")).classes == names
 
 
-def test_a_checkpoint_is_the_file_that_is_named(tmp_path, monkeypatch):
+def test_a_checkpoint_is_the_file_that_is_named(toy, tmp_path, monkeypatch):
     """And not the ONNX file that was made of it, which nobody has."""
-    path = written(detector(grid()), tmp_path / "exported.onnx")
     tool = "perception_nodes.evaluation.model_import.compression_tool"
-    monkeypatch.setattr(tool, lambda *names: lambda file, size, folder: path)
+    monkeypatch.setattr(tool, lambda *names: lambda file, size, folder: toy)
     checkpoint = tmp_path / "IT.PT"
     checkpoint.write_bytes(b"a checkpoint")
     options = [checkpoint, "--out", tmp_path / "m", "--classes", "a,b,c"]
