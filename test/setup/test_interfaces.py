@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -69,8 +68,6 @@ def test_messages_import_without_rclpy():
 
 
 def test_build_has_nothing_left_to_do(root):
-    started = time.monotonic()
     command = [sys.executable, root / "interfaces" / "build.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == ""
-    assert time.monotonic() - started < 2  # an actual build takes ten times as long
