@@ -29,16 +29,12 @@ def measured(tmp_path):
 
 
 @pytest.fixture
-def recorder(domain):
+def recorder(domain, closed):
     """Subscribes to topics of the test's domain."""
-    made = Recorder()
-    yield made
-    made.close()
+    return closed(Recorder())
 
 
 @pytest.fixture(params=["run", pytest.param("launch", marks=needs_launch)])
-def start(request, tmp_path):
+def start(request, tmp_path, closed):
     """Starts graphs as a user does, in both ways."""
-    starter = Starter(request.param, tmp_path)
-    yield starter
-    starter.close()
+    return closed(Starter(request.param, tmp_path))

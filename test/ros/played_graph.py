@@ -9,11 +9,11 @@ import rclpy
 from foxglove_msgs.msg import ImageAnnotations
 from perception_interfaces.msg import FrameReport, Health
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool
 from vision_msgs.msg import Detection2DArray, VisionInfo
 
+from perception_nodes.nodes.base import LATCHED
 from perception_nodes.transport.cdr_writer import write_detection_array
 from perception_nodes.transport.channels import detection_writer, slot_writer
 from perception_nodes.transport.shm import Endpoint
@@ -23,7 +23,6 @@ CLASSES = tuple(name.encode() for name in NAMES)
 SOURCE, INPUT = (320, 200), (160, 128)
 BOX = (80.0, 50.0, 160.0, 150.0)
 GREY = 130
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class PlayedGraph:

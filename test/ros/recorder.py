@@ -5,17 +5,20 @@ from typing import Any
 import rclpy
 from observe import until
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
 TIMEOUT_S = 300.0
+EVERY_STATE = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""Of who must not miss what a state was in between, nor before it came."""
 
 
 class Recorder:
     """Keeps what comes: `got` has the messages by topic."""
 
-    def __init__(self):
+    def __init__(self, name="recorder"):
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
-        self.node = rclpy.create_node("recorder", context=self._context)
+        self.node = rclpy.create_node(name, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.got: dict[str, list[Any]] = {}
@@ -23,6 +26,11 @@ class Recorder:
     def subscribe(self, topic, kind, qos=10):
         got = self.got[topic] = []
         return self.node.create_subscription(kind, topic, got.append, qos)
+
+    def hear(self, topic, kind, qos=10):
+        """Subscribe; the list to which the messages are added."""
+        self.subscribe(topic, kind, qos)
+        return self.got[topic]
 
     def until(self, condition, why=str, look_s=0.1):
         """Take messages until it is so; it is looked at this often at least."""

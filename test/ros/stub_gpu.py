@@ -76,6 +76,14 @@ how = dict(network=network)
 """
 
 
+def build_library(folder: Path) -> None:
+    """Compile the stub as the libcuda of a folder."""
+    if COMPILER is None:
+        pytest.skip("no C compiler")
+    source, library = GPU / "stub_libcuda.c", folder / "libcuda.so.1"
+    subprocess.run([COMPILER, "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
+
+
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """Have processes that are started from here find it.
 
@@ -84,18 +92,15 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
         monkeypatch: undoes it.
         how: Python that sets `how`, the arguments of `fake_tensorrt.make`.
     """
-    if COMPILER is None:
-        pytest.skip("no C compiler")
+    libraries = folder / "lib"
+    libraries.mkdir()
+    build_library(libraries)
     pytest.importorskip("cuda.bindings.driver")
     kernels = [kernels_on_host.load(name)._name for name in KERNELS]
-    library = folder / "lib/libcuda.so.1"
-    library.parent.mkdir()
-    source = GPU / "stub_libcuda.c"
-    subprocess.run([COMPILER, "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
     package = folder / "site/tensorrt"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(TENSORRT.format(folder=str(GPU), how=how))
-    for name, first in (("LD_LIBRARY_PATH", library.parent), ("PYTHONPATH", package.parent)):
+    for name, first in (("LD_LIBRARY_PATH", libraries), ("PYTHONPATH", package.parent)):
         monkeypatch.setenv(name, f"{first}:{os.environ.get(name, '')}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     for name in KERNELS:

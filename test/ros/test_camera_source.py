@@ -5,13 +5,14 @@ import signal
 import time
 from contextlib import suppress
 
-import av
 import cv2
 import numpy as np
 import pytest
+from filming import stamp_ns
 from perception_interfaces.msg import FrameReport, Health
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from started_graph import ROOT, left_behind, only_run
+from videos import write_video
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.core.frame import FrameStatus
@@ -31,29 +32,17 @@ def assert_nothing_left(domain):
     assert [name for name in left_behind(domain) if name.startswith("perception")] == []
 
 
-def grey_video(path, frames):
-    """At 20 Hz, each frame a little brighter than the one before."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=20)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for index in range(frames):
-            grey = np.full((48, 64, 3), 40 + 4 * index % 200, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
-        container.mux(stream.encode())
-    return path
-
-
 @pytest.fixture
 def video(tmp_path):
-    return grey_video(tmp_path / "drive.mp4", 30)
+    return write_video(tmp_path / "drive.mp4", 30, period_ms=50)
 
 
 @only_run
 def test_frames_in_flight_when_the_graph_is_stopped_are_reported(start, recorder, tmp_path):
-    recorder.subscribe("/perception/frame_report", FrameReport, 1000)
-    recorder.subscribe("/perception/health", Health)
-    reports, healths = recorder.got["/perception/frame_report"], recorder.got["/perception/health"]
-    graph = start(*GRAPH, f"source:={grey_video(tmp_path / 'long.mp4', 600)}")
+    reports = recorder.hear("/perception/frame_report", FrameReport, 1000)
+    healths = recorder.hear("/perception/health", Health)
+    video = write_video(tmp_path / "long.mp4", 600, period_ms=50)
+    graph = start(*GRAPH, f"source:={video}")
     nodes = graph.until_ready(["watchdog_node", "preprocess_node", "detector_node"])
     recorder.until(lambda: len(reports) > 10, graph.output)
     os.kill(nodes["detector_node"], signal.SIGSTOP)
@@ -93,18 +82,17 @@ def test_recorders_get_the_frames_and_a_killed_camera_comes_back(start, recorder
     subscriptions = [recorder.subscribe(topic, kind) for topic, kind in kinds.items()]
     recorder.until(lambda: all(len(got) > 5 for got in recorder.got.values()), graph.output)
     detected, images, jpegs, infos = ([*got] for got in recorder.got.values())
-    stamps = {(m.header.stamp.sec, m.header.stamp.nanosec) for m in detected}
-    assert stamps & {(m.header.stamp.sec, m.header.stamp.nanosec) for m in images}
+    assert {*map(stamp_ns, detected)} & {*map(stamp_ns, images)}
     brightness = {}
     for image in images:
         assert (image.encoding, image.width, image.height) == ("nv12", 64, 48)
         assert len(image.data) == 64 * 48 * 3 // 2
         luma = np.frombuffer(image.data, np.uint8)[: 64 * 48].mean()
-        brightness[image.header.stamp.sec, image.header.stamp.nanosec] = (luma - 16) * 255 / 219
+        brightness[stamp_ns(image)] = (luma - 16) * 255 / 219
     compared = 0
     for jpeg in jpegs:
         pixels = cv2.imdecode(np.frombuffer(jpeg.data, np.uint8), cv2.IMREAD_COLOR)
-        expected = brightness.get((jpeg.header.stamp.sec, jpeg.header.stamp.nanosec))
+        expected = brightness.get(stamp_ns(jpeg))
         compared += expected is not None
         assert expected is None or abs(pixels.mean() - expected) < 4
     assert compared
@@ -118,13 +106,9 @@ def test_recorders_get_the_frames_and_a_killed_camera_comes_back(start, recorder
     assert policies == {os.SCHED_IDLE}
     os.kill(first["camera_node"], signal.SIGKILL)
     graph.until(lambda: "camera_node ended by signal SIGKILL and is started" in graph.output())
-    killed_s = time.time()
+    killed_ns, topics = time.time_ns(), recorder.got.values()
     recorder.until(
-        lambda: all(
-            sum(m.header.stamp.sec + m.header.stamp.nanosec / 1e9 > killed_s for m in got) > 5
-            for got in recorder.got.values()
-        ),
-        graph.output,
+        lambda: all(sum(stamp_ns(m) > killed_ns for m in got) > 5 for got in topics), graph.output
     )
 
     for subscription in subscriptions:

@@ -10,8 +10,8 @@ import stub_gpu
 from beside import beside
 from filming import send_frame, stamp_ns
 from perception_interfaces.msg import FrameReport, Health
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from recorder import Recorder
+from rclpy.qos import QoSProfile
+from recorder import EVERY_STATE, Recorder
 from std_msgs.msg import Bool
 from vision_msgs.msg import Detection2DArray
 
@@ -29,7 +29,6 @@ PERIOD_S = 0.04
 MOST = 0.5
 """Share of frames that are published whatever else runs; the others are superseded."""
 PUBLISHED = (FrameReport.OK, FrameReport.LATE, FrameReport.DEGRADED)
-LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Vehicle:
@@ -46,8 +45,8 @@ class Vehicle:
         self._recorder = Recorder()
         self.reports = self._heard("frame_report", FrameReport, QoSProfile(depth=1000))
         self.detections = self._heard("detections", Detection2DArray, QoSProfile(depth=100))
-        self.healths = self._heard("health", Health, LATCHED)
-        self._recorder.subscribe("/perception/safe_stop", Bool, LATCHED)
+        self.healths = self._heard("health", Health, EVERY_STATE)
+        self._recorder.subscribe("/perception/safe_stop", Bool, EVERY_STATE)
         self._first_watchdog = self.watchdog()
         self.until(self.is_complete)
         while not all(self.detections.values()):  # until we are known to who publishes them
@@ -56,9 +55,7 @@ class Vehicle:
     def _heard(self, topic, kind, qos):
         """What comes on a topic of each camera."""
         names = {camera: f"/perception/{camera}/{topic}" for camera in CAMERAS}
-        for name in names.values():
-            self._recorder.subscribe(name, kind, qos)
-        return {camera: self._recorder.got[name] for camera, name in names.items()}
+        return {camera: self._recorder.hear(name, kind, qos) for camera, name in names.items()}
 
     @property
     def stops(self) -> list[bool]:
@@ -113,6 +110,17 @@ class Vehicle:
             # A watchdog that is killed while a report goes out leaves its successor to repeat it.
             assert len(reports) - len(frames) <= (self.watchdog() != self._first_watchdog)
             assert {(r.camera, r.header.frame_id) for r in reports if stamp_ns(r)} == {(name, name)}
+
+    def strike_detector(self, number):
+        """Strike who detects, and film until another one does for all cameras."""
+        victim = self.detector()
+        os.kill(victim, number)
+        self.film(15)
+        self.until(lambda: self.detector() not in (victim, 0))
+        self.until(self.is_complete)  # the next death finds a standby
+        self.film(15)
+        self.settle()
+        assert all(self.reports[name][-1].status in PUBLISHED for name in CAMERAS)
 
     def _frames(self, name):
         """The frames reported; a preprocess process that takes over numbers its frames anew."""
@@ -223,15 +231,7 @@ def test_standbys_take_over_all_cameras_or_the_one_that_needs_it(drive):
         assert FrameReport.FAILED not in rear
         assert sum(status in PUBLISHED for status in rear) >= MOST * len(rear)
         for number in (signal.SIGKILL, signal.SIGSTOP):
-            victim = vehicle.detector()
-            os.kill(victim, number)
-            vehicle.film(15)
-            vehicle.until(lambda victim=victim: vehicle.detector() not in (victim, 0))
-            vehicle.until(vehicle.is_complete)  # the next death finds a standby
-            vehicle.film(15)
-            vehicle.settle()
-            for name in CAMERAS:
-                assert vehicle.reports[name][-1].status in PUBLISHED
+            vehicle.strike_detector(number)
 
     drive(scenario, standby="always")
 
@@ -304,14 +304,6 @@ def test_without_standbys_who_is_restarted_works_for_all_cameras(drive):
             )
         while vehicle.stops[-1]:
             vehicle.film(1)
-        victim = vehicle.detector()
-        os.kill(victim, signal.SIGKILL)
-        vehicle.film(15)
-        vehicle.until(lambda: vehicle.detector() not in (victim, 0))
-        vehicle.until(vehicle.is_complete)
-        vehicle.film(15)
-        vehicle.settle()
-        for name in CAMERAS:
-            assert vehicle.reports[name][-1].status in PUBLISHED
+        vehicle.strike_detector(signal.SIGKILL)
 
     drive(scenario, standby="never")

@@ -6,23 +6,19 @@ from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.records import Takeover
 from perception_nodes.nodes.diagnostics import diagnostics
-from perception_nodes.transport.shm import Endpoint
 from perception_nodes.watchdog.account import Account, AccountSettings
 from perception_nodes.watchdog.faults import FaultLimits
 from perception_nodes.watchdog.health import HealthLimits
 
 
-def test_every_fault_has_a_status_that_says_what_is_wrong(ros_domain: int) -> None:
-    endpoint = Endpoint("test")
+def test_every_fault_has_a_status_that_says_what_is_wrong(ros_domain, join, closed):
     limits = HealthLimits(), FaultLimits()
     settings = AccountSettings(Budget(), {"detector": 1}, 1000.0, *limits)
-    account = Account(endpoint, "front", settings, 0)
+    account = closed(Account(join(), "front", settings, 0))
     account.watch.record(Takeover(predecessor=6, reason=b"detector 6 died"))
     account.health.frame(FrameStatus.OK, 1)
     account.step(1, 1)
     whole, *faults = diagnostics(account).status
-    account.close()
-    endpoint.close()
     assert (whole.name, whole.level) == ("perception/front", DiagnosticStatus.ERROR)
     values = {pair.key: pair.value for pair in whole.values}
     assert values["takeovers"] == "1"

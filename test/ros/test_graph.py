@@ -187,15 +187,8 @@ running.rclpy.init = lambda **_: print(os.environ["{profiles_variable()}"]) or o
 {node}.main()
 """
     known = {k: v for k, v in os.environ.items() if k != profiles_variable()}
-    result = subprocess.run(
-        [sys.executable, "-u", "-c", code],
-        env={**known, **given},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    assert result.stdout.strip().endswith(profile)
+    result = run_python("-u", "-c", code, environment={**known, **given})
+    assert result.stdout.strip().endswith(profile), result.stderr
 
 
 def test_a_node_starts_where_it_can_have_no_log_file(monkeypatch):
@@ -215,20 +208,17 @@ def test_nohup_holds_for_a_node():
         "running.rclpy.init = init\n"
         "monitor_node.MonitorNode.main()\n"
     )
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.stderr == "monitor_node: <Handlers.SIG_IGN: 1>\n"
+    assert run_python("-c", code).stderr == "monitor_node: <Handlers.SIG_IGN: 1>\n"
+
+
+def run_python(*arguments, environment=None):
+    """Run what is expected to end by itself."""
+    how = {"env": environment, "capture_output": True, "text": True, "timeout": 300}
+    return subprocess.run([sys.executable, *arguments], **how, check=False)
 
 
 def run_node(executable, arguments):
-    """Run a node that is expected to end by itself."""
-    return subprocess.run(
-        [sys.executable, "-m", f"perception_nodes.nodes.{executable}", "--ros-args", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return run_python("-m", f"perception_nodes.nodes.{executable}", "--ros-args", *arguments)
 
 
 def write_bag(path, kind, messages, rate_hz=2):

@@ -5,12 +5,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from itertools import cycle
 
 import pytest
 import rclpy
+from observe import until
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from recorder import Recorder
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from typer.testing import CliRunner
@@ -28,7 +29,6 @@ from perception_nodes.transport.lock import open_locked
 
 pytestmark = [pytest.mark.ros]
 TOPIC = "/cam/image"
-TIMEOUT_S = 300.0
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 STOCK_CAMERA = """
 import array, time, rclpy
@@ -63,13 +63,13 @@ class Reader(PerceptionNode):
         self.taken.setdefault(source, []).append(number)
 
     def until(self, condition, each=int):
-        give_up_s = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < give_up_s, self.facts
+        def look():
             self.topic.receive(10)
             self.spin(0)
             self.facts = self.topic.look() or self.facts
             each()
+
+        until(condition, why=lambda: self.facts, meanwhile=look)
 
     def until_said(self, text):
         self.until(lambda: self.facts and text in str(trouble_of(self.facts)))
@@ -93,13 +93,8 @@ def reader(domain, monkeypatch):
 
 
 @pytest.fixture
-def camera(reader):
-    context = rclpy.Context()  # one participant has one type for a topic
-    rclpy.init(context=context, domain_id=int(os.environ["ROS_DOMAIN_ID"]))
-    node = rclpy.create_node("camera", context=context)
-    yield node
-    node.destroy_node()
-    rclpy.shutdown(context=context)
+def camera(reader, closed):
+    return closed(Recorder("camera")).node  # one participant has one type for a topic
 
 
 def publisher(camera, reliability):

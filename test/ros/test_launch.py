@@ -8,13 +8,13 @@ import pytest
 from observe import children
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from started_graph import ROOT, name_of, only_launch
 from vision_msgs.msg import VisionInfo
 
 from perception_nodes.graph.graph import REPLAY, VEHICLE
 from perception_nodes.graph.settings import allowed_range
 from perception_nodes.networks.model import load_model
+from perception_nodes.nodes.base import LATCHED
 
 pytestmark = [pytest.mark.ros]
 SINGLE = ("backend:=null", "standby:=never")
@@ -78,6 +78,13 @@ def generate_launch_description():
 """
 
 
+def written(folder, text, ours="perception.launch.py"):
+    """A launch file that includes one of ours."""
+    path = folder / "vehicle.launch.py"
+    path.write_text(text.format(path=str(ROOT / "launch" / ours)))
+    return str(path)
+
+
 def topics(observer):
     return {name for name, _ in observer.node.get_topic_names_and_types()}
 
@@ -123,9 +130,7 @@ def test_namespace_remappings_parameter_file_and_log_level(start, recorder, tmp_
 
 @only_launch
 def test_a_launch_file_that_includes_ours(start, recorder, tmp_path):
-    path = tmp_path / "vehicle.launch.py"
-    path.write_text(INCLUDING.format(path=str(ROOT / "launch/perception.launch.py")))
-    graph = start("an_argument_of:=its_own", file=str(path))
+    graph = start("an_argument_of:=its_own", file=written(tmp_path, INCLUDING))
     recorder.until(lambda: {"/truck/objects", "/truck/perception/health"} <= topics(recorder))
     assert parameter(recorder, "/truck/watchdog_node", "deadline_ms") == 20.0
     assert "'deadlin_ms' is none of this graph's" in graph.output()
@@ -136,9 +141,7 @@ def test_a_launch_file_that_includes_ours(start, recorder, tmp_path):
 
 @only_launch
 def test_a_launch_file_that_includes_ours_twice(start, recorder, tmp_path):
-    path = tmp_path / "vehicle.launch.py"
-    path.write_text(INCLUDING_TWICE.format(path=str(ROOT / "launch/perception.launch.py")))
-    graph = start(file=str(path))
+    graph = start(file=written(tmp_path, INCLUDING_TWICE))
     expected = {"/perception/detections", "/truck/perception/detections"}
     recorder.until(lambda: expected <= topics(recorder))
     stop(graph)
@@ -152,9 +155,7 @@ def ready(graph):
 
 @only_launch
 def test_each_node_is_an_action_whose_events_others_hear(start, tmp_path):
-    path = tmp_path / "vehicle.launch.py"
-    path.write_text(OF_NODES.format(path=str(ROOT / "launch/nodes.launch.py")))
-    graph = start(file=str(path))
+    graph = start(file=written(tmp_path, OF_NODES, "nodes.launch.py"))
     # Launch may discover a node only after its activation.
     graph.until(lambda: graph.output().count("_node is active") and ready(graph) == 2)
     assert "robot_name_of_all: no parameter" in graph.output()
@@ -220,9 +221,7 @@ def test_two_cameras_run_side_by_side_with_their_classes(start, recorder):
     assert publishers() == expected
     nodes = recorder.node.get_node_names()
     assert len(nodes) == len(set(nodes))
-    infos: list[VisionInfo] = []
-    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    recorder.node.create_subscription(VisionInfo, "/perception/vision_info", infos.append, latched)
+    infos = recorder.hear("/perception/vision_info", VisionInfo, LATCHED)
     recorder.until(lambda: infos)
     assert infos[0].method == "road-n int8 (null)"
     assert infos[0].database_location == "/detector_node/class_names"

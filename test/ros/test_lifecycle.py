@@ -19,7 +19,7 @@ from observe import free_port, until
 from perception_interfaces.msg import Health
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from recorder import EVERY_STATE
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import Bool
 
@@ -66,9 +66,8 @@ def set_parameter(client, name, parameter, value):
 
 
 def test_a_manager_leads_the_nodes_through_their_whole_life(recorder):
-    client, latched = recorder, QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    client.subscribe("perception/health", Health, latched)
-    healths = client.got["perception/health"]
+    client = recorder
+    healths = client.hear("perception/health", Health, EVERY_STATE)
     infos = client.node.create_publisher(CameraInfo, "camera_info", 1)
     values = {"backend": "null", "autostart": False, "image_topic": "image"}
     with Supervisor(LIVE.nodes({**values, "standby": "never"})) as graph:
@@ -110,10 +109,9 @@ def test_a_manager_leads_the_nodes_through_their_whole_life(recorder):
 
 
 def test_restarted_nodes_return_to_the_state_that_was_last_commanded(recorder):
-    client, latched = recorder, QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    client.subscribe("perception/health", Health, latched)
-    client.subscribe("perception/safe_stop", Bool, latched)
-    healths, stops = client.got["perception/health"], client.got["perception/safe_stop"]
+    client = recorder
+    healths = client.hear("perception/health", Health, EVERY_STATE)
+    stops = client.hear("perception/safe_stop", Bool, EVERY_STATE)
     values = {"backend": "null", "autostart": False, "source": "shm", "standby": "never"}
 
     def kill(graph, name):
@@ -185,12 +183,12 @@ def entered(records):
     return sorted({r.sequence for r in records if r.kind == RecordKind.ENTERED})
 
 
-def test_a_node_that_is_configured_again_counts_on(preprocess):
+def test_a_node_that_is_configured_again_counts_on(preprocess, join):
     """Else the watchdog takes its new records for old ones, and its frames for known ones.
 
     A camera that was restarted meanwhile numbers from 0, and all its frames are new.
     """
-    endpoint = Endpoint("test")
+    endpoint = join()
     cameras = [camera_writer(endpoint, "front", 12) for _ in range(2)]
     records = record_reader(endpoint, "front", "preprocess")
     journal = journal_of("front", "preprocess", own_incarnation())
@@ -214,17 +212,16 @@ def test_a_node_that_is_configured_again_counts_on(preprocess):
     preprocess.trigger_activate()
     film(0, cameras[1])
     heard += records.records()
-    endpoint.close()
     numbers = [record.record for record in heard]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     assert entered(heard) == [0, 1, 2]
 
 
-def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preprocess):
+def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preprocess, join, closed):
     """The last frames of a camera that is gone wait for a standby that has worked before."""
-    endpoint = Endpoint("test")
+    endpoint = join()
     records = record_reader(endpoint, "front", "preprocess")
-    seen, noted = camera_reader(endpoint, "front"), Lease("front", "preprocess")
+    seen, noted = camera_reader(endpoint, "front"), closed(Lease("front", "preprocess"))
 
     def film(camera, number):
         send_frame(camera, number, PIXELS)
@@ -235,7 +232,7 @@ def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preproces
             noted.take(taken.source, number)
         taken.release()
 
-    first, second = Endpoint("first"), Endpoint("second")
+    first, second = join("first"), join("second")
     old, new = (camera_writer(each, "front", 12) for each in (first, second))
     preprocess.step()
     film(old, 0)
@@ -255,14 +252,11 @@ def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preproces
     assert entered(records.records()) == []
     film(new, 3)
     assert entered(records.records()) == [1]
-    second.close()
-    endpoint.close()
-    noted.close()
 
 
 @pytest.mark.parametrize("preprocess", [3000], indirect=True)
-def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess):
-    endpoint = Endpoint("test")
+def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess, join):
+    endpoint = join()
     camera = camera_writer(endpoint, "front", 12)
     records = record_reader(endpoint, "front", "preprocess")
     said: list[str] = []
@@ -281,13 +275,12 @@ def test_a_camera_is_missed_only_after_the_time_that_it_may_take(preprocess):
     until(lambda: said[-1], 30, meanwhile=look)
     assert time.monotonic() > last_s + 3 > begun_s + 3
     assert "'front' is connected, but sends nothing" in said[-1]
-    endpoint.close()
 
 
-def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector):
-    voice = Lease("front", VOICE)
+def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector, closed):
+    voice = closed(Lease("front", VOICE))
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as watchdog:
-        lease = Lease("front", "watchdog")
+        lease = closed(Lease("front", "watchdog"))
         lease.acquire(1 << 40)
         lease.note.process = watchdog.pid
         records = record_reader(detector.endpoint, "front", "detector")
@@ -300,8 +293,6 @@ def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector):
     assert gone.cause.decode() == f"no watchdog is running: watchdog {watchdog.pid} died"
     detector.trigger_deactivate()
     assert not voice.is_taken
-    lease.close()
-    voice.close()
 
 
 def test_what_is_reported_changes_while_the_detector_runs(detector):
@@ -329,8 +320,8 @@ def test_what_is_reported_changes_while_the_detector_runs(detector):
     slot = slots.loan()
     slot.header.ingested_ns = time.monotonic_ns()
     slots.send(slot)
-    give_up_s, reasons = time.monotonic() + 30, []
-    while not reasons and time.monotonic() < give_up_s:
+    reasons: list[str] = []
+    while not reasons:
         detector.step()
         reasons += [r.reason.decode() for r in records.records() if r.kind == RecordKind.OUTCOME]
     assert reasons == ["detection is switched off: enabled:=false"]

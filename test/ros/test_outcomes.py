@@ -74,8 +74,7 @@ def test_a_graph_whose_files_are_removed_or_cut_starts_anew(start, domain, harm,
 
 
 def test_a_supervisor_that_is_stopped_is_told_of_until_it_goes_on(start, recorder):
-    recorder.subscribe("perception/health", Health)
-    healths = recorder.got["perception/health"]
+    healths = recorder.hear("perception/health", Health)
     graph = start(*GRAPH)
     graph.until_ready()
 

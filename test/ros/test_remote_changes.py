@@ -37,8 +37,7 @@ sys.stdin.read()
 
 
 def test_a_change_is_shown_and_survives_all_who_knew_it(recorder: Recorder) -> None:
-    recorder.subscribe("perception/health", Health)
-    healths = recorder.got["perception/health"]
+    healths = recorder.hear("perception/health", Health)
 
     def until_it_has(name, value):
         asked = f"/{name}/get_parameters", GetParameters.Request(names=["score_threshold"])
@@ -80,8 +79,7 @@ def test_changes_are_refused(recorder: Recorder) -> None:
 
 
 def test_who_publishes_our_topics_or_a_second_calibration_is_named(recorder: Recorder) -> None:
-    recorder.subscribe("perception/health", Health)
-    healths = recorder.got["perception/health"]
+    healths = recorder.hear("perception/health", Health)
 
     def act(graph: Supervisor) -> None:
         recorder.until(lambda: healths and not any("published by" in f for f in healths[-1].faults))

@@ -5,12 +5,14 @@ import time
 
 import pytest
 import rclpy
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from observe import until
+from recorder import EVERY_STATE
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
 from perception_nodes.core.records import Heartbeat, WatchdogGone
+from perception_nodes.nodes.base import LATCHED
 from perception_nodes.nodes.watchdog_node import WatchdogNode
 from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.journal import journals
@@ -19,9 +21,6 @@ from perception_nodes.watchdog.account import Account
 
 pytestmark = [pytest.mark.ros]
 TOPIC = "/perception/safe_stop"
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-ALL = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""Of who must not miss what another one has said just before the watchdog."""
 
 
 class Vehicle:
@@ -30,7 +29,7 @@ class Vehicle:
     def __init__(self):
         self.node = rclpy.create_node("vehicle")
         self.stops: list[bool] = []
-        self.node.create_subscription(Bool, TOPIC, lambda m: self.stops.append(m.data), ALL)
+        self.node.create_subscription(Bool, TOPIC, lambda m: self.stops.append(m.data), EVERY_STATE)
         self.substitute = self.node.create_publisher(Bool, TOPIC, LATCHED)
         self.client = self.node.create_client(Trigger, f"{TOPIC}/release")
         self.watchdog = WatchdogNode("watchdog_node")
@@ -71,9 +70,7 @@ class Vehicle:
         self.senders[0].send(WatchdogGone(cause=b"it hangs"))
 
     def until(self, condition, frames):
-        give_up_s = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < give_up_s
+        def work():
             for sender in self.senders:
                 sender.send(Heartbeat())
             if frames and self.account.ledger.frames_in == self.sequence:
@@ -81,6 +78,8 @@ class Vehicle:
             self.watchdog.step()
             for _ in range(4):
                 self.executor.spin_once(timeout_sec=0)
+
+        until(condition, 20, meanwhile=work)
 
     @property
     def account(self) -> Account:

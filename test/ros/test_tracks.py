@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from observe import until
 from perception_interfaces.msg import Track, Tracks
 from rclpy.serialization import deserialize_message
 from recorder import Recorder
@@ -22,7 +23,6 @@ from perception_nodes.transport import channels
 from perception_nodes.transport.shm import Endpoint
 
 pytestmark = [pytest.mark.ros]
-TIMEOUT_S = 300.0
 PERIOD_NS = 50_000_000
 BOX = np.array([[100.0, 100.0, 180.0, 160.0]])
 
@@ -37,9 +37,9 @@ class Rig:
         self._endpoint = Endpoint("detector")
         self._writer = channels.detection_writer(self._endpoint, "front")
         self._recorder = Recorder()
-        self._recorder.subscribe("perception/tracks", Tracks, 100)
-        self._recorder.subscribe("perception/tracked_detections", Detection2DArray, 100)
-        self.tracks, self.detections = self._recorder.got.values()
+        hear = self._recorder.hear
+        self.tracks = hear("perception/tracks", Tracks, 100)
+        self.detections = hear("perception/tracked_detections", Detection2DArray, 100)
         self.verdicts: list[Verdict] = []
         self._node = self._recorder.node
         ConsumedTopic(self._node, "/perception/tracks", self.verdicts.append)
@@ -67,12 +67,12 @@ class Rig:
         while (left_s := end_s - time.monotonic()) > 0:
             self._recorder.spin(left_s)
 
-    def until(self, condition, meanwhile):
-        give_up_s = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < give_up_s
-            meanwhile()
+    def until(self, condition, act=lambda: None):
+        def meanwhile():
+            act()
             self.spin(PERIOD_NS / 1e9)
+
+        until(condition, meanwhile=meanwhile)
 
     @property
     def process(self) -> int:
@@ -83,10 +83,8 @@ class Rig:
 
 
 @pytest.fixture
-def rig(domain):
-    started = Rig()
-    yield started
-    started.close()
+def rig(domain, closed):
+    return closed(Rig())
 
 
 class SlowRig(Rig):
@@ -131,7 +129,7 @@ def test_one_message_a_frame_plain_and_protected_a_gap_coasts_and_a_wrong_class_
     last = rig.sequence + 20
     first = rig.sequence
     rig.until(lambda: rig.sequence == last, rig.frame)
-    rig.until(lambda: rig.of_frames()[-1].sequence == last - 1, lambda: None)
+    rig.until(lambda: rig.of_frames()[-1].sequence == last - 1)
     numbers = [m.sequence for m in rig.of_frames()]
     assert numbers[numbers.index(first) :] == list(range(first, last))
     newest = rig.of_frames()[-1]
@@ -141,7 +139,7 @@ def test_one_message_a_frame_plain_and_protected_a_gap_coasts_and_a_wrong_class_
     assert nanoseconds(newest.predicted_to) - nanoseconds(newest.header.stamp) >= 5_000_000
     assert rig.detections[-1].detections[0].id == str(track.id)
 
-    rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
+    rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks)
     coasted = [m for m in rig.tracks if m.coasted and m.sequence == last - 1 and m.tracks]
     variances = [m.tracks[0].box_variance[0] for m in coasted]
     assert len(coasted) > 2 and (np.diff(variances) > 0).all()
@@ -159,7 +157,7 @@ def test_one_message_a_frame_plain_and_protected_a_gap_coasts_and_a_wrong_class_
     # A class of another model: its detections are not used, and what else is unusual is known too.
     wrong = rig.sequence
     rig.frame(label=4_000_000_000)
-    rig.until(lambda: rig.of_frames()[-1].sequence == wrong, lambda: None)
+    rig.until(lambda: rig.of_frames()[-1].sequence == wrong)
     reason = rig.of_frames()[-1].reason
     assert "no detections for 1." in reason and ": all tracks have ended; class" in reason
     assert "another model" in reason
@@ -169,37 +167,33 @@ def test_one_message_a_frame_plain_and_protected_a_gap_coasts_and_a_wrong_class_
     assert rig.of_frames()[-1].reason == ""
 
 
-def test_time_is_that_of_a_drive_that_is_played_slowly_and_begins_anew(domain):
-    rig = SlowRig()
+def test_time_is_that_of_a_drive_that_is_played_slowly_and_begins_anew(domain, closed):
+    rig = closed(SlowRig())
     film = rig.frames
 
     def coasts_and_ends():
         rig.frames = lambda: None  # type: ignore[method-assign]
-        rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
+        rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks)
         last = rig.of_frames()[-1]
         coasted = [m for m in rig.tracks if m.coasted and m.sequence == last.sequence and m.tracks]
         assert 4 <= len(coasted) <= 6, "every 150 ms of a second"
 
-    try:
-        rig.until(lambda: len(rig.of_frames()) > 5, lambda: None)
-        first = len(rig.came_ns)
-        rig.until(lambda: len(rig.came_ns) > first + 10, lambda: None)
-        assert not [m.reason for m in rig.tracks[first:] if m.coasted], "a frame came every 40 ms"
-        coasts_and_ends()
-        for message, came_ns in zip(rig.tracks[first:], rig.came_ns[first:], strict=False):
-            assert nanoseconds(message.predicted_to) < came_ns + SlowRig.PERIOD_NS / 4
-        rig.frames = film  # type: ignore[method-assign]
-        rig.until(lambda: rig.tracks[-1].tracks and not rig.tracks[-1].coasted, lambda: None)
-        rig.start_ns -= 60_000_000_000
-        coasts_and_ends()
-    finally:
-        rig.close()
+    rig.until(lambda: len(rig.of_frames()) > 5)
+    first = len(rig.came_ns)
+    rig.until(lambda: len(rig.came_ns) > first + 10)
+    assert not [m.reason for m in rig.tracks[first:] if m.coasted], "a frame came every 40 ms"
+    coasts_and_ends()
+    for message, came_ns in zip(rig.tracks[first:], rig.came_ns[first:], strict=False):
+        assert nanoseconds(message.predicted_to) < came_ns + SlowRig.PERIOD_NS / 4
+    rig.frames = film  # type: ignore[method-assign]
+    rig.until(lambda: rig.tracks[-1].tracks and not rig.tracks[-1].coasted)
+    rig.start_ns -= 60_000_000_000
+    coasts_and_ends()
 
 
-def test_frames_that_waited_are_taken_in_order_and_no_identity_is_given_twice(rig):
+def test_frames_that_waited_are_taken_in_order_and_no_identity_is_given_twice(rig, join):
     """While a standby of the detector took over, and by a tracker that was killed."""
-    endpoint = Endpoint("predecessor")
-    predecessor = channels.detection_writer(endpoint, "front")  # which has started later
+    predecessor = channels.detection_writer(join(), "front")  # which has started later
     rig.until(
         lambda: rig.of_frames() and rig.of_frames()[-1].tracks,
         lambda: rig.frame(sender=predecessor),
@@ -209,9 +203,8 @@ def test_frames_that_waited_are_taken_in_order_and_no_identity_is_given_twice(ri
     for sender in [predecessor] * 3 + [rig._writer] * 3:
         rig.frame(sender=sender)
     os.kill(rig.process, signal.SIGCONT)
-    rig.until(lambda: len([m for m in rig.of_frames() if m.sequence >= first]) == 6, lambda: None)
+    rig.until(lambda: len([m for m in rig.of_frames() if m.sequence >= first]) == 6)
     waited = [m for m in rig.of_frames() if m.sequence >= first]
-    endpoint.close()
     assert [m.sequence for m in waited] == list(range(first, first + 6))
     assert {m.reason for m in waited} == {""}
     assert len({t.id for m in waited for t in m.tracks}) == 1

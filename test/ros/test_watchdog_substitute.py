@@ -49,20 +49,17 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def pair(clock):
+def pair(clock, closed):
     """Two substitutes, and the lease of a watchdog that has died."""
-    watchdog = Lease("front", ROLE)
+    watchdog = closed(Lease("front", ROLE))
     watchdog.acquire(PATIENCE_NS)
     nodes = listening_node(), listening_node()
-    substitutes = [WatchdogSubstitute(node) for node in nodes]
+    substitutes = [closed(WatchdogSubstitute(node)) for node in nodes]
     watchdog.note.process = 2**30  # no process has this number
-    yield nodes, substitutes, watchdog
-    for substitute in substitutes:
-        substitute.close()
-    watchdog.close()
+    return nodes, substitutes, watchdog
 
 
-def test_a_voice_that_is_released_for_a_new_watchdog_is_not_taken(pair, clock):
+def test_a_voice_that_is_released_for_a_new_watchdog_is_not_taken(pair, clock, closed):
     nodes, (speaker, other), watchdog = pair
     clock.now_ns += 2 * LOOK_NS
     speaker.update(turn=0)
@@ -73,13 +70,12 @@ def test_a_voice_that_is_released_for_a_new_watchdog_is_not_taken(pair, clock):
     watchdog.note.process, watchdog.note.alive_ns = os.getpid(), clock.now_ns
     clock.now_ns += LOOK_NS // 2
     speaker.fall_silent()
-    voice = Lease("front", VOICE)
+    voice = closed(Lease("front", VOICE))
     voice.note.alive_ns = before = 1  # whoever acquires it gives a sign of life
     other.update(turn=1)
     assert nodes[1].heard == []
     assert not voice.is_taken
     assert voice.note.alive_ns == before, "a new watchdog must not find it taken, however briefly"
-    voice.close()
 
 
 def test_a_speaker_says_nothing_after_the_first_sign_of_a_new_watchdog(pair, clock):

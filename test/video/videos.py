@@ -56,7 +56,10 @@ def write_video(
     path, frames=FRAMES, times_ms=(), *, period_ms=PERIOD_MS, codec="libx264",
     pixels="yuv420p", size=SIZE, muxer=None, **options,
 ):  # fmt: skip
-    """A file whose frames have the same colours at the left; the rest is each time 4 brighter."""
+    """A file whose frames have the same colours at the left; the rest is each time 4 brighter.
+
+    Behind 50 frames it begins with the darkest again.
+    """
     with av.open(str(path), "w", options=muxer or {}) as container:
         options = {"sc_threshold": "0", **options}  # no other key frames than those asked for
         stream = container.add_stream(codec, rate=1000 // period_ms, options=options)
@@ -64,7 +67,7 @@ def write_video(
         if times_ms:
             stream.codec_context.time_base = Fraction(1, 1000)
         for index in range(len(times_ms) or frames):
-            grey = np.full((size[1], size[0], 3), 40 + 4 * index, np.uint8)
+            grey = np.full((size[1], size[0], 3), 40 + 4 * index % 200, np.uint8)
             grey[:, :16] = COLOURS
             frame = av.VideoFrame.from_ndarray(grey, "rgb24")
             if times_ms:
