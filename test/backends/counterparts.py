@@ -3,6 +3,7 @@
 import numpy as np
 
 from perception_nodes.backends.contract import BackendSettings, open_model
+from perception_nodes.core.geometry import pairwise_iou
 
 THRESHOLD = 0.25
 BORDERLINE = 0.05
@@ -15,21 +16,14 @@ def heads_of(name, model, images):
         return [[tensor.copy() for tensor in (*one.boxes, *one.classes)] for one in every]
 
 
-def ious(box, others):
-    """Intersections over union."""
-    common = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    common = common.clip(0).prod(axis=1)
-    areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
-    return common / ((box[2:] - box[:2]).prod() + areas - common)
-
-
 def partners(decoder, ours, theirs):
     """IoU and score difference of each sure object's counterpart; (0, score) if it has none."""
     levels = len(ours) // 2
     found, others = (decoder.decode(heads[:levels], heads[levels:]) for heads in (ours, theirs))
     for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True):
         if score >= THRESHOLD + BORDERLINE:
-            iou = np.append(ious(box, others.boxes) * (others.classes == label), 0)
+            iou = pairwise_iou(box[None], others.boxes)[0] * (others.classes == label)
+            iou = np.append(iou, 0)
             best = int(iou.argmax())
             yield iou[best], abs(score - np.append(others.scores, 0)[best])
 

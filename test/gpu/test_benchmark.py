@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import types
+from unittest.mock import Mock
 
 import fake_tensorrt
 import gpu as command
@@ -313,9 +314,7 @@ def test_a_backend_that_is_not_there_is_named_beside_the_other(
 
 
 def test_a_failure_in_the_middle_is_one_line(gpu, only_networks, monkeypatch, capsys, tmp_path):
-    def fail(*_):
-        raise BackendError("TensorRT 10 failed:\n no room")
-
+    fail = Mock(side_effect=BackendError("TensorRT 10 failed:\n no room"))
     monkeypatch.setattr(gpu_whole, "time_frames", fail)
     options = ["--backends", "tensorrt", "--out", str(tmp_path)]
     assert command.main([*FEW, *options]) == 2

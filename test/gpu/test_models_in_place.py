@@ -15,13 +15,13 @@ from pictures import frame, noise, view
 from specification import same, specified
 from test_cpu import BARREL
 
-from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.contract import BackendSettings, open_model
 from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, PlacementCache
 from perception_nodes.backends.serving import LoadedModels
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameHeader, FrameRejected, FrameStatus
-from perception_nodes.core.geometry import Lens
+from perception_nodes.core.geometry import Lens, pairwise_iou
 from perception_nodes.core.inference import BackendLost, Candidate
 from perception_nodes.core.pipeline import Pipeline, detect_together
 from perception_nodes.drives.bag import open_drive
@@ -35,10 +35,8 @@ SETTINGS = DecodeSettings()
 
 @pytest.fixture(scope="module")
 def runtime(model):
-    runtime = open_backend("onnxruntime", BackendSettings(threads=1))
-    runtime.load(model)
-    yield runtime
-    runtime.close()
+    with open_model("onnxruntime", model, BackendSettings(threads=1)) as runtime:
+        yield runtime
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +91,6 @@ def placer_of(model, info=None):
     return placer
 
 
-def overlaps(box, boxes):
-    """Intersection over union of a box with others."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=1)
-    return common / ((box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - common)
-
-
 def test_objects_of_the_street_are_those_of_the_specifications(pipeline, street, model, runtime):
     placer, objects = placer_of(model), 0
     for image in street:
@@ -127,7 +118,7 @@ def test_they_are_nearly_those_found_with_preprocessing_on_the_cpu(
         _, ours = pipeline.detect(header, image)
         for one, others in ((theirs, ours), (ours, theirs)):
             for box in one.boxes[one.scores > 0.45]:
-                paired = (overlaps(box, others.boxes) > 0.75).any()
+                paired = (pairwise_iou(box[None], others.boxes) > 0.75).any()
                 pairs, alone = pairs + paired, alone + (not paired)
     assert pairs > 20 and alone <= pairs // 10
 

@@ -7,6 +7,7 @@ import ctypes
 import mmap
 import os
 import tempfile
+from unittest.mock import Mock
 
 import decode_oracle
 import numpy as np
@@ -129,6 +130,11 @@ def slot(shared_memory, image, offset):
     return view(image.width, image.height, image.encoding, image.step, memoryview(inside))
 
 
+@pytest.fixture
+def image():
+    return frame(noise(320, 240), "nv12")
+
+
 class TestDetector:
     @pytest.mark.parametrize("encoding", ["bgr8", "nv12", "yuyv", "bayer_rggb8"])
     def test_a_frame_becomes_what_the_specifications_say(self, camera, encoding):
@@ -141,8 +147,7 @@ class TestDetector:
         camera.check(frame(noise(640, 480), "rgb8"), BARREL)
         assert gpu.open["graph"] == 1, "the others are given back"
 
-    def test_once_the_graph_is_there_nothing_allocates(self, camera, gpu, shared):
-        image = frame(noise(320, 240), "nv12")
+    def test_once_the_graph_is_there_nothing_allocates(self, camera, gpu, shared, image):
         memory = shared(4 * len(image.data))
         camera.check(slot(memory, image, 0))
         before = gpu.calls.copy()
@@ -167,16 +172,14 @@ class TestDetector:
             camera.detect(image, PLACEMENT)
         camera.check(frame(noise(320, 240, 1), "nv12"))
 
-    def test_absurd_output_is_told_and_leaves_the_next_frame_untouched(self, camera):
-        image = frame(noise(320, 240), "nv12")
+    def test_absurd_output_is_told_and_leaves_the_next_frame_untouched(self, camera, image):
         sane, camera.classes[1] = camera.classes[1], np.full_like(camera.classes[1], np.nan)
         with pytest.raises(AbsurdOutput, match="class logits at stride 16"):
             camera.detect(image, PLACEMENT)
         camera.classes[1] = sane
         camera.check(image)
 
-    def test_an_answer_that_is_another_frames_is_an_error(self, camera, gpu):
-        image = frame(noise(320, 240), "nv12")
+    def test_an_answer_that_is_another_frames_is_an_error(self, camera, gpu, image):
         camera.check(image)
         gpu.kernels["suppress"] = lambda *_: None
         with pytest.raises(CudaError, match="result is of frame 1, not of 2"):
@@ -188,8 +191,7 @@ class TestDetector:
             camera.check(frame(noise(320, 240, seed), "nv12"))
         assert gpu.open["graph"] == 0
 
-    def test_a_capture_that_failed_is_tried_again(self, camera, gpu):
-        image = frame(noise(320, 240), "nv12")
+    def test_a_capture_that_failed_is_tried_again(self, camera, gpu, image):
         gpu.failures["cuStreamBeginCapture"] = Verdict.CUDA_ERROR_OUT_OF_MEMORY
         with pytest.raises(CudaError, match="out of memory"):
             camera.detect(image, PLACEMENT)
@@ -241,9 +243,8 @@ class TestHowFramesCome:
         assert transfer.way == way and set(transfer.took_us) == {"in place", "fetch"}
         device.close()
 
-    def test_a_frame_that_is_placed_for_another_network_is_rejected(self, camera):
+    def test_a_frame_that_is_placed_for_another_network_is_rejected(self, camera, image):
         """The kernel would write beyond the network's input."""
-        image = frame(noise(320, 240), "nv12")
         with pytest.raises(FrameRejected, match=r"for an input of \(96, 96\), not \(96, 64\)"):
             camera.detect(image, Placement.fit((320, 240), (96, 96), None))
         camera.check(image)
@@ -259,11 +260,9 @@ class TestWhereFramesLie:
         assert gpu.calls["cuMemHostRegister"] == 1
 
     def test_so_is_what_we_may_only_read(self, camera, shared, gpu, monkeypatch):
-        def refuse(*arguments):
-            raise PermissionError
-
         image = frame(noise(320, 240), "bgr8")
         there = slot(shared(len(image.data)), image, 0)
+        refuse = Mock(side_effect=PermissionError)
         monkeypatch.setattr("perception_nodes.gpu.frame_memory.os.open", refuse)
         assert camera.check(there) == 0
         assert gpu.calls["read only"] == 1
@@ -315,9 +314,7 @@ class TestWhereFramesLie:
     ):
         """Otherwise each frame would register its memory anew, in more time than a copy takes."""
 
-        def hidden(path):
-            raise PermissionError(path)
-
+        hidden = Mock(side_effect=PermissionError)
         monkeypatch.setattr("perception_nodes.gpu.frame_memory.os.readlink", hidden)
         elsewhere = Camera(camera.device, gpu)
         image = frame(noise(320, 240), "bgr8")
