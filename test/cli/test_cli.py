@@ -22,19 +22,12 @@ from perception_nodes.system.environment import SAFE_PATH
 from perception_nodes.system.signals import STOPPING
 from perception_nodes.system.threads import POLICIES
 
-PERCEPTION = [sys.executable, "-m", "perception_nodes"]
-
 
 def perception(*arguments, cwd, environment=None):
     """Run the command line."""
-    return subprocess.run(
-        [*PERCEPTION, *arguments],
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "200", **(environment or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    how = {"cwd": cwd, "env": {**os.environ, "COLUMNS": "200", **(environment or {})}}
+    command = [sys.executable, "-m", "perception_nodes", *arguments]
+    return subprocess.run(command, **how, capture_output=True, text=True, check=False)
 
 
 def run_code(code, root, *arguments):

@@ -27,6 +27,13 @@ run = CliRunner().invoke
 COMPILE = ["model", "compile", "road-n", "--backend", "openvino"]
 
 
+def ran(arguments, status=0):
+    """Run a command that ends with this status."""
+    result = run(app, arguments)
+    assert result.exit_code == status, result.output
+    return result
+
+
 @pytest.fixture
 def drive(root, tmp_path):
     """A few frames of the sample drive as image files."""
@@ -42,8 +49,7 @@ def drive(root, tmp_path):
 def test_a_model_agrees_with_itself(drive, tmp_path):
     out = tmp_path / "out/result.json"
     arguments = ["--data", str(drive), "--teacher", "road-n", "--json", "--out", str(out)]
-    result = run(app, ["model", "evaluate", "road-n", *arguments])
-    assert result.exit_code == 0, result.output
+    result = ran(["model", "evaluate", "road-n", *arguments])
     (facts,) = json.loads(out.read_text())
     assert json.loads(result.stdout) == [facts]
     assert facts["images"] == 5
@@ -64,8 +70,7 @@ def label(drive, name, box):
 def test_an_accuracy_below_the_limit_is_status_1(drive, monkeypatch):
     label(drive, "pedestrian", "0.03 0.03 0.05 0.05")  # nothing is there
     arguments = ["model", "evaluate", "road-n", "--data", str(drive.parent), "--at-least", "0.5"]
-    result = run(app, arguments)
-    assert result.exit_code == 1
+    result = ran(arguments, status=1)
     assert "below 0.5" in result.output
 
 
@@ -79,8 +84,7 @@ def test_calibration_frames_go_to_the_quantizer(root, tmp_path, monkeypatch):
     arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "12", "--json"]
     table, sheet = tmp_path / "t.yaml", tmp_path / "sheet.jpg"
     arguments += ["--table", str(table), "--sheet", str(sheet)]
-    result = run(app, ["model", "calibrate", "road-n", *arguments])
-    assert result.exit_code == 0, result.output
+    result = ran(["model", "calibrate", "road-n", *arguments])
     assert received["table"] == table and received["out"] is None
     assert received["folder"].name == "road-n"
     assert len(received["frames"]) == 12
@@ -104,8 +108,7 @@ def test_a_calibrated_model_that_loses_too_much_is_not_written(
     made, table = tmp_path / "made", tmp_path / "ranges.yaml"
     arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "8"]
     arguments += ["--table", str(table), "--out-model", str(made), "--max-loss", max_loss]
-    result = run(app, ["model", "calibrate", "road-n", *arguments, "--data", str(drive.parent)])
-    assert result.exit_code == status, result.output
+    result = ran(["model", "calibrate", "road-n", *arguments, "--data", str(drive.parent)], status)
     assert (made / "model.yaml").exists() == table.exists() == (status == 0)
     assert isinstance(result.exception, ModelRefused) == (status == 1)
     if status == 0:
@@ -128,8 +131,7 @@ def test_a_calibrated_model_that_sees_nothing_on_the_frames_is_not_written(
     made, table = tmp_path / "made", tmp_path / "ranges.yaml"
     arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "8", *least]
     arguments += ["--table", str(table), "--out-model", str(made)]
-    result = run(app, ["model", "calibrate", "road-n", *arguments])
-    assert result.exit_code == status, result.output
+    result = ran(["model", "calibrate", "road-n", *arguments], status)
     assert (made / "model.yaml").exists() == table.exists() == (status == 0)
     refused = "is sure of 0 objects, dense-416x256 of" in str(result.exception)
     assert refused == (status == 1)
@@ -181,8 +183,7 @@ def spoiled(folder):
 
 
 def test_a_model_that_sees_what_its_references_see_is_kept(root, cache):
-    result = run(app, [*compile_arguments(root, "road-n"), "--json"])
-    assert result.exit_code == 0, result.output
+    result = ran([*compile_arguments(root, "road-n"), "--json"])
     facts = json.loads(result.stdout)
     assert [check["reference"] for check in facts["checks"]] == [
         "dense-416x256 on onnxruntime",
@@ -197,8 +198,7 @@ def test_a_model_that_detects_nothing_is_refused_and_its_worst_layer_named(
     root, cache, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(model_compile, "FRAMES_FOR_COSTS", 1)
-    result = run(app, [*compile_arguments(root, spoiled(tmp_path / "spoiled")), "--json"])
-    assert result.exit_code == 1, result.output
+    result = ran([*compile_arguments(root, spoiled(tmp_path / "spoiled")), "--json"], status=1)
     facts = json.loads(result.stdout)
     assert facts["checks"][0]["at_fault"] == "model"
     assert facts["refused"] == facts["checks"][0]["refusal"]
@@ -207,8 +207,7 @@ def test_a_model_that_detects_nothing_is_refused_and_its_worst_layer_named(
 
 
 def test_a_runtime_that_detects_nothing_is_blamed_itself(root, cache):
-    result = run(app, [*compile_arguments(root, "road-n", "null"), "--json"])
-    assert result.exit_code == 1
+    result = ran([*compile_arguments(root, "road-n", "null"), "--json"], status=1)
     facts = json.loads(result.stdout)
     assert "the runtime does not compute what the file says" in facts["refused"]
     assert "layers_nat" not in facts
@@ -225,8 +224,7 @@ def test_labels_decide_where_there_are_some(drive, cache, monkeypatch, max_loss,
         lambda model, *a: real(model, *a).model_copy(update={"map50_95": scores[model.name]}),
     )
     monkeypatch.setattr(model_compile, "layer_costs", lambda *a: {})
-    result = run(app, [*COMPILE, "--json", "--data", str(drive.parent), "--max-loss", max_loss])
-    assert result.exit_code == status, result.output
+    result = ran([*COMPILE, "--json", "--data", str(drive.parent), "--max-loss", max_loss], status)
     facts = json.loads(result.stdout)
     assert facts["frames"] == 5  # the labelled images themselves
     assert facts["checks"][0]["value"] == pytest.approx(0.015)
@@ -255,8 +253,7 @@ def test_dark_frames_prove_nothing(cache, tmp_path):
     folder = tmp_path / "dark"
     folder.mkdir()
     cv2.imwrite(str(folder / "0.png"), np.zeros((360, 640, 3), np.uint8))
-    result = run(app, [*COMPILE, "--images", str(folder)])
-    assert result.exit_code == 1
+    result = ran([*COMPILE, "--images", str(folder)], status=1)
     assert "too few objects to compare" in result.output
     assert names_in(cache) == []
 
@@ -287,7 +284,6 @@ def test_bench_writes_json_page_and_picture(tmp_path, monkeypatch):
     monkeypatch.setattr("perception_nodes.evaluation.models.RATE_HZ", 200.0)
     monkeypatch.chdir(tmp_path)
     command = "bench models road-n --frames 10 --threads 1 --out m.json --html m.html --svg m.svg"
-    result = run(app, command.split())
-    assert result.exit_code == 0, result.output
+    ran(command.split())
     assert json.loads(Path("m.json").read_text())["models"][0]["name"] == "road-n"
     assert "<svg" in Path("m.html").read_text() and Path("m.svg").read_text().startswith("<svg")
