@@ -16,6 +16,7 @@ from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.lab.bench import BenchSetup
 from perception_nodes.networks.model import available_models, load_model
+from perception_nodes.system.object_path import path_of
 from perception_nodes.system.realtime import MAX_PRIORITY, allowed_priority
 
 _HELP = "Measure how fast the graph, models and several cameras are on this machine."
@@ -210,7 +211,7 @@ def bench_streaming(
 
 @bench_app.command("fleet")
 def bench_fleet(
-    bag: Annotated[Path, typer.Argument(metavar="BAG")],
+    bag: Annotated[Path, typer.Argument(metavar="BAG", parser=path_of)],
     workers: Annotated[int, typer.Option(min=1, max=4096)] = len(os.sched_getaffinity(0)),
     frames: Annotated[int, typer.Option(min=10, max=MAX_FRAMES)] = 250,
     rounds: Annotated[int, typer.Option(min=1, max=1000)] = 3,
@@ -227,7 +228,8 @@ def bench_fleet(
     core hours 1,000 km of one camera are, at 30 frames a second and 60 km/h.
 
     Options:
-        bag: Recorded drive; each worker replays it.
+        bag: Recorded drive; each worker replays it. Workers begin when their models are loaded:
+            minutes of a drive tell more than seconds.
         workers: Workers, and processes of the bare network; each has one thread for inference.
         frames: Frames of the drive.
         rounds: Rounds; what is compared alternates in each.

@@ -35,7 +35,7 @@ def storage_files(path: Path) -> list[Path]:
         return [path] if _format(path) in READERS else []
     if not path.is_dir():
         return []
-    found = [file for file in path.iterdir() if file.is_file() and _format(file) in ROS2_SUFFIXES]
+    found = [file for file in path.iterdir() if _format(file) in ROS2_SUFFIXES and file.is_file()]
     # Splits are numbered name_0, name_1, ...: shorter names first keeps _10 behind _9.
     return sorted(found, key=lambda file: (len(file.name), file.name))
 

@@ -52,7 +52,8 @@ class ObjectBytes:
     """
 
     def __init__(self, path: ObjectPath) -> None:
-        self._path, self.size = path, path.size()
+        self._path = path
+        _, self.size, self._tag = path.version()
         self._small = (0, b"")
         self._starts: list[int] = []
         self._ends: list[int] = []
@@ -62,7 +63,8 @@ class ObjectBytes:
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Begin and end of what will be read, in this order; neighbours are asked for together."""
         starts, ends = list[int](), list[int]()
-        for start, end in sorted(ranges):
+        # A damaged index may name bytes behind the end.
+        for start, end in sorted((start, min(end, self.size)) for start, end in ranges):
             if ends and start - ends[-1] <= SMALL_BYTES and end - starts[-1] <= BLOCK_BYTES:
                 ends[-1] = max(end, ends[-1])
             else:
@@ -78,11 +80,13 @@ class ObjectBytes:
         number = bisect_right(self._starts, at) - 1
         if number >= 0 and at + count <= self._ends[number]:
             start, data = self._starts[number], self._range(number)
+            if at + count == self._ends[-1]:
+                self._coming = {}  # a bag may have many files
         else:
             start, data = self._small
             if not (start <= at and at + count <= start + len(data)):
                 some = min(max(count, SMALL_BYTES), self.size - at)
-                start, data = self._small = at, self._path.read_range(at, some)
+                start, data = self._small = at, self._path.read_range(at, some, self._tag)
         return data[at - start : at - start + count]
 
     def _range(self, number: int) -> bytes:
@@ -91,7 +95,7 @@ class ObjectBytes:
             if one not in self._coming:
                 start, end = self._starts[one], self._ends[one]
                 read = self._path.read_range
-                self._coming[one] = self._thread.submit(read, start, end - start)
+                self._coming[one] = self._thread.submit(read, start, end - start, self._tag)
         for old in [one for one in self._coming if abs(one - number) > 1]:
             del self._coming[old]
         return self._coming[number].result()

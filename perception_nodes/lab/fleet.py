@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
+from perception_nodes.drives.bag import open_drive
 from perception_nodes.networks.model import load_model
 from perception_nodes.replay.drives import Drives, ReplayRequest
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
@@ -52,6 +53,7 @@ def run_bench(
     Raises:
         InputError: the drive or the settings cannot be used.
     """
+    open_drive(bag).close()  # an error, if it cannot be used
     settings = replace(settings, threads=1)
     found: list[dict[str, float]] = []
     for number in range(rounds):

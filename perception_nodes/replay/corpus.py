@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +33,14 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
 from perception_nodes.replay import tables
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
-from perception_nodes.replay.outputs import FLEET, MARKER, SUMMARY_FILE, TABLE, remove_outputs
+from perception_nodes.replay.outputs import (
+    FLEET,
+    MARKER,
+    OUTPUTS,
+    SUMMARY_FILE,
+    TABLE,
+    remove_outputs,
+)
 from perception_nodes.replay.run import DriveCamera, Progress, ReplayOptions, replay
 from perception_nodes.report import charts, page
 from perception_nodes.report.drive_report import verdict
@@ -155,7 +163,7 @@ def run_job(job: Job, progress: Progress) -> Result:
             found = f"{what} is {made_by[what]} on {gethostname()}, and {wanted} where it was begun"
             raise SettingsError(f"{found}; install the same on each machine of the cluster")
     try:
-        with uploaded(job.folder, MARKER) as folder:
+        with uploaded(job.folder, MARKER, OUTPUTS) as folder:
             for left in folder.glob(".part-*"):
                 shutil.rmtree(left)  # left by a worker that was killed
             summary = replay(job.source, folder, loaded, job.options, progress)
@@ -163,6 +171,10 @@ def run_job(job: Job, progress: Progress) -> Result:
             write_whole(folder / MARKER, json.dumps({"job": job.key, "files": files}) + "\n")
     except (InputError, ModuleNotFoundError) as error:  # a machine may lack what another has
         return Result(name, None, str(error))
+    except OSError as error:
+        if not isinstance(job.folder, ObjectPath):
+            raise
+        return Result(name, None, f"its results cannot be stored: {error.strerror}")
     return Result(name, summary)
 
 
@@ -179,8 +191,9 @@ def replay_corpus(jobs: Sequence[Job], submit: Submit) -> Iterator[Result]:
         if (done := _done_before(job)) is not None:
             yield done
         else:
-            for name in (MARKER, *tables.TABLE_FILES):  # a reader of tables asks no marker
-                (job.folder / name).unlink(missing_ok=True)
+            if not isinstance(job.folder, ObjectPath):
+                for name in (MARKER, *tables.TABLE_FILES):  # a reader of tables asks no marker
+                    (job.folder / name).unlink(missing_ok=True)
             waiting[submit(job)] = (job, 1)
     while waiting:
         for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -335,7 +348,10 @@ def _digest(labels: LabelledSet) -> str:
 def _fingerprint(path: Path) -> Sequence[tuple[str, int, int | str]]:
     """Names, sizes and modification times or tags of the files of a bag, which identify it."""
     if isinstance(path, ObjectPath):
-        return path.versions()
+        try:
+            return path.versions()
+        except OSError:  # its replay names the reason
+            return [(secrets.token_hex(), 0, 0)]
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     found = [(file, file.stat()) for file in files if file.is_file()]
     return [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in found]

@@ -92,6 +92,9 @@ class ReplayRequest:
             "--update needs --out on this machine, not a URL": (
                 self.update and isinstance(self.out, ObjectPath)
             ),
+            "--golden and --labels are on this machine; fetch what is at a URL": (
+                any(":/" in str(one) for one in (self.golden, self.labels))
+            ),
             "--video shows the pictures that --no-pictures leaves out; give one": (
                 options.video and not options.pictures
             ),

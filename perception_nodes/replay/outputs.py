@@ -42,6 +42,7 @@ TABLE, FLEET = "drives.csv", "fleet.html"
 """Table and page of several drives, beside their folders."""
 OF_SOME_RUNS = (VIDEO_FILE, ENGINE_FILE, MARKER, TABLE, FLEET, *BOX_FILES.values(), *TABLE_FILES)
 OF_EVERY_RUN = (RECORDING_FILE, REPORT_FILE, OVERVIEW_FILE, TIMING_FILE, SUMMARY_FILE)
+OUTPUTS = (*OF_SOME_RUNS, *OF_EVERY_RUN)
 IMAGE_TOPIC = "/camera/image/compressed"
 VIDEO_TOPIC = "/camera/image/foxglove"
 PictureFormat = Literal["jpeg", "h264"]
@@ -153,9 +154,9 @@ def remove_outputs(folder: Path, drives: Iterable[Path]) -> None:
         OSError: something cannot be removed.
     """
     whole = folder.resolve()
-    if not folder.is_dir() or any(whole in (it, it.parent) for it in map(Path.resolve, drives)):
+    if not folder.is_dir() or any(whole in (it.resolve(), it.resolve().parent) for it in drives):
         return
-    for name in (*OF_SOME_RUNS, *OF_EVERY_RUN):
+    for name in OUTPUTS:
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # there is more in it
         folder.rmdir()

@@ -4,21 +4,22 @@ They are read and written by obstore, which takes credentials where each store's
 repeats requests that fail.
 """
 
+import asyncio
 import errno
+import fcntl
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from io import BytesIO, TextIOWrapper
-from itertools import chain
 from pathlib import Path, PosixPath
-from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
+from perception_nodes.core.errors import InputError
 from perception_nodes.system.environment import cache_folder
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "file")
@@ -28,7 +29,8 @@ CACHE_BYTES = 20 << 30
 """Most bytes of the copies that are kept."""
 ATTEMPTS = 3
 """How often bytes are asked for: obstore repeats requests, but not where an answer breaks off."""
-RETRIES = {"max_retries": 12, "retry_timeout": timedelta(minutes=2)}
+BACKOFF = {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=8), "base": 2}
+RETRIES = {"max_retries": 1000, "retry_timeout": timedelta(minutes=1), "backoff": BACKOFF}
 
 
 class ObjectPath(PosixPath):
@@ -42,8 +44,14 @@ class ObjectPath(PosixPath):
         return f"{scheme}:///{rest}" if scheme == "file" else f"{scheme}://{rest}"
 
     def open(self, mode: str = "r", *_: Any, **text: Any) -> Any:
-        """Read the whole object."""
-        content = BytesIO(self.read_range(0, self.size()))
+        """Read the whole object.
+
+        Raises:
+            ValueError: it is to be written; see `write_bytes`.
+        """
+        if mode not in ("r", "rb"):
+            raise ValueError(f"mode {mode}")
+        content = BytesIO(self.read_range(0, self.version()[1]))
         text.pop("buffering", None)
         return content if "b" in mode else TextIOWrapper(content, **text)
 
@@ -54,16 +62,24 @@ class ObjectPath(PosixPath):
 
     def upload(self, content: BytesIO | Path) -> None:
         """Write an object from memory or from a file."""
-        with self._errors():
-            _obstore().put(*self._place(), content)
+        self._ask(lambda obstore, at: obstore.put_async(*at, content))
 
-    def read_range(self, at: int, count: int) -> bytes:
-        """`count` bytes from a position on."""
-        store, key = self._place()
+    def read_range(self, at: int, count: int, tag: str = "") -> bytes:
+        """`count` bytes from a position on.
+
+        Raises:
+            OSError: they cannot be read, or the object has another tag than this by now.
+        """
+
+        async def read(obstore: Any, place: tuple[Any, str]) -> tuple[Any, Any]:
+            found = await obstore.get_async(*place, options={"range": (at, at + count)})
+            return found.meta, await found.bytes_async()
+
         for attempt in range(ATTEMPTS if count else 0):
             try:
-                with self._errors():
-                    data = _obstore().get_range(store, key, start=at, length=count)
+                meta, data = self._ask(read)
+                if tag and tag != _tag(meta):
+                    raise OSError(errno.ESTALE, "it has changed while it was read", str(self))
                 if len(data) < count:
                     said = f"the store sends {len(data)} of {count} bytes"
                     raise OSError(errno.EIO, said, str(self))
@@ -73,42 +89,52 @@ class ObjectPath(PosixPath):
                     raise
         return b""
 
-    def size(self) -> int:
-        """The number of bytes.
+    def version(self) -> tuple[str, int, str]:
+        """URL, number of bytes, and the tag that tells versions of the object apart.
 
         Raises:
             FileNotFoundError: there is no such object.
         """
-        return self._version()[1]
+        # For servers, obstore's own `head` asks as WebDAV does, which few answer.
+        head = {"head": True}
+        meta = self._ask(lambda obstore, at: obstore.get_async(*at, options=head)).meta
+        return str(self), meta["size"], _tag(meta)
 
     def versions(self) -> list[tuple[str, int, str]]:
-        """URL, size and tag of this object, or of those in this folder and below."""
+        """The version of this object, or of those in this folder and below."""
         try:
-            return [self._version()]
+            return [self.version()]
         except FileNotFoundError:
-            return sorted(self._listed())
+            if self.parts[0].startswith("http"):  # servers list nothing
+                return []
+
+        async def read(obstore: Any, place: tuple[Any, str]) -> Any:
+            return place[1], await obstore.list(*place).collect_async()
+
+        key, found = self._ask(read)
+        below = [(self / one["path"].removeprefix(key).lstrip("/"), one) for one in found]
+        return sorted((str(path), one["size"], _tag(one)) for path, one in below)
 
     def iterdir(self) -> Generator["ObjectPath", None, None]:
         """The objects in this folder."""
-        below = len(self.parts) + 1
         for url, _, _ in self.versions():
-            if len((found := ObjectPath(url)).parts) == below:
+            if (found := ObjectPath(url)).parent == self:
                 yield found
 
     def is_file(self, **_: Any) -> bool:
         """Whether there is such an object."""
         try:
-            return self.size() >= 0
+            return self.version()[1] >= 0
         except FileNotFoundError:
             return False
 
     def is_dir(self, **_: Any) -> bool:
         """Whether objects are in this folder."""
-        return next(self._listed(), None) is not None
+        return [url for url, _, _ in self.versions()] not in ([], [str(self)])
 
     def exists(self, **_: Any) -> bool:
         """Whether there is such an object or folder."""
-        return self.is_file() or self.is_dir()
+        return bool(self.versions())
 
     def resolve(self, strict: bool = False) -> "ObjectPath":
         """A URL has no other form."""
@@ -120,8 +146,7 @@ class ObjectPath(PosixPath):
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove the object."""
         try:
-            with self._errors():
-                _obstore().delete(*self._place())
+            self._ask(lambda obstore, at: obstore.delete_async(*at))
         except FileNotFoundError:
             if not missing_ok:
                 raise
@@ -136,115 +161,123 @@ class ObjectPath(PosixPath):
             OSError: it cannot be read, or is larger than the cache.
         """
         wanted = [self, *(self.with_name(self.name + suffix) for suffix in beside)]
-        found = [one._version() for one in wanted if one is self or one.is_file()]
-        name = hashlib.sha256(repr(found).encode()).hexdigest()[:32]
-        folder = cache_folder() / "objects" / name
-        if not folder.is_dir():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            _make_room(folder.parent, sum(size for _, size, _ in found), self)
-            part = Path(mkdtemp(prefix=".part-", dir=folder.parent))
-            try:
-                for url, size, _ in found:
-                    ObjectPath(url)._copy(part / ObjectPath(url).name, size)
-                with suppress(FileExistsError, NotADirectoryError):
-                    part.rename(folder)
-            except OSError as error:
-                if error.errno != errno.ENOTEMPTY:  # another process was faster
-                    raise
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
-        os.utime(folder)
-        return folder / self.name
+        found = [one.version() for one in wanted if one is self or one.is_file()]
+        folder = cache_folder() / "objects"
+        folder.mkdir(parents=True, exist_ok=True)
+        copy, part = (
+            folder / hashlib.sha256(repr(found).encode()).hexdigest()[:32],
+            folder / ".part",
+        )
+        with (folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one process at a time copies and removes
+            if not copy.is_dir():
+                _make_room(folder, sum(size for _, size, _ in found), self)
+                part.mkdir()
+                for url, size, tag in found:
+                    with (part / ObjectPath(url).name).open("wb") as stream:
+                        for at in range(0, size, BLOCK_BYTES):
+                            some = min(BLOCK_BYTES, size - at)
+                            stream.write(ObjectPath(url).read_range(at, some, tag))
+                part.rename(copy)
+            os.utime(copy)
+        return copy / self.name
 
-    def _copy(self, file: Path, size: int) -> None:
-        with file.open("wb") as stream:
-            for at in range(0, size, BLOCK_BYTES):
-                stream.write(self.read_range(at, min(BLOCK_BYTES, size - at)))
+    def _ask(self, ask: Callable[[Any, tuple[Any, str]], Any]) -> Any:
+        """Ask the store, so that Ctrl-C ends the wait.
 
-    def _version(self) -> tuple[str, int, str]:
-        with self._errors():
-            # For servers, obstore.head asks as WebDAV does, which few answer.
-            found = _obstore().get(*self._place(), options={"head": True}).meta
-        return str(self), found["size"], str(found["e_tag"] or found["last_modified"])
-
-    def _listed(self) -> Iterator[tuple[str, int, str]]:
-        store, key = self._place()
-        if self.parts[0].startswith("http"):  # servers list nothing
-            return
-        with self._errors():
-            for one in chain.from_iterable(_obstore().list(store, key)):
-                url = str(self).removesuffix(key) + one["path"]
-                yield url, one["size"], str(one["e_tag"] or one["last_modified"])
-
-    def _place(self) -> tuple[Any, str]:
-        scheme, *rest = self.parts
-        bucket = "" if scheme == "file:" else rest.pop(0)
-        return _store(f"{scheme}//{bucket}"), "/".join(rest)
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn errors of the store into `OSError`, without what a query may hold: signatures."""
+        Errors become `OSError`, without what the query of a URL may hold: signatures.
+        """
         try:
-            yield
+            import obstore
+            import obstore.store
+        except ImportError as error:
+            remedy = "install it with: pip install 'perception_nodes[fleet]'"
+            raise OSError(errno.ENOPKG, f"a URL needs obstore ({error}); {remedy}") from error
+        scheme, *rest = self.parts
+        bucket = "" if scheme == "file:" or not rest else rest.pop(0)
+
+        async def asked() -> Any:
+            return await ask(obstore, (_store(f"{scheme}//{bucket}"), "/".join(rest)))
+
+        try:
+            return asyncio.run(asked())
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, "it is not in the store", str(self)) from None
-        except _obstore().exceptions.BaseError as error:
-            reason = " ".join(str(error).partition("Debug source")[0].split())
+        except (ValueError, obstore.exceptions.BaseError) as error:
+            reason = " ".join(str(error).partition("Debug source")[0].split())[:300]
             reason = re.sub(r"\?[^\s\"')]*", "", reason)
             raise OSError(errno.EIO, reason, str(self)) from None
 
 
 def path_of(text: str | Path) -> Path:
-    """A path from the command line or from a list of drives, which may be a URL."""
-    return ObjectPath(text) if str(text).partition("://")[0] in SCHEMES else Path(text)
+    """A path from the command line or from a list of drives, which may be a URL.
+
+    Raises:
+        InputError: it is a URL with a login or a signature.
+    """
+    scheme, _, rest = str(text).partition("://")
+    if scheme.startswith("http") and re.search(r"[?#]|^[^/]*@", rest):
+        plain = re.sub(r"^[^/]*@|[?#].*", "", rest)
+        why = "a login or signature in a URL would stand in results; only plain URLs are read"
+        raise InputError(f"{scheme}://{plain}: {why}")
+    return ObjectPath(text) if scheme in SCHEMES else Path(text)
 
 
 @contextmanager
-def uploaded(out: Path, last: str) -> Iterator[Path]:
+def uploaded(out: Path, last: str, outputs: Collection[str]) -> Iterator[Path]:
     """A folder to write to: `out` itself or, if that is a URL, one whose files are put there.
 
-    Nothing is put there after an error, and what an earlier run left is removed first.
+    Nothing is put there after an error.
 
     Args:
         out: the folder that is meant.
         last: name of the file whose existence says that all others are complete.
+        outputs: names of files that are removed there first: an earlier run has left them.
     """
     if not isinstance(out, ObjectPath):
         yield out
         return
-    with TemporaryDirectory() as name:
-        yield (folder := Path(name))
-        for url, _, _ in out.versions():
-            ObjectPath(url).unlink(missing_ok=True)
+    # A name that the next attempt on this machine finds and removes, should this one be killed.
+    folder = cache_folder() / "uploads" / hashlib.sha256(str(out).encode()).hexdigest()[:32]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        for old in out.iterdir():
+            if old.name in outputs:
+                old.unlink(missing_ok=True)
         for file in sorted(folder.iterdir(), key=lambda file: file.name == last):
             (out / file.name).upload(file)
-
-
-def _obstore() -> Any:
-    try:
-        import obstore
-        import obstore.store
-    except ImportError as error:
-        remedy = "install it with: pip install 'perception_nodes[fleet]'"
-        raise OSError(errno.ENOPKG, f"a URL needs obstore ({error}); {remedy}") from error
-    return obstore
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @lru_cache
 def _store(url: str) -> Any:
     """The bucket or server of a URL."""
-    options = {"timeout": "2 minutes", **({"allow_http": True} if url.startswith("http:") else {})}
-    return _obstore().store.from_url(url, client_options=options, retry_config=RETRIES)
+    import obstore.store
+
+    plain = {"client_options": {"allow_http": True}} if url.startswith("http:") else {}
+    return obstore.store.from_url(url, retry_config=RETRIES, **plain)
+
+
+def _tag(meta: Any) -> str:
+    if meta["e_tag"] is None and not meta["last_modified"].timestamp():
+        raise OSError(errno.ENOTSUP, "its server tells neither ETag nor Last-Modified")
+    return str(meta["e_tag"] or meta["last_modified"])
 
 
 def _make_room(folder: Path, size: int, wanted: Path) -> None:
     """Remove the copies that were used longest ago until there is room for another one."""
+    part = folder / ".part"
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
     if size > CACHE_BYTES:
-        limit = f"it has {size:,} bytes, {CACHE_BYTES:,} are kept at most; an mcap is read in place"
+        limit = f"it has {size:,} bytes, and copies of {CACHE_BYTES:,} at most are kept"
         raise OSError(errno.EFBIG, limit, str(wanted))
-    copies = sorted(folder.iterdir(), key=lambda copy: copy.stat().st_mtime)
+    copies = [copy for copy in folder.iterdir() if copy.is_dir()]
     sizes = {copy: sum(file.stat().st_size for file in copy.iterdir()) for copy in copies}
-    for copy in copies:
+    for copy in sorted(copies, key=lambda copy: copy.stat().st_mtime):
         if sum(sizes.values()) + size > CACHE_BYTES:
             del sizes[copy]
-            shutil.rmtree(copy, ignore_errors=True)
+            copy.rename(part)  # so that it is there whole or not at all
+            shutil.rmtree(part)

@@ -5,11 +5,13 @@ import pickle
 
 import pytest
 
+from perception_nodes.core.errors import InputError
 from perception_nodes.system import object_path
 from perception_nodes.system.files import try_writing, write_whole
 from perception_nodes.system.object_path import ObjectPath, path_of, uploaded
 
 pytest.importorskip("obstore")
+OLD = ("old.csv", "older.csv")
 
 
 @pytest.fixture
@@ -42,28 +44,34 @@ def test_what_is_written_is_read_listed_and_removed(store, tmp_path):
     assert file.versions() == store.versions() != version
     file.unlink()
     file.unlink(missing_ok=True)
-    for fails in (file.unlink, file.read_bytes, file.size):
+    for fails in (file.unlink, file.read_bytes, file.version):
         with pytest.raises(FileNotFoundError) as caught:
             fails()
         assert caught.value.filename == str(file)
 
 
-def test_files_are_uploaded_whole_the_marker_last_and_not_after_an_error(store, monkeypatch):
+def test_files_are_uploaded_whole_the_marker_last_and_not_after_an_error(
+    store, tmp_path, monkeypatch
+):
     uploads = []
     upload = ObjectPath.upload
     monkeypatch.setattr(
         ObjectPath, "upload", lambda path, of: (uploads.append(path.name), upload(path, of))
     )
-    write_whole(store / "drive" / "old.csv", "of an earlier run")
-    with pytest.raises(KeyError), uploaded(store / "drive", "a.json") as folder:
+    for name in ("old.csv", "recorded.mcap"):
+        write_whole(store / "drive" / name, "of an earlier run, or of somebody")
+    uploads.clear()
+    with pytest.raises(KeyError), uploaded(store / "drive", "a.json", OLD) as folder:
         (folder / "a.json").write_text("half")
         raise KeyError
-    assert uploads == ["old.csv"]
-    with uploaded(store / "drive", "a.json") as folder:
+    assert not uploads
+    with uploaded(store / "drive", "a.json", OLD) as folder:
         for name in ("a.json", "b.csv", "c.mcap"):
             (folder / name).write_text(name)
-    assert uploads[1:] == ["b.csv", "c.mcap", "a.json"]
-    assert sorted(path.name for path in (store / "drive").iterdir()) == sorted(uploads[1:])
+    assert uploads == ["b.csv", "c.mcap", "a.json"]
+    there = sorted(path.name for path in (store / "drive").iterdir())
+    assert there == sorted([*uploads, "recorded.mcap"])
+    assert not list((tmp_path / "cache/perception_nodes/uploads").iterdir())
 
 
 def test_copies_are_kept_while_they_are_fresh_and_there_is_room(store, monkeypatch):
@@ -84,7 +92,7 @@ def test_copies_are_kept_while_they_are_fresh_and_there_is_room(store, monkeypat
     write_whole(store / "a.db3-wal", "longer log")
     assert (store / "a.db3").fetched(["-wal"]) != copy
     write_whole(store / "large.db3", "x" * 101)
-    with pytest.raises(OSError, match="101 bytes, 100 are kept at most"):
+    with pytest.raises(OSError, match="101 bytes, and copies of 100 at most"):
         (store / "large.db3").fetched()
 
 
@@ -98,7 +106,24 @@ def test_errors_do_not_repeat_what_a_query_signs(store, monkeypatch):
     def fails(*_, **__):
         raise obstore.exceptions.GenericError("GET http://host/a?sig=secret failed\n\nDebug source")
 
-    monkeypatch.setattr(obstore, "get", fails)
+    monkeypatch.setattr(obstore, "get_async", fails)
     with pytest.raises(OSError, match="GET http://host/a failed: ") as caught:
-        (store / "a").size()
+        (store / "a").version()
     assert "secret" not in str(caught.value)
+
+
+def test_what_changes_while_it_is_read_is_refused(store):
+    file = store / "drive.mcap"
+    write_whole(file, "abcdef")
+    _, _, tag = file.version()
+    assert file.read_range(0, 3, tag) == b"abc"
+    write_whole(file, "ABCDEF!")
+    with pytest.raises(OSError, match="it has changed while it was read"):
+        file.read_range(3, 3, tag)
+
+
+@pytest.mark.parametrize("secret", ["user:word@host/a.mcap", "host/a.mcap?sig=word"])
+def test_a_login_or_signature_in_a_url_is_refused_and_not_repeated(secret):
+    with pytest.raises(InputError, match="http://host/a.mcap: a login") as caught:
+        path_of(f"http://{secret}")
+    assert "word" not in str(caught.value)
