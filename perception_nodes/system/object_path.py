@@ -30,7 +30,7 @@ CACHE_BYTES = 20 << 30
 ATTEMPTS = 3
 """How often bytes are asked for: obstore repeats requests, but not where an answer breaks off."""
 BACKOFF = {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=8), "base": 2}
-RETRIES = {"max_retries": 1000, "retry_timeout": timedelta(minutes=1), "backoff": BACKOFF}
+RETRIES: Any = {"max_retries": 1000, "retry_timeout": timedelta(minutes=1), "backoff": BACKOFF}
 
 
 class ObjectPath(PosixPath):
@@ -40,8 +40,8 @@ class ObjectPath(PosixPath):
     """
 
     def __str__(self) -> str:
-        scheme, _, rest = super().__str__().partition(":/")
-        return f"{scheme}:///{rest}" if scheme == "file" else f"{scheme}://{rest}"
+        scheme, _, rest = super().__str__().partition(":")
+        return f"{scheme}:/{'/' * (scheme == 'file')}{rest or '/'}"
 
     def open(self, mode: str = "r", *_: Any, **text: Any) -> Any:
         """Read the whole object.
@@ -164,10 +164,7 @@ class ObjectPath(PosixPath):
         found = [one.version() for one in wanted if one is self or one.is_file()]
         folder = cache_folder() / "objects"
         folder.mkdir(parents=True, exist_ok=True)
-        copy, part = (
-            folder / hashlib.sha256(repr(found).encode()).hexdigest()[:32],
-            folder / ".part",
-        )
+        copy, part = folder / _hash(repr(found)), folder / ".part"
         with (folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # one process at a time copies and removes
             if not copy.is_dir():
@@ -238,7 +235,7 @@ def uploaded(out: Path, last: str, outputs: Collection[str]) -> Iterator[Path]:
         yield out
         return
     # A name that the next attempt on this machine finds and removes, should this one be killed.
-    folder = cache_folder() / "uploads" / hashlib.sha256(str(out).encode()).hexdigest()[:32]
+    folder = cache_folder() / "uploads" / _hash(str(out))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -257,8 +254,13 @@ def _store(url: str) -> Any:
     """The bucket or server of a URL."""
     import obstore.store
 
-    plain = {"client_options": {"allow_http": True}} if url.startswith("http:") else {}
+    # Options given here replace those of the environment, such as AWS_ALLOW_HTTP.
+    plain: Any = {"client_options": {"allow_http": True}} if url.startswith("http:") else {}
     return obstore.store.from_url(url, retry_config=RETRIES, **plain)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _tag(meta: Any) -> str:

@@ -50,9 +50,7 @@ def test_what_is_written_is_read_listed_and_removed(store, tmp_path):
         assert caught.value.filename == str(file)
 
 
-def test_files_are_uploaded_whole_the_marker_last_and_not_after_an_error(
-    store, tmp_path, monkeypatch
-):
+def test_files_are_uploaded_the_marker_last_and_not_after_an_error(store, tmp_path, monkeypatch):
     uploads = []
     upload = ObjectPath.upload
     monkeypatch.setattr(
