@@ -270,7 +270,7 @@ def bench_models(
 
     Options:
         models: Names or folders; by default all in models/.
-        svg_file: Write the plot here; it follows a light or dark theme.
+        svg_file: Write the plot here; it has no background, and greys for light and dark pages.
         data: Measure accuracy on this labelled set, as for `perception model evaluate`; may be
             repeated. Without it, the accuracy that each model.yaml states is used.
         frames: Timed calls for each model, number of threads and pace.

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-INK, SOFT, LINE = "#1d2433", "#667085", "#e4e7ee"
+INK, SOFT, LINE = "#1d2433", "#727a89", "#e4e7ee"
 _STYLE = {
     "text.parse_math": False,  # a `$` in a file's name begins no formula
     "text.color": INK,
