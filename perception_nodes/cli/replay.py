@@ -16,11 +16,11 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import MAX_LOOKS
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import load_model
+from perception_nodes.replay.boxes import BOX_FILES
 from perception_nodes.replay.drives import Drives, ReplayRequest
 from perception_nodes.replay.offline_camera import ReplaySettings
 from perception_nodes.replay.outputs import TABLE, PictureFormat
 from perception_nodes.replay.run import Mode, ReplayOptions
-from perception_nodes.report.boxes import BOX_FILES
 from perception_nodes.report.changes import Tolerance
 from perception_nodes.system.object_path import path_of
 

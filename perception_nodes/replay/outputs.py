@@ -16,12 +16,12 @@ from perception_nodes.core.statistics import summarize
 from perception_nodes.drives import schemas
 from perception_nodes.drives.bag import Drive, RawFrame, camera_info_topic
 from perception_nodes.drives.log_clock import LogClock
+from perception_nodes.replay.boxes import BOX_FILES
 from perception_nodes.replay.tables import TABLE_FILES
 from perception_nodes.report import recording as recorded
 from perception_nodes.report.accelerator import ENGINE_FILE
 from perception_nodes.report.account import Heard, account
 from perception_nodes.report.annotate import Picture, PictureMaker, blank, draw, draw_changes
-from perception_nodes.report.boxes import BOX_FILES
 from perception_nodes.report.changes import Change
 from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.foxglove import compressed_video, image_annotations

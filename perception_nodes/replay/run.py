@@ -20,6 +20,7 @@ from perception_nodes.networks.model import Model
 from perception_nodes.replay import outputs
 from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.background import Behind, quick_switches
+from perception_nodes.replay.boxes import write_boxes
 from perception_nodes.replay.clocks import LockstepClock, RealTimeClock
 from perception_nodes.replay.followed import Followed
 from perception_nodes.replay.golden import Golden, GoldenError, as_kept, made_with_another_model
@@ -27,7 +28,6 @@ from perception_nodes.replay.offline_camera import Camera, LoadedModel, Outcome,
 from perception_nodes.replay.tables import write_tables
 from perception_nodes.report import recording as recorded
 from perception_nodes.report.accelerator import ENGINE_FILE, engine_csv, engine_summary
-from perception_nodes.report.boxes import write_boxes
 from perception_nodes.report.changes import Change, Comparison, Tolerance, objects_of
 from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.system.files import staged, write_whole

@@ -8,7 +8,8 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus
-from perception_nodes.report.boxes import BOX_FILES, write_boxes
+from perception_nodes.replay.boxes import BOX_FILES, write_boxes
+from perception_nodes.replay.tables import PLACE
 from perception_nodes.report.recording import FrameDetections, Recording, ReportedFrame
 
 
@@ -27,13 +28,13 @@ def test_each_format_has_all_boxes_in_pixels_of_the_frame(tmp_path):
     first, second = map(json.loads, (tmp_path / "boxes.jsonl").read_text().splitlines())
     assert (first["frame"], first["stamp_ns"], first["file"]) == (0, 7, "a.jpg")
     assert first["objects"] == [
-        {"class": "car", "score": 0.75, "box": [1.0, 2.0, 10.0, 20.0]},
-        {"class": "person", "score": 0.5, "box": [30.5, 0.0, 33.5, 48.0]},
+        {"class": "car", "score": 0.75, **dict(zip(PLACE, (1, 2, 10, 20), strict=True))},
+        {"class": "person", "score": 0.5, **dict(zip(PLACE, (30.5, 0, 33.5, 48), strict=True))},
     ]
     assert (second["status"], second["objects"]) == ("FAILED", [])
     with (tmp_path / "boxes.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert [(r["file"], r["class"], r["x"], r["width"]) for r in rows] == [
+    assert [(r["file"], r["class"], r["x_px"], r["width_px"]) for r in rows] == [
         ("a.jpg", "car", "1.0", "10.0"),
         ("a.jpg", "person", "30.5", "33.5"),
     ]
@@ -46,4 +47,4 @@ def test_each_format_has_all_boxes_in_pixels_of_the_frame(tmp_path):
         ("person", [30.5, 0.0, 33.5, 48.0]),
     ]
     write_boxes(tmp_path, ("jsonl",), recording, ())
-    assert "file" not in json.loads((tmp_path / "boxes.jsonl").read_text().splitlines()[0])
+    assert json.loads((tmp_path / "boxes.jsonl").read_text().splitlines()[0])["file"] is None
