@@ -28,9 +28,9 @@ BLOCK_BYTES = 8 << 20
 CACHE_BYTES = 20 << 30
 """Most bytes of the copies that are kept."""
 ATTEMPTS = 3
-"""How often bytes are asked for: obstore repeats requests, but not where an answer breaks off."""
+"""How often a store is asked: obstore repeats requests, but not where an answer breaks off."""
 BACKOFF = {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=8), "base": 2}
-RETRIES: Any = {"max_retries": 1000, "retry_timeout": timedelta(minutes=1), "backoff": BACKOFF}
+RETRIES: Any = {"max_retries": 1000, "retry_timeout": timedelta(seconds=30), "backoff": BACKOFF}
 
 
 class ObjectPath(PosixPath):
@@ -57,10 +57,10 @@ class ObjectPath(PosixPath):
 
     def write_bytes(self, data: Any) -> int:
         """Write an object, which others see once it is whole."""
-        self.upload(BytesIO(data))
+        self.upload(data)
         return len(data)
 
-    def upload(self, content: BytesIO | Path) -> None:
+    def upload(self, content: bytes | Path) -> None:
         """Write an object from memory or from a file."""
         self._ask(lambda obstore, at: obstore.put_async(*at, content))
 
@@ -71,23 +71,16 @@ class ObjectPath(PosixPath):
             OSError: they cannot be read, or the object has another tag than this by now.
         """
 
-        async def read(obstore: Any, place: tuple[Any, str]) -> tuple[Any, Any]:
+        async def read(obstore: Any, place: tuple[Any, str]) -> bytes:
             found = await obstore.get_async(*place, options={"range": (at, at + count)})
-            return found.meta, await found.bytes_async()
+            if tag and tag != _tag(found.meta):
+                raise ValueError("it has changed while it was read")
+            data = bytes(await found.bytes_async())
+            if len(data) < count:
+                raise ValueError(f"the store sends {len(data)} of {count} bytes")
+            return data
 
-        for attempt in range(ATTEMPTS if count else 0):
-            try:
-                meta, data = self._ask(read)
-                if tag and tag != _tag(meta):
-                    raise OSError(errno.ESTALE, "it has changed while it was read", str(self))
-                if len(data) < count:
-                    said = f"the store sends {len(data)} of {count} bytes"
-                    raise OSError(errno.EIO, said, str(self))
-                return bytes(data)
-            except OSError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-        return b""
+        return bytes(self._ask(read)) if count else b""
 
     def version(self) -> tuple[str, int, str]:
         """URL, number of bytes, and the tag that tells versions of the object apart.
@@ -196,14 +189,14 @@ class ObjectPath(PosixPath):
         async def asked() -> Any:
             return await ask(obstore, (_store(f"{scheme}//{bucket}"), "/".join(rest)))
 
-        try:
-            return asyncio.run(asked())
-        except FileNotFoundError:
-            raise FileNotFoundError(errno.ENOENT, "it is not in the store", str(self)) from None
-        except (ValueError, obstore.exceptions.BaseError) as error:
-            reason = " ".join(str(error).partition("Debug source")[0].split())[:300]
-            reason = re.sub(r"\?[^\s\"')]*", "", reason)
-            raise OSError(errno.EIO, reason, str(self)) from None
+        for _ in range(ATTEMPTS):
+            try:
+                return asyncio.run(asked())
+            except FileNotFoundError:
+                raise FileNotFoundError(errno.ENOENT, "it is not in the store", str(self)) from None
+            except (ValueError, obstore.exceptions.BaseError) as error:
+                reason = " ".join(str(error).partition("Debug source")[0].split())[:300]
+        raise OSError(errno.EIO, re.sub(r"\?[^\s\"')]*", "", reason), str(self))
 
 
 def path_of(text: str | Path) -> Path:
