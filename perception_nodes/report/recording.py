@@ -322,20 +322,25 @@ def deserialized(path: str | Path, recorded: Recorded) -> Any:
 
 
 def _frame_detections(message: Any) -> FrameDetections:
-    found = message.detections
-    best = [detection.results[0].hypothesis for detection in found]
-    boxes = [
-        (b.center.position.x, b.center.position.y, b.size_x, b.size_y)
-        for b in (detection.bbox for detection in found)
-    ]
-    centre_size = np.array(boxes, np.float64).reshape(-1, 4)
-    half = centre_size[:, 2:] / 2
-    corners = np.concatenate([centre_size[:, :2] - half, centre_size[:, :2] + half], axis=1)
+    best = [detection.results[0].hypothesis for detection in message.detections]
     return FrameDetections(
         tuple(hypothesis.class_id for hypothesis in best),
         np.array([hypothesis.score for hypothesis in best], np.float32),
-        corners.astype(np.float32),
+        corners_of(message),
     )
+
+
+def corners_of(message: Any) -> NDArray[np.float32]:
+    """The boxes of a `vision_msgs/msg/Detection2DArray`, [n, 4], x1 y1 x2 y2 in source pixels.
+
+    Centre and size are doubles, from which the exact corners can be restored.
+    """
+    boxes = [
+        (b.center.position.x, b.center.position.y, b.size_x, b.size_y)
+        for b in (detection.bbox for detection in message.detections)
+    ]
+    centres, sizes = np.hsplit(np.array(boxes, np.float64).reshape(-1, 4), 2)
+    return np.hstack([centres - sizes / 2, centres + sizes / 2]).astype(np.float32)
 
 
 def nanoseconds(stamp: Any) -> int:

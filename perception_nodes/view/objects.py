@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.frame import DetectionRecord
 from perception_nodes.report.annotate import class_colour
-from perception_nodes.report.recording import FrameDetections, Look, nanoseconds
+from perception_nodes.report.recording import FrameDetections, Look, corners_of, nanoseconds
 from perception_nodes.view.feed import ShownPicture
 from perception_nodes.view.pictures import Shot, keep
 
@@ -29,12 +29,8 @@ def place_of(boxes: NDArray[np.float32]) -> Place:
 
 def identified(message: Any) -> tuple[Place, Ids]:
     """Read a `vision_msgs/Detection2DArray` of the tracker."""
-    boxes = [detection.bbox for detection in message.detections]
-    # Centre and size are doubles, from which the exact corners can be restored.
-    centres = np.array([(b.center.position.x, b.center.position.y) for b in boxes]).reshape(-1, 2)
-    halves = np.array([(b.size_x, b.size_y) for b in boxes]).reshape(-1, 2) / 2
-    corners = np.hstack([centres - halves, centres + halves]).astype(np.float32)
-    return place_of(corners), tuple(detection.id or None for detection in message.detections)
+    ids = (detection.id or None for detection in message.detections)
+    return place_of(corners_of(message)), tuple(ids)
 
 
 class Objects:
