@@ -20,7 +20,7 @@ from perception_nodes.backends.compiled import Bar, Compiled, CompiledRefused
 from perception_nodes.backends.contract import Backend, BackendSettings, open_model
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import Detections
-from perception_nodes.core.geometry import intersections_and_unions
+from perception_nodes.core.geometry import pairwise_iou
 from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation import classes
 from perception_nodes.evaluation.accuracy import Evaluation, evaluate
@@ -110,10 +110,9 @@ def agreement(reference: Sequence[Detections], other: Sequence[Detections]) -> A
 
 def _same(one: Detections, two: Detections) -> NDArray[np.bool_]:
     """Whether an object of one is that of the other, for every pair, bool [n, m]."""
-    boxes = one.boxes.astype(np.float64), two.boxes.astype(np.float64)
-    shared, union = intersections_and_unions(*boxes)
-    near = (shared > 0) & (shared >= SAME_IOU * union)
-    same: NDArray[np.bool_] = near & (one.classes[:, None] == two.classes[None])
+    overlap = pairwise_iou(one.boxes.astype(np.float64), two.boxes.astype(np.float64))
+    same: NDArray[np.bool_] = overlap >= SAME_IOU
+    same &= one.classes[:, None] == two.classes[None]
     return same
 
 

@@ -16,6 +16,7 @@ from perception_nodes.evaluation.accuracy import (
     reported_objects,
     score_of,
 )
+from perception_nodes.evaluation.detector import renumbered
 from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
 from perception_nodes.evaluation.matching import ALL_HEIGHTS, Objects, match, require_pycocotools
 from perception_nodes.networks.model import Model
@@ -206,6 +207,5 @@ def detected_objects(
     """The detections of the measured classes, with the groups of these classes."""
     found = detections or FrameDetections.none()
     groups = np.array([group_of.get(label, -1) for label in found.labels], np.int64)
-    known = groups >= 0
-    kept = Detections(found.boxes[known], found.scores[known], groups[known])
-    return reported_objects(kept, header)
+    all_of_them = Detections(found.boxes, found.scores, np.arange(len(found)))
+    return reported_objects(renumbered(all_of_them, groups), header)
