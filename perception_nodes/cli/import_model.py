@@ -6,12 +6,12 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal
 
 import typer
 
 from perception_nodes.cli import options
-from perception_nodes.cli.common import check_folder, explained, progress_bar, say, screen
+from perception_nodes.cli.common import explained, progress_bar, say, screen
 from perception_nodes.core.geometry import Resize
 from perception_nodes.evaluation.compression_tools import compression_tool
 from perception_nodes.evaluation.datasets import read_sets
@@ -25,15 +25,15 @@ STRUCTURED = (".yaml", ".yml", ".json", ".csv")
 def import_command(
     file: Annotated[Path, typer.Argument(metavar="FILE")],
     name: str = "",
-    out: Path = Path("models"),
+    out: options.OutFolder = Path("models"),
     head: str = "",
     size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT")] = "",
     classes: Annotated[str, typer.Option(metavar="NAMES|FILE")] = "",
     keep: Annotated[str, typer.Option(metavar="NAMES")] = "",
-    color: Annotated[str, typer.Option(metavar="RGB|BGR")] = "",
+    color: Literal["RGB", "BGR"] | None = None,
     mean: Annotated[str, typer.Option(metavar="M|M,M,M")] = "",
     std: Annotated[str, typer.Option(metavar="S|S,S,S")] = "",
-    resize: Annotated[str, typer.Option(metavar="letterbox|top-left|stretch")] = "",
+    resize: Resize | None = None,
     padding: Annotated[int | None, typer.Option(min=0, max=255)] = None,
     license: str = "",
     trust: bool = False,
@@ -97,7 +97,6 @@ def import_command(
     needed = "pip install onnx onnxruntime openvino"
     tool = compression_tool("perception_nodes.evaluation.model_import", remedy=needed)
     file = compression_tool("perception_nodes.networks.importer", "file_in")(file)
-    check_folder(out, "--out")
     if file.suffix.lower() == ".pt" and not trust:
         if not (screen.is_terminal and sys.stdin.isatty()):
             raise SettingsError(f"{file} runs a program of its author's; give --trust to let it")
@@ -110,10 +109,10 @@ def import_command(
         size=_size(size),
         classes=_names("--classes", classes),
         keep=_names("--keep", keep),
-        color=_one_of("--color", color, ("RGB", "BGR")),
+        color=color,
         mean=_channels("--mean", mean),
         std=_channels("--std", std),
-        resize=_one_of("--resize", resize, get_args(Resize)),
+        resize=resize,
         padding=padding,
         license=license,
     )
@@ -171,12 +170,6 @@ def _names(option: str, text: str) -> list[str] | None:
         known = "a file with a name a line nor a list of names"
         raise SettingsError(f"{option} {text!r} is neither {known}")
     return names
-
-
-def _one_of(option: str, text: str, allowed: tuple[str, ...]) -> str | None:
-    if text and text not in allowed:
-        raise SettingsError(f"{option} {text!r} is unknown; it may be {' or '.join(allowed)}")
-    return text or None
 
 
 def _channels(option: str, text: str) -> tuple[float, float, float] | None:

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from perception_nodes.cli.common import check_writable, say
+from perception_nodes.cli import options
+from perception_nodes.cli.common import say
 from perception_nodes.core.frame import RecordKind
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.files import write_whole
@@ -17,7 +18,7 @@ ROLES = ("preprocess", "detector")
 def trace_command(
     recording: Annotated[Path | None, typer.Argument()] = None,
     camera: str = "front",
-    out: Path = Path("trace.json"),
+    out: Annotated[Path, typer.Option(callback=options.writable)] = Path("trace.json"),
 ) -> None:
     """Write a trace of a run's frames, which ui.perfetto.dev opens.
 
@@ -34,7 +35,6 @@ def trace_command(
     """
     from perception_nodes.report.frame_trace import Tracked, read_traced, trace_of
 
-    check_writable(out, "--out")
     if recording is None:
         frames, tracked = _of_running_graph(camera), Tracked()
     else:

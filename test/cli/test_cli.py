@@ -101,6 +101,7 @@ def test_unusable_input_is_one_line_and_status_2(monkeypatch, refused, root, arg
     [
         (["run", "--pid", "0"], "'--pid'"),
         (["bench", "latency", "--path", "foo"], "'foo' is not one of 'dds', 'shm'"),
+        (["model", "import", "x", "--color", "HSV"], "'HSV' is not one of 'RGB', 'BGR'"),
         # No comparison with NaN is true, so that every gate would let everything pass.
         (["model", "evaluate", "road-n", "--data", "x", "--at-least", "nan"], "'--at-least'"),
         (["model", "compile", "road-n", "--min-agreement", "nan"], "'--min-agreement'"),

@@ -191,7 +191,6 @@ def test_the_command_writes_a_model_once(toy: Path, tmp_path: Path) -> None:
     "arguments, text",
     [
         (["--size", "big"], "--size 'big' is not of the form"),
-        (["--color", "HSV"], "--color 'HSV' is unknown"),
         (["--std", "0"], "--std '0' is not"),
         (["--mean", "1,nan,1"], "--mean '1,nan,1' is not"),
         (["--classes", "missing.txt"], "--classes 'missing.txt' is neither"),
