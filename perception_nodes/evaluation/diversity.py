@@ -98,13 +98,12 @@ def choose_frames(
         if progress is not None:
             progress(done, total)
     rows = np.array(described, np.float32)
-    chosen = farthest_points(rows, count)
+    chosen, radius, spread = farthest_points(rows, count)
     if len(chosen) < min(count, MIN_FRAMES):
         raise DataError(
             f"{total} frames, {blank} of them blank or dark, only {len(chosen)} that differ: at "
             f"least {min(count, MIN_FRAMES)} are needed; add drives at other places and times"
         )
-    radius, spread = diversity(rows, chosen)
     notes = [
         f"{len(chosen)} of {len(rows)} frames: every frame is within {radius:.3f} of a chosen one, "
         f"the two most alike are {spread:.3f} apart",
@@ -153,7 +152,7 @@ def contrast(pixels: NDArray[np.uint8], padding: int) -> float:
     return float(shown.std()) if shown.size else 0.0
 
 
-def farthest_points(rows: NDArray[np.float32], count: int) -> list[int]:
+def farthest_points(rows: NDArray[np.float32], count: int) -> tuple[list[int], float, float]:
     """Choose rows that are far apart.
 
     Args:
@@ -162,28 +161,20 @@ def farthest_points(rows: NDArray[np.float32], count: int) -> list[int]:
 
     Returns:
         Indices in the order of choice; the first is the row nearest to the mean. No two rows are
-        nearer to each other than `NEAR_DUPLICATE`.
+        nearer to each other than `NEAR_DUPLICATE`. Then radius and spread; see `CalibrationFrames`.
     """
     if not len(rows):
-        return []
-    chosen = [int(_distances(rows, rows.mean(axis=0)).argmin())]
+        return [], 0.0, 0.0
+    chosen, spread = [int(_distances(rows, rows.mean(axis=0)).argmin())], 0.0
     nearest = _distances(rows, rows[chosen[0]])
     while len(chosen) < count:
         farthest = int(nearest.argmax())
         if nearest[farthest] < NEAR_DUPLICATE:
             break
         chosen.append(farthest)
+        spread = float(nearest[farthest])  # each row chosen is nearer than the one before
         nearest = np.minimum(nearest, _distances(rows, rows[farthest]))
-    return chosen
-
-
-def diversity(rows: NDArray[np.float32], chosen: Sequence[int]) -> tuple[float, float]:
-    """The radius and spread of the chosen rows, of which there is at least one."""
-    picked = rows[list(chosen)]
-    nearest = np.min([_distances(rows, row) for row in picked], axis=0)
-    # Distance of each row but the first from the nearest row chosen before it.
-    before = (float(_distances(picked[:i], picked[i]).min()) for i in range(1, len(picked)))
-    return round(float(nearest.max()), 4), round(min(before, default=0.0), 4)
+    return chosen, round(float(nearest.max()), 4), round(spread, 4)
 
 
 def _distances(rows: NDArray[np.float32], row: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -78,13 +78,16 @@ def test_a_covered_lens_is_blank_beside_any_border(tmp_path: Path, padding: int)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=30), st.integers(1, 12))
 def test_no_two_chosen_are_near(points: list[tuple[float, float]], count: int) -> None:
     rows = np.array(points, np.float32).reshape(-1, 2)
-    chosen = diversity.farthest_points(rows, count)
+    chosen, radius, spread = diversity.farthest_points(rows, count)
     assert len(chosen) <= count
     between = np.linalg.norm(rows[chosen][:, None] - rows[chosen][None], axis=2)
-    assert (between[~np.eye(len(chosen), dtype=bool)] >= diversity.NEAR_DUPLICATE).all()
-    if points and len(chosen) < count:  # it ended since the rest are near duplicates
+    apart = between[~np.eye(len(chosen), dtype=bool)]
+    assert (apart >= diversity.NEAR_DUPLICATE).all()
+    assert spread == pytest.approx(apart.min() if apart.size else 0, abs=1e-4)
+    if points:
         nearest = np.linalg.norm(rows[:, None] - rows[chosen][None], axis=2).min(axis=1)
-        assert (nearest < diversity.NEAR_DUPLICATE).all()
+        assert radius == pytest.approx(nearest.max(), abs=1e-4)
+        assert len(chosen) == count or radius < diversity.NEAR_DUPLICATE
 
 
 def test_black_and_white_are_one_apart() -> None:
