@@ -3,10 +3,10 @@
 from collections import Counter
 
 from rich.markup import escape
-from rich.table import Table
 
 from perception_nodes.cli import options
 from perception_nodes.cli.common import give, say
+from perception_nodes.report.figures import figure_table
 from perception_nodes.system.cache import LIMIT_BYTES, cached, trim
 from perception_nodes.system.environment import cache_folder
 
@@ -28,8 +28,7 @@ def cache_command(clear: bool = False, as_json: options.Json = False) -> None:
     for one in cached():
         sizes[one.path.relative_to(folder).parts[0]] += one.size
     facts = {"folder": str(folder), "bytes": sizes, "limit_bytes": LIMIT_BYTES, "removed": removed}
-    table = Table("in the cache", "MB", title=escape(str(folder)))
-    table.columns[1].justify = "right"
+    table = figure_table(["in the cache"], ["MB"], escape(str(folder)))
     for name, size in sizes.most_common():
         table.add_row(escape(name), f"{size / 1e6:.1f}")
     give(facts, table, as_json)

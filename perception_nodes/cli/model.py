@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -27,6 +27,7 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model, available_models, load_model
 from perception_nodes.networks.signature import make_keys, sign, signature_of
 from perception_nodes.networks.terms import Terms
+from perception_nodes.report.figures import figure_table
 from perception_nodes.report.page import shown
 from perception_nodes.system.files import write_whole
 
@@ -124,13 +125,8 @@ def evaluate_command(
     for one in sets:
         with progress_bar(f"{subject.name} on {one.name}") as progress:
             results.append(score(one, runtime, threads, progress))
-        if not as_json:
-            Console().print(evaluation_table(results[-1]))
-    text = json.dumps([result.model_dump() for result in results], indent=2)
-    if as_json:
-        print(text)
-    if out is not None:
-        write_whole(out, text + "\n")
+    tables = Group(*map(evaluation_table, results))
+    give([result.model_dump() for result in results], tables, as_json, out)
     short = [result for result in results if result.map50_95 < at_least]
     for result in short:
         fault = f"{result.data}: mAP50-95 {result.map50_95:.4f} is below {at_least:g}"
@@ -328,9 +324,8 @@ def evaluation_table(result: Evaluation) -> Group:
     """An evaluation as a table."""
     low, high = result.confidence
     title = escape(f"{result.model} on {result.data}")
-    table = Table("", "objects", "mAP50-95", "mAP50", title=title, min_width=50)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = figure_table([""], ["objects", "mAP50-95", "mAP50"], title)
+    table.min_width = 50
 
     def row(name: str, objects: int, map50_95: float | None, map50: float | None) -> None:
         cells = (shown(value, "{:.4f}") for value in (map50_95, map50))

@@ -180,7 +180,10 @@ def evaluate(
         by_class={
             name: score_of([found], everywhere) for name, found in zip(groups, whole, strict=True)
         },
-        recall={name: _recall([found]) for name, found in zip(groups, run_time, strict=True)},
+        recall={
+            name: _operating_point([found]).recall
+            for name, found in zip(groups, run_time, strict=True)
+        },
         by_height={
             band: score_of(found, everywhere)
             for band, found in matches.items()
@@ -319,15 +322,10 @@ def _confidence(matches: Sequence[matching.ClassMatches], images: int) -> tuple[
     return round(float(low), 5), round(float(high), 5)
 
 
-def _recall(matches: Sequence[matching.ClassMatches]) -> float | None:
-    right, _, objects = np.sum([found.counts(level=0) for found in matches], axis=0).tolist()
-    return right / objects if objects else None
-
-
 def _operating_point(matches: Sequence[matching.ClassMatches]) -> OperatingPoint:
     right, wrong, objects = np.sum([found.counts(level=0) for found in matches], axis=0).tolist()
     precision = right / (right + wrong) if right + wrong else None
-    recall = _recall(matches)
+    recall = right / objects if objects else None
     return OperatingPoint(
         score_threshold=DecodeSettings.score_threshold,
         precision=precision,
