@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 
 from perception_nodes.backends.instructions import has_tiles
 from perception_nodes.cameras.v4l2_devices import list_devices
@@ -123,21 +124,17 @@ def _tensorrt() -> Finding:
 
 
 def _gpu() -> Finding:
+    found = ""
     try:
-        device = open_device()
-    except CudaError as error:
-        found, _, remedy = str(error).partition("; ")
-        return Finding("GPU", False, found, remedy, needed=False)
-    facts = device.facts
-    device.close()
-    found = f"{facts.name}, SM{facts.sm}, driver for CUDA {version_text(facts.driver_cuda)}"
-    found += f", through {facts.through}"
-    try:
+        with closing(open_device()) as device:
+            facts = device.facts
+        found = f"{facts.name}, SM{facts.sm}, driver for CUDA {version_text(facts.driver_cuda)}"
+        found += f", through {facts.through}, "
         compiler = nvrtc(facts.driver_cuda)
     except CudaError as error:
         reason, _, remedy = str(error).partition("; ")
-        return Finding("GPU", False, f"{found}; {reason}", remedy, needed=False)
-    return Finding("GPU", True, f"{found}, NVRTC {version_text(compiler.version)}", needed=False)
+        return Finding("GPU", False, found + reason, remedy, needed=False)
+    return Finding("GPU", True, f"{found}NVRTC {version_text(compiler.version)}", needed=False)
 
 
 def _fpga() -> Finding:

@@ -15,24 +15,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import FileSystemLoader
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.interface import Interface
+from perception_nodes.report.page import ENVIRONMENT
 from perception_nodes.system.files import write_new, write_whole
 
 AUTHORITIES = ("identity_ca", "permissions_ca")
 """Authorities for names and for permissions, which are one here."""
 DISCOVERY = "ros_discovery_info"
 """Topic on which ROS publishes which node has which endpoints."""
-_DOCUMENTS = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+_TEMPLATES = FileSystemLoader(Path(__file__).parent / "templates")
+_DOCUMENTS = ENVIRONMENT.overlay(loader=_TEMPLATES, keep_trailing_newline=True)
 
 
 class KeystoreError(PerceptionError):

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from perception_nodes.core.decode import CellsDecoder, Decoder, DecodeSettings, LevelsDecoder
-from perception_nodes.core.errors import PerceptionError, in_our_words
+from perception_nodes.core.errors import PerceptionError, first_problem
 from perception_nodes.core.geometry import PADDING_VALUE, Resize
 from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.networks.external_data import file_outside
@@ -316,9 +316,8 @@ def load_model(name_or_folder: str, key_file: str = "") -> Model:
         first = error.errors()[0]
         # The kind of head is a step of the validation, but not a key of the file.
         parts = [part for n, part in enumerate(first["loc"]) if n != 1 or part not in _HEAD_KINDS]
-        key = ".".join(map(str, parts))
-        problem = in_our_words(first["msg"])
-        raise ModelError(f"{description}: {key or 'model'}: {problem}") from error
+        problem = first_problem([{**first, "loc": parts or ["model"]}])
+        raise ModelError(f"{description}: {problem}") from error
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise ModelError(f"{description} cannot be read: {error}") from error
     check_hash(model.path, model.sha256)

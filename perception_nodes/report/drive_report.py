@@ -9,7 +9,6 @@ from perception_nodes.report import charts, page
 from perception_nodes.report.accelerator import engine_sentence
 from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.page import UNTIMED, counted
-from perception_nodes.report.palette import STATUS_COLOURS, STATUS_SHAPES
 from perception_nodes.report.recording import Recording
 from perception_nodes.report.targets import targets
 
@@ -46,8 +45,6 @@ def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) 
         is_simulated=is_simulated(summary),
         untimed=UNTIMED,
         deadline_ms=deadline_ms,
-        colours={status.name: colour for status, colour in STATUS_COLOURS.items()},
-        shapes={status.name: shape for status, shape in STATUS_SHAPES.items()},
         warnings=problems + summary.get("warnings", []),
         golden=summary.get("golden"),
         changed_frames=chosen.changed(),

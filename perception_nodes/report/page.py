@@ -31,7 +31,7 @@ def render(template: str, **values: Any) -> str:
     """
     made = datetime.now(timezone.utc).isoformat(" ", "minutes")
     about = {"made": made, "version": package_version()}
-    return _ENVIRONMENT.get_template(template).render({**about, **values})
+    return ENVIRONMENT.get_template(template).render({**about, **values})
 
 
 def shown(value: float | None, form: str, unknown: str = NO_VALUE) -> str:
@@ -54,16 +54,16 @@ def _asset(name: str) -> Markup:
     return Markup((FOLDER / "assets" / name).read_text(encoding="utf-8"))
 
 
-_ENVIRONMENT = Environment(
+ENVIRONMENT = Environment(
     loader=FileSystemLoader(FOLDER / "templates"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.globals.update(
+ENVIRONMENT.globals.update(
     dict(MAX_LINES=MAX_LINES, NO_VALUE=NO_VALUE, NO_RESULT=NO_RESULT, asset=_asset),
     STAGE_COLOURS=dict(zip(STAGES, STAGE_COLOURS, strict=True)),
     STATUS_LOOKS={s: (STATUS_SHAPES[s], c) for s, c in STATUS_COLOURS.items()},
 )
-_ENVIRONMENT.filters.update(shown=shown, counted=counted, jpeg_url=jpeg_url)
+ENVIRONMENT.filters.update(shown=shown, counted=counted, jpeg_url=jpeg_url)
