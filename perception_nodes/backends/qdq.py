@@ -246,5 +246,4 @@ class _NetworkReader:
 
 def _attributes(node: Any) -> dict[str, Any]:
     """Attributes of a node by name, arrays as lists."""
-    values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    return {k: list(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()}
+    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}

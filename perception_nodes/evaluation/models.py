@@ -9,7 +9,6 @@ from itertools import product
 from typing import Any
 
 import ai_edge_litert
-import cv2
 import numpy as np
 import onnxruntime
 import openvino
@@ -33,6 +32,7 @@ from perception_nodes.evaluation.roofline import Roof, network_facts
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
 from perception_nodes.networks.openvino_core import VARIABLE, WITHOUT_TILES
+from perception_nodes.networks.two_runtimes import noise
 from perception_nodes.report.figures import figure_table
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.processes import cpu_flags, cpu_name
@@ -363,9 +363,7 @@ def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 def smooth_image(model: Model) -> NDArray[np.uint8]:
     """A random picture as smooth as a camera frame, uint8 [height, width, 3]."""
-    coarse = np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8)
-    size = (model.input.width, model.input.height)
-    return cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+    return noise(model.input.width, model.input.height, model.input.height // 9)
 
 
 def _speedup(parent_ms: Sequence[float], child_ms: Sequence[float]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from math import prod
 
 import numpy as np
 import openvino as ov
-from numpy.typing import NDArray
 from openvino import opset13 as op
 
 from perception_nodes.backends.openvino import for_latency
@@ -88,5 +87,4 @@ def _to_8_bits(node: ov.Output) -> ov.Node:
 
 
 def _constant(value: float) -> ov.Node:
-    array: NDArray[np.float32] = np.array(value, np.float32)
-    return op.constant(array)
+    return op.constant(value, np.float32)
