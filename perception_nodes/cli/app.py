@@ -58,7 +58,12 @@ class LazyCommands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         panel, module, attribute = COMMANDS[cmd_name]
-        found = getattr(import_module(f"perception_nodes.cli.{module}"), attribute)
+        try:
+            found = getattr(import_module(f"perception_nodes.cli.{module}"), attribute)
+        except ModuleNotFoundError:
+            if cmd_name in sys.argv:
+                raise
+            return None  # the help of a minimal installation lists what can run there
         if not isinstance(found, typer.Typer):
             context = {"ignore_unknown_options": cmd_name in TAKE_DASHES}
             alone = Commands(add_completion=False, pretty_exceptions_enable=False)

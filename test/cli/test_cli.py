@@ -36,6 +36,15 @@ def run_code(code, root, *arguments):
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
+def test_help_lists_what_a_minimal_installation_can_run(tmp_path):
+    code = "import sys; sys.modules['jinja2'] = None; from perception_nodes import __main__ as it; "
+    code += "sys.argv[0] = 'perception'; sys.exit(it.main())"
+    help = run_code(code, tmp_path, "--help")
+    assert help.returncode == 0 and " run " in help.stdout and " replay " not in help.stdout
+    replay = run_code(code, tmp_path, "replay", "--help")
+    assert replay.returncode == 2 and "jinja2" in replay.stderr
+
+
 @pytest.fixture
 def refused(monkeypatch, capsys):
     """Run a command that ends with status 2; returns what it prints on stderr."""
