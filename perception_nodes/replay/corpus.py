@@ -31,16 +31,8 @@ from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
-from perception_nodes.replay import tables
+from perception_nodes.replay import outputs, tables
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
-from perception_nodes.replay.outputs import (
-    FLEET,
-    MARKER,
-    OUTPUTS,
-    SUMMARY_FILE,
-    TABLE,
-    remove_outputs,
-)
 from perception_nodes.replay.run import DriveCamera, Progress, ReplayOptions, replay
 from perception_nodes.report import charts, page
 from perception_nodes.report.drive_report import verdict
@@ -163,12 +155,12 @@ def run_job(job: Job, progress: Progress) -> Result:
             found = f"{what} is {made_by[what]} on {gethostname()}, and {wanted} where it was begun"
             raise SettingsError(f"{found}; install the same on each machine of the cluster")
     try:
-        with uploaded(job.folder, MARKER, OUTPUTS) as folder:
-            for left in folder.glob(".part-*"):
+        with uploaded(job.folder, outputs.MARKER, outputs.OUTPUTS) as into:
+            for left in into.glob(".part-*"):
                 shutil.rmtree(left)  # left by a worker that was killed
-            summary = replay(job.source, folder, loaded, job.options, progress)
-            files = {file.name: file.stat().st_size for file in folder.iterdir()}
-            write_whole(folder / MARKER, json.dumps({"job": job.key, "files": files}) + "\n")
+            summary = replay(job.source, into, loaded, job.options, progress)
+            files = {file.name: file.stat().st_size for file in into.iterdir()}
+            write_whole(into / outputs.MARKER, json.dumps({"job": job.key, "files": files}) + "\n")
     except (InputError, ModuleNotFoundError) as error:  # a machine may lack what another has
         return Result(name, None, str(error))
     except OSError as error:
@@ -192,7 +184,7 @@ def replay_corpus(jobs: Sequence[Job], submit: Submit) -> Iterator[Result]:
             yield done
         else:
             if not isinstance(job.folder, ObjectPath):
-                for name in (MARKER, *tables.TABLE_FILES):  # a reader of tables asks no marker
+                for name in (outputs.MARKER, *tables.TABLE_FILES):  # tables may be read alone
                     (job.folder / name).unlink(missing_ok=True)
             waiting[submit(job)] = (job, 1)
     while waiting:
@@ -245,21 +237,21 @@ def merged(
     }
     whole = {"totals": totals, "drives": dict(summaries), "failed": dict(failed)}
     for folder in (out, *(out / name for name in failed)):
-        remove_outputs(folder, drives)
+        outputs.remove_outputs(folder, drives)
     rows = [_row(name, summary) for name, summary in summaries.items()]
     rows += [{"drive": name, "error": reason} for name, reason in failed.items()]
     rows.sort(key=lambda row: str(row["drive"]))
     columns = list(tables.SCHEMAS["drives"])
     cells = ([row.get(column) for column in columns] for row in rows)
-    write_whole(out / TABLE, csv_text([columns, *cells]))
+    write_whole(out / outputs.TABLE, csv_text([columns, *cells]))
     if tables.available():
         tables.write_table(out, "drives", rows)
-    write_whole(out / SUMMARY_FILE, json.dumps(whole, indent=2) + "\n")
+    write_whole(out / outputs.SUMMARY_FILE, json.dumps(whole, indent=2) + "\n")
     deadline_ms = next((one["deadline_ms"] for one in summaries.values()), DEADLINE_MS)
     without: list[float | None] = [None] * (sums["frames_in"] - len(works_ms))
     work = charts.histogram([*works_ms, *without], deadline_ms)
     text = page.render("fleet.html.j2", verdict_of=verdict, work=work, **whole)
-    write_whole(out / FLEET, text)
+    write_whole(out / outputs.FLEET, text)
     return whole
 
 
@@ -302,12 +294,12 @@ def _loaded(settings: ReplaySettings) -> LoadedModel:
 def _done_before(job: Job) -> Result | None:
     """The result of an earlier run, if it is of the same job and its files are complete."""
     try:
-        marker = json.loads((job.folder / MARKER).read_text())
-        names = marker["files"].items()
+        marker = json.loads((job.folder / outputs.MARKER).read_text())
         sizes = {Path(name).name: size for name, size, _ in _fingerprint(job.folder)}
-        there = all(sizes.get(name) == size for name, size in names)
+        there = all(sizes.get(name) == size for name, size in marker["files"].items())
         if marker["job"] == job.key and there:
-            return Result(job.source.name, json.loads((job.folder / SUMMARY_FILE).read_text()))
+            summary = json.loads((job.folder / outputs.SUMMARY_FILE).read_text())
+            return Result(job.source.name, summary)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return None

@@ -62,8 +62,7 @@ class ReplayRequest:
     @property
     def is_sharded(self) -> bool:
         """Whether workers replay the drives."""
-        is_url = isinstance(self.out, ObjectPath)
-        return self.corpus is not None or self.workers > 1 or self.ray != "" or is_url
+        return bool(self.corpus or self.workers > 1 or self.ray or isinstance(self.out, ObjectPath))
 
     def check(self, options: ReplayOptions, second_look: int) -> None:
         """Refuse a request that does not suit the options.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from multiprocessing import get_context, resource_tracker
 from queue import SimpleQueue
 from typing import Any
@@ -21,7 +21,6 @@ from perception_nodes.system.environment import die_with_parent
 from perception_nodes.system.signals import FROM_TERMINAL, leave_to_parent
 
 PROGRESS_INTERVAL_S = 0.2
-LOCAL_RAY = "local"
 REACHED_WITHIN_S = 5.0
 
 
@@ -153,12 +152,12 @@ def ray_workers(address: str, count: int, progress: Progress) -> Iterator[Submit
         import ray
         from ray.util.queue import Queue
     except ImportError as error:
-        raise SettingsError(
-            f"--ray needs Ray, which is not installed ({error}); install it with: pip install ray"
-        ) from error
+        raise SettingsError(f"--ray needs Ray ({error}); pip install ray") from error
     # Ray prints messages about dead workers to standard output, where only results belong.
-    with redirect_stdout(sys.stderr), _cluster(ray, address, count):
-        updates: Any = Queue(actor_options={"num_cpus": 0})
+    with redirect_stdout(sys.stderr), _cluster(ray, address, count) as mine:
+        # The queue is on this machine: another one may be lost.
+        on_mine = {f"node:{mine['NodeManagerAddress']}": 0.001}
+        updates: Any = Queue(actor_options={"num_cpus": 0, "resources": on_mine})
         task = ray.remote(max_retries=0)(_ray_task)  # the corpus retries a job, not Ray
         running: set[Any] = set()
 
@@ -166,18 +165,26 @@ def ray_workers(address: str, count: int, progress: Progress) -> Iterator[Submit
             reference = task.remote(job, updates)
             running.add(reference)
             try:
-                result: Result = ray.get(reference)
+                while True:
+                    try:
+                        result: Result = ray.get(reference, timeout=REACHED_WITHIN_S)
+                        return result
+                    except ray.exceptions.GetTimeoutError:
+                        with socket.socket(socket.AF_UNIX) as raylet:
+                            raylet.connect(mine["RayletSocketName"])
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
+            except (OSError, ray.exceptions.LocalRayletDiedError) as why:
+                raise SettingsError(f"--ray {address}: the cluster is lost; run it again") from why
             except ray.exceptions.RayError as error:
                 raise WorkerDied(str(error).strip().splitlines()[0]) from error
             finally:
                 running.discard(reference)
-            return result
 
         def forward() -> None:
-            for item in updates.get_nowait_batch(updates.qsize()):
-                progress(*item)
+            with suppress(ray.exceptions.RayError):
+                for item in updates.get_nowait_batch(updates.qsize()):
+                    progress(*item)
 
         threads = ThreadPoolExecutor(count)
         with repeated(forward, PROGRESS_INTERVAL_S):
@@ -191,10 +198,10 @@ def ray_workers(address: str, count: int, progress: Progress) -> Iterator[Submit
 
 
 @contextmanager
-def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
-    """Connect to a cluster."""
+def _cluster(ray: Any, address: str, count: int) -> Iterator[dict[str, Any]]:
+    """Connect to a cluster; gives what Ray knows of its part on this machine."""
     cluster: dict[str, Any] = {"address": address}
-    if address == LOCAL_RAY:
+    if address == "local":
         # Make it reachable only from this machine, without usage statistics.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         cluster = {"num_cpus": count, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -212,12 +219,14 @@ def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise SettingsError(f"--ray {address}: no cluster can be reached: {error}") from error
     try:
-        yield
+        here = ray.get_runtime_context().get_node_id()
+        yield next(one for one in ray.nodes() if one["NodeID"] == here)
     finally:
         ray.shutdown()
 
 
 def _ray_task(job: Job, updates: Any) -> Result:
+    die_with_parent(os.getppid())  # Ray may leave it running, beside the next attempt
     last_s = 0.0
 
     def progress(name: str, done: int, total: int) -> None:
@@ -225,6 +234,6 @@ def _ray_task(job: Job, updates: Any) -> Result:
         now_s = time.monotonic()
         if now_s - last_s > PROGRESS_INTERVAL_S:
             last_s = now_s
-            updates.put_nowait((name, done, total))
+            updates.actor.put_nowait.remote((name, done, total))  # do not wait: it may be lost
 
     return run_job(job, progress)
