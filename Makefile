@@ -42,7 +42,7 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test arm64-test camera-packages arm64-packages security-packages view-test view-packages pictures plots chaos soak hil readme peers docs sbom lint lines setup dev sample compression baseline wheel wheel-test ros-release image-test clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test arm64-test fleet-test camera-packages arm64-packages fleet-packages security-packages view-test view-packages pictures plots chaos soak hil readme peers docs sbom lint lines setup dev sample compression baseline wheel wheel-test ros-release image-test clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -82,6 +82,10 @@ camera-packages: ## install what camera-test and stream-test need from Debian; a
 arm64-packages: ## install what arm64-test needs from Debian; as root
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends debootstrap qemu-user-static git
+
+fleet-packages: ## install what fleet-test needs from Debian; as root
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends python3-swift iproute2
 
 security-packages: ## install the Fast DDS with security that tests of the keystore need, from Debian; as root
 	apt-get update -qq
@@ -161,6 +165,9 @@ image-test: ## build what the Dockerfile says in a chroot, and play the demo in 
 
 arm64-test: setup bags/sample/metadata.yaml ## run tests and commands on an emulated arm64 machine and compare what networks compute with x86-64's; ends after an hour (ARGS="--minutes 90"); as root; results in out/arm64
 	$(BIN)/python packaging/arm64_test.py $(ARGS)
+
+fleet-test: dev bags/sample/metadata.yaml ## replay drives by a Ray cluster of several machines, which are namespaces, and OpenStack Swift as their store, with faults; ends after 15 minutes; as root; logs in out/fleet-test
+	$(BIN)/python packaging/fleet_test.py $(ARGS)
 
 compression: setup $(STAMPS)/compression ## add to .venv what training, pruning and quantization need (large)
 
