@@ -312,7 +312,8 @@ def test_a_description(yolo, monkeypatch):
         read_set(path)
 
 
-def test_a_class_map_takes_precedence_over_a_description(yolo):
+def test_a_class_map_takes_precedence_over_a_description(yolo, monkeypatch):
+    monkeypatch.delenv("PERCEPTION_DATA", raising=False)
     text = "name: two\nimages: images\nignored: [motorbike]\ncounts_as: {vehicle: [car]}\n"
     (yolo / "two.yaml").write_text(text)
     found = read_set(yolo / "two.yaml", classes_map={"motorbike": ("motorcycle",), "vehicle": ()})
