@@ -8,8 +8,6 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from refused import refused
-from scipy.special import expit as sigmoid
-from scipy.special import softmax
 from toy_detectors import GREY, HEIGHT, SIZE, WIDTH, Network, cells, detector, written
 
 from perception_nodes.backends.contract import BackendSettings, open_backend, open_model
@@ -164,6 +162,15 @@ def queries():
     boxes = random(1, 7, 4)
     boxes[0, 0, 2] = 1.2
     return {"logits": random(1, 7, CLASSES, low=-3, high=3), "pred_boxes": boxes}
+
+
+def sigmoid(value):
+    return 1 / (1 + math.exp(-value))
+
+
+def softmax(row):
+    weights = [math.exp(value) for value in row]
+    return [one / sum(weights) for one in weights]
 
 
 def around(x, y, stride, bins):
