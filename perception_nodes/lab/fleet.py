@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from perception_nodes.drives.bag import open_drive
+from perception_nodes.drives.bag import BagError, open_drive
 from perception_nodes.networks.model import load_model
 from perception_nodes.replay.drives import Drives, ReplayRequest
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
@@ -94,6 +94,8 @@ def _replayed(bag: Path, settings: ReplaySettings, options: ReplayOptions, count
         request = ReplayRequest([bag] * count, Path(folder), workers=count)
         drives = Drives(request, load_model(settings.model), settings, options)
         replayed = drives.replay_by_workers(lambda *_: None)
+    if replayed.failed:
+        raise BagError("; ".join(replayed.failed.values()))
     return sum(float(one["speed"]["frames_per_s"]) for one in replayed.summaries.values())
 
 
