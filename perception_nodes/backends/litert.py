@@ -22,15 +22,13 @@ from perception_nodes.backends.contract import BackendInfo, BackendSettings, che
 from perception_nodes.backends.delegate import DELEGATE
 from perception_nodes.backends.litert_writer import VERSION, write
 from perception_nodes.backends.qdq import read_network
-from perception_nodes.core.inference import BackendError, BackendLost, HeadTensors
+from perception_nodes.core.inference import CERTAIN, BackendError, BackendLost, HeadTensors
 from perception_nodes.networks.model import LevelsSpec, Model
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.processes import physical_cores
 
 EDGE_TPU = "libedgetpu"
-CERTAIN = 8.0
-"""A class value beyond this is a score below 0.0004 or above 0.9996."""
 
 
 class Backend:

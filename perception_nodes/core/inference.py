@@ -16,8 +16,8 @@ from perception_nodes.core.prediction import CostPrediction
 BEST_TRIED_EVERY = 30
 """While the best model, or a batch, is predicted to be too slow and something else runs instead,
 every 30th call tries it all the same, because it may have become fast enough again."""
-
-
+CERTAIN = 8.0
+"""A class value beyond this is a score below 0.0004 or above 0.9996; a runtime may end there."""
 Progress = Callable[[int, int], None]
 """Called with the number of steps done and the total number of steps."""
 

@@ -19,10 +19,8 @@ from rich.table import Table
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.backends.contract import BackendSettings, open_backend, open_model
 from perception_nodes.backends.instructions import faster_instructions
-from perception_nodes.backends.litert import CERTAIN
 from perception_nodes.backends.pace import RATE_HZ, paced_ms
 from perception_nodes.core.budget import Budget
-from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.inference import Progress
 from perception_nodes.core.statistics import percentiles
 from perception_nodes.evaluation.accuracy import evaluate
@@ -32,7 +30,7 @@ from perception_nodes.evaluation.roofline import Roof, network_facts
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
 from perception_nodes.networks.openvino_core import VARIABLE, WITHOUT_TILES
-from perception_nodes.networks.two_runtimes import noise
+from perception_nodes.networks.two_runtimes import RUNTIMES, check_runs, noise
 from perception_nodes.report.figures import figure_table
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.processes import cpu_flags, cpu_name
@@ -41,19 +39,10 @@ PACES = ("tight", "paced")
 ROOFLINE = "roofline"
 RANKS = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
 WARM_UP_ROUNDS = 3
-MIN_COSINE = 0.98
-"""Smallest cosine of an output of one runtime with that of the other. Rounding alone leaves 0.993
-on every machine that was tried; a network that is read differently is far below."""
 MAX_GMAC_DIFFERENCE = 0.01
 BOOTSTRAP_DRAWS = 500
 Say = Callable[[str], None]
 TOLD_EVERY_S = 2.0
-
-
-class Disagreement(PerceptionError):
-    """Two runtimes compute different outputs of a model, so its speed means nothing."""
-
-    word, status = "failed", 1
 
 
 @dataclass
@@ -118,7 +107,7 @@ class ModelsBench:
 
         Raises:
             SettingsError: two models have one name, by which results are told apart.
-            BackendError: a runtime refuses a model.
+            ModelError: a runtime refuses a model, or its output is impossible.
             Disagreement: two runtimes compute different outputs of one.
         """
         for model in self.models:
@@ -129,11 +118,10 @@ class ModelsBench:
                     "one out, or change `name` in its model.yaml"
                 )
         wanted = self._choose_instructions()
-        cosines = {}
         for model in self.models:
             say(f"{model.name}: the same outputs from all runtimes?")
-            cosine = smallest_cosine(model, list(self._runtimes(model)))
-            cosines[model.name] = None if cosine is None else round(cosine, 5)
+            names = [*dict.fromkeys((*RUNTIMES, *self._runtimes(model)))]
+            check_runs(model, open_model, runtimes=names)
         load_before = os.getloadavg()[0]
         contenders = self._contenders()
         say(f"{len(contenders)} networks, {self.frames} rounds in a tight loop")
@@ -157,7 +145,6 @@ class ModelsBench:
                     **self._entry(model, times_ms, roofs, wanted),
                     "map50_95": accuracy,
                     "accuracy_from": "measured in this run" if self.data else "model.yaml",
-                    "runtimes_agree_cosine": cosines[model.name],
                 }
             )
         return {
@@ -319,46 +306,6 @@ def int8_instructions() -> list[str]:
     known = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
     flags = cpu_flags()
     return [name for name in known if name in flags]
-
-
-def smallest_cosine(model: Model, backends: Sequence[str] = ()) -> float | None:
-    """Compare OpenVINO's outputs on one picture with those of ONNX Runtime and `backends`.
-
-    Returns:
-        The smallest cosine; None for a model in OpenVINO's own format, which only it reads.
-
-    Raises:
-        BackendError: a runtime refuses the model.
-        Disagreement: the cosine is too small.
-    """
-    if model.weights is not None:
-        return None
-    cosines, ours = [], _outputs(model, "openvino")
-    for name in dict.fromkeys(("onnxruntime", *backends)):
-        cosines.append(min(_cosine(a, b) for a, b in zip(ours, _outputs(model, name), strict=True)))
-        if not cosines[-1] >= MIN_COSINE:
-            raise Disagreement(
-                f"{model.path}: openvino and {name} differ, cosine {cosines[-1]:.4f} of the "
-                f"outputs where {MIN_COSINE:g} is expected; no speed is measured of a network that "
-                "is wrong"
-            )
-    return min(cosines)
-
-
-def _outputs(model: Model, name: str) -> list[NDArray[np.float64]]:
-    """The head's tensors, classes within the limits in which a runtime may keep them."""
-    with open_model(name, model) as backend:
-        heads = backend.infer(smooth_image(model))
-        classes = [np.clip(tensor, -CERTAIN, CERTAIN) for tensor in heads.classes]
-        return [tensor.ravel().astype(float) for tensor in (*heads.boxes, *classes)]
-
-
-def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Cosine of two outputs; 1 if both are zeros, as with NMS inside, 0 if only one is."""
-    norms = np.linalg.norm(a), np.linalg.norm(b)
-    if not all(norms):
-        return float(not any(norms))
-    return float(a @ b / (norms[0] * norms[1]))
 
 
 def smooth_image(model: Model) -> NDArray[np.uint8]:

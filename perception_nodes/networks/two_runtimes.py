@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from perception_nodes.core.budget import DEADLINE_MS, enough_ms
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import Detections
-from perception_nodes.core.inference import BackendError, InferenceBackend
+from perception_nodes.core.inference import CERTAIN, BackendError, InferenceBackend
 from perception_nodes.networks.model import CellsSpec, Model, ModelError
 
 OpenModel = Callable[[str, Model], AbstractContextManager[InferenceBackend]]
@@ -41,10 +41,19 @@ FINE, COARSE = 6, 28
 """Sizes of the spots in test pictures, pixels: networks see different things in them."""
 
 
+class Disagreement(ModelError):
+    """Two runtimes compute different outputs of a model."""
+
+    word, status = "failed", 1
+
+
 def check_runs(
-    model: Model, open_model: OpenModel, frames: Sequence[NDArray[np.uint8]] = ()
+    model: Model,
+    open_model: OpenModel,
+    frames: Sequence[NDArray[np.uint8]] = (),
+    runtimes: Sequence[str] = RUNTIMES,
 ) -> None:
-    """Run a model on test pictures in two runtimes, which must see the same.
+    """Run a model on test pictures in two runtimes or more, which must see the same.
 
     Runtimes rewrite a network before they run it, and not every rewriting is right.
 
@@ -52,28 +61,30 @@ def check_runs(
         model: the model.
         open_model: opens a runtime with it.
         frames: more pictures, in the form of its input.
+        runtimes: their names.
 
     Raises:
-        ModelError: one refuses the model, they differ, or their output is impossible.
+        Disagreement: they differ.
+        ModelError: one refuses the model, or its output is impossible.
     """
     size = model.input.width, model.input.height
     pictures = [noise(*size, FINE), noise(*size, COARSE), *frames]
     # An OpenVINO model has no other runtime to be compared with.
-    runtimes = RUNTIMES if model.path.suffix == ".onnx" else RUNTIMES[-1:]
-    first, *others = (_seen(model, open_model, name, pictures) for name in runtimes)
+    names = runtimes if model.path.suffix == ".onnx" else RUNTIMES[-1:]
+    first, *others = (_seen(model, open_model, name, pictures) for name in names)
     _check_alive(model, first)
     eight = model.precision == "int8"
-    for other in others:
+    for name, other in zip(names[1:], others, strict=True):
         pairs = list(zip(first, other, strict=True))
         scores = max(_scores_apart(one[0], two[0], MIN_SCALE[eight]) for one, two in pairs)
         boxes = max(_boxes_apart(one[1], two[1], COMPARED_SCORE[eight]) for one, two in pairs)
         for what, far in (("class scores", scores), ("boxes", boxes)):
             if not far <= MAX_DIFFERENCE[eight]:
                 by = f"by {far:.0%} of the largest" if far < np.inf else "of which one has none"
-                raise ModelError(
-                    f"{model.name}: {' and '.join(RUNTIMES)} compute different {what}, {by}: one "
-                    "of them changes this network when it optimises it; export it again with "
-                    "another opset, or simplified"
+                raise Disagreement(
+                    f"{model.name}: {names[0]} and {name} compute different {what}, {by}: one of "
+                    "them changes this network when it optimises it; export it again with another "
+                    "opset, or simplified"
                 )
 
 
@@ -104,7 +115,8 @@ def _seen(
             for picture in pictures:
                 heads = backend.infer(picture)
                 best = [one.reshape(one.shape[1], -1).max(1) for one in heads.classes]
-                seen.append((np.concatenate(best), decoder.decode(heads.boxes, heads.classes)))
+                scores = np.clip(np.concatenate(best), -CERTAIN, CERTAIN)
+                seen.append((scores, decoder.decode(heads.boxes, heads.classes)))
     except BackendError as error:
         raise ModelError(f"{model.name} cannot be used: {error}") from error
     except AbsurdOutput as error:

@@ -2,16 +2,17 @@
 
 import json
 import os
-from contextlib import nullcontext
+from contextlib import contextmanager
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
 from perception_nodes.backends.auto import AUTO, runtime_for
+from perception_nodes.backends.contract import open_model
 from perception_nodes.core.inference import HeadTensors
 from perception_nodes.evaluation import models as bench
-from perception_nodes.evaluation.models import Disagreement, ModelsBench, smallest_cosine
+from perception_nodes.evaluation.models import ModelsBench
 from perception_nodes.evaluation.models_report import pareto_picture, render
 from perception_nodes.evaluation.pareto import Point, front_of
 from perception_nodes.evaluation.pareto_chart import pareto_svg
@@ -19,6 +20,7 @@ from perception_nodes.evaluation.roofline import network_facts
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import load_model
 from perception_nodes.networks.openvino_core import VARIABLE
+from perception_nodes.networks.two_runtimes import RUNTIMES, Disagreement, check_runs
 
 
 def test_a_child_beside_its_parent(monkeypatch):
@@ -62,7 +64,7 @@ def tiles(monkeypatch):
         return "ALL" if "dense" in model.name else "AVX512_CORE_FP16"
 
     monkeypatch.setattr(bench, "faster_instructions", faster)
-    monkeypatch.setattr(bench, "smallest_cosine", lambda *_: None)
+    monkeypatch.setattr(bench, "check_runs", lambda *_, **__: None)
     monkeypatch.setattr(bench, "RATE_HZ", 1000.0)
     monkeypatch.setenv(VARIABLE, "")  # so that what is set is taken back
     monkeypatch.delenv(VARIABLE)
@@ -105,32 +107,30 @@ def test_each_model_is_timed_on_each_runtime_and_for_auto_on_the_one_that_suits_
 def test_the_runtimes_of_the_graph_agree_on_every_network_of_ours(name):
     """LiteRT ends at logits of 8, where the others go on; no score can tell."""
     model = load_model(name)
-    found = smallest_cosine(model, [runtime_for(AUTO, model)])
-    assert found is not None
-    assert found > 0.99
+    check_runs(model, open_model, runtimes=(*RUNTIMES, runtime_for(AUTO, model)))
 
 
-@pytest.mark.parametrize(
-    ("theirs", "cosine"), [((0.0, 0.0), 1.0), ((1.0, 0.0), None), ((0.0, 1.0), None)]
-)
-def test_outputs_of_zeros_are_the_same_only_as_zeros(monkeypatch, theirs, cosine):
-    """Of boxes and class scores: one runtime finds nothing, and the other what is given."""
+def test_no_speed_is_measured_of_a_network_that_one_runtime_reads_differently(monkeypatch):
+    """One that is compared only because it was asked for."""
 
-    class Fake:
-        def __init__(self, values):
-            boxes, scores = (np.full((1, 4, 2), value, np.float32) for value in values)
-            self._heads = HeadTensors([boxes], [scores])
+    @contextmanager
+    def opened(name, model):
+        with open_model("openvino", model) as backend:
+            if name != "litert":
+                yield backend
+                return
 
-        def infer(self, picture):
-            return self._heads
+            def infer(picture):
+                heads = backend.infer(picture)
+                return HeadTensors(heads.boxes, [tensor / 2 for tensor in heads.classes])
 
-    seen = {"openvino": (0.0, 0.0), "onnxruntime": theirs}
-    monkeypatch.setattr(bench, "open_model", lambda name, model: nullcontext(Fake(seen[name])))
-    if cosine is None:
-        with pytest.raises(Disagreement, match=r"cosine 0\.0000"):
-            smallest_cosine(load_model("road-n"))
-    else:
-        assert smallest_cosine(load_model("road-n")) == cosine
+            yield SimpleNamespace(infer=infer)
+
+    monkeypatch.setattr(bench, "open_model", opened)
+    asked = ModelsBench([load_model("road-n")], 1, [1], [], ["litert"])
+    with pytest.raises(Disagreement, match="onnxruntime and litert compute different") as caught:
+        asked.run(lambda text: None)
+    assert caught.value.status == 1
 
 
 def test_the_graph_tells_the_cost():
