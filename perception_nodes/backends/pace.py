@@ -47,7 +47,6 @@ def apart_ms(
     backend: str,
     threads: int,
     frames: int,
-    cpus: str = "",
     fifo_priority: int = -1,
     environment: Mapping[str, str] | None = None,
     rate_hz: float = RATE_HZ,
@@ -60,7 +59,6 @@ def apart_ms(
         backend: name of the backend.
         threads: of inference; 0 for one per physical core.
         frames: number of timed frames.
-        cpus: processors to run on; empty for all.
         fifo_priority: as for `RealTime.begin`.
         environment: variables that it has besides ours.
         rate_hz: the camera's pace.
@@ -70,10 +68,10 @@ def apart_ms(
     Raises:
         BackendError: the runtime refuses the model.
     """
-    given = model, backend, threads, frames, cpus, fifo_priority, rate_hz, cache_dir
+    given = model, backend, threads, frames, fifo_priority, rate_hz, cache_dir
     try:
         child = subprocess.run(
-            [sys.executable, "-m", __name__, *map(str, given)],
+            [sys.executable, "-m", __name__, json.dumps(given)],
             capture_output=True,
             text=True,
             timeout=LOAD_S + LONGEST_S * frames,
@@ -89,28 +87,20 @@ def apart_ms(
     return [float(time_ms) for time_ms in json.loads(child.stdout.splitlines()[-1])]
 
 
-def _main(
-    model: str,
-    backend: str,
-    threads: str,
-    frames: str,
-    cpus: str,
-    fifo_priority: str,
-    rate_hz: str,
-    cache_dir: str,
-) -> None:
+def _main(given: str) -> None:
+    model, backend, threads, frames, fifo_priority, rate_hz, cache_dir = json.loads(given)
     try:
         loaded = load_model(model)
-        settings = BackendSettings(int(threads), cache_dir, timing_dir=str(cache_folder()))
+        settings = BackendSettings(threads, cache_dir, timing_dir=str(cache_folder()))
         opened = open_backend(backend, settings)
         opened.load(loaded)
     except PerceptionError as error:
         sys.exit(str(error))
-    RealTime().begin(cpus, int(fifo_priority), 0, lock_memory=False, longest_s=LONGEST_S)
+    RealTime().begin("", fifo_priority, 0, lock_memory=False, longest_s=LONGEST_S)
     image = np.full((loaded.input.height, loaded.input.width, 3), 127, np.uint8)
-    calls = [lambda: opened.infer(image)] * (WARM_UP_FRAMES + int(frames))
-    print(json.dumps(list(paced_ms(calls, float(rate_hz)))[WARM_UP_FRAMES:]))
+    calls = [lambda: opened.infer(image)] * (WARM_UP_FRAMES + frames)
+    print(json.dumps(list(paced_ms(calls, rate_hz))[WARM_UP_FRAMES:]))
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    _main(sys.argv[1])
