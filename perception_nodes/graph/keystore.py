@@ -6,7 +6,6 @@ enclaves for nodes of other packages. The documents are those of OMG DDS Securit
 
 import datetime
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from jinja2 import FileSystemLoader
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.interface import Interface
 from perception_nodes.report.page import ENVIRONMENT
-from perception_nodes.system.files import write_new, write_whole
+from perception_nodes.system.files import staged, write_new, write_whole
 
 AUTHORITIES = ("identity_ca", "permissions_ca")
 """Authorities for names and for permissions, which are one here."""
@@ -87,15 +86,11 @@ def make_keystore(folder: Path, enclaves: Mapping[str, Interface], domain: int, 
     """
     if folder.exists():
         raise KeystoreError(f"{folder} exists; name another folder, or remove that one")
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        authority = Authority(days)
+    with staged(folder.parent) as stage:
+        part, authority = stage / folder.name, Authority(days)
         _write_authority(part, authority, domain)
         for name, interface in enclaves.items():
             _write_enclave(part, authority, domain, name, interface)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write_authority(folder: Path, authority: Authority, domain: int) -> None:

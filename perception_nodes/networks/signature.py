@@ -9,7 +9,6 @@ import binascii
 import errno
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.system.files import write_new
+from perception_nodes.system.files import staged, write_new
 
 
 class SignatureError(PerceptionError):
@@ -31,7 +30,7 @@ def signature_of(description: Path) -> Path:
 
 
 def make_keys(private: Path, public: Path) -> None:
-    """Make a pair of keys; the private one is readable by its owner alone.
+    """Make a pair of keys in one folder; the private one is readable by its owner alone.
 
     Raises:
         SignatureError: a file is there already, or cannot be written.
@@ -43,19 +42,13 @@ def make_keys(private: Path, public: Path) -> None:
     for path in (private, public):
         if os.path.lexists(path):
             raise SignatureError(f"{path} cannot be made: {os.strerror(errno.EEXIST)}")
-    # Rename them only when both are written, since one without the other is of no use.
-    parts = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in (private, public)]
     try:
-        for part, content, mode in zip(parts, (secret, shown), (0o600, 0o644), strict=True):
-            write_new(part, content, mode)
-        for part, path in zip(parts, (private, public), strict=True):
-            part.rename(path)
+        # They move only when both are written, since one without the other is of no use.
+        with staged(private.parent) as folder:
+            write_new(folder / private.name, secret, 0o600)
+            write_new(folder / public.name, shown, 0o644)
     except OSError as error:
         raise SignatureError(f"{private} and {public} cannot be made: {error.strerror}") from error
-    finally:
-        for part in parts:
-            with suppress(OSError):
-                part.unlink()
 
 
 def sign(description: Path, private: Path) -> bytes:

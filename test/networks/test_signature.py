@@ -95,7 +95,7 @@ def test_a_key_is_not_made_without_the_other(tmp_path):
     ):
         signatures.make_keys(*pair)
     assert list(tmp_path.iterdir()) == [pair[1]]
-    long = tmp_path / ("x" * 250)  # its temporary name is too long
+    long = tmp_path / ("x" * 256)
     with pytest.raises(signatures.SignatureError, match="cannot be made: File name too long"):
         signatures.make_keys(tmp_path / "fleet.key", long)
     assert list(tmp_path.iterdir()) == [pair[1]]
