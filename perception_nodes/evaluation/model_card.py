@@ -23,15 +23,6 @@ MIN_DARK_OBJECTS = 100
 """Least number of objects on dark images, over all classes, to judge a model at night."""
 FRAME_WIDTH, FRAME_HEIGHT = 1920, 1080
 """Size in pixels of the camera frames that heights are converted to."""
-TONES = {
-    Terms.PERMISSIVE: "good",
-    Terms.ATTRIBUTION: "good",
-    Terms.JUDGED: "good",
-    Terms.SHARE_ALIKE: "fair",
-    Terms.COPYLEFT: "fair",
-    Terms.OTHER: "fair",
-    Terms.UNSTATED: "bad",
-}
 Timed = Mapping[str, Any] | None
 Sets = Sequence[Examined]
 Accuracy = Mapping[str, Mapping[str, Any]]
@@ -128,7 +119,8 @@ def _verdict(model: Model, description: Mapping[str, Any]) -> tuple[str, str]:
     what = f"It finds {some}{more}, in {model.input.width} × {model.input.height} pixels, {eight}."
     worst = max(terms_of(one) for _, one in materials(model.license, description.get("data")))
     licence = f"The licence of its weights is {model.license.partition(' (')[0]}"
-    return TONES[worst], f"{what} {licence}. It {MEANING[worst]}."
+    tone = "good" if worst <= Terms.JUDGED else "fair" if worst < Terms.UNSTATED else "bad"
+    return tone, f"{what} {licence}. It {MEANING[worst]}."
 
 
 def _over_sets(model: Model, accuracy: Accuracy, part: str) -> dict[str, dict[str, Any]]:
