@@ -12,7 +12,6 @@ from typing import Any
 from rich import progress
 from rich.console import Console
 from rich.markup import escape
-from rich.text import Text
 
 from perception_nodes.cli.described import as_option
 from perception_nodes.core.errors import printable
@@ -99,18 +98,6 @@ def _meant(text: str, following: str, options: Collection[str]) -> str:
     return as_option(name, value) if name in options else f"{name}:={value}"
 
 
-class _Rate(progress.ProgressColumn):
-    """Steps a second, as a mean over the last seconds."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
-    def render(self, task: progress.Task) -> Text:
-        """The text of the column."""
-        return Text("" if not task.speed else f"{task.speed:.0f} {self._unit}/s")
-
-
 @contextmanager
 def progress_bars(unit: str = "") -> Iterator[Callable[..., None]]:
     """Show on stderr how far each of several tasks is: by a bar, or by lines in a log.
@@ -125,7 +112,7 @@ def progress_bars(unit: str = "") -> Iterator[Callable[..., None]]:
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        _Rate(unit) if unit else progress.TaskProgressColumn(),
+        progress.TaskProgressColumn(),
         progress.TimeRemainingColumn(),
         console=screen,
         transient=True,
@@ -142,13 +129,15 @@ def progress_bars(unit: str = "") -> Iterator[Callable[..., None]]:
             begin_s = logged_s = time.monotonic()
             if screen.is_terminal:
                 bar.start()
+        now_s = time.monotonic()
+        rate = done / max(now_s - begin_s, 1e-9)
+        if unit and done:
+            said = f" {unit}, {rate:.0f} {unit}/s{said}"
         if screen.is_terminal:
             bar.update(tasks[title], completed=done, total=total, description=title + said)
-        elif done and (now_s := time.monotonic()) - logged_s > LINE_INTERVAL_S:
+        elif done and now_s - logged_s > LINE_INTERVAL_S:
             logged_s = now_s
-            rate = done / (now_s - begin_s)
-            speed = f" {unit}, {rate:.0f} {unit}/s" if unit else ""
-            say(f"{title}: {done} of {total}{speed}{said}, {(total - done) / rate:.0f} s left")
+            say(f"{title}: {done} of {total}{said}, {(total - done) / rate:.0f} s left")
 
     try:
         yield show
