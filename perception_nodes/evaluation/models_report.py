@@ -5,7 +5,7 @@ from typing import Any
 from markupsafe import Markup
 
 from perception_nodes.evaluation.models import is_busy
-from perception_nodes.evaluation.pareto import common_set, front_of, points_of
+from perception_nodes.evaluation.pareto import common_set, front_of, places_of
 from perception_nodes.report import page
 
 
@@ -24,7 +24,7 @@ def render(result: dict[str, Any]) -> str:
         verdict=verdict(result),
         remarks=_remarks(result),
         picture=Markup(pareto_picture(result)),
-        best=[point.name for point in front_of(points_of(models, data))] if data else [],
+        best=front_of(places_of(models, data)),
         datasets=list(dict.fromkeys(name for model in models for name in model["map50_95"])),
         in_time=f"within {result['inference_budget_ms']:g} ms",
         **result,
@@ -38,7 +38,7 @@ def pareto_picture(result: dict[str, Any]) -> str:
     from perception_nodes.evaluation.pareto_chart import pareto_svg
 
     subtitle = f"{result['machine']['cpu']}, {_setting(result)}"
-    return pareto_svg(points_of(result["models"], data), data, subtitle)
+    return pareto_svg(result["models"], data, subtitle)
 
 
 def verdict(result: dict[str, Any]) -> str:

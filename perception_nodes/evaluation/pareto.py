@@ -1,40 +1,27 @@
 """Latency against accuracy: which models no other one beats."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Point:
-    """A model in the picture.
-
-    Attributes:
-        name: its name.
-        parent: its parent's name, if it has one.
-        precision: precision of its arithmetic, which gives the colour.
-        latency_ms: median latency.
-        accuracy: mAP50-95.
-    """
-
-    name: str
-    parent: str | None
-    precision: str
-    latency_ms: float
-    accuracy: float
-
-    @property
-    def place(self) -> tuple[float, float]:
-        """Where it is on the axes."""
-        return self.latency_ms, self.accuracy
+Places = Mapping[str, tuple[float, float]]
+"""Median latency in milliseconds and mAP50-95 of models, by their names."""
 
 
-def front_of(points: Sequence[Point]) -> list[Point]:
+def places_of(models: Sequence[dict[str, Any]], data: str | None) -> Places:
+    """Places of the models that were measured on a dataset."""
+    return {
+        model["name"]: (model["latency_ms"]["p50"], model["map50_95"][data])
+        for model in models
+        if data in model["map50_95"]
+    }
+
+
+def front_of(places: Places) -> list[str]:
     """Models that no other beats in both latency and accuracy, fastest first."""
-    front: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.latency_ms, -p.accuracy)):
-        if not front or point.accuracy > front[-1].accuracy:
-            front.append(point)
+    front: list[str] = []
+    for name in sorted(places, key=lambda one: (places[one][0], -places[one][1])):
+        if not front or places[name][1] > places[front[-1]][1]:
+            front.append(name)
     return front
 
 
@@ -42,18 +29,3 @@ def common_set(models: Sequence[dict[str, Any]]) -> str | None:
     """The first dataset that most of the models were measured on; None if there is none."""
     names = list(dict.fromkeys(name for model in models for name in model["map50_95"]))
     return max(names, key=lambda n: sum(n in m["map50_95"] for m in models), default=None)
-
-
-def points_of(models: Sequence[dict[str, Any]], data: str) -> list[Point]:
-    """The models that were measured on a dataset."""
-    return [
-        Point(
-            model["name"],
-            model["parent"],
-            model["precision"],
-            model["latency_ms"]["p50"],
-            model["map50_95"][data],
-        )
-        for model in models
-        if data in model["map50_95"]
-    ]

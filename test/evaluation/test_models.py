@@ -14,7 +14,7 @@ from perception_nodes.core.inference import HeadTensors
 from perception_nodes.evaluation import models as bench
 from perception_nodes.evaluation.models import ModelsBench
 from perception_nodes.evaluation.models_report import pareto_picture, render
-from perception_nodes.evaluation.pareto import Point, front_of
+from perception_nodes.evaluation.pareto import front_of
 from perception_nodes.evaluation.pareto_chart import pareto_svg
 from perception_nodes.evaluation.roofline import network_facts
 from perception_nodes.graph.settings import SettingsError
@@ -142,13 +142,16 @@ def test_the_graph_tells_the_cost():
 
 
 def test_a_picture_of_one_and_of_many():
-    rows = (("a", 1, 0.3), ("b", 2, 0.2), ("c", 3, 0.4))
-    points = [Point(name, None, "int8", *place) for name, *place in rows]
-    assert [point.name for point in front_of(points)] == ["a", "c"]
-    assert "a&lt;b $x$" in pareto_svg([Point("a<b $x$", None, "fp32", 5.0, 0.5)], "x&y", "here")
-    many = [Point(f"m{i}", "m0", "int8", 5 + i % 3, 0.5 + i / 100) for i in range(12)]
-    svg = pareto_svg(many, "x", "here")
+    assert front_of({"a": (1, 0.3), "b": (2, 0.2), "c": (3, 0.4)}) == ["a", "c"]
+
+    def measured(name, parent, latency_ms, accuracy):
+        shown = {"name": name, "parent": parent, "precision": "int8"}
+        return {**shown, "latency_ms": {"p50": latency_ms}, "map50_95": {"x&y": accuracy}}
+
+    assert "a&lt;b $x$" in pareto_svg([measured("a<b $x$", None, 5.0, 0.5)], "x&y", "here")
+    many = [measured(f"m{i}", "m0", 5 + i % 3, 0.5 + i / 100) for i in range(12)]
+    svg = pareto_svg(many, "x&y", "here")
     found = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
     words = [text.text for text in found]
-    assert {point.name for point in many} < set(words)
-    assert svg == pareto_svg(many, "x", "here"), "the same figures give the same file"
+    assert {model["name"] for model in many} < set(words)
+    assert svg == pareto_svg(many, "x&y", "here"), "the same figures give the same file"
