@@ -1,10 +1,10 @@
 """The models that serve frames: in the wanted backend, or in a stand-in while that is built."""
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from timeit import repeat
 from typing import cast
 
 import numpy as np
@@ -209,12 +209,7 @@ def _shortest_in_place_ns(
 
 def _shortest_ns(call: Callable[[], object]) -> int:
     """The shortest duration of `TIMED_CALLS` calls."""
-    durations_ns = []
-    for _ in range(TIMED_CALLS):
-        started_ns = time.monotonic_ns()
-        call()
-        durations_ns.append(time.monotonic_ns() - started_ns)
-    return min(durations_ns)
+    return round(1e9 * min(repeat(call, number=1, repeat=TIMED_CALLS)))
 
 
 def _description(model: Model, info: contract.BackendInfo, calls_ns: Sequence[int]) -> str:

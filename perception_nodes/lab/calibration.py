@@ -1,8 +1,8 @@
 """How fast the machine is at this minute, so that runs on a noisy host can be compared."""
 
-import time
 from dataclasses import dataclass
 from statistics import median
+from timeit import repeat
 
 import numpy as np
 
@@ -40,10 +40,6 @@ def calibrate(model: str, backend: str, threads: int, fifo_priority: int) -> Cal
         BackendError: the runtime refuses a model.
     """
     from_memory, to_memory = np.ones(SWEEP_BYTES, np.uint8), np.empty(SWEEP_BYTES, np.uint8)
-    took_ns = []
-    for _ in range(SWEEPS):
-        begin_ns = time.monotonic_ns()
-        np.copyto(to_memory, from_memory)
-        took_ns.append(time.monotonic_ns() - begin_ns)
+    took_s = repeat(lambda: np.copyto(to_memory, from_memory), number=1, repeat=SWEEPS)
     bare_ms = median(apart_ms(model, backend, threads, FRAMES, fifo_priority=fifo_priority))
-    return Calibration(bare_ms, SWEEP_BYTES / median(took_ns))
+    return Calibration(bare_ms, SWEEP_BYTES / 1e9 / median(took_s))
