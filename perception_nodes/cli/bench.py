@@ -147,8 +147,7 @@ def bench_cameras(
 ) -> None:
     """Measure several cameras in step: one shared detector against one detector for each camera.
 
-    Before that, it measures how long the backend takes for several frames in one call, and for the
-    same frames one after the other.
+    What a call for several frames costs, the detector says as it starts.
 
     Options:
         cameras: Numbers of cameras to measure, with commas.

@@ -9,18 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.cameras.channel import CameraHeader, camera_writer, monotonic_us
 from perception_nodes.core.frame import RecordKind, latency_ms
-from perception_nodes.core.inference import BatchBackend
-from perception_nodes.core.statistics import latency_percentiles
-from perception_nodes.evaluation.models import smooth_image
 from perception_nodes.graph.config import MAX_CAMERAS
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.node_spec import NodeSpec
@@ -29,11 +25,9 @@ from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.lab.bench import WARM_UP_FRAMES, WITHOUT_DETECTIONS, BenchSetup, latency_cells
 from perception_nodes.lab.resources import held
 from perception_nodes.lab.run import Run, execute
-from perception_nodes.networks.model import load_model
 from perception_nodes.report.account import Account, account
 from perception_nodes.report.figures import figure_table
 from perception_nodes.report.recording import ReportedFrame
-from perception_nodes.system.environment import cache_folder
 from perception_nodes.transport import channels
 from perception_nodes.transport.shm import Endpoint, Writer
 
@@ -65,15 +59,13 @@ class CamerasBench:
             The JSON result.
 
         Raises:
-            SettingsError, ModelError, BackendError: unusable options.
+            SettingsError, ModelError: unusable options.
             GraphFailure: a process of the graph ended unexpectedly.
             KeyboardInterrupt: interrupted by the user.
         """
         if not self.cameras or not all(1 <= number <= MAX_CAMERAS for number in self.cameras):
             raise SettingsError(f"--cameras must be numbers from 1 to {MAX_CAMERAS}, such as 1,2,4")
-        most = max(self.cameras)
-        say(f"{self.setup.model} on {self.setup.backend}: calls for 1 to {most} frames")
-        calls, runs = self.calls_ms(most), []
+        runs = []
         for number in self.cameras:
             for arrangement in ARRANGEMENTS if number > 1 else ARRANGEMENTS[:1]:
                 say(f"{number} cameras, {arrangement}: {self.setup.frames} frames each")
@@ -81,33 +73,7 @@ class CamerasBench:
                 execute(Run(), self.specs([*filmed.runs], arrangement), beside=[filmed])
                 entry = {"cameras": number, "arrangement": arrangement}
                 runs.append({**entry, **figures(filmed.runs.values()), **filmed.costs})
-        return {**self.setup.facts(), "calls_ms": calls, "runs": runs}
-
-    def calls_ms(self, most: int) -> list[dict[str, Any]]:
-        """Time calls for 1, 2, ... frames at once, alternating with as many single calls."""
-        model = load_model(self.setup.model)
-        timings = str(cache_folder())
-        settings = BackendSettings(self.setup.threads, max_batch=most, timing_dir=timings)
-        backend = open_backend(self.setup.backend, settings)
-        info = backend.load(model)
-        images = [smooth_image(model).copy() for _ in range(most)]
-        several = cast(BatchBackend, backend)
-        entries = []
-        for size in range(1, most + 1):
-            single_ms, at_once_ms = [], []
-            for _ in range(self.setup.frames):
-                start_ns = time.monotonic_ns()
-                for image in images[:size]:
-                    backend.infer(image)
-                single_ms.append((time.monotonic_ns() - start_ns) / 1e6)
-                if 1 < size <= info.max_batch:
-                    start_ns = time.monotonic_ns()
-                    several.infer_batch(images[:size])
-                    at_once_ms.append((time.monotonic_ns() - start_ns) / 1e6)
-            one_by_one, at_once = map(latency_percentiles, (single_ms, at_once_ms))
-            entries.append({"frames": size, "one_after_the_other": one_by_one, "at_once": at_once})
-        backend.close()
-        return entries
+        return {**self.setup.facts(), "runs": runs}
 
     def specs(self, names: Sequence[str], arrangement: str) -> list[NodeSpec]:
         """The processes for cameras of these names."""
@@ -273,16 +239,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
             str(run["calls_for_several"]),
             f"{run['memory_mb']} MB",
         )
-    lines = []
-    for call in result["calls_ms"]:
-        at_once = call["at_once"]["p50"]
-        beside = "" if at_once is None else f", at once {at_once:.1f}"
-        lines.append(f"{call['frames']}: {call['one_after_the_other']['p50']:.1f}{beside}")
-    captions = [
-        f"{result['machine']}; median ms of inferring frames one after the other: "
-        f"{'; '.join(lines)}",
-        WITHOUT_DETECTIONS,
-    ]
+    captions = [result["machine"], WITHOUT_DETECTIONS]
     if is_slow:
         captions.append(
             f"red: the bench itself did not fill its frames at {result['rate_hz']:g} Hz, "

@@ -28,10 +28,10 @@ def heard(*reports):
     return run
 
 
-def table(calls=(), filmed_hz=30.0, **found):
+def table(filmed_hz=30.0, **found):
     run = {"cameras": 1, "arrangement": "shared", "filmed_hz": filmed_hz, "memory_mb": 1, **found}
     facts = {"size": "64x48", "rate_hz": 30, "model": "m", "backend": "null", "deadline_ms": 10}
-    return cameras.result_table({**facts, "machine": "m", "calls_ms": calls, "runs": [run]})
+    return cameras.result_table({**facts, "machine": "m", "runs": [run]})
 
 
 def cells(table, header):
@@ -115,11 +115,3 @@ def test_the_arrangements_differ_in_their_detectors_alone():
 def test_numbers_that_cannot_be_are_refused(numbers):
     with pytest.raises(SettingsError, match="from 1 to 8"):
         CamerasBench(SETUP, numbers).run(print)
-
-
-def test_calls_for_several_frames_are_timed_beside_single_ones():
-    calls = CamerasBench(SETUP, [2]).calls_ms(2)
-    assert [call["frames"] for call in calls] == [1, 2]
-    assert calls[0]["at_once"]["p50"] is None
-    assert calls[1]["at_once"]["p50"] > 0
-    assert table(calls, **figures([heard(report(STAMPS[1]))])).row_count == 1
