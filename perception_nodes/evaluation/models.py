@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -36,7 +36,6 @@ from perception_nodes.report.figures import figure_table
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.processes import cpu_flags, cpu_name
 
-PACES = ("tight", "paced")
 ROOFLINE = "roofline"
 RANKS = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
 WARM_UP_ROUNDS = 3
@@ -44,6 +43,16 @@ MAX_GMAC_DIFFERENCE = 0.01
 BOOTSTRAP_DRAWS = 500
 Say = Callable[[str], None]
 TOLD_EVERY_S = 2.0
+
+
+def tight_ms(calls: Iterable[Callable[[], object]]) -> Iterator[float]:
+    """Time each call right after the same one, so that the caches are warm, in milliseconds."""
+    for call in calls:
+        call()
+        yield 1e3 * timeit(call, number=1)
+
+
+PACES = {"tight": tight_ms, "paced": paced_ms}
 
 
 @dataclass
@@ -126,9 +135,9 @@ class ModelsBench:
         load_before = os.getloadavg()[0]
         contenders = self._contenders()
         say(f"{len(contenders)} networks, {self.frames} rounds in a tight loop")
-        self._tight(contenders, _told(say, "in a tight loop"))
+        self._time(contenders, "tight", _told(say, "in a tight loop"))
         say(f"the same at {RATE_HZ:g} Hz, {len(contenders) * self.frames / RATE_HZ:.0f} s")
-        self._paced(contenders, _told(say, f"at {RATE_HZ:g} Hz"))
+        self._time(contenders, "paced", _told(say, f"at {RATE_HZ:g} Hz"))
         times_ms = {(one.name, one.backend, one.threads): one.times_ms for one in contenders}
         roofs = {
             (precision, threads): float(Roof.gmac / np.median(times["tight"]) * 1e3)
@@ -207,23 +216,14 @@ class ModelsBench:
                 contenders.append(_Contender(model.name, name, threads, infer))
         return contenders
 
-    def _tight(self, contenders: list[_Contender], told: Progress) -> None:
-        """Time each call right after one of the same network, so that the caches are warm."""
+    def _time(self, contenders: list[_Contender], pace: str, told: Progress) -> None:
+        """Time all contenders in turns, at one of `PACES`."""
         turns = self._turns(contenders)
-        for number, turn in enumerate(turns):
-            told(number, len(turns))
-            turn.run()
-            took_s = timeit(turn.run, number=1)
-            if number >= WARM_UP_ROUNDS * len(contenders):
-                turn.times_ms["tight"].append(1e3 * took_s)
-
-    def _paced(self, contenders: list[_Contender], told: Progress) -> None:
-        turns = self._turns(contenders)
-        times_ms = paced_ms(turn.run for turn in turns)
+        times_ms = PACES[pace](turn.run for turn in turns)
         for number, (turn, time_ms) in enumerate(zip(turns, times_ms, strict=True)):
             told(number, len(turns))
             if number >= WARM_UP_ROUNDS * len(contenders):
-                turn.times_ms["paced"].append(time_ms)
+                turn.times_ms[pace].append(time_ms)
 
     def _turns(self, contenders: list[_Contender]) -> list[_Contender]:
         """Each contender once a round, in random order, so that none always follows another."""
