@@ -101,7 +101,7 @@ class Backend(GpuBackend):
         """Run the engine in the cache; None if there is none, or the runtime refuses it."""
         if (cached := self._cache.read(key)) is None:
             return None
-        kernels = self._cache.read_kernels(key)
+        kernels = self._cache.kept(key, "kernels")
         try:
             engine = Engine(device, self._library, cached.plan, kernels)
         except EngineRefused:
@@ -109,7 +109,7 @@ class Backend(GpuBackend):
             return None
         self._run(engine, device)
         if (compiled := engine.compiled_kernels()) != kernels:
-            self._cache.write_kernels(key, compiled)
+            self._cache.keep(key, "kernels", compiled)
         return cached
 
     def _build(self, key: EngineKey, device: Device, file: Path) -> CachedEngine:
@@ -128,7 +128,7 @@ class Backend(GpuBackend):
             self._run(engine, device)
             in_int8 = sum(one.in_int8 for one in built.convolutions)
             cached = CachedEngine(built.plan, len(built.convolutions), in_int8)
-            self._cache.write_kernels(key, engine.compiled_kernels())
+            self._cache.keep(key, "kernels", engine.compiled_kernels())
             self._cache.write(key, cached)
         return cached
 

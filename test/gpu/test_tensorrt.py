@@ -315,12 +315,12 @@ def test_damage_is_seen_wherever_it_is(tmp_path, plan, data):
 
 def test_damaged_kernels_are_compiled_again(tmp_path):
     cache = EngineCache(str(tmp_path))
-    cache.write_kernels(KEY, b"kernels")
-    assert cache.read_kernels(KEY) == b"kernels"
+    cache.keep(KEY, "kernels", b"kernels")
+    assert cache.kept(KEY, "kernels") == b"kernels"
     file = tmp_path / f"{KEY.name}.kernels"
     for damaged in (b"", b"short", file.read_bytes()[:-1], file.read_bytes()[:-1] + b"t"):
         file.write_bytes(damaged)
-        assert cache.read_kernels(KEY) == b""
+        assert cache.kept(KEY, "kernels") == b""
 
 
 def test_file_of_another_key_is_not_taken(tmp_path):

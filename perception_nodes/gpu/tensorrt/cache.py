@@ -87,7 +87,7 @@ class EngineCache:
 
     def read(self, key: EngineKey) -> CachedEngine | None:
         """Read an engine; None if there is no undamaged file with this key."""
-        head, _, plan = self._kept(key, "engine").partition(b"\n")
+        head, _, plan = self.kept(key, "engine").partition(b"\n")
         if not head:
             return None
         convolutions, in_int8 = json.loads(head)
@@ -100,7 +100,7 @@ class EngineCache:
             BackendError: the folder cannot be written.
         """
         head = json.dumps([engine.convolutions, engine.in_int8]).encode()
-        self._keep(key, "engine", head + b"\n" + engine.plan)
+        self.keep(key, "engine", head + b"\n" + engine.plan)
 
     def read_timing(self, key: EngineKey) -> bytes:
         """Read the kernel timings of earlier builds on this machine, empty if there are none."""
@@ -115,14 +115,26 @@ class EngineCache:
             with writing_cache(self._timing_folder, BackendError):
                 write_whole(self._timing_folder / f"{key.machine}.timing", timing)
 
-    def read_kernels(self, key: EngineKey) -> bytes:
-        """Read the kernels that TensorRT-RTX compiled at an engine's first run, if undamaged."""
-        return self._kept(key, "kernels")
+    def kept(self, key: EngineKey, kind: str) -> bytes:
+        """What is kept beside an engine, or itself; empty if there is no undamaged file with it.
 
-    def write_kernels(self, key: EngineKey, kernels: bytes) -> None:
-        """Write the kernels that TensorRT-RTX compiled at an engine's first run."""
-        if kernels:
-            self._keep(key, "kernels", kernels)
+        Args:
+            key: the engine's.
+            kind: `kernels`, those that TensorRT-RTX compiled at its first run; or `engine`.
+        """
+        if self._folder is None:
+            return b""
+        return read_sealed(self._folder / f"{key.name}.{kind}", key.facts) or b""
+
+    def keep(self, key: EngineKey, kind: str, content: bytes) -> None:
+        """Keep content for `kept`, unless it is empty.
+
+        Raises:
+            BackendError: the folder cannot be written.
+        """
+        if self._folder is not None and content:
+            with writing_cache(self._folder, BackendError):
+                write_sealed(self._folder / f"{key.name}.{kind}", content, key.facts)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -146,13 +158,3 @@ class EngineCache:
             yield
         finally:
             os.close(descriptor)
-
-    def _kept(self, key: EngineKey, ending: str) -> bytes:
-        if self._folder is None:
-            return b""
-        return read_sealed(self._folder / f"{key.name}.{ending}", key.facts) or b""
-
-    def _keep(self, key: EngineKey, ending: str, content: bytes) -> None:
-        if self._folder is not None:
-            with writing_cache(self._folder, BackendError):
-                write_sealed(self._folder / f"{key.name}.{ending}", content, key.facts)
