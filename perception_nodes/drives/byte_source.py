@@ -3,7 +3,8 @@
 import os
 from bisect import bisect_right
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 from perception_nodes.system.object_path import BLOCK_BYTES, ObjectPath
@@ -55,50 +56,40 @@ class ObjectBytes:
         self._path = path
         _, self.size, self._tag = path.version()
         self._small = (0, b"")
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-        self._coming: dict[int, Future[bytes]] = {}
-        self._thread = ThreadPoolExecutor(1)
+        self._expected: list[tuple[int, int]] = []
+        thread = self._thread = ThreadPoolExecutor(1)
+        # Keeps the range that is read, the next one, and the one before, which may be read again.
+        self._coming = lru_cache(3)(lambda *some: thread.submit(path.read_range, *some))
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Begin and end of what will be read, in this order; neighbours are asked for together."""
-        starts, ends = list[int](), list[int]()
+        joined = list[tuple[int, int]]()
         # A damaged index may name bytes behind the end.
         for start, end in sorted((start, min(end, self.size)) for start, end in ranges):
-            if ends and start - ends[-1] <= SMALL_BYTES and end - starts[-1] <= BLOCK_BYTES:
-                ends[-1] = max(end, ends[-1])
+            first, last = joined[-1] if joined else (start, start)
+            if joined and start - last <= SMALL_BYTES and end - first <= BLOCK_BYTES:
+                joined[-1] = first, max(end, last)
             else:
-                starts.append(start)
-                ends.append(end)
-        if (starts, ends) != (self._starts, self._ends):
-            self._starts, self._ends, self._coming = starts, ends, {}
+                joined.append((start, end))
+        self._expected = joined
 
     def read(self, at: int, count: int) -> bytes:
         """The bytes from a position on; fewer than `count` at the end."""
         if (count := min(count, self.size - at)) <= 0:
             return b""
-        number = bisect_right(self._starts, at) - 1
-        if number >= 0 and at + count <= self._ends[number]:
-            start, data = self._starts[number], self._range(number)
-            if at + count == self._ends[-1]:
-                self._coming = {}  # a bag may have many files
+        number = bisect_right(self._expected, (at, self.size)) - 1
+        if number >= 0 and at + count <= self._expected[number][1]:
+            near = self._expected[number : number + 2]  # the next one is asked for meanwhile
+            coming = [self._coming(start, end - start, self._tag) for start, end in near]
+            start, data = near[0][0], bytes(coming[0].result())
+            if at + count == self._expected[-1][1]:
+                self._coming.cache_clear()  # a bag may have many files
         else:
             start, data = self._small
             if not (start <= at and at + count <= start + len(data)):
                 some = min(max(count, SMALL_BYTES), self.size - at)
                 start, data = self._small = at, self._path.read_range(at, some, self._tag)
         return data[at - start : at - start + count]
-
-    def _range(self, number: int) -> bytes:
-        """An expected range; the next one is asked for meanwhile."""
-        for one in range(number, min(number + 2, len(self._starts))):
-            if one not in self._coming:
-                start, end = self._starts[one], self._ends[one]
-                read = self._path.read_range
-                self._coming[one] = self._thread.submit(read, start, end - start, self._tag)
-        for old in [one for one in self._coming if abs(one - number) > 1]:
-            del self._coming[old]
-        return self._coming[number].result()
 
     def close(self) -> None:
         """Wait for a range that is coming, and drop all."""
