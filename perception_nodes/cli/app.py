@@ -4,8 +4,6 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.machinery import ExtensionFileLoader
 from threading import Timer
@@ -20,7 +18,7 @@ from perception_nodes.cli.described import Commands
 from perception_nodes.core.errors import PerceptionError, printable
 from perception_nodes.system.environment import package_version
 from perception_nodes.system.life import ended_by
-from perception_nodes.system.signals import STOPPING, handled_stopping
+from perception_nodes.system.signals import STOPPING, handled_stopping, noted_signals
 
 DETECT, MEASURE, PREPARE = "Detect", "Measure and test", "Prepare"
 COMMANDS = {
@@ -103,7 +101,7 @@ def perception(
 
 def main() -> int:
     """Run the command line; returns its exit status."""
-    with _noted_signals() as first_signal:
+    with noted_signals() as first_signal:
         try:
             with handled_stopping(_interrupt):
                 status, word, problem = _outcome()
@@ -146,31 +144,6 @@ def _outcome() -> tuple[int, str, str]:
         remedy = "; make room (perception cache shows ours), or name another disk" if full else ""
         return 2, "error", (": ".join(parts) or str(error)) + remedy
     return 0, "", ""
-
-
-@contextmanager
-def _noted_signals() -> Iterator[Callable[[], int]]:
-    """Give a function that returns the first signal to end the command, 0 for none.
-
-    While a graph runs, its supervisor handles the signals, and the command returns as if the graph
-    had ended on its own. So each signal is noted as it arrives.
-    """
-    received, noted = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(noted, warn_on_full_buffer=False)
-    arrived = b""
-
-    def first() -> int:
-        nonlocal arrived
-        with suppress(BlockingIOError):
-            arrived += os.read(received, 4096)
-        return next((number for number in arrived if number in STOPPING), 0)
-
-    try:
-        yield first
-    finally:
-        signal.set_wakeup_fd(-1)
-        os.close(received)
-        os.close(noted)
 
 
 NATIVE_LOADING_S = 0.05

@@ -18,14 +18,10 @@ from perception_nodes.replay.background import repeated
 from perception_nodes.replay.corpus import Job, Result, Submit, WorkerDied, run_job
 from perception_nodes.replay.run import Progress
 from perception_nodes.system.environment import die_with_parent
-from perception_nodes.system.signals import FROM_TERMINAL, leave_to_parent
+from perception_nodes.system.signals import FROM_TERMINAL, check_end, leave_to_parent, noted_signals
 
 PROGRESS_INTERVAL_S = 0.2
 REACHED_WITHIN_S = 5.0
-
-
-class Interrupted(RuntimeError):
-    """A worker was asked to stop; it removes its temporary files."""
 
 
 @contextmanager
@@ -122,14 +118,13 @@ def _begin(parent: int, board: Any) -> None:
     """Set up a worker process; only the parent decides when it ends."""
     global _board
     _board = board
-    leave_to_parent()
+    leave_to_parent(lambda: board[2])
     die_with_parent(parent)
 
 
 def _work(job: Job) -> Result:
     def progress(name: str, done: int, total: int) -> None:
-        if _board[2]:
-            raise Interrupted(name)
+        check_end()  # which then removes its temporary files
         _board[0], _board[1] = done, total
 
     return run_job(job, progress)
@@ -236,4 +231,6 @@ def _ray_task(job: Job, updates: Any) -> Result:
             last_s = now_s
             updates.actor.put_nowait.remote((name, done, total))  # do not wait: it may be lost
 
-    return run_job(job, progress)
+    # Ray cancels by a simulated signal, which a thread that waits would not see.
+    with noted_signals():
+        return run_job(job, progress)

@@ -11,8 +11,9 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import lru_cache
 from io import BytesIO, TextIOWrapper
@@ -21,6 +22,7 @@ from typing import Any
 
 from perception_nodes.core.errors import InputError
 from perception_nodes.system.environment import cache_folder
+from perception_nodes.system.signals import check_end
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "file")
 BLOCK_BYTES = 8 << 20
@@ -31,6 +33,8 @@ ATTEMPTS = 3
 """How often a store is asked: obstore repeats requests, but not where an answer breaks off."""
 BACKOFF = {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=8), "base": 2}
 RETRIES: Any = {"max_retries": 1000, "retry_timeout": timedelta(seconds=30), "backoff": BACKOFF}
+NOTICED_WITHIN_S = 0.1
+"""Time in which a wait notices that the process is asked to end."""
 
 
 class ObjectPath(PosixPath):
@@ -158,8 +162,9 @@ class ObjectPath(PosixPath):
         folder = cache_folder() / "objects"
         folder.mkdir(parents=True, exist_ok=True)
         copy, part = folder / _hash(repr(found)), folder / ".part"
-        with (folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # one process at a time copies and removes
+        with (folder / ".lock").open("w") as lock, ExitStack() as stack:
+            _lock(lock)  # one process at a time copies and removes
+            stack.callback(shutil.rmtree, part, ignore_errors=True)  # if it stays incomplete
             if not copy.is_dir():
                 _make_room(folder, sum(size for _, size, _ in found), self)
                 part.mkdir()
@@ -173,12 +178,11 @@ class ObjectPath(PosixPath):
         return copy / self.name
 
     def _ask(self, ask: Callable[[Any, tuple[Any, str]], Any]) -> Any:
-        """Ask the store, so that Ctrl-C ends the wait.
+        """Ask the store, and wait, in any thread, until it answers or this process is asked to end.
 
         Errors become `OSError`, without what the query of a URL may hold: signatures.
         """
         try:
-            import obstore
             import obstore.store
         except ImportError as error:
             remedy = "install it with: pip install 'perception_nodes[fleet]'"
@@ -187,6 +191,7 @@ class ObjectPath(PosixPath):
         bucket = "" if scheme == "file:" or not rest else rest.pop(0)
 
         async def asked() -> Any:
+            _keep_checking()
             return await ask(obstore, (_store(f"{scheme}//{bucket}"), "/".join(rest)))
 
         for _ in range(ATTEMPTS):
@@ -250,6 +255,21 @@ def _store(url: str) -> Any:
     # Options given here replace those of the environment, such as AWS_ALLOW_HTTP.
     plain: Any = {"client_options": {"allow_http": True}} if url.startswith("http:") else {}
     return obstore.store.from_url(url, retry_config=RETRIES, **plain)
+
+
+def _keep_checking() -> None:
+    """Let the event loop of this thread end when this process is asked to end."""
+    check_end()
+    asyncio.get_running_loop().call_later(NOTICED_WITHIN_S, _keep_checking)
+
+
+def _lock(file: Any) -> None:
+    """Wait for a lock, in any thread, until it is free or this process is asked to end."""
+    while True:
+        check_end()
+        with suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(NOTICED_WITHIN_S)
 
 
 def _hash(text: str) -> str:

@@ -2,7 +2,10 @@
 
 import asyncio
 import random
-from threading import Thread
+import signal
+import subprocess
+import sys
+from threading import Semaphore, Thread
 
 import pytest
 from drives import (
@@ -104,10 +107,11 @@ def test_any_ranges_are_the_bytes_of_the_file(tmp_path):
 
 
 class Server:
-    """A web server of a folder's files; it counts, and breaks some answers off."""
+    """A web server of a folder's files; it counts, breaks some answers off, and leaves some out."""
 
     def __init__(self, folder):
         self.folder, self.bytes, self.requests, self.cut = folder, 0, 0, set()
+        self.answers_from, self.left_out = 0, Semaphore(0)
         self.loop, self.url = asyncio.new_event_loop(), ""
 
     async def answer(self, request):
@@ -115,6 +119,9 @@ class Server:
             return web.FileResponse(self.folder / request.path[1:])
         size = request.http_range.stop - request.http_range.start
         self.requests, self.bytes = self.requests + 1, self.bytes + size
+        if request.http_range.start < self.answers_from:
+            self.left_out.release()
+            await asyncio.Event().wait()
         if self.requests not in self.cut:
             return web.FileResponse(self.folder / request.path[1:])
         response = web.StreamResponse(status=206)
@@ -125,7 +132,7 @@ class Server:
         return response
 
     async def start(self):
-        runner = web.ServerRunner(web.Server(self.answer))
+        runner = web.ServerRunner(web.Server(self.answer, handler_cancellation=True))
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
@@ -161,3 +168,24 @@ def test_only_the_chunks_of_the_camera_are_asked_for(tmp_path, server, cut):
     again = len(cut) * byte_source.BLOCK_BYTES
     assert camera_bytes < server.bytes < 1.8 * camera_bytes + again < file.stat().st_size
     assert server.requests < 25
+
+
+@pytest.mark.parametrize("options", ["", "--workers 2", "--workers 2 --ray local"])
+@pytest.mark.parametrize("name", ["a.mcap", "a.bag"])
+def test_ctrl_c_does_not_wait_for_a_store_that_stops_answering(tmp_path, server, name, options):
+    if "--ray" in options:
+        pytest.importorskip("ray")
+    server.answers_from = 1000  # an index is behind that, and the first frame before it
+    drives = {tmp_path / name, tmp_path / f"second-{name}"}
+    for drive in drives:
+        write_ros1(drive) if name == "a.bag" else write_mcap(drive, range(FRAMES))
+    urls = [f"{server.url}/{drive.name}" for drive in drives]
+    arguments = [*urls, "--backend", "null", *options.split(), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "perception_nodes", "replay", *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert server.left_out.acquire(timeout=60), process.poll()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20)[1].strip() == ""
+    assert process.returncode == 128 + signal.SIGINT
+    left = {path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert left == drives and not list(tmp_path.rglob(".part*"))

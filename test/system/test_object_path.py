@@ -1,7 +1,9 @@
 """Files in a store behave as files do; the store is the disk, through obstore."""
 
+import fcntl
 import os
 import pickle
+from threading import Timer
 
 import pytest
 
@@ -9,6 +11,7 @@ from perception_nodes.core.errors import InputError
 from perception_nodes.system import object_path
 from perception_nodes.system.files import try_writing, write_whole
 from perception_nodes.system.object_path import ObjectPath, path_of, uploaded
+from perception_nodes.system.signals import ASKED_TO_END
 
 pytest.importorskip("obstore")
 OLD = ("old.csv", "older.csv")
@@ -92,6 +95,17 @@ def test_copies_are_kept_while_they_are_fresh_and_there_is_room(store, monkeypat
     write_whole(store / "large.db3", "x" * 101)
     with pytest.raises(OSError, match="101 bytes, and copies of 100 at most"):
         (store / "large.db3").fetched()
+
+
+def test_a_wait_for_the_copy_of_another_process_ends_when_this_one_is_asked_to(store):
+    write_whole(store / "a.db3", "abc")
+    folder = (store / "a.db3").fetched().parents[1]
+    with (folder / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        Timer(0.2, ASKED_TO_END.set).start()
+        with pytest.raises(KeyboardInterrupt):
+            (store / "a.db3").fetched()
+    ASKED_TO_END.clear()
 
 
 def test_errors_do_not_repeat_what_a_query_signs(store, monkeypatch):
