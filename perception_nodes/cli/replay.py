@@ -76,7 +76,8 @@ def replay_command(
         out: Folder for the outputs, or a URL of one in a store.
         corpus: File that names more drives, a path or URL on each line. A drive that cannot be used
             does not stop the others, and a second run replays only what the first did not.
-        workers: Drives replayed at a time, each in a process.
+        workers: Drives replayed at a time, each in a process; processes share the frames of a
+            single one.
         ray: Replay on a Ray cluster: its address, auto for the one this machine belongs to, or
             local to start one here. --workers is the number of tasks at a time.
         mode: lockstep: every frame in order, in simulated time; two runs write the same bytes.

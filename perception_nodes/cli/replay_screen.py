@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from perception_nodes.cli.common import say, say_problem, say_written, screen
 from perception_nodes.replay import tables
+from perception_nodes.replay.background import Progress
 from perception_nodes.replay.drives import Replayed, ReplayRequest
-from perception_nodes.replay.run import Progress
 from perception_nodes.report.accelerator import engine_sentence
 from perception_nodes.report.drive_report import unaccounted, verdict
 from perception_nodes.report.figures import figure_table

@@ -10,6 +10,7 @@ from perception_nodes.transport.cdr_reader import read_camera_info
 
 STAMP_END = 12
 """Bytes of encapsulation and stamp in a `CameraInfo`; what follows them is the calibration."""
+MOST_WARNINGS = 10
 
 
 class RecordedCalibration:
@@ -17,13 +18,16 @@ class RecordedCalibration:
 
     Attributes:
         warnings: what is wrong with them, one line each.
+        in_force: the last one that could be read, a serialized `CameraInfo`.
+        unfit: from which frames on the lens was ignored, and why; empty where it no longer was.
     """
 
     def __init__(self, preprocessor: Preprocessor) -> None:
         self.warnings: list[str] = []
+        self.in_force: bytes | None = None
+        self.unfit: list[tuple[int, str]] = []
         self._preprocessor = preprocessor
         self._last: bytes | None = None
-        self._unfit = ""
         self._changes = 0
         self._first_change = 0
 
@@ -44,7 +48,8 @@ class RecordedCalibration:
                 f"in force: {error}"
             )
             return
-        with suppress(UnknownLens):  # `check` warns of it
+        self.in_force = info
+        with suppress(UnknownLens):  # `check` takes note of it
             self._preprocessor.calibrate(read)
         if not read.matrix[0]:
             self._warn(
@@ -53,23 +58,27 @@ class RecordedCalibration:
             )
 
     def check(self, index: int) -> None:
-        """Warn if a frame, just preprocessed, was not rectified although its lens is known."""
-        unfit = self._preprocessor.placer.unfit
-        if unfit and unfit != self._unfit:
-            self._warn(f"from frame {index} on {unfit}")
-        self._unfit = unfit
+        """Note whether a frame, just preprocessed, was rectified."""
+        self.note_unfit(index, self._preprocessor.placer.unfit)
+
+    def note_unfit(self, index: int, reason: str) -> None:
+        """Note why a frame was not rectified although its lens is known; empty if it was."""
+        if not self.unfit or reason != self.unfit[-1][1]:
+            self.unfit.append((index, reason))
 
     def notes(self) -> list[str]:
         """The warnings, and how often the calibration changed."""
+        unfit = [f"from frame {index} on {reason}" for index, reason in self.unfit if reason]
+        notes = [*self.warnings, *unfit[:MOST_WARNINGS]]
         if not self._changes:
-            return self.warnings
+            return notes
         times = "once" if self._changes == 1 else f"{self._changes} times"
         return [
-            *self.warnings,
+            *notes,
             f"the CameraInfo changes {times}, first at frame {self._first_change}; each frame is "
             "rectified by the one that was last logged before it",
         ]
 
     def _warn(self, text: str) -> None:
-        if len(self.warnings) < 10:
+        if len(self.warnings) < MOST_WARNINGS:
             self.warnings.append(text)

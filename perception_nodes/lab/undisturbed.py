@@ -34,7 +34,7 @@ def detect_undisturbed(
     names = ("model", "score_threshold", "iou_threshold", "across_classes", "undistort")
     settings = ReplaySettings(**{name: parameters[name] for name in names})
     with LoadedModel(settings) as loaded, open_drive(drive) as source:
-        clock = LockstepClock(Camera(source, loaded, skip_late=False))
+        clock = LockstepClock(Camera(source.read, loaded, skip_late=False))
         chosen = (frame for frame in source.frames() if frame.index in wanted)
         outcomes = [(one.frame.index, one.found) for one in clock.outcomes(chosen)]
     return {index: found for index, found in outcomes if found is not None}

@@ -9,6 +9,11 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the work, the frames done and their total."""
+Work = Callable[[Progress], T]
+Submit = Callable[[str, Work[Any]], "Future[Any]"]
+"""Starts work in a worker, under the name of its drive; the future may raise `WorkerDied`."""
 SWITCH_INTERVAL_S = 0.0002
 
 

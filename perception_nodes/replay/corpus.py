@@ -2,7 +2,7 @@
 
 Each drive is a job with its own folder. When the job is done, a marker is written into the folder.
 The marker holds a hash of everything that determines the result, so a second run keeps the results
-that are still valid and does the rest. A job whose worker died is tried again. Only the marker
+that are still valid and does the rest. Work whose worker died is tried again. Only the marker
 decides whether a drive is done, so none is counted twice.
 """
 
@@ -13,11 +13,11 @@ import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -28,20 +28,22 @@ from perception_nodes.backends.contract import INSTALL
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.errors import InputError
 from perception_nodes.core.statistics import latency_percentiles
+from perception_nodes.drives.bag import RawFrame
 from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
 from perception_nodes.replay import outputs, tables
+from perception_nodes.replay.background import Progress, Submit
+from perception_nodes.replay.drawing import Read
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
-from perception_nodes.replay.run import DriveCamera, Progress, ReplayOptions, replay
+from perception_nodes.replay.pieces import OneAfterTheOther, Piece, PiecesClock, detect
+from perception_nodes.replay.run import DriveCamera, LockstepClocks, ReplayOptions, replay
 from perception_nodes.report import charts, page
 from perception_nodes.report.drive_report import verdict
 from perception_nodes.report.timing import csv_text, read_work_ms
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.object_path import ObjectPath, path_of, uploaded
-
-ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,8 @@ class Result(NamedTuple):
     error: str = ""
 
 
-class WorkerDied(RuntimeError):
-    """A worker ended without a result; the text gives the cause, as far as it is known."""
-
-
-Submit = Callable[[Job], "Future[Result]"]
-"""Starts a job in a worker, which does it with `run_job`; the future raises `WorkerDied`."""
+class WorkerDied(InputError):
+    """Workers ended without a result; the text gives the cause, as far as it is known."""
 
 
 def read_corpus(file: Path) -> list[Path]:
@@ -129,7 +127,7 @@ def jobs_of(
     shared = {
         **made_by,
         "settings": asdict(settings),
-        "options": asdict(replace(options, golden=None, labels=None)),
+        "options": asdict(replace(options, golden=None, labels=None, threaded=True)),
         "inputs": [_fingerprint(file) for file in inputs],
         "labels": None if options.labels is None else _digest(options.labels),
     }
@@ -141,24 +139,22 @@ def jobs_of(
     return jobs
 
 
-def run_job(job: Job, progress: Progress) -> Result:
-    """Replay a drive in a worker; the model stays loaded for the next job.
+def run_job(job: Job, progress: Progress, clock: LockstepClocks | None = None) -> Result:
+    """Replay a drive in a worker, or here with a clock by which workers share its frames.
 
     Raises:
         ModelError, BackendError, SettingsError: the settings suit no drive, or this machine has
             other code, another model or other packages than the one that made the job.
     """
-    name, loaded = job.source.name, _loaded(job.settings)
-    made_by = _made_by(loaded.model, job.settings.backend)
-    for what, wanted in job.made_by.items():
-        if made_by[what] != wanted:
-            found = f"{what} is {made_by[what]} on {gethostname()}, and {wanted} where it was begun"
-            raise SettingsError(f"{found}; install the same on each machine of the cluster")
+    name, loaded = job.source.name, _ready(job)
     try:
         with uploaded(job.folder, outputs.MARKER, outputs.OUTPUTS) as into:
             for left in into.glob(".part-*"):
                 shutil.rmtree(left)  # left by a worker that was killed
-            summary = replay(job.source, into, loaded, job.options, progress)
+            try:
+                summary = replay(job.source, into, loaded, job.options, progress, clock)
+            except OneAfterTheOther:
+                summary = replay(job.source, into, loaded, job.options, progress)
             files = {file.name: file.stat().st_size for file in into.iterdir()}
             write_whole(into / outputs.MARKER, json.dumps({"job": job.key, "files": files}) + "\n")
     except (InputError, ModuleNotFoundError) as error:  # a machine may lack what another has
@@ -170,15 +166,21 @@ def run_job(job: Job, progress: Progress) -> Result:
     return Result(name, summary)
 
 
-def replay_corpus(jobs: Sequence[Job], submit: Submit) -> Iterator[Result]:
+def replay_corpus(
+    jobs: Sequence[Job], submit: Submit, workers: int, progress: Progress
+) -> Iterator[Result]:
     """Do all jobs in workers; yields results as they come, those of an earlier run first.
 
-    A job whose worker dies is started again, up to `ATTEMPTS` times in total.
+    Args:
+        jobs: the drives; several workers share the frames of a single one.
+        submit: starts work in a worker.
+        workers: their number.
+        progress: called for each frame of a single drive.
 
     Raises:
         ModelError, BackendError, SettingsError: the settings suit no drive.
     """
-    waiting: dict[Future[Result], tuple[Job, int]] = {}
+    waiting: dict[Future[Result], Job] = {}
     for job in jobs:
         if (done := _done_before(job)) is not None:
             yield done
@@ -186,18 +188,15 @@ def replay_corpus(jobs: Sequence[Job], submit: Submit) -> Iterator[Result]:
             if not isinstance(job.folder, ObjectPath):
                 for name in (outputs.MARKER, *tables.TABLE_FILES):  # tables may be read alone
                     (job.folder / name).unlink(missing_ok=True)
-            waiting[submit(job)] = (job, 1)
-    while waiting:
-        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-            job, attempt = waiting.pop(future)
-            try:
-                yield future.result()
-            except WorkerDied as error:
-                if attempt < ATTEMPTS:
-                    waiting[submit(job)] = (job, attempt + 1)
-                else:
-                    reason = f"its worker died {ATTEMPTS} times, the last time: {error}"
-                    yield Result(job.source.name, None, reason)
+            if len(jobs) == 1 < workers and not job.settings.second_look:
+                yield run_job(job, progress, _sharing(job, submit, workers))
+            else:
+                waiting[submit(job.source.name, partial(run_job, job))] = job
+    for future in as_completed(waiting):
+        try:
+            yield future.result()
+        except WorkerDied as error:
+            yield Result(waiting[future].source.name, None, str(error))
 
 
 def merged(
@@ -284,6 +283,29 @@ def alone_in(out: Path) -> Iterator[None]:
             if not there:
                 with suppress(OSError):  # results are in it
                     out.rmdir()
+
+
+def _ready(job: Job) -> LoadedModel:
+    """The model of a job, which stays loaded for the next one; see `run_job` for errors."""
+    loaded = _loaded(job.settings)
+    made_by = _made_by(loaded.model, job.settings.backend)
+    for what, wanted in job.made_by.items():
+        if made_by[what] != wanted:
+            found = f"{what} is {made_by[what]} on {gethostname()}, and {wanted} where it was begun"
+            raise SettingsError(f"{found}; install the same on each machine of the cluster")
+    return loaded
+
+
+def _sharing(job: Job, submit: Submit, workers: int) -> LockstepClocks:
+    # A worker needs no golden and no labels.
+    slim = replace(job, options=replace(job.options, golden=None, labels=None))
+    work = partial(_piece, slim)
+    return partial(PiecesClock, submit=submit, work=work, in_advance=2 * workers)
+
+
+def _piece(job: Job, read: Read, frames: list[RawFrame], progress: Progress) -> Piece:
+    drawing = job.options.pictures and not job.options.video  # a video's are drawn in order
+    return detect(_ready(job), job.key, read, frames, drawing, progress)
 
 
 @lru_cache(maxsize=1)

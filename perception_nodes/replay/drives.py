@@ -17,10 +17,11 @@ from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.networks.model import Model
 from perception_nodes.replay import corpus, tables
+from perception_nodes.replay.background import Progress
 from perception_nodes.replay.golden import Golden, golden_text, read_golden
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import RECORDING_FILE
-from perception_nodes.replay.run import DriveCamera, Progress, ReplayOptions, made_with, replay
+from perception_nodes.replay.run import DriveCamera, ReplayOptions, made_with, replay
 from perception_nodes.report.changes import frames_of
 from perception_nodes.report.drive_report import nothing_found, unaccounted
 from perception_nodes.report.recording import read_recording
@@ -42,7 +43,7 @@ class ReplayRequest:
         out: folder for the outputs; several drives have a folder each in it.
         corpus: file that lists more drives; None for none.
         topics: image topics, `all` for every topic of a bag; empty to find one by type.
-        workers: drives replayed at a time.
+        workers: drives replayed at a time, or processes that share a single one.
         ray: address of a Ray cluster; empty for none.
         golden: golden file to compare with or to write; None for none.
         update: whether to write the golden file.
@@ -167,8 +168,8 @@ class Drives:
         expected = None
         if request.golden is not None and not request.update:
             expected = read_golden(request.golden)
+        cores = len(os.sched_getaffinity(0))
         if request.is_sharded and not settings.threads:
-            cores = len(os.sched_getaffinity(0))
             settings = replace(settings, threads=max(cores // request.workers, 1))
         self._request, self._model, self._settings = request, model, settings
         listed = corpus.read_corpus(request.corpus) if request.corpus is not None else []
@@ -178,6 +179,8 @@ class Drives:
         self._is_one = len(self.sources) == 1 and not request.is_sharded
         with_tables = tables.available() and not self._is_one
         self._options = replace(options, golden=expected, labels=labels, tables=with_tables)
+        if request.ray or request.workers >= cores:
+            self._options = replace(self._options, threaded=False)
 
     def replay(self, progress: Progress) -> Replayed:
         """Replay them in this process.
@@ -224,7 +227,7 @@ class Drives:
         with corpus.alone_in(request.out):
             workers = partial(ray_workers, request.ray) if request.ray else local_workers
             with workers(request.workers, progress) as submit:
-                for result in corpus.replay_corpus(jobs, submit):
+                for result in corpus.replay_corpus(jobs, submit, request.workers, progress):
                     results[result.name] = result
                     progress(result.name, *((0, 0) if result.summary is None else (1, 1)))
         ordered = [results[job.source.name] for job in jobs]

@@ -22,11 +22,12 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.core.inference import Candidate, InferenceBackend
 from perception_nodes.core.pipeline import Pipeline
-from perception_nodes.drives.bag import Drive, RawFrame
+from perception_nodes.drives.bag import RawFrame
 from perception_nodes.drives.rectification import RecordedCalibration
 from perception_nodes.networks.model import load_model
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
+from perception_nodes.replay.drawing import Drawn, Read
 from perception_nodes.replay.looks import ScheduledLooks
 from perception_nodes.report.recording import FrameDetections, ReportedFrame
 from perception_nodes.transport.cdr_writer import write_detection_array
@@ -130,6 +131,7 @@ class Outcome(NamedTuple):
         found: its objects; None if no detections are published.
         message: the objects as `vision_msgs/msg/Detection2DArray`.
         engine: counters of an accelerator; None for other backends.
+        drawn: its pictures, if they were drawn with it.
     """
 
     frame: RawFrame
@@ -138,6 +140,7 @@ class Outcome(NamedTuple):
     found: FrameDetections | None = None
     message: bytes = b""
     engine: EngineCounters | None = None
+    drawn: Drawn | None = None
 
 
 class Camera:
@@ -145,13 +148,15 @@ class Camera:
 
     Attributes:
         looks_again: whether frames get second looks, which takes one thread, in order.
+        read: reads the picture of a frame's message.
+        preprocessor, calibration: those of the frames so far.
     """
 
-    def __init__(self, drive: Drive, loaded: LoadedModel, skip_late: bool) -> None:
+    def __init__(self, read: Read, loaded: LoadedModel, skip_late: bool) -> None:
         """Prepare for a drive.
 
         Args:
-            drive: the recorded frames.
+            read: reads the picture of a frame's message, see `Drive`.
             loaded: the model.
             skip_late: see `Pipeline`.
 
@@ -159,28 +164,27 @@ class Camera:
             UnknownLens: the calibration file cannot be used.
         """
         settings, model = loaded.settings, loaded.model
-        self.loaded, self._skip_late = loaded, skip_late
+        self.loaded, self.read, self._skip_late = loaded, read, skip_late
         self._names = tuple(name.encode() for name in model.classes)
-        self._preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
-        self._calibration = RecordedCalibration(self._preprocessor)
+        self.preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
+        self.calibration = RecordedCalibration(self.preprocessor)
         self._is_recorded = settings.undistort and not settings.calibration_file
         if settings.calibration_file:
-            self._preprocessor.calibrate(read_calibration(settings.calibration_file))
+            self.preprocessor.calibrate(read_calibration(settings.calibration_file))
         self._clock = _DueClock()
         budget = Budget.for_deadline(settings.deadline_ms)
-        self._ingest = Ingest(self._preprocessor, CAMERA_NAME, budget, self._clock)
+        self._ingest = Ingest(self.preprocessor, CAMERA_NAME, budget, self._clock)
         self._inference_ns = 0
         if skip_late:
             durations_ns = loaded.bare_inference_ns([loaded.new_input()], calls=20)
             self._inference_ns = sorted(durations_ns)[len(durations_ns) // 2]
-        self._read = drive.read
-        self._preprocessor.in_full = self.looks_again = settings.second_look > 0
+        self.preprocessor.in_full = self.looks_again = settings.second_look > 0
         self._looks: ScheduledLooks
 
     @property
     def warnings(self) -> list[str]:
         """Problems with the calibration of the frames so far."""
-        return self._calibration.notes()
+        return self.calibration.notes()
 
     def prepare(
         self, frame: RawFrame, due_ns: int, pixels: NDArray[np.uint8]
@@ -202,10 +206,10 @@ class Camera:
         header = FrameHeader()
         try:
             image = self._ingest.fill(record, image, header, pixels)
-            self._calibration.check(record.sequence)
+            self.calibration.check(record.sequence)
         except FrameRejected as error:
             return Ingest.end(record, FrameStatus.FAILED, str(error)), None, None
-        return record, header, (image, self._preprocessor.sample_bits) if self.looks_again else None
+        return record, header, (image, self.preprocessor.sample_bits) if self.looks_again else None
 
     def supersede(self, frame: RawFrame, due_ns: int) -> FrameRecord:
         """The complete record of a frame that a newer one has replaced; see `prepare`."""
@@ -258,10 +262,10 @@ class Camera:
         The image is None if it cannot be read; then the record is complete.
         """
         if self._is_recorded:
-            self._calibration.follow(frame)
+            self.calibration.follow(frame)
         image, problem, stamp_ns, frame_id = None, "", frame.log_time_ns, ""
         try:
-            image = self._read(frame.data)
+            image = self.read(frame.data)
             stamp_ns, frame_id = image.stamp_ns, image.frame_id
         except FrameRejected as error:
             problem = str(error)

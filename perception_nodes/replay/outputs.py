@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import simplejpeg
 
 from perception_nodes.core.frame import FrameRejected, latency_ms
 from perception_nodes.core.inference import Progress
@@ -17,11 +16,12 @@ from perception_nodes.drives import schemas
 from perception_nodes.drives.bag import Drive, RawFrame, camera_info_topic
 from perception_nodes.drives.log_clock import LogClock
 from perception_nodes.replay.boxes import BOX_FILES
+from perception_nodes.replay.drawing import Drawer, Drawn, jpeg
 from perception_nodes.replay.tables import TABLE_FILES
 from perception_nodes.report import recording as recorded
 from perception_nodes.report.accelerator import ENGINE_FILE
 from perception_nodes.report.account import Heard, account
-from perception_nodes.report.annotate import Picture, PictureMaker, blank, draw, draw_changes
+from perception_nodes.report.annotate import PictureMaker, decoded, draw_changes
 from perception_nodes.report.changes import Change
 from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.foxglove import compressed_video, image_annotations
@@ -50,7 +50,6 @@ PictureFormat = Literal["jpeg", "h264"]
 ANNOTATIONS_TOPIC = "/perception/annotations"
 ANNOTATED_TOPIC = "/perception/annotated/compressed"
 """The picture with its boxes drawn in, for viewers without annotations, such as rviz."""
-JPEG_QUALITY = 85
 
 
 def finish(
@@ -114,6 +113,7 @@ class Played(NamedTuple):
         log_time_ns: log time of its messages.
         report, found: report and objects; None where there are none.
         latency_ms: from capture to publish; None if it was not published.
+        drawn: its pictures; None to draw them when they are written, as a video needs it.
     """
 
     stamp_ns: int
@@ -121,6 +121,7 @@ class Played(NamedTuple):
     report: recorded.ReportedFrame | None
     found: recorded.FrameDetections | None
     latency_ms: float | None
+    drawn: Drawn | None = None
 
     @classmethod
     def of(cls, report: recorded.ReportedFrame, recording: recorded.Recording) -> "Played":
@@ -231,13 +232,12 @@ class PictureWriter(AbstractContextManager["PictureWriter"]):
                 `Preprocessor`.
         """
         self._recorder = recorder
-        self._read, self._maker = drive.read, PictureMaker(sample_bits=sample_bits)
+        self._read, self._drawer = drive.read, Drawer(drive.read, sample_bits)
         self._video = VideoFile(video) if video is not None else None
         self._log_clock = LogClock()
         self._packets = VideoPackets() if picture_format == "h264" else None
         self._whole = PictureMaker(False, sample_bits)
         self._info: bytes | None = None
-        self._size = (640, 360)
         self.chosen = ChosenFrames(drive.frame_count)
 
     def add_drive(
@@ -258,31 +258,31 @@ class PictureWriter(AbstractContextManager["PictureWriter"]):
 
     def add(self, frame: RawFrame, played: Played, changes: Sequence[Change] = ()) -> None:
         """Write a frame with its result, and with its changes against a golden."""
-        stamp_ns, log_time_ns, report, found, latency = played
-        picture, scale = self._picture(frame)
+        stamp_ns, log_time_ns, report, found, latency, drawn = played
+        drawn = drawn or self._drawer.drawn(frame, report, found)
+        if drawn.grey_level is not None:
+            self.chosen.grey_levels[frame.index] = drawn.grey_level
         frame_id = report.frame_id if report else ""
         write = self._recorder.write
         if self._packets is not None:
             self._write_packet(frame, stamp_ns, log_time_ns, frame_id, self._packets)
         else:
-            plain = write_compressed_image(stamp_ns, frame_id, "jpeg", _jpeg(picture))
+            plain = write_compressed_image(stamp_ns, frame_id, "jpeg", drawn.plain)
             write(IMAGE_TOPIC, schemas.COMPRESSED_IMAGE, log_time_ns, plain)
         if found is not None:
-            annotations = image_annotations(stamp_ns, found, 1.0 if self._packets else scale)
+            annotations = image_annotations(stamp_ns, found, 1.0 if self._packets else drawn.scale)
             write(ANNOTATIONS_TOPIC, schemas.ANNOTATIONS, log_time_ns, annotations)
-        self.chosen.film.take(frame.index, picture, scale, report, found, changes)
-        bare = picture.copy() if changes else picture
-        draw(picture, scale, found, report)
-        jpeg = _jpeg(picture)
+        self.chosen.film.take(frame.index, drawn.plain, drawn.scale, report, found, changes)
         if self._packets is None:
-            annotated = write_compressed_image(stamp_ns, frame_id, "jpeg", jpeg)
+            annotated = write_compressed_image(stamp_ns, frame_id, "jpeg", drawn.annotated)
             write(ANNOTATED_TOPIC, schemas.COMPRESSED_IMAGE, log_time_ns, annotated)
-        if self._video is not None:
-            self._video.write(picture, self._log_clock.passed_ns(frame))
-        self.chosen.take(frame.index, jpeg, latency, 0 if found is None else len(found))
+        if self._video is not None and drawn.picture is not None:
+            self._video.write(drawn.picture, self._log_clock.passed_ns(frame))
+        self.chosen.take(frame.index, drawn.annotated, latency, 0 if found is None else len(found))
         if self.chosen.wants(frame.index, len(changes)):
-            draw_changes(bare, scale, changes)
-            self.chosen.take_changed(frame.index, _jpeg(bare), changes)
+            bare = decoded(drawn.plain)
+            draw_changes(bare, drawn.scale, changes)
+            self.chosen.take_changed(frame.index, jpeg(bare), changes)
 
     def _write_packet(
         self, frame: RawFrame, stamp_ns: int, log_time_ns: int, frame_id: str, packets: VideoPackets
@@ -297,23 +297,10 @@ class PictureWriter(AbstractContextManager["PictureWriter"]):
             message = compressed_video(stamp_ns, frame_id, packet)
             self._recorder.write(VIDEO_TOPIC, schemas.COMPRESSED_VIDEO, log_time_ns, message)
 
-    def _picture(self, frame: RawFrame) -> tuple[Picture, float]:
-        try:
-            picture, scale = self._maker.of(self._read(frame.data))
-        except FrameRejected as error:
-            return blank(*self._size, f"frame {frame.index}: {error}"), 1.0
-        self._size = (picture.shape[1], picture.shape[0])
-        self.chosen.grey_levels[frame.index] = round(float(picture[::8, ::8].mean()), 1)
-        return picture, scale
-
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Complete the video; after an error, remove it."""
         if self._video is not None:
             self._video.close(complete=kind is None)
-
-
-def _jpeg(picture: Picture) -> bytes:
-    return bytes(simplejpeg.encode_jpeg(picture, JPEG_QUALITY, "BGR", "420"))
 
 
 class MergedRecording(recorded.Recorder):

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -19,12 +20,13 @@ from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.networks.model import Model
 from perception_nodes.replay import outputs
 from perception_nodes.replay.accuracy import accuracy
-from perception_nodes.replay.background import Behind, quick_switches
+from perception_nodes.replay.background import Behind, Progress, quick_switches
 from perception_nodes.replay.boxes import write_boxes
 from perception_nodes.replay.clocks import LockstepClock, RealTimeClock
 from perception_nodes.replay.followed import Followed
 from perception_nodes.replay.golden import Golden, GoldenError, as_kept, made_with_another_model
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, Outcome, ReplaySettings
+from perception_nodes.replay.pieces import PiecesClock
 from perception_nodes.replay.tables import write_tables
 from perception_nodes.report import recording as recorded
 from perception_nodes.report.accelerator import ENGINE_FILE, engine_csv, engine_summary
@@ -39,8 +41,7 @@ BARE_CALLS = 200
 BEHIND = 8
 """Frames that may wait to be written."""
 AIMED_TIMING_ERROR_MS = 0.5
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the work, the frames done and their total."""
+LockstepClocks = Callable[[Camera], LockstepClock | PiecesClock]
 
 
 class DriveCamera(NamedTuple):
@@ -71,6 +72,7 @@ class ReplayOptions:
         tracks: whether to follow the objects.
         boxes: formats in which to write the boxes beside the recording.
         tables: whether to write tables in Parquet.
+        threaded: see `LockstepClock`.
     """
 
     mode: Mode = "lockstep"
@@ -88,6 +90,7 @@ class ReplayOptions:
     tracks: bool = False
     boxes: tuple[str, ...] = ()
     tables: bool = False
+    threaded: bool = True
 
 
 def made_with(model: Model, settings: ReplaySettings) -> dict[str, Any]:
@@ -102,20 +105,37 @@ def made_with(model: Model, settings: ReplaySettings) -> dict[str, Any]:
 
 
 def replay(
-    source: DriveCamera, out: Path, loaded: LoadedModel, options: ReplayOptions, progress: Progress
+    source: DriveCamera,
+    out: Path,
+    loaded: LoadedModel,
+    options: ReplayOptions,
+    progress: Progress,
+    clock: LockstepClocks | None = None,
 ) -> dict[str, Any]:
     """Replay a drive; the outputs appear in their folder once all of them are complete.
+
+    Args:
+        source: the drive.
+        out: the folder.
+        loaded: the model.
+        options: how to replay it.
+        progress: called for each frame.
+        clock: makes the clock for `lockstep`, if workers are to share the frames.
 
     Returns:
         The summary, as in `summary.json`.
 
     Raises:
         BagError, UnknownLens, GoldenError, DataError: unusable input.
+        OneAfterTheOther: workers cannot share the frames.
         OSError: the folder cannot be written to.
     """
     with open_drive(source.path, source.topic) as drive, staged(out) as folder:
         run = _Run(source, folder, drive, loaded, options, progress)
-        summary, chosen = run.in_real_time() if options.mode == "realtime" else run.in_lockstep()
+        if options.mode == "realtime":
+            summary, chosen = run.in_real_time()
+        else:
+            summary, chosen = run.in_lockstep(clock)
         recording = run.recording
         if run.tracks is not None:
             summary["objects_followed"] = len(run.tracks.objects)
@@ -170,12 +190,13 @@ class _Run:
         chosen = -(-drive.frame_count // options.every)
         self._sent: list[int] = []
         self._total = min(chosen, options.frames or chosen)
-        self._camera = Camera(drive, loaded, skip_late=options.mode == "realtime")
+        self._camera = Camera(drive.read, loaded, skip_late=options.mode == "realtime")
 
-    def in_lockstep(self) -> tuple[dict[str, Any], ChosenFrames]:
+    def in_lockstep(self, clock_of: LockstepClocks | None) -> tuple[dict[str, Any], ChosenFrames]:
         """Replay every frame under simulated time, and write the pictures meanwhile."""
         bare_ns = self._bare([self._loaded.new_input()])
-        clock = LockstepClock(self._camera)
+        clock_of = clock_of or partial(LockstepClock, threaded=self._options.threaded)
+        clock = clock_of(self._camera)
         file, chosen = self._folder / outputs.RECORDING_FILE, ChosenFrames(0)
         with recorded.Recorder(file) as recorder, ExitStack() as stack:
             pictures = None
@@ -183,7 +204,8 @@ class _Run:
                 pictures = stack.enter_context(self._pictures(recorder))
                 chosen = pictures.chosen
             wall_s = self._play(clock, recorder, pictures)
-        bare_ns += self._bare(clock.inputs)
+        if isinstance(clock, LockstepClock):
+            bare_ns += self._bare(clock.inputs)
         reports, deadline_ms = self.recording.reports, self._loaded.settings.deadline_ms
         speed = {"frames_per_s": round(len(reports) / max(wall_s, 1e-9), 2)}
         if bare_ns:
@@ -227,7 +249,7 @@ class _Run:
 
     def _play(
         self,
-        clock: LockstepClock | RealTimeClock,
+        clock: LockstepClock | PiecesClock | RealTimeClock,
         recorder: recorded.Recorder,
         pictures: outputs.PictureWriter | None,
     ) -> float:
@@ -279,7 +301,8 @@ class _Run:
         if pictures is not None:
             report = recorded.ReportedFrame.of_record(record, at_ns)
             latency = latency_ms(outcome.report)
-            played = outputs.Played(record.stamp_ns, at_ns, report, found, latency)
+            result = report, found, latency, outcome.drawn
+            played = outputs.Played(record.stamp_ns, at_ns, *result)
             pictures.add(frame, played, changes)
 
     def _pictures(self, recorder: recorded.Recorder) -> outputs.PictureWriter:

@@ -1,25 +1,27 @@
-"""Workers for the jobs of a corpus: processes of this machine, or a Ray cluster."""
+"""Workers for the drives of a corpus: processes of this machine, or a Ray cluster."""
 
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout, suppress
+from functools import partial
 from multiprocessing import get_context, resource_tracker
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.replay.background import repeated
-from perception_nodes.replay.corpus import Job, Result, Submit, WorkerDied, run_job
-from perception_nodes.replay.run import Progress
+from perception_nodes.replay.background import Progress, Submit, Work, repeated
+from perception_nodes.replay.corpus import WorkerDied
 from perception_nodes.system.environment import die_with_parent
 from perception_nodes.system.signals import FROM_TERMINAL, check_end, leave_to_parent, noted_signals
 
+ATTEMPTS = 3
+T = TypeVar("T")
 PROGRESS_INTERVAL_S = 0.2
 REACHED_WITHIN_S = 5.0
 
@@ -37,10 +39,10 @@ def local_workers(count: int, progress: Progress) -> Iterator[Submit]:
     for lane in lanes:
         free.put(lane)
 
-    def do(job: Job) -> Result:
+    def do(name: str, work: Work[Any]) -> Any:
         lane = free.get()
         try:
-            return lane.do(job)
+            return _tried(lambda: lane.do(name, work))
         finally:
             free.put(lane)
 
@@ -52,7 +54,7 @@ def local_workers(count: int, progress: Progress) -> Iterator[Submit]:
     threads = ThreadPoolExecutor(count, initializer=_block_interrupts)
     with repeated(forward, PROGRESS_INTERVAL_S):
         try:
-            yield lambda job: threads.submit(do, job)
+            yield lambda name, work: threads.submit(do, name, work)
         finally:
             for lane in lanes:
                 lane.board[2] = 1  # interrupt a job, which then removes its temporary files
@@ -62,7 +64,7 @@ def local_workers(count: int, progress: Progress) -> Iterator[Submit]:
 
 
 class _Lane:
-    """Runs one process at a time, so that the job of a process that dies is known.
+    """Runs one process at a time, so that the work of a process that dies is known.
 
     Each value that parent and process share is written by only one of them and without a lock: a
     killed process would never release it.
@@ -78,13 +80,13 @@ class _Lane:
         self.board, self.name = self._context.RawArray("q", 3), ""
         self._pool: ProcessPoolExecutor | None = None
 
-    def do(self, job: Job) -> Result:
-        """Do a job in the process and wait for it."""
+    def do(self, name: str, work: Work[T]) -> T:
+        """Do work in the process and wait for it."""
         if self._pool is None:
             self._pool = ProcessPoolExecutor(1, self._context, _begin, (os.getpid(), self.board))
-        self.board[0], self.name = 0, job.source.name
+        self.board[0], self.name = 0, name
         try:
-            return self._pool.submit(_work, job).result()
+            return self._pool.submit(_work, work).result()
         except BrokenProcessPool as error:
             self.close()
             raise WorkerDied("it was killed, or ran out of memory") from error
@@ -122,12 +124,22 @@ def _begin(parent: int, board: Any) -> None:
     die_with_parent(parent)
 
 
-def _work(job: Job) -> Result:
+def _work(work: Work[T]) -> T:
     def progress(name: str, done: int, total: int) -> None:
         check_end()  # which then removes its temporary files
         _board[0], _board[1] = done, total
 
-    return run_job(job, progress)
+    return work(progress)
+
+
+def _tried(do: Callable[[], T]) -> T:
+    """Do work, and again if its worker dies, up to `ATTEMPTS` times in total."""
+    for _ in range(ATTEMPTS):
+        try:
+            return do()
+        except WorkerDied as error:
+            last = error
+    raise WorkerDied(f"its worker died {ATTEMPTS} times, the last time: {last}") from last
 
 
 @contextmanager
@@ -153,22 +165,24 @@ def ray_workers(address: str, count: int, progress: Progress) -> Iterator[Submit
         # The queue is on this machine: another one may be lost.
         on_mine = {f"node:{mine['NodeManagerAddress']}": 0.001}
         updates: Any = Queue(actor_options={"num_cpus": 0, "resources": on_mine})
-        task = ray.remote(max_retries=0)(_ray_task)  # the corpus retries a job, not Ray
+        task: Any = ray.remote(max_retries=0)(_ray_task)  # we retry, not Ray
         running: set[Any] = set()
 
-        def do(job: Job) -> Result:
-            reference = task.remote(job, updates)
+        def do(work: Work[T]) -> T:
+            reference = task.remote(work, updates)
             running.add(reference)
             try:
                 while True:
                     try:
-                        result: Result = ray.get(reference, timeout=REACHED_WITHIN_S)
+                        result: T = ray.get(reference, timeout=REACHED_WITHIN_S)
                         return result
                     except ray.exceptions.GetTimeoutError:
                         with socket.socket(socket.AF_UNIX) as raylet:
                             raylet.connect(mine["RayletSocketName"])
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
+            except ray.exceptions.TaskCancelledError as error:
+                raise KeyboardInterrupt from error
             except (OSError, ray.exceptions.LocalRayletDiedError) as why:
                 raise SettingsError(f"--ray {address}: the cluster is lost; run it again") from why
             except ray.exceptions.RayError as error:
@@ -184,7 +198,7 @@ def ray_workers(address: str, count: int, progress: Progress) -> Iterator[Submit
         threads = ThreadPoolExecutor(count)
         with repeated(forward, PROGRESS_INTERVAL_S):
             try:
-                yield lambda job: threads.submit(do, job)
+                yield lambda _, work: threads.submit(_tried, partial(do, work))
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
                 for reference in tuple(running):
@@ -220,17 +234,17 @@ def _cluster(ray: Any, address: str, count: int) -> Iterator[dict[str, Any]]:
         ray.shutdown()
 
 
-def _ray_task(job: Job, updates: Any) -> Result:
+def _ray_task(work: Work[T], updates: Any) -> T:
     die_with_parent(os.getppid())  # Ray may leave it running, beside the next attempt
     last_s = 0.0
 
     def progress(name: str, done: int, total: int) -> None:
         nonlocal last_s
         now_s = time.monotonic()
-        if now_s - last_s > PROGRESS_INTERVAL_S:
+        if name and now_s - last_s > PROGRESS_INTERVAL_S:
             last_s = now_s
             updates.actor.put_nowait.remote((name, done, total))  # do not wait: it may be lost
 
     # Ray cancels by a simulated signal, which a thread that waits would not see.
     with noted_signals():
-        return run_job(job, progress)
+        return work(progress)

@@ -7,7 +7,7 @@ import cv2
 import simplejpeg
 
 from perception_nodes.core.frame import IN_TIME, latency_ms
-from perception_nodes.report.annotate import Picture, changed_objects, class_colour, status_of
+from perception_nodes.report.annotate import changed_objects, class_colour, decoded, status_of
 from perception_nodes.report.changes import Change
 from perception_nodes.report.page import jpeg_url
 from perception_nodes.report.recording import DetectedObject, FrameDetections, ReportedFrame
@@ -41,7 +41,7 @@ class Film:
     def take(
         self,
         index: int,
-        picture: Picture,
+        jpeg: bytes,
         scale: float,
         report: ReportedFrame | None,
         found: FrameDetections | None,
@@ -51,7 +51,7 @@ class Film:
 
         Args:
             index: index of the frame in the drive.
-            picture: uint8 [h, w, 3] BGR, without anything drawn in.
+            jpeg: its picture, without anything drawn in.
             scale: picture pixels per source pixel.
             report: report of the frame; None if there is none.
             found: its objects; None if no detections were published.
@@ -63,6 +63,7 @@ class Film:
             self._marked[index] = len(self._marked)
         if not self._is_kept(index):
             return
+        picture = decoded(jpeg)
         height, width = picture.shape[:2]
         size = (min(WIDTH_PX, width), round(height * min(WIDTH_PX, width) / width))
 

@@ -17,6 +17,7 @@ from perception_nodes.evaluation import models_report
 from perception_nodes.lab import page as lab_page
 from perception_nodes.lab.judge import ScenarioVerdict
 from perception_nodes.replay.compare import compare_runs
+from perception_nodes.replay.drawing import jpeg
 from perception_nodes.replay.outputs import write_summary
 from perception_nodes.report import charts, drive_report, film, page
 from perception_nodes.report import recording as recorded
@@ -92,7 +93,7 @@ def chosen_frames():
     chosen.take(0, jpeg, 4.0, 1)
     changes = [Change(0, 0.0, ChangeKind.VANISHED, before=item)]
     chosen.take_changed(0, jpeg, changes)
-    chosen.film.take(0, np.zeros((48, 64, 3), np.uint8), 1.0, None, None, changes)
+    chosen.film.take(0, jpeg, 1.0, None, None, changes)
     return chosen
 
 
@@ -371,7 +372,7 @@ def test_targets_know_frames_without_a_result():
     assert {row.passed for row in targets(summarize([]), 10.0)} == {None}
 
 
-PICTURE = np.full((90, 160, 3), 120, np.uint8)
+PICTURE = jpeg(np.full((90, 160, 3), 120, np.uint8))
 FOUND = recorded.FrameDetections(
     ("car",), np.array([0.75], np.float32), np.array([[20, 9, 40, 18]], np.float32)
 )
