@@ -4,7 +4,6 @@ test_cuda_stub.py runs it with that library in LD_LIBRARY_PATH.
 """
 
 import ctypes
-import sys
 import threading
 
 import numpy as np
@@ -30,7 +29,6 @@ def refused(name, text, function, *arguments):
 
 device = open_device()
 facts = device.facts
-assert facts.through.startswith(sys.argv[1])
 assert (facts.name, facts.sm, facts.memory_bytes) == ("Stub GPU 0", 87, 1 << 24)
 assert facts.integrated and facts.driver_cuda == 13000
 stream = device.stream()
