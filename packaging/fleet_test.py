@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fleet_cluster import BUCKET, TASK, Fleet
@@ -42,6 +43,19 @@ def killed(fleet: Fleet) -> str:
     fleet.proxy.faults = []
     run.end(0)
     return run.check(*NAMES)
+
+
+def shared(fleet: Fleet) -> str:
+    """Both workers share the frames of one drive; a task of each is killed: as one process does."""
+    run = fleet.begin("shared", LONG)
+    for worker in fleet.workers:
+        wait_until(partial(worker.kill, TASK), 60, "it has a task to kill")
+    run.end(0)
+    drive = f"GET /{BUCKET}/drives/{LONG}"
+    readers = {client for _, client, what in fleet.proxy.requests if what == drive}
+    if readers != {fleet.head.address}:
+        raise Failed(f"{', '.join(readers)} read the drive, not the command alone")
+    return run.check(LONG)
 
 
 def cut(fleet: Fleet) -> str:
@@ -149,6 +163,7 @@ def no_secret(fleet: Fleet) -> str:
 CHECKS: tuple[Callable[[Fleet], str], ...] = (
     formats,
     killed,
+    shared,
     cut,
     faulty_store,
     bad_drives,
