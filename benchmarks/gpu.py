@@ -2,13 +2,13 @@
 
 It needs a checkout of the repository, but neither ROS nor the CUDA toolkit, only these packages:
 
-  pip install numpy jinja2 nvidia-cuda-nvrtc
+  pip install numpy jinja2 cuda-bindings nvidia-cuda-nvrtc
   pip install pydantic pyyaml opencv-python-headless simplejpeg       for the network, and
   pip install onnx                for --backends cuda
   pip install tensorrt-cu13       for --backends tensorrt; or tensorrt-rtx-cu13; or JetPack's
 
-With a driver for CUDA 12: nvidia-cuda-nvrtc-cu12, tensorrt-cu12. The first GPU is measured;
-CUDA_VISIBLE_DEVICES chooses another one.
+With a driver for CUDA 12: "cuda-bindings<13", nvidia-cuda-nvrtc-cu12, tensorrt-cu12. The first GPU
+is measured; CUDA_VISIBLE_DEVICES chooses another one.
 """
 
 import argparse
@@ -198,7 +198,7 @@ def on_gpu(options: argparse.Namespace) -> int:
             gpu_whole.load(device)
             return 0
         facts = device.facts
-        print(f"{facts.name}, SM {facts.sm}, CUDA {facts.driver_cuda}")
+        print(f"{facts.name}, SM {facts.sm}, CUDA {facts.driver_cuda}, through {facts.through}")
         cases = gpu_checks.compare(
             *gpu_stages.on_device(device), progress("checking the kernels"), few=options.few
         )

@@ -88,7 +88,7 @@ def _facts(result: dict[str, Any]) -> str:
         f"{checks['cases']} cases and {checks['layers']} layers of networks equal their "
         f"specification to the bit. Found nothing: compute-sanitizer ({sanitizer}). Memory takes "
         f"{result['bandwidth_gb_s']:.0f} GB/s (filling it). Bytes of a frame that come back to the "
-        f"host: {result['back_to_host_bytes']:,}. CUDA {gpu['driver_cuda']}."
+        f"host: {result['back_to_host_bytes']:,}. CUDA {gpu['driver_cuda']}, {gpu['through']}."
     )
 
 

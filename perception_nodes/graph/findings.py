@@ -128,7 +128,8 @@ def _gpu() -> Finding:
     try:
         with closing(open_device()) as device:
             facts = device.facts
-        found = f"{facts.name}, SM{facts.sm}, driver for CUDA {version_text(facts.driver_cuda)}, "
+        found = f"{facts.name}, SM{facts.sm}, driver for CUDA {version_text(facts.driver_cuda)}"
+        found += f", through {facts.through}, "
         compiler = nvrtc(facts.driver_cuda)
     except CudaError as error:
         reason, _, remedy = str(error).partition("; ")

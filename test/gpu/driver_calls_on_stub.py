@@ -4,6 +4,7 @@ test_cuda_stub.py runs it with that library in LD_LIBRARY_PATH.
 """
 
 import ctypes
+import sys
 import threading
 
 import numpy as np
@@ -29,6 +30,7 @@ def refused(name, text, function, *arguments):
 
 device = open_device()
 facts = device.facts
+assert facts.through.startswith(sys.argv[1])
 assert (facts.name, facts.sm, facts.memory_bytes) == ("Stub GPU 0", 87, 1 << 24)
 assert facts.integrated and facts.driver_cuda == 13000
 stream = device.stream()

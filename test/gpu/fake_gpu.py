@@ -1,7 +1,7 @@
 """A GPU in Python, behind the functions of the CUDA driver that `FUNCTIONS` lists.
 
 Work on a stream runs when the stream is waited for; copies and kernels read memory only then, as on
-a real GPU. test_cuda_stub.py tests the calls of these functions, over a libcuda in C.
+a real GPU. Both bindings lead to these functions: test_cuda_stub.py tests them over a libcuda in C.
 """
 
 import ctypes
@@ -291,7 +291,7 @@ def install(monkeypatch, gpu):
     """Let the driver have this GPU."""
 
     def load_driver():
-        driver = Driver(gpu.find)
+        driver = Driver("a fake", gpu.find)
         driver.cuInit(0)
         return driver
 

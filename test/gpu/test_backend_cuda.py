@@ -82,7 +82,7 @@ ours.close()
 """
 
 
-def test_over_a_driver_in_c(tmp_path, monkeypatch, root):
+def test_through_cuda_bindings_itself(tmp_path, monkeypatch, root):
     """The driver is `stub_libcuda.c`; all else is as on a GPU."""
     stub_gpu.install(tmp_path, monkeypatch, stub_gpu.EMPTY_ROAD)
     command = [sys.executable, "-c", PROGRAM]

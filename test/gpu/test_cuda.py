@@ -1,10 +1,13 @@
 """The CUDA driver: what fails has its remedy, and all is given back.
 
-There is no GPU here: `fake_gpu.py` acts as the device. `test_cuda_stub.py` makes all calls over a
-libcuda in C.
+There is no GPU here: `fake_gpu.py` acts as the device. `test_cuda_stub.py` makes all calls through
+PyCUDA and cuda-bindings themselves.
 """
 
 import ctypes
+import importlib
+import importlib.metadata
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from fake_gpu import FakeGpu, Verdict, install
 from perception_nodes.core.inference import BackendError
 from perception_nodes.gpu.cuda import CudaError, Uncaptured, capture, driver, open_device
 from perception_nodes.gpu.cuda.errors import DRIVER_TOO_OLD, NO_DRIVER, REMEDIES
+
+BINDINGS = "cuda.bindings.driver"
 
 
 @pytest.fixture
@@ -137,23 +142,53 @@ def test_driver_too_old_for_what_was_made_for_a_newer_cuda(gpu):
     assert error.value.name == DRIVER_TOO_OLD
 
 
+VERSION = "def cuDriverGetVersion(): return 0, 13000\n"
+LACKS = "def __getattr__(name):\n  def call(*_): raise RuntimeError('not found')\n  return call\n"
+NO_FILE = "raise ImportError('libcuda.so.1: cannot open shared object file')"
+
+
 @pytest.mark.parametrize(
-    ("library", "text", "name"),
+    ("module", "code", "text", "name"),
     [
-        ("libcuda_of_no_machine.so.1", "no CUDA driver.*backend:=openvino", NO_DRIVER),
-        (None, "driver is too old .*cuInit.*; update it", DRIVER_TOO_OLD),  # has no such function
+        ("", "", "pip install pycuda.*pip install cuda-bindings", ""),
+        ("pycuda.driver", NO_FILE, "there is no CUDA driver.*install NVIDIA's driver", NO_DRIVER),
+        ("pycuda.driver", "raise ImportError('cuNew_v9')", "for PyCUDA.*cuNew_v9", DRIVER_TOO_OLD),
+        (BINDINGS, VERSION, "cuda-bindings 13.5.0 has no cuInit; install", ""),
+        (BINDINGS, VERSION + LACKS, "too old for cuda-bindings", DRIVER_TOO_OLD),
     ],
 )
-def test_driver_that_cannot_be_used(monkeypatch, library, text, name):
-    real = ctypes.CDLL
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: real(library))
+def test_bindings_that_cannot_be_used(monkeypatch, tmp_path, module, code, text, name):
+    for known in ("pycuda", "pycuda.driver", "cuda", "cuda.bindings", BINDINGS):
+        # None makes an import fail as if the module were not installed.
+        monkeypatch.setitem(sys.modules, known, None)
+        if module.startswith(known):
+            monkeypatch.delitem(sys.modules, known)
+            folder = tmp_path / known.replace(".", "/")
+            folder.mkdir()
+            (folder / "__init__.py").write_text(code if known == module else "")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "13.5.0")
     with pytest.raises(CudaError, match=text) as error:
         open_device()
     assert error.value.name == name
 
 
+def test_really_no_driver():
+    """The one case with a real module: cuda-bindings without libcuda."""
+    pytest.importorskip(BINDINGS)
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        pass
+    else:
+        pytest.skip("this machine has a CUDA driver")
+    with pytest.raises(CudaError, match="there is no CUDA driver.*backend:=openvino") as error:
+        open_device()
+    assert error.value.name == NO_DRIVER
+
+
 def test_names_and_numbers_are_those_of_the_driver():
-    real = pytest.importorskip("cuda.bindings.driver")
+    real = pytest.importorskip(BINDINGS)
     for symbol in driver.FUNCTIONS:
         assert hasattr(real, driver.plain_name(symbol))
     for verdict in Verdict:

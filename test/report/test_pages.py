@@ -183,7 +183,7 @@ def gpu_report_page(_):
     }  # fmt: skip
     return gpu_page.render(
         {
-            "gpu": {"name": HOSTILE, "driver_cuda": "13.0"},
+            "gpu": {"name": HOSTILE, "driver_cuda": "13.0", "through": HOSTILE},
             "machine": HOSTILE, "missing": [HOSTILE],
             "checks": {"cases": 1, "layers": 1, "sanitizer": [HOSTILE]},
             "preprocess": [one], "decode": [one], "networks": {"cuda": network},

@@ -95,6 +95,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     libraries = folder / "lib"
     libraries.mkdir()
     build_library(libraries)
+    pytest.importorskip("cuda.bindings.driver")
     kernels = [kernels_on_host.load(name)._name for name in KERNELS]
     package = folder / "site/tensorrt"
     package.mkdir(parents=True)

@@ -24,6 +24,7 @@ class DeviceFacts:
         memory_bytes: memory of the device; on a Jetson that of the whole machine.
         integrated: whether host and device share memory, so that mapped memory crosses no bus.
         driver_cuda: CUDA version that the driver supports, 13000 for 13.0.
+        through: Python module in use, with its version.
     """
 
     name: str
@@ -31,6 +32,7 @@ class DeviceFacts:
     memory_bytes: int
     integrated: bool
     driver_cuda: int
+    through: str
 
 
 class Device:
@@ -51,6 +53,7 @@ class Device:
             driver.cuDeviceTotalMem(ordinal),
             bool(integrated),
             driver.cuDriverGetVersion(),
+            driver.through,
         )
         # A thread that waits must leave its processor: under SCHED_FIFO it would starve all others.
         driver.cuDevicePrimaryCtxSetFlags(ordinal, api.CONTEXT_BLOCKING_SYNC)
@@ -151,9 +154,10 @@ class Device:
 
 
 def open_device() -> Device:
-    """Open the first GPU that CUDA_VISIBLE_DEVICES leaves.
+    """Open the first GPU that CUDA_VISIBLE_DEVICES leaves, through PyCUDA or else cuda-bindings.
 
     Raises:
-        CudaError: the driver is missing or too old, or there is no such GPU.
+        CudaError: neither module is installed, the driver is missing or too old, or there is no
+            such GPU.
     """
     return Device(api.load_driver())

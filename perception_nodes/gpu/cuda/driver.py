@@ -1,16 +1,21 @@
 """The functions of the CUDA driver that are used here, in one table, and what calls them.
 
-They are called in libcuda itself: no Python module for CUDA is needed. Such a module may be used in
-the same process, since all share the device's primary context.
+With PyCUDA installed they are called in the libcuda that it has loaded: PyCUDA 2026.1 itself has no
+graphs and no priorities, and its `register_host_memory` sets an array's base twice, which NumPy
+forbids. Otherwise cuda-bindings calls them. Both share the device's primary context with other code
+of the process.
 """
 
 import ctypes
+import importlib
+import importlib.metadata
+import importlib.util
 import re
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any
 
-from perception_nodes.gpu.cuda.errors import driver_lacks, error_of, no_driver
+from perception_nodes.gpu.cuda.errors import CudaError, driver_lacks, error_of, no_driver
 
 HANDLE, ADDRESS, SIZE = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_size_t
 INT, UNSIGNED, TEXT = ctypes.c_int, ctypes.c_uint, ctypes.c_char_p
@@ -91,17 +96,22 @@ class Driver:
 
     Handles and addresses are integers. A call returns what the function answers: nothing, a value
     or a tuple. It raises `CudaError`, and releases Python's lock while it runs.
+
+    Attributes:
+        through: the Python module in use, with its version.
     """
 
-    def __init__(self, find: Callable[[str, Sequence[Any]], Callable[..., Any]]) -> None:
+    def __init__(self, through: str, find: Callable[[str, Sequence[Any]], Callable[..., Any]]):
         """Look up all functions.
 
         Args:
+            through: the Python module in use, with its version.
             find: gives a function of `FUNCTIONS`, which returns an error code and its answers.
 
         Raises:
             CudaError: the driver lacks a function.
         """
+        self.through = through
         for symbol, parameters in FUNCTIONS.items():
             name = plain_name(symbol)
             setattr(self, name, self._checked(name, find(symbol, parameters)))
@@ -122,7 +132,7 @@ class Driver:
 
 
 def plain_name(symbol: str) -> str:
-    """Name of a function in the CUDA documentation."""
+    """Name of a function in the CUDA documentation, and in cuda-bindings."""
     return re.sub(r"(_v\d+|WithFlags)$", "", symbol)
 
 
@@ -130,18 +140,44 @@ def load_driver() -> Driver:
     """Initialise the CUDA driver.
 
     Raises:
-        CudaError: the driver is missing or too old, or no GPU is found.
+        CudaError: neither PyCUDA nor cuda-bindings is installed, the driver is missing or too old,
+            or no GPU is found.
     """
+    if _installed("pycuda.driver"):
+        driver = _through_pycuda()
+    elif _installed("cuda.bindings.driver"):
+        driver = _through_bindings()
+    else:
+        raise CudaError(
+            "neither PyCUDA nor cuda-bindings is installed; install one with: pip install pycuda "
+            "(it is compiled, with the CUDA toolkit's headers), or: pip install cuda-bindings"
+        )
+    driver.cuInit(0)
+    return driver
+
+
+def _installed(module: str) -> bool:
     try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        # A parent package is missing or cannot be imported.
+        return False
+
+
+def _through_pycuda() -> Driver:
+    try:
+        importlib.import_module("pycuda.driver")
         library = ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        raise no_driver() from error
+    except (ImportError, OSError) as error:
+        if "libcuda" in str(error):
+            raise no_driver() from error
+        raise driver_lacks("PyCUDA", error) from error
 
     def find(symbol: str, parameters: Sequence[Any]) -> Callable[..., Any]:
         try:
             function = library[symbol]
         except AttributeError as error:
-            raise driver_lacks(error) from error
+            raise driver_lacks("CUDA graphs", error) from error
         function.argtypes = parameters
         answered = [issubclass(parameter, ctypes._Pointer) for parameter in parameters]
 
@@ -156,6 +192,32 @@ def load_driver() -> Driver:
 
         return call
 
-    driver = Driver(find)
-    driver.cuInit(0)
-    return driver
+    return Driver(f"PyCUDA {importlib.metadata.version('pycuda')}", find)
+
+
+def _through_bindings() -> Driver:
+    from cuda.bindings import driver as cu
+
+    title = f"cuda-bindings {importlib.metadata.version('cuda-bindings')}"
+    try:
+        cu.cuDriverGetVersion()
+    except (RuntimeError, ImportError, OSError) as error:
+        raise no_driver() from error
+
+    def find(symbol: str, parameters: Sequence[Any]) -> Callable[..., Any]:
+        if (function := getattr(cu, plain_name(symbol), None)) is None:
+            raise CudaError(f"{title} has no {plain_name(symbol)}; install version 12 or newer")
+
+        def call(*arguments: Any) -> tuple[Any, ...]:
+            try:
+                code, *answers = function(*arguments)
+            except RuntimeError as error:
+                # A function is looked up in libcuda at its first call, and an old one may lack it.
+                raise driver_lacks("cuda-bindings", error) from error
+            # Handles are objects of cuda-bindings, and what answers with an error is None.
+            plain = (bytes, float, type(None))
+            return code, *(one if isinstance(one, plain) else int(one) for one in answers)
+
+        return call
+
+    return Driver(title, find)

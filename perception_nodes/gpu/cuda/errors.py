@@ -73,10 +73,12 @@ def no_driver() -> CudaError:
     )
 
 
-def driver_lacks(cause: BaseException) -> CudaError:
-    """The error if libcuda lacks a function."""
+def driver_lacks(module: str, cause: BaseException) -> CudaError:
+    """The error if libcuda lacks a function that a module needs."""
     return CudaError(
-        f"the CUDA driver is too old ({' '.join(str(cause).split())}); update it", DRIVER_TOO_OLD
+        f"the CUDA driver is too old for {module} ({' '.join(str(cause).split())}); update the "
+        "driver, or install a version made for the CUDA that nvidia-smi reports",
+        DRIVER_TOO_OLD,
     )
 
 
