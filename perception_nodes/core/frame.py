@@ -390,12 +390,18 @@ class DetectionRecord(ctypes.Structure):
 
     def detections(self) -> Detections:
         """A copy of the objects."""
-        n = min(self.count, MAX_DETECTIONS)
-        return Detections(
-            np.frombuffer(self.boxes, np.float32)[: 4 * n].reshape(n, 4).copy(),
-            np.frombuffer(self.scores, np.float32)[:n].copy(),
-            np.frombuffer(self.classes, np.uint32)[:n].astype(np.int64),
-        )
+        return detections_in(self)
+
+
+def detections_in(structure: Any, more: bool = False) -> Detections:
+    """A copy of the objects in a structure with `count`, `boxes`, `scores` and `classes`."""
+    n = min(structure.count, MAX_DETECTIONS)
+    return Detections(
+        np.frombuffer(structure.boxes, np.float32)[: 4 * n].reshape(n, 4).copy(),
+        np.frombuffer(structure.scores, np.float32)[:n].copy(),
+        np.frombuffer(structure.classes, np.uint32)[:n].astype(np.int64),
+        more,
+    )
 
 
 def looks_ms(frame: Any) -> float:

@@ -4,10 +4,8 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
-from perception_nodes.core.frame import MAX_DETECTIONS, Detections
+from perception_nodes.core.frame import MAX_DETECTIONS, Detections, detections_in
 from perception_nodes.core.structures import fields
 from perception_nodes.preprocess.placement import Placement
 
@@ -116,13 +114,7 @@ class DecodeResult(ctypes.Structure):
 
     def detections(self) -> Detections:
         """A copy of the boxes, in source pixels."""
-        count = self.count
-        return Detections(
-            np.array(self.boxes, np.float32).reshape(-1, 4)[:count],
-            np.array(self.scores, np.float32)[:count],
-            np.array(self.classes, np.int64)[:count],
-            self.more,
-        )
+        return detections_in(self, self.more)
 
 
 class DecodeJob(ctypes.Structure):

@@ -29,24 +29,19 @@ class Commanded:
         Raises:
             TransportError: the file is another user's.
         """
-        self._mapped: Mapped[CommandedState] | None = None
-        if is_supervised():
-            name = f"{own_prefix()}{camera}.{node.strip('/').replace('/', '.')}.state"
-            self._mapped = Mapped(SHM_FOLDER / name, CommandedState)
+        name = f"{own_prefix()}{camera}.{node.strip('/').replace('/', '.')}.state"
+        self._mapped = Mapped(SHM_FOLDER / name, CommandedState, is_shared=is_supervised())
 
     @property
     def state(self) -> int:
         """Number of the state; 0 if there was no command in this life of the graph."""
-        if self._mapped is None or self._mapped.value.life != graph_life():
-            return 0
-        return int(self._mapped.value.state)
+        kept = self._mapped.value
+        return int(kept.state) if kept.life == graph_life() else 0
 
     def keep(self, state: int) -> None:
         """Keep a state that is commanded."""
-        if self._mapped is not None:
-            self._mapped.value.life, self._mapped.value.state = graph_life(), state
+        self._mapped.value.life, self._mapped.value.state = graph_life(), state
 
     def close(self) -> None:
         """Close the file, which stays."""
-        if self._mapped is not None:
-            self._mapped.close()
+        self._mapped.close()

@@ -124,14 +124,20 @@ class Mapped(Generic[Structure]):
         value: the structure, in place.
     """
 
-    def __init__(self, path: Path, kind: type[Structure]) -> None:
+    def __init__(self, path: Path, kind: type[Structure], is_shared: bool = True) -> None:
         """Open the file, or create one filled with zeros.
+
+        Args:
+            path: the file.
+            kind: type of the structure.
+            is_shared: otherwise this process alone has the structure, and it ends with it.
 
         Raises:
             TransportError: it is another user's.
         """
+        flags = os.O_RDWR | os.O_CREAT
         self.path = path
-        self.descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
+        self.descriptor = open_own(path, flags) if is_shared else os.memfd_create("not_shared")
         os.ftruncate(self.descriptor, ctypes.sizeof(kind))
         self._memory = mmap.mmap(self.descriptor, ctypes.sizeof(kind))
         self.value = kind.from_buffer(self._memory)

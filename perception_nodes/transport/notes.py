@@ -27,7 +27,7 @@ class NotesPage(ctypes.Structure):
 
 
 class Notes:
-    """A page in shared memory for as long as a graph lives; without a supervisor there is none."""
+    """A page for as long as a graph lives; without a supervisor a process shares it with nobody."""
 
     def __init__(self, camera: str, of_supervisor: bool = False) -> None:
         """Open the page of the graph whose first camera this is.
@@ -35,9 +35,8 @@ class Notes:
         Raises:
             TransportError: the page is another user's.
         """
-        self._mapped: Mapped[NotesPage] | None = None
-        if of_supervisor or is_supervised():
-            self._mapped = Mapped(SHM_FOLDER / f"{own_prefix()}{camera}.notes", NotesPage)
+        path = SHM_FOLDER / f"{own_prefix()}{camera}.notes"
+        self._mapped = Mapped(path, NotesPage, is_shared=of_supervisor or is_supervised())
         self._seen = 0
         self._changes: dict[str, Any] = {}
 
@@ -53,8 +52,6 @@ class Notes:
         Raises:
             TransportError: there is no room for them; those before stay.
         """
-        if self._mapped is None:
-            return
         page = self._mapped.value
         changes = _parsed(page.changes) | dict(changed)
         text = json.dumps(changes).encode()
@@ -83,27 +80,24 @@ class Notes:
 
     def tell_lines_dropped(self) -> None:
         """Tell how many lines of the graph's logs this process has dropped."""
-        if self._mapped is not None:
-            # Where somebody has cut the file, the supervisor would end, and with it the graph.
-            os.ftruncate(self._mapped.descriptor, ctypes.sizeof(NotesPage))
-            self._mapped.value.lines_dropped = lines_dropped()
+        # Where somebody has cut the file, the supervisor would end, and with it the graph.
+        os.ftruncate(self._mapped.descriptor, ctypes.sizeof(NotesPage))
+        self._mapped.value.lines_dropped = lines_dropped()
 
     @property
     def log_lines_dropped(self) -> int:
         """Lines that the supervisor has dropped, or where there is none this process."""
-        return lines_dropped() if self._mapped is None else int(self._mapped.value.lines_dropped)
+        return int(self._mapped.value.lines_dropped) or lines_dropped()
 
     def close(self) -> None:
         """Close the page, which stays."""
-        if self._mapped is not None:
-            self._mapped.close()
-            self._mapped = None
+        self._mapped.close()
 
     def _read(self) -> None:
         """Read what is new, unless it is just being written."""
-        if self._mapped is None or self._mapped.value.version == self._seen:
-            return
         page = self._mapped.value
+        if page.version == self._seen:
+            return
         version, text = page.version, bytes(page.changes)
         if not version & 1 and version == page.version:
             self._seen, self._changes = version, _parsed(text)

@@ -72,7 +72,6 @@ class _Sequence:
 
     number_bits: int
     gaps_allowed: bool
-    colour_planes_apart: bool
 
 
 class FrameOrder:
@@ -129,8 +128,6 @@ class FrameOrder:
         sequence = self._sequences.get(self._sequence_of.get(bits.golomb(), -1))
         if sequence is None:
             raise FrameRejected("the picture refers to parameter sets that never came")
-        if sequence.colour_planes_apart:
-            bits.number(2)
         return sequence, bits.number(sequence.number_bits)
 
     def _read_sequence(self, unit: bytes) -> None:
@@ -138,10 +135,10 @@ class FrameOrder:
         profile = bits.number(8)
         bits.number(16)  # constraints, level
         name = bits.golomb()
-        planes_apart = False
         if profile in HIGH_PROFILES:
             chroma = bits.golomb()
-            planes_apart = chroma == 3 and bool(bits.number(1))
+            if chroma == 3:
+                bits.number(1)  # colour planes of their own, which FFmpeg refuses
             bits.golomb(), bits.golomb()  # depths
             bits.number(1)
             if bits.number(1):
@@ -158,7 +155,7 @@ class FrameOrder:
             for _ in range(bits.golomb()):
                 bits.signed_golomb()
         bits.golomb()  # number of reference pictures
-        self._sequences[name] = _Sequence(number_bits, bool(bits.number(1)), planes_apart)
+        self._sequences[name] = _Sequence(number_bits, bool(bits.number(1)))
 
 
 def _skip_scaling(bits: _Bits, lists: int) -> None:
