@@ -3,7 +3,6 @@
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -11,11 +10,13 @@ from commands import replay as command
 from drives import COMPRESSED, STORE, message, serialized, write_messages
 from test_odd_drives import calibration, times_ns, write_drive
 
+from perception_nodes.backends.auto import AUTO, runtime_for
+from perception_nodes.networks.model import load_model
 from perception_nodes.replay import pieces, run
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
 
 FRAMES = 8
-BARE = {
+CALIBRATIONS = {
     "none": {},
     "one": {0: calibration()},
     "changes": {0: calibration(), 4: calibration(0.2), 6: calibration(0.2, 90.0)},
@@ -28,7 +29,7 @@ BARE = {
 
 @pytest.fixture(scope="module")
 def loaded():
-    backend = "openvino" if find_spec("openvino") else "golden"
+    backend = runtime_for(AUTO, load_model("road-n"))
     with LoadedModel(ReplaySettings(backend=backend, score_threshold=0.02)) as model:
         yield model
 
@@ -65,9 +66,9 @@ def workers(loaded, count, drawing=True):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("infos", BARE)
+@pytest.mark.parametrize("infos", CALIBRATIONS)
 def test_a_calibration_is_in_force_wherever_a_drive_is_cut(tmp_path, loaded, infos, count):
-    drive = write_drive(tmp_path / "drive.mcap", times_ns(*range(FRAMES)), BARE[infos])
+    drive = write_drive(tmp_path / "drive.mcap", times_ns(*range(FRAMES)), CALIBRATIONS[infos])
     clock, done = workers(loaded, count)
     shared = replay(drive, tmp_path / "shared", loaded, clock)
     assert shared == replay(drive, tmp_path / "alone", loaded)
@@ -113,7 +114,7 @@ def deep(kind, index):
 def test_processes_write_what_one_process_writes(tmp_path, image):
     """Where the brightest frame so far decides how all are seen, one process does all."""
     drive = write_drive(tmp_path / "d.mcap", times_ns(*range(6)), image=image)
-    options = ("--backend", "golden", "--score-threshold", 0.02, "--tracks")
+    options = ("--score-threshold", 0.02, "--tracks")
     shared = command(drive, "--out", tmp_path / "shared", "--workers", 2, *options)
     alone = command(drive, "--out", tmp_path / "alone", *options)
     assert shared["drives"]["d"]["detections_sha256"] == alone["detections_sha256"]
