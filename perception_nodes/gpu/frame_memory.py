@@ -1,5 +1,6 @@
 """Frames in shared memory, which the GPU reads in place."""
 
+import ctypes
 import mmap
 import os
 from contextlib import suppress
@@ -21,13 +22,15 @@ class _Mapping:
 
     Attributes:
         first, last: its first address, and the first one behind it.
+        read_only: whether this process may only read it.
         offset: offset of its first byte in the file.
         inode, path: of the mapped file.
-        memory: the registered part; None if it could not be registered.
+        memory: the registered part; None if the driver refused to register it.
     """
 
     first: int
     last: int
+    read_only: bool
     offset: int
     inode: int
     path: str
@@ -60,7 +63,7 @@ class FrameMemory:
     (gVisor, hardened kernels): a registration could not be known to be still right.
 
     Attributes:
-        registrations: number of times that memory was registered, or that this was refused.
+        registrations: number of times that memory was registered, or the driver refused it.
     """
 
     def __init__(self, device: Device) -> None:
@@ -122,8 +125,8 @@ class FrameMemory:
         size = min(found.last - found.first, address - found.first + SLOTS * nbytes)
         self.registrations += 1
         # A refusal is remembered, too, so that it is not repeated for each frame: these are copied.
-        with suppress(CudaError, OSError):
-            found.memory = self._device.register(_writable_front(found, size))
+        with suppress(CudaError):
+            found.memory = self._device.register(*_writable_front(found, size))
         self._mappings.append(found)
         return found.memory, found.first
 
@@ -157,26 +160,29 @@ def _mapping_of(address: int) -> _Mapping | None:
             if first <= address < last:
                 if len(fields) < 6 or not fields[5].startswith(SHARED):
                     return None
-                return _Mapping(first, last, int(fields[2], 16), int(fields[4]), fields[5])
+                read_only, offset = fields[1][1] == "-", int(fields[2], 16)
+                return _Mapping(first, last, read_only, offset, int(fields[4]), fields[5])
     return None
 
 
-def _writable_front(mapping: _Mapping, size: int) -> NDArray[np.uint8]:
-    """The front of a mapping, mapped again for writing.
+def _writable_front(mapping: _Mapping, size: int) -> tuple[NDArray[np.uint8], bool]:
+    """The front of a mapping as an array, and whether it is read-only.
 
-    The mapping of a reader is read-only, which not every GPU accepts, and iceoryx2 may unmap it at
-    any time.
-
-    Raises:
-        OSError: the file belongs to another user, or was removed or replaced.
+    The file is mapped again for writing if possible: the mapping of a reader is read-only, which
+    not every GPU accepts, and iceoryx2 may unmap it at any time.
     """
-    file = os.open(mapping.path, os.O_RDWR)
     try:
-        facts = os.fstat(file)
-        if facts.st_ino != mapping.inode:
-            raise FileNotFoundError(f"{mapping.path} was replaced")
-        # A mapping ends with a whole page, the file possibly before that.
-        size = min(size, facts.st_size - mapping.offset)
-        return np.frombuffer(mmap.mmap(file, size, offset=mapping.offset), np.uint8)
-    finally:
-        os.close(file)
+        file = os.open(mapping.path, os.O_RDWR)
+        try:
+            facts = os.fstat(file)
+            if facts.st_ino == mapping.inode:
+                # A mapping ends with a whole page, the file possibly before that.
+                size = min(size, facts.st_size - mapping.offset)
+                return np.frombuffer(mmap.mmap(file, size, offset=mapping.offset), np.uint8), False
+        finally:
+            os.close(file)
+    except OSError:
+        # The file belongs to another user or is removed by now: use the existing mapping.
+        pass
+    array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(mapping.first))
+    return array, mapping.read_only

@@ -7,6 +7,7 @@ layout of a frame report is derived from its shipped definition.
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import groupby
 from math import nan
 
 from perception_nodes.core import frame as frames
@@ -212,17 +213,34 @@ def write_tracks(
     return bytes(out.data)
 
 
-_INTEGERS = {
-    **{"bool": ("?", 1), "uint8": ("B", 1), "uint16": ("H", 2), "uint32": ("I", 4)},
-    **{"uint64": ("Q", 8), "int64": ("q", 8)},
-}
-"""Codes of `struct` and sizes, bytes."""
+_INTEGER_CODES = dict(
+    one.split(":") for one in "bool:? uint8:B uint16:H uint32:I uint64:Q int64:q".split()
+)
 FRAME_REPORT_FIELDS = [
     field
     for field in fields("perception_interfaces/msg/FrameReport")
-    if field.type_name in (*_INTEGERS, "string")
+    if field.type_name in (*_INTEGER_CODES, "string")
 ]
 """The integers and strings of a frame report; a `FrameRecord` has an attribute of each name."""
+
+
+_CODES = [(_INTEGER_CODES.get(type_name, ""), name) for type_name, name in FRAME_REPORT_FIELDS]
+_RUNS = [
+    ("".join(code for code, _ in run), [name for _, name in run])
+    for run in (list(group) for _, group in groupby(_CODES, lambda field: not field[0]))
+]
+"""Integer fields that follow each other, with their codes; and strings that do, without."""
+
+
+@lru_cache
+def _layout(codes: str, start: int) -> struct.Struct:
+    """Layout of numbers that begin at a position, with the padding that CDR puts before each."""
+    layout, at = "<", start
+    for code in codes:
+        size = struct.calcsize(code)
+        layout += f"{-at % size}x{code}"
+        at += -at % size + size
+    return struct.Struct(layout)
 
 
 def write_frame_report(record: frames.FrameRecord) -> bytes:
@@ -233,13 +251,18 @@ def write_frame_report(record: frames.FrameRecord) -> bytes:
     """
     out = _Writer()
     out.header(record.stamp_ns, _complete_characters(record.frame_id))
-    for type_name, name in FRAME_REPORT_FIELDS:
-        value = getattr(record, name)
-        if type_name == "string":
-            out.string(_complete_characters(value))
-        else:
-            code, size = _INTEGERS[type_name]
-            out.pack(code, size, min(value, (1 << 8 * size) - 1))
+    for codes, names in _RUNS:
+        if not codes:
+            for name in names:
+                out.string(_complete_characters(getattr(record, name)))
+            continue
+        layout = _layout(codes, (len(out.data) - HEADER_SIZE) % 8)
+        values = [getattr(record, name) for name in names]
+        try:
+            out.data += layout.pack(*values)
+        except struct.error:  # the record holds its counts in more bits than the message does
+            sizes = map(struct.calcsize, codes)
+            out.data += layout.pack(*map(min, values, ((1 << 8 * size) - 1 for size in sizes)))
     total_ms, stages_ms = frames.latency_ms(record), frames.stage_durations_ms(record)
     durations_ms = [nan if total_ms is None else total_ms]
     durations_ms += (stages_ms.get(stage, nan) for stage in STAGES)

@@ -71,11 +71,13 @@ for value in (7, 100, 254):
 assert last.since_ms(first) == 0.25
 
 device.make_current()
+read_only = device.register(np.zeros(64, np.uint8), read_only=True)
 refused("CUDA_ERROR_OUT_OF_MEMORY", "the GPU's memory is full", device.memory, 1 << 25)
 for_this_one = "compile them for this one"
 refused("CUDA_ERROR_NO_BINARY_FOR_GPU", for_this_one, device.module, b"for another GPU")
 subtract = "subtract", (16, 1, 1), 64, arguments
 refused("CUDA_ERROR_NOT_FOUND", "named symbol not found", kernels.prepare, *subtract)
+read_only.close()
 memory.close()
 device.close()
 

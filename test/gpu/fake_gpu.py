@@ -208,6 +208,7 @@ class FakeGpu:
         return array.ctypes.data
 
     def cuMemHostRegister(self, memory, nbytes, flags):
+        self.calls["read only"] += bool(flags & 8)
         self._map(bytes_at(memory, nbytes))
 
     def cuMemHostUnregister(self, memory):

@@ -126,7 +126,7 @@ int cuMemHostAlloc(void **p, size_t size, unsigned flags) {
 }
 int cuMemFreeHost(void *p) { return free(p), OK; }
 int cuMemHostRegister_v2(void *p, size_t size, unsigned flags) {
-    return p && size && flags == MAPPED ? OK : INVALID_VALUE;
+    return p && size && flags & MAPPED ? OK : INVALID_VALUE;
 }
 int cuMemHostUnregister(void *p) { return p ? OK : INVALID_VALUE; }
 int cuMemHostGetDevicePointer_v2(uint64_t *address, void *p, unsigned flags) {

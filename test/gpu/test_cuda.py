@@ -200,6 +200,7 @@ def test_names_and_numbers_are_those_of_the_driver():
     mode = real.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
     assert mode == driver.CAPTURE_THREAD_LOCAL
     assert real.CU_MEMHOSTALLOC_DEVICEMAP == real.CU_MEMHOSTREGISTER_DEVICEMAP == driver.MAPPED
+    assert real.CU_MEMHOSTREGISTER_READ_ONLY == driver.READ_ONLY
     assert real.CUstream_flags.CU_STREAM_NON_BLOCKING == driver.NON_BLOCKING
     assert real.CUctx_flags.CU_CTX_SCHED_BLOCKING_SYNC == driver.CONTEXT_BLOCKING_SYNC
     assert real.CUevent_flags.CU_EVENT_BLOCKING_SYNC == driver.EVENT_BLOCKING_SYNC

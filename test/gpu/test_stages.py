@@ -259,14 +259,15 @@ class TestWhereFramesLie:
             assert camera.check(slot(memory, image, 312 + number * len(image.data))) == 0
         assert gpu.calls["cuMemHostRegister"] == 1
 
-    def test_what_we_may_only_read_is_copied(self, camera, shared, monkeypatch):
+    def test_so_is_what_we_may_only_read(self, camera, shared, gpu, monkeypatch):
         image = frame(noise(320, 240), "bgr8")
         there = slot(shared(len(image.data)), image, 0)
         refuse = Mock(side_effect=PermissionError)
         monkeypatch.setattr("perception_nodes.gpu.frame_memory.os.open", refuse)
-        assert camera.check(there) == 1
+        assert camera.check(there) == 0
+        assert gpu.calls["read only"] == 1
 
-    def test_a_cameras_frame_is_read_in_place_also_after_the_camera_was_started_again(self, camera):
+    def test_so_is_a_cameras_frame_also_after_the_camera_was_started_again(self, camera):
         reader_side = Endpoint("test_gpu_reader")
         reader = camera_reader(reader_side, "test_gpu")
         for seed in range(2):
@@ -331,8 +332,8 @@ class TestWhereFramesLie:
             with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
                 os.truncate(file.name, size)
                 memory = mmap.mmap(file.fileno(), size)
-                former.close()  # only now: the next one lies elsewhere
-                assert frames.locate(memoryview(memory))[1] == 0
+            former.close()  # only now: the next one lies elsewhere
+            assert frames.locate(memoryview(memory))[1] == 0
             held.append(gpu.open["mapped"])
             former = memory
         assert held == [2] * 5  # one of them is the room for copies

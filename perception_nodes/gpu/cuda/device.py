@@ -108,7 +108,7 @@ class Device:
         array[:] = 0
         return self.own(HostMemory(self._driver, self._driver.cuMemFreeHost, array))
 
-    def register(self, array: NDArray[np.uint8]) -> HostMemory:
+    def register(self, array: NDArray[np.uint8], read_only: bool = False) -> HostMemory:
         """Let the device use existing host memory, such as a slot, in place.
 
         The result must be closed before the memory is freed or unmapped. Memory that is registered
@@ -116,13 +116,16 @@ class Device:
 
         Args:
             array: uint8, contiguous; its pages become locked in memory.
+            read_only: whether the memory is mapped read-only in this process, and so for the
+                device.
 
         Raises:
             CudaError: the driver refuses, or the device does not support it.
         """
         if not array.flags.c_contiguous:
             raise CudaError("memory to be registered must be contiguous")
-        self._driver.cuMemHostRegister(array.ctypes.data, array.nbytes, api.MAPPED)
+        flags = api.MAPPED | (api.READ_ONLY if read_only else 0)
+        self._driver.cuMemHostRegister(array.ctypes.data, array.nbytes, flags)
         unregister = self._driver.cuMemHostUnregister
         return self.own(HostMemory(self._driver, unregister, array.reshape(-1)))
 
