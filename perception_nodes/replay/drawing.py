@@ -21,6 +21,7 @@ class Drawn(NamedTuple):
     Attributes:
         plain, annotated: as JPEG.
         picture: the annotated one, uint8 [h, w, 3] BGR; None if another process drew it.
+        size_px: width and height of both.
         scale: picture pixels per source pixel.
         grey_level: mean of the plain one, 0 to 255; None if the frame cannot be read.
     """
@@ -28,12 +29,17 @@ class Drawn(NamedTuple):
     plain: bytes
     annotated: bytes
     picture: Picture | None
+    size_px: tuple[int, int]
     scale: float
     grey_level: float | None
 
 
 class Drawer:
-    """Draws the frames of a drive."""
+    """Draws the frames of a drive.
+
+    Attributes:
+        size_px: width and height of the last picture, which one of a frame that cannot be read has.
+    """
 
     def __init__(self, read: Read, sample_bits: int) -> None:
         """Prepare.
@@ -44,7 +50,7 @@ class Drawer:
                 `Preprocessor`.
         """
         self._read, self._maker = read, PictureMaker(sample_bits=sample_bits)
-        self._size_px = (640, 360)
+        self.size_px = (640, 360)
 
     def drawn(
         self, frame: RawFrame, report: ReportedFrame | None, found: FrameDetections | None
@@ -55,11 +61,11 @@ class Drawer:
             picture, scale = self._maker.of(self._read(frame.data))
             grey_level = round(float(picture[::8, ::8].mean()), 1)
         except FrameRejected as error:
-            picture = blank(*self._size_px, f"frame {frame.index}: {error}")
-        self._size_px = (picture.shape[1], picture.shape[0])
+            picture = blank(*self.size_px, f"frame {frame.index}: {error}")
+        self.size_px = (picture.shape[1], picture.shape[0])
         plain = jpeg(picture)
         draw(picture, scale, found, report)
-        return Drawn(plain, jpeg(picture), picture, scale, grey_level)
+        return Drawn(plain, jpeg(picture), picture, self.size_px, scale, grey_level)
 
 
 def jpeg(picture: Picture) -> bytes:

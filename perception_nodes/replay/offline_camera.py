@@ -186,6 +186,11 @@ class Camera:
         """Problems with the calibration of the frames so far."""
         return self.calibration.notes()
 
+    def follow(self, frame: RawFrame) -> None:
+        """Use the calibration of a frame, unless that of a file is used; as `prepare` does."""
+        if self._is_recorded:
+            self.calibration.follow(frame)
+
     def prepare(
         self, frame: RawFrame, due_ns: int, pixels: NDArray[np.uint8]
     ) -> tuple[FrameRecord, FrameHeader | None, Source | None]:
@@ -261,8 +266,7 @@ class Camera:
 
         The image is None if it cannot be read; then the record is complete.
         """
-        if self._is_recorded:
-            self.calibration.follow(frame)
+        self.follow(frame)
         image, problem, stamp_ns, frame_id = None, "", frame.log_time_ns, ""
         try:
             image = self.read(frame.data)

@@ -113,7 +113,7 @@ class Played(NamedTuple):
         log_time_ns: log time of its messages.
         report, found: report and objects; None where there are none.
         latency_ms: from capture to publish; None if it was not published.
-        drawn: its pictures; None to draw them when they are written, as a video needs it.
+        drawn: its pictures; None to draw them when they are written.
     """
 
     stamp_ns: int
@@ -260,6 +260,7 @@ class PictureWriter(AbstractContextManager["PictureWriter"]):
         """Write a frame with its result, and with its changes against a golden."""
         stamp_ns, log_time_ns, report, found, latency, drawn = played
         drawn = drawn or self._drawer.drawn(frame, report, found)
+        self._drawer.size_px = drawn.size_px
         if drawn.grey_level is not None:
             self.chosen.grey_levels[frame.index] = drawn.grey_level
         frame_id = report.frame_id if report else ""

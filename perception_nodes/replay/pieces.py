@@ -80,7 +80,7 @@ class PiecesClock:
                 yield from self._detected(*waiting.popleft())
 
     def _with_calibration(self, frame: RawFrame) -> RawFrame:
-        self._camera.calibration.follow(frame)
+        self._camera.follow(frame)
         return replace(frame, camera_info=self._camera.calibration.in_force)
 
     def _detected(self, piece: list[RawFrame], future: "Future[Piece]") -> Iterator[Outcome]:
@@ -125,15 +125,16 @@ def detect(
     """
     camera, clock, drawer = _prepared(loaded, drive, read)
     camera.calibration.unfit.clear()
-    outcomes = list[Outcome]()
+    outcomes, is_size_known = list[Outcome](), False
     for outcome in clock.outcomes(frames):
         progress("", 0, 0)
         frame, drawn = outcome.frame, None
         if drawing:
             report = ReportedFrame.of_record(outcome.record, frame.log_time_ns)
             drawn = drawer.drawn(frame, report, outcome.found)._replace(picture=None)
-            if drawn.grey_level is None and frame.index and not outcomes:
-                raise OneAfterTheOther  # its size is that of the frame before
+            is_size_known |= drawn.grey_level is not None
+            if not is_size_known:  # it is that of a frame of another piece
+                drawn = None
         bare = replace(frame, data=b"", camera_info=None)
         outcomes.append(outcome._replace(frame=bare, drawn=drawn))
     if camera.preprocessor.sample_bits > max(8, loaded.settings.sample_bits):
