@@ -99,12 +99,9 @@ def in_pixels(shares):
     return of_middle(x * WIDTH, y * HEIGHT, width * WIDTH, height * HEIGHT)
 
 
-def plain_queries(found):
+def plain_queries(found, scores_of=lambda row: [sigmoid(value) for value in row]):
     boxes, logits = (found[name][0].tolist() for name in ("pred_boxes", "logits"))
-    return [
-        (in_pixels(box), [sigmoid(value) for value in row])
-        for box, row in zip(boxes, logits, strict=True)
-    ]
+    return [(in_pixels(box), scores_of(row)) for box, row in zip(boxes, logits, strict=True)]
 
 
 def plain_ultralytics_detr(found):
@@ -272,17 +269,13 @@ def plain_fast_parts(found):
 def plain_fast_rows(found):
     """Of rows of all cells, whose objects stand anchor by anchor over both levels."""
     (rows,) = found.values()
-    first = len(places(16))
-    parts = [rows[:first], rows[first:]]
-    ordered = [plain_fast({0: parts[0].T[None], 1: parts[1].T[None]})]
-    sizes = [3 * first, 3 * (len(rows) - first)]
-    fine, coarse = ordered[0][: sizes[0]], ordered[0][sizes[0] :]
-    few = [len(fine) // 3, len(coarse) // 3]
-    return [
-        one
-        for anchor in range(3)
-        for one in fine[anchor * few[0] :][: few[0]] + coarse[anchor * few[1] :][: few[1]]
-    ]
+    sizes = [len(places(stride)) for stride in (16, 32)]
+    left = plain_fast({0: rows[: sizes[0]].T[None], 1: rows[sizes[0] :].T[None]})
+    by_level = []  # for each level and anchor its objects
+    for size in (size for size in sizes for _ in range(3)):
+        by_level.append(left[:size])
+        del left[:size]
+    return [one for anchor in range(3) for one in by_level[anchor] + by_level[3 + anchor]]
 
 
 def plain_fastestdet(found):
@@ -340,8 +333,7 @@ def plain_turned_boxes(found):
 
 
 def plain_softmax_detr(found):
-    boxes, logits = (found[name][0].tolist() for name in ("pred_boxes", "logits"))
-    return [(in_pixels(box), softmax(row)[:-1]) for box, row in zip(boxes, logits, strict=True)]
+    return plain_queries(found, lambda row: softmax(row)[:-1])
 
 
 def joined_columns(*arrays):

@@ -13,6 +13,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool
 from vision_msgs.msg import Detection2DArray, VisionInfo
 
+from perception_nodes.core.frame import STAMPS
 from perception_nodes.nodes.base import LATCHED
 from perception_nodes.transport.cdr_writer import write_detection_array
 from perception_nodes.transport.channels import detection_writer, slot_writer
@@ -97,12 +98,7 @@ class PlayedGraph:
             reason="too slow" if late else "",
             model="toy",
             detections=1,
-            capture_ns=begun_ns,
-            ingested_ns=begun_ns + step_ns,
-            preprocessed_ns=begun_ns + 2 * step_ns,
-            inferred_ns=begun_ns + 3 * step_ns,
-            postprocessed_ns=begun_ns + 4 * step_ns,
-            published_ns=begun_ns + 5 * step_ns,
+            **{name: begun_ns + place * step_ns for place, name in enumerate(STAMPS)},
         )
         report.header.stamp.sec, report.header.stamp.nanosec = divmod(stamp_ns, 10**9)
         report.header.frame_id = "camera"

@@ -30,6 +30,8 @@ BOX = np.array([[100.0, 100.0, 180.0, 160.0]])
 class Rig:
     """A tracker alone, a detector in the place of the graph's, and a subscriber."""
 
+    AGE_NS = 5_000_000
+
     def __init__(self, **values):
         (self.spec,) = Graph((TRACKER,)).nodes({"tracks": True, "standby": "never", **values})
         self._supervisor = Supervisor([self.spec])
@@ -51,16 +53,20 @@ class Rig:
         self._recorder.close()
 
     def frame(self, label=0, sender=None):
-        """One object, in a frame that was captured 5 ms ago."""
+        """One object, in a frame that was captured `AGE_NS` ago."""
         record = DetectionRecord(sequence=self.sequence, status=FrameStatus.OK, incarnation=1)
-        record.stamp_ns = time.time_ns() - 5_000_000
-        record.capture_ns = time.monotonic_ns() - 5_000_000
+        record.stamp_ns = self.recorded_ns() - self.AGE_NS
+        record.capture_ns = time.monotonic_ns() - self.AGE_NS
         record.ingested_ns = time.monotonic_ns()
         record.deadline_ns = record.capture_ns + 150_000_000
         record.frame_id = b"camera"
         record.hold(Detections(BOX, np.array([0.9]), np.array([label])))
         (sender or self._writer).send_record(record)
         self.sequence += 1
+
+    def recorded_ns(self):
+        """The clock of the stamps."""
+        return time.time_ns()
 
     def spin(self, seconds):
         end_s = time.monotonic() + seconds
@@ -107,12 +113,7 @@ class SlowRig(Rig):
     def frames(self):
         """Send frames, each as old as `AGE_NS`, until none is due."""
         while self._next_ns <= self.recorded_ns():
-            record = DetectionRecord(sequence=self.sequence, incarnation=1)
-            record.stamp_ns = self.recorded_ns() - self.AGE_NS
-            record.capture_ns = time.monotonic_ns() - self.AGE_NS
-            record.hold(Detections(BOX, np.array([0.9]), np.array([0])))
-            self._writer.send_record(record)
-            self.sequence += 1
+            self.frame()
             self._next_ns += self.PERIOD_NS
 
     def _tick(self):

@@ -28,7 +28,6 @@ lease.begin(5, 17, 1234)
 lease.take(3, 99)
 lease.enter(FrameRecord(sequence=17, incarnation=5, ingested_ns=1234))
 lease.take(3, 100)
-print(flush=True)
 """
 SIGNS = "while True: lease.sign(40_000_000); time.sleep(0.005)"
 
@@ -46,10 +45,10 @@ def other(closed):
 
 @pytest.fixture
 def holder(python):
-    """Starts another process that holds the lease and then runs on."""
+    """Starts another process that holds the lease, does what it is told, and then runs on."""
 
-    def start(code):
-        process = python(HOLDER + code)
+    def start(does="", then=SIGNS):
+        process = python(f"{HOLDER}{does}\nprint(flush=True)\n{then}")
         process.stdout.readline()
         return process
 
@@ -72,7 +71,7 @@ def test_whether_anybody_works_is_seen_from_outside(lease, other, holder):
     assert other.is_taken
     lease.release()
     assert not other.is_taken, "it stopped in good order"
-    process = holder(SIGNS)
+    process = holder()
     assert other.is_taken
     process.kill()
     process.wait()
@@ -108,8 +107,7 @@ def test_a_lease_that_is_given_up_leaves_no_predecessor_but_in_the_middle_of_a_f
     [("lease.publish()", True), ("lease.publish(); lease.begin(5, 18, 1235)", False)],
 )
 def test_of_a_frame_that_was_just_published_it_is_said(lease, holder, code, may_be_out):
-    process = holder(f"{code}\nprint(flush=True)\n{SIGNS}")
-    process.stdout.readline()
+    process = holder(code)
     process.kill()
     record = acquired(lease)
     assert record.held_incarnation == 5
@@ -117,7 +115,7 @@ def test_of_a_frame_that_was_just_published_it_is_said(lease, holder, code, may_
 
 
 def test_a_killed_holder_is_followed_at_once_with_the_frame_it_held(lease, holder):
-    process = holder(SIGNS)
+    process = holder()
     assert lease.acquire(PATIENCE_NS) is None
     process.kill()
     record = acquired(lease)
@@ -158,7 +156,7 @@ def test_the_last_number_of_each_stream_is_known_to_the_next(lease, other):
 
 
 def test_the_end_of_the_holder_ends_the_wait(lease, holder):
-    process = holder(SIGNS)
+    process = holder()
     lease.wait(1.0)
     threading.Timer(0.05, process.kill).start()
     lease.wait(10 * TIMEOUT_S * 1e3)  # otherwise it would outlast the test
@@ -166,7 +164,7 @@ def test_the_end_of_the_holder_ends_the_wait(lease, holder):
 
 
 def test_a_holder_that_hangs_is_killed_and_followed(lease, holder):
-    process = holder(SIGNS)
+    process = holder()
     os.kill(process.pid, signal.SIGSTOP)
     record = acquired(lease, kill=True)
     assert process.wait(TIMEOUT_S) == -signal.SIGKILL
@@ -175,7 +173,7 @@ def test_a_holder_that_hangs_is_killed_and_followed(lease, holder):
 
 def test_a_holder_whose_processor_was_away_is_given_its_patience_again(lease, holder, monkeypatch):
     """Where the host has a processor, those that sleep there are not woken."""
-    process = holder(SIGNS)
+    process = holder()
     os.kill(process.pid, signal.SIGSTOP)  # all that can be seen is that it sleeps
     asked = []
     monkeypatch.setattr(lease_module, "runs_at_once", lambda processor: asked.append(processor))
@@ -190,20 +188,19 @@ def test_that_one_was_killed_is_not_told_of_the_next_one_which_is_killed_too_whe
     lease, holder
 ):
     for _ in range(2):
-        hanging = holder(SIGNS)
+        hanging = holder()
         os.kill(hanging.pid, signal.SIGSTOP)
         while hanging.poll() is None:
             lease.kill_hung_holder()
             time.sleep(0.005)
-    faster = holder(SIGNS)
+    faster = holder()
     faster.kill()
     assert f"detector {faster.pid} died".encode() in acquired(lease).reason
 
 
 def test_of_an_earlier_graph_nothing_is_inherited(lease, holder, closed, monkeypatch):
     """A camera that goes on keeps the file in shared memory alive."""
-    process = holder("lease.note.listeners = 3; print(flush=True); time.sleep(100)")
-    process.stdout.readline()
+    process = holder("lease.note.listeners = 3")
     process.kill()
     assert lease.listeners == 3
     assert life.new_life() != life.new_life()
@@ -218,7 +215,7 @@ def test_of_an_earlier_graph_nothing_is_inherited(lease, holder, closed, monkeyp
 
 
 def test_a_holder_that_gives_signs_is_left_alone(lease, holder):
-    process = holder(SIGNS)
+    process = holder()
     for _ in range(30):
         lease.kill_hung_holder()
         time.sleep(0.005)
@@ -230,7 +227,7 @@ def test_a_process_that_only_has_the_number_of_the_holder_is_left_alone(lease, h
     """The holder is gone and the kernel has given its number to another one, or it is damaged."""
     bystander = python("print(flush=True); input()")
     bystander.stdout.readline()
-    process = holder("input()")
+    process = holder(then="input()")
     for damaged in (bystander.pid, 2**63):
         lease.note.process, lease.note.patience_ns = damaged, 1
         for _ in range(50):
@@ -248,8 +245,7 @@ def test_the_note_has_no_hidden_padding(lease):
 
 
 def test_a_frame_that_was_ended_is_not_held(lease, holder):
-    process = holder("lease.end(); print(flush=True); time.sleep(100)")
-    process.stdout.readline()
+    process = holder("lease.end()")
     process.kill()
     record = acquired(lease)
     assert (record.predecessor, record.held_incarnation) == (process.pid, 0)
