@@ -17,10 +17,10 @@ from perception_nodes.backends.serving import Serving
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameHeader, FrameStatus
-from perception_nodes.core.geometry import Letterbox
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.networks.model import load_model
+from perception_nodes.preprocess.placement import Placement
 
 DECODE = DecodeSettings()
 LONG_NS = 3600 * 10**9
@@ -103,9 +103,8 @@ class Graph:
             self.serving.switch()
             self.pipeline.replace(self.serving.candidates, self.serving.standing_in)
         size = self.model.input
-        header = FrameHeader(source_width=64, source_height=64, deadline_ns=LONG_NS * 1000)
-        box = Letterbox.fit(64, 64, size.width, size.height)
-        header.scale_x, header.scale_y = box.scale_x, box.scale_y
+        header = FrameHeader(deadline_ns=LONG_NS * 1000)
+        Placement.fit((64, 64), (size.width, size.height)).describe(header, copies=0)
         image = np.zeros((size.height, size.width, 3), np.uint8)
         record, detections = self.pipeline.detect(header, image)
         assert detections is not None

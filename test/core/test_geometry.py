@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception_nodes.core.frame import FrameFlag, FrameHeader
+from perception_nodes.core.frame import FrameHeader
 from perception_nodes.core.geometry import (
     OUTSIDE,
     BoxesToSource,
@@ -18,6 +18,7 @@ from perception_nodes.core.geometry import (
     rectified_boxes,
     remap_grid,
 )
+from perception_nodes.preprocess.placement import Placement
 
 sizes = st.integers(1, 8000)
 inputs = st.sampled_from([(416, 256), (640, 384), (640, 640), (1, 1)])
@@ -55,14 +56,8 @@ def opencv_matrix(lens):
 
 
 def header_for(letterbox, source, lens=None, rectified=(0, 0, 0, 0)):
-    header = FrameHeader(source_width=source[0], source_height=source[1])
-    header.scale_x, header.scale_y = letterbox.scale_x, letterbox.scale_y
-    header.pad_x, header.pad_y = letterbox.pad_x, letterbox.pad_y
-    if lens is not None:
-        header.flags = FrameFlag.RECTIFIED | (FrameFlag.FISHEYE if lens.fisheye else 0)
-        header.camera_matrix[:] = lens.matrix
-        header.distortion[:] = lens.distortion
-        header.rectified_matrix[:] = rectified
+    header = FrameHeader()
+    Placement(letterbox, *source, lens, rectified).describe(header, copies=0)
     return header
 
 

@@ -25,6 +25,7 @@ from perception_nodes.core.merging import merge_settings
 from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.core.prediction import WINDOW
 from perception_nodes.core.scheduler import FOREVER_NS
+from perception_nodes.preprocess.placement import Placement
 
 MS = 1_000_000
 INPUT, SOURCE, AXIS_PX = (64, 64), (640, 640), 200
@@ -61,9 +62,7 @@ class Rig:
 
     def header(self, box):
         header = FrameHeader(sequence=self.sequence, capture_ns=self.begun_ns)
-        header.source_width, header.source_height = SOURCE
-        header.width, header.height = INPUT
-        header.scale_x, header.scale_y = box.scale_x, box.scale_y
+        Placement(box, *SOURCE).describe(header, copies=0)
         header.ingested_ns, header.preprocessed_ns = self.begun_ns, self.begun_ns + MS // 2
         header.deadline_ns = self.begun_ns + 10 * MS
         return header

@@ -21,12 +21,12 @@ from perception_nodes.core.frame import (
     latency_ms,
     stage_durations_ms,
 )
-from perception_nodes.core.geometry import Letterbox
 from perception_nodes.core.inference import BackendError, BackendLost, Candidate, HeadTensors
 from perception_nodes.core.pipeline import TRIED_EVERY, Pipeline, detect_together
 from perception_nodes.core.prediction import WINDOW, CostPrediction
 from perception_nodes.core.statistics import summarize
 from perception_nodes.core.step_up import FIRST_HOLD, REHEARSALS
+from perception_nodes.preprocess.placement import Placement
 
 MS = 1_000_000
 WIDTH, HEIGHT, REG_MAX = 64, 64, 4
@@ -69,14 +69,11 @@ class Rig:
         self.period_ns = 33 * MS
 
     def header(self, deadline_ms=10.0, source=(128, 128)):
-        box = Letterbox.fit(*source, WIDTH, HEIGHT)
-        header = FrameHeader(sequence=7, stamp_ns=5, source_width=source[0])
-        header.source_height = source[1]
-        header.scale_x, header.scale_y = box.scale_x, box.scale_y
-        header.pad_x, header.pad_y = box.pad_x, box.pad_y
+        header = FrameHeader(sequence=7, stamp_ns=5)
+        Placement.fit(source, (WIDTH, HEIGHT)).describe(header, copies=1)
         header.capture_ns, header.ingested_ns, header.preprocessed_ns = 1, 1 * MS, 2 * MS
         header.deadline_ns = round(deadline_ms * MS)
-        header.incarnation, header.copies, header.camera = 42, 1, b"front"
+        header.incarnation, header.camera = 42, b"front"
         header.frame_id = b"camera"
         self.clock.now_ns = 2 * MS
         return header

@@ -6,7 +6,6 @@ import pytest
 
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader
-from perception_nodes.core.geometry import Letterbox
 from perception_nodes.core.inference import HeadTensors
 from perception_nodes.evaluation import accuracy
 from perception_nodes.evaluation.accuracy import evaluate
@@ -14,6 +13,7 @@ from perception_nodes.evaluation.detector import Detector, Seen
 from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
 from perception_nodes.evaluation.teacher import taught_set
 from perception_nodes.networks.model import load_model
+from perception_nodes.preprocess.placement import Placement
 
 BOX = np.array([[0.25, 0.25, 0.75, 0.75]])
 
@@ -26,9 +26,8 @@ class Seer(Detector):
 
     def look(self, image):
         height, width = image.shape[:2]
-        box = Letterbox.fit(width, height, self._model.input.width, self._model.input.height)
-        header = FrameHeader(source_width=width, source_height=height)
-        header.scale_x, header.scale_y = box.scale_x, box.scale_y
+        header, size = FrameHeader(), (self._model.input.width, self._model.input.height)
+        Placement.fit((width, height), size).describe(header, copies=0)
         return Seen(HeadTensors([], []), header)
 
     def ranked(self, seen, groups):

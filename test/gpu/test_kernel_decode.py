@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings, LevelsDecoder
-from perception_nodes.core.frame import MAX_DETECTIONS, Detections, FrameFlag, FrameHeader
+from perception_nodes.core.frame import MAX_DETECTIONS, Detections, FrameHeader
 from perception_nodes.core.geometry import BoxesToSource, Lens, Letterbox
 from perception_nodes.gpu import decode_job
 from perception_nodes.preprocess.placement import Placement
@@ -70,14 +70,9 @@ def cpu(boxes, classes, head, limits, placement):
     """The pipeline's result for the same tensors."""
     decoder = LevelsDecoder(head.width, head.height, head.strides, head.reg_max, limits)
     found = decoder.decode(boxes, classes)
-    header = FrameHeader(source_width=placement.source_width, source_height=placement.source_height)
-    box, lens = placement.letterbox, placement.lens
-    header.scale_x, header.scale_y = box.scale_x, box.scale_y
-    header.pad_x, header.pad_y = box.pad_x, box.pad_y
-    if lens is not None:
-        header.flags = FrameFlag.RECTIFIED
-        header.rectified_matrix[:] = placement.rectified
-    source = BoxesToSource(header, lens)(found.boxes)
+    header = FrameHeader()
+    placement.describe(header, copies=0)
+    source = BoxesToSource(header, placement.lens)(found.boxes)
     seen = (source[:, 2:] > source[:, :2]).all(axis=1)
     return Detections(source[seen], found.scores[seen], found.classes[seen])
 
