@@ -4,17 +4,18 @@ import threading
 import time
 from contextlib import contextmanager
 
-import numpy as np
 import rclpy
 from foxglove_msgs.msg import ImageAnnotations
+from made_detections import detected
 from perception_interfaces.msg import FrameReport, Health
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool
 from vision_msgs.msg import Detection2DArray, VisionInfo
 
-from perception_nodes.core.frame import STAMPS
+from perception_nodes.core.frame import STAMPS, DetectionRecord
 from perception_nodes.nodes.base import LATCHED
+from perception_nodes.preprocess.placement import Placement
 from perception_nodes.transport.cdr_writer import write_detection_array
 from perception_nodes.transport.channels import detection_writer, slot_writer
 from perception_nodes.transport.shm import Endpoint
@@ -58,21 +59,15 @@ class PlayedGraph:
         header = slot.header
         header.sequence, header.stamp_ns, header.capture_ns = number, stamp_ns, begun_ns
         header.ingested_ns = header.deadline_ns = begun_ns
-        header.source_width, header.source_height = SOURCE
-        header.width, header.height = INPUT
-        header.scale_x = header.scale_y = 0.5
-        header.pad_y = 14
+        Placement.fit(SOURCE, INPUT).describe(header, copies=0)
         pixels = slot.payload.reshape(INPUT[1], INPUT[0], 3)
         pixels[:] = 0
         pixels[14:114] = GREY
         self._slots.send(slot)
-        record = self._found.loan(0)
-        record.header.sequence, record.header.stamp_ns, record.header.count = number, stamp_ns, 1
-        record.header.capture_ns = begun_ns
-        np.frombuffer(record.header.boxes, np.float32)[:4] = BOX
-        record.header.scores[0], record.header.classes[0] = 0.75, 1
-        objects = record.header.detections()
-        self._found.send(record)
+        objects = detected([BOX], 0.75, 1)
+        record = DetectionRecord(sequence=number, stamp_ns=stamp_ns, capture_ns=begun_ns)
+        record.hold(objects)
+        self._found.send_record(record)
         self._tracked.publish(write_detection_array(stamp_ns, b"camera", objects, CLASSES, [42]))
         # What none of our nodes would publish is among it: a listener goes on without that.
         self._reports.publish(FrameReport(camera="front", status=77))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from perception_nodes.cameras.channel import camera_writer
+from perception_nodes.core.frame import DetectionRecord
+from perception_nodes.preprocess.placement import Placement
 from perception_nodes.transport.channels import detection_writer, slot_writer
 from perception_nodes.view.pictures import Pictures
 
@@ -27,18 +29,14 @@ class Slots:
         self._found = detection_writer(endpoint, "front")
 
     def send(self, number, stamp_ns, begun_ns=0):
-        slot, record = self._slots.loan(), self._found.loan(0)
-        for header in (slot.header, record.header):
+        slot, record = self._slots.loan(), DetectionRecord(count=number)
+        for header in (slot.header, record):
             header.sequence, header.stamp_ns = number, stamp_ns
-            header.capture_ns = begun_ns + number
-        header = slot.header
-        header.ingested_ns = header.deadline_ns = header.capture_ns
-        header.width = header.height = header.source_width = header.source_height = SIDE
-        header.scale_x = header.scale_y = 1.0
+            header.capture_ns = header.ingested_ns = header.deadline_ns = begun_ns + number
+        Placement.fit((SIDE, SIDE), (SIDE, SIDE)).describe(slot.header, copies=0)
         slot.payload[:] = 10 * number
-        record.header.count = number
         self._slots.send(slot)
-        self._found.send(record)
+        self._found.send_record(record)
 
 
 class Camera:
