@@ -18,24 +18,27 @@ class RecordedCalibration:
 
     Attributes:
         warnings: what is wrong with them, one line each.
-        in_force: the last one that could be read, a serialized `CameraInfo`.
         unfit: from which frames on the lens was ignored, and why; empty where it no longer was.
     """
 
     def __init__(self, preprocessor: Preprocessor) -> None:
         self.warnings: list[str] = []
-        self.in_force: bytes | None = None
+        self._in_force: bytes | None = None
         self.unfit: list[tuple[int, str]] = []
         self._preprocessor = preprocessor
         self._last: bytes | None = None
         self._changes = 0
         self._first_change = 0
 
-    def follow(self, frame: RawFrame) -> None:
-        """Use the calibration of a frame; to be called for all frames in order."""
+    def follow(self, frame: RawFrame) -> bytes | None:
+        """Use the calibration of a frame; to be called for all frames in order.
+
+        Returns:
+            The one in force: the last one that could be read, a serialized `CameraInfo`.
+        """
         info = frame.camera_info
         if info is None or info[STAMP_END:] == self._last:
-            return
+            return self._in_force
         if self._last is not None:
             self._changes += 1
             self._first_change = self._first_change or frame.index
@@ -47,8 +50,8 @@ class RecordedCalibration:
                 f"the CameraInfo of frame {frame.index} is not used, what was known before stays "
                 f"in force: {error}"
             )
-            return
-        self.in_force = info
+            return self._in_force
+        self._in_force = info
         with suppress(UnknownLens):  # `check` takes note of it
             self._preprocessor.calibrate(read)
         if not read.matrix[0]:
@@ -56,6 +59,7 @@ class RecordedCalibration:
                 f"from frame {frame.index} on frames are not rectified: the CameraInfo says that "
                 "the camera is not calibrated (K = 0)"
             )
+        return info
 
     def check(self, index: int) -> None:
         """Note whether a frame, just preprocessed, was rectified."""

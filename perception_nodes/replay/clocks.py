@@ -42,9 +42,6 @@ class LockstepClock:
     Simulated time stands still at the log time of a frame while the frame is processed. Stamps,
     statuses and pictures therefore follow from the recording alone, and two runs write the same
     bytes. The time that the work takes on this machine is measured too, and reported separately.
-
-    Attributes:
-        inputs: inputs of the network, which hold the last frames.
     """
 
     def __init__(self, camera: Camera, threaded: bool = True) -> None:
@@ -55,7 +52,7 @@ class LockstepClock:
             threaded: whether threads read and decode beside inference, for which they use part of
                 another processor.
         """
-        self.inputs = [camera.loaded.new_input() for _ in range(PREPARED_AHEAD + LANES + 3)]
+        self._inputs = [camera.loaded.new_input() for _ in range(PREPARED_AHEAD + LANES + 3)]
         self._camera, self._threaded = camera, threaded
         self._free: SimpleQueue[tuple[CameraTurn, Pipeline]] = SimpleQueue()
         # Where to look again follows from the frame before.
@@ -83,7 +80,7 @@ class LockstepClock:
                 yield waiting.popleft().result()
 
     def _prepared(self, frames: Iterable[RawFrame]) -> Iterator[_Prepared]:
-        for frame, pixels in zip(frames, cycle(self.inputs), strict=False):
+        for frame, pixels in zip(frames, cycle(self._inputs), strict=False):
             record, header, source = self._camera.prepare(frame, time.monotonic_ns(), pixels)
             yield _Prepared(frame, record, header, pixels, source)
 

@@ -181,15 +181,13 @@ class Camera:
         self.preprocessor.in_full = self.looks_again = settings.second_look > 0
         self._looks: ScheduledLooks
 
-    @property
-    def warnings(self) -> list[str]:
-        """Problems with the calibration of the frames so far."""
-        return self.calibration.notes()
+    def follow(self, frame: RawFrame) -> bytes | None:
+        """Use the recorded calibration of a frame, as `prepare` does.
 
-    def follow(self, frame: RawFrame) -> None:
-        """Use the calibration of a frame, unless that of a file is used; as `prepare` does."""
-        if self._is_recorded:
-            self.calibration.follow(frame)
+        Returns:
+            The one in force; None if none is, or that of a file.
+        """
+        return self.calibration.follow(frame) if self._is_recorded else None
 
     def prepare(
         self, frame: RawFrame, due_ns: int, pixels: NDArray[np.uint8]

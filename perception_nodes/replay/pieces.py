@@ -6,7 +6,6 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import NamedTuple
 
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.replay.background import Progress, Submit, ahead
@@ -23,16 +22,8 @@ class OneAfterTheOther(Exception):
     """How a frame is seen depends on the frames before it."""
 
 
-class Piece(NamedTuple):
-    """What became of some frames.
-
-    Attributes:
-        outcomes: in order, without what was recorded.
-        unfit: see `RecordedCalibration`.
-    """
-
-    outcomes: list[Outcome]
-    unfit: list[tuple[int, str]]
+Piece = tuple[list[Outcome], list[tuple[int, str]]]
+"""What became of some frames, without what was recorded; and `RecordedCalibration.unfit`."""
 
 
 class PiecesClock:
@@ -71,17 +62,13 @@ class PiecesClock:
         waiting: deque[tuple[list[RawFrame], Future[Piece]]] = deque()
         with closing(ahead(self._pieces(frames), 1)) as pieces:
             for piece in pieces:
-                sent = [self._with_calibration(frame) for frame in piece]
+                sent = [replace(one, camera_info=self._camera.follow(one)) for one in piece]
                 work = partial(self._work, self._camera.read, sent)
                 waiting.append((piece, self._submit("", work)))
                 if len(waiting) > self._in_advance:
                     yield from self._detected(*waiting.popleft())
             while waiting:
                 yield from self._detected(*waiting.popleft())
-
-    def _with_calibration(self, frame: RawFrame) -> RawFrame:
-        self._camera.follow(frame)
-        return replace(frame, camera_info=self._camera.calibration.in_force)
 
     def _detected(self, piece: list[RawFrame], future: "Future[Piece]") -> Iterator[Outcome]:
         outcomes, unfit = future.result()
@@ -139,7 +126,7 @@ def detect(
         outcomes.append(outcome._replace(frame=bare, drawn=drawn))
     if camera.preprocessor.sample_bits > max(8, loaded.settings.sample_bits):
         raise OneAfterTheOther
-    return Piece(outcomes, camera.calibration.unfit)
+    return outcomes, camera.calibration.unfit
 
 
 @lru_cache(maxsize=1)

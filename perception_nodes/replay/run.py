@@ -194,7 +194,7 @@ class _Run:
 
     def in_lockstep(self, clock_of: LockstepClocks | None) -> tuple[dict[str, Any], ChosenFrames]:
         """Replay every frame under simulated time, and write the pictures meanwhile."""
-        bare_ns = self._bare([self._loaded.new_input()])
+        bare_ns = self._bare()
         clock_of = clock_of or partial(LockstepClock, threaded=self._options.threaded)
         clock = clock_of(self._camera)
         file, chosen = self._folder / outputs.RECORDING_FILE, ChosenFrames(0)
@@ -204,8 +204,7 @@ class _Run:
                 pictures = stack.enter_context(self._pictures(recorder))
                 chosen = pictures.chosen
             wall_s = self._play(clock, recorder, pictures)
-        if isinstance(clock, LockstepClock):
-            bare_ns += self._bare(clock.inputs)
+        bare_ns += self._bare()
         reports, deadline_ms = self.recording.reports, self._loaded.settings.deadline_ms
         speed = {"frames_per_s": round(len(reports) / max(wall_s, 1e-9), 2)}
         if bare_ns:
@@ -216,7 +215,7 @@ class _Run:
             "over_deadline": sum((latency_ms(r) or 0.0) > deadline_ms for r in reports),
             "speed": speed,
         }
-        return self._summary([*self._camera.warnings, *self._notes], facts), chosen
+        return self._summary([*self._camera.calibration.notes(), *self._notes], facts), chosen
 
     def in_real_time(self) -> tuple[dict[str, Any], ChosenFrames]:
         """Replay with the recorded timing, and write the pictures afterwards."""
@@ -237,7 +236,7 @@ class _Run:
                 pictures.add_drive(self._drive, played, progress)
             messages.unlink()
         error_ms = clock.timing_error_ms()
-        notes = [*self._camera.warnings, *clock.log_clock.warnings]
+        notes = [*self._camera.calibration.notes(), *clock.log_clock.warnings]
         median_ms = error_ms["p50"]
         if median_ms is not None and median_ms > AIMED_TIMING_ERROR_MS:
             notes.append(
@@ -313,7 +312,8 @@ class _Run:
     def _progress_of(self, name: str) -> Callable[[int, int], None]:
         return lambda done, _: self._progress(name, min(done, self._total), self._total)
 
-    def _bare(self, inputs: list[Any]) -> list[int]:
+    def _bare(self) -> list[int]:
+        inputs = [self._loaded.new_input()]
         return self._loaded.bare_inference_ns(inputs, BARE_CALLS) if self._options.bare else []
 
     def _summary(self, warnings: list[str], facts: dict[str, Any]) -> dict[str, Any]:
