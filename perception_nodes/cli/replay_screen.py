@@ -91,7 +91,7 @@ def corpus_progress(show: Callable[[str, float, int, str], None], drives: int) -
             frames[name] = max(frames.get(name, 0), done)
             rate = sum(frames.values()) / (time.monotonic() - begin_s)
             said = f", {len(failed)} failed" if failed else ""
-            done_drives = round(sum(shares.values()), 1)
+            done_drives = round(sum(shares.values()), 2)
             show("drives", done_drives, drives, f", {rate:.0f} frames/s{said}")
 
     return progress
