@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from perception_nodes.drives.bag_file import BagError, Messages
-from perception_nodes.drives.image_messages import compressed_message, image_message
+from perception_nodes.drives.image_messages import JPEG_QUALITY, picture_message
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.storage import Storage, Topic
 
@@ -52,6 +52,5 @@ class SyntheticStorage(Storage):
         # Small pictures are the same again after a few steps, but for their brightness.
         drifted = np.roll(np.asarray(large, np.uint8), 8 * index, axis=1)
         picture = np.asarray(cv2.add(drifted, np.full_like(drifted, index)), np.uint8)
-        if self.topics[TOPIC].message_type == COMPRESSED_IMAGE:
-            return compressed_message(0, cv2.imencode(".jpg", picture)[1].tobytes())
-        return image_message(0, picture)
+        is_jpeg = self.topics[TOPIC].message_type == COMPRESSED_IMAGE
+        return picture_message(picture, JPEG_QUALITY if is_jpeg else 0)

@@ -4,13 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.bag import BagError, RawFrame, camera_info_topic, open_drive
-from perception_nodes.drives.image_messages import compressed_message, image_message
+from perception_nodes.drives.image_messages import picture_message
 from perception_nodes.drives.log_clock import LogClock
 from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from perception_nodes.faults.scenario import PictureFault, Scenario
@@ -68,7 +64,7 @@ def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
                 for number, fault in now.items():
                     hits[number] += 1
                     picture = with_weather(fault.kind, picture, fault.strength, frame.index)
-                data = _message(picture, quality)
+                data = picture_message(picture, quality)
             # A log time of 0 would mean that it is not known.
             recorder.write(TOPICS[kind], kind, frame.log_time_ns + 1, data)
     return hits
@@ -91,10 +87,3 @@ def _of_length(frames: Callable[[], Iterable[RawFrame]], duration_s: float) -> I
         if not duration_s or last_ns is None:
             return
         offset_ns = last_ns + max(period_ns, 1_000_000)
-
-
-def _message(picture: NDArray[np.uint8], jpeg_quality: int) -> bytes:
-    if not jpeg_quality:
-        return image_message(0, picture)
-    jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])[1]
-    return compressed_message(0, jpeg.tobytes())

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from pydantic import TypeAdapter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from perception_nodes.drives.bag import RawFrame
-from perception_nodes.drives.image_messages import compressed_message, image_message
+from perception_nodes.drives.image_messages import JPEG_QUALITY, picture_message
 from perception_nodes.faults.camera_faults import SentFrame, with_distortion, with_faults
 from perception_nodes.faults.graphs import FaultCameraSettings
 from perception_nodes.faults.scenario import CameraFault
@@ -109,9 +108,7 @@ def _small(compressed: bool, number: int) -> bytes:
     Two in a row differ, since the same picture twice would be a frozen camera.
     """
     picture = np.full((16, 16, 3), 97 * number % 256, np.uint8)
-    if compressed:
-        return compressed_message(0, cv2.imencode(".jpg", picture)[1].tobytes())
-    return image_message(0, picture)
+    return picture_message(picture, JPEG_QUALITY if compressed else 0)
 
 
 if __name__ == "__main__":
