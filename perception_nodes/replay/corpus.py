@@ -154,8 +154,7 @@ def run_job(job: Job, progress: Progress, clock: LockstepClocks | None = None) -
             try:
                 summary = replay(job.source, into, loaded, job.options, progress, clock)
             except OneAfterTheOther:
-                options = replace(job.options, threaded=True)
-                summary = replay(job.source, into, loaded, options, progress)
+                summary = replay(job.source, into, loaded, job.options, progress)
             files = {file.name: file.stat().st_size for file in into.iterdir()}
             write_whole(into / outputs.MARKER, json.dumps({"job": job.key, "files": files}) + "\n")
     except (InputError, ModuleNotFoundError) as error:  # a machine may lack what another has

@@ -179,7 +179,7 @@ class Drives:
         self._is_one = len(self.sources) == 1 and not request.is_sharded
         with_tables = tables.available() and not self._is_one
         self._options = replace(options, golden=expected, labels=labels, tables=with_tables)
-        if request.ray or request.workers >= cores:
+        if request.ray or min(request.workers, len(self.sources)) >= cores:
             self._options = replace(self._options, threaded=False)
 
     def replay(self, progress: Progress) -> Replayed:
