@@ -74,14 +74,13 @@ class RecordedCalibration:
         """The warnings, and how often the calibration changed."""
         unfit = [f"from frame {index} on {reason}" for index, reason in self.unfit if reason]
         notes = [*self.warnings, *unfit[:MOST_WARNINGS]]
-        if not self._changes:
-            return notes
-        times = "once" if self._changes == 1 else f"{self._changes} times"
-        return [
-            *notes,
-            f"the CameraInfo changes {times}, first at frame {self._first_change}; each frame is "
-            "rectified by the one that was last logged before it",
-        ]
+        if self._changes:
+            times = "once" if self._changes == 1 else f"{self._changes} times"
+            notes.append(
+                f"the CameraInfo changes {times}, first at frame {self._first_change}; each frame "
+                "is rectified by the one that was last logged before it"
+            )
+        return notes
 
     def _warn(self, text: str) -> None:
         if len(self.warnings) < MOST_WARNINGS:

@@ -44,16 +44,10 @@ class LockstepClock:
     bytes. The time that the work takes on this machine is measured too, and reported separately.
     """
 
-    def __init__(self, camera: Camera, threaded: bool = True) -> None:
-        """Nothing is read before `outcomes` is iterated over.
-
-        Args:
-            camera: the camera of the drive.
-            threaded: whether threads read and decode beside inference, for which they use part of
-                another processor.
-        """
+    def __init__(self, camera: Camera) -> None:
+        """Nothing is read before `outcomes` is iterated over."""
         self._inputs = [camera.loaded.new_input() for _ in range(PREPARED_AHEAD + LANES + 3)]
-        self._camera, self._threaded = camera, threaded
+        self._camera = camera
         self._free: SimpleQueue[tuple[CameraTurn, Pipeline]] = SimpleQueue()
         # Where to look again follows from the frame before.
         self._lanes = 1 if camera.looks_again else LANES
@@ -66,9 +60,6 @@ class LockstepClock:
         Raises:
             BagError: no frame can be read.
         """
-        if not self._threaded:
-            yield from map(self._outcome, self._prepared(frames))
-            return
         waiting: deque[Future[Outcome]] = deque()
         prepared = ahead(self._prepared(frames), PREPARED_AHEAD)
         with ThreadPoolExecutor(self._lanes) as lanes, closing(prepared):

@@ -127,7 +127,7 @@ def jobs_of(
     shared = {
         **made_by,
         "settings": asdict(settings),
-        "options": asdict(replace(options, golden=None, labels=None, threaded=True)),
+        "options": asdict(replace(options, golden=None, labels=None)),
         "inputs": [_fingerprint(file) for file in inputs],
         "labels": None if options.labels is None else _digest(options.labels),
     }
@@ -299,8 +299,7 @@ def _ready(job: Job) -> LoadedModel:
 def _sharing(job: Job, submit: Submit, workers: int) -> LockstepClocks:
     # A worker needs no golden and no labels.
     slim = replace(job, options=replace(job.options, golden=None, labels=None))
-    work = partial(_piece, slim)
-    return partial(PiecesClock, submit=submit, work=work, in_advance=2 * workers)
+    return partial(PiecesClock, submit=submit, work=partial(_piece, slim), in_advance=2 * workers)
 
 
 def _piece(job: Job, read: Read, frames: list[RawFrame], progress: Progress) -> Piece:

@@ -168,8 +168,8 @@ class Drives:
         expected = None
         if request.golden is not None and not request.update:
             expected = read_golden(request.golden)
-        cores = len(os.sched_getaffinity(0))
         if request.is_sharded and not settings.threads:
+            cores = len(os.sched_getaffinity(0))
             settings = replace(settings, threads=max(cores // request.workers, 1))
         self._request, self._model, self._settings = request, model, settings
         listed = corpus.read_corpus(request.corpus) if request.corpus is not None else []
@@ -179,8 +179,6 @@ class Drives:
         self._is_one = len(self.sources) == 1 and not request.is_sharded
         with_tables = tables.available() and not self._is_one
         self._options = replace(options, golden=expected, labels=labels, tables=with_tables)
-        if request.ray or min(request.workers, len(self.sources)) >= cores:
-            self._options = replace(self._options, threaded=False)
 
     def replay(self, progress: Progress) -> Replayed:
         """Replay them in this process.

@@ -110,6 +110,8 @@ def detect(
     Raises:
         OneAfterTheOther: what the frames look like depends on those before.
     """
+    # A worker that has done a later piece knows a calibration that may not be in force yet.
+    drive += " without" * (frames[0].camera_info is None)
     camera, clock, drawer = _prepared(loaded, drive, read)
     camera.calibration.unfit.clear()
     outcomes, is_size_known = list[Outcome](), False
@@ -132,5 +134,5 @@ def detect(
 @lru_cache(maxsize=1)
 def _prepared(loaded: LoadedModel, _: str, read: Read) -> tuple[Camera, LockstepClock, Drawer]:
     camera = Camera(read, loaded, skip_late=False)
-    clock = LockstepClock(camera, threaded=False)
+    clock = LockstepClock(camera)
     return camera, clock, Drawer(read, loaded.settings.sample_bits)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -72,7 +71,6 @@ class ReplayOptions:
         tracks: whether to follow the objects.
         boxes: formats in which to write the boxes beside the recording.
         tables: whether to write tables in Parquet.
-        threaded: see `LockstepClock`.
     """
 
     mode: Mode = "lockstep"
@@ -90,7 +88,6 @@ class ReplayOptions:
     tracks: bool = False
     boxes: tuple[str, ...] = ()
     tables: bool = False
-    threaded: bool = True
 
 
 def made_with(model: Model, settings: ReplaySettings) -> dict[str, Any]:
@@ -132,10 +129,8 @@ def replay(
     """
     with open_drive(source.path, source.topic) as drive, staged(out) as folder:
         run = _Run(source, folder, drive, loaded, options, progress)
-        if options.mode == "realtime":
-            summary, chosen = run.in_real_time()
-        else:
-            summary, chosen = run.in_lockstep(clock)
+        in_lockstep = options.mode == "lockstep"
+        summary, chosen = run.in_lockstep(clock) if in_lockstep else run.in_real_time()
         recording = run.recording
         if run.tracks is not None:
             summary["objects_followed"] = len(run.tracks.objects)
@@ -195,8 +190,7 @@ class _Run:
     def in_lockstep(self, clock_of: LockstepClocks | None) -> tuple[dict[str, Any], ChosenFrames]:
         """Replay every frame under simulated time, and write the pictures meanwhile."""
         bare_ns = self._bare()
-        clock_of = clock_of or partial(LockstepClock, threaded=self._options.threaded)
-        clock = clock_of(self._camera)
+        clock = (clock_of or LockstepClock)(self._camera)
         file, chosen = self._folder / outputs.RECORDING_FILE, ChosenFrames(0)
         with recorded.Recorder(file) as recorder, ExitStack() as stack:
             pictures = None

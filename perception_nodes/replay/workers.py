@@ -12,16 +12,15 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
 from multiprocessing import get_context, resource_tracker
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.replay.background import Progress, Submit, Work, repeated
+from perception_nodes.replay.background import Progress, Submit, T, Work, repeated
 from perception_nodes.replay.corpus import WorkerDied
 from perception_nodes.system.environment import die_with_parent
 from perception_nodes.system.signals import FROM_TERMINAL, check_end, leave_to_parent, noted_signals
 
 ATTEMPTS = 3
-T = TypeVar("T")
 PROGRESS_INTERVAL_S = 0.2
 REACHED_WITHIN_S = 5.0
 
