@@ -102,5 +102,5 @@ def _replayed(bag: Path, settings: ReplaySettings, options: ReplayOptions, count
 def _bare_frames_per_s(settings: ReplaySettings, calls: int) -> float:
     """Frames in a second that one process infers beside the others."""
     with LoadedModel(settings, str(cache_folder())) as loaded:
-        durations_ns = loaded.bare_inference_ns([loaded.new_input()], calls)
+        durations_ns = loaded.bare_inference_ns(calls)
     return 1e9 * len(durations_ns) / sum(durations_ns)

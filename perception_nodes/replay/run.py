@@ -307,8 +307,7 @@ class _Run:
         return lambda done, _: self._progress(name, min(done, self._total), self._total)
 
     def _bare(self) -> list[int]:
-        inputs = [self._loaded.new_input()]
-        return self._loaded.bare_inference_ns(inputs, BARE_CALLS) if self._options.bare else []
+        return self._loaded.bare_inference_ns(BARE_CALLS) if self._options.bare else []
 
     def _summary(self, warnings: list[str], facts: dict[str, Any]) -> dict[str, Any]:
         loaded, settings = self._loaded, self._loaded.settings
