@@ -118,7 +118,10 @@ def infers(command: Command) -> bool:
 
 def writes(command: Command) -> bool:
     """Whether it has begun an output."""
-    return any(any(part.iterdir()) for part in command.out.rglob(".part*"))
+    try:
+        return any(any(part.iterdir()) for part in command.out.rglob(".part*"))
+    except OSError:  # a folder that has just gone
+        return False
 
 
 def listens(command: Command) -> bool:
