@@ -54,6 +54,9 @@ REMEDY = (
 class GStreamerSource:
     """A pipeline, see `CameraSource`."""
 
+    _slots: Writer[CameraHeader]
+    """Of the channel; from `start` on."""
+
     def __init__(self, pipeline: str, loop: bool = False) -> None:
         """Nothing is opened yet.
 
@@ -67,7 +70,6 @@ class GStreamerSource:
         self._pipeline: Any = None
         self._pulled = Mailbox()
         self._sequence: int | None = None
-        self._slots: Writer[CameraHeader] | None = None
         self._unfit = 0  # frames of another size, which count as lost before the next one
 
     def open(self) -> CameraFormat:
@@ -122,7 +124,6 @@ class GStreamerSource:
 
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The next frame, see `CameraSource`."""
-        assert self._slots is not None
         if (found := self._pulled.take(timeout_ms / 1e3)) is None:
             return None
         buffer = found.frame.get_buffer()

@@ -32,6 +32,9 @@ class LibraryFormat(ctypes.Structure):
 class LibrarySource:
     """A library's camera, see `CameraSource`."""
 
+    _slots: Writer[CameraHeader]
+    """Of the channel; from `start` on."""
+
     def __init__(self, text: str) -> None:
         """Take `PATH` or `PATH:ARGUMENT`; nothing is loaded."""
         path, _, self._argument = text.partition(":")
@@ -39,7 +42,6 @@ class LibrarySource:
         self._library: Any = None
         self._camera: int | None = None
         self._format = LibraryFormat()
-        self._slots: Writer[CameraHeader] | None = None
         self._lent: Sample[CameraHeader] | None = None
 
     def open(self) -> camera_source.CameraFormat:
@@ -80,7 +82,6 @@ class LibrarySource:
 
     def capture(self, timeout_ms: float) -> camera_source.CapturedFrame | None:
         """The next frame, see `CameraSource`."""
-        assert self._slots is not None
         size_bytes = self._format.size_bytes
         sample = self._lent = self._lent or self._slots.loan(size_bytes)
         header = sample.header

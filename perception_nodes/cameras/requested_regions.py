@@ -46,9 +46,8 @@ class RequestedRegions:
 
         If that is a JPEG, it is then decoded in full: once, instead of once more for its regions.
         """
-        self._wanted = None
-        for request in self._requests.records():
-            self._wanted = request
+        requests = self._requests.records()
+        self._wanted = requests[-1] if requests else None
         self._preprocessor.in_full = self._wanted is not None
 
     def take(self, image: ImageView, header: FrameHeader) -> list[tuple[int, int]]:

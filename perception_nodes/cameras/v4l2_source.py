@@ -37,13 +37,15 @@ BUFFERS = 4
 class V4l2Source:
     """A camera of the kernel, see `CameraSource`."""
 
+    _slots: Writer[CameraHeader]
+    """Of the channel; from `start` on."""
+
     def __init__(self, settings: devices.V4l2Settings) -> None:
         """Take what is wanted; nothing is opened."""
         self._settings = settings
         self._descriptor, self._kind = -1, kernel.BUF_TYPE_VIDEO_CAPTURE
         self._input: int | None = None
         self._use_pointers = False
-        self._slots: Writer[CameraHeader] | None = None
         self._lent: dict[int, Sample[CameraHeader]] = {}
         self._mapped: list[mmap.mmap] = []
         self._next_sequence: int | None = None
@@ -255,7 +257,6 @@ class V4l2Source:
 
     def _filled(self, index: int, size: int) -> Sample[CameraHeader]:
         """The slot with the frame of a buffer, which goes back to the driver."""
-        assert self._slots is not None
         if self._use_pointers:
             sample = self._lent.pop(index)
         else:
@@ -268,7 +269,6 @@ class V4l2Source:
         """Give a buffer to the driver; with user pointers it is a loaned slot."""
         buffer, plane = self._buffer(index)
         if self._use_pointers:
-            assert self._slots is not None
             if index not in self._lent:
                 self._lent[index] = self._slots.loan(self._size_bytes)
             plane.memory_at = self._lent[index].payload.ctypes.data
@@ -339,7 +339,7 @@ class V4l2Source:
         self._descriptor = -1
         for sample in self._lent.values():
             sample.release()
-        self._mapped, self._lent, self._slots = [], {}, None
+        self._mapped, self._lent = [], {}
 
 
 def _colours(given: Any) -> tuple[str, bool]:

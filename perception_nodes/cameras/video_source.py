@@ -65,6 +65,9 @@ OTHER_SIZE = "it now gives frames of another size"
 class VideoSource:
     """A stream or file, see `CameraSource`."""
 
+    _slots: Writer[CameraHeader]
+    """Of the channel; from `start` on."""
+
     def __init__(self, url: str, loop: bool = False, transport: str = "tcp") -> None:
         """Nothing is opened yet.
 
@@ -79,7 +82,6 @@ class VideoSource:
         self._video: VideoInput | None = None
         self._decoded = Mailbox()
         self._orientation = AS_STORED
-        self._slots: Writer[CameraHeader] | None = None
 
     def open(self) -> CameraFormat:
         """Open the stream, see `CameraSource`."""
@@ -162,7 +164,6 @@ class VideoSource:
 
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The newest decoded frame, see `CameraSource`."""
-        assert self._slots is not None
         if (found := self._decoded.take(timeout_ms / 1e3)) is None:
             return None
         if found.frame is None:
