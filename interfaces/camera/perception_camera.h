@@ -25,7 +25,7 @@ extern "C" {
 
 /* A frame in the channel. Texts end with a zero byte. */
 struct CameraHeader {
-    uint64_t number;     /* counts frames without gaps, lost ones included */
+    uint64_t number;     /* counts frames from 0 without gaps, lost ones included */
     int64_t stamp_ns;    /* wall clock at capture, nanoseconds since the Unix epoch */
     uint32_t width;      /* pixels */
     uint32_t height;     /* pixels */

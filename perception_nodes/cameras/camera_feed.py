@@ -44,7 +44,7 @@ class CameraFeed:
         self._endpoint, self._camera, self._source = endpoint, camera, source
         self._frame_id, self._log = frame_id.encode()[:FRAME_ID_BYTES], log
         self._slots: Writer[CameraHeader] | None = None
-        self._format, self._number = CameraFormat(0, ""), 0
+        self._format = CameraFormat(0, "")
         self.sent = self.lost = 0
         self._is_open = False
         self._retry_s = self._frame_s = 0.0
@@ -56,12 +56,8 @@ class CameraFeed:
         Raises:
             CameraGone: it is not there; `step` tries again.
             CameraError: it refuses.
-            TransportError: there is no room for its frames.
         """
-        found = self._format = self._source.open()
-        if self._slots is None or found.size_bytes > self._slots.payload_bytes:
-            size = found.size_bytes, found.loaned
-            self._slots = camera_writer(self._endpoint, self._camera, *size)
+        self._format = self._source.open()
 
     @property
     def is_file(self) -> bool:
@@ -71,10 +67,16 @@ class CameraFeed:
     def start(self) -> None:
         """Have the source give frames from now on.
 
+        The channel is opened here and stays, since its numbers begin at 0: who has been listening
+        before that accounts for each of them.
+
         Raises:
             CameraError: it refuses.
+            TransportError: there is no room for its frames.
         """
-        assert self._slots is not None
+        if self._slots is None:
+            size = self._format.size_bytes, self._format.loaned
+            self._slots = camera_writer(self._endpoint, self._camera, *size)
         self._source.start(self._slots)
         self._is_open, self._frame_s, self._reason = True, time.monotonic(), ""
         self._log(f"camera {self._camera}: {redacted(self._format.description)}")
@@ -95,8 +97,7 @@ class CameraFeed:
             if is_silent and not self._format.is_file:
                 raise CameraGone(f"no frame for {SILENT_S:g} s")
         except CameraGone as error:
-            self._is_open = False
-            self._source.close()
+            self.close()
             self._retry_s = time.monotonic()
             self._say(str(error))
             return
@@ -104,7 +105,6 @@ class CameraFeed:
             return
         assert self._slots is not None
         # Preprocessing accounts for lost frames by the gap in the numbers.
-        self._number += frame.lost
         self.lost += frame.lost
         if frame.cause:
             self._log(f"camera {self._camera} lost {frame.lost} frames: {frame.cause}")
@@ -113,9 +113,9 @@ class CameraFeed:
             return
         self._frame_s = time.monotonic()
         header = frame.sample.header
-        header.number, header.lost, header.frame_id = self._number, frame.lost, self._frame_id
+        header.number, header.lost = self.sent + self.lost, frame.lost
+        header.frame_id = self._frame_id
         self._slots.send(frame.sample)
-        self._number += 1
         self.sent += 1
 
     def close(self) -> None:
@@ -148,6 +148,6 @@ class CameraFeed:
         if self._slots is None:
             return
         sample = self._slots.loan(NOTICE_BYTES)
-        sample.header.number, sample.header.lost = self._number, lost
+        sample.header.number, sample.header.lost = self.sent + self.lost, lost
         sample.header.note(text, sample.payload)
         self._slots.send(sample)

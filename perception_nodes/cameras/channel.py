@@ -26,9 +26,9 @@ NOTICE_BYTES = 200
 class CameraHeader(ctypes.Structure):
     """A frame as a camera driver writes it; the payload holds `step * rows` bytes of pixels.
 
-    `number` counts the camera's frames without gaps, so that preprocessing notices frames that the
-    channel pushed out; the last `lost` numbers before this one are frames that the sensor or its
-    driver lost. `stamp_ns` is the wall clock at capture, nanoseconds since the Unix epoch.
+    `number` counts a publisher's frames from 0 without gaps, so that preprocessing notices frames
+    that the channel pushed out; the last `lost` numbers before this one are frames that the sensor
+    or its driver lost. `stamp_ns` is the wall clock at capture, nanoseconds since the Unix epoch.
     `filled_us` is CLOCK_MONOTONIC in microseconds, its low 32 bits, when the sender had the frame;
     0 if the sender does not state it.
 

@@ -23,7 +23,7 @@ class FrameNumbers:
         self._next |= {source: number + 1 for source, number in taken.items()}
 
     def missing_before(
-        self, source: int, number: int, lost: int = 0, is_started: bool = False
+        self, source: int, number: int, lost: int = 0, begins_at: int | None = None
     ) -> range | None:
         """The numbers of frames that were sent before this one and did not arrive.
 
@@ -31,7 +31,8 @@ class FrameNumbers:
             source: identifies who numbers the frames; not 0.
             number: that of a frame which has arrived.
             lost: so many frames directly before it were lost by the camera itself.
-            is_started: an unknown source has begun while we listened, with number 1.
+            begins_at: first number of a source that has begun while we listened; None if the
+                source may have been running before us.
 
         Returns:
             None if the predecessor has taken the frame already.
@@ -43,9 +44,9 @@ class FrameNumbers:
             return None
         # After its first new frame a source's numbers may start again.
         self._taken.pop(source, None)
-        # A source may have been running before us: then only the frames that it reports as lost are
-        # missing before the first one that we see.
-        first = min(1, number) if is_started else max(0, number - lost)
+        # Of a source that may have been running before us, only the frames that it reports as lost
+        # are missing before the first one that we see.
+        first = max(0, number - lost) if begins_at is None else min(begins_at, number)
         expected = self._next.get(source, first)
         self._next[source] = number + 1
         return range(expected, number)

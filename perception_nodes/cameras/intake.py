@@ -1,7 +1,7 @@
 """Takes a camera's frames in: each gets a record, and a slot or the reason why it has none."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 
 from perception_nodes.cameras.channel import CameraHeader, notice_of, view_camera_frame
@@ -17,6 +17,7 @@ from perception_nodes.video.packet_decoder import VideoDecoder
 
 LOST = "lost by the camera or its driver"
 LOST_ON_THE_WAY = "lost or pushed out by newer frames on the way here"
+NEWER_WAITS = "a newer frame was waiting before preprocessing"
 
 
 class Intake:
@@ -25,6 +26,8 @@ class Intake:
     Attributes:
         notice: why the camera sends no frame, as its sender says; empty since its last frame.
         changed_to: endpoints that frames in shared memory came from when that changed.
+        earlier: endpoints at the camera's channel that were there before us. The others have begun
+            while we listened, so each of their frames from number 0 on is accounted for.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Intake:
         self._stamp_ns, self._around = 0, (0, 0)
         self.notice = ""
         self.changed_to: list[int] = []
+        self.earlier: Container[int] = ()
 
     def take_over(self, died: bool) -> None:
         """Go on behind the last frame of a predecessor, which may have died before reporting it."""
@@ -74,19 +78,19 @@ class Intake:
     def take_sample(self, sample: Sample[CameraHeader], received_ns: int, superseded: bool) -> None:
         """Take a frame from the camera's channel in shared memory; see `take`."""
         header = sample.header
+        begins_at = None if sample.node in self.earlier else 0
         self.notice = notice_of(header, sample.payload)
         if self.notice:
             # The last of the numbers stands for itself, the others are lost before it.
-            if header.lost and self.is_new(
-                sample.source, header.number - 1, received_ns, header.lost - 1
-            ):
+            last = sample.source, header.number - 1, received_ns, header.lost - 1, 0, begins_at
+            if header.lost and self.is_new(*last):
                 self.reject(f"{LOST}: {self.notice}", received_ns)
             return
         if self._sender not in (0, sample.source):
             self.changed_to.append(sample.node)
         # A camera that was restarted is another source, with numbers of its own.
         name = sample.source, header.number
-        if self.is_new(*name, received_ns, header.lost, header.stamp_ns):
+        if self.is_new(*name, received_ns, header.lost, header.stamp_ns, begins_at):
             try:
                 image = view_camera_frame(header, sample.payload)
             except frame.FrameRejected as error:
@@ -102,7 +106,7 @@ class Intake:
         received_ns: int,
         lost: int = 0,
         stamp_ns: int = 0,
-        is_started: bool = False,
+        begins_at: int | None = None,
     ) -> bool:
         """Whether the predecessor has not taken a frame; reports the missing ones before it.
 
@@ -115,9 +119,9 @@ class Intake:
             received_ns: CLOCK_MONOTONIC of its receipt.
             lost: frames directly before it that the camera lost.
             stamp_ns: of the frame, 0 if not known.
-            is_started: whether an unknown source has begun with frame 1 while we listened.
+            begins_at: see `FrameNumbers.missing_before`.
         """
-        missing = self._numbers.missing_before(source, number, lost, is_started)
+        missing = self._numbers.missing_before(source, number, lost, begins_at)
         if missing is None:
             return False
         gap = missing.stop - missing.start
@@ -158,10 +162,7 @@ class Intake:
             name: its source and number in the camera's channel.
         """
         record = self._enter(image.stamp_ns, image.frame_id, received_ns, waited_ns)
-        status, reason = (
-            frame.FrameStatus.SUPERSEDED,
-            "a newer frame was waiting before preprocessing",
-        )
+        status, reason = frame.FrameStatus.SUPERSEDED, NEWER_WAITS
         try:
             if self._video is not None:
                 # A newer frame that is waiting is drawn on top of this one.

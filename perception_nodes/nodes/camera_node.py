@@ -1,6 +1,5 @@
 """Opens a camera, a stream or a video file, and fills the camera's shared-memory channel."""
 
-import time
 from typing import Any
 
 from perception_nodes.cameras.camera_feed import CameraFeed
@@ -11,6 +10,7 @@ from perception_nodes.graph.supervisor import SOURCE_ENDED
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.graph_health import GraphHealth
 from perception_nodes.system.realtime import RANKS
+from perception_nodes.transport.memory import TransportError
 
 STEP_MS = 50.0
 ACCOUNTING_TIMEOUT_S = 30.0
@@ -29,7 +29,7 @@ class CameraNode(PerceptionNode):
         if settings.source.startswith("v4l2:"):
             # Other sources decode a video, which takes long and must not come before the inference.
             self.rank = RANKS["camera"]
-        self._is_started, self._ended_s = True, 0.0
+        self._is_started, self.exit_status = True, 0
         self._graph = GraphHealth(self)
         self._source = settings.open_source()
         names = settings.camera, self._source, settings.frame_id or settings.camera
@@ -39,6 +39,8 @@ class CameraNode(PerceptionNode):
             self._is_started = not self._feed.is_file
             if self._is_started:
                 self._feed.start()
+            else:
+                self._log(f"camera {settings.camera}: the file begins when all nodes are at work")
         except CameraGone as error:
             if not settings.wait_for_camera:
                 raise
@@ -62,22 +64,21 @@ class CameraNode(PerceptionNode):
     def step(self) -> None:
         """Send a frame; at the begin and the end of a file, wait for the other nodes."""
         try:
-            if self._ended_s:
-                self.spin(IDLE_WAIT_MS)
-                accounted = self._graph.has_accounted_for(self._feed.sent + self._feed.lost)
-                self.finished = accounted or time.monotonic() > self._ended_s + ACCOUNTING_TIMEOUT_S
+            if self.exit_status == SOURCE_ENDED:
+                frames = self._feed.sent + self._feed.lost
+                self.finished = self._graph.is_done_with(frames, ACCOUNTING_TIMEOUT_S)
             elif self._is_started:
                 self._feed.step(STEP_MS)
             else:
                 self.spin(IDLE_WAIT_MS)
-                if not self._graph.silent:
+                if not self._graph.last.silent_processes:
                     self._is_started = True
                     if self._feed.is_file:
                         self._feed.start()
         except CameraEnded as ended:
             self._log(f"camera {self.settings.camera}: {ended}")
-            self._ended_s, self.exit_status = time.monotonic(), SOURCE_ENDED
-        except CameraError as error:
+            self.exit_status = SOURCE_ENDED
+        except (CameraError, TransportError) as error:
             self.error = str(error)  # this ends us, and the supervisor starts us again
             self.get_logger().error(self.error)
 

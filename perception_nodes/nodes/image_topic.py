@@ -30,6 +30,8 @@ OVERRIDABLE = QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH))
 """Policies that can be overridden; the reliability follows the publishers."""
 REFUSED = ("reliability", "durability")
 LOOK_PERIOD_NS = 1_000_000_000
+NEW_SOURCE_NS = 5_000_000_000
+"""A publisher that is first heard so long after we have subscribed has begun meanwhile."""
 ANY_TYPE = ParameterDescriptor(dynamic_typing=True)
 HOST_BYTES = 4
 """Bytes of a Fast DDS identifier that name the vendor and the host."""
@@ -90,8 +92,7 @@ class ImageTopic:
         self._type = message_class(transport.message_type)
         self._topic = image_topic(settings.image_topic, settings.image_transport)
         self._look_due = Period(LOOK_PERIOD_NS)
-        self._known_publishers = self._opened_ns = 0
-        self._received = self._lost = self._publisher = self._changes = 0
+        self._known_publishers = 0
         self.read, self.copies = transport.read, transport.copies
         # The first call takes 40 ms, later ones 1 ms.
         self._subscribe(reliable=False)
@@ -107,9 +108,9 @@ class ImageTopic:
         self._opened_ns = time.monotonic_ns()
 
     @property
-    def open_for_ns(self) -> int:
-        """How long we have been reading."""
-        return time.monotonic_ns() - self._opened_ns
+    def begins_at(self) -> int | None:
+        """First number of a publisher that is heard now, see `FrameNumbers.missing_before`."""
+        return 1 if time.monotonic_ns() > self._opened_ns + NEW_SOURCE_NS else None
 
     def close(self) -> None:
         """Unsubscribe."""

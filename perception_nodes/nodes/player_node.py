@@ -49,7 +49,6 @@ class PlayedCamera:
         node: PerceptionNode,
         settings: PlayerSettings,
         compressed: bool,
-        first_bytes: int,
         qos: QoSProfile = QUEUE,
     ) -> None:
         """Announce it.
@@ -58,17 +57,23 @@ class PlayedCamera:
             node: owns the publishers.
             settings: topic, or camera and shared memory.
             compressed: whether the frames are serialized CompressedImage instead of Image.
-            first_bytes: size of the first frame.
             qos: of the images.
         """
         self._compressed = compressed
         self._infos = node.add_publisher(CameraInfo, info_topic(settings.image_topic), QUEUE)
         self.is_shared = settings.source == "shm"
-        if self.is_shared:
-            self._channel = camera_writer(node.endpoint, settings.camera, first_bytes)
-        else:
+        self._node, self._camera = node, settings.camera
+        if not self.is_shared:
             topic = image_topic(settings.image_topic, "compressed" if compressed else "raw")
             self._images = node.add_publisher(CompressedImage if compressed else Image, topic, qos)
+
+    def begin(self, first_bytes: int) -> None:
+        """Open shared memory for frames of this size, now that the graph is at work.
+
+        Who has been listening before that accounts for each of them.
+        """
+        if self.is_shared:
+            self._channel = camera_writer(self._node.endpoint, self._camera, first_bytes)
 
     def has_listener(self) -> bool:
         """Whether somebody has subscribed to the images; always true for shared memory."""
@@ -149,8 +154,7 @@ class PlayerNode(PerceptionNode):
         self._first_due_ns = 0
         self._give_up_ns = time.monotonic_ns() + round(settings.ready_timeout_s * 1e9)
         self._graph = GraphHealth(self)
-        first_bytes = 0 if self._next is None else len(self._next.data)
-        self._camera = PlayedCamera(self, settings, self._compressed, first_bytes, self.image_qos)
+        self._camera = PlayedCamera(self, settings, self._compressed, self.image_qos)
         self._clock_due = Period(CLOCK_PERIOD_NS)
         sim_time = settings.use_sim_time
         self._clocks = self.add_publisher(Clock, "/clock", CLOCK_QUEUE) if sim_time else None
@@ -169,24 +173,23 @@ class PlayerNode(PerceptionNode):
                 self._next = next(self._frames, None)
             if self._next is None:
                 self._write_sent()
-                self._give_up_ns = time.monotonic_ns() + round(ACCOUNTING_TIMEOUT_S * 1e9)
         elif not self.settings.accounted:
             self.finished = True
         else:
-            self.spin(IDLE_WAIT_MS)
-            accounted = self._graph.has_accounted_for(len(self._sent))
-            self.finished = accounted or time.monotonic_ns() > self._give_up_ns
+            self.finished = self._graph.is_done_with(len(self._sent), ACCOUNTING_TIMEOUT_S)
 
     def _wait_until_ready(self) -> None:
         self.spin(IDLE_WAIT_MS)
         detections = self.settings.topic_of(self.settings.detections_topic)
         listeners = self.count_subscribers(self.resolve_topic_name(detections))
         listening = self._camera.has_listener() and listeners >= self.settings.listeners
-        if listening and not (self.settings.accounted and self._graph.silent):
+        silent = self._graph.last.silent_processes
+        if listening and not (self.settings.accounted and silent):
+            self._camera.begin(0 if self._next is None else len(self._next.data))
             self._first_due_ns = time.time_ns() + SETTLE_NS
             self._first_ns = 0 if self._next is None else self._next.log_time_ns
         elif time.monotonic_ns() > self._give_up_ns:
-            missing = ", ".join(self._graph.silent) or "a subscriber of images or detections"
+            missing = ", ".join(silent) or "a subscriber of images or detections"
             waited = f"after {self.settings.ready_timeout_s:g} s"
             self.error = f"nobody takes frames {waited}: {missing} missing"
             self.get_logger().error(self.error)

@@ -3,6 +3,7 @@
 import time
 from itertools import count
 
+from rclpy.lifecycle import State, TransitionCallbackReturn
 from sensor_msgs.msg import CameraInfo
 
 from perception_nodes.cameras.awaited import Trouble, channel_trouble, rivals, trouble_of
@@ -30,9 +31,6 @@ from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr_reader import Buffer, read_camera_info, read_header
 from perception_nodes.video.packet_decoder import VideoDecoder
-
-NEW_SOURCE_NS = 5_000_000_000
-"""A publisher that is first heard so long after we have subscribed has begun meanwhile."""
 
 
 class PreprocessNode(RedundantNode):
@@ -76,8 +74,10 @@ class PreprocessNode(RedundantNode):
         video = VideoDecoder(self.busy) if TRANSPORTS[settings.image_transport].is_video else None
         if settings.source != "dds":
             self._camera = camera_reader(self.endpoint, settings.camera)
+            waits = self._camera.has_samples
         else:
             self._topic = ImageTopic(self, settings, self._take_message)
+            waits = self._topic.waits
         self._input = CameraInput(self)
         self._look_due, self._came = Period(LOOK_PERIOD_NS), 0
         self.join(round(settings.hang_after_ms * 1e6))
@@ -85,9 +85,15 @@ class PreprocessNode(RedundantNode):
         regions = None
         if most_looks(settings):
             joined = self.endpoint, settings.camera, size, model.input.padding
-            regions = RequestedRegions(*joined, preprocessor, self._frame_waits)
+            regions = RequestedRegions(*joined, preprocessor, waits)
         lease, changed = self.lease, self._input.changed
         self._intake = Intake(ingest, slots, shape, video, self.records, lease, changed, regions)
+
+    def on_activate(self, state: State) -> TransitionCallbackReturn:
+        """Note which cameras there are, before others know that we listen and begin to film."""
+        if self._camera is not None:
+            self._intake.earlier = camera_names(self.endpoint, self.settings.camera)
+        return super().on_activate(state)
 
     def take_over(self, died: bool) -> None:
         """Go on behind the last frame of the predecessor, which may not have reported it."""
@@ -126,11 +132,6 @@ class PreprocessNode(RedundantNode):
                 self.frame_ns, self._came = now_ns, self._came + 1
             sample.release()
 
-    def _frame_waits(self) -> bool:
-        if self._topic is not None:
-            return self._topic.waits()
-        return self._camera is not None and self._camera.has_samples()
-
     def _take_message(
         self,
         data: Buffer,
@@ -146,8 +147,8 @@ class PreprocessNode(RedundantNode):
         self.sign()
         if number is not None:
             stamp_ns, _ = read_header(data)
-            is_started = self._topic.open_for_ns > NEW_SOURCE_NS
-            if not self._intake.is_new(source, number, received_ns, 0, stamp_ns, is_started):
+            named = source, number, received_ns, 0, stamp_ns, self._topic.begins_at
+            if not self._intake.is_new(*named):
                 return
         try:
             image = self._topic.read(data)

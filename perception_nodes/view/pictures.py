@@ -75,7 +75,8 @@ class Pictures:
         self._maker = PictureMaker(sample_bits=sample_bits)
         self._found = detection_reader(endpoint, camera)
         self._frames: Reader[Any] = channel.camera_reader(endpoint, camera, WAITING)
-        self._is_camera = channel.camera_senders(endpoint, camera) > 0
+        self._channel = endpoint, camera
+        self._is_camera = channel.camera_senders(*self._channel) > 0
         if not self._is_camera:
             self._frames = slot_reader(endpoint, camera, WAITING)
         self._held: tuple[int, Sample[Any]] | None = None
@@ -86,8 +87,9 @@ class Pictures:
 
     @property
     def silent(self) -> bool:
-        """Whether no frame has come for so long that another channel may have them."""
-        return time.monotonic_ns() - self._newest_ns > SILENT_NS
+        """Whether another channel may have the frames: none came for long, or a camera began."""
+        has_begun = not self._is_camera and channel.camera_senders(*self._channel) > 0
+        return has_begun or time.monotonic_ns() - self._newest_ns > SILENT_NS
 
     def take(self) -> None:
         """Take up the next frame, if its deadline has passed, and all detections."""

@@ -14,16 +14,20 @@ from perception_nodes.cameras.channel import camera_reader, notice_of
 
 
 class Scripted:
-    """A source that does what a list says: a number is a frame with so many lost before it."""
+    """A source that does what a list says: a number is a frame with so many lost before it.
+
+    Whenever it is opened its frames are larger.
+    """
 
     def __init__(self, script):
         self.script, self.opened, self.closed = list(script), 0, 0
+        self.senders = set()
 
     def open(self):
         self.opened += 1
         if isinstance(self.script[0], CameraError) and self.opened > 1:
             raise self.script.pop(0)
-        return CameraFormat(6, "scripted")
+        return CameraFormat(600 * self.opened, "scripted")
 
     def start(self, slots):
         self.slots = slots
@@ -32,14 +36,9 @@ class Scripted:
         lost = self.script.pop(0)
         if isinstance(lost, Exception):
             raise lost
-        if lost is None:
-            return None
-        if isinstance(lost, CapturedFrame):
+        if lost is None or isinstance(lost, CapturedFrame):
             return lost
-        sample = self.slots.loan(6)
-        sample.header.width, sample.header.height, sample.header.size_bytes = 2, 1, 6
-        sample.payload[:] = len(self.script)
-        return CapturedFrame(sample, lost)
+        return CapturedFrame(self.slots.loan(600 * self.opened), lost)
 
     def close(self):
         self.closed += 1
@@ -63,6 +62,7 @@ def play(join, monkeypatch):
             while (sample := reader.receive()) is not None:
                 header, notice = sample.header, notice_of(sample.header, sample.payload)
                 found.append((header.number, header.lost, notice or header.frame_id))
+                source.senders.add(sample.source)
                 sample.release()
         feed.close()
         return found, lines, source, feed
@@ -95,6 +95,7 @@ def test_a_source_that_is_gone_or_silent_is_opened_again_and_each_reason_is_told
     gone = [f"camera front is gone: {why}; it is tried again" for why in whys]
     opening = ["camera front: scripted"]
     assert (lines, source.opened) == (opening + gone + opening, opened)
+    assert len(source.senders) == 1, "another sender would begin at 0"
 
 
 def test_lost_frames_are_told_before_the_next_one_comes(play):

@@ -27,6 +27,7 @@ from perception_nodes.transport.memory import TransportError
         ([(1, 3, 3), (2, 100, 2), (2, 102, 1), (3, 1, 5)], [[0, 1, 2], [98, 99], [101], [0]]),
         ([(1, 5), (2, 50), (1, 8), (2, 51)], [[], [], [6, 7], []]),
         ([(1, 5), (1, 0)], [[], []]),  # the numbers begin anew
+        ([(1, 2, 0, 0), (1, 4, 1, 0), (2, 3, 0, 1), (3, 0, 0, 1)], [[0, 1], [3], [1, 2], []]),
     ],
 )
 def test_numbers_that_a_source_leaves_out_or_lost_itself_are_missing(sent, missing):
@@ -35,13 +36,12 @@ def test_numbers_that_a_source_leaves_out_or_lost_itself_are_missing(sent, missi
 
 
 def test_what_a_predecessor_took_is_not_new_and_what_it_missed_is_missing():
+    """Also of the camera before; one that was restarted numbers anew."""
     numbers = FrameNumbers()
     numbers.take_over({7: 90, 1: 5})
-    assert numbers.missing_before(1, 5) is None
-    assert list(numbers.missing_before(1, 8)) == [6, 7]
-    assert list(numbers.missing_before(1, 3)) == [], "the camera was restarted"
-    assert numbers.missing_before(7, 90) is None, "the last frame of the camera before"
-    assert list(numbers.missing_before(7, 92)) == [91]
+    sent = [(1, 5), (1, 8), (1, 3), (7, 90), (7, 92)]
+    missing = [None, range(6, 8), range(0), None, range(91, 92)]
+    assert [numbers.missing_before(*one) for one in sent] == missing
 
 
 def test_numbers_that_begin_anew_or_stand_still_are_new_after_a_takeover():
@@ -64,6 +64,13 @@ def intake(reasons, video=None, slots=None, told=None):
     ingest = Ingest(Preprocessor(64, 64, undistort=False), "front", Budget(), SystemClock())
     records, shape = SimpleNamespace(send=send), (64, 64, 3)
     return Intake(ingest, slots, shape, video, records, lease, (told or []).append)
+
+
+def notice(source, number, lost):
+    """A sample without a frame, whose sender and endpoint have the same number."""
+    header, payload = CameraHeader(number=number, lost=lost), np.zeros(50, np.uint8)
+    header.note("no signal", payload)
+    return SimpleNamespace(header=header, payload=payload, source=source, node=source)
 
 
 def test_a_change_of_the_images_is_told_once():
@@ -106,11 +113,8 @@ def test_a_notice_tells_why_no_frame_comes_and_ends_the_lost_frames(lost, report
     reasons = []
     taking = intake(reasons)
     assert taking.is_new(1, 10, 0)
-    header, payload = CameraHeader(number=11 + lost, lost=lost), np.zeros(50, np.uint8)
-    header.note("no signal", payload)
-    taking.take_sample(SimpleNamespace(header=header, payload=payload, source=1), 0, False)
+    taking.take_sample(notice(1, 11 + lost, lost), 0, superseded=False)
     assert reasons == [LOST] * (reports - 1) + [f"{LOST}: no signal"] * bool(reports)
-    assert taking.notice == "no signal"
     assert "no frame from the camera 'front': no signal" in str(
         channel_trouble("front", "shm", 1, taking.notice)
     )
@@ -118,15 +122,14 @@ def test_a_notice_tells_why_no_frame_comes_and_ends_the_lost_frames(lost, report
     assert len(reasons) == reports
 
 
-def test_the_first_frames_of_a_camera_that_has_begun_meanwhile_are_known_by_its_numbers():
-    reasons = []
+def test_the_first_frames_of_a_camera_that_has_begun_meanwhile_are_accounted_for():
+    """Those of one that was there before us are not."""
+    reasons, last = [], f"{LOST}: no signal"
     taking = intake(reasons)
-    assert taking.is_new(1, 90, 0, is_started=False)
-    assert taking.is_new(2, 4, 0, is_started=True)
-    assert reasons == [LOST_ON_THE_WAY] * 3
-    assert taking.is_new(2, 5, 0, is_started=True)
-    assert taking.is_new(3, 0, 0, is_started=True), "numbers from 0 as well"
-    assert len(reasons) == 3
+    taking.earlier = {7}
+    for source in (7, 8):
+        taking.take_sample(notice(source, 4, lost=1), 0, superseded=False)
+    assert reasons == [last, *[LOST_ON_THE_WAY] * 3, last]
 
 
 def test_a_lost_frame_is_told_with_the_stamps_around_it():
@@ -170,14 +173,10 @@ def test_video_waits_for_a_key_frame_wherever_packets_may_be_missing():
         assert taking.is_new(source, number, 0)
         return bool(waits)
 
-    interrupted(1, 10)
-    assert not interrupted(1, 11)
-    assert interrupted(1, 13)
-    assert interrupted(3, 0)
-    assert not interrupted(3, 1)
+    named = [(1, 10), (1, 11), (1, 13), (3, 0), (3, 1)]
+    assert [interrupted(*one) for one in named] == [True, False, True, True, False]
     taking.take_over(died=False)
-    assert interrupted(3, 2)
-    assert not interrupted(3, 3)
+    assert [interrupted(3, number) for number in (2, 3)] == [True, False]
 
 
 def test_a_superseded_frame_whose_report_cannot_be_sent_gets_no_second_outcome():

@@ -31,6 +31,7 @@ from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.networks.model import load_model
 from perception_nodes.nodes import monitor_node, view_node
 from perception_nodes.nodes.detector_node import DetectorNode
+from perception_nodes.nodes.graph_health import GraphHealth
 from perception_nodes.nodes.monitor_node import MonitorNode
 from perception_nodes.nodes.preprocess_node import PreprocessNode
 from perception_nodes.nodes.view_node import ViewNode
@@ -215,6 +216,23 @@ def test_a_node_that_is_configured_again_counts_on(preprocess, join):
     numbers = [record.record for record in heard]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     assert entered(heard) == [0, 1, 2]
+
+
+def test_frames_that_a_new_camera_sent_before_we_looked_have_reports(preprocess, join):
+    records = record_reader(join(), "front", "preprocess")
+    camera = camera_writer(join(), "front", 12)
+    for number in range(10):
+        send_frame(camera, number, PIXELS)
+    until(lambda: preprocess.frame_ns, 30, meanwhile=preprocess.step)
+    assert entered(records.records()) == list(range(10))
+
+
+def test_frames_that_are_not_accounted_for_at_the_end_are_an_error():
+    node = Mock()
+    graph = GraphHealth(node)
+    graph._on_health(Health(frames_in=30, in_flight=1))
+    assert [graph.is_done_with(30, patience_s=0.0) for _ in range(2)] == [False, True]
+    assert "only 29 of 30 frames" in str(node.get_logger().error.call_args)
 
 
 def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preprocess, join, closed):

@@ -81,6 +81,9 @@ def test_frames_of_a_process_that_begins_anew_are_not_those_of_the_one_before(jo
     pictures.take()
     assert shown(pictures, report(1, 0)) == 1
     assert shown(pictures, report(1, 0, begun_ns=9)) is None
+    assert not pictures.silent
+    Camera(join())
+    assert pictures.silent, "the frames of a camera that has begun are better than slots"
     pictures.release()
 
 

@@ -60,8 +60,8 @@ class FaultCameraNode(PlayerNode):
 
     def _send_after_the_end(self) -> None:
         """Send a frame that fits into one packet if frames are missing from the account."""
-        last, health = self._last, self._graph.last
-        if last is None or health is None or health.frames_in >= len(self._sent):
+        last = self._last
+        if last is None or self._graph.last.frames_in >= len(self._sent):
             return
         # Judge by the time of sending, since the stamps may be wrong on purpose.
         if time.time_ns() < self._due_ns(last) + CLOSING_PERIOD_NS:
