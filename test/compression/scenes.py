@@ -14,13 +14,23 @@ def draw_scene(rng):
     return image, [f"0 {centre[0]:.4f} {centre[1]:.4f} {width / 160:.4f} {height / 120:.4f}"]
 
 
+BLACK = np.zeros((48, 64, 3), np.uint8)
+
+
+def write_labelled(folder, name, labels, image=BLACK):
+    """Write an image, such as `a.png`, into `images/`, and the lines of its labels."""
+    picture = folder / "images" / name
+    text = (folder / "labels" / name).with_suffix(".txt")
+    for path in (picture, text):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(picture), image)
+    text.write_text("\n".join(labels))
+
+
 def write_set(folder, counts, draw):
     """Write an image dataset of so many scenes a split, each as `draw` makes it."""
     rng = np.random.default_rng(0)
     for split, count in counts.items():
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True)
         for index in range(count):
             image, labels = draw(rng)
-            cv2.imwrite(str(folder / f"images/{split}/{index:02}.png"), image)
-            (folder / f"labels/{split}/{index:02}.txt").write_text("\n".join(labels))
+            write_labelled(folder, f"{split}/{index:02}.png", labels, image)

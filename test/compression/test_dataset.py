@@ -8,6 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 pytest.importorskip("ultralytics", reason="needs the build tools: make compression")
+from scenes import write_labelled
+
 from model_compression import dataset
 from model_compression.checkpoint import load_detector
 from model_compression.config import Source, Training
@@ -45,11 +47,9 @@ def test_labels_in_another_encoding_are_named(tmp_path):
 
 
 def test_sets_are_looked_at_as_a_whole(tmp_path):
-    (tmp_path / "images").mkdir()
-    (tmp_path / "labels").mkdir()
     with pytest.raises(CompressionError, match=r"no file matches images/\*\.png"):
         dataset.check_sources(tmp_path, [source()], print)
-    (tmp_path / "images/a.png").touch()
+    write_labelled(tmp_path, "a.png", [])
     with pytest.raises(CompressionError, match="not one of 1 images has labels"):
         dataset.check_sources(tmp_path, [source()], print)
     (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n7 0.5 0.5 0.1 0.1\n")
@@ -59,10 +59,7 @@ def test_sets_are_looked_at_as_a_whole(tmp_path):
 
 
 def test_an_object_that_is_labelled_twice_is_learned_once(tmp_path):
-    for folder in ("images", "labels"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "images/a.png").touch()
-    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n" * 3 + "0 0.2 0.2 0.1 0.1\n")
+    write_labelled(tmp_path, "a.png", ["0 0.5 0.5 0.1 0.1"] * 3 + ["0 0.2 0.2 0.1 0.1"])
     said = []
     dataset.check_sources(tmp_path, [source()], said.append)
     assert said == ["set set: 2 label lines repeat another one and count once"]
@@ -114,11 +111,9 @@ class Interrupted(BaseException):
 
 
 def test_a_build_that_goes_on_makes_again_what_has_changed(tmp_path, monkeypatch):
-    for kind in ("images", "labels"):
-        (tmp_path / kind).mkdir()
     for shade, name in enumerate("abcde"):
-        cv2.imwrite(str(tmp_path / f"images/{name}.png"), np.full((48, 64, 3), shade, np.uint8))
-        (tmp_path / f"labels/{name}.txt").write_text("0 0.5 0.5 0.6 0.6\n")
+        image = np.full((48, 64, 3), shade, np.uint8)
+        write_labelled(tmp_path, f"{name}.png", ["0 0.5 0.5 0.6 0.6"], image)
     config = SimpleNamespace(
         data=tmp_path, sources=[source()], labeller=None, classes=CLASSES, size=(64, 32)
     )
@@ -157,11 +152,9 @@ def test_a_build_that_goes_on_makes_again_what_has_changed(tmp_path, monkeypatch
 def test_batches_depend_on_the_step_alone(tmp_path):
     """However many threads make them, and wherever a run goes on."""
     rng = np.random.default_rng(0)
-    for kind in ("images", "labels"):
-        (tmp_path / kind).mkdir()
     for index in range(6):
-        cv2.imwrite(str(tmp_path / f"images/{index}.jpg"), rng.integers(0, 255, (48, 64, 3)))
-        (tmp_path / f"labels/{index}.txt").write_text(f"{index} 0.5 0.5 0.6 0.6\n")
+        image = rng.integers(0, 255, (48, 64, 3))
+        write_labelled(tmp_path, f"{index}.jpg", [f"{index} 0.5 0.5 0.6 0.6"], image)
     batches = Batches(Samples(tmp_path), Training(epochs=3, batch=2), (64, 32), seed=1)
     alone = list(batches.following(0))
     assert [step for step, _ in alone] == list(range(9))

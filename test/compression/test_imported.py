@@ -2,13 +2,16 @@
 
 import shutil
 from contextlib import contextmanager
+from functools import partial
+from unittest.mock import Mock
 
-import cv2
 import numpy as np
 import onnx
 import pytest
 import yaml
 from onnx import numpy_helper
+from scenes import write_labelled
+from toy_detectors import detector, written
 from typer.testing import CliRunner
 
 from model_compression import imported
@@ -27,7 +30,7 @@ from perception_nodes.networks.model import load_model
 PARENT = load_model("dense-416x256")
 FRAMES = 12
 QUANTIZERS = {
-    "the table of ranges": lambda network, frames, name: TableQuantizer(network, frames, name),
+    "the table of ranges": TableQuantizer,
     "NNCF": lambda network, frames, name: NncfQuantizer(network, frames),
 }
 
@@ -97,10 +100,7 @@ def test_a_network_that_finds_nothing_in_8_bits_is_refused(frames, tmp_path, mon
         def costs(self, progress):
             return {"one": 1.0}
 
-    def blind(network, frames, name):
-        return Blind(network, frames, name)
-
-    monkeypatch.setattr(imported, "quantizer_for", blind)
+    monkeypatch.setattr(imported, "quantizer_for", Blind)
     monkeypatch.setattr(imported, "KEPT_FLOAT", (0,))
     with pytest.raises(GateRefused, match="8 bits leave nothing of it|is sure of 0 objects"):
         quantize_imported(PARENT, tmp_path / "eight", trial(frames), lambda line: None)
@@ -117,16 +117,10 @@ def test_layers_are_kept_float_until_it_is_enough(frames, tmp_path, monkeypatch)
         def costs(self, progress):
             return {f"layer {number}": 1.0 / (1 + number) for number in range(20)}
 
-    def counting(network, frames, name):
-        return Counting(network, frames, name)
-
-    refusals = iter(["too little", "too little", ""])
-
-    def judged(*_arguments):
-        return trials.GateCheck("float", "share", 0.5, 0.8, refusal=next(refusals))
-
-    monkeypatch.setattr(imported, "quantizer_for", counting)
-    monkeypatch.setattr(trials, "check_agreement", judged)
+    judged = partial(trials.GateCheck, "float", "share", 0.5, 0.8)
+    checks = [judged(refusal=said) for said in ("too little", "too little", "")]
+    monkeypatch.setattr(imported, "quantizer_for", Counting)
+    monkeypatch.setattr(trials, "check_agreement", Mock(side_effect=checks))
     quantize_imported(PARENT, tmp_path / "eight", trial(frames), lambda line: None)
     assert tried == [0, 2, 4]
 
@@ -136,20 +130,17 @@ def test_labels_are_compared_and_kept_with_both_models(frames, tmp_path):
     parent = load_model(str(shutil.copytree(PARENT.folder, tmp_path / PARENT.name)))
     backend = open_backend("openvino", BackendSettings())
     backend.load(parent)
-    for folder in ("images", "labels"):
-        (tmp_path / "set" / folder).mkdir(parents=True)
-    (tmp_path / "set/classes.txt").write_text("\n".join(parent.classes))
     pixels = [frame for _, frame in frames]
     size = np.array([parent.input.width, parent.input.height] * 2)
     for number, found in enumerate(detect(parent, backend, pixels)):
-        cv2.imwrite(str(tmp_path / f"set/images/{number}.png"), pixels[number])
         corners = np.clip(found.boxes / size, 0, 1)
         boxes = np.hstack([corners[:, :2] + corners[:, 2:], 2 * (corners[:, 2:] - corners[:, :2])])
         lines = [
             " ".join(map(str, [label, *box / 2]))
             for label, box in zip(found.classes.tolist(), boxes, strict=True)
         ]
-        (tmp_path / f"set/labels/{number}.txt").write_text("\n".join(lines))
+        write_labelled(tmp_path / "set", f"{number}.png", lines, pixels[number])
+    (tmp_path / "set/classes.txt").write_text("\n".join(parent.classes))
     backend.close()
     sets, margins = [read_set(tmp_path / "set")], Margins(loss=0.3, class_loss=1.0)
     tried = Trial(parent, frames, sets, margins, silent)
@@ -177,33 +168,11 @@ def test_frames_are_asked_for_before_anything_is_read(tmp_path):
 
 def test_the_command_leaves_nothing_of_a_refused_model(root, tmp_path):
     """An untrained network sees nothing, so there is nothing to compare."""
-    rows = np.zeros((1, 6, 126), np.float32)
-    rows[:, 2:4] = 10
-    path = tmp_path / "it.onnx"
-    onnx.save(_constant(rows), path)
+    rows = np.full((1, 6, 126), 1e-3, np.float32)
+    rows[:, 2:4] = 10.5
+    path = written(detector({"output0": rows}), tmp_path / "it.onnx")
     out = tmp_path / "models"
     options = ["--classes", "a,b", "--int8", "--bag", root / "bags/sample", "--frames", 8]
-    status, _ = command(path, "--out", out, *options, "--json")
-    assert status == 1
+    status, said = command(path, "--out", out, *options, "--json")
+    assert status == 1 and "finds nothing in 8 frames" in said
     assert not out.exists()
-
-
-def _constant(rows):
-    """A detector of 96x64 whose answer hardly depends on the image."""
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    weight = np.full((1, 3, 1, 1), 1e-3, np.float32)
-    tensors = {"weight": weight, "rows": rows, "flat": np.array([1], np.int64)}
-    nodes = [
-        helper.make_node("Conv", ["images", "weight"], ["grey"], name="first"),
-        helper.make_node("GlobalAveragePool", ["grey"], ["mean"], name="second"),
-        helper.make_node("Reshape", ["mean", "flat"], ["level"], name="third"),
-        helper.make_node("Add", ["rows", "level"], ["output0"], name="last"),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "toy",
-        [helper.make_tensor_value_info("images", kind, [1, 3, 64, 96])],
-        [helper.make_tensor_value_info("output0", kind, None)],
-        [numpy_helper.from_array(values, name) for name, values in tensors.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

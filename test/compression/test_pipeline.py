@@ -6,14 +6,15 @@ from copy import deepcopy
 from pathlib import Path
 from unittest.mock import Mock
 
-import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import yaml
+from scenes import write_labelled
 
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 pytest.importorskip("ultralytics")
+
+from exported import assert_computes
 
 from model_compression import deploy, pipeline
 from model_compression import train as training
@@ -21,7 +22,7 @@ from model_compression.errors import CompressionError, GateRefused
 from model_compression.pipeline import compress
 from model_compression.quantization import float_of
 from model_compression.resume import write_checkpoint
-from model_compression.train import Samples, to_tensor
+from model_compression.train import Samples
 from perception_nodes.networks.model import load_model
 
 pytestmark = pytest.mark.usefixtures("checkpoint")
@@ -93,15 +94,11 @@ def test_writes_models_that_load(config, tmp_path):
 
 def assert_is_the_model(run: Path, step: str, models: Path, name: str) -> None:
     """Whether a step began with the function of a model folder, but for the rounding of values."""
-    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
     graph = onnx.load(load_model(str(models / name)).path)
     if any(node.op_type == "QuantizeLinear" for node in graph.graph.node):
         graph = float_of(graph)
-    session = onnxruntime.InferenceSession(graph.SerializeToString())
-    with torch.no_grad():
-        found = torch.load(run / step / "network.pt", weights_only=False)(to_tensor([image]))
-    for ours, theirs in zip(found, session.run(None, {"image": image[None]}), strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-3)
+    network = torch.load(run / step / "network.pt", weights_only=False)
+    assert_computes(graph.SerializeToString(), network, atol=1e-3)
 
 
 def test_trains_on_from_a_model_folder(values, write_config, tmp_path):
@@ -163,9 +160,7 @@ def test_a_new_network_is_trained_on_from_a_model_folder(new_network, write_conf
 
 
 def test_a_checkpoint_goes_on_elsewhere(new_network, write_config, tmp_path, monkeypatch):
-    (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/val\n")
-    monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
-    new_network["gate"] = {"data": ["set"], "unproven": ["person"]}
+    new_network["gate"] = {"data": ["set/images/val"], "unproven": ["person"]}
     new_network["distil"][1]["epochs"] = 2  # of three steps each
     monkeypatch.setattr(training, "SAVE_EVERY_S", 0)
     real = training.update_average
@@ -244,10 +239,8 @@ def test_a_model_of_other_classes_is_no_start(values, write_config, tmp_path):
 
 
 def test_the_gate_refuses_and_writes_nothing(values, write_config, tmp_path, monkeypatch):
-    (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/val\n")
-    monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
     limits = {"max_loss": 0.05, "max_quantization_loss": 0.2}
-    values["gate"] = {"data": ["set"], "unproven": ["person"], **limits}
+    values["gate"] = {"data": ["set/images/val"], "unproven": ["person"], **limits}
     values["quantize"] = {"images": 8, "finetune_steps": 2}
     monkeypatch.setattr(deploy, "score_of", lambda variant: 0.5 if variant.table else 0.6)
     with pytest.raises(GateRefused, match=r"tiny has mAP50-95 0\.500, 0\.100 below tiny-dense"):
@@ -317,11 +310,8 @@ def test_an_unknown_step_is_named(config, tmp_path):
 
 
 def test_images_of_a_set_may_be_shown_more_often(tmp_path):
-    for folder in ("images", "labels"):
-        (tmp_path / folder).mkdir()
     for name in ("road_1", "road_2", "road_sign_1"):
-        (tmp_path / f"images/{name}.jpg").touch()
-        (tmp_path / f"labels/{name}.txt").write_text("2 0.5 0.5 0.1 0.1\n")
+        write_labelled(tmp_path, f"{name}.jpg", ["2 0.5 0.5 0.1 0.1"])
     samples = Samples(tmp_path, {"road": 1, "road_sign": 3})
     assert [path.stem for path in samples.images] == ["road_1", "road_2", *["road_sign_1"] * 3]
     assert len(samples.labels) == 5

@@ -2,9 +2,9 @@
 
 import csv
 
-import cv2
 import numpy as np
 import pytest
+from scenes import write_labelled
 
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 pytest.importorskip("ultralytics")
@@ -23,13 +23,10 @@ class Killed(BaseException):
 
 
 def test_what_was_being_measured_is_measured_again(tmp_path):
-    for kind in ("images", "labels"):
-        (tmp_path / kind).mkdir()
     rng = np.random.default_rng(0)
     for index in range(2):
         image = rng.integers(0, 255, (64, 64, 3), np.uint8)
-        cv2.imwrite(str(tmp_path / f"images/{index}.jpg"), image)
-        (tmp_path / f"labels/{index}.txt").write_text("0 0.5 0.5 0.6 0.6\n")
+        write_labelled(tmp_path, f"{index}.jpg", ["0 0.5 0.5 0.6 0.6"], image)
     measured, kill_at = [], 2
 
     def measure(_network, facts):
