@@ -20,12 +20,6 @@ SOURCE = {"name": "a", "images": "*.jpg", "license": "CC0"}
 NETWORK = {"widths": [32, 32, 64, 64], "depths": [1, 1, 1, 1]}
 
 
-def test_reads(values, write_config):
-    config = read_config(write_config(values), classes_of)
-    assert config.size == (96, 64)
-    assert config.prune.healing.epochs == 1
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -40,6 +34,7 @@ def test_reads(values, write_config):
         ({"license": ""}, "license: it is empty; name the licence"),
         ({"parent": "tiny"}, "give the parent another name"),
         ({"name": "tiny-dense-int8"}, "give the parent another name"),
+        ({"sources": [{**SOURCE, "classes": {0: "tank"}}]}, "set a is 'tank', which is none of"),
         ({"sources": [SOURCE, SOURCE]}, "two sets are named 'a'"),
         ({"base": "config.yaml"}, "base config.yaml is this file again"),
         ({"gate": {"unproven": ["tank"]}}, "class 'tank' is none of person, car"),
@@ -55,12 +50,6 @@ def test_refuses(values, write_config, change, said):
     assert said in str(refused.value)
 
 
-def test_refuses_an_unknown_class(values, write_config):
-    values["sources"][0]["classes"] = {0: "tank"}
-    with pytest.raises(CompressionError, match="class 0 of set set is 'tank', which is none of"):
-        read_config(write_config(values), classes_of)
-
-
 @pytest.mark.parametrize("text", ["", "- 1", "a: [", "\x00"])
 def test_refuses_what_is_no_configuration(tmp_path, text):
     path = tmp_path / "config.yaml"
@@ -74,7 +63,8 @@ def test_takes_keys_from_its_base(values, write_config, tmp_path):
     other = tmp_path / "other.yaml"
     other.write_text("base: config.yaml\nname: other\nseed: 3\n")
     config = read_config(other, classes_of)
-    assert (config.name, config.seed, config.width) == ("other", 3, 96)
+    assert (config.name, config.seed, config.size) == ("other", 3, (96, 64))
+    assert config.prune.healing.epochs == 1
 
 
 def test_evidence_of_a_class_is_none_of_its_synonym():

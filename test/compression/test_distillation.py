@@ -72,6 +72,7 @@ def known(boxes=(), classes=(), scores=(), ignored=(), of=()):
 
 
 def recipe(steps=10, **changed):
+    usual = {"batch": 2, "warm_up_steps": 2, "readers": Readers(views=8, steps=2, batch=4)}
     return Recipe(
         stages=(Stage(until=steps, size=SIZE),),
         data=Path(),
@@ -79,12 +80,7 @@ def recipe(steps=10, **changed):
         license="Apache-2.0",
         teachers=(Material(name="a teacher", license="MIT"),),
         sources=(Images(name="none", images="*.jpg", license="CC0"),),
-        **{
-            "batch": 2,
-            "warm_up_steps": 2,
-            "readers": Readers(views=8, steps=2, batch=4),
-            **changed,
-        },
+        **(usual | changed),
     )
 
 

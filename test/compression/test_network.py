@@ -7,7 +7,9 @@ ultralytics = pytest.importorskip("ultralytics")
 
 from checkpoints import save_random
 from exported import as_trained, assert_computes
+from refused import refused
 
+from model_compression import prune as pruning
 from model_compression.checkpoint import class_names
 from model_compression.errors import CompressionError
 from model_compression.export import export
@@ -65,17 +67,11 @@ def test_silence_is_as_good_as_absence(plain, images):
     for group in groups[:: max(1, len(groups) // 6)]:
         with torch.no_grad(), silenced(group, BLOCK):
             silent = plain(images)
-        pruned = remove_one(plain, group)
+        pruned = pruning.remove(plain, [group], {group.root: BLOCK}, SIZE)
         fewer = count_gmac(plain, SIZE) - BLOCK * group.gmac
         assert count_gmac(pruned, SIZE) == pytest.approx(fewer, rel=1e-3)
         with torch.no_grad():
             torch.testing.assert_close(pruned(images), silent, atol=1e-4, rtol=1e-4)
-
-
-def remove_one(network, group):
-    from model_compression.prune import remove
-
-    return remove(network, [group], {group.root: BLOCK}, SIZE)
 
 
 def test_prunes_to_the_target_in_blocks(plain, images, tmp_path):
@@ -125,9 +121,8 @@ def test_a_class_keeps_its_row(checkpoint, images):
 def test_a_teacher_of_another_kind_is_refused(tmp_path, network, said):
     path = tmp_path / "other.pt"
     ultralytics.YOLO(f"{network}.yaml", verbose=False).save(path)
-    with pytest.raises(CompressionError, match="other.pt") as refused:
-        build_model(path, ())
-    assert said in str(refused.value)
+    text = refused(CompressionError, build_model, path, ())
+    assert "other.pt" in text and said in text
 
 
 @pytest.mark.parametrize("content", ["text", "weights alone", "another package's", "none"])
@@ -139,9 +134,7 @@ def test_what_is_no_checkpoint_of_the_tool_is_refused(tmp_path, content):
         torch.save({"layer.weight": torch.zeros(3)}, path)
     elif content == "another package's":
         path.write_bytes(b"cnowhere_to_be_found\nNetwork\n.")
-    with pytest.raises(CompressionError, match=r"it\.pt cannot be read by ultralytics") as refused:
-        build_model(path, ())
-    assert "\n" not in str(refused.value)
+    assert "it.pt cannot be read by ultralytics" in refused(CompressionError, build_model, path, ())
 
 
 def test_a_teacher_without_a_class_is_refused(checkpoint):

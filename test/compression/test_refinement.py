@@ -23,6 +23,11 @@ def table(model):
     return measure(model, toy_frames(), "toy", weight_bits=4)
 
 
+@pytest.fixture(scope="module")
+def costs(model, table):
+    return sensitivity(model, table, toy_frames(1))
+
+
 def loss_of(model, reference, table):
     """Mean divergence of the 8-bit form of a model from the reference."""
     names = ["box_8", "class_8"]
@@ -65,8 +70,7 @@ class TestSensitivity:
         )
         assert after["mix"] > 2 * before["mix"]
 
-    def test_lists_every_convolution_the_costliest_first(self, model, table):
-        costs = sensitivity(model, table, toy_frames(1))
+    def test_lists_every_convolution_the_costliest_first(self, costs):
         assert len(costs) == 11
         weights = [layer.weights for layer in costs]
         assert weights == sorted(weights, reverse=True)
@@ -76,8 +80,7 @@ class TestSensitivity:
 
 
 class TestFallback:
-    def test_keeps_no_more_than_it_must(self, model, table):
-        costs = sensitivity(model, table, toy_frames(2))
+    def test_keeps_no_more_than_it_must(self, model, table, costs):
         asked = []
 
         def accuracy(tried):
@@ -89,12 +92,10 @@ class TestFallback:
         assert found.float_convolutions == (costs[0].name, costs[1].name)
         assert len(asked) == 3
 
-    def test_keeps_none_where_all_is_well(self, model, table):
-        costs = sensitivity(model, table, toy_frames(1))
+    def test_keeps_none_where_all_is_well(self, table, costs):
         assert fallback(table, costs, lambda _: 1.0, wanted=1).float_convolutions == ()
 
-    def test_refuses_when_nothing_helps(self, model, table):
-        costs = sensitivity(model, table, toy_frames(1))
+    def test_refuses_when_nothing_helps(self, table, costs):
         with pytest.raises(CompressionError, match=r"3 convolutions .* 0.5000, 0.9000 are wanted"):
             fallback(table, costs, lambda _: 0.5, wanted=0.9, most=3)
 

@@ -43,8 +43,3 @@ def test_the_callers_environment_does_not_rename_a_target(monkeypatch, variant, 
     monkeypatch.setattr(targets, "leave_to_parent", lambda: None)
     targets._begin(variant)
     assert os.environ[VARIABLE] == used
-
-
-def test_an_unknown_target_is_told_with_the_known_ones():
-    with pytest.raises(BackendError, match=r"'openvino:NONE' is unknown; known are litert"):
-        check_target("openvino:NONE")
