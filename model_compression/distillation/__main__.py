@@ -2,15 +2,18 @@
 
     python -m model_compression.distillation train RECIPE RUN [--start CHECKPOINT]
     python -m model_compression.distillation checkpoint RUN FILE [--begun SHARE]
+    python -m model_compression.distillation kinds RECIPE RUN FOLDER
     python -m model_compression.distillation model RECIPE CHECKPOINT NAME WIDTHxHEIGHT \
-        [--steps N] [--thresholds SET.yaml …] [--data SET.yaml …]
+        [--of-kinds FOLDER] [--steps N] [--thresholds SET.yaml …] [--data SET.yaml …]
 
 `train` ends with the recipe's steps, or by Ctrl-C. However it was stopped, the same command goes
 on; two minutes are lost at most. `checkpoint` writes the weights in half precision, for `--start`
 on another machine; with `--begun 0.5` the mean of them and of those that the run began with, which
-forgets less (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022). `model` writes
-NAME-float and NAME, of 8 bits, into `--models`, with what was measured on the sets of `--data`. On
-those of `--thresholds` it finds the score at which each class is best reported, and makes it 0.25.
+forgets less (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022). `kinds` teaches
+the network of a float model folder kinds of vehicles, lights and signs; it ends and goes on as
+`train` does, and `--of-kinds` tells `model` that folder. `model` writes NAME-float and NAME, of 8
+bits, into `--models`, with what was measured on the sets of `--data`. On those of `--thresholds` it
+finds the score at which each class is best reported, and makes it 0.25.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,7 @@ import torch
 
 from model_compression.distillation.config import read_recipe
 from model_compression.distillation.folders import write_folders
+from model_compression.distillation.kinds import KindsTrainer, read_network
 from model_compression.distillation.training import BEGUN, STATE, Trainer, original_of
 from model_compression.errors import CompressionError
 from model_compression.trial import add_accuracy
@@ -36,7 +41,7 @@ from perception_nodes.evaluation.labels import DataError
 from perception_nodes.networks.model import load_model
 
 
-def train(recipe: Path, run: Path, start: Path | None = None) -> None:
+def train(trainer: Callable[[], Trainer], run: Path) -> None:
     """Train until the end, or until SIGINT or SIGTERM."""
     run.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)
@@ -51,8 +56,7 @@ def train(recipe: Path, run: Path, start: Path | None = None) -> None:
             file.write(line + "\n")
         print(line, flush=True)
 
-    known = read_recipe(recipe)
-    Trainer(known, run, original_of(known), start).run(report, stopped.is_set)
+    trainer().run(report, stopped.is_set)
 
 
 def write_checkpoint(run: Path, file: Path, begun: float = 0.0) -> None:
@@ -96,11 +100,16 @@ def main() -> None:
     one.add_argument("run", type=Path)
     one.add_argument("file", type=Path)
     one.add_argument("--begun", type=float, default=0.0, help="share of the first weights")
+    one = commands.add_parser("kinds")
+    one.add_argument("recipe", type=Path)
+    one.add_argument("run", type=Path)
+    one.add_argument("folder", type=Path)
     one = commands.add_parser("model")
     one.add_argument("recipe", type=Path)
     one.add_argument("checkpoint", type=Path)
     one.add_argument("name")
     one.add_argument("size", type=size_of)
+    one.add_argument("--of-kinds", type=Path, help="folder that `kinds` began with")
     one.add_argument("--steps", type=int, default=0, help="of quantization-aware training")
     one.add_argument("--thresholds", action="append", default=[], help="set to choose them on")
     one.add_argument("--models", type=Path, default=Path("models"))
@@ -108,9 +117,14 @@ def main() -> None:
     given = parser.parse_args()
     match given.command:
         case "train":
-            train(given.recipe, given.run, given.start)
+            recipe = read_recipe(given.recipe)
+            original = original_of(recipe)
+            train(lambda: Trainer(recipe, given.run, original, given.start), given.run)
         case "checkpoint":
             write_checkpoint(given.run, given.file, given.begun)
+        case "kinds":
+            recipe, network = read_recipe(given.recipe), read_network(given.folder)
+            train(lambda: KindsTrainer(recipe, given.run, network), given.run)
         case _:
             recipe, sets = read_recipe(given.recipe), read_sets(given.data)
             for folder in write_folders(
@@ -121,6 +135,7 @@ def main() -> None:
                 given.models,
                 given.steps,
                 read_sets(given.thresholds),
+                given.of_kinds,
             ):
                 model = load_model(str(folder))
                 add_accuracy(folder, [evaluate(model, one) for one in sets], print)

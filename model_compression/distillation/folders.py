@@ -21,6 +21,7 @@ from model_compression.origin import Origin
 from model_compression.package import Variant, write_variant
 from model_compression.quantization import measure
 from model_compression.quantization.finetune import Schedule, finetune
+from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.networks.model import load_model
 
@@ -37,21 +38,35 @@ class Described:
     seed: int
 
 
-def load_average(recipe: Recipe, checkpoint: Path) -> tuple[RoadNetwork, int]:
-    """Return the averaged network of a state or checkpoint, for inference, and its step.
+def load_average(
+    recipe: Recipe, checkpoint: Path, of_kinds: Path | None = None
+) -> tuple[RoadNetwork, dict[str, dict[str, Any]]]:
+    """Return the averaged network of a state or checkpoint, for inference, and how it was made.
+
+    Args:
+        recipe: of the training.
+        checkpoint: its state or checkpoint.
+        of_kinds: the float model folder that a training of kinds began with.
 
     Raises:
         CompressionError: it is of another network.
     """
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    network = make_network(recipe)
+    network, step = make_network(recipe), saved["step"]
+    if of_kinds:
+        network = folded(network)
+        load_weights(network, saved["average"], checkpoint)
+        known = parse_yaml((of_kinds / "model.yaml").read_text(encoding="utf-8"))
+        return network, {**known["made"], "kinds": {"of": of_kinds.name, "steps": step}}
     load_weights(network, saved["average"], checkpoint)
-    return folded(network), saved["step"]
+    start = {"start": Path(recipe.teacher).stem, "steps": step, "batch": recipe.batch}
+    return folded(network), {"distillation": start}
 
 
-def origin_of(recipe: Recipe) -> Origin:
-    """What a recipe's networks are made from, and under which terms."""
-    parts = [(one.name, one.license) for one in (*recipe.teachers, *recipe.sources)]
+def origin_of(recipe: Recipe, kinds: bool = False) -> Origin:
+    """What a recipe's networks, with kinds or without, are made from, and under which terms."""
+    more = recipe.kinds.sources if kinds else ()
+    parts = [(one.name, one.license) for one in (*recipe.teachers, *recipe.sources, *more)]
     return Origin(recipe.license, tuple(parts))
 
 
@@ -63,6 +78,7 @@ def write_folders(
     models: Path,
     steps: int = 0,
     judged_by: Sequence[LabelledSet] = (),
+    of_kinds: Path | None = None,
 ) -> list[Path]:
     """Write model folders NAME-float and NAME, the second of 8 bits, in both dialects.
 
@@ -74,18 +90,16 @@ def write_folders(
         models: folder that they are written into.
         steps: of quantization-aware training; 0 for measured ranges alone.
         judged_by: sets that the threshold of each class is chosen on.
+        of_kinds: the float model folder that a training of kinds began with.
 
     Raises:
         CompressionError: the frames cannot be used.
         DataError: a set cannot be used.
     """
-    network, step = load_average(recipe, checkpoint)
+    network, made = load_average(recipe, checkpoint, of_kinds)
     settings = Described(size_px, recipe.classes, recipe.seed)
     paths = sorted({frame.path for frame in recipe.frames()})
     frames = list(letterboxed(drawn(paths, CALIBRATION_FRAMES, recipe.seed), size_px))
-    made: dict[str, dict[str, Any]] = {
-        "distillation": {"start": Path(recipe.teacher).stem, "steps": step, "batch": recipe.batch}
-    }
     variant = Variant(
         name=f"{name}-float",
         parent=None,
@@ -93,7 +107,7 @@ def write_folders(
         gmac=round(count_gmac(network, size_px), 4),
         parameters=sum(one.numel() for one in network.parameters()),
         graph=_exported(network, size_px),
-        origin=origin_of(recipe),
+        origin=origin_of(recipe, of_kinds is not None),
         history=made,
     )
     if judged_by:

@@ -155,14 +155,28 @@ def label_loss(
     crossed = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     classes = (crossed * (scores - target).square() * weight).sum() / total
     image, cell = torch.cat(rows, 1)
-    boxes, share = torch.cat(wanted), target[image, cell].amax(1)
-    chosen = bins[image, cell]
-    giou = overlap(grid.boxes_px(chosen, cell), boxes)[1]
-    centres = grid.centres_px[cell]
-    sides = torch.cat([centres - boxes[:, :2], boxes[:, 2:] - centres], 1)
-    place = (sides / grid.strides_px[cell, None]).clamp(0, REG_MAX - 1.01)
+    share = target[image, cell].amax(1)
+    boxes, spread = box_losses(grid, bins[image, cell], cell, torch.cat(wanted))
+    return classes, (boxes * share).sum() / total, (spread * share).sum() / total
+
+
+def box_losses(grid: Grid, bins: Tensor, cells: Tensor, boxes_px: Tensor) -> tuple[Tensor, Tensor]:
+    """Compare boxes with those of objects.
+
+    Args:
+        grid: of the input.
+        bins: logits [k, 4, bins].
+        cells: of the boxes, int64 [k].
+        boxes_px: of the objects, [k, 4].
+
+    Returns:
+        Losses of the boxes and of their bins, [k].
+    """
+    giou = overlap(grid.boxes_px(bins, cells), boxes_px)[1]
+    centres = grid.centres_px[cells]
+    sides = torch.cat([centres - boxes_px[:, :2], boxes_px[:, 2:] - centres], 1)
+    place = (sides / grid.strides_px[cells, None]).clamp(0, REG_MAX - 1.01)
     low, upper = place.long(), place.frac()
-    logged = chosen.log_softmax(-1)
+    logged = bins.log_softmax(-1)
     lower, higher = (logged.gather(2, (low + i)[..., None])[..., 0] for i in (0, 1))
-    spread = -(lower * (1 - upper) + higher * upper).mean(1)
-    return classes, ((1 - giou) * share).sum() / total, (spread * share).sum() / total
+    return 1 - giou, -(lower * (1 - upper) + higher * upper).mean(1)

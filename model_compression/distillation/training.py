@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from model_compression.distillation.loss import BINS_WEIGHT, BOX_WEIGHT, Grid, l
 from model_compression.distillation.network import Original, RoadNetwork
 from model_compression.distillation.readers import Report, compute_ends, train_readers
 from model_compression.distillation.teacher import Teacher
-from model_compression.distillation.views import Frame, Pool, View, draw_view
+from model_compression.distillation.views import Frame, Pool, Readable, View, draw_view
 from model_compression.distillation.weather import pictures
 from model_compression.errors import CompressionError
 from model_compression.train import Maps, half_precision, save_state, update_average
@@ -102,24 +102,30 @@ class Trainer:
     """
 
     def __init__(
-        self, recipe: Recipe, folder: Path, original: Original, start: Path | None = None
+        self,
+        recipe: Recipe,
+        folder: Path,
+        original: Original | RoadNetwork,
+        start: Path | None = None,
     ) -> None:
         """Begin, or go on with what the folder holds.
 
         Args:
             recipe: what to do.
             folder: of the run.
-            original: what the network begins with.
+            original: what the network begins with: weights for most of it, or all of it.
             start: weights of a checkpoint, where the folder holds nothing yet.
         """
         self.recipe, self._state, self._original = recipe, folder / STATE, original
-        self.model = make_network(recipe).train().to(memory_format=torch.channels_last)
+        finished = isinstance(original, RoadNetwork)
+        model = deepcopy(original) if finished else make_network(recipe)
+        self.model = model.train().to(memory_format=torch.channels_last)
         self.average = deepcopy(self.model).eval()
         self._optimizer = make_optimizer(self.model, recipe.weight_decay)
         self._maps = Maps(self.model)
         self.step = self._warmed_from = 0
         source = self._state if self._state.exists() else start
-        self.begun = source is not None
+        self.begun = finished or source is not None
         if source:
             saved = torch.load(source, map_location="cpu", weights_only=True)
             self.step = self._warmed_from = saved.pop("step")
@@ -185,6 +191,15 @@ class Trainer:
     def _pictures(self, views: list[View]) -> Tensor:
         return pictures(views, np.random.default_rng([self.recipe.seed, 1, self.step]))
 
+    def _frames(self) -> Sequence[Readable]:
+        return self.recipe.frames()
+
+    def _draw(self, frames: Sequence[Readable], stage: Stage, rng: np.random.Generator) -> View:
+        return draw_view(frames, stage.size, stage.scales, rng)
+
+    def _teacher(self, stage: Stage) -> Teacher:
+        return Teacher(self.recipe.data / self.recipe.teacher, stage.size)
+
     def _losses(self, views: list[View]) -> tuple[Tensor, dict[str, Tensor]]:
         images = self._pictures(views)
         with half_precision():
@@ -203,7 +218,7 @@ class Trainer:
         Raises:
             CompressionError: the data cannot be used, or the loss is no longer a number.
         """
-        frames, begin = self.recipe.frames(), 0
+        frames, begin = self._frames(), 0
         if not self.begun and not self.begin(frames, report, until):
             return
         for stage in self.recipe.stages:
@@ -215,14 +230,13 @@ class Trainer:
         self.save()
 
     def _run_stage(
-        self, stage: Stage, frames: list[Frame], report: Report, until: Callable[[], bool]
+        self, stage: Stage, frames: Sequence[Readable], report: Report, until: Callable[[], bool]
     ) -> None:
         recipe = self.recipe
         drawing, chosen = (np.random.default_rng([recipe.seed, i, self.step]) for i in (0, 2))
-        teacher = Teacher(recipe.data / recipe.teacher, stage.size)
         pool = Pool(
-            lambda: draw_view(frames, stage.size, stage.scales, drawing),
-            teacher,
+            lambda: self._draw(frames, stage, drawing),
+            self._teacher(stage),
             recipe.pool,
             2 * recipe.batch,
         )

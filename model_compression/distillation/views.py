@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -108,6 +109,13 @@ class Frame:
         return image, Known.of(self.labels) if self.labels else Known.nothing(image.shape[1::-1])
 
 
+class Readable(Protocol):
+    """What shows a picture, and what is known of it."""
+
+    def read(self) -> tuple[NDArray[np.uint8], Known]:
+        """Return its pixels, uint8 [h, w, 3] BGR, and what is known of them."""
+
+
 @dataclass
 class View:
     """A picture, uint8 [h, w, 3] BGR, what is known of it, and the teacher's maps."""
@@ -143,7 +151,7 @@ def draw_matrix(
 
 
 def draw_view(
-    frames: Sequence[Frame],
+    frames: Sequence[Readable],
     size_px: tuple[int, int],
     scales: tuple[float, float],
     rng: np.random.Generator,

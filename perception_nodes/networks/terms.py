@@ -10,7 +10,7 @@ from typing import Any
 
 PERMISSIVE = frozenset(
     "apache 2.0,apache license 2.0,mit,bsd,bsd 2 clause,bsd 3 clause,cc0,cc0 1.0,dbcl 1.0,"
-    "our own".split(",")  # the last one for whoever trains
+    "public domain,our own".split(",")  # the last one for whoever trains
 )
 """Licences that ask for notices at most, in the form of `_plain`."""
 JUDGED = frozenset(

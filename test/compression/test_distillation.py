@@ -240,7 +240,7 @@ def test_the_recipe_of_the_open_family_is_one_for_products(monkeypatch, name):
     for variable in ("PERCEPTION_DATA", "PERCEPTION_LABELS"):
         monkeypatch.setenv(variable, "/nowhere")
     known = read_recipe(Path(model_compression.__file__).parent / f"configs/{name}.yaml")
-    for one in (*known.teachers, *known.sources):
+    for one in (*known.teachers, *known.sources, *known.kinds.sources):
         assert terms_of(one.license) <= Terms.JUDGED, one.name
 
 
