@@ -14,6 +14,7 @@ from model_compression.distillation.config import Recipe
 from model_compression.distillation.network import RoadNetwork, folded
 from model_compression.distillation.thresholds import best_scores, move_scores
 from model_compression.distillation.training import load_weights, make_network
+from model_compression.errors import CompressionError
 from model_compression.export import export
 from model_compression.frames import Frames, drawn, letterboxed
 from model_compression.model import count_gmac
@@ -56,8 +57,14 @@ def load_average(
     if of_kinds:
         network = folded(network)
         load_weights(network, saved["average"], checkpoint)
-        known = parse_yaml((of_kinds / "model.yaml").read_text(encoding="utf-8"))
-        return network, {**known["made"], "kinds": {"of": of_kinds.name, "steps": step}}
+        try:
+            before = parse_yaml((of_kinds / "model.yaml").read_text(encoding="utf-8"))["made"]
+        except (OSError, KeyError) as error:
+            raise CompressionError(
+                f"{of_kinds} does not tell how it was made ({error!r}); name the float "
+                "model folder that `kinds` began with"
+            ) from error
+        return network, {**before, "kinds": {"of": of_kinds.name, "steps": step}}
     load_weights(network, saved["average"], checkpoint)
     start = {"start": Path(recipe.teacher).stem, "steps": step, "batch": recipe.batch}
     return folded(network), {"distillation": start}

@@ -27,19 +27,22 @@ from model_compression.distillation.loss import (
     unknown,
 )
 from model_compression.distillation.network import RoadNetwork, folded
-from model_compression.distillation.pastes import VEHICLES, Pasting, cuts_of
+from model_compression.distillation.pastes import Pasting, cuts_of
 from model_compression.distillation.teacher import Map
 from model_compression.distillation.training import BEGUN, Trainer
 from model_compression.distillation.views import Readable, View
 from model_compression.distillation.weather import worsen
 from model_compression.errors import CompressionError
+from model_compression.labelling.boxes import GROUPS, TWO_WHEELER, VEHICLE
 from model_compression.labels import CLASSES
 from model_compression.train import half_precision, to_tensor
 
-TWO_WHEELERS, PERSONS, SIGNS = (
-    [CLASSES.index(name) for name in names]
-    for names in (("motorcycle", "bicycle"), ("person",), ("traffic light", "stop sign"))
+VEHICLES, TWO_WHEELERS, PERSONS = (
+    [CLASSES.index(name) for name in GROUPS[group]] for group in (VEHICLE, TWO_WHEELER, "person")
 )
+SIGNS = [CLASSES.index(name) for name in ("traffic light", "stop sign")]
+WEIGHTS = {"kinds": 1.0, "signs": 3.0, "boxes": 2.0}
+"""Of the losses of what is new: of kinds of vehicles, and of lights and signs and their boxes."""
 SMOOTHING = 0.05
 """Of the labels of kinds (Szegedy et al., CVPR 2016): detectors that voted are sometimes wrong."""
 BALANCE = torch.tensor([0.7, 1.2, 1.2])
@@ -79,7 +82,8 @@ class KindsTrainer(Trainer):
             "warm_up_steps": own.warm_up_steps,
         }
         super().__init__(recipe.model_copy(update=changed), folder, network)
-        torch.save(network.state_dict(), folder / BEGUN)
+        if not self.step:
+            torch.save(network.state_dict(), folder / BEGUN)
         self._before, self._grid = Before(network), Grid(own.size)
 
     def _frames(self) -> Sequence[Readable]:
@@ -109,8 +113,8 @@ class KindsTrainer(Trainer):
             outputs = self.model(self._pictures(views))
         losses = losses_of(self._grid, outputs, views)
         kept = self.recipe.kinds.kept
-        weights = {"signs": 3.0, "boxes": 2.0, "kept": kept, "kept_boxes": kept}
-        total = torch.stack([weights.get(name, 1.0) * one for name, one in losses.items()]).sum()
+        weights = {**WEIGHTS, "kept": kept, "kept_boxes": kept}
+        total = torch.stack([weights[name] * one for name, one in losses.items()]).sum()
         return total, losses
 
 

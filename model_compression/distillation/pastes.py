@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from model_compression.distillation.views import Boxes, Frame, Known
 from model_compression.frames import read_image
+from model_compression.labelling.boxes import GROUPS, VEHICLE
 from model_compression.labels import CLASSES, Labels
 
 Picture = NDArray[np.uint8]
-
-VEHICLES = [CLASSES.index(name) for name in ("car", "bus", "truck")]
 
 SHARES = {"bus": 0.2, "truck": 0.2, "traffic light": 0.3, "stop sign": 0.3}
 """How often each class is pasted."""
@@ -89,7 +88,7 @@ class Pasting:
     def read(self) -> tuple[Picture, Known]:
         """Return its pixels, uint8 [h, w, 3] BGR, and what is known of them."""
         image, known = self.frame.read()
-        if not self.frame.labels or self.rng.random() >= self.share:
+        if self.rng.random() >= self.share:
             return image, known
         names = [name for name in SHARES if self.cuts[name]]
         odds = np.array([SHARES[name] for name in names])
@@ -131,7 +130,8 @@ class Pasting:
         draw = self.rng.uniform
         if name not in HEIGHTS:
             return draw(0, width), draw(0.15, 0.62) * height, np.exp(draw(-3.5, -1.6)) * height
-        others = known.boxes[np.isin(known.classes, VEHICLES)]
+        vehicles = [CLASSES.index(kind) for kind in GROUPS[VEHICLE]]
+        others = known.boxes[np.isin(known.classes, vehicles)]
         if len(others) and self.rng.random() < 0.75:
             left, top, right, bottom = others[self.rng.integers(len(others))]
             tall = (bottom - top) * draw(*HEIGHTS[name])
