@@ -57,6 +57,8 @@ def strike(seconds, kinds, chance, blows, started, graph, over):
             for spec, process in list(graph.processes)
             if spec.executable in VICTIMS and process.poll() is None
         ]
+        if not alive:  # each died so often that its restart waits
+            continue
         kind, (first, pid) = chance.choice(kinds), chance.choice(alive)
         blows[f"{first.name} {kind}"] += 1
         if kind in ("STOP", "PAUSE"):
@@ -65,9 +67,7 @@ def strike(seconds, kinds, chance, blows, started, graph, over):
                 over.wait(chance.uniform(*PAUSE_S))
                 send(pid, signal.SIGCONT)
             continue
-        struck = {pid}
-        if kind == "PAIR":
-            struck.add(chance.choice(alive)[1])
+        struck = {pid, chance.choice(alive)[1]} if kind == "PAIR" else {pid}
         if kind == "ALL":
             struck |= {other for spec, other in alive if spec.executable == first.executable}
         for one in struck:
