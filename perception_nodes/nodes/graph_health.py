@@ -31,7 +31,7 @@ class GraphHealth:
 
         Returns:
             Whether this number of frames has entered and each has its status, or the time is over,
-            which is logged as an error.
+            which is logged as an error. Health counts an outage of many frames as one.
         """
         self._node.spin(IDLE_WAIT_MS)
         last, now_s = self.last, time.monotonic()
@@ -39,8 +39,8 @@ class GraphHealth:
         is_complete = last.frames_in >= frames and not last.in_flight
         is_over = now_s > self._give_up_s
         if is_over and not is_complete:
-            known = f"only {last.frames_in - last.in_flight} of {frames} frames are accounted for"
-            self._node.get_logger().error(f"{known} {patience_s:g} s after the last one was sent")
+            found = f"only {last.frames_in - last.in_flight} of {frames} frames, an outage as one,"
+            self._node.get_logger().error(f"{found} are known {patience_s:g} s after the last one")
         return is_complete or is_over
 
     def _on_health(self, health: Health) -> None:
