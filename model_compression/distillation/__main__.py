@@ -18,6 +18,7 @@ finds the score at which each class is best reported, and makes it 0.25.
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -30,9 +31,13 @@ import cv2
 import torch
 
 from model_compression.distillation.config import read_recipe
+from model_compression.distillation.femto import FemtoTrainer
 from model_compression.distillation.folders import write_folders
+from model_compression.distillation.hgnet import Femto
+from model_compression.distillation.intel import IntelTrainer
 from model_compression.distillation.kinds import KindsTrainer, read_network
-from model_compression.distillation.training import BEGUN, STATE, Trainer, original_of
+from model_compression.distillation.network import Original
+from model_compression.distillation.training import BEGUN, STATE, Trainer
 from model_compression.errors import CompressionError
 from model_compression.trial import add_accuracy
 from perception_nodes.evaluation.accuracy import evaluate
@@ -41,11 +46,11 @@ from perception_nodes.evaluation.labels import DataError
 from perception_nodes.networks.model import load_model
 
 
-def train(trainer: Callable[[], Trainer], run: Path) -> None:
-    """Train until the end, or until SIGINT or SIGTERM."""
+def train(trainer: Callable[[], Trainer], run: Path, threads: int = 1) -> None:
+    """Train until the end, or until SIGINT or SIGTERM; a teacher has a processor of its own."""
     run.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)  # the teacher has the other core
+    torch.set_num_threads(threads)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -118,8 +123,16 @@ def main() -> None:
     match given.command:
         case "train":
             recipe = read_recipe(given.recipe)
-            original = original_of(recipe)
-            train(lambda: Trainer(recipe, given.run, original, given.start), given.run)
+            weights = recipe.data / recipe.teacher
+            if recipe.network == "hgnet":
+                femto = Femto(weights)
+                threads = len(os.sched_getaffinity(0))
+                train(
+                    lambda: FemtoTrainer(recipe, given.run, femto, given.start), given.run, threads
+                )
+            else:
+                original = Original(weights)
+                train(lambda: IntelTrainer(recipe, given.run, original, given.start), given.run)
         case "checkpoint":
             write_checkpoint(given.run, given.file, given.begun)
         case "kinds":

@@ -1,6 +1,7 @@
 """What a training does: one YAML file."""
 
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -54,7 +55,6 @@ class Readers(Section):
 class Kinds(Section):
     """The training of kinds of vehicles, lights and signs, of a finished network."""
 
-    sources: tuple[Images, ...] = Field(default=(), description="beside those of the recipe")
     size: tuple[Side, Side] = Field(default=(384, 224), description="of the views, pixels")
     scales: tuple[float, float] = Field(default=(0.65, 1.8), description="as those of a stage")
     pasted: float = Field(default=0.5, ge=0, le=1, description="share of frames that get pastes")
@@ -70,9 +70,12 @@ class Recipe(Section):
 
     license: License = Field(description="of the network; goes into model.yaml")
     data: Path = Field(description="folder of images and weights")
-    teacher: str = Field(description="OpenVINO's .xml, below data")
+    teacher: str = Field(description="its weights below data: OpenVINO's .xml, or .onnx")
     teachers: tuple[Material, ...] = Field(
         description="whose weights teach by maps or labels, and what they were trained on"
+    )
+    network: Literal["intel", "hgnet"] = Field(
+        default="intel", description="Intel's detectors, or DEIMv2-Femto's backbone: hgnet.py"
     )
     labels: Path | None = Field(default=None, description="folder of label files")
     sources: tuple[Images, ...] = Field(min_length=1)
@@ -81,6 +84,7 @@ class Recipe(Section):
     repeats: int = Field(default=4, ge=1, description="batches that a view is in, in the mean")
     readers: Readers = Readers()
     kinds: Kinds = Kinds()
+    pasted: float = Field(default=0.35, ge=0, le=1, description="as of the kinds; of HGNetworks")
     stages: tuple[Stage, ...] = Field(min_length=1)
     warm_up_steps: int = Field(default=300, ge=0)
     decay: float = Field(
@@ -109,6 +113,11 @@ class Recipe(Section):
                 )
             frames += [Frame(path, labels.get(path)) for path in paths] * source.times
         return frames
+
+    @property
+    def pasted_sets(self) -> set[str]:
+        """Names of the sets into whose frames objects are pasted."""
+        return {source.name for source in self.sources if source.pasted}
 
     @property
     def steps(self) -> int:

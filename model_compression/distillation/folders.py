@@ -13,7 +13,7 @@ import torch
 from model_compression.distillation.config import Recipe
 from model_compression.distillation.network import RoadNetwork, folded
 from model_compression.distillation.thresholds import best_scores, move_scores
-from model_compression.distillation.training import load_weights, make_network
+from model_compression.distillation.training import Network, load_weights, make_network
 from model_compression.errors import CompressionError
 from model_compression.export import export
 from model_compression.frames import Frames, drawn, letterboxed
@@ -41,7 +41,7 @@ class Described:
 
 def load_average(
     recipe: Recipe, checkpoint: Path, of_kinds: Path | None = None
-) -> tuple[RoadNetwork, dict[str, dict[str, Any]]]:
+) -> tuple[Network, dict[str, dict[str, Any]]]:
     """Return the averaged network of a state or checkpoint, for inference, and how it was made.
 
     Args:
@@ -53,7 +53,8 @@ def load_average(
         CompressionError: it is of another network.
     """
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    network, step = make_network(recipe), saved["step"]
+    network: Any = make_network(recipe)
+    step = saved["step"]
     if of_kinds:
         network = folded(network)
         load_weights(network, saved["average"], checkpoint)
@@ -67,13 +68,13 @@ def load_average(
         return network, {**before, "kinds": {"of": of_kinds.name, "steps": step}}
     load_weights(network, saved["average"], checkpoint)
     start = {"start": Path(recipe.teacher).stem, "steps": step, "batch": recipe.batch}
-    return folded(network), {"distillation": start}
+    network = folded(network) if isinstance(network, RoadNetwork) else network.eval()
+    return network, {"distillation": start}
 
 
-def origin_of(recipe: Recipe, kinds: bool = False) -> Origin:
-    """What a recipe's networks, with kinds or without, are made from, and under which terms."""
-    more = recipe.kinds.sources if kinds else ()
-    parts = [(one.name, one.license) for one in (*recipe.teachers, *recipe.sources, *more)]
+def origin_of(recipe: Recipe) -> Origin:
+    """What a recipe's networks are made from, and under which terms."""
+    parts = [(one.name, one.license) for one in (*recipe.teachers, *recipe.sources)]
     return Origin(recipe.license, tuple(parts))
 
 
@@ -114,7 +115,7 @@ def write_folders(
         gmac=round(count_gmac(network, size_px), 4),
         parameters=sum(one.numel() for one in network.parameters()),
         graph=_exported(network, size_px),
-        origin=origin_of(recipe, of_kinds is not None),
+        origin=origin_of(recipe),
         history=made,
     )
     if judged_by:

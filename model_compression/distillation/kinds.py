@@ -6,6 +6,7 @@ So its own outputs teach everywhere what it knew (Li and Hoiem, Learning without
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from model_compression.distillation.loss import (
     unknown,
 )
 from model_compression.distillation.network import RoadNetwork, folded
-from model_compression.distillation.pastes import Pasting, cuts_of
+from model_compression.distillation.pastes import pasted_frames
 from model_compression.distillation.teacher import Map
 from model_compression.distillation.training import BEGUN, Trainer
 from model_compression.distillation.views import Readable, View
@@ -75,26 +76,15 @@ class KindsTrainer(Trainer):
         """
         own = recipe.kinds
         stage = Stage(until=own.steps, size=own.size, kept=own.kept_rate, scales=own.scales)
-        changed = {
-            "stages": (stage,),
-            "sources": (*recipe.sources, *own.sources),
-            "repeats": own.repeats,
-            "warm_up_steps": own.warm_up_steps,
-        }
-        super().__init__(recipe.model_copy(update=changed), folder, network)
+        changed = {"stages": (stage,), "repeats": own.repeats, "warm_up_steps": own.warm_up_steps}
+        super().__init__(recipe.model_copy(update=changed), folder, deepcopy(network), begun=True)
         if not self.step:
             torch.save(network.state_dict(), folder / BEGUN)
         self._before, self._grid = Before(network), Grid(own.size)
 
     def _frames(self) -> Sequence[Readable]:
         recipe, rng = self.recipe, np.random.default_rng([self.recipe.seed, 4, self.step])
-        frames = [one for one in recipe.frames() if one.labels]
-        pasted = {source.name for source in recipe.sources if source.pasted}
-        cuts = cuts_of(frames)
-        return [
-            Pasting(one, cuts, recipe.kinds.pasted, rng) if one.labels.set_name in pasted else one
-            for one in frames
-        ]
+        return pasted_frames(recipe.frames(), recipe.pasted_sets, recipe.kinds.pasted, rng)
 
     def _draw(self, frames: Sequence[Readable], stage: Stage, rng: np.random.Generator) -> View:
         # What it reported before of the same picture, in the same weather, is what it can keep.

@@ -42,6 +42,12 @@ DEPTH = 4
 """Convolutions of a tower."""
 
 
+def halved(own: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a depthwise 3 x 3 convolution of stride 2, whose gradient is slow in bfloat16."""
+    every = functional.conv2d(x, own.weight, own.bias, 1, 1, 1, own.groups)
+    return every[:, :, ::2, ::2]
+
+
 class Stem(nn.Sequential):
     """A convolution of the picture, one of each place, and one of each channel.
 
@@ -78,11 +84,8 @@ class Inverted(nn.Module):
     def hidden(self, x: Tensor) -> Tensor:
         """Map float32 [n, c, h, w] to what the last convolution reads."""
         wide, own = self.act(self.expand(x)), self.depthwise
-        if self.training and own.stride == (2, 2):
-            # The gradient of a depthwise convolution of stride 2 is slow in bfloat16.
-            every = functional.conv2d(wide, own.weight, own.bias, 1, 1, 1, own.groups)
-            return self.act(every[:, :, ::2, ::2])
-        return self.act(own(wide))
+        apart = self.training and own.stride == (2, 2)
+        return self.act(halved(own, wide) if apart else own(wide))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float32 [n, c, h, w] to [n, d, h / stride, w / stride]."""

@@ -4,7 +4,7 @@ Ghiasi et al., CVPR 2021, with boxes for masks. A vehicle is put beside another 
 one of its kind would be there.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +46,18 @@ def cuts_of(frames: Sequence[Frame]) -> dict[str, list[Cut]]:
         for index in _whole(labels):
             found[CLASSES[labels.classes[index]]].append((path, labels.boxes[index]))
     return found
+
+
+def pasted_frames(
+    frames: Sequence[Frame], sets: Collection[str], share: float, rng: np.random.Generator
+) -> list["Frame | Pasting"]:
+    """Return the labelled frames; into those of some sets objects are pasted."""
+    labelled = [one for one in frames if one.labels]
+    cuts = cuts_of(labelled)
+    return [
+        Pasting(one, cuts, share, rng) if one.labels and one.labels.set_name in sets else one
+        for one in labelled
+    ]
 
 
 def _whole(labels: Labels) -> Iterator[int]:

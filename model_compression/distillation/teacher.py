@@ -1,6 +1,7 @@
 """The teacher: backbone and pyramid of Intel's person-vehicle-bike-detection-2003 in OpenVINO."""
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import openvino
@@ -15,6 +16,21 @@ OPERATORS = (
 """Whose maps have strides 8, 16 and 32: of the backbone, then of the pyramid."""
 
 Map = NDArray[np.float16]
+
+
+class Teaches(Protocol):
+    """What makes maps for a student."""
+
+    def maps(self, picture: NDArray[np.uint8]) -> list[Map]:
+        """Return maps, float16 [c, h, w], for a picture [h, w, 3] BGR."""
+
+
+class NoTeacher:
+    """Has no maps: label files alone teach."""
+
+    def maps(self, picture: NDArray[np.uint8]) -> list[Map]:
+        """Return none."""
+        return []
 
 
 class Teacher:

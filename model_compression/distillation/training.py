@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from model_compression.distillation.config import Recipe, Stage
+from model_compression.distillation.hgnet import HGNetwork
 from model_compression.distillation.loss import BINS_WEIGHT, BOX_WEIGHT, Grid, label_loss
-from model_compression.distillation.network import Original, RoadNetwork
-from model_compression.distillation.readers import Report, compute_ends, train_readers
-from model_compression.distillation.teacher import Teacher
-from model_compression.distillation.views import Frame, Pool, Readable, View, draw_view
+from model_compression.distillation.network import RoadNetwork
+from model_compression.distillation.readers import Report
+from model_compression.distillation.teacher import NoTeacher, Teaches
+from model_compression.distillation.views import Pool, Readable, View, draw_view
 from model_compression.distillation.weather import pictures
 from model_compression.errors import CompressionError
-from model_compression.train import Maps, half_precision, save_state, update_average
+from model_compression.train import half_precision, save_state, update_average
 
 STATE, BEGUN = "state.pt", "begun.pt"
 """Files of a run: what it goes on from, and its weights when its readers had learned."""
@@ -28,17 +29,10 @@ REPORT_EVERY_STEPS = 20
 GREATEST_NORM = 10.0
 """Of the gradient."""
 
-
-def explained(maps: list[Tensor], wanted: list[Tensor]) -> Tensor:
-    """Share of the variance of maps [n, c, h, w] that others explain, all channels alike."""
-    shares = []
-    for ours, theirs in zip(maps, wanted, strict=True):
-        error = (ours.float() - theirs).square().mean((0, 2, 3))
-        shares.append(1 - (error / (theirs.var((0, 2, 3), correction=0) + 1e-6)).mean())
-    return torch.stack(shares)
+Network = RoadNetwork | HGNetwork
 
 
-def make_optimizer(model: RoadNetwork, weight_decay: float) -> torch.optim.Optimizer:
+def make_optimizer(model: Network, weight_decay: float) -> torch.optim.Optimizer:
     """Make AdamW with the original's weights apart, decaying none of these towards 0."""
     new = {id(one) for part in model.fresh for one in part.parameters()}
     parameters = list(model.parameters())
@@ -60,15 +54,11 @@ def rate(recipe: Recipe, step: int, warmed_from: int) -> float:
     return recipe.learning_rate * min(1.0, left, risen)
 
 
-def original_of(recipe: Recipe) -> Original:
-    """Read the network that a recipe's begins with."""
-    return Original(recipe.data / recipe.teacher)
-
-
-def make_network(recipe: Recipe) -> RoadNetwork:
+def make_network(recipe: Recipe) -> Network:
     """Make the network of a recipe, of random weights."""
     torch.manual_seed(recipe.seed)
-    return RoadNetwork(len(recipe.classes))
+    kind = HGNetwork if recipe.network == "hgnet" else RoadNetwork
+    return kind(len(recipe.classes))
 
 
 def load_weights(part: Any, state: dict[str, Any], source: Path) -> None:
@@ -85,12 +75,6 @@ def load_weights(part: Any, state: dict[str, Any], source: Path) -> None:
         ) from error
 
 
-def wanted_of(views: list[View]) -> list[Tensor]:
-    """Return the teacher's maps of views, float32 [n, c, h, w] each."""
-    columns = zip(*(view.maps for view in views), strict=True)
-    return [torch.from_numpy(np.stack(column)).float() for column in columns]
-
-
 class Trainer:
     """One training in a folder.
 
@@ -98,34 +82,33 @@ class Trainer:
         model: the student.
         average: its weights, averaged over the last steps: the network to use.
         step: steps done.
-        begun: whether it has the original's weights and readers.
+        begun: whether it has what the training begins with.
     """
 
     def __init__(
         self,
         recipe: Recipe,
         folder: Path,
-        original: Original | RoadNetwork,
+        model: Network,
         start: Path | None = None,
+        begun: bool = False,
     ) -> None:
         """Begin, or go on with what the folder holds.
 
         Args:
             recipe: what to do.
             folder: of the run.
-            original: what the network begins with: weights for most of it, or all of it.
+            model: to train.
             start: weights of a checkpoint, where the folder holds nothing yet.
+            begun: whether the model's own weights are what the training begins with.
         """
-        self.recipe, self._state, self._original = recipe, folder / STATE, original
-        finished = isinstance(original, RoadNetwork)
-        model = deepcopy(original) if finished else make_network(recipe)
+        self.recipe, self._state = recipe, folder / STATE
         self.model = model.train().to(memory_format=torch.channels_last)
         self.average = deepcopy(self.model).eval()
         self._optimizer = make_optimizer(self.model, recipe.weight_decay)
-        self._maps = Maps(self.model)
         self.step = self._warmed_from = 0
         source = self._state if self._state.exists() else start
-        self.begun = finished or source is not None
+        self.begun = begun or source is not None
         if source:
             saved = torch.load(source, map_location="cpu", weights_only=True)
             self.step = self._warmed_from = saved.pop("step")
@@ -141,31 +124,13 @@ class Trainer:
         """Write what the training goes on from."""
         save_state(self._state, self.step, self._warmed_from, self._kept)
 
-    def begin(self, frames: list[Frame], report: Report, until: Callable[[], bool]) -> bool:
-        """Give a network that has learned nothing yet the original's weights and its readers.
+    def begin(self, frames: Sequence[Readable], report: Report, until: Callable[[], bool]) -> bool:
+        """Give a network that has learned nothing yet what the training is to begin with.
 
         Returns:
             Whether it was done before ``until`` said to stop; else it begins anew.
         """
-        recipe, stage = self.recipe, self.recipe.stages[0]
-        rng = np.random.default_rng([recipe.seed, 3])
-        ends, known = compute_ends(
-            self.model,
-            self._original,
-            lambda: draw_view(frames, stage.size, stage.scales, rng),
-            recipe.readers.views,
-            rng,
-            report,
-            until,
-        )
-        self.begun = train_readers(
-            self.model, ends, known, stage.size, recipe.readers, rng, report, until
-        )
-        if self.begun:
-            self.average.load_state_dict(self.model.state_dict())
-            torch.save(self.model.state_dict(), self._state.with_name(BEGUN))
-            self.save()
-        return self.begun
+        raise NotImplementedError
 
     def learn(self, views: list[View], stage: Stage) -> dict[str, float]:
         """Do a step and return its losses and the explained shares of the maps.
@@ -197,20 +162,17 @@ class Trainer:
     def _draw(self, frames: Sequence[Readable], stage: Stage, rng: np.random.Generator) -> View:
         return draw_view(frames, stage.size, stage.scales, rng)
 
-    def _teacher(self, stage: Stage) -> Teacher:
-        return Teacher(self.recipe.data / self.recipe.teacher, stage.size)
+    def _teacher(self, stage: Stage) -> Teaches:
+        return NoTeacher()
 
     def _losses(self, views: list[View]) -> tuple[Tensor, dict[str, Tensor]]:
         images = self._pictures(views)
         with half_precision():
             outputs = self.model(images)
-        shares = explained(self._maps.all, wanted_of(views))
         grid = Grid((images.shape[3], images.shape[2]))
         classes, boxes, bins = label_loss(grid, outputs, [view.known for view in views])
         total = classes + BOX_WEIGHT * boxes + BINS_WEIGHT * bins
-        total = total + self.recipe.features * (1 - shares).sum()
-        named = {f"map_{i}": share for i, share in enumerate(shares)}
-        return total, {"classes": classes, "boxes": boxes, "bins": bins, **named}
+        return total, {"classes": classes, "boxes": boxes, "bins": bins}
 
     def run(self, report: Report, until: Callable[[], bool]) -> None:
         """Train until the recipe's steps are done, or ``until`` says so; then save.
@@ -243,10 +205,8 @@ class Trainer:
         saved_s = reported_s = time.monotonic()
         found: list[dict[str, float]] = []
         while self.step < stage.until and not until():
-            pool.wait_for(recipe.batch)
-            pool.allow(recipe.batch // recipe.repeats)
-            drawn = chosen.choice(len(pool.views), recipe.batch, replace=False)
-            found.append(self.learn([pool.views[i] for i in drawn], stage))
+            views = pool.choose(recipe.batch, recipe.repeats, chosen)
+            found.append(self.learn(views, stage))
             now_s = time.monotonic()
             if self.step % REPORT_EVERY_STEPS == 0:
                 means = {k: round(float(np.mean([one[k] for one in found])), 4) for k in found[0]}

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model_compression.distillation.teacher import Map, Teacher
+from model_compression.distillation.teacher import Map, Teaches
 from model_compression.errors import CompressionError
 from model_compression.frames import read_image
 from model_compression.labels import CLASSES, Labels
@@ -191,7 +191,7 @@ class Pool:
     Each view is learned from several times, so that the teacher costs less than the student.
     """
 
-    def __init__(self, draw: Callable[[], View], teacher: Teacher, size: int, first: int) -> None:
+    def __init__(self, draw: Callable[[], View], teacher: Teaches, size: int, first: int) -> None:
         """Begin the thread.
 
         Args:
@@ -218,16 +218,17 @@ class Pool:
                 self.views[self.drawn % self._size] = view
             self.drawn += 1
 
-    def allow(self, views: int) -> None:
-        """Let so many more be drawn."""
-        self._allowed.release(views)
-
-    def wait_for(self, views: int) -> None:
-        """Wait until there are so many views.
+    def choose(self, views: int, repeats: int, rng: np.random.Generator) -> list[View]:
+        """Return views, each of which is chosen so often in the mean.
 
         Raises:
             CompressionError: the thread has failed.
         """
+        self._wait_for(views)
+        self._allowed.release(max(1, views // repeats))
+        return [self.views[i] for i in rng.choice(len(self.views), views, replace=False)]
+
+    def _wait_for(self, views: int) -> None:
         while len(self.views) < views and self._thread.is_alive():
             time.sleep(0.05)
         if not self._thread.is_alive():
