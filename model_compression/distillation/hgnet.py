@@ -1,10 +1,12 @@
-"""The network: the backbone of DEIMv2-Femto, with a pyramid and a head of ours.
+"""The network: DEIMv2-Femto's backbone and encoder, with finer maps and a head of ours.
 
-The backbone is an HGNetV2 (Cui et al., PP-HGNetV2, PaddleClas 2023) that DEIMv2-Femto (Huang et
-al., 2025) trained on COCO, so it knows kinds of vehicles, lights and signs. It is convolutions,
-ReLU and concatenation alone, which every runtime computes.
+DEIMv2-Femto (Huang et al., 2025) learned COCO's classes, so it knows kinds of vehicles, lights and
+signs. Its backbone is an HGNetV2 (Cui et al., PP-HGNetV2, PaddleClas 2023). What is taken of it is
+convolutions, activations, sums and concatenation alone, which every runtime computes; its decoder,
+a transformer, is left out.
 """
 
+import re
 from pathlib import Path
 from typing import cast
 
@@ -31,15 +33,17 @@ LAYERS = 3
 """Of a block."""
 LATERAL = 48
 """Channels of the finest map as the pyramid takes it."""
-PYRAMID = (64, 96, 128)
-"""Channels of the pyramid by stride, and below those of the head's first layers."""
-BOX, CLASS = (32, 48, 64), (48, 64, 64)
-
+WIDTH, NARROW = 96, 16
+"""Channels of the encoder, and within its chains."""
+PYRAMID, BOX, CLASS = (64, WIDTH, WIDTH), (32, 48, 64), 48
+"""Channels of the pyramid by stride, of the first layers of boxes, and of the finest classes'."""
+KNOWN = [0, 1, 2, 3, 5, 7, 9, 11]
+"""Where COCO's 80 classes have ours."""
 HELD = 1e-5
 """Of the stem's fitted weights towards 0, as a share of what they read."""
 
-Weights = tuple[str, Tensor, Tensor]
-"""Name, weight and bias of a convolution."""
+CONV = re.compile(r"(/conv_bn_fused|/conv)?/Conv$")
+"""What ends a convolution's name in the original's file."""
 
 
 class Activated(nn.Sequential):
@@ -50,6 +54,16 @@ class Activated(nn.Sequential):
         super().__init__()
         self.conv = nn.Conv2d(into, out, side, stride, side // 2)
         self.act = nn.ReLU(inplace=True)
+
+
+class Swished(nn.Sequential):
+    """A convolution and HardSwish, for the encoder's SiLU, which not every runtime computes."""
+
+    def __init__(self, into: int, out: int, side: int = 1, stride: int = 1) -> None:
+        """Make it of random weights."""
+        super().__init__()
+        self.conv = nn.Conv2d(into, out, side, stride, side // 2)
+        self.act = nn.Hardswish(inplace=True)
 
 
 class Light(nn.Sequential):
@@ -122,48 +136,88 @@ class Stem(nn.Module):
         return cast(Tensor, self.narrow(self.down(self.joined(images))))
 
 
-class Pyramid(nn.Module):
-    """Joins each map with what the coarser ones know (Lin et al., FPN, CVPR 2017)."""
+class Chain(nn.Module):
+    """Half of a map, and what two convolutions make of the other half, summed up."""
+
+    def __init__(self, into: int) -> None:
+        """Make it of random weights."""
+        super().__init__()
+        self.kept, self.worked = Swished(into, NARROW), Swished(into, NARROW)
+        self.layers = nn.Sequential(*(Swished(NARROW, NARROW, 3) for _ in range(2)))
+        self.end = Swished(NARROW, NARROW, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float32 [n, c, h, w] to [n, NARROW, h, w]."""
+        return cast(Tensor, self.end(self.kept(x) + self.layers(self.worked(x))))
+
+
+class Fusion(nn.Module):
+    """Fuses two maps (RepNCSPELAN; Wang et al., YOLOv9, ECCV 2024).
+
+    The original's sum of the two is a part of the first convolutions here.
+    """
 
     def __init__(self) -> None:
         """Make it of random weights."""
         super().__init__()
-        fine, middle, coarse = PYRAMID
-        self.middle, self.fine = Activated(BLOCKS[2][3], middle), Activated(BLOCKS[1][3], LATERAL)
-        self.down, self.coarse = Activated(middle, coarse, 3, 2), Activated(coarse, coarse, 3)
-        self.join_middle = Activated(middle + coarse, middle)
-        self.join_fine = Activated(LATERAL + middle, fine)
+        self.kept, self.worked = Swished(2 * WIDTH, WIDTH), Swished(2 * WIDTH, WIDTH)
+        self.chains = nn.ModuleList([Chain(WIDTH), Chain(NARROW)])
+        self.join = Swished(2 * (WIDTH + NARROW), WIDTH)
+
+    def forward(self, own: Tensor, other: Tensor) -> Tensor:
+        """Map two maps float32 [n, WIDTH, h, w] to one."""
+        both = torch.cat([own, other], 1)
+        maps = [self.kept(both), self.worked(both)]
+        for chain in self.chains:
+            maps.append(chain(maps[-1]))
+        return cast(Tensor, self.join(torch.cat(maps, 1)))
+
+
+class Pyramid(nn.Module):
+    """The encoder, and a finer map that knows what its maps know."""
+
+    def __init__(self) -> None:
+        """Make it of random weights."""
+        super().__init__()
+        self.middle = nn.Conv2d(BLOCKS[2][3], WIDTH, 1)
+        self.down, self.mix = Swished(WIDTH, WIDTH, 3, 2), Swished(WIDTH, WIDTH)
+        self.fuse_middle, self.fuse_coarse = Fusion(), Fusion()
+        self.down_again = Swished(WIDTH, WIDTH, 3, 2)
+        self.fine = Activated(BLOCKS[1][3], LATERAL)
+        self.join_fine = Activated(LATERAL + WIDTH, PYRAMID[0])
         self.up = nn.Upsample(scale_factor=2, mode="nearest")
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Map float32 [n, c, h, w] of strides 8 and 16 to maps of strides 8, 16 and 32."""
         middle = self.middle(maps[1])
-        coarse = self.coarse(self.down(middle))
-        middle = self.join_middle(torch.cat([middle, self.up(coarse)], 1))
+        coarse = self.mix(self.down(middle))
+        middle = self.fuse_middle(middle, self.up(coarse))
+        coarse = self.fuse_coarse(coarse, self.down_again(middle))
         fine = self.join_fine(torch.cat([self.fine(maps[0]), self.up(middle)], 1))
         return [fine, middle, coarse]
 
 
 class Head(RawHead):
-    """YOLOv8's outputs, each by two convolutions of its stride's map."""
+    """YOLOv8's outputs; classes of the encoder's maps are read as the original reads them."""
 
     def __init__(self, classes: int) -> None:
         """Take the number of classes."""
         nn.Module.__init__(self)
         self.stride, self.reg_max, self.nc = torch.tensor(STRIDES).float(), REG_MAX, classes
-        self.box = _readers(BOX, 4 * REG_MAX, 0.0)
-        self.classes = _readers(CLASS, classes, -4.0)
+        self.box = nn.ModuleList(
+            nn.Sequential(Activated(into, width, 3), _last(width, 4 * REG_MAX, 0.0))
+            for into, width in zip(PYRAMID, BOX, strict=True)
+        )
+        finest = nn.Sequential(Activated(PYRAMID[0], CLASS, 3), _last(CLASS, classes, -4.0))
+        self.classes = nn.ModuleList([finest, *(_last(WIDTH, classes, -4.0) for _ in range(2))])
 
 
-def _readers(widths: tuple[int, ...], outputs: int, bias: float) -> nn.ModuleList:
-    """Make the layers of one kind of output, which begins near a bias."""
-    readers = nn.ModuleList()
-    for into, width in zip(PYRAMID, widths, strict=True):
-        last = nn.Conv2d(width, outputs, 1)
-        nn.init.normal_(last.weight, std=0.01)
-        nn.init.constant_(last.bias, bias)
-        readers.append(nn.Sequential(Activated(into, width, 3), last))
-    return readers
+def _last(into: int, outputs: int, bias: float) -> nn.Conv2d:
+    """Make an output's convolution, which begins near a bias."""
+    made = nn.Conv2d(into, outputs, 1)
+    nn.init.normal_(made.weight, std=0.01)
+    nn.init.constant_(made.bias, bias)
+    return made
 
 
 class HGNetwork(nn.Module):
@@ -183,20 +237,24 @@ class HGNetwork(nn.Module):
             nn.Sequential(Halving(one[0]), block) for one, block in zip(BLOCKS, blocks, strict=True)
         ]
         self.model = nn.ModuleList([Stem(), blocks[0], *stages[1:], Pyramid(), Head(classes)])
-        for one in [*self.model[0].modules(), *self.model[-2].modules()]:
-            if isinstance(one, nn.Conv2d):
-                nn.init.kaiming_normal_(one.weight)
-                nn.init.zeros_(one.bias)
+        for one in (self.model[-2].fine, self.model[-2].join_fine):
+            nn.init.kaiming_normal_(one.conv.weight)
+            nn.init.zeros_(one.conv.bias)
 
     @property
     def fresh(self) -> list[nn.Module]:
         """What the original has no weights for."""
-        return list(self.model[-2:])
+        pyramid, head = self.model[-2:]
+        return [pyramid.fine, pyramid.join_fine, head.box, head.classes[0]]
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return what the pyramid reads, of strides 8 and 16."""
+        fine = self.model[2](self.model[1](self.model[0](images)))
+        return [fine, self.model[3](fine)]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Detect: three box maps and three class maps."""
-        fine = self.model[2](self.model[1](self.model[0](images)))
-        return cast(list[Tensor], self.model[-1](self.model[-2]([fine, self.model[3](fine)])))
+        return cast(list[Tensor], self.model[-1](self.model[-2](self.maps(images))))
 
 
 class Femto:
@@ -209,42 +267,101 @@ class Femto:
             CompressionError: the file cannot be read, or is another network.
         """
         try:
-            found = _folded_weights(onnx.load(path).graph)
-        except (OSError, KeyError, DecodeError) as error:
+            graph = onnx.load(path).graph
+        except (OSError, DecodeError) as error:
             raise CompressionError(f"{path} cannot be read: {error}") from error
-        self._stem, self._stages, self._lateral = (
-            [one for one in found if part in one[0]]
-            for part in ("/backbone/stem/", "/backbone/stages.", "/encoder/input_proj.0/")
-        )
-        if (len(self._stem), len(self._stages), len(self._lateral)) != (5, 20, 1):
-            raise CompressionError(f"{path} is another network; take deimv2_femto")
+        self._path, self._found = path, _folded_weights(graph)
 
     @torch.no_grad()
     def fill(self, network: HGNetwork, images: Tensor) -> float:
-        """Give a network all weights but those of the pyramid and the head.
+        """Give a network all weights but those of ``fresh``.
 
         Args:
             network: to fill.
-            images: what the stem's new convolution is fitted to, as the network takes them.
+            images: float32 [n, 3, h, w], what is measured and fitted is so on these.
 
         Returns:
-            The explained share of the variance of the map that is fitted.
+            The explained share of the variance of the stem's map that is fitted.
+
+        Raises:
+            CompressionError: the weights are another network's.
         """
-        stem, *stages = network.model[:4]
-        convolutions = [one for stage in stages for one in stage.modules()]
-        mine = [one for one in convolutions if isinstance(one, nn.Conv2d)]
-        mine += [network.model[-2].middle.conv, stem.conv, stem.before.conv, stem.after.conv]
-        first, before, after, join, last = self._stem
-        theirs = [*self._stages, *self._lateral, first, before, after, last]
-        for own, (_, weight, bias) in zip([*mine, stem.narrow.conv], theirs, strict=True):
-            # A kernel of 2 x 2 sees a place and what lies to the right and below.
-            space = own.weight.shape[2] - weight.shape[2]
-            own.weight.copy_(functional.pad(weight, (space, 0, space, 0)))
-            own.bias.copy_(bias)
+        try:
+            return self._fill(network, images)
+        except (KeyError, RuntimeError) as error:
+            raise CompressionError(f"{self._path} is another network: {error}") from error
+
+    def _fill(self, network: HGNetwork, images: Tensor) -> float:
+        stem, first, second, third, pyramid, head = network.model
+        for number, block in enumerate((first, second[1], third[1])):
+            part = f"backbone/stages.{number}/blocks/blocks.0"
+            ends = ("/conv1", "/conv2") if LIGHT[number] else ("",)
+            for index, layer in enumerate(block.layers):
+                for own, end in zip(_convolutions(layer), ends, strict=True):
+                    self._give(own, f"{part}/layers.{index}{end}")
+            self._give(block.squeeze.conv, f"{part}/aggregation/aggregation.0")
+            self._give(block.widen.conv, f"{part}/aggregation/aggregation.1")
+        self._give(second[0].conv, "backbone/stages.1/downsample")
+        self._give(third[0].conv, "backbone/stages.2/downsample")
+        for own, name in (("conv", "1"), ("before.conv", "2a"), ("after.conv", "2b")):
+            self._give(stem.get_submodule(own), f"backbone/stem/stem{name}")
+        self._give(stem.narrow.conv, "backbone/stem/stem4")
+        explained = self._fit(stem, images)
+        self._encoder(network, pyramid, images)
+        for own in head.classes[1:]:
+            self._give(own, "decoder/enc_score_head", KNOWN)
+        return explained
+
+    def _give(self, own: nn.Conv2d, name: str, rows: slice | list[int] = slice(None)) -> None:
+        """Give a convolution rows of the original's of that name.
+
+        A kernel of 2 x 2 sees a place and what lies to the right and below; a convolution of the
+        mean of 3 x 3 places is one of all of these; one of a sum is one of both summands.
+        """
+        weight, bias = (one[rows] for one in self._found[name])
+        space = own.weight.shape[2] - weight.shape[2]
+        if space == 2:
+            weight = weight.expand(-1, -1, 3, 3) / 9
+        elif space == 1:
+            weight = functional.pad(weight, (1, 0, 1, 0))
+        own.weight.copy_(weight.repeat(1, own.weight.shape[1] // weight.shape[1], 1, 1))
+        own.bias.copy_(bias)
+
+    def _fit(self, stem: Stem, images: Tensor) -> float:
+        """Fit the stem's convolution that reads a map which the original pools."""
         ours = stem.joined(images)
         pooled = functional.max_pool2d(functional.pad(ours[:, :STEM], (0, 1, 0, 1)), 2, 1)
-        theirs_joined = torch.cat([pooled, ours[:, STEM:]], 1)
-        return fit(stem.down.conv, ours, functional.conv2d(theirs_joined, *join[1:], 2, 1))
+        theirs = torch.cat([pooled, ours[:, STEM:]], 1)
+        wanted = functional.conv2d(theirs, *self._found["backbone/stem/stem3"], 2, 1)
+        return fit(stem.down.conv, ours, wanted)
+
+    def _encoder(self, network: HGNetwork, pyramid: Pyramid, images: Tensor) -> None:
+        self._give(pyramid.middle, "encoder/input_proj.0")
+        for own, name in ((pyramid.down, "1"), (pyramid.down_again, "2")):
+            self._give(own.conv, f"encoder/down_sample{name}/down_sample{name}.1")
+        for fusion, name in ((pyramid.fuse_middle, "fpn"), (pyramid.fuse_coarse, "pan")):
+            block = f"encoder/{name}_block"
+            halves = slice(WIDTH), slice(WIDTH, 2 * WIDTH)
+            for own, rows in zip((fusion.kept, fusion.worked), halves, strict=True):
+                self._give(own.conv, f"{block}/cv1", rows)
+            for chain, part in zip(fusion.chains, (f"{block}/cv2", f"{block}/cv3"), strict=True):
+                halves = slice(NARROW), slice(NARROW, 2 * NARROW)
+                for own, rows in zip((chain.kept, chain.worked), halves, strict=True):
+                    self._give(own.conv, f"{part}/{part[-3:]}.0/conv1", rows)
+                for index, layer in enumerate(chain.layers):
+                    name = f"{part}/{part[-3:]}.0/bottlenecks/bottlenecks.{index}"
+                    self._give(layer.conv, name)
+                self._give(chain.end.conv, f"{part}/{part[-3:]}.1")
+            self._give(fusion.join.conv, f"{block}/cv4")
+        # The original adds each channel's mean over the image; here it is that over many.
+        self._give(pyramid.mix.conv, "encoder/bi_fusion/cv")
+        coarse = pyramid.down(pyramid.middle(network.maps(images)[1]))
+        weight = pyramid.mix.conv.weight.flatten(1)
+        pyramid.mix.conv.bias.add_(weight @ coarse.mean((0, 2, 3)))
+
+
+def _convolutions(part: nn.Module) -> list[nn.Conv2d]:
+    return [one for one in part.modules() if isinstance(one, nn.Conv2d)]
 
 
 def fit(own: nn.Conv2d, x: Tensor, wanted: Tensor) -> float:
@@ -270,19 +387,20 @@ def fit(own: nn.Conv2d, x: Tensor, wanted: Tensor) -> float:
     return float(1 - missed.mean())
 
 
-def _folded_weights(graph: onnx.GraphProto) -> list[Weights]:
-    """Read convolutions; what scales and shifts the maps that one reads becomes a part of it.
+def _folded_weights(graph: onnx.GraphProto) -> dict[str, tuple[Tensor, Tensor]]:
+    """Read convolutions by name; what scales and shifts the maps that one reads becomes its part.
 
-    Behind each activation the original has a scale and a shift, of all channels alike. At the
+    Behind each activation of the backbone is a scale and a shift, of all channels alike. At the
     border, where a convolution pads, that is not the same; the training mends it.
     """
     stored = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
     changes: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    found = []
+    found = {}
     for node in graph.node:
         constants = [stored[name] for name in node.input if name in stored]
-        scale, shift = changes.get(node.input[0] if node.input else "", (np.ones(1), np.zeros(1)))
-        made = None
+        sources = [name for name in node.input if name not in stored]
+        scale, shift = changes.get(sources[0] if sources else "", (np.ones(1), np.zeros(1)))
+        name = node.name.removeprefix("/model/")
         match node.op_type:
             case "Conv" if len(constants) == 2:
                 weight, bias = constants
@@ -290,23 +408,24 @@ def _folded_weights(graph: onnx.GraphProto) -> list[Weights]:
                 # A depthwise convolution has one input channel for each output.
                 shape = (-1, 1, 1, 1) if groups > 1 else (1, -1, 1, 1)
                 bias = bias + (weight * shift.reshape(shape)).sum((1, 2, 3))
-                weight = weight * scale.reshape(shape)
-                tensors = (torch.from_numpy(one.astype(np.float32)) for one in (weight, bias))
-                found.append((node.name, *tensors))
-                made = np.ones(len(bias)), np.zeros(len(bias))
+                found[CONV.sub("", name)] = weight * scale.reshape(shape), bias
+                changes[node.output[0]] = np.ones(len(bias)), np.zeros(len(bias))
+            case "MatMul" if constants and name == "decoder/enc_score_head/MatMul":
+                found[name.removesuffix("/MatMul")] = constants[0].T[..., None, None], np.zeros(1)
+            case "Add" if constants and name == "decoder/enc_score_head/Add":
+                key = name.removesuffix("/Add")
+                found[key] = found[key][0], constants[0]
             case "Relu" | "Pad" | "MaxPool":
-                made = scale, shift
-            case "Mul" | "Add" if len(constants) == 1 and "/lab/" in node.name:
-                source = next(name for name in node.input if name not in stored)
-                scale, shift = changes[source]
-                by = constants[0]
-                made = (scale * by, shift * by) if node.op_type == "Mul" else (scale, shift + by)
-            case "Concat" if all(name in changes for name in node.input):
-                parts = [changes[name] for name in node.input]
+                changes[node.output[0]] = scale, shift
+            case "Mul" if len(constants) == 1 and "/lab/" in name:
+                changes[node.output[0]] = scale * constants[0], shift * constants[0]
+            case "Add" if len(constants) == 1 and "/lab/" in name:
+                changes[node.output[0]] = scale, shift + constants[0]
+            case "Concat" if all(one in changes for one in sources):
+                parts = [changes[one] for one in sources]
                 scale, shift = (np.concatenate(one) for one in zip(*parts, strict=True))
-                made = scale, shift
-        if made:
-            changes[node.output[0]] = made
-        if "/encoder/input_proj.0/" in node.name:
-            break
-    return found
+                changes[node.output[0]] = scale, shift
+    return {
+        name: (torch.tensor(weight).float(), torch.tensor(bias).float())
+        for name, (weight, bias) in found.items()
+    }
