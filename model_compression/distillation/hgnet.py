@@ -267,10 +267,9 @@ class Femto:
             CompressionError: the file cannot be read, or is another network.
         """
         try:
-            graph = onnx.load(path).graph
-        except (OSError, DecodeError) as error:
+            self._path, self._found = path, _folded_weights(onnx.load(path).graph)
+        except (OSError, DecodeError, ValueError) as error:
             raise CompressionError(f"{path} cannot be read: {error}") from error
-        self._path, self._found = path, _folded_weights(graph)
 
     @torch.no_grad()
     def fill(self, network: HGNetwork, images: Tensor) -> float:

@@ -27,11 +27,13 @@ from numpy.typing import NDArray
 from perception_nodes.core import integer
 from perception_nodes.core.inference import BackendError
 
-VERSION = 2
+VERSION = 3
 """Of what this page writes; files of another one in a cache are not read."""
 IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
 IMAGE_STEP = 1 / 255
+ROUNDING = 2e-5
+"""How far a step's rounded forms are apart at most, as a share."""
 LOWEST: dict[integer.Activation, float] = {"hardswish": -6 * 0.375, "relu": 0.0}
 """The least stored value of an activation."""
 FUSED: dict[integer.Activation, int] = {"relu": tflite.ActivationFunctionType.RELU}
@@ -88,14 +90,14 @@ class _Writer:
         return integer.GAIN["hardswish"] if any(swishes) else 1
 
     def file(self) -> bytes:
-        network = self.network
-        image = self._codes(network.image, (network.height, network.width, 3), IMAGE_STEP, -128)
-        for layer in network.layers:
+        shape = self.network.height, self.network.width, 3
+        image = self._codes(self.network.image, shape, IMAGE_STEP, -128)
+        for layer in self.network.layers:
             self._layer(layer)
         graph = tflite.SubGraphT()
         graph.tensors, graph.operators = self.tensors, self.operators
         graph.inputs = [image.number]
-        graph.outputs = [self.stored[name].number for name in network.fractions]
+        graph.outputs = [self.stored[name].number for name in self.network.fractions]
         model = tflite.ModelT()
         model.version, model.description = SCHEMA_VERSION, "perception_nodes"
         model.subgraphs, model.buffers = [graph], self.buffers
@@ -176,6 +178,9 @@ class _Writer:
             return
         gain = integer.GAIN[layer.activation] * 2.0**layer.fraction
         step = self.unit * 2.0**layer.store.shift / (layer.store.multiplier * gain)
+        # What is joined has one step, which is rounded for each kind of activation.
+        near = [one.step for one in self.stored.values() if np.isclose(one.step, step, ROUNDING, 0)]
+        step = near[0] if near else step
         residual = self.stored[layer.store.residual] if layer.store.residual else None
         largest = 128 * (step + (residual.step if residual else 0.0))
         lowest = LOWEST.get(layer.activation, -largest)
@@ -197,8 +202,7 @@ class _Writer:
         raised = self._codes(f"{name}/raised", x.shape, 6 / 255, -128)
         options = tflite.AddOptionsT()
         options.fusedActivationFunction = tflite.ActivationFunctionType.RELU6
-        self._operator("ADD", [x.number, three], raised, options)
-        return raised
+        return self._operator("ADD", [x.number, three], raised, options)
 
     def _padded(self, layer: integer.Convolution, source: Codes) -> Codes:
         """The source with a border of `outside`, which stands for real 0."""
@@ -207,8 +211,7 @@ class _Writer:
         pads = self._constant("pads", [[0, 0], [top, bottom], [left, right], [0, 0]])
         shape = (height + top + bottom, width + left + right, channels)
         padded = self._codes(f"{layer.target}/padded", shape, source.step, source.zero)
-        self._operator("PAD", [source.number, pads], padded, tflite.PadOptionsT())
-        return padded
+        return self._operator("PAD", [source.number, pads], padded, tflite.PadOptionsT())
 
     def _between(
         self, name: str, shape: tuple[int, int, int], lowest: float, largest: float
@@ -238,7 +241,7 @@ class _Writer:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def _operator(self, name: str, inputs: list[int], target: Codes, options: Any) -> None:
+    def _operator(self, name: str, inputs: list[int], target: Codes, options: Any) -> Codes:
         kind = getattr(tflite.BuiltinOperator, name)
         if kind not in self.kinds:
             self.kinds.append(kind)
@@ -249,6 +252,7 @@ class _Writer:
         kind_of_options = type(options).__name__.removesuffix("T")
         operator.builtinOptionsType = getattr(tflite.BuiltinOptions, kind_of_options)
         self.operators.append(operator)
+        return target
 
 
 def _size(layer: integer.Convolution, shape: tuple[int, int, int]) -> tuple[int, int]:
