@@ -2,18 +2,15 @@
 
     python -m model_compression.distillation train RECIPE RUN [--start CHECKPOINT]
     python -m model_compression.distillation checkpoint RUN FILE [--begun SHARE]
-    python -m model_compression.distillation kinds RECIPE RUN FOLDER
     python -m model_compression.distillation model RECIPE CHECKPOINT NAME WIDTHxHEIGHT \
-        [--of-kinds FOLDER] [--steps N] [--thresholds SET.yaml …] [--data SET.yaml …]
+        [--steps N] [--thresholds SET.yaml …] [--data SET.yaml …]
 
 `train` ends with the recipe's steps, or by Ctrl-C. However it was stopped, the same command goes
 on; two minutes are lost at most. `checkpoint` writes the weights in half precision, for `--start`
 on another machine; with `--begun 0.5` the mean of them and of those that the run began with, which
-forgets less (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022). `kinds` teaches
-the network of a float model folder kinds of vehicles, lights and signs; it ends and goes on as
-`train` does, and `--of-kinds` tells `model` that folder. `model` writes NAME-float and NAME, of 8
-bits, into `--models`, with what was measured on the sets of `--data`. On those of `--thresholds` it
-finds the score at which each class is best reported, and makes it 0.25.
+forgets less (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022). `model` writes
+NAME-float and NAME, of 8 bits, into `--models`, with what was measured on the sets of `--data`. On
+those of `--thresholds` it finds the score at which each class is best reported, and makes it 0.25.
 """
 
 import argparse
@@ -35,7 +32,6 @@ from model_compression.distillation.femto import FemtoTrainer
 from model_compression.distillation.folders import write_folders
 from model_compression.distillation.hgnet import Femto
 from model_compression.distillation.intel import IntelTrainer
-from model_compression.distillation.kinds import KindsTrainer, read_network
 from model_compression.distillation.network import Original
 from model_compression.distillation.training import BEGUN, STATE, Trainer
 from model_compression.errors import CompressionError
@@ -105,16 +101,11 @@ def main() -> None:
     one.add_argument("run", type=Path)
     one.add_argument("file", type=Path)
     one.add_argument("--begun", type=float, default=0.0, help="share of the first weights")
-    one = commands.add_parser("kinds")
-    one.add_argument("recipe", type=Path)
-    one.add_argument("run", type=Path)
-    one.add_argument("folder", type=Path)
     one = commands.add_parser("model")
     one.add_argument("recipe", type=Path)
     one.add_argument("checkpoint", type=Path)
     one.add_argument("name")
     one.add_argument("size", type=size_of)
-    one.add_argument("--of-kinds", type=Path, help="folder that `kinds` began with")
     one.add_argument("--steps", type=int, default=0, help="of quantization-aware training")
     one.add_argument("--thresholds", action="append", default=[], help="set to choose them on")
     one.add_argument("--models", type=Path, default=Path("models"))
@@ -135,9 +126,6 @@ def main() -> None:
                 train(lambda: IntelTrainer(recipe, given.run, original, given.start), given.run)
         case "checkpoint":
             write_checkpoint(given.run, given.file, given.begun)
-        case "kinds":
-            recipe, network = read_recipe(given.recipe), read_network(given.folder)
-            train(lambda: KindsTrainer(recipe, given.run, network), given.run)
         case _:
             recipe, sets = read_recipe(given.recipe), read_sets(given.data)
             for folder in write_folders(
@@ -148,7 +136,6 @@ def main() -> None:
                 given.models,
                 given.steps,
                 read_sets(given.thresholds),
-                given.of_kinds,
             ):
                 model = load_model(str(folder))
                 add_accuracy(folder, [evaluate(model, one) for one in sets], print)

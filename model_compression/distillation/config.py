@@ -52,19 +52,6 @@ class Readers(Section):
     learning_rate: float = Field(default=4e-3, gt=0)
 
 
-class Kinds(Section):
-    """The training of kinds of vehicles, lights and signs, of a finished network."""
-
-    size: tuple[Side, Side] = Field(default=(384, 224), description="of the views, pixels")
-    scales: tuple[float, float] = Field(default=(0.65, 1.8), description="as those of a stage")
-    pasted: float = Field(default=0.5, ge=0, le=1, description="share of frames that get pastes")
-    steps: int = Field(default=3000, ge=1)
-    repeats: int = Field(default=2, ge=1, description="batches that a view is in, in the mean")
-    warm_up_steps: int = Field(default=100, ge=0)
-    kept_rate: float = Field(default=0.2, ge=0, description="of all but the last layers, a share")
-    kept: float = Field(default=2.0, ge=0, description="weight of what the network reported before")
-
-
 class Recipe(Section):
     """The whole file."""
 
@@ -83,8 +70,7 @@ class Recipe(Section):
     pool: int = Field(default=384, ge=1, description="views that batches are drawn from")
     repeats: int = Field(default=4, ge=1, description="batches that a view is in, in the mean")
     readers: Readers = Readers()
-    kinds: Kinds = Kinds()
-    pasted: float = Field(default=0.35, ge=0, le=1, description="as of the kinds; of HGNetworks")
+    pasted: float = Field(default=0.35, ge=0, le=1, description="share of frames that get pastes")
     stages: tuple[Stage, ...] = Field(min_length=1)
     warm_up_steps: int = Field(default=300, ge=0)
     decay: float = Field(

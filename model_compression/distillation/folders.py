@@ -14,7 +14,6 @@ from model_compression.distillation.config import Recipe
 from model_compression.distillation.network import RoadNetwork, folded
 from model_compression.distillation.thresholds import best_scores, move_scores
 from model_compression.distillation.training import Network, load_weights, make_network
-from model_compression.errors import CompressionError
 from model_compression.export import export
 from model_compression.frames import Frames, drawn, letterboxed
 from model_compression.model import count_gmac
@@ -22,7 +21,6 @@ from model_compression.origin import Origin
 from model_compression.package import Variant, write_variant
 from model_compression.quantization import measure
 from model_compression.quantization.finetune import Schedule, finetune
-from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.networks.model import load_model
 
@@ -39,35 +37,16 @@ class Described:
     seed: int
 
 
-def load_average(
-    recipe: Recipe, checkpoint: Path, of_kinds: Path | None = None
-) -> tuple[Network, dict[str, dict[str, Any]]]:
+def load_average(recipe: Recipe, checkpoint: Path) -> tuple[Network, dict[str, dict[str, Any]]]:
     """Return the averaged network of a state or checkpoint, for inference, and how it was made.
-
-    Args:
-        recipe: of the training.
-        checkpoint: its state or checkpoint.
-        of_kinds: the float model folder that a training of kinds began with.
 
     Raises:
         CompressionError: it is of another network.
     """
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    network: Any = make_network(recipe)
-    step = saved["step"]
-    if of_kinds:
-        network = folded(network)
-        load_weights(network, saved["average"], checkpoint)
-        try:
-            before = parse_yaml((of_kinds / "model.yaml").read_text(encoding="utf-8"))["made"]
-        except (OSError, KeyError) as error:
-            raise CompressionError(
-                f"{of_kinds} does not tell how it was made ({error!r}); name the float "
-                "model folder that `kinds` began with"
-            ) from error
-        return network, {**before, "kinds": {"of": of_kinds.name, "steps": step}}
+    network = make_network(recipe)
     load_weights(network, saved["average"], checkpoint)
-    start = {"start": Path(recipe.teacher).stem, "steps": step, "batch": recipe.batch}
+    start = {"start": Path(recipe.teacher).stem, "steps": saved["step"], "batch": recipe.batch}
     network = folded(network) if isinstance(network, RoadNetwork) else network.eval()
     return network, {"distillation": start}
 
@@ -86,7 +65,6 @@ def write_folders(
     models: Path,
     steps: int = 0,
     judged_by: Sequence[LabelledSet] = (),
-    of_kinds: Path | None = None,
 ) -> list[Path]:
     """Write model folders NAME-float and NAME, the second of 8 bits, in both dialects.
 
@@ -98,13 +76,12 @@ def write_folders(
         models: folder that they are written into.
         steps: of quantization-aware training; 0 for measured ranges alone.
         judged_by: sets that the threshold of each class is chosen on.
-        of_kinds: the float model folder that a training of kinds began with.
 
     Raises:
         CompressionError: the frames cannot be used.
         DataError: a set cannot be used.
     """
-    network, made = load_average(recipe, checkpoint, of_kinds)
+    network, made = load_average(recipe, checkpoint)
     settings = Described(size_px, recipe.classes, recipe.seed)
     paths = sorted({frame.path for frame in recipe.frames()})
     frames = list(letterboxed(drawn(paths, CALIBRATION_FRAMES, recipe.seed), size_px))
@@ -134,7 +111,7 @@ def write_folders(
     return [*folders, write_variant(replace(variant, **small), settings, models)]
 
 
-def _exported(network: RoadNetwork, size_px: tuple[int, int]) -> onnx.ModelProto:
+def _exported(network: Network, size_px: tuple[int, int]) -> onnx.ModelProto:
     with TemporaryDirectory() as scratch:
         return export(network, Path(scratch) / "float.onnx", size_px)
 

@@ -211,6 +211,11 @@ class Head(RawHead):
         finest = nn.Sequential(Activated(PYRAMID[0], CLASS, 3), _last(CLASS, classes, -4.0))
         self.classes = nn.ModuleList([finest, *(_last(WIDTH, classes, -4.0) for _ in range(2))])
 
+    @property
+    def last(self) -> list[nn.Conv2d]:
+        """What class scores come out of, stride by stride."""
+        return [self.classes[0][-1], *self.classes[1:]]
+
 
 def _last(into: int, outputs: int, bias: float) -> nn.Conv2d:
     """Make an output's convolution, which begins near a bias."""

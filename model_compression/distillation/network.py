@@ -155,6 +155,11 @@ class Towers(RawHead):
         self.read_box = nn.ModuleList(reader(WIDTH, 4 * REG_MAX, 0.0) for _ in STRIDES)
         self.read_classes = nn.ModuleList(reader(2 * WIDTH, classes, -4.0) for _ in STRIDES)
 
+    @property
+    def last(self) -> list[nn.Conv2d]:
+        """What class scores come out of, stride by stride."""
+        return [reader[-1] for reader in self.read_classes]
+
     def towers(self, features: list[Tensor]) -> list[Tensor]:
         """Return what ``read`` takes: ends of the box towers, then of both towers together."""
         boxes, classes = (

@@ -6,7 +6,7 @@ from math import log
 import numpy as np
 import torch
 
-from model_compression.distillation.network import RoadNetwork
+from model_compression.distillation.training import Network
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.inference import Progress
 from perception_nodes.evaluation.accuracy import class_groups, labelled_objects, reported_objects
@@ -75,14 +75,14 @@ def best_score(matches: Sequence[ClassMatches]) -> float | None:
 
 
 @torch.no_grad()
-def move_scores(network: RoadNetwork, classes: Sequence[str], scores: Mapping[str, float]) -> None:
+def move_scores(network: Network, classes: Sequence[str], scores: Mapping[str, float]) -> None:
     """Move a network's class scores, so that these become the threshold that is shipped.
 
     The order of a class's reports stays, and so does its average precision.
     """
-    for reader in network.model[-1].read_classes:
+    for last in network.model[-1].last:
         for name, score in scores.items():
-            reader[-1].bias[classes.index(name)] += _logit(SHIPPED) - _logit(score)
+            last.bias[classes.index(name)] += _logit(SHIPPED) - _logit(score)
 
 
 def _logit(score: float) -> float:

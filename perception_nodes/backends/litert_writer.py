@@ -80,7 +80,7 @@ class _Writer:
     buffers: list[Any] = field(default_factory=lambda: [tflite.BufferT()])
     tensors: list[Any] = field(default_factory=list)
     operators: list[Any] = field(default_factory=list)
-    kinds: list[int] = field(default_factory=list)
+    kinds: dict[int, int] = field(default_factory=dict)
     stored: dict[str, Codes] = field(default_factory=dict)
 
     @property
@@ -243,10 +243,8 @@ class _Writer:
 
     def _operator(self, name: str, inputs: list[int], target: Codes, options: Any) -> Codes:
         kind = getattr(tflite.BuiltinOperator, name)
-        if kind not in self.kinds:
-            self.kinds.append(kind)
         operator = tflite.OperatorT()
-        operator.opcodeIndex = self.kinds.index(kind)
+        operator.opcodeIndex = self.kinds.setdefault(kind, len(self.kinds))
         operator.inputs, operator.outputs = inputs, [target.number]
         operator.builtinOptions = options
         kind_of_options = type(options).__name__.removesuffix("T")

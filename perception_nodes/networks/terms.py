@@ -16,7 +16,7 @@ PERMISSIVE = frozenset(
 JUDGED = frozenset(
     {
         "annotations cc by 4.0, images of flickr under their own terms",  # COCO
-        "weights bsd 3 clause, images of imagenet for non commercial research",
+        "weights of permissive licences, images of imagenet for non commercial research",
     }
 )
 """Terms of weights that permissive detectors started from, in the form of `_plain`. That weights

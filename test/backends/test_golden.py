@@ -194,7 +194,7 @@ class TestShippedModels:
             for index, output in enumerate(outputs):
                 pairs = zip(heads, golden, strict=True)
                 far = [np.abs(a[index] - b[index]) / steps[output] for a, b in pairs]
-                # Depthwise networks differ most: open-m by 1.53 and 7.6, open-xs by 1.14 and 5.7.
+                # Depthwise networks differ most: open-m by 1.53 and 7.6.
                 assert np.mean(far) <= 2, (runtime, output)
                 assert np.percentile(far, 99) <= 8, (runtime, output)
             iou, difference = mutual_partners(decoder, golden, heads)

@@ -195,7 +195,7 @@ def test_a_convolution_in_float_is_refused_by_name(tmp_path):
         write(read_network(tmp_path / "toy.onnx"), {})
 
 
-@pytest.mark.parametrize("name", ["open-n", "dense-416x256"])
+@pytest.mark.parametrize("name", ["open-n-float", "dense-416x256"])
 def test_what_is_no_integer_network_is_refused(name):
     assert name in refused(BackendError, Backend(BackendSettings(1)).load, load_model(name))
 

@@ -21,7 +21,10 @@ from perception_nodes.networks.terms import Terms, materials, says_more, terms_o
         ("AGPL-3.0 (evaluation only)", Terms.OTHER),
         ("CC BY-SA 4.0 (research use only)", Terms.OTHER),
         ("annotations CC BY 4.0, images of Flickr under their own terms", Terms.JUDGED),
-        ("weights BSD-3-Clause, images of ImageNet for non-commercial research", Terms.JUDGED),
+        (
+            "weights of permissive licences, images of ImageNet for non-commercial research",
+            Terms.JUDGED,
+        ),
         ("images of Flickr under their own terms", Terms.OTHER),
         ("AGPL-3.0 (started from Ultralytics weights)", Terms.COPYLEFT),
         ("AGPL-3.0 License (https://ultralytics.com/license)", Terms.COPYLEFT),
