@@ -28,9 +28,9 @@ import cv2
 import torch
 
 from model_compression.distillation.config import read_recipe
-from model_compression.distillation.femto import FemtoTrainer
+from model_compression.distillation.femto import Femto
+from model_compression.distillation.femto_training import FemtoTrainer
 from model_compression.distillation.folders import write_folders
-from model_compression.distillation.hgnet import Femto
 from model_compression.distillation.intel import IntelTrainer
 from model_compression.distillation.network import Original
 from model_compression.distillation.training import BEGUN, STATE, Trainer

@@ -244,7 +244,7 @@ def test_a_training_ends_when_no_views_can_be_drawn():
         pool.choose(1, 1, None)
 
 
-@pytest.mark.parametrize("name", ["open", "open-m", "open-n"])
+@pytest.mark.parametrize("name", ["open-m", "open-n"])
 def test_the_recipe_of_the_open_family_is_one_for_products(monkeypatch, name):
     for variable in ("PERCEPTION_DATA", "PERCEPTION_LABELS"):
         monkeypatch.setenv(variable, "/nowhere")

@@ -11,19 +11,10 @@ from test_distillation import SIZE, begin, frames, pictures_in, recipe, views
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 pytest.importorskip("ultralytics", reason="needs the build tools: make compression")
 
-from model_compression.distillation.femto import FemtoTrainer
+from model_compression.distillation.femto import KNOWN, Femto, fit
+from model_compression.distillation.femto_training import FemtoTrainer
 from model_compression.distillation.folders import write_folders
-from model_compression.distillation.hgnet import (
-    BLOCKS,
-    KNOWN,
-    LIGHT,
-    NARROW,
-    STEM,
-    WIDTH,
-    Femto,
-    HGNetwork,
-    fit,
-)
+from model_compression.distillation.hgnet import BLOCKS, LIGHT, NARROW, STEM, WIDTH, HGNetwork
 from model_compression.distillation.training import STATE
 from model_compression.errors import CompressionError
 from model_compression.labels import CLASSES
