@@ -53,9 +53,8 @@ from perception_nodes.networks.model import load_model
 from perception_nodes.networks.terms import Terms, terms_of
 
 SIZE = (96, 64)
-INTEL = Path(os.environ.get("PERCEPTION_DATA", "")) / (
-    "open/weights/person-vehicle-bike-detection-2004.xml"
-)
+DATA = Path(os.environ.get("PERCEPTION_DATA", ""))
+INTEL = DATA / "open/weights/person-vehicle-bike-detection-2004.xml"
 CAR = CLASSES.index("car")
 MAPS = [(32, 8), (96, 16), (320, 32), (WIDTH, 8), (WIDTH, 16), (WIDTH, 32)]
 """Channels and strides of a network's maps."""
