@@ -1,28 +1,21 @@
 """What is done beside a running graph, which has to be waited for in the thread that started it."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from perception_nodes.graph.supervisor import Supervisor
 
 
 def beside(nodes, act):
     """Start a graph, act in another thread, stop it; raises what `act` raised."""
-    failure: list[BaseException] = []
 
     def acting():
         try:
             act(supervisor)
-        except BaseException as error:
-            failure.append(error)
         finally:
             supervisor.stop()
 
-    with Supervisor(nodes) as supervisor:
-        actor = threading.Thread(target=acting)
-        actor.start()
-        try:
-            supervisor.wait()
-        finally:
-            actor.join()  # it is in the domain, too, which is swept when nobody is left
-    if failure:
-        raise failure[0]
+    # The thread is waited for: it is in the domain, too, which is swept when nobody is left.
+    with Supervisor(nodes) as supervisor, ThreadPoolExecutor(1) as thread:
+        acted = thread.submit(acting)
+        supervisor.wait()
+    acted.result()
