@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,31 +48,20 @@ signal.signal(signal.SIGINT, signal.SIG_IGN if manner == "hang" else stop)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if manner == "hang" else stop)
 note("started")
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
-if manner == "crash then refuse":
+if " then " in manner:
     with open(log) as file:
-        manner = "crash" if len(file.readlines()) == 1 else "refuse"
-if manner == "crash":
-    sys.exit(3)
-if manner == "miss files once":
-    with open(log) as file:
-        if sum(line.split()[0] == name for line in file) == 1:
-            sys.exit(5)
-if manner == "source ends":
-    sys.exit(4)
+        again = sum(line.split()[0] == name for line in file) > 1
+    manner = manner.split(" then ")[again]
+if manner.startswith("exit"):
+    sys.exit(int(manner[-1]))
 if manner == "say and crash":
     os.pwrite(int(os.environ["PERCEPTION_LAST_WORDS"]), b"no lens " + str(os.getpid()).encode(), 0)
     sys.exit(1)
-if manner == "refuse":
-    sys.exit(2)
-if manner == "abort once":
-    with open(log) as file:
-        manner = "abort" if sum(line.split()[0] == name for line in file) == 1 else "run"
 if manner == "abort":
     os.kill(os.getpid(), signal.SIGKILL)
 if manner == "end when told":
     signal.sigwait([signal.SIGUSR1])
     note("told")
-if manner.startswith("end"):
     sys.exit(0)
 while True:
     time.sleep(0.1)  # a signal that comes just before `pause` would leave it waiting
@@ -150,12 +140,11 @@ def stopped_when(running, condition, act=None):
         condition()
         (act or running.stop)()
 
-    thread = threading.Thread(target=stop)
-    thread.start()
-    try:
-        return running.wait()
-    finally:
-        thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        stopped = thread.submit(stop)
+        ended = running.wait()
+    stopped.result()
+    return ended
 
 
 def told_of(capfd, text):
@@ -211,7 +200,7 @@ def test_a_signal_ends_the_wait_and_not_the_nodes(graph, log, number):
 
 
 def test_the_graph_ends_with_its_last_node(graph, log):
-    with graph(ends=["player"], a="run", player="end") as running:
+    with graph(ends=["player"], a="run", player="exit 0") as running:
         log.wait_for(2)
         assert running.wait() is True
     assert log.names("stopped") == ["a"]
@@ -219,7 +208,7 @@ def test_the_graph_ends_with_its_last_node(graph, log):
 
 @pytest.mark.parametrize(("file", "ends"), [("", True), ("rear", False)])
 def test_a_graph_ends_with_a_clip_but_not_before_its_files(graph, log, capfd, file, ends):
-    cameras = {"front": "source ends"} | ({"rear": "run"} if file else {})
+    cameras = {"front": "exit 4"} | ({"rear": "run"} if file else {})
     with graph(ends=[file], restarted=["front", "rear"], **cameras) as running:
         if ends:
             assert running.wait() is True
@@ -230,7 +219,7 @@ def test_a_graph_ends_with_a_clip_but_not_before_its_files(graph, log, capfd, fi
 
 def test_a_graph_of_several_files_ends_with_the_last_of_them(graph, log, monkeypatch):
     with graph(
-        ends=["front", "rear"], restarted=["front", "rear"], front="end", rear="end when told"
+        ends=["front", "rear"], restarted=["front", "rear"], front="exit 0", rear="end when told"
     ) as running:
         log.wait_for(2)
         monkeypatch.setattr(
@@ -244,11 +233,11 @@ def test_a_graph_of_several_files_ends_with_the_last_of_them(graph, log, monkeyp
 @pytest.mark.parametrize(
     ("graph_of", "manner", "how"),
     [
-        ({}, "crash", "with status 3"),
+        ({}, "exit 3", "with status 3"),
         ({}, "abort", "by signal SIGKILL"),
-        ({"ends": ["player"]}, "end", "with status 0"),
-        ({"ends": ["one"]}, "crash", "with status 3"),
-        ({"restarted": ["one"]}, "refuse", "with status 2"),
+        ({"ends": ["player"]}, "exit 0", "with status 0"),
+        ({"ends": ["one"]}, "exit 3", "with status 3"),
+        ({"restarted": ["one"]}, "exit 2", "with status 2"),
     ],
 )
 def test_an_end_that_is_a_failure_is_told_by_name_and_ends_the_others(
@@ -306,7 +295,7 @@ def test_who_was_stopped_himself_does_not_blame_the_others(monkeypatch, away_s, 
 
 @pytest.mark.parametrize(
     ("manner", "said"),
-    [("crash", "with status 3 at once, 3 times$"), ("say and crash", r"times: no lens \d+$")],
+    [("exit 3", "with status 3 at once, 3 times$"), ("say and crash", r"times: no lens \d+$")],
 )
 def test_one_that_never_works_ends_the_graph_with_its_cause(graph, log, manner, said):
     with pytest.raises(GraphFailure, match=said):
@@ -319,7 +308,7 @@ def test_one_that_never_works_ends_the_graph_with_its_cause(graph, log, manner, 
 def test_one_that_dies_again_and_again_is_started_more_slowly(graph, log, monkeypatch, capfd):
     monkeypatch.setattr(failover, "DELAY_S", 0.5)
     monkeypatch.setattr(failover, "WORKED_S", 0.0)
-    with graph(restarted=["detector"], detector="crash then refuse") as running:
+    with graph(restarted=["detector"], detector="exit 3 then exit 2") as running:
         assert stopped_when(running, lambda: log.wait_for(2 + AT_ONCE)) is False
     said = [line for line in capfd.readouterr().err.splitlines() if "is started again" in line]
     assert said[0] == "detector ended with status 3 and is started again at once"
@@ -340,7 +329,7 @@ def test_a_signal_that_we_are_to_ignore_is_ignored(graph, log, number):
 
 
 def test_one_that_only_shows_and_cannot_start_is_left_out(graph, log, capfd):
-    made = graph(restarted=["detector", "page"], page="refuse", detector="end when told")
+    made = graph(restarted=["detector", "page"], page="exit 2", detector="end when told")
     made._specs = [with_kind(spec, dispensable=spec.name == "page") for spec in made._specs]
     with made as running:
 
@@ -355,13 +344,13 @@ def test_one_that_only_shows_and_cannot_start_is_left_out(graph, log, capfd):
 def test_a_standby_that_cannot_start_does_not_end_the_graph(graph, log, capfd, monkeypatch):
     monkeypatch.setattr(supervisor, "STANDBYS_AFTER_S", 0.0)
     names = ["detector", "detector_standby"]
-    with graph(restarted=names, detector="run", detector_standby="refuse") as running:
+    with graph(restarted=names, detector="run", detector_standby="exit 2") as running:
         wanted = "detector_standby ended with status 2 and is started again in 10 s"
         assert stopped_when(running, told_of(capfd, wanted)) is False
 
 
 def test_a_node_that_is_shut_down_stays_down_and_the_others_go_on(graph, log, capfd):
-    with graph(restarted=["a", "detector"], a="end", detector="run") as running:
+    with graph(restarted=["a", "detector"], a="exit 0", detector="run") as running:
         log.wait_for(2)
         wanted = "a was shut down and is not started again"
         assert stopped_when(running, told_of(capfd, wanted)) is False
@@ -369,7 +358,7 @@ def test_a_node_that_is_shut_down_stays_down_and_the_others_go_on(graph, log, ca
 
 
 def test_a_graph_whose_nodes_are_all_shut_down_has_ended(graph, log):
-    with graph(restarted=["a", "detector"], a="end", detector="end") as running:
+    with graph(restarted=["a", "detector"], a="exit 0", detector="exit 0") as running:
         assert running.wait() is True
 
 
@@ -383,7 +372,7 @@ def test_a_node_that_hangs_is_killed_after_the_timeout(graph, log):
 
 @pytest.mark.parametrize(
     ("name", "manners"),
-    [("b", {"b": "abort once"}), ("c_standby", {"b": "run", "c_standby": "run"})],
+    [("b", {"b": "abort then run"}), ("c_standby", {"b": "run", "c_standby": "run"})],
 )
 def test_where_there_is_no_room_for_a_process_the_others_go_on(
     graph, log, monkeypatch, capfd, name, manners
@@ -516,7 +505,7 @@ def test_where_files_of_the_graph_are_removed_all_its_nodes_start_anew(
     """One that is started alone would not know of those that go on with removed files."""
     monkeypatch.setattr(supervisor, "ANEW_TIMEOUT_S", TIMEOUT_S)
     lease = SHM_FOLDER / f"{own_prefix()}front_detector.lease"
-    manner = "run" if who == "supervisor" else "miss files once"
+    manner = "run" if who == "supervisor" else "exit 5 then run"
     with graph(one="run", two=manner, restarted=("one", "two")) as running:
         running._notes.keep({"score_threshold": 0.75})
 
