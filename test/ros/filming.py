@@ -1,9 +1,9 @@
 """Cameras of tests: their frames go to a graph through shared memory or over DDS."""
 
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
-import rclpy
+from recorder import Recorder
 from sensor_msgs.msg import Image
 
 
@@ -27,20 +27,15 @@ def stamp_ns(message):
 @contextmanager
 def topic_camera():
     """A function that publishes a frame over DDS and returns its stamp."""
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = rclpy.create_node("camera", context=context)
-    publisher = node.create_publisher(Image, "/camera/image_raw", 5)
+    with closing(Recorder("camera")) as camera:
+        publisher = camera.node.create_publisher(Image, "/camera/image_raw", 5)
 
-    def publish(pixels):
-        height, width, _ = pixels.shape
-        image = Image(height=height, width=width, encoding="bgr8", step=3 * width)
-        image.data = pixels.tobytes()
-        image.header.stamp = node.get_clock().now().to_msg()
-        publisher.publish(image)
-        return stamp_ns(image)
+        def publish(pixels):
+            height, width, _ = pixels.shape
+            image = Image(height=height, width=width, encoding="bgr8", step=3 * width)
+            image.data = pixels.tobytes()
+            image.header.stamp = camera.node.get_clock().now().to_msg()
+            publisher.publish(image)
+            return stamp_ns(image)
 
-    try:
         yield publish
-    finally:
-        rclpy.shutdown(context=context)

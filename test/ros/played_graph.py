@@ -1,14 +1,13 @@
 """What a graph publishes of one frame after the other, without the graph: for who only listens."""
 
-import threading
+import itertools
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
-import rclpy
 from foxglove_msgs.msg import ImageAnnotations
 from made_detections import detected
 from perception_interfaces.msg import FrameReport, Health
-from rclpy.executors import SingleThreadedExecutor
+from recorder import Recorder
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool
 from vision_msgs.msg import Detection2DArray, VisionInfo
@@ -16,6 +15,7 @@ from vision_msgs.msg import Detection2DArray, VisionInfo
 from perception_nodes.core.frame import STAMPS, DetectionRecord
 from perception_nodes.nodes.base import LATCHED
 from perception_nodes.preprocess.placement import Placement
+from perception_nodes.replay.background import repeated
 from perception_nodes.transport.cdr_writer import write_detection_array
 from perception_nodes.transport.channels import detection_writer, slot_writer
 from perception_nodes.transport.shm import Endpoint
@@ -30,23 +30,16 @@ GREY = 130
 class PlayedGraph:
     """Grey frames in slots with borders above and below, each with the same kart in it."""
 
-    def __init__(self, context):
-        self.node = rclpy.create_node("detector_node", context=context)
-        self.node.declare_parameter("class_names", NAMES)
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self.node)
-        create = self.node.create_publisher
+    def __init__(self):
+        self._recorder = Recorder("detector_node")
+        self._recorder.node.declare_parameter("class_names", NAMES)
+        create = self._recorder.node.create_publisher
         self._reports = create(FrameReport, "perception/frame_report", 10)
         self._healths = create(Health, "perception/health", LATCHED)
         self._tracked = create(Detection2DArray, "perception/tracked_detections", 10)
         self._stops = create(Bool, "perception/safe_stop", LATCHED)
-        self.annotated: list[CompressedImage] = []
-        self.node.create_subscription(
-            CompressedImage, "perception/annotated/compressed", self.annotated.append, 10
-        )
-        self.annotations: list[ImageAnnotations] = []
-        topic, take = "perception/annotations", self.annotations.append
-        self.node.create_subscription(ImageAnnotations, topic, take, 10)
+        self.annotated = self._recorder.hear("perception/annotated/compressed", CompressedImage)
+        self.annotations = self._recorder.hear("perception/annotations", ImageAnnotations)
         self._infos = create(VisionInfo, "perception/vision_info", LATCHED)
         self._endpoint = Endpoint("played_graph")
         self._slots = slot_writer(self._endpoint, "front", *INPUT)
@@ -78,10 +71,11 @@ class PlayedGraph:
         self._reports.publish(self._report(number, stamp_ns, begun_ns))
         self._healths.publish(Health(mode=Health.UNSAFE, cause="a cause", faults=["a fault"]))
         self._stops.publish(Bool(data=True))
-        self._executor.spin_once(timeout_sec=1 / 30)
+        self._recorder.spin(1 / 30)
 
     def close(self):
         self._endpoint.close()
+        self._recorder.close()
 
     def _report(self, number, stamp_ns, begun_ns):
         late = number % 10 == 0
@@ -101,24 +95,8 @@ class PlayedGraph:
 
 
 @contextmanager
-def played(domain):
+def played():
     """A graph that plays until the context is left."""
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain)
-    graph, stop = PlayedGraph(context), threading.Event()
-
-    def playing():
-        number = 0
-        while not stop.is_set():
-            number += 1
-            graph.play(number)
-
-    thread = threading.Thread(target=playing)
-    thread.start()
-    try:
+    numbers = itertools.count(1)
+    with closing(PlayedGraph()) as graph, repeated(lambda: graph.play(next(numbers)), 0):
         yield graph
-    finally:
-        stop.set()
-        thread.join()
-        graph.close()
-        rclpy.shutdown(context=context)

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from threading import Event, Thread
 
 import pytest
 from perception_interfaces.msg import Health
@@ -13,6 +12,7 @@ from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithP
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.nodes import listening
 from perception_nodes.nodes.base import LATCHED
+from perception_nodes.replay.background import repeated
 
 pytestmark = pytest.mark.ros
 
@@ -20,22 +20,14 @@ pytestmark = pytest.mark.ros
 @pytest.fixture
 def published(recorder):
     """A car at 20, 30 again and again, and health once, for who joins late."""
-    node, over = recorder.node, Event()
+    node = recorder.node
     car = Detection2D(results=[ObjectHypothesisWithPose()])
     car.results[0].hypothesis.class_id, car.results[0].hypothesis.score = "car", 0.5
     car.bbox.center.position.x, car.bbox.center.position.y = 20.0, 30.0
     cars = node.create_publisher(Detection2DArray, "/perception/detections", 10)
     node.create_publisher(Health, "/perception/health", LATCHED).publish(Health(mode=3, ok=2**40))
-
-    def publish():
-        while not over.wait(0.05):
-            cars.publish(Detection2DArray(detections=[car]))
-
-    thread = Thread(target=publish)
-    thread.start()
-    yield
-    over.set()
-    thread.join()
+    with repeated(lambda: cars.publish(Detection2DArray(detections=[car])), 0.05):
+        yield
 
 
 def echoed(*arguments):

@@ -91,7 +91,7 @@ def test_a_played_drive_is_shown_with_its_objects_and_ends_in_good_order(start, 
     assert [name for name in left_behind(domain) if name.startswith("perception")] == []
 
 
-def test_a_page_beside_a_graph_tells_all_that_it_publishes(start, domain):
+def test_a_page_beside_a_graph_tells_all_that_it_publishes(start):
     port = free_port()
 
     def complete(facts):
@@ -100,7 +100,7 @@ def test_a_page_beside_a_graph_tells_all_that_it_publishes(start, domain):
         told = front["misses"] and front["summary"]["frames_in"] and facts["safe_stop"]
         return bool(told and known and objects(facts)[0][7])
 
-    with played(domain) as graph:
+    with played() as graph:
         beside = start(f"view_port:={port}", command="view")
         hurried(beside)
         facts, jpeg = looked(port, complete)
