@@ -1,5 +1,6 @@
 """Feeds a source's frames into a camera's channel, and takes them out again."""
 
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,8 +69,6 @@ class Viewer:
 
     def take(self, frames, timeout_s=30.0):
         """So many frames, closed after them, or after the error that ends them."""
-        try:
+        with closing(self.feed):
             self.until(lambda: len(self.found) >= frames, timeout_s)
-        finally:
-            self.feed.close()
         return self.found

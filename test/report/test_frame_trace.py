@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from contextlib import closing
 from itertools import pairwise
 
 import pytest
@@ -162,16 +163,13 @@ def test_a_recording_without_durations_is_refused(tmp_path, frames, words):
 
 
 def test_a_running_graph_is_traced_from_its_journals(tmp_path):
-    journal = Journal("traced", "detector")
-    try:
+    with closing(Journal("traced", "detector")) as journal:
         for number in range(3):
             for kind in (RecordKind.ENTERED, RecordKind.OUTCOME):
                 record = frame(number)
                 record.kind = kind
                 journal.append(record)
         trace_command(None, "traced", tmp_path / "t.json")
-    finally:
-        journal.close()
     slices = Read((tmp_path / "t.json").read_text()).slices
     # The newest record may still be being written.
     assert {facts["frame"] for *_, facts, _ in slices} >= {0, 1}

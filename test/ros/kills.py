@@ -12,7 +12,8 @@ import statistics
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from unittest.mock import patch
 
 import numpy as np
 from beside import beside
@@ -201,21 +202,15 @@ def held(pid):
 
 def with_graph(scenario, **values):
     """Run a scenario beside a graph that detects; the graph is waited for in this thread."""
-    delay_s, failover.DELAY_S = failover.DELAY_S, 0.0
     values = {"backend": "null", "source": "shm", "deadline_ms": 900.0, **values}
 
     def act(supervisor):
-        rig = Rig(supervisor, str(values["source"]))
-        try:
+        with closing(Rig(supervisor, str(values["source"]))) as rig:
             rig.next_detections()
             scenario(rig)
-        finally:
-            rig.close()
 
-    try:
+    with patch.object(failover, "DELAY_S", 0.0):
         beside(LIVE.nodes(values), act)
-    finally:
-        failover.DELAY_S = delay_s
 
 
 def main():

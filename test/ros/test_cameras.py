@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -148,11 +149,8 @@ def drive():
         chosen["cameras"] = ",".join(CAMERAS)
 
         def act(supervisor):
-            vehicle = Vehicle(supervisor)
-            try:
+            with closing(Vehicle(supervisor)) as vehicle:
                 scenario(vehicle)
-            finally:
-                vehicle.close()
 
         specs = LIVE.nodes(chosen)
         if orders is not None:

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -75,12 +75,9 @@ def served(*cameras, **options):
     """A feed, its server and the port."""
     port, values = free_port(), {"address": "localhost", "token": "", "rate_hz": 30.0, **options}
     feed = Feed(cameras or ("front",), 10.0, values["rate_hz"])
-    server = PageServer(feed, port=port, **values)
-    server.start()
-    try:
+    with closing(PageServer(feed, port=port, **values)) as server:
+        server.start()
         yield feed, server, port
-    finally:
-        server.close()
 
 
 def fed(feed, *cameras):

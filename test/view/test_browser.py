@@ -1,6 +1,7 @@
 """The page in a real browser: Debian's Chromium, driven by Selenium."""
 
 import shutil
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -196,15 +197,11 @@ def test_what_is_lost_is_the_largest_on_the_page(browser):
         grey = "return getComputedStyle(document.getElementById('notices')).filter"
         assert browser.run(grey) == "none"
         assert browser.text("worst") == "not known"
-        again = type(server)(feed, "localhost", port, "", 30.0)
-        again.start()
-        try:
-            with fed(feed):
-                browser.until(lambda: browser.text("link") == "live")
-                browser.until(lambda: "NOMINAL" in browser.text("worst"))
-                browser.until(lambda: browser.run("return $('gone').hidden"))
-        finally:
-            again.close()
+        with closing(type(server)(feed, "localhost", port, "", 30.0)) as again, fed(feed):
+            again.start()
+            browser.until(lambda: browser.text("link") == "live")
+            browser.until(lambda: "NOMINAL" in browser.text("worst"))
+            browser.until(lambda: browser.run("return $('gone').hidden"))
 
 
 def test_what_is_not_known_is_not_said_to_be_good(browser):

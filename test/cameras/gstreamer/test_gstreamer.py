@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -164,7 +165,7 @@ def test_messages_do_not_pile_up_and_the_first_error_is_the_cause_of_the_end(joi
     source = GStreamerSource("videotestsrc ! video/x-raw,framerate=100/1")
     opened, bus = source.open(), source._pipeline.get_bus()
     source.start(camera_writer(join("camera"), "front", opened.size_bytes, opened.loaned))
-    try:
+    with closing(source):
         for text in ("the lens cap is on", "streaming stopped"):
             error = GLib.Error.new_literal(Gst.CoreError.quark(), text, Gst.CoreError.FAILED)
             bus.post(Gst.Message.new_error(None, error, "in detail"))
@@ -178,8 +179,6 @@ def test_messages_do_not_pile_up_and_the_first_error_is_the_cause_of_the_end(joi
         with pytest.raises(CameraGone, match="has ended: the lens cap is on"):
             while time.monotonic() < give_up_s:
                 source.capture(100.0)
-    finally:
-        source.close()
 
 
 @needs_gstreamer
@@ -226,12 +225,8 @@ def test_a_change_of_rate_is_none_of_size(shot, caps):
     ],
 )
 def test_what_is_wrong_with_a_pipeline_is_named(pipeline, kind, text):
-    source = GStreamerSource(pipeline)
-    try:
-        with pytest.raises(kind, match=text):
-            source.open()
-    finally:
-        source.close()
+    with closing(GStreamerSource(pipeline)) as source, pytest.raises(kind, match=text):
+        source.open()
 
 
 def test_without_gstreamer_the_remedy_is_named(monkeypatch):
