@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from contextlib import suppress
 from itertools import pairwise
 
 import av
@@ -30,12 +31,10 @@ def two_ports():
         first, second = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
         first.bind(("127.0.0.1", 0))
         port = first.getsockname()[1]
-        try:
+        with suppress(OSError):
             if port % 2 == 0:
                 second.bind(("127.0.0.1", port + 1))
                 return first, second
-        except OSError:
-            pass
         first.close()
         second.close()
 

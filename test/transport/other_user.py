@@ -9,7 +9,7 @@ import pytest
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 NOBODY = 65_534
 OPEN_ALL = """
-import os, socket, sys
+import contextlib, os, socket, sys
 if sys.argv[1] != "0":
     os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
 for path in sys.argv[2:]:
@@ -20,12 +20,10 @@ for path in sys.argv[2:]:
         except PermissionError:
             pass
         except OSError:  # a socket
-            try:
-                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
-                    peer.connect(path)
-                    print(path)
-            except (PermissionError, FileNotFoundError):
-                pass
+            refused = contextlib.suppress(PermissionError, FileNotFoundError)
+            with refused, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
+                peer.connect(path)
+                print(path)
 """
 
 

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from contextlib import suppress
 
 RTP_CHANNEL = 0
 
@@ -32,39 +33,31 @@ class LossyRelay:
         self._listener.close()
 
     def _accept(self):
-        while True:
-            try:
+        with suppress(OSError):
+            while True:
                 client = self._listener.accept()[0]
                 server = socket.create_connection(("127.0.0.1", self._server_port))
-            except OSError:
-                return
-            threading.Thread(target=self._up, args=(client, server), daemon=True).start()
-            threading.Thread(target=self._down, args=(server, client), daemon=True).start()
+                threading.Thread(target=self._up, args=(client, server), daemon=True).start()
+                threading.Thread(target=self._down, args=(server, client), daemon=True).start()
 
     @staticmethod
     def _up(client, server):
-        with client, server:
-            try:
-                while data := client.recv(65536):
-                    server.sendall(data)
-            except OSError:
-                pass
+        with suppress(OSError), client, server:
+            while data := client.recv(65536):
+                server.sendall(data)
 
     def _down(self, server, client):
         number = 0
-        with server.makefile("rb") as stream, server, client:
-            try:
-                while first := stream.read(1):
-                    if first != b"$":  # a response, up to the end of its line
-                        client.sendall(first + stream.readline())
-                        continue
-                    head = stream.read(3)
-                    packet = stream.read(int.from_bytes(head[1:], "big"))
-                    is_video = head[0] == RTP_CHANNEL
-                    if is_video and self._loses(number):
-                        self.lost += 1
-                    else:
-                        client.sendall(first + head + packet)
-                    number += is_video
-            except OSError:
-                pass
+        with suppress(OSError), server.makefile("rb") as stream, server, client:
+            while first := stream.read(1):
+                if first != b"$":  # a response, up to the end of its line
+                    client.sendall(first + stream.readline())
+                    continue
+                head = stream.read(3)
+                packet = stream.read(int.from_bytes(head[1:], "big"))
+                is_video = head[0] == RTP_CHANNEL
+                if is_video and self._loses(number):
+                    self.lost += 1
+                else:
+                    client.sendall(first + head + packet)
+                number += is_video

@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from observe import free_port
 from relay import LossyRelay
 from viewer import Viewer
 
@@ -73,15 +74,10 @@ class Server:
 
     def __init__(self, video, codec):
         self._command = [video, codec.split("-")[0]]
-        self.port = 0
+        self.port = free_port()
         self.start()
 
     def start(self):
-        from socket import create_server
-
-        if not self.port:
-            with create_server(("127.0.0.1", 0)) as free:
-                self.port = free.getsockname()[1]
         command = [SYSTEM_PYTHON, "-I", SERVER, self.port, *self._command]
         self._process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True)
         assert self._process.stdout.readline() == "ready\n"
