@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from operator import delitem
 
 import pytest
 from hypothesis import given, settings
@@ -92,10 +93,6 @@ def test_a_good_drive_passes_every_check():
     assert len(checked(good())) == 18
 
 
-def without_detections(seen):
-    seen.detections = []
-
-
 def started_earlier(seen):
     seen.started_ns -= round((START_S - FIRST_S + 0.1) * SECOND)
 
@@ -104,16 +101,8 @@ def late_and_called_ok(seen):
     seen.reports[400] = report(400, FrameStatus.OK, took_ms=11)
 
 
-def not_arrived(seen):
-    del seen.detections[500]
-
-
 def suspect(seen):
     seen.reports[700] = replace(seen.reports[700], clock_suspect=True)
-
-
-def died(seen):
-    seen.samples[20].pids["detector_node"] = 9
 
 
 def busy(seen):
@@ -129,47 +118,35 @@ def growing_while_it_starts(seen):
     seen.samples[:8] = [sample(second, memory_mb=10 * second) for second in range(8)]
 
 
-def silent_before_the_end(seen):
-    del seen.arrivals_ns[recording.DIAGNOSTICS_TOPIC][-3:]
+def silent(topic, gone):
+    """A topic on which nothing came for a while, and its check."""
+    return lambda seen: delitem(seen.arrivals_ns[topic], gone), {topic}
 
 
-def silent_at_first(seen):
-    seen.arrivals_ns[recording.SAFE_STOP_TOPIC] = seen.arrivals_ns[recording.SAFE_STOP_TOPIC][-30:]
+WRONG = {
+    "without detections": (lambda seen: seen.detections.clear(), {"start-up"}),
+    "started earlier": (started_earlier, {"start-up"}),
+    "late and called OK": (late_and_called_ok, {"told"}),
+    "not arrived": (lambda seen: seen.detections.pop(500), {"told"}),
+    "suspect": (suspect, {"camera's clock"}),
+    "died": (lambda seen: seen.samples[20].pids.update(detector_node=9), {"processes"}),
+    "busy": (busy, {"processor time: detector_node"}),
+    "leaking": (leaking, {"memory"}),
+    "growing while it starts": (growing_while_it_starts, set()),
+    "silent before the end": silent(recording.DIAGNOSTICS_TOPIC, slice(-3, None)),
+    "silent at first": silent(recording.SAFE_STOP_TOPIC, slice(-30)),
+    "silent meanwhile": silent(recording.HEALTH_TOPIC, slice(200, 210)),
+    "a number is missing": (lambda seen: seen.reports.pop(600), {"frame numbers"}),
+    "a number is there twice": (
+        lambda seen: seen.reports.insert(600, seen.reports[600]),
+        {"frame numbers", "told"},
+    ),
+}
 
 
-def silent_meanwhile(seen):
-    del seen.arrivals_ns[recording.HEALTH_TOPIC][200:210]
-
-
-def a_number_is_missing(seen):
-    del seen.reports[600]
-
-
-def a_number_is_there_twice(seen):
-    seen.reports.insert(600, seen.reports[600])
-
-
-@pytest.mark.parametrize(
-    ("change", "checks"),
-    [
-        (without_detections, {"start-up"}),
-        (started_earlier, {"start-up"}),
-        (late_and_called_ok, {"told"}),
-        (not_arrived, {"told"}),
-        (suspect, {"camera's clock"}),
-        (died, {"processes"}),
-        (busy, {"processor time: detector_node"}),
-        (leaking, {"memory"}),
-        (growing_while_it_starts, set()),
-        (silent_before_the_end, {recording.DIAGNOSTICS_TOPIC}),
-        (silent_at_first, {recording.SAFE_STOP_TOPIC}),
-        (silent_meanwhile, {recording.HEALTH_TOPIC}),
-        (a_number_is_missing, {"frame numbers"}),
-        (a_number_is_there_twice, {"frame numbers", "told"}),
-    ],
-)
-def test_what_is_wrong_fails_its_check(change, checks):
-    seen = good()
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_fails_its_check(name):
+    seen, (change, checks) = good(), WRONG[name]
     change(seen)
     assert failed(seen) == checks
 
