@@ -77,11 +77,7 @@ def rcl_value(text):
     It reads with libyaml, and then goes by the style of the scalar and by what strtol and strtod
     make of it, not by YAML's own rules for numbers.
     """
-    loader = yaml.CLoader(text)
-    try:
-        node = loader.get_single_node()
-    finally:
-        loader.dispose()
+    node = yaml.compose(text, yaml.CLoader)
     if node.style in ("'", '"'):
         return node.value
     if node.value in ("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"):
@@ -404,16 +400,21 @@ class TestCameras:
         assert {"detector_standby_node", "preprocess_rear_standby_node"} <= names
         assert len(names) == 7
 
-    def test_each_preprocessing_has_its_camera_and_its_topic(self):
-        for topic, expected in [
-            ({}, "camera/rear/image_raw"),
-            ({"image_topic": "/vehicle/image"}, "/vehicle/rear/image"),
-            ({"image_topic": "/{camera}_camera/image_raw"}, "/rear_camera/image_raw"),
-            ({"image_topic": "image"}, "rear/image"),
+    def test_each_has_its_topic_and_one_alone_of_another_name_the_one_that_is_given(self):
+        both, one = {"cameras": "front,rear"}, {"camera": "rear"}
+        for values, expected in [
+            (both, "camera/rear/image_raw"),
+            (both | {"image_topic": "/vehicle/image"}, "/vehicle/rear/image"),
+            (both | {"image_topic": "/{camera}_camera/image_raw"}, "/rear_camera/image_raw"),
+            (both | {"image_topic": "image"}, "rear/image"),
+            (one, "camera/rear/image_raw"),
+            (one | {"image_topic": "/video0"}, "/video0"),
+            (one | {"image_topic": "/{camera}/image"}, "/rear/image"),
         ]:
-            parameters = self.specs(**topic)["preprocess_rear_node"].parameters
-            assert parameters["camera"] == "rear"
-            assert parameters["image_topic"] == expected
+            *_, preprocess = LIVE.nodes({"standby": "never", **values})
+            assert preprocess.name == "preprocess_rear_node"
+            assert preprocess.parameters["camera"] == "rear"
+            assert preprocess.parameters["image_topic"] == expected
 
     @pytest.mark.parametrize(
         ("arguments", "topic"),
@@ -471,15 +472,6 @@ class TestOneCamera:
         for spec in rear:
             same(parameters_of(spec), spec.parameters)
             assert f"__node:={spec.name}" in spec.arguments()
-
-    def test_of_another_name_has_an_image_topic_of_its_own_unless_one_is_given(self):
-        for values, topic in [
-            ({}, "camera/rear/image_raw"),
-            ({"image_topic": "/video0"}, "/video0"),
-            ({"image_topic": "/{camera}/image"}, "/rear/image"),
-        ]:
-            *_, preprocess = LIVE.nodes({"camera": "rear", "standby": "never", **values})
-            assert preprocess.parameters["image_topic"] == topic
 
     def test_player_and_preprocessing_agree_on_the_image_topic(self, drive):
         specs = REPLAY.nodes({"bag": "b", "camera": "rear"})
