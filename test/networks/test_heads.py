@@ -110,10 +110,6 @@ def plain_ultralytics_detr(found):
     return plain_queries({"pred_boxes": rows[..., :4], "logits": np.log(scores / (1 - scores))})
 
 
-def plain_detr_rows(found):
-    return [(in_pixels(box), scores) for box, scores in ROWS_OF_SIX(found)]
-
-
 def anchors_and_maps():
     maps = {f"map_{s}": random(1, 3, HEIGHT // s, WIDTH // s, 5 + CLASSES) for s in STRIDES}
     return {**scored(3 * cells(*STRIDES)), **maps}
@@ -240,11 +236,6 @@ def plain_v5_maps(found):
                 sure = sigmoid(part[4])
                 objects.append((box, [sure * sigmoid(score) for score in part[5:]]))
     return objects
-
-
-def plain_v5_planes(found):
-    """Of maps [1, 3, height, width, 5 + classes]."""
-    return plain_v5_maps({name: a.transpose(0, 1, 4, 2, 3) for name, a in found.items()})
 
 
 def plain_fast(found):
@@ -414,7 +405,7 @@ MORE_HEADS = {
         lambda: {
             f"map_{s}": random(1, 3, *cells_at(s), 5 + CLASSES, low=-2, high=2) for s in STRIDES
         },
-        plain_v5_planes,
+        lambda found: plain_v5_maps({n: a.transpose(0, 1, 4, 2, 3) for n, a in found.items()}),
     ),
     "nanodet": (
         lambda: maps(STRIDES, CLASSES, 32),
@@ -497,7 +488,7 @@ HEADS = {
     "detr-queries": (queries, plain_queries),
     "ultralytics-rtdetr-rows": (
         lambda: {"output0": np.concatenate([random(1, 9, 5), objects()["output0"][..., 5:]], -1)},
-        plain_detr_rows,
+        lambda found: [(in_pixels(box), scores) for box, scores in ROWS_OF_SIX(found)],
     ),
     "ultralytics-rtdetr": (
         lambda: {"output0": np.concatenate([random(1, 7, 4), random(1, 7, CLASSES)], -1)},
@@ -550,13 +541,10 @@ def test_boxes_and_scores_are_those_of_the_original(case, kind, tmp_path):
     np.testing.assert_allclose(scores, [row for _, row in wanted], rtol=1e-4, atol=1e-4)
 
 
-def boxes_and_scores(count, largest, low=0.0, high=0.8):
-    scores = random(1, count, CLASSES, low=low, high=high)
-    return {"boxes": random(1, count, 4, high=largest), "scores": scores}
-
-
 def test_boxes_and_scores_of_another_kind_are_refused(tmp_path):
-    said = refusal(detector(boxes_and_scores(3000, 0.8, low=-3, high=3)), tmp_path, classes=NAMES)
+    logits = random(1, 3000, CLASSES, low=-3, high=3)
+    network = detector({"boxes": random(1, 3000, 4), "scores": logits})
+    said = refusal(network, tmp_path, classes=NAMES)
     assert "no head of a detector that is known here" in said
 
 
@@ -825,21 +813,13 @@ def reversed_classes(to, tensor):
     return to.op("Gather", tensor, to.constant([2, 1, 0], np.int64), axis=1)
 
 
-def seven_times(to, tensor):
-    return to.op("Mul", tensor, to.constant(7))
-
-
-def moved(to, tensor):
-    return to.op("Add", tensor, to.constant(1))
-
-
 @pytest.mark.parametrize(
     ("scores", "boxes", "taken"),
     [
         (same, same, True),
         (reversed_classes, same, False),
-        (seven_times, same, False),
-        (same, moved, False),
+        (lambda to, scores: to.op("Mul", scores, to.constant(7)), same, False),
+        (same, lambda to, boxes: to.op("Add", boxes, to.constant(1)), False),
     ],
 )
 def test_the_raw_head_must_mean_the_same(scores, boxes, taken, tmp_path):
