@@ -53,7 +53,6 @@ from perception_nodes.backends.auto import runtime_for
 from perception_nodes.networks.model import load_model
 from perception_nodes.core.inference import BackendError
 assert runtime_for("fpga", load_model("road-n")) == "fpga"
-assert runtime_for("auto", load_model("open-n-float")) == "openvino"
 try:
     runtime_for("auto", load_model("road-n"))
 except BackendError as error:

@@ -99,7 +99,7 @@ def test_without_a_gpu_it_is_told_in_one_line(monkeypatch, model):
 
 
 def test_a_model_that_is_no_integer_network_is_named(backend):
-    with pytest.raises(BackendError, match=r"open-n.float.onnx .*is not a u8 file"):
+    with pytest.raises(BackendError, match=r"open-n-float.float.onnx .*is not a u8 file"):
         backend.load(load_model("open-n-float"))
 
 

@@ -37,7 +37,7 @@ def test_all_that_models_are_made_from_has_its_author_named(root):
         assert source["name"] in entries
         first = source["license"].partition(",")[0]
         assert first in entries[source["name"]] or "own terms" in entries[source["name"]]
-    networks = ("NanoDet-Plus-m", "ShuffleNetV2", "YOLOv8n", "YOLO11n", "ImageNet-1k")
+    networks = ("NanoDet-Plus-m", "PP-HGNetV2", "ShuffleNetV2", "YOLOv8n", "YOLO11n", "ImageNet")
     for network in (*networks, "person-vehicle-bike-detection-2003", "DEIMv2-Femto", "YOLOX-Nano"):
         assert network in notice
 
