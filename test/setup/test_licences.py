@@ -54,10 +54,9 @@ def test_a_configuration_has_the_licences_that_the_sets_have(root):
     read, wrong = 0, []
     for path in (root / "model_compression/configs").glob("*.yaml"):
         for source in yaml.safe_load(path.read_text()).get("sources", []):
-            parts = Path(source["images"]).parts
-            if parts[0] == "open":
-                text = (Path(DATA) / "open" / parts[1] / "LICENCE.txt").read_text()
-                first = text.partition("\n\n")[0]
+            file = Path(DATA).joinpath(*Path(source["images"]).parts[:2], "LICENCE.txt")
+            if file.is_file():
+                first = file.read_text().partition("\n\n")[0]
                 read += 1
                 if not all(one in first for one in source["license"].split(" and ")):
                     wrong.append((path.name, source["name"], source["license"], first))
