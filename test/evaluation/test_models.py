@@ -73,9 +73,9 @@ def tiles(monkeypatch):
 @pytest.mark.parametrize(
     "names, given, set_to, noted",
     [
-        (["dense-416x256", "open-n"], None, "ALL", ["open-n"]),
-        (["open-n", "dense-416x256"], None, "AVX512_CORE_FP16", ["dense-416x256"]),
-        (["open-n", "dense-416x256"], "AVX2", "AVX2", []),
+        (["dense-416x256", "open-m"], None, "ALL", ["open-m"]),
+        (["open-m", "dense-416x256"], None, "AVX512_CORE_FP16", ["dense-416x256"]),
+        (["open-m", "dense-416x256"], "AVX2", "AVX2", []),
     ],
 )
 def test_the_environment_or_the_first_model_decides_on_matrix_tiles_as_in_a_detector(
