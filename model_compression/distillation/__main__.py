@@ -31,8 +31,8 @@ from model_compression.distillation.config import read_recipe
 from model_compression.distillation.femto import Femto
 from model_compression.distillation.femto_training import FemtoTrainer
 from model_compression.distillation.folders import write_folders
-from model_compression.distillation.intel import IntelTrainer
-from model_compression.distillation.network import Original
+from model_compression.distillation.intel import Original
+from model_compression.distillation.intel_training import IntelTrainer
 from model_compression.distillation.training import BEGUN, STATE, Trainer
 from model_compression.errors import CompressionError
 from model_compression.trial import add_accuracy

@@ -118,12 +118,12 @@ class Femto:
                 self._give(own.conv, f"{block}/cv1", rows)
             for chain, part in zip(fusion.chains, (f"{block}/cv2", f"{block}/cv3"), strict=True):
                 halves = slice(NARROW), slice(NARROW, 2 * NARROW)
+                inner = f"{part}/{part[-3:]}"
                 for own, rows in zip((chain.kept, chain.worked), halves, strict=True):
-                    self._give(own.conv, f"{part}/{part[-3:]}.0/conv1", rows)
+                    self._give(own.conv, f"{inner}.0/conv1", rows)
                 for index, layer in enumerate(chain.layers):
-                    name = f"{part}/{part[-3:]}.0/bottlenecks/bottlenecks.{index}"
-                    self._give(layer.conv, name)
-                self._give(chain.end.conv, f"{part}/{part[-3:]}.1")
+                    self._give(layer.conv, f"{inner}.0/bottlenecks/bottlenecks.{index}")
+                self._give(chain.end.conv, f"{inner}.1")
             self._give(fusion.join.conv, f"{block}/cv4")
         # The original adds each channel's mean over the image; here it is that over many.
         self._give(pyramid.mix.conv, "encoder/bi_fusion/cv")

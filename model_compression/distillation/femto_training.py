@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from model_compression.distillation.config import Recipe
 from model_compression.distillation.femto import Femto
 from model_compression.distillation.pastes import pasted_frames
 from model_compression.distillation.readers import Report
-from model_compression.distillation.training import BEGUN, Trainer, make_network
+from model_compression.distillation.training import Trainer, make_network
 from model_compression.distillation.views import Readable, draw_view
 from model_compression.distillation.weather import pictures
 
@@ -28,17 +27,15 @@ class FemtoTrainer(Trainer):
         super().__init__(recipe, folder, make_network(recipe), start)
         self._original = original
 
-    def begin(self, frames: Sequence[Readable], report: Report, until: Callable[[], bool]) -> bool:
+    def _prepare(
+        self, frames: Sequence[Readable], report: Report, until: Callable[[], bool]
+    ) -> bool:
         """Give the network the original's weights, and fit its stem."""
         recipe, stage = self.recipe, self.recipe.stages[0]
         rng = np.random.default_rng([recipe.seed, 3])
         views = [draw_view(frames, stage.size, stage.scales, rng) for _ in range(FITTED_VIEWS)]
         explained = self._original.fill(self.model, pictures(views, rng))
         report({"step": 0, "of the stem": round(explained, 4)})
-        self.begun = True
-        self.average.load_state_dict(self.model.state_dict())
-        torch.save(self.model.state_dict(), self._state.with_name(BEGUN))
-        self.save()
         return True
 
     def _frames(self) -> Sequence[Readable]:

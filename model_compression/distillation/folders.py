@@ -11,7 +11,6 @@ import onnx
 import torch
 
 from model_compression.distillation.config import Recipe
-from model_compression.distillation.network import RoadNetwork, folded
 from model_compression.distillation.thresholds import best_scores, move_scores
 from model_compression.distillation.training import Network, load_weights, make_network
 from model_compression.export import export
@@ -47,8 +46,7 @@ def load_average(recipe: Recipe, checkpoint: Path) -> tuple[Network, dict[str, d
     network = make_network(recipe)
     load_weights(network, saved["average"], checkpoint)
     start = {"start": Path(recipe.teacher).stem, "steps": saved["step"], "batch": recipe.batch}
-    network = folded(network) if isinstance(network, RoadNetwork) else network.eval()
-    return network, {"distillation": start}
+    return network.for_inference(), {"distillation": start}
 
 
 def origin_of(recipe: Recipe) -> Origin:

@@ -6,13 +6,14 @@ convolutions, activations, sums and concatenation alone, which every runtime com
 a transformer, is left out.
 """
 
+from copy import deepcopy
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from model_compression.contract import REG_MAX, STRIDES
-from model_compression.distillation.network import halved
+from model_compression.distillation.intel import halved
 from model_compression.model import RawHead
 
 STEM = 16
@@ -245,3 +246,7 @@ class HGNetwork(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Detect: three box maps and three class maps."""
         return cast(list[Tensor], self.model[-1](self.model[-2](self.maps(images))))
+
+    def for_inference(self) -> "HGNetwork":
+        """Return a copy for inference."""
+        return deepcopy(self).eval()

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from model_compression.distillation.config import Readers
+from model_compression.distillation.intel import IntelNetwork, Original
 from model_compression.distillation.loss import BINS_WEIGHT, BOX_WEIGHT, Grid, label_loss
-from model_compression.distillation.network import Original, RoadNetwork
 from model_compression.distillation.views import Known, View
 from model_compression.distillation.weather import pictures
 
@@ -33,7 +33,7 @@ Report = Callable[[dict[str, Any]], None]
 
 @torch.no_grad()
 def compute_ends(
-    network: RoadNetwork,
+    network: IntelNetwork,
     original: Original,
     draw: Callable[[], View],
     views: int,
@@ -73,7 +73,7 @@ def compute_ends(
 
 
 def train_readers(
-    network: RoadNetwork,
+    network: IntelNetwork,
     ends: Sequence[Tensor],
     known: Sequence[Known],
     size_px: tuple[int, int],

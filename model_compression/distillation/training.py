@@ -2,6 +2,7 @@
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 
 from model_compression.distillation.config import Recipe, Stage
 from model_compression.distillation.hgnet import HGNetwork
+from model_compression.distillation.intel import IntelNetwork
 from model_compression.distillation.loss import BINS_WEIGHT, BOX_WEIGHT, Grid, label_loss
-from model_compression.distillation.network import RoadNetwork
 from model_compression.distillation.readers import Report
 from model_compression.distillation.teacher import NoTeacher, Teaches
 from model_compression.distillation.views import Pool, Readable, View, draw_view
@@ -29,7 +30,7 @@ REPORT_EVERY_STEPS = 20
 GREATEST_NORM = 10.0
 """Of the gradient."""
 
-Network = RoadNetwork | HGNetwork
+Network = IntelNetwork | HGNetwork
 
 
 def make_optimizer(model: Network, weight_decay: float) -> torch.optim.Optimizer:
@@ -57,7 +58,7 @@ def rate(recipe: Recipe, step: int, warmed_from: int) -> float:
 def make_network(recipe: Recipe) -> Network:
     """Make the network of a recipe, of random weights."""
     torch.manual_seed(recipe.seed)
-    kind = HGNetwork if recipe.network == "hgnet" else RoadNetwork
+    kind = HGNetwork if recipe.network == "hgnet" else IntelNetwork
     return kind(len(recipe.classes))
 
 
@@ -75,7 +76,7 @@ def load_weights(part: Any, state: dict[str, Any], source: Path) -> None:
         ) from error
 
 
-class Trainer:
+class Trainer(ABC):
     """One training in a folder.
 
     Attributes:
@@ -86,12 +87,7 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        recipe: Recipe,
-        folder: Path,
-        model: Network,
-        start: Path | None = None,
-        begun: bool = False,
+        self, recipe: Recipe, folder: Path, model: Network, start: Path | None = None
     ) -> None:
         """Begin, or go on with what the folder holds.
 
@@ -100,7 +96,6 @@ class Trainer:
             folder: of the run.
             model: to train.
             start: weights of a checkpoint, where the folder holds nothing yet.
-            begun: whether the model's own weights are what the training begins with.
         """
         self.recipe, self._state = recipe, folder / STATE
         self.model = model.train().to(memory_format=torch.channels_last)
@@ -108,7 +103,7 @@ class Trainer:
         self._optimizer = make_optimizer(self.model, recipe.weight_decay)
         self.step = self._warmed_from = 0
         source = self._state if self._state.exists() else start
-        self.begun = begun or source is not None
+        self.begun = source is not None
         if source:
             saved = torch.load(source, map_location="cpu", weights_only=True)
             self.step = self._warmed_from = saved.pop("step")
@@ -130,7 +125,18 @@ class Trainer:
         Returns:
             Whether it was done before ``until`` said to stop; else it begins anew.
         """
-        raise NotImplementedError
+        self.begun = self._prepare(frames, report, until)
+        if self.begun:
+            self.average.load_state_dict(self.model.state_dict())
+            torch.save(self.model.state_dict(), self._state.with_name(BEGUN))
+            self.save()
+        return self.begun
+
+    @abstractmethod
+    def _prepare(
+        self, frames: Sequence[Readable], report: Report, until: Callable[[], bool]
+    ) -> bool:
+        """Change the model as ``begin`` says."""
 
     def learn(self, views: list[View], stage: Stage) -> dict[str, float]:
         """Do a step and return its losses and the explained shares of the maps.
@@ -153,20 +159,14 @@ class Trainer:
         self.step += 1
         return {name: float(value.detach()) for name, value in found.items()}
 
-    def _pictures(self, views: list[View]) -> Tensor:
-        return pictures(views, np.random.default_rng([self.recipe.seed, 1, self.step]))
-
     def _frames(self) -> Sequence[Readable]:
         return self.recipe.frames()
-
-    def _draw(self, frames: Sequence[Readable], stage: Stage, rng: np.random.Generator) -> View:
-        return draw_view(frames, stage.size, stage.scales, rng)
 
     def _teacher(self, stage: Stage) -> Teaches:
         return NoTeacher()
 
     def _losses(self, views: list[View]) -> tuple[Tensor, dict[str, Tensor]]:
-        images = self._pictures(views)
+        images = pictures(views, np.random.default_rng([self.recipe.seed, 1, self.step]))
         with half_precision():
             outputs = self.model(images)
         grid = Grid((images.shape[3], images.shape[2]))
@@ -197,7 +197,7 @@ class Trainer:
         recipe = self.recipe
         drawing, chosen = (np.random.default_rng([recipe.seed, i, self.step]) for i in (0, 2))
         pool = Pool(
-            lambda: self._draw(frames, stage, drawing),
+            lambda: draw_view(frames, stage.size, stage.scales, drawing),
             self._teacher(stage),
             recipe.pool,
             2 * recipe.batch,

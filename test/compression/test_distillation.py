@@ -26,18 +26,17 @@ from model_compression.distillation.config import (
     read_recipe,
 )
 from model_compression.distillation.folders import write_folders
-from model_compression.distillation.intel import IntelTrainer
-from model_compression.distillation.loss import Grid, assign, label_loss, unknown
-from model_compression.distillation.network import (
+from model_compression.distillation.intel import (
     BLOCKS,
     STEM,
     WIDTH,
+    IntelNetwork,
     Inverted,
     Original,
-    RoadNetwork,
     Towers,
-    folded,
 )
+from model_compression.distillation.intel_training import IntelTrainer
+from model_compression.distillation.loss import Grid, assign, label_loss, unknown
 from model_compression.distillation.teacher import Teacher
 from model_compression.distillation.thresholds import best_score, move_scores
 from model_compression.distillation.training import BEGUN, STATE, rate
@@ -156,7 +155,7 @@ def test_a_network_filled_with_the_original_makes_its_maps():
     seen = [cv2.GaussianBlur(picture, (0, 0), 5) for picture in noise]
     columns = zip(*map(Teacher(INTEL, SIZE).maps, seen), strict=True)
     wanted = [torch.from_numpy(np.stack(column)).float() for column in columns]
-    network = RoadNetwork(len(CLASSES)).eval()
+    network = IntelNetwork(len(CLASSES)).eval()
     Original(INTEL).fill(network)
     maps = Maps(network)
     with torch.no_grad():
@@ -186,15 +185,15 @@ def test_classes_are_read_from_the_towers_of_boxes_too():
 
 
 def test_folding_changes_no_output():
-    network = RoadNetwork(len(CLASSES)).eval()
-    small, images = folded(network), torch.rand(1, 3, *SIZE[::-1])
+    network = IntelNetwork(len(CLASSES)).eval()
+    small, images = network.for_inference(), torch.rand(1, 3, *SIZE[::-1])
     assert count_gmac(small, SIZE) < count_gmac(network, SIZE)
     with torch.no_grad():
         torch.testing.assert_close(small(images), network(images), rtol=1e-5, atol=1e-4)
 
 
 def test_normalisation_is_folded_into_the_towers():
-    original, network = Tiny(), RoadNetwork(len(CLASSES))
+    original, network = Tiny(), IntelNetwork(len(CLASSES))
     original.fill(network)
     head = network.model[-1]
     maps = [3 + 2 * torch.randn(4, WIDTH, 16 >> i, 16 >> i) for i in range(3)]
@@ -330,7 +329,7 @@ def test_a_training_goes_on_where_it_was_stopped_and_from_a_checkpoint(tmp_path,
 
 
 def test_a_training_begins_with_the_readers_alone_or_anew(tmp_path, frames):
-    trainer, original = IntelTrainer(recipe(), tmp_path, Tiny()), RoadNetwork(len(CLASSES))
+    trainer, original = IntelTrainer(recipe(), tmp_path, Tiny()), IntelNetwork(len(CLASSES))
     assert not begin(trainer, frames, lambda: True)
     assert not (tmp_path / STATE).exists()
     before = [one.clone() for part in trainer.model.fresh for one in part.parameters()]
@@ -346,7 +345,7 @@ def test_a_training_begins_with_the_readers_alone_or_anew(tmp_path, frames):
 
 def test_what_is_computed_once_is_what_the_readers_read(frames, monkeypatch):
     monkeypatch.setattr(readers, "pictures", lambda views, _: to_tensor([v.picture for v in views]))
-    network, rng = RoadNetwork(len(CLASSES)).eval(), np.random.default_rng(0)
+    network, rng = IntelNetwork(len(CLASSES)).eval(), np.random.default_rng(0)
     view = draw_view(frames, SIZE, (1, 1), rng)
     ends, known = readers.compute_ends(
         network, Tiny(), lambda: view, 8, rng, lambda _: None, lambda: False
@@ -423,7 +422,7 @@ def test_a_class_is_reported_from_its_best_score_on(seed):
 
 
 def test_the_score_that_a_class_is_reported_from_becomes_the_shipped_one():
-    network = RoadNetwork(2)
+    network = IntelNetwork(2)
     features = [torch.rand(1, WIDTH, 4, 4) for _ in range(3)]
     before = network.model[-1](features)
     move_scores(network, ("car", "person"), {"person": 0.6})
