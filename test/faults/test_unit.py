@@ -38,7 +38,7 @@ def unit():
     try:
         yield process, process.stderr.readline().split()[-1]
     finally:
-        process.kill()
+        process.send_signal(signal.SIGINT)  # what it runs must end with it
         process.communicate()
 
 
