@@ -115,7 +115,7 @@ def main() -> None:
         case "train":
             recipe = read_recipe(given.recipe)
             weights = recipe.data / recipe.teacher
-            if recipe.network == "hgnet":
+            if recipe.network != "intel":
                 femto = Femto(weights)
                 threads = len(os.sched_getaffinity(0))
                 train(

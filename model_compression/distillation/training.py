@@ -58,8 +58,10 @@ def rate(recipe: Recipe, step: int, warmed_from: int) -> float:
 def make_network(recipe: Recipe) -> Network:
     """Make the network of a recipe, of random weights."""
     torch.manual_seed(recipe.seed)
-    kind = HGNetwork if recipe.network == "hgnet" else IntelNetwork
-    return kind(len(recipe.classes))
+    classes = len(recipe.classes)
+    if recipe.network == "intel":
+        return IntelNetwork(classes)
+    return HGNetwork(classes, half=recipe.network == "hgnet-half")
 
 
 def load_weights(part: Any, state: dict[str, Any], source: Path) -> None:

@@ -20,6 +20,7 @@ from model_compression.distillation.hgnet import HGNetwork
 from model_compression.distillation.training import STATE
 from model_compression.errors import CompressionError
 from model_compression.labels import CLASSES
+from model_compression.model import count_gmac
 from perception_nodes.networks.model import load_model
 
 __all__ = ["frames", "views"]
@@ -132,3 +133,11 @@ def test_it_learns_from_labels_goes_on_and_becomes_folders(tmp_path, frames, vie
     folders = write_folders(given, tmp_path / STATE, "toy", SIZE, tmp_path / "models")
     floats, small = (load_model(str(folder)) for folder in folders)
     assert tuple(floats.classes) == tuple(small.classes) == CLASSES and small.s8
+
+
+def test_at_half_of_the_sides_it_has_the_same_outputs():
+    images = torch.rand(1, 3, 128, 192)
+    whole, half = HGNetwork(len(CLASSES)).eval(), HGNetwork(len(CLASSES), half=True).eval()
+    with torch.no_grad():
+        assert [one.shape for one in half(images)] == [one.shape for one in whole(images)]
+    assert count_gmac(half, (192, 128)) < count_gmac(whole, (192, 128)) / 2
