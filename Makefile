@@ -103,7 +103,7 @@ pictures: dev sample ## make the pictures of README and documentation anew, in t
 	@$(PIP) install --quiet -r $(REQUIREMENTS)/browser.txt
 	$(BIN)/python docs/pictures.py $(ARGS)
 
-plots: setup ## draw the tables of faults, classes and statuses in the documentation as pictures
+plots: setup ## draw the tables of faults and statuses in the documentation as pictures
 	$(BIN)/python docs/plots.py
 
 chaos: setup ## kill and stop processes of a running graph at random; takes four minutes

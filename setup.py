@@ -48,7 +48,7 @@ setup(
     maintainer=MANIFEST.findtext("maintainer"),
     maintainer_email=MANIFEST.find("maintainer").get("email"),
     license=" AND ".join(one.text for one in MANIFEST.iter("license")),
-    license_files=["LICENSE", "models/LICENSE.AGPL-3.0", "models/NOTICE"],
+    license_files=["LICENSE", "models/NOTICE"],
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={

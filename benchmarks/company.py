@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=600, help="in all rounds together")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", default="1920x1080")
-    parser.add_argument("--model", default="road-n")
+    parser.add_argument("--model", default="open-n")
     given = parser.parse_args()
     backend = runtime_for(AUTO, load_model(given.model))
     setup = bench.BenchSetup(given.frames, given.size, 30.0, given.model, backend, 0, DEADLINE_MS)

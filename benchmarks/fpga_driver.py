@@ -1,6 +1,6 @@
 """What the FPGA's driver takes of a processor for a frame, and how much later it knows the end.
 
-    .venv/bin/python benchmarks/fpga_driver.py --model road-n --frames 500
+    .venv/bin/python benchmarks/fpga_driver.py --model open-n --frames 500
 
 The engine is pretended: a frame takes the time that the compiler expects, and nothing is computed.
 Registers and memory are the processor's own, so the cache maintenance and the slow registers of a
@@ -148,7 +148,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=summary, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="road-n")
+    parser.add_argument("--model", default="open-n")
     parser.add_argument("--frames", type=int, default=500)
     parser.add_argument("--fifo", action="store_true", help="with SCHED_FIFO, as in the graph")
     chosen = parser.parse_args()

@@ -1,6 +1,6 @@
 """What each part of a frame's way takes at a camera's pace, with a detector's real-time priority.
 
-    .venv/bin/python benchmarks/frame_way.py --model road-n --threads 2
+    .venv/bin/python benchmarks/frame_way.py --model open-n --threads 2
 
 Bare inference in a tight loop, at a camera's pace, and behind the copy of a frame, which empties
 the caches; waking from sleep, copying and scaling 1080p, decoding; with processors kept awake and
@@ -41,7 +41,7 @@ def say(what: str, times_ms: list[float]) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="road-n")
+    parser.add_argument("--model", default="open-n")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--frames", type=int, default=90)
     given = parser.parse_args()

@@ -80,7 +80,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         choices=BACKENDS,
         help="what runs the network; one that is not installed is left out, unless all are",
     )
-    parser.add_argument("--model", default="road-s", help="model for the whole graph")
+    parser.add_argument("--model", default="open-s", help="model for the whole graph")
     parser.add_argument("--out", type=Path, default=Path("out/gpu"), help="folder of the report")
     parser.add_argument(
         "--all",

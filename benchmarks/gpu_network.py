@@ -11,7 +11,7 @@ from perception_nodes.gpu.cuda import Device
 from perception_nodes.gpu.network_job import NetworkPlan, plan_network
 from perception_nodes.gpu.network_stage import NetworkKernels
 
-MODELS = ("road-n", "road-s", "road-xs")
+MODELS = ("open-n", "open-s", "open-xs")
 Run = Callable[[NetworkPlan, Any], tuple[Sequence[Any], dict[str, Any]]]
 """Runs a plan on an image, uint8 [height, width, 3]; returns all buffers, and outputs by name."""
 

@@ -19,14 +19,6 @@ from perception_nodes.system.files import write_whole
 
 DOCS = Path(__file__).parent
 WIDTH_IN, AROUND_IN = 8.0, 0.9
-MODELS = {  # their column, colour and shape; a parent stands above its child
-    "dense-416x256": (1, "#8a94a6", "s"),
-    "road-n": (2, "#4263eb", "o"),
-    "dense-640x384": (4, "#8a94a6", "D"),
-    "road-s": (5, "#e8590c", "o"),
-}
-APART = 0.2
-"""Rows between the dots of two models, so that equal ones do not hide each other."""
 BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 REPORTED, DETECTS, NOMINAL = "#c92a2a", "#4263eb", "#1f9d55"
 
@@ -45,26 +37,6 @@ def table(page, head):
 def numbers(text):
     """The numbers in a cell."""
     return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", text)]
-
-
-def found(figure):
-    """What share of the labelled objects is reported, by set and class: a dot for each model."""
-    axes, names = figure.add_subplot(), []
-    part = ""
-    for row in table("models.md", "| | `dense-416x256` | `road-n` | before"):
-        if "mAP" in row[0]:
-            part = row[0].partition("*")[0]
-            continue
-        names.append(f"{part}: {row[0]}")
-        for number, (model, (column, colour, shape)) in enumerate(MODELS.items()):
-            share, place = numbers(row[column])[1], len(names) - 1 + APART * (number - 1.5)
-            label = model if len(names) == 1 else None
-            axes.plot(share, place, shape, color=colour, ms=5, label=label)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlim(0, 1.02)
-    axes.set_xlabel("share of the labelled objects that are reported, score 0.25, IoU 0.5")
-    return axes, len(MODELS)
 
 
 def faults(figure):
@@ -121,7 +93,6 @@ def statuses(figure):
 def main():
     """Draw each."""
     for name, draw, height_in in (
-        ("found", found, 4.5),
         ("faults", faults, 5.5),
         ("statuses", statuses, 2.0),
     ):

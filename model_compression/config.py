@@ -186,9 +186,6 @@ class Config(Section):
     min_confidence: float = Field(default=0.4, gt=0, lt=1, description="of a labeller's box")
     sources: list[Source] = Field(min_length=1)
     activation: Literal["hardswish", "relu", "silu"] = "hardswish"
-    start: dict[Literal["dense", "swap", "network"], str] = Field(
-        default={}, description="checkpoints of other runs that steps start from, beside this one"
-    )
     checkpoint: Path | None = Field(
         default=None, description="folder beside this file: a training goes on from STEP.pt there"
     )
@@ -208,7 +205,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _has_work(self) -> "Config":
-        if not any((self.network, self.swap, self.start.get("swap"))):
+        if not (self.network or self.swap):
             raise ValueError(
                 "nothing to compress the parent by: add network, or swap, without which no layer "
                 "is one that can be pruned and quantized (activation: silu keeps SiLU)"
@@ -257,10 +254,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Config":
-        if self.network and (self.swap or self.prune or "swap" in self.start):
+        if self.network and (self.swap or self.prune):
             raise ValueError("network is plain already: neither swap nor prune goes with it")
-        if "network" in self.start and not self.network:
-            raise ValueError("start.network has no network: describe the one that it is")
         if self.network and self.activation == "silu":
             raise ValueError("network: activation silu is not plain; take relu or hardswish")
         return self

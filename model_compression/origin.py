@@ -9,19 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
-
 from model_compression.config import Config
-from model_compression.errors import CompressionError
-from perception_nodes.networks.model import Model, ModelError, load_model
-from perception_nodes.networks.terms import UNSTATED, Terms, materials, says_more, terms_of
+from perception_nodes.networks.terms import UNSTATED, Terms, says_more, terms_of
 from perception_nodes.system.files import write_whole
 
 FILE = "origin.json"
 IN_PART = "; made in part of material under non-commercial or other terms: non-commercial use"
 ELSE = "; else "
-MODEL = "model:"
-"""Before the name of a model folder that a step starts from, where no run of it is left."""
 Material = tuple[str, str]
 """Name and licence."""
 
@@ -43,29 +37,11 @@ class Origin:
         write_whole(folder / FILE, json.dumps(asdict(self), indent=1))
 
 
-def start_model(given: str) -> Model:
-    """The model folder of a start that names one.
-
-    Raises:
-        CompressionError: it is not there.
-    """
-    try:
-        return load_model(given.removeprefix(MODEL))
-    except ModelError as error:
-        raise CompressionError(f"start: {error}") from error
-
-
-def start_models(config: Config) -> list[Model]:
-    """The model folders that a run starts from."""
-    return [start_model(given) for given in config.start.values() if given.startswith(MODEL)]
-
-
-def origin_of(config: Config, runs: Path, license_in: Callable[[Path], str]) -> Origin:
+def origin_of(config: Config, license_in: Callable[[Path], str]) -> Origin:
     """Say what a run's networks are made from.
 
     Args:
         config: of the run.
-        runs: folder of the runs that it may start from.
         license_in: what a checkpoint says itself of its licence, empty for nothing.
     """
     images = tuple((source.name, source.license) for source in config.sources)
@@ -73,7 +49,6 @@ def origin_of(config: Config, runs: Path, license_in: Callable[[Path], str]) -> 
     if config.labeller and config.labeller != config.teacher:
         said = license_in(config.data / config.labeller) or UNSTATED[0]
         origins.append(Origin(said, ((f"labels by {Path(config.labeller).name}", said),)))
-    origins += [_of_start(given, runs) for given in config.start.values()]
     if config.checkpoint:
         origins.append(_of_folder(config.checkpoint, config.checkpoint.name))
     data = tuple(dict.fromkeys(one for origin in origins for one in origin.data))
@@ -88,16 +63,6 @@ def _of_teacher(config: Config, license_in: Callable[[Path], str]) -> Origin:
         license += f" and {said}"
     name = f"{config.teacher_data} (through the weights of {Path(config.teacher).name})"
     return Origin(license, ((name, license),))
-
-
-def _of_start(given: str, runs: Path) -> Origin:
-    """What a start brings along."""
-    if not given.startswith(MODEL):
-        return _of_folder(runs / Path(given).parts[0], given)
-    model = start_model(given)
-    description = yaml.safe_load((model.folder / "model.yaml").read_text(encoding="utf-8"))
-    (_, license), *data = materials(model.license, description.get("data"))
-    return Origin(license, ((f"weights of {model.name}", license), *data))
 
 
 def _of_folder(folder: Path, name: str) -> Origin:

@@ -39,13 +39,12 @@ from model_compression.errors import CompressionError, GateRefused
 from model_compression.export import export
 from model_compression.frames import drawn, letterboxed
 from model_compression.model import build_model, count_gmac, load_model, make_plain, save_model
-from model_compression.origin import MODEL, Origin, origin_of, start_model, start_models
+from model_compression.origin import Origin, origin_of
 from model_compression.package import Variant, write_variant
 from model_compression.plain import PlainNetwork
 from model_compression.prune import prune
 from model_compression.quantization.graph import is_known
 from model_compression.quantization.ranges import LEAST_FRAMES
-from model_compression.reload import reload
 from model_compression.resume import CURVE, STATE, take_checkpoint
 from model_compression.screen import screen
 from model_compression.train import R2, Batches, Samples, train
@@ -59,8 +58,6 @@ from perception_nodes.system.files import write_whole
 
 LOOKED_AT = 200
 """Images of a set that the given network is shown, at most."""
-NORMALISED_ON = 64
-"""Images that such a network's normalisations are measured on."""
 DESCRIPTIONS = Path(__file__).parent / "datasets"
 MAX_SHARED = 0.01
 """Share of a set of the gate that may be copies of what is trained on; they are told."""
@@ -102,7 +99,7 @@ class Run:
     @cached_property
     def origin(self) -> Origin:
         """What its networks are made from."""
-        return origin_of(self.config, self.folder.parent, license_in)
+        return origin_of(self.config, license_in)
 
     def labelled(self) -> list[LabelledSet]:
         """The sets that the gate measures on."""
@@ -139,24 +136,6 @@ class Run:
         path = self.config.checkpoint and self.config.checkpoint / f"{step}.pt"
         return path if path and path.is_file() else None
 
-    def start(self, step: str) -> nn.Module | None:
-        """The network of another run, or of a model folder, that a step starts from."""
-        given = self.config.start.get(step)
-        if given is None:
-            return None
-        if given.startswith(MODEL):
-            source = self.untrained() if step == "network" else self.teacher()
-            shown = drawn(self.images, NORMALISED_ON, self.config.seed)
-            frames = [frame for _, frame in letterboxed(shown, self.config.size)]
-            return reload(start_model(given), source, frames)
-        path = self.folder.parent / given / "network.pt"
-        if not path.is_file():
-            raise CompressionError(
-                f"start.{step}: {path} is not there; run that configuration first, into a folder "
-                "beside this one"
-            )
-        return load_model(path)
-
 
 Step = tuple[str, Any, Callable[[Run, Progress], dict[str, Any]]]
 """Name, the part of the configuration it depends on, and what does it."""
@@ -168,21 +147,14 @@ def plan(config: Config) -> list[Step]:
     common = [shown[key] for key in ("width", "height", "seed", "teacher", "classes")]
     labels = [shown[key] for key in ("sources", "labeller", "min_confidence", "classes")]
     labels.append(max(config.size))
-    start = shown["start"]
     steps: list[Step] = []
     own = [*common, *(shown[key] for key in ("activation", "network"))]
-    if config.network and "network" not in start:
+    if config.network:
         steps.append(("network", own, make_network))
-    steps += [
-        ("dataset", labels, build_dataset),
-        ("dense", [common, shown["dense"], start.get("dense")], train_dense),
-    ]
-    if "network" in start:
-        steps.append(("network", [*own, start["network"]], take_network))
+    steps += [("dataset", labels, build_dataset), ("dense", [common, shown["dense"]], train_dense)]
     last = "network" if config.network else "dense"
-    if config.swap or "swap" in start:
-        own = [shown["activation"], shown["swap"], start.get("swap")]
-        steps.append(("swap", own, train_plain))
+    if config.swap:
+        steps.append(("swap", [shown["activation"], shown["swap"]], train_plain))
         last = "swap"
     if config.prune:
         for number in range(1, config.prune.rounds + 1):
@@ -203,21 +175,16 @@ def build_dataset(run: Run, progress: Progress) -> dict[str, Any]:
 
 def train_dense(run: Run, progress: Progress) -> dict[str, Any]:
     """Fine-tune the parent: the teacher's architecture, float, on the same data and input."""
-    start = run.start("dense") or run.teacher()
     if run.config.dense is None:
-        return take(run, "dense", start)
-    return fit(run, progress, "dense", start, run.teacher(), run.config.dense)
+        return take(run, "dense", run.teacher())
+    return fit(run, progress, "dense", run.teacher(), run.teacher(), run.config.dense)
 
 
 def train_plain(run: Run, progress: Progress) -> dict[str, Any]:
-    """Make the network one of plain layers, and heal it; or take another run's."""
-    start = run.start("swap")
-    network = start
-    if network is None:
-        network = make_plain(load_model(run.checkpoint("dense")), run.config.activation)
-    if run.config.swap is None:
-        return take(run, "swap", network)
+    """Make the network one of plain layers, and heal it."""
+    assert run.config.swap is not None
     teacher = load_model(run.checkpoint("dense"))
+    network = make_plain(load_model(run.checkpoint("dense")), run.config.activation)
     return fit(run, progress, "swap", network, teacher, run.config.swap)
 
 
@@ -237,13 +204,6 @@ def make_network(run: Run, progress: Progress) -> dict[str, Any]:
     small = maker.quantized(variant, f"{config.name}-untrained")
     screen.print(f"{write_variant(small, config, folder)}: for `perception bench models`")
     return {"gmac": variant.gmac, "parameters": variant.parameters}
-
-
-def take_network(run: Run, progress: Progress) -> dict[str, Any]:
-    """Take the described network from another run, or from a model folder."""
-    network = run.start("network")
-    assert network is not None
-    return take(run, "network", network)
 
 
 def pruning_round(number: int, before: str) -> Callable[[Run, Progress], dict[str, Any]]:
@@ -300,9 +260,8 @@ def trains(name: str, training: Training, before: str) -> Callable[[Run, Progres
 def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
     """Return the step that turns the networks into model folders, float and 8-bit.
 
-    The parent and the swapped network, as they are and quantized, are for comparison; those that
-    the run took from elsewhere are not made again, but for the parent. The last network's 8-bit
-    form is what the run was for, and has to pass the gate.
+    The parent and the swapped network, as they are and quantized, are for comparison. The last
+    network's 8-bit form is what the run was for, and has to pass the gate.
     """
 
     def step(run: Run, progress: Progress) -> dict[str, Any]:
@@ -448,7 +407,7 @@ def take(run: Run, step: str, network: nn.Module) -> dict[str, Any]:
     """Let a network be a step's result as it is."""
     run.checkpoint(step).parent.mkdir(parents=True, exist_ok=True)
     save_model(network, run.checkpoint(step))
-    return {**facts_of(run, network), "start": run.config.start.get(step)}
+    return facts_of(run, network)
 
 
 def facts_of(run: Run, network: nn.Module) -> dict[str, Any]:
@@ -546,16 +505,6 @@ def swapped_in(confusions: list[list[Any]]) -> list[str]:
     return []
 
 
-def check_starts(config: Config) -> None:
-    """Refuse to start from a model of other classes: their numbers would be mixed up."""
-    for model in start_models(config):
-        if list(model.classes) != list(config.classes):
-            raise CompressionError(
-                f"start: {model.name} has the classes {', '.join(model.classes)}, this run "
-                f"{', '.join(config.classes)}; give the same in the same order"
-            )
-
-
 def keys_of(steps: list[Step]) -> list[str]:
     """One text a step: a digest of what it is given, and of what all before it are given."""
     keys, key = list[str](), ""
@@ -596,7 +545,6 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
     run = Run(config, work)
     run.teacher()  # this and the following: hours before they are needed
     dataset.check_sources(config.data, config.sources, screen.print)
-    check_starts(config)
     check_gate(run)
     steps = plan(config)
     names = [name for name, _, _ in steps]

@@ -24,7 +24,7 @@ DRIVE = Path(__file__).parents[1] / "bags/sample_sqlite3"
 def main() -> int:
     """Write the folder; return the exit status."""
     every, folder = int(sys.argv[1]), Path(sys.argv[2])
-    model = load_model("road-n")
+    model = load_model("open-n")
     preprocessor = model.input.preprocessor()
     image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
     folder.mkdir(parents=True)

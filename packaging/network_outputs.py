@@ -23,7 +23,7 @@ from perception_nodes.networks.model import load_model  # noqa: E402
 def main() -> int:
     """Write the file; return the exit status."""
     runtime, folder, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    model = load_model("road-n")
+    model = load_model("open-n")
     steps = read_network(model.path).output_steps
     arrays = {f"step/{output}": np.float64(step) for output, step in steps.items()}
     decoder = model.decoder(DecodeSettings())

@@ -43,7 +43,6 @@ WEIGHTS = """\
   <description>Weights of perception_nodes, each with its data and terms.</description>
   <maintainer email="{email}">{maintainer}</maintainer>
   <license file="LICENSE">Apache-2.0</license>
-  <license file="models/LICENSE.AGPL-3.0">AGPL-3.0-only</license>
   <url type="website">{url}</url>
 
   <buildtool_depend>ament_cmake</buildtool_depend>

@@ -134,9 +134,9 @@ def test_libraries_that_need_smaller_pages_and_none_fail(every, tmp_path):
 
 
 def test_a_compiled_model_must_have_been_compared(every, monkeypatch):
-    compared = [{"reference": "road-n on golden", "measure": "share of 25 objects", "value": 1}]
+    compared = [{"reference": "open-n on golden", "measure": "share of 25 objects", "value": 1}]
     monkeypatch.setattr(every, "there", lambda *_: f"INFO\n{json.dumps({'checks': compared})}\n")
-    assert every.compiled("litert") == "road-n on golden: share of 25 objects 1.00"
+    assert every.compiled("litert") == "open-n on golden: share of 25 objects 1.00"
     compared.clear()
     with pytest.raises(Failed, match="no agreement"):
         every.compiled("litert")

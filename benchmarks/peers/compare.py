@@ -42,7 +42,7 @@ examples:
   python benchmarks/peers                            all who can, one minute each, on the sample
   python benchmarks/peers ours predict --bag drive.mcap --seconds 300 --rounds 3
   python benchmarks/peers --setup ~/yolo_ws/install/setup.bash --set yolo_ros.weights=yolo11n.onnx
-  python benchmarks/peers ours --more ours="model:=road-n"
+  python benchmarks/peers ours --more ours="model:=open-n"
   python benchmarks/peers --adapters mine.yaml       a detector of your own: such a file is
                                                      explained in benchmarks/peers/adapters.yaml
 

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         description=summary, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("engine", type=Path, help="a bitstream (.bit) or a simulated engine (.so)")
-    parser.add_argument("--model", default="road-xs", help="detector of the later steps (road-xs)")
+    parser.add_argument("--model", default="open-xs", help="detector of the later steps (open-xs)")
     parser.add_argument(
         "--frames", type=int, default=2000, help="frames of the last step (2000; 10 s)"
     )

@@ -74,7 +74,7 @@ class _NetworkReader:
         if self._facts.get("dialect") != "u8" or not isinstance(amax, dict):
             raise BackendError(
                 f"{self._path} is not a u8 file of the symmetric scheme, the only kind that is an "
-                "integer network: road-n is one; a model that NNCF has quantized never is"
+                "integer network: open-n is one; a model that NNCF has quantized never is"
             )
         for node in self._graph.node:
             if (read := getattr(self, f"_{node.op_type.lower()}", None)) is None:

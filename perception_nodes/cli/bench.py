@@ -33,7 +33,7 @@ def bench_latency(
     rate: options.FrameRate = 30.0,
     frames: Annotated[int, typer.Option(min=40, max=MAX_FRAMES)] = 1200,
     rounds: Annotated[int, typer.Option(min=1, max=1000)] = 4,
-    model: options.Model = "road-n",
+    model: options.Model = "open-n",
     backend: options.Backend = AUTO,
     threads: options.Threads = 0,
     deadline_ms: options.Deadline = DEADLINE_MS,
@@ -76,7 +76,7 @@ def bench_deadline(
     second_look: str = "off",
     size: options.FrameSize = "1920x1080",
     rate: options.FrameRate = 30.0,
-    model: options.Model = "road-n",
+    model: options.Model = "open-n",
     backend: options.Backend = AUTO,
     threads: options.Threads = 0,
     deadline_ms: options.Deadline = DEADLINE_MS,
@@ -138,7 +138,7 @@ def bench_cameras(
     frames: Annotated[int, typer.Option(min=20, max=MAX_FRAMES)] = 600,
     size: options.FrameSize = "1920x1080",
     rate: options.FrameRate = 30.0,
-    model: options.Model = "road-n",
+    model: options.Model = "open-n",
     backend: options.Backend = AUTO,
     threads: options.Threads = 0,
     deadline_ms: options.Deadline = DEADLINE_MS,
@@ -188,10 +188,10 @@ def bench_streaming(
         truth: Labelled frames of the drive, as for `perception model evaluate --data`. Their files
             are named by the frame's stamp, or end with its number, from 0.
         variant: Parameters of a graph, in quotes if there are several; may be repeated. By default
-            road-n, road-n with second looks, and the model that this machine has the time for.
+            open-n, open-n with second looks, and the model that this machine has the time for.
         topic: Image topic; found by type if not given.
 
-    Example: perception bench streaming DRIVE --truth LABELS --variant "model:=road-n
+    Example: perception bench streaming DRIVE --truth LABELS --variant "model:=open-n
     second_look:=2" --variant model:=auto --html out/streaming.html
     """
     from perception_nodes.cli.graph import measured
@@ -214,7 +214,7 @@ def bench_fleet(
     workers: Annotated[int, typer.Option(min=1, max=4096)] = len(os.sched_getaffinity(0)),
     frames: Annotated[int, typer.Option(min=10, max=MAX_FRAMES)] = 250,
     rounds: Annotated[int, typer.Option(min=1, max=1000)] = 3,
-    model: options.Model = "road-n",
+    model: options.Model = "open-n",
     backend: options.Backend = AUTO,
     pictures: bool = True,
     as_json: options.Json = False,
@@ -277,9 +277,9 @@ def bench_models(
         backends: Runtimes, with commas; the headline shows the first. auto: the CPU's that suits a
             model, as in the graph.
 
-    Example: perception bench models road-n dense-416x256 --frames 50 --html out/models.html
+    Example: perception bench models open-n open-n-float --frames 50 --html out/models.html
 
-    Example: perception bench models road-n --backends openvino,onnxruntime,litert
+    Example: perception bench models open-n --backends openvino,onnxruntime,litert
     """
     from perception_nodes.evaluation.models import ModelsBench, result_table
     from perception_nodes.evaluation.models_report import pareto_picture, render

@@ -58,9 +58,9 @@ def compile_command(
         max_loss: How far mAP50-95 may be below the parent's, as a mean over the sets of --data.
         max_class_loss: How far AP50 and recall of a class may be below the parent's, likewise.
 
-    Example: perception model compile road-n --backend auto --bag drives/rain
+    Example: perception model compile open-n --backend auto --bag drives/rain
 
-    Example: perception model compile road-n --backend auto --data my/set --max-loss 0.02
+    Example: perception model compile open-n --backend auto --data my/set --max-loss 0.02
     """
     subject = load_model(model)
     sets = read_sets(data or [], root)

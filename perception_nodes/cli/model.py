@@ -101,10 +101,10 @@ def evaluate_command(
         second_look: Look so often again at parts of each image, in its own resolution.
         at_least: Exit status 1 if a set has a lower mAP50-95.
 
-    Example: perception model evaluate road-n --root ~/data --data
+    Example: perception model evaluate open-n --root ~/data --data
     model_compression/datasets/camvid-val.yaml
 
-    Example: perception model evaluate road-n --data frames/ --teacher dense-416x256
+    Example: perception model evaluate open-n --data frames/ --teacher open-m
     """
     if teacher and classes_map:
         given = "--teacher gives its own"
@@ -167,7 +167,7 @@ def calibrate_command(
         max_loss: How much mAP50-95 the new model may lose on a set; if it loses more, or much of a
             class, it is not written and the exit status is 1.
 
-    Example: perception model calibrate dense-416x256 --bag drives/rain --bag drives/night
+    Example: perception model calibrate open-n-float --bag drives/rain --bag drives/night
     """
     if data and out_model is None:
         raise SettingsError("--data compares the new model with the old one: give --out-model too")
@@ -219,7 +219,7 @@ def card_command(
 
     Example: perception model card open-n --out out/open-n.html
 
-    Example: perception model card road-n --data my/set --pictures 40
+    Example: perception model card open-n --data my/set --pictures 40
     """
     from perception_nodes.evaluation.mistakes import Examined, examine
     from perception_nodes.evaluation.model_card import render
@@ -265,7 +265,7 @@ def sign_command(model: options.ModelName, key: Path) -> None:
     Options:
         key: The private key, of `perception model keys`.
 
-    Example: perception model sign models/road-n --key ~/fleet.key
+    Example: perception model sign models/open-n --key ~/fleet.key
     """
     description = _checked(model).folder / "model.yaml"
     path = signature_of(description)
@@ -281,7 +281,7 @@ def verify_command(model: options.ModelName, key: Path) -> None:
     Options:
         key: The public key.
 
-    Example: perception model verify road-n --key /etc/perception/fleet.key.pub
+    Example: perception model verify open-n --key /etc/perception/fleet.key.pub
     """
     say(f"{_checked(model, str(key)).name} is signed by the owner of {key}")
 
@@ -301,7 +301,7 @@ def compress_command(
         out: Folder of the run; an interrupted run continues there.
         until: Stop after this step.
 
-    Example: perception model compress model_compression/configs/road-n.yaml --out runs/road-n
+    Example: perception model compress my/own.yaml --out runs/forklift-n
     """
     compression_tool("model_compression.pipeline", "compress")(config, out, until)
 

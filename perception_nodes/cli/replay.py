@@ -39,7 +39,7 @@ def replay_command(
     topic: list[str] | None = None,
     every: Annotated[int, typer.Option(min=1, max=MAX_FRAMES)] = 1,
     frames: Annotated[int | None, typer.Option(min=1, max=MAX_FRAMES)] = None,
-    model: options.Model = "road-n",
+    model: options.Model = "open-n",
     backend: options.Backend = AUTO,
     threads: options.Threads = 0,
     score_threshold: options.ScoreThreshold = DecodeSettings.score_threshold,

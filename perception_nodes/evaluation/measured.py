@@ -34,9 +34,9 @@ from perception_nodes.system.load import busy
 from perception_nodes.system.processes import physical_cores, speed_facts
 from perception_nodes.system.realtime import parse_cpus
 
-FAMILY = ("road-s", "road-n", "road-xs")
+FAMILY = ("open-s", "open-n", "open-xs")
 """Networks that `model:=auto` may take, the most accurate one first."""
-DEFAULT = "road-n"
+DEFAULT = "open-n"
 """Taken where no network keeps the deadline or none could be measured: it has a smaller sibling."""
 RUNTIMES = ("litert", "openvino")
 FIRST_START_S, THOROUGH_S = 5.0, 30.0
@@ -197,10 +197,9 @@ def best_of(
                 f"{limit_ms(row):g} of {deadline_ms:g}{better}"
                 + (f"; there was no time to measure {unknown}" if unknown else "")
             )
-    floor = next(row for row in best if row.model == DEFAULT)
     smallest = min(best, key=lambda row: row.p99_9_ms / limit_ms(row))
     needed_ms = math.ceil(smallest.p99_9_ms * deadline_ms / limit_ms(smallest))
-    return floor, (
+    return next(row for row in best if row.model == DEFAULT), (
         f"no network keeps {deadline_ms:g} ms here, predicted are p99.9 of "
         + ", ".join(f"{row.model} {row.p99_9_ms:.1f}" for row in best)
         + f" ms; what would do: model:={smallest.model} deadline_ms:={needed_ms}, a smaller "
@@ -231,8 +230,7 @@ def measured_rows(
     say(f"measuring what this machine has the time for{beside}: {limit_s:g} s, once")
     with nullcontext() if given.model == AUTO else busy(sorted(os.sched_getaffinity(0))):
         fifo, awake = given.fifo_priority, awake_processors(given)
-        found = time_in_turns(options, limit_s, progress, given.model_key, fifo, awake)
-    rows = _rows(found)
+        rows = _rows(time_in_turns(options, limit_s, progress, given.model_key, fifo, awake))
     if any(not row.refused for row in rows) and (anew or not _unknown(rows)):
         kept = ({} if anew else _kept()) | {key: [asdict(row) for row in rows]}
         with suppress(OSError):  # it is measured again next time
@@ -291,8 +289,7 @@ def _models(given: DetectorSettings) -> list[str]:
     found = []
     for name in sorted(FAMILY, key=lambda name: name != DEFAULT):
         with suppress(ModelError):
-            load_model(name, given.model_key)
-            found.append(name)
+            found.append(load_model(name, given.model_key).name)
     return found
 
 

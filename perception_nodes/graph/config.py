@@ -163,7 +163,7 @@ class PreprocessSettings(RedundantSettings):
     """type of the images: raw, sensor_msgs/Image; compressed, sensor_msgs/CompressedImage (JPEG or
     PNG); foxglove, foxglove_msgs/CompressedVideo, and ffmpeg,
     ffmpeg_image_transport_msgs/FFMPEGPacket (H.264 or H.265 without B-frames)"""
-    model: str = "road-n"
+    model: str = "open-n"
     """name or folder of the model that detects objects; auto, for perception run, demo and launch
     files, and what they take where it is not named: the most accurate road model that keeps the
     deadline on this machine, and the backend and threads that it is fastest with, measured in five

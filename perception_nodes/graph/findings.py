@@ -168,7 +168,7 @@ def _cpu() -> Finding:
     int8 = not cpu_flags().isdisjoint(("avx512_vnni", "avx_vnni", "asimddp"))
     found = f"{os.cpu_count()} cores, " + ("INT8 dot product" if int8 else "no INT8 dot product")
     if has_tiles():
-        found += ", matrix tiles (AMX): plain-s with backend:=openvino uses them"
+        found += ", matrix tiles (AMX): open-m with backend:=openvino uses them"
     faster = "a CPU with AVX-VNNI or AVX512-VNNI runs it 2 to 3 times faster"
     remedy = f"INT8 gains little here; {faster}"
     return Finding("CPU", int8, found, remedy, needed=False)

@@ -35,7 +35,7 @@ from perception_nodes.report.page import render, shown
 from perception_nodes.system.processes import machine
 from perception_nodes.transport.cdr_reader import read_stamp
 
-USUAL = ("model:=road-n", "model:=road-n second_look:=auto", "model:=auto")
+USUAL = ("model:=open-n", "model:=open-n second_look:=auto", "model:=auto")
 """Variants that are compared if none is named."""
 MEANINGS = (
     "AP50: of what is held at the instant of each frame, against the truth of that instant",

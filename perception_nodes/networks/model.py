@@ -26,6 +26,8 @@ VERSION = 1
 """Version of the keys of `model.yaml` that are understood here."""
 MAX_DESCRIPTION_BYTES = 4 << 20
 MAX_NETWORK_BYTES = 4 << 30
+SUCCESSORS = {"plain-s": "open-s"} | {f"road-{one}": f"open-{one}" for one in ("xs", "n", "s", "m")}
+"""Of models that were shipped once."""
 
 
 class ModelError(PerceptionError):
@@ -293,7 +295,7 @@ def load_model(name_or_folder: str, key_file: str = "") -> Model:
 
     Args:
         name_or_folder: a model's name, which is searched for in `model_folders()` and then in the
-            working folder; or a path to its folder, such as `./road-n`.
+            working folder; or a path to its folder, such as `./open-n`.
         key_file: public key whose owner must have signed it; empty: it needs no signature.
 
     Raises:
@@ -354,4 +356,6 @@ def _find(name_or_folder: str) -> Path:
         if name_or_folder and os.path.isfile(folder / name_or_folder / "model.yaml"):
             return (folder / name_or_folder).resolve()
     names, places = ", ".join(available_models()) or "none", ", ".join(map(str, known))
-    raise ModelError(f"model {name_or_folder!r} is not there; known are {names} (in {places})")
+    successor = SUCCESSORS.get(name_or_folder)
+    remedy = f"take {successor}, its successor" if successor else f"known are {names} (in {places})"
+    raise ModelError(f"model {name_or_folder!r} is not there; {remedy}")

@@ -25,7 +25,7 @@ from perception_nodes.preprocess.plausibility import PictureJudge
 
 SAMPLES = 5000
 """Number of bytes of a frame by which a repeated picture is recognized, about as many as are taken
-from a slot of `road-n`."""
+from a slot of `open-n`."""
 
 
 class Ingest:

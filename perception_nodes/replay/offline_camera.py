@@ -46,7 +46,7 @@ class ReplaySettings:
     The backend is never `auto`, since results name the one that computed them.
     """
 
-    model: str = "road-n"
+    model: str = "open-n"
     backend: str = "openvino"
     threads: int = 0
     deadline_ms: float = DEADLINE_MS

@@ -8,7 +8,7 @@ from perception_nodes.networks.model import load_model
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model("road-n")
+    return load_model("open-n")
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ from perception_nodes.networks.model import load_model
 @pytest.mark.parametrize(
     ("name", "runtime"),
     [
-        ("road-n", "litert"),
-        ("road-s", "litert"),
+        ("open-n", "litert"),
+        ("open-s", "litert"),
         ("open-n", "litert"),  # five depthwise layers of 67
         ("open-m", "openvino"),  # 17 of 92
-        ("dense-416x256", "openvino"),  # float, with the head of an integer network
+        ("open-n-float", "openvino"),  # float, with the head of an integer network
     ],
 )
 def test_integer_networks_run_on_litert_and_others_on_openvino(name, runtime):
@@ -37,7 +37,7 @@ def test_a_delegate_computes_depthwise_networks_too(monkeypatch):
 def test_a_network_with_a_layer_in_float_runs_on_openvino(tmp_path, kept, runtime):
     file = tmp_path / "toy.onnx"
     onnx.save(toy_in_8_bits(groups=1, float_convolutions=kept), file)
-    description = yaml.safe_load((load_model("road-n").folder / "model.yaml").read_text())
+    description = yaml.safe_load((load_model("open-n").folder / "model.yaml").read_text())
     description |= {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     description.pop("s8")
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(description))
@@ -53,11 +53,11 @@ from perception_nodes.backends import fpga, serving
 from perception_nodes.backends.auto import runtime_for
 from perception_nodes.networks.model import load_model
 from perception_nodes.core.inference import BackendError
-assert runtime_for("fpga", load_model("road-n")) == "fpga"
+assert runtime_for("fpga", load_model("open-n")) == "fpga"
 try:
-    runtime_for("auto", load_model("road-n"))
+    runtime_for("auto", load_model("open-n"))
 except BackendError as error:
-    assert "road-n" in str(error) and "pip install onnx" in str(error), error
+    assert "open-n" in str(error) and "pip install onnx" in str(error), error
 else:
     raise AssertionError
 """
@@ -65,6 +65,6 @@ else:
 
 
 def test_a_backend_that_is_named_stays():
-    model = load_model("road-n")
+    model = load_model("open-n")
     assert [runtime_for(name, model) for name in BACKENDS] == list(BACKENDS)
     assert set(CHOICES) == {AUTO, *BACKENDS}

@@ -278,5 +278,5 @@ class TestBatches:
 def test_a_runtime_that_fails_without_a_word_is_told(model, monkeypatch):
     fail = Mock(side_effect=RuntimeError)
     monkeypatch.setattr("perception_nodes.backends.openvino.compile_model", fail)
-    with pytest.raises(BackendError, match=r"cannot load .*road-n.*: RuntimeError$"):
+    with pytest.raises(BackendError, match=r"cannot load .*open-n.*: RuntimeError$"):
         open_backend("openvino", SETTINGS).load(model)

@@ -16,7 +16,7 @@ from perception_nodes.networks.model import load_model
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model("road-xs")
+    return load_model("open-xs")
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_bar_is_shown_while_it_is_built(model, cache, monkeypatch):
         yield lambda done, total: told.append(done / total)
 
     with compiled(model, "tensorrt", 1, cache, bar) as made:
-        assert told[:2] == ["building road-xs for tensorrt", 0.5] and told[-1] == 1.0
+        assert told[:2] == ["building open-xs for tensorrt", 0.5] and told[-1] == 1.0
         assert gpu.calls["build"] == 1, "the second time it is loaded from where it lies"
         evaluated = open_backend("tensorrt", BackendSettings(1, str(made.folder), may_build=False))
         evaluated.load(model)

@@ -199,7 +199,7 @@ class TestShippedModels:
                 assert np.percentile(far, 99) <= 8, (runtime, output)
             iou, difference = mutual_partners(decoder, golden, heads)
             assert iou.min() > 0, runtime  # each object has its counterpart
-            assert np.median(iou) >= 0.85, runtime  # road-xs has the coarsest steps
+            assert np.median(iou) >= 0.85, runtime  # open-xs has the coarsest steps
             assert np.mean(iou >= 0.7) >= 0.8, runtime
             assert np.mean(difference <= 0.25) >= 0.9, runtime
             assert np.mean(difference) <= 0.1, runtime

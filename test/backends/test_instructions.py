@@ -16,7 +16,7 @@ from perception_nodes.networks.model import load_model
 from perception_nodes.networks.openvino_core import VARIABLE, WITH_TILES, WITHOUT_TILES
 from perception_nodes.system import processes
 
-MODEL = load_model("road-n")
+MODEL = load_model("open-n")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def chosen(monkeypatch):
         def timed(*_, environment):
             calls.append(environment[VARIABLE])
             if ms[calls[-1]] < 0:
-                raise BackendError("openvino with road-n did not end in 100 s")
+                raise BackendError("openvino with open-n did not end in 100 s")
             return [ms[calls[-1]]] * 3
 
         monkeypatch.setattr(instructions, "apart_ms", timed)
@@ -73,7 +73,7 @@ def test_a_network_that_cannot_be_timed_runs_without_tiles(
 ):
     ms = {WITH_TILES: 1.0, WITHOUT_TILES: 1.0, failing: -1}
     assert chosen(tmp_path, ms)[0] == WITHOUT_TILES
-    assert "road-n runs without matrix tiles" in caplog.text and "100 s" in caplog.text
+    assert "open-n runs without matrix tiles" in caplog.text and "100 s" in caplog.text
     assert f"where {tmp_path / 'instructions.json'} is removed" in caplog.text
     assert chosen(tmp_path, {}) == (WITHOUT_TILES, [])  # it is not tried at each start
 

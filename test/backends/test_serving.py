@@ -40,7 +40,7 @@ class Backend(NullBackend):
     def load(self, model):
         if self.name == "slow" and not self.built.exists():
             assert not self.may_build
-            raise contract.NotBuilt("the engine of road-n is not built yet")
+            raise contract.NotBuilt("the engine of open-n is not built yet")
         super().load(model)
         return contract.BackendInfo(self.name, self.name, "here", 1)
 
@@ -167,15 +167,15 @@ def test_a_build_that_leaves_nothing_is_told(build, model):
     build.end()
     wait_for(serving)
     serving.switch()
-    assert "cannot be built: the engine of road-n is not built yet" in serving.standing_in
+    assert "cannot be built: the engine of open-n is not built yet" in serving.standing_in
     serving.close()
 
 
 def test_what_is_there_serves_at_once(build, model):
     build.built.touch()
-    serving = serve([model, load_model("road-xs")])
+    serving = serve([model, load_model("open-xs")])
     assert serving.standing_in == "" and not serving.ready()
-    assert [candidate.name for candidate in serving.candidates] == [b"road-n", b"road-xs"]
+    assert [candidate.name for candidate in serving.candidates] == [b"open-n", b"open-xs"]
     assert {one.name for one in Backend.opened} == {"slow"}
     assert Graph(serving, model).frame() == (FrameStatus.OK, "")
     serving.close()
@@ -229,7 +229,7 @@ def run(command):
 
 
 def test_the_real_build_leaves_its_files_in_the_cache(tmp_path):
-    folder = load_model("road-xs").folder
+    folder = load_model("open-xs").folder
     done = run(build_command("openvino", [folder], contract.BackendSettings(1, str(tmp_path))))
     assert (done.returncode, done.stderr) == (0, "")
     assert list(tmp_path.glob("*.openvino"))

@@ -66,36 +66,36 @@ def refused(monkeypatch, capsys):
         (["replay", ""], "argument 2 is empty"),
         (["replay", "bags/sample_sqlite3", "--calibration", os.devnull], "is a pipe or a device"),
         (["replay", "bags/sample_sqlite3", "--topic", "/nose"], "/nose"),
-        (["replay", "bags/sample_sqlite3", "--model", "road-z"], "known are dense-416x256"),
+        (["replay", "bags/sample_sqlite3", "--model", "road-z"], "known are open-m, open-m-float"),
         ("replay bags/sample_sqlite3 --backend abacus", "'abacus' is unknown; known are openvino"),
         (["run", "deadline_ms:=-1"], "parameter deadline_ms: '-1' is not allowed"),
         (["run", "nose:=1"], "parameter 'nose' is unknown"),
         (["run", "deadline_ms=20"], "NAME:=VALUE; did you mean deadline_ms:=20?"),
         (["run", "--deadline-ms", "20"], "NAME:=VALUE; did you mean deadline_ms:=20?"),
-        (["run", "--modle", "road-n"], "NAME:=VALUE; did you mean model:=road-n?"),
+        (["run", "--modle", "open-n"], "NAME:=VALUE; did you mean model:=open-n?"),
         (["run", "bags"], "NAME:=VALUE; did you mean bag:=bags?"),
         (["demo", "bags"], "NAME:=VALUE; did you mean --bag bags?"),
         (["accept", "minutes:=1"], "minutes is an option; did you mean --minutes 1?"),
-        (["replay", "model:=road-n"], "parameters of the graph; did you mean --model road-n?"),
+        (["replay", "model:=open-n"], "parameters of the graph; did you mean --model open-n?"),
         (["replay", "--bag", "/nowhere"], "/nowhere does not exist"),
         (["replay", "x", "--boxes", "csv,xml"], "--boxes 'xml' is unknown; known are jsonl"),
-        (["model", "card", "--model", "road-z"], "known are dense-416x256"),
-        (["model", "card", "model:=road-n"], "parameters of the graph; did you mean --model"),
+        (["model", "card", "--model", "road-z"], "known are open-m, open-m-float"),
+        (["model", "card", "model:=open-n"], "parameters of the graph; did you mean --model"),
         (["demo", "--bag", "/nowhere"], "/nowhere does not exist"),
         (["demo", "bag:=mine"], "bag is an option; did you mean --bag mine?"),
         (["hil", "run", "deadline_ms:=20"], "name a scenario"),
         (["hil", "unit", "deadline_ms"], "not of the form NAME:=VALUE"),
         (["bench", "latency", "--size", "huge"], "--size 'huge' is not WIDTHxHEIGHT"),
         ("bench models --threads two", "--threads 'two'"),
-        ("model evaluate road-n --data /nowhere", "/nowhere"),
-        ("model evaluate road-n --data models", "holds no image"),
-        ("model evaluate road-n --data x --teacher road-s --classes-map a=b", "is for labels"),
-        ("model calibrate road-n", "--bag"),
-        ("model calibrate road-n --frames-license MIT", "--frames-license is kept in the new mod"),
-        ("model compile road-n --backend warp", "'warp' is unknown"),
+        ("model evaluate open-n --data /nowhere", "/nowhere"),
+        ("model evaluate open-n --data models", "holds no image"),
+        ("model evaluate open-n --data x --teacher open-s --classes-map a=b", "is for labels"),
+        ("model calibrate open-n", "--bag"),
+        ("model calibrate open-n --frames-license MIT", "--frames-license is kept in the new mod"),
+        ("model compile open-n --backend warp", "'warp' is unknown"),
         ("model compile road-q --backend openvino", "'road-q' is not"),
-        ("model compile road-n --backend openvino --bag /nowhere", "/nowhere does not exist"),
-        ("model compile road-n --backend openvino --images models", "holds no image"),
+        ("model compile open-n --backend openvino --bag /nowhere", "/nowhere does not exist"),
+        ("model compile open-n --backend openvino --images models", "holds no image"),
     ],
 )
 def test_unusable_input_is_one_line_and_status_2(monkeypatch, refused, root, arguments, text):
@@ -112,9 +112,9 @@ def test_unusable_input_is_one_line_and_status_2(monkeypatch, refused, root, arg
         (["bench", "latency", "--path", "foo"], "'foo' is not one of 'dds', 'shm'"),
         (["model", "import", "x", "--color", "HSV"], "'HSV' is not one of 'RGB', 'BGR'"),
         # No comparison with NaN is true, so that every gate would let everything pass.
-        (["model", "evaluate", "road-n", "--data", "x", "--at-least", "nan"], "'--at-least'"),
-        (["model", "compile", "road-n", "--min-agreement", "nan"], "'--min-agreement'"),
-        (["model", "compile", "road-n", "--max-loss", "nan"], "'--max-loss'"),
+        (["model", "evaluate", "open-n", "--data", "x", "--at-least", "nan"], "'--at-least'"),
+        (["model", "compile", "open-n", "--min-agreement", "nan"], "'--min-agreement'"),
+        (["model", "compile", "open-n", "--max-loss", "nan"], "'--max-loss'"),
         (["replay", "x", "--mode", "realtime", "--rate", "nan"], "'--rate'"),
         (["run", "deadline_ms:=nan"], "parameter deadline_ms: 'nan' is not allowed"),
     ],
@@ -133,7 +133,7 @@ def test_tables_say_all_and_machines_get_json(root):
     assert "deadline of a frame, from its capture to the publication" in table
     assert "a text that matches ^[a-z][a-z0-9_]{0,30}$" in table
     models = json.loads(perception("model", "list", "--json", cwd=root).stdout)
-    assert "road-n" in [model["name"] for model in models]
+    assert "open-n" in [model["name"] for model in models]
     checked = json.loads(perception("doctor", "--json", cwd=root).stdout)
     assert {"subject", "ok", "found", "remedy", "needed"} == set(checked[0])
     assert "rclpy" in [finding["subject"] for finding in checked]
@@ -177,8 +177,8 @@ def test_a_shared_memory_that_cannot_be_imported_is_told_without_traceback(root,
 def test_the_doctor_lists_what_networks_take_here_and_measures_anew_when_asked(
     monkeypatch, capsys, tmp_path
 ):
-    taken = Row("road-n", "litert", 2, "", 2.8, 4.3, 6.0, 99, "")
-    refused = Row("road-n", "openvino", 2, "1", 0.0, 0.0, 0.0, 0, "there was no time for it")
+    taken = Row("open-n", "litert", 2, "", 2.8, 4.3, 6.0, 99, "")
+    refused = Row("open-n", "openvino", 2, "1", 0.0, 0.0, 0.0, 0, "there was no time for it")
     asked: list[float] = []
 
     def measure(given, say, progress, limit_s, anew):
@@ -196,7 +196,7 @@ def test_the_doctor_lists_what_networks_take_here_and_measures_anew_when_asked(
     doctor(measure=True)
     told = capsys.readouterr().out
     assert asked == [THOROUGH_S]
-    assert "model:=road-n backend:=litert threads:=2" in " ".join(told.split())
+    assert "model:=open-n backend:=litert threads:=2" in " ".join(told.split())
     for text in ("2.8", "4.3", "6.0", "there was no time for it"):
         assert text in told
 
@@ -246,13 +246,13 @@ def test_an_end_while_native_code_is_loaded_aborts_nothing(root, number):
         "        enum.Enum.__init__ = lambda *_, **__: None\n"
         f"        signal.raise_signal({int(number)})\n"
         "enum.Enum.__init__ = interrupt\n"
-        "sys.argv = ['perception', 'bench', 'models', 'road-n', '--frames', '100000']\n"
+        "sys.argv = ['perception', 'bench', 'models', 'open-n', '--frames', '100000']\n"
         "sys.exit(__main__.main())\n"
     )
     result = run_code(code, root)
     assert result.returncode == 128 + number
     # Its cache decides whether onnx is loaded before or after this line.
-    assert {*result.stderr.splitlines()} <= {"road-n: the same outputs from all runtimes?"}
+    assert {*result.stderr.splitlines()} <= {"open-n: the same outputs from all runtimes?"}
 
 
 @pytest.mark.parametrize("number", STOPPING)
@@ -289,7 +289,7 @@ def test_a_disk_that_fills_up_is_one_line(root, tmp_path):
         "sys.exit(app.main())\n"
     )
     bag = str(root / "bags/sample_sqlite3")
-    arguments = ["model", "calibrate", "road-n", "--bag", bag, "--frames", "8"]
+    arguments = ["model", "calibrate", "open-n", "--bag", bag, "--frames", "8"]
     result = run_code(code, root, *arguments, "--sheet", str(tmp_path / "sheet.jpg"))
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == "error: File too large"

@@ -24,7 +24,7 @@ from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.networks.model import ModelRefused, load_model
 
 run = CliRunner().invoke
-COMPILE = ["model", "compile", "road-n", "--backend", "openvino"]
+COMPILE = ["model", "compile", "open-n", "--backend", "openvino"]
 
 
 def ran(arguments, status=0):
@@ -39,7 +39,7 @@ def drive(root, tmp_path):
     """A few frames of the sample drive as image files."""
     folder = tmp_path / "drive"
     folder.mkdir()
-    source = FrameSource([root / "bags/sample_sqlite3"], [], load_model("road-s").input)
+    source = FrameSource([root / "bags/sample_sqlite3"], [], load_model("open-s").input)
     for number, (_, pixels) in enumerate(source.frames()):
         if number % 12 == 0:
             cv2.imwrite(str(folder / f"{number:03d}.png"), pixels)
@@ -48,8 +48,8 @@ def drive(root, tmp_path):
 
 def test_a_model_agrees_with_itself(drive, tmp_path):
     out = tmp_path / "out/result.json"
-    arguments = ["--data", str(drive), "--teacher", "road-n", "--json", "--out", str(out)]
-    result = ran(["model", "evaluate", "road-n", *arguments])
+    arguments = ["--data", str(drive), "--teacher", "open-n", "--json", "--out", str(out)]
+    result = ran(["model", "evaluate", "open-n", *arguments])
     (facts,) = json.loads(out.read_text())
     assert json.loads(result.stdout) == [facts]
     assert facts["images"] == 5
@@ -69,7 +69,7 @@ def label(drive, name, box):
 
 def test_an_accuracy_below_the_limit_is_status_1(drive, monkeypatch):
     label(drive, "pedestrian", "0.03 0.03 0.05 0.05")  # nothing is there
-    arguments = ["model", "evaluate", "road-n", "--data", str(drive.parent), "--at-least", "0.5"]
+    arguments = ["model", "evaluate", "open-n", "--data", str(drive.parent), "--at-least", "0.5"]
     result = ran(arguments, status=1)
     assert "below 0.5" in result.output
 
@@ -84,9 +84,9 @@ def test_calibration_frames_go_to_the_quantizer(root, tmp_path, monkeypatch):
     arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "12", "--json"]
     table, sheet = tmp_path / "t.yaml", tmp_path / "sheet.jpg"
     arguments += ["--table", str(table), "--sheet", str(sheet)]
-    result = ran(["model", "calibrate", "road-n", *arguments])
+    result = ran(["model", "calibrate", "open-n", *arguments])
     assert received["table"] == table and received["out"] is None
-    assert received["folder"].name == "road-n"
+    assert received["folder"].name == "open-n"
     assert len(received["frames"]) == 12
     assert all(pixels.shape == (256, 416, 3) for _, pixels in received["frames"])
     assert cv2.imdecode(np.frombuffer(sheet.read_bytes(), np.uint8), 1) is not None
@@ -108,14 +108,14 @@ def test_a_calibrated_model_that_loses_too_much_is_not_written(
     made, table = tmp_path / "made", tmp_path / "ranges.yaml"
     arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "8"]
     arguments += ["--table", str(table), "--out-model", str(made), "--max-loss", max_loss]
-    result = ran(["model", "calibrate", "road-n", *arguments, "--data", str(drive.parent)], status)
+    result = ran(["model", "calibrate", "open-n", *arguments, "--data", str(drive.parent)], status)
     assert (made / "model.yaml").exists() == table.exists() == (status == 0)
     assert isinstance(result.exception, ModelRefused) == (status == 1)
     if status == 0:
         description = yaml.safe_load((made / "model.yaml").read_text(encoding="utf-8"))
         (facts,) = description["accuracy"].values()
         assert (facts["images"], facts["map50_95"]) == (5, 0.4)
-        assert description["without_evidence"] == load_model("road-n").classes
+        assert description["without_evidence"] == load_model("open-n").classes
         assert f"no evidence of {', '.join(description['without_evidence'])}" in result.output
 
 
@@ -131,9 +131,9 @@ def test_a_calibrated_model_that_sees_nothing_on_the_frames_is_not_written(
     made, table = tmp_path / "made", tmp_path / "ranges.yaml"
     arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "8", *least]
     arguments += ["--table", str(table), "--out-model", str(made)]
-    result = ran(["model", "calibrate", "road-n", *arguments], status)
+    result = ran(["model", "calibrate", "open-n", *arguments], status)
     assert (made / "model.yaml").exists() == table.exists() == (status == 0)
-    refused = "is sure of 0 objects, dense-416x256 of" in str(result.exception)
+    refused = "is sure of 0 objects, open-n-float of" in str(result.exception)
     assert refused == (status == 1)
 
 
@@ -166,11 +166,11 @@ def names_in(folder):
 
 
 def spoiled(folder):
-    """road-n with a layer whose range is far too small, described as if it were right."""
-    model = load_model("road-n")
+    """open-n with a layer whose range is far too small, described as if it were right."""
+    model = load_model("open-n")
     network = onnx.load(model.path)
     for tensor in network.graph.initializer:
-        if tensor.name == "/model.1/act/HardSwish_output_0_scale":
+        if tensor.name == "/model.1/widen/act/Relu_output_0_scale":
             value = (onnx.numpy_helper.to_array(tensor) / 50).astype(np.float32)
             tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
     content = network.SerializeToString()
@@ -183,11 +183,11 @@ def spoiled(folder):
 
 
 def test_a_model_that_sees_what_its_references_see_is_kept(root, cache):
-    result = ran([*compile_arguments(root, "road-n"), "--json"])
+    result = ran([*compile_arguments(root, "open-n"), "--json"])
     facts = json.loads(result.stdout)
     assert [check["reference"] for check in facts["checks"]] == [
-        "dense-416x256 on onnxruntime",
-        "road-n on golden",
+        "open-n-float on onnxruntime",
+        "open-n on golden",
     ]
     assert all(check["value"] >= check["limit"] > 0 for check in facts["checks"])
     assert facts["refused"] is None and facts["frames"] == 6
@@ -202,12 +202,12 @@ def test_a_model_that_detects_nothing_is_refused_and_its_worst_layer_named(
     facts = json.loads(result.stdout)
     assert facts["checks"][0]["at_fault"] == "model"
     assert facts["refused"] == facts["checks"][0]["refusal"]
-    assert next(iter(facts["layers_nat"])) == "/model.1/conv/Conv"
+    assert next(iter(facts["layers_nat"])) == "/model.1/widen/conv/Conv"
     assert facts["cache"] == names_in(cache) == []
 
 
 def test_a_runtime_that_detects_nothing_is_blamed_itself(root, cache):
-    result = ran([*compile_arguments(root, "road-n", "null"), "--json"], status=1)
+    result = ran([*compile_arguments(root, "open-n", "null"), "--json"], status=1)
     facts = json.loads(result.stdout)
     assert "the runtime does not compute what the file says" in facts["refused"]
     assert "layers_nat" not in facts
@@ -216,7 +216,7 @@ def test_a_runtime_that_detects_nothing_is_blamed_itself(root, cache):
 @pytest.mark.parametrize(("max_loss", "status"), [("0.02", 0), ("0.01", 1)])
 def test_labels_decide_where_there_are_some(drive, cache, monkeypatch, max_loss, status):
     label(drive, "car", "0.5 0.5 0.1 0.1")
-    scores = {"dense-416x256": 0.5, "road-n": 0.485}
+    scores = {"open-n-float": 0.5, "open-n": 0.485}
     real = gate.evaluate
     monkeypatch.setattr(
         gate,
@@ -243,10 +243,10 @@ def test_a_model_is_checked_on_the_images_of_the_set_alone(drive):
     content = {"images": images, "annotations": boxes, "categories": [{"id": 0, "name": "car"}]}
     (drive / "set.json").write_text(json.dumps(content))
     sets = read_sets([drive / "set.json"], None)
-    source = model_compile.frames_to_check(load_model("road-n"), [], [], [*sets, *sets])
+    source = model_compile.frames_to_check(load_model("open-n"), [], [], [*sets, *sets])
     assert [name for name, _ in source.frames()] == [str(drive / name) for name in names]
     assert source.count() == 2
-    assert model_compile.frames_to_check(load_model("road-n"), [], [drive], sets).count() == 6
+    assert model_compile.frames_to_check(load_model("open-n"), [], [drive], sets).count() == 6
 
 
 def test_dark_frames_prove_nothing(cache, tmp_path):
@@ -283,7 +283,7 @@ def test_a_refused_gate_is_status_1_and_a_bad_configuration_2(tmp_path, monkeypa
 def test_bench_writes_json_page_and_picture(tmp_path, monkeypatch):
     monkeypatch.setattr("perception_nodes.evaluation.models.RATE_HZ", 200.0)
     monkeypatch.chdir(tmp_path)
-    command = "bench models road-n --frames 10 --threads 1 --out m.json --html m.html --svg m.svg"
+    command = "bench models open-n --frames 10 --threads 1 --out m.json --html m.html --svg m.svg"
     ran(command.split())
-    assert json.loads(Path("m.json").read_text())["models"][0]["name"] == "road-n"
+    assert json.loads(Path("m.json").read_text())["models"][0]["name"] == "open-n"
     assert "<svg" in Path("m.html").read_text() and Path("m.svg").read_text().startswith("<svg")

@@ -10,10 +10,10 @@ from perception_nodes.cli.common import check_folder, check_writable
 from perception_nodes.graph.settings import SettingsError
 
 FILES = [
-    (["model", "evaluate", "road-n", "--data", "/nowhere"], "--out"),
-    (["model", "card", "road-n", "--data", "/nowhere"], "--out"),
-    (["model", "calibrate", "road-n", "--bag", "/nowhere"], "--table"),
-    (["model", "calibrate", "road-n", "--bag", "/nowhere"], "--sheet"),
+    (["model", "evaluate", "open-n", "--data", "/nowhere"], "--out"),
+    (["model", "card", "open-n", "--data", "/nowhere"], "--out"),
+    (["model", "calibrate", "open-n", "--bag", "/nowhere"], "--table"),
+    (["model", "calibrate", "open-n", "--bag", "/nowhere"], "--sheet"),
     (["bench", "latency", "--model", "none"], "--out"),
     (["bench", "deadline", "--model", "none"], "--out"),
     (["bench", "deadline", "--model", "none"], "--html"),
@@ -28,7 +28,7 @@ FOLDERS = [
     (["demo", "--bag", "/nowhere"], "--out"),
     (["replay", "/nowhere"], "--out"),
     (["replay", "--compare", "/nowhere", "/nowhere"], "--out"),
-    (["model", "calibrate", "road-n", "--bag", "/nowhere"], "--out-model"),
+    (["model", "calibrate", "open-n", "--bag", "/nowhere"], "--out-model"),
     (["model", "compress", "/nowhere"], "--out"),
     (["model", "import", "/nowhere.onnx"], "--out"),
     (["hil", "run", "camera_stop"], "--out"),

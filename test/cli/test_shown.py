@@ -108,7 +108,7 @@ SUMMARY: dict[str, Any] = {
     "frames_sent": 3,
     "frames_in": 3,
     "status": {"OK": 3, "LATE": 0, "SKIPPED_LATE": 0, "SUPERSEDED": 0, "DEGRADED": 0, "FAILED": 0},
-    "models": {"road-n": 2, "road-xs": 1},
+    "models": {"open-n": 2, "open-xs": 1},
     "detections": 4,
     "latency_ms": {},
     "stages_ms": {},

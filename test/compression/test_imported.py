@@ -27,7 +27,7 @@ from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import Margins, detect
 from perception_nodes.networks.model import load_model
 
-PARENT = load_model("dense-416x256")
+PARENT = load_model("open-n-float")
 FRAMES = 12
 QUANTIZERS = {
     "the table of ranges": TableQuantizer,

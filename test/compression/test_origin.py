@@ -17,7 +17,7 @@ def origin(values, write_config, tmp_path, data):
         given = {**values, "license": "MIT", **changes}
         given["sources"] = [{**values["sources"][0], "license": images}]
         config = read_config(write_config(given), lambda _: [])
-        return origin_of(config, tmp_path, lambda path: dict(files).get(path.name, ""))
+        return origin_of(config, lambda path: dict(files).get(path.name, ""))
 
     return make
 
@@ -53,15 +53,6 @@ def test_what_a_teacher_says_itself_is_not_lost(origin):
     assert origin({"random.pt": AGPL}, license=stated).license == stated
 
 
-def test_a_model_brings_its_licence_and_its_data(origin):
-    found = origin(start={"dense": "model:dense-416x256"})
-    assert found.license == f"MIT and AGPL-3.0 (started from Ultralytics weights){IN_PART}"
-    assert ("camvid", "CC BY-NC 4.0") in found.data
-    found = origin(start={"dense": "model:open-n"})
-    assert found.license == "MIT and Apache-2.0"
-    assert "weights of open-n" in dict(found.data)
-
-
 @pytest.mark.parametrize(
     ("start", "said"),
     [
@@ -72,19 +63,19 @@ def test_a_model_brings_its_licence_and_its_data(origin):
         ("unknown in part; else AGPL-3.0", "unknown in part; else MIT and AGPL-3.0"),
     ],
 )
-@pytest.mark.parametrize("place", ["run", "checkpoint"])
-def test_a_run_and_a_checkpoint_bring_theirs(origin, tmp_path, start, said, place):
+def test_a_checkpoint_brings_its_own(origin, tmp_path, start, said):
     folder = tmp_path / "other"
     folder.mkdir()
     (folder / "distil-1.pt").touch()
     Origin(start, (("yard", "CC0"),)).write(folder)
-    how = {"start": {"dense": "other/dense"}} if place == "run" else {"checkpoint": "other"}
-    found = origin(**how)
+    found = origin(checkpoint="other")
     assert found.license == said
     assert ("yard", "CC0") in found.data
 
 
-def test_of_a_run_that_says_nothing_the_terms_are_unknown(origin):
-    found = origin(start={"dense": "older/dense"})
+def test_of_a_checkpoint_that_says_nothing_the_terms_are_unknown(origin, tmp_path):
+    (tmp_path / "older").mkdir()
+    (tmp_path / "older/distil-1.pt").touch()
+    found = origin(checkpoint="older")
     assert found.license == "unknown in part; else MIT"
-    assert ("weights of older/dense", "unknown") in found.data
+    assert ("weights of older", "unknown") in found.data

@@ -3,24 +3,20 @@
 import csv
 import json
 from copy import deepcopy
-from pathlib import Path
 from unittest.mock import Mock
 
 import onnx
 import pytest
-import yaml
 from scenes import write_labelled
 
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 pytest.importorskip("ultralytics")
 
-from exported import assert_computes
 
 from model_compression import deploy, pipeline
 from model_compression import train as training
 from model_compression.errors import CompressionError, GateRefused
 from model_compression.pipeline import compress
-from model_compression.quantization import float_of
 from model_compression.resume import write_checkpoint
 from model_compression.train import Samples
 from perception_nodes.networks.model import load_model
@@ -92,26 +88,6 @@ def test_writes_models_that_load(config, tmp_path):
     assert (models / "tiny/model.yaml").stat().st_mtime_ns == before
 
 
-def assert_is_the_model(run: Path, step: str, models: Path, name: str) -> None:
-    """Whether a step began with the function of a model folder, but for the rounding of values."""
-    graph = onnx.load(load_model(str(models / name)).path)
-    if any(node.op_type == "QuantizeLinear" for node in graph.graph.node):
-        graph = float_of(graph)
-    network = torch.load(run / step / "network.pt", weights_only=False)
-    assert_computes(graph.SerializeToString(), network, atol=1e-3)
-
-
-def test_trains_on_from_a_model_folder(values, write_config, tmp_path):
-    compress(write_config(values), tmp_path / "run")
-    models = tmp_path / "run/models"
-    values |= {"prune": None, "dense": None, "swap": None}
-    values["start"] = {"dense": f"model:{models}/tiny-dense", "swap": f"model:{models}/tiny"}
-    compress(write_config(values), tmp_path / "more", until="swap")
-    assert_is_the_model(tmp_path / "more", "dense", models, "tiny-dense")
-    assert_is_the_model(tmp_path / "more", "swap", models, "tiny")
-    compress(write_config(values), tmp_path / "more", until="distil-1")
-
-
 @pytest.fixture
 def new_network(values):
     """A configuration for a network of noise that learns features first, then labels too."""
@@ -142,21 +118,6 @@ def test_a_new_network_learns_and_is_measured(new_network, write_config, tmp_pat
         [node.op_type for node in onnx.load(model.path).graph.node] for model in (tiny, untrained)
     ]
     assert operators[0] == operators[1]
-
-
-def test_a_new_network_is_trained_on_from_a_model_folder(new_network, write_config, tmp_path):
-    compress(write_config(new_network), tmp_path / "run")
-    models = tmp_path / "run/models"
-    dense, network = f"model:{models}/tiny-dense", f"model:{models}/tiny"
-    new_network["start"] = {"dense": dense, "network": network}
-    new_network["distil"] = new_network["distil"][1:]
-    compress(write_config(new_network), tmp_path / "more")
-    assert_is_the_model(tmp_path / "more", "network", models, "tiny")
-    model = load_model(str(tmp_path / "more/models/tiny"))
-    assert model.activation == "relu"
-    data = yaml.safe_load((model.folder / "model.yaml").read_text())["data"]
-    assert {"name": "set", "license": "CC0"} in data
-    assert {"name": "weights of tiny", "license": model.license} in data
 
 
 def test_a_checkpoint_goes_on_elsewhere(new_network, write_config, tmp_path, monkeypatch):
@@ -197,12 +158,6 @@ def test_a_checkpoint_goes_on_elsewhere(new_network, write_config, tmp_path, mon
     torch.testing.assert_close(seen[3][1], state["average"], atol=1e-4, rtol=1e-3)
 
 
-def test_a_start_that_is_not_there_is_named(values, write_config, tmp_path):
-    values |= {"dense": None, "start": {"dense": "model:nobody"}}
-    with pytest.raises(CompressionError, match="start: .*nobody"):
-        compress(write_config(values), tmp_path / "run", until="dense")
-
-
 def test_a_loss_that_is_no_number_is_told(config, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "distillation_loss", lambda *_: torch.tensor(float("nan")))
     with pytest.raises(CompressionError, match="loss became nan at step 0; lower learning_rate"):
@@ -227,15 +182,6 @@ def test_a_step_that_was_only_begun_is_gone_on_with_by_its_own_configuration_alo
         compress(write_config(other), tmp_path / "run", until="dense")
     compress(write_config(values), tmp_path / "run", until="dataset")
     assert not (tmp_path / "run/dataset/begun.json").exists()
-
-
-def test_a_model_of_other_classes_is_no_start(values, write_config, tmp_path):
-    values["start"] = {"dense": "model:dense-416x256"}
-    with pytest.raises(
-        CompressionError, match="dense-416x256 has the classes person, .* in the same"
-    ):
-        compress(write_config(values), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 def test_the_gate_refuses_and_writes_nothing(values, write_config, tmp_path, monkeypatch):

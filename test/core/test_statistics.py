@@ -28,7 +28,7 @@ def report(status, stages_ms=(1, 1, 5, 0.5, 0.5), reached=6, detections=0, copie
     values = [int(stamp) if i < reached else 0 for i, stamp in enumerate(stamps)]
     return SimpleNamespace(
         status=status,
-        model="road-n" if status == FrameStatus.OK else "road-xs",
+        model="open-n" if status == FrameStatus.OK else "open-xs",
         detections=detections,
         copies=copies,
         reason=reason,
@@ -49,7 +49,7 @@ def test_every_frame_is_counted_once():
     summary = summarize([report(status) for status in FrameStatus for _ in range(status + 1)])
     assert summary["status"] == {status.name: status + 1 for status in FrameStatus}
     assert sum(summary["status"].values()) == summary["frames_in"] == 21
-    assert summary["models"] == {"road-xs": 7, "road-n": 1}
+    assert summary["models"] == {"open-xs": 7, "open-n": 1}
     in_time = 1 + (FrameStatus.DEGRADED + 1)
     assert summary["miss_rate"] == pytest.approx((21 - in_time) / 21, abs=1e-6)
 

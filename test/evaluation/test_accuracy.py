@@ -46,7 +46,7 @@ class Seer(Detector):
 @pytest.fixture
 def model(monkeypatch):
     monkeypatch.setattr(accuracy, "Detector", Seer)
-    return load_model("road-n")
+    return load_model("open-n")
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_perfect_detector_is_perfect(model, picture):
 
 def test_what_is_reported_as_a_class_that_nobody_labels_is_not_found():
     """A network that takes every car for a stop sign must not pass on a set without stop signs."""
-    model = load_model("road-n")
+    model = load_model("open-n")
     car, stop_sign = (model.classes.index(name) for name in ("car", "stop sign"))
     pixels = np.zeros((256, 416, 3), np.uint8)
     with Detector(model, "null", 1) as detector:
@@ -147,7 +147,7 @@ def test_classes_that_cannot_be_measured_are_named(model, picture):
 
 
 def test_a_teacher_with_other_classes_is_refused(picture):
-    student = load_model("road-n")
+    student = load_model("open-n")
     names = ["dog" if name == "stop sign" else name for name in student.classes]
     teacher = student.model_copy(update={"classes": names, "name": "odd"})
     with pytest.raises(DataError, match="teacher odd does not know stop sign"):

@@ -19,7 +19,7 @@ from perception_nodes.evaluation.labels import DataError
 from perception_nodes.networks.model import ModelError, load_model
 
 
-def gate(name="road-n", backend="openvino", **facts):
+def gate(name="open-n", backend="openvino", **facts):
     model = load_model(name).model_copy(update=facts)
     return gates.Gate(
         model, backend, 1, [], [], gates.Margins(), lambda title: nullcontext(lambda *a: None)
@@ -64,33 +64,33 @@ def test_the_runtime_is_blamed_before_the_model_and_that_before_the_frames():
 
 
 def test_a_parent_is_the_named_one_and_a_float_model_its_own():
-    assert gates.parent_of(load_model("road-n")).name == "dense-416x256"
-    dense = load_model("dense-416x256")
+    assert gates.parent_of(load_model("open-n")).name == "open-n-float"
+    dense = load_model("open-n-float")
     assert gates.parent_of(dense) is dense
 
 
 def test_a_parent_that_nothing_can_be_compared_with_is_refused():
     with pytest.raises(ModelError, match=r"model\.yaml names no parent.*add `parent: NAME`"):
         gate(parent=None)
-    with pytest.raises(ModelError, match="the parent road-s, and .*road-s is int8"):
-        gate(parent="road-s")
-    with pytest.raises(DataError, match="road-n and its parent dense-640x384.*give --data"):
-        gate(parent="dense-640x384")
+    with pytest.raises(ModelError, match="the parent open-s, and .*open-s is int8"):
+        gate(parent="open-s")
+    with pytest.raises(DataError, match="open-n and its parent open-s-float.*give --data"):
+        gate(parent="open-s-float")
 
 
 def test_a_model_is_not_its_own_parent(root, tmp_path):
-    folder = shutil.copytree(root / "models/road-n", tmp_path / "dense-416x256")
-    with pytest.raises(ModelError, match="dense-416x256 is itself: nothing would tell"):
+    folder = shutil.copytree(root / "models/open-n", tmp_path / "open-n-float")
+    with pytest.raises(ModelError, match="open-n-float is itself: nothing would tell"):
         gates.parent_of(load_model(str(folder)))
 
 
 @pytest.mark.parametrize(
     ("name", "backend", "reference"),
     [
-        ("road-xs", "openvino", "golden"),
-        ("road-xs", "golden", "onnxruntime"),
-        ("dense-416x256", "openvino", "onnxruntime"),
-        ("dense-416x256", "onnxruntime", "openvino"),
+        ("open-xs", "openvino", "golden"),
+        ("open-xs", "golden", "onnxruntime"),
+        ("open-n-float", "openvino", "onnxruntime"),
+        ("open-n-float", "onnxruntime", "openvino"),
     ],
 )
 def test_no_runtime_is_its_own_reference(name, backend, reference):
@@ -103,7 +103,7 @@ def test_without_the_golden_models_package_the_next_best_is_taken_and_told(monke
     monkeypatch.setitem(sys.modules, "onnx", None)
     for module in ("golden", "qdq"):
         monkeypatch.delitem(sys.modules, f"perception_nodes.backends.{module}", raising=False)
-    judged = gate("road-xs")
+    judged = gate("open-xs")
     found, _ = judged.reference_objects(judged.model)
     assert found == "onnxruntime"
     assert "not compared with golden" in judged.notes[0]
@@ -152,7 +152,7 @@ def test_the_same_object_is_of_one_class_and_in_one_place(other, shared):
 
 
 def test_classes_are_compared_by_name():
-    ours = load_model("road-n")
+    ours = load_model("open-n")
     other = ours.model_copy(update={"classes": ["dog", "automobile"]})
     (found,) = renamed(ours, other, seen((BOX, 0.9, 1), (BOX, 0.8, 0)))
     assert found.classes.tolist() == [CAR]
@@ -160,12 +160,12 @@ def test_classes_are_compared_by_name():
 
 
 def test_an_output_that_is_no_number_names_the_model():
-    model = load_model("road-n")
+    model = load_model("open-n")
     shape = [(1, 8, 32, 52), (1, 8, 16, 26), (1, 8, 8, 13)]
     boxes = [np.zeros((1, 64, *size[2:]), np.float32) for size in shape]
     heads = HeadTensors(boxes, [np.full(size, np.nan, np.float32) for size in shape])
     broken = SimpleNamespace(infer=lambda image: heads)
-    with pytest.raises(BackendError, match=r"road-n\.u8\.onnx: class logits at stride 8"):
+    with pytest.raises(BackendError, match=r"open-n\.u8\.onnx: class logits at stride 8"):
         gates.detect(model, broken, [np.zeros((256, 416, 3), np.uint8)])
 
 

@@ -17,7 +17,7 @@ from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS
 from perception_nodes.graph.settings import SettingsError
 
-SLOWER = {"road-s": 3.0, "road-n": 2.0, "road-xs": 1.0}
+SLOWER = {"open-s": 3.0, "open-n": 2.0, "open-xs": 1.0}
 SLOWER |= {"litert": 0.5, "openvino": 1.0, "onnxruntime": 1.0}
 """Milliseconds by model and by runtime, of which an option takes the sum."""
 
@@ -70,10 +70,10 @@ def machine(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("deadline_ms", "taken"),
     [
-        (10.0, "road-s"),  # 3.5 of 6, which it must keep without a smaller sibling
-        (5.0, "road-n"),  # 2.5 of 4
-        (2.9, "road-xs"),  # 1.5 of 1.74
-        (2.0, "road-n"),  # none: its smaller sibling helps
+        (10.0, "open-s"),  # 3.5 of 6, which it must keep without a smaller sibling
+        (5.0, "open-n"),  # 2.5 of 4
+        (2.9, "open-xs"),  # 1.5 of 1.74
+        (2.0, "open-n"),  # none: its smaller sibling helps
     ],
 )
 def test_the_most_accurate_network_that_keeps_the_deadline_is_taken(machine, deadline_ms, taken):
@@ -83,18 +83,18 @@ def test_the_most_accurate_network_that_keeps_the_deadline_is_taken(machine, dea
 
 def test_where_nothing_fits_it_is_said_what_would(machine):
     machine.taken(deadline_ms=2.0)
-    assert "no network keeps 2 ms here, predicted are p99.9 of road-s 3.5" in machine.said[-1]
-    assert "what would do: model:=road-xs deadline_ms:=3," in machine.said[-1]
+    assert "no network keeps 2 ms here, predicted are p99.9 of open-s 3.5" in machine.said[-1]
+    assert "what would do: model:=open-xs deadline_ms:=3," in machine.said[-1]
 
 
 def test_without_the_smaller_sibling_a_network_must_be_faster(machine):
-    assert machine.taken(deadline_ms=4.0)[0] == "road-n"
-    assert machine.taken(deadline_ms=4.0, fallback_model="none")[0] == "road-xs"
+    assert machine.taken(deadline_ms=4.0)[0] == "open-n"
+    assert machine.taken(deadline_ms=4.0, fallback_model="none")[0] == "open-xs"
 
 
 def test_a_tail_counts(machine):
     machine.tail = 1.4
-    assert machine.taken()[0] == "road-n"  # 3.5 × 1.4^1.9 = 6.6 ms is more than 6
+    assert machine.taken()[0] == "open-n"  # 3.5 × 1.4^1.9 = 6.6 ms is more than 6
 
 
 @pytest.mark.parametrize(
@@ -112,25 +112,25 @@ def test_the_fastest_way_to_run_it_is_taken(machine, slower, taken):
 
 def test_a_runtime_that_refuses_takes_no_other_one_out(machine):
     machine.refused = {"litert": "no such processor"}
-    assert machine.taken()[:2] == ("road-s", "openvino")
+    assert machine.taken()[:2] == ("open-s", "openvino")
 
 
 def test_where_nothing_is_measured_in_time_the_default_is_taken_and_nothing_kept(machine, tmp_path):
     machine.frames = choices.ENOUGH - 1
     for _ in range(2):
-        assert machine.taken() == ("road-n", "auto", 0, "")
+        assert machine.taken() == ("open-n", "auto", 0, "")
         assert "nothing could be measured in time" in machine.said[-1]
     assert len(machine.asked) == 2
     assert not (tmp_path / "perception_nodes" / choices.FILE).exists()
 
 
 def test_what_there_was_no_time_for_is_told_and_measured_at_the_next_start(machine):
-    machine.slow_to_load = {"road-s"}
-    assert machine.taken()[0] == "road-n"
-    assert "there was no time to measure road-s" in machine.said[-1]
+    machine.slow_to_load = {"open-s"}
+    assert machine.taken()[0] == "open-n"
+    assert "there was no time to measure open-s" in machine.said[-1]
     machine.slow_to_load = set()
-    assert machine.taken()[0] == "road-s"
-    assert machine.taken()[0] == "road-s" and len(machine.asked) == 2
+    assert machine.taken()[0] == "open-s"
+    assert machine.taken()[0] == "open-s" and len(machine.asked) == 2
 
 
 @pytest.mark.parametrize(
@@ -144,12 +144,12 @@ def test_few_numbers_of_threads_are_tried(machine, monkeypatch, cores, counts):
     machine.taken()
     assert {one.threads for one in machine.asked[0]} == counts
     # The first ones loaded are the default by each runtime.
-    assert {one.model for one in machine.asked[0][::3]} == {"road-n"}
+    assert {one.model for one in machine.asked[0][::3]} == {"open-n"}
 
 
 def test_what_is_named_is_not_measured(machine):
-    assert machine.measured(model="road-n") is None
-    assert machine.taken(backend="openvino", threads=1) == ("road-s", "openvino", 1, "")
+    assert machine.measured(model="open-n") is None
+    assert machine.taken(backend="openvino", threads=1) == ("open-s", "openvino", 1, "")
     assert {(one.backend, one.threads) for one in machine.asked.pop()} == {("openvino", 1)}
     machine.taken(cpus="1")
     assert {one.cpus for one in machine.asked.pop()} == {"1"}
@@ -157,10 +157,10 @@ def test_what_is_named_is_not_measured(machine):
 
 def test_the_best_number_of_threads_beside_other_work_is_taken(machine, monkeypatch):
     machine.slower[2] = 1.5
-    choice = machine.measured(model="road-n", backend="openvino", threads=AUTO_THREADS)
-    assert choice == Choice({"model": "road-n", "backend": "openvino", "threads": 1})
+    choice = machine.measured(model="open-n", backend="openvino", threads=AUTO_THREADS)
+    assert choice == Choice({"model": "open-n", "backend": "openvino", "threads": 1})
     assert "beside other work" in machine.said[0]
-    assert machine.taken(threads=AUTO_THREADS)[:3] == ("road-s", "litert", 1)
+    assert machine.taken(threads=AUTO_THREADS)[:3] == ("open-s", "litert", 1)
 
 
 def test_each_is_measured_once_a_machine_and_setting(machine, monkeypatch):
@@ -179,26 +179,26 @@ def test_each_is_measured_once_a_machine_and_setting(machine, monkeypatch):
 
 def test_a_choice_of_a_bad_minute_is_measured_again_when_asked(machine):
     given = DetectorSettings(model="auto")
-    machine.slower["road-s"] = 9.0
-    assert machine.taken()[0] == machine.taken(cpus="1")[0] == "road-n"
-    machine.slower["road-s"] = 3.0
-    assert machine.taken()[0] == "road-n"
+    machine.slower["open-s"] = 9.0
+    assert machine.taken()[0] == machine.taken(cpus="1")[0] == "open-n"
+    machine.slower["open-s"] = 3.0
+    assert machine.taken()[0] == "open-n"
     measured_rows(given, machine.said.append, lambda done, total: None, anew=True)
-    assert machine.taken()[0] == machine.taken(cpus="1")[0] == "road-s"
+    assert machine.taken()[0] == machine.taken(cpus="1")[0] == "open-s"
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "null", '{"KEY": [{"model": "road-n"}]}'])
+@pytest.mark.parametrize("text", ["", "[1]", "null", '{"KEY": [{"model": "open-n"}]}'])
 def test_a_damaged_file_of_measurements_is_written_anew(machine, tmp_path, text):
     kept = tmp_path / "perception_nodes" / choices.FILE
     kept.parent.mkdir()
     key = choices._key(DetectorSettings(model="auto"))
     kept.write_text(text.replace('"KEY"', json.dumps(key)))
-    assert machine.taken()[0] == "road-s"
+    assert machine.taken()[0] == "open-s"
     assert len(json.loads(kept.read_text())[key]) == len(machine.asked[0])
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("fallback_model", "road-xs"), ("cameras", "a,b"), ("backend", "tensorrt")]
+    ("name", "value"), [("fallback_model", "open-xs"), ("cameras", "a,b"), ("backend", "tensorrt")]
 )
 def test_what_cannot_be_measured(machine, name, value):
     with pytest.raises(SettingsError, match=f"model:=auto .* with {name}:={value}"):
@@ -207,7 +207,7 @@ def test_what_cannot_be_measured(machine, name, value):
     settings = measured_settings(
         LIVE, {name: value}, NO_ROS_ARGUMENTS, machine.said.append, lambda done, total: None
     )
-    assert settings.of(DetectorSettings).model == "road-n"
+    assert settings.of(DetectorSettings).model == "open-n"
     assert (machine.asked, machine.said) == ([], [])
 
 
@@ -222,14 +222,14 @@ def test_the_default_is_measured_and_its_processors_are_the_detectors_alone(mach
         assert detector.model == preprocess.model
         return detector.model, detector.threads, detector.cpus, preprocess.cpus
 
-    assert settings() == ("road-s", 1, "1", "")
-    assert settings(model="road-n") == ("road-n", 0, "", "")
+    assert settings() == ("open-s", 1, "1", "")
+    assert settings(model="open-n") == ("open-n", 0, "", "")
 
 
 def test_a_runtime_that_is_not_installed_is_told_by_its_opening(machine, monkeypatch):
     monkeypatch.setattr(choices, "INSTALL", {"litert": "no-such-runtime"})
     machine.refused = dict.fromkeys(("litert", "openvino"), "install it with")
-    assert machine.taken()[:2] == ("road-n", "auto")
+    assert machine.taken()[:2] == ("open-n", "auto")
 
 
 def test_the_word_auto_is_a_number_of_threads():
@@ -239,7 +239,7 @@ def test_the_word_auto_is_a_number_of_threads():
 
 
 LIMIT_S = 100.0
-NULL = Option("road-xs", "null", 1)
+NULL = Option("open-xs", "null", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -259,8 +259,8 @@ def timed(*options):
 
 
 def test_options_take_turns_and_one_that_is_refused_costs_the_others_nothing():
-    other = Option("road-n", "null", 1, str(max(os.sched_getaffinity(0))))
-    refused = Option("road-xs", "nonesuch", 1)
+    other = Option("open-n", "null", 1, str(max(os.sched_getaffinity(0))))
+    refused = Option("open-xs", "nonesuch", 1)
     before = set(os.listdir("/proc/self/fd"))
     found = timed(refused, NULL, other)
     assert set(os.listdir("/proc/self/fd")) == before
@@ -281,12 +281,12 @@ def test_a_runtime_that_ends_takes_its_own_options_out(monkeypatch):
         return turn(self, *of_a_frame)
 
     monkeypatch.setattr(screening._Runtime, "turn", dies)
-    assert timed(NULL)[NULL].refused == "null ended, or hung, with road-xs"
+    assert timed(NULL)[NULL].refused == "null ended, or hung, with open-xs"
 
 
 def test_ways_that_take_much_longer_are_left_out_of_further_turns():
-    fast, slow, other = (Option("road-n", name, 1) for name in ("a", "b", "c"))
-    alone = Option("road-s", "b", 1)
+    fast, slow, other = (Option("open-n", name, 1) for name in ("a", "b", "c"))
+    alone = Option("open-s", "b", 1)
     took_ms = {fast: 2.0, slow: 2.7, other: 2.5, alone: 9.0}
     found = {option: Times([ms] * 3) for option, ms in took_ms.items()}
     screening._leave_out_hopeless(list(found), found)

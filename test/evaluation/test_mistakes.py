@@ -126,7 +126,7 @@ def test_the_page_shows_frames_and_counts(root, tmp_path):
     labels = {str(number): lines[:number] for number in range(3)}
     data = write_labels(tmp_path / "set", labels, size=(160, 90))
     page = tmp_path / "page.html"
-    command = ["model", "card", str(root / "models/road-n"), "--data", str(data), "--frames", "0"]
+    command = ["model", "card", str(root / "models/open-n"), "--data", str(data), "--frames", "0"]
     result = CliRunner().invoke(app, [*command, "--pictures", "2", "--out", str(page)])
     assert result.exit_code == 0, result.output
     text, _, worst = page.read_text().partition("The worst frames")

@@ -13,7 +13,7 @@ from perception_nodes.evaluation.model_card import render
 from perception_nodes.evaluation.stated_accuracy import stated_accuracy
 from perception_nodes.networks.model import ModelError, load_model
 
-MODEL = load_model("road-n")
+MODEL = load_model("open-n")
 COCO = "annotations CC BY 4.0, images of Flickr under their own terms"
 CLASSES = [name for name in MODEL.classes if name != "bicycle"]
 
@@ -64,7 +64,7 @@ def test_what_is_weak_is_named_and_nothing_else():
         ("Apache-2.0", "CC0", "good", "may be used in products"),
         ("Apache-2.0", COCO, "good", "is for each company to judge"),
         ("Apache-2.0", "CC BY-SA 4.0", "fair", "under the same licence"),
-        (MODEL.license, "CC0", "fair", "is not for products"),
+        ("AGPL-3.0", "CC0", "fair", "only with its source"),
         ("Apache-2.0", None, "bad", "nobody has said"),
         ("unknown: ask", "CC0", "bad", "nobody has said"),
     ],
@@ -103,9 +103,9 @@ def test_an_accuracy_that_is_not_whole_is_named(accuracy, text):
 
 def test_the_command_writes_the_page(tmp_path):
     page = tmp_path / "card.html"
-    words = ["model", "card", "open-n", "--out", str(page), "--frames", "0"]
+    words = ["model", "card", "open-s", "--out", str(page), "--frames", "0"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     text = page.read_text()
-    assert MODEL.sha256 not in text and load_model("open-n").sha256 in text
+    assert MODEL.sha256 not in text and load_model("open-s").sha256 in text
     assert "COCO 2017" in text and "Not measured here" in text

@@ -40,7 +40,7 @@ def test_looks_add_what_is_far_and_no_parts_of_what_is_near(size, whole, added, 
 
 def test_a_region_is_shown_pixel_by_pixel_and_boxes_come_back_to_the_image() -> None:
     image = np.random.default_rng(0).integers(0, 255, (200, 640, 3), np.uint8)
-    with detector.Detector(load_model("road-n"), "null", 1) as own:
+    with detector.Detector(load_model("open-n"), "null", 1) as own:
         seen = own.look(image, (224, -28))
         assert (own._input[28:228] == image[:, 224:]).all() and (own._input[:28] == 114).all()
     box = BoxesToSource(seen.header, None)(np.array([[10, 38, 30, 48]], np.float32))

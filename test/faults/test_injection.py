@@ -259,7 +259,7 @@ def registered(monkeypatch):
 @pytest.fixture
 def backend(orders, registered):
     opened = open_backend("faulty", BackendSettings(threads=2, max_batch=2))
-    opened.load(load_model("road-n"))
+    opened.load(load_model("open-n"))
     yield opened
     opened.close()
 

@@ -46,7 +46,7 @@ class FakeEngine:
         self.memory, self.buffers = {}, {}
         self.fault = ""
         self.time_us = self.looks = 0
-        self.descriptor_cycles, self.clock_mhz = 5000, CLOCK_MHZ
+        self.descriptor_cycles, self.clock_mhz = 8700, CLOCK_MHZ
         self.resets = self.downloads = 0
         self.built = {
             Register.ID: layout.ID,

@@ -5,7 +5,7 @@ import numpy as np
 from perception_nodes.core.integer import Concat, Convolution, Network, Store, Upsample
 
 SHAPE = {"widths": (32, 64, 128, 192), "depths": (1, 4, 4, 2), "neck": 64, "head": 64}
-"""That of model_compression/configs/plain-s.yaml."""
+"""One that fills 32 lanes."""
 STEM_KERNEL, STEM_STRIDE = 6, 4
 OUTPUTS = {"box": 64, "class": 8}
 

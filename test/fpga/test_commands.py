@@ -31,7 +31,7 @@ def run(*arguments, status=0):
 
 
 def test_replay_tells_what_the_engine_counted(sample, bitstream, tmp_path):
-    arguments = ("replay", sample, "--model", "road-xs", "--every", 80, "--frames", 3)
+    arguments = ("replay", sample, "--model", "open-xs", "--every", 80, "--frames", 3)
     ours = ("--backend", "fpga", "--out", tmp_path / "fpga")
     golden = run(*arguments, "--backend", "golden", "--out", tmp_path / "golden", "--json").stdout
     summary = json.loads(run(*arguments, *ours, "--json").stdout)
@@ -39,17 +39,17 @@ def test_replay_tells_what_the_engine_counted(sample, bitstream, tmp_path):
     assert summary["detections_sha256"] == json.loads(golden)["detections_sha256"]
     assert summary["detections"] > 0
     assert summary["engine"]["frames"] == 3
-    assert summary["engine"]["cycles"] == {"p50": 425_000, "p99": 425_000, "max": 425_000}
-    assert summary["engine"]["latency_ms"]["p50"] == 1.7
+    assert summary["engine"]["cycles"] == dict.fromkeys(("p50", "p99", "max"), 661_200)
+    assert summary["engine"]["latency_ms"]["p50"] == 2.6448
     assert summary["engine"]["simulated"] is False
     with (tmp_path / "fpga/engine.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [int(row["frame"]) for row in rows] == [0, 80, 160]
     assert {row["stalled_port"] for row in rows} == {"77"}
     report = (tmp_path / "fpga/report.html").read_text()
-    assert "1.70 ms at 250 MHz" in report
+    assert "2.64 ms at 250 MHz" in report
     assert not (tmp_path / "golden/engine.csv").exists()
-    assert "1.70 ms at 250 MHz" in run(*arguments, *ours).stderr
+    assert "2.64 ms at 250 MHz" in run(*arguments, *ours).stderr
 
 
 def test_a_frame_that_the_engine_fails_on_is_accounted_for(sample, bitstream, engine, tmp_path):
@@ -60,7 +60,7 @@ def test_a_frame_that_the_engine_fails_on_is_accounted_for(sample, bitstream, en
         end()
 
     engine.end = failing
-    arguments = ("replay", sample, "--model", "road-xs", "--every", 80, "--frames", 3, "--json")
+    arguments = ("replay", sample, "--model", "open-xs", "--every", 80, "--frames", 3, "--json")
     summary = json.loads(run(*arguments, "--backend", "fpga", "--out", tmp_path / "out").stdout)
     assert summary["status"]["FAILED"] == 1
     assert summary["status"]["OK"] == 2
@@ -70,7 +70,7 @@ def test_a_frame_that_the_engine_fails_on_is_accounted_for(sample, bitstream, en
 
 
 def test_compile_shows_what_each_layer_takes(sample, bitstream, tmp_path):
-    arguments = ("model", "compile", "road-xs", "--backend", "fpga", "--bag", sample)
+    arguments = ("model", "compile", "open-xs", "--backend", "fpga", "--bag", sample)
     facts = json.loads(
         run(*arguments, "--frames", 16, "--min-parent-agreement", 0, "--json").stdout
     )

@@ -26,7 +26,7 @@ from perception_nodes.fpga.schedule import schedule
 from perception_nodes.networks.model import load_model
 
 BUILDS = {"512": Geometry(2, 64, 28672, 250.0), "1024": Geometry(4, 64, 28672, 250.0)}
-MODELS = ("road-n", "road-s", "road-xs", "plain-s")
+MODELS = ("open-n", "open-xs")
 
 
 def run(network, image, geometry, every_tensor=True):
@@ -199,9 +199,9 @@ class TestRefusals:
         assert "6 pixels wide; the engine loads widths that are a multiple of 4" in text
 
     def test_what_does_not_fit_says_how_much_is_lacking(self):
-        model = load_model("road-n")
+        model = load_model("open-n")
         text = refusal(read_network(model.path), Geometry(2, 64, 9000, 250.0))
-        assert "9000: 1038 rows of 64 bytes are lacking" in text
+        assert "9000: 6084 rows of 64 bytes are lacking" in text
 
     def test_a_number_beyond_its_field_is_named(self):
         store = Store(1 << 16, 64)
@@ -212,7 +212,7 @@ class TestRefusals:
         assert "'stem/Conv' needs store_shift 64, the engine supports 0 to 47" in text
 
     def test_a_model_with_a_layer_in_float(self, tmp_path):
-        model = load_model("road-xs")
+        model = load_model("open-xs")
         file = onnx.load(model.path)
         initializers = {tensor.name: tensor for tensor in file.graph.initializer}
         convolution = next(node for node in file.graph.node if node.op_type == "Conv")

@@ -351,7 +351,10 @@ def test_addresses_that_cross_4_gib(library, monkeypatch):
 
 
 def layers_of(root, name):
-    """Every convolution of a model, with random codes of the right sizes as its source."""
+    """Every convolution of a model, with random codes of the right sizes as its source.
+
+    But for those that the compiler changes: depthwise ones, and those of half a block of channels.
+    """
     network = read_network(root / f"models/{name}/{name}.u8.onnx")
     rng = np.random.default_rng(0)
     shapes = {network.image: (3, network.height, network.width)}
@@ -384,6 +387,8 @@ def layers_of(root, name):
             if layer.store and layer.store.residual:
                 residual = codes(rng, shapes[layer.target], "any")
                 layer = replace(layer, store=replace(layer.store, residual="residual"))
+            if layer.depthwise or any(channels % 16 for channels in layer.weight.shape[:2]):
+                continue
             yield Case(
                 layer=replace(layer, source="source"),
                 segments=segments,
@@ -394,7 +399,7 @@ def layers_of(root, name):
             )
 
 
-@pytest.mark.parametrize("model", ["road-n", "road-xs"])
+@pytest.mark.parametrize("model", ["open-n", "open-xs"])
 def test_layers_of_the_shipped_models(simulation, root, model):
     checked = 0
     for case in layers_of(root, model):

@@ -28,10 +28,10 @@ def test_nothing_comes_before_what_it_reads(case):
 
 
 def test_branches_of_the_shipped_model_take_turns():
-    operations = lower(build_graph(read_network(load_model("road-n").path))).operations
+    operations = lower(build_graph(read_network(load_model("open-n").path))).operations
     order = schedule(operations)
     assert waits(order) < waits(operations)
     # In the head no operation waits, because there is always another branch.
-    heads = [o for o in order if o.layer.name.startswith("/model.22/")]
+    heads = [o for o in order if o.layer.name.startswith("/model.5/")]
     assert order[-len(heads) :] != heads  # they fill the neck's waits too
     assert waits(order[order.index(heads[0]) :]) <= waits(order) / 2

@@ -29,12 +29,8 @@ FRAMES = int(os.environ.get("FPGA_FRAMES", "1"))
 EXAMPLES = int(os.environ.get("FPGA_EXAMPLES", "10"))
 BUILDS = (512, 1024)
 FEWER = BUILDS if FRAMES > 1 else BUILDS[:1]
-MODELS = ("road-n", "road-s", "road-xs") if FRAMES > 1 else ("road-n", "road-xs")
-SMALL, LARGE = "road-xs", "road-s"
-FEW = 3
-"""Frames of the large model, each of which takes half a minute."""
-AIMS_MS = {("road-n", 512): 5.0, ("road-n", 1024): 3.0}
-"""Engine time for a frame."""
+SMALL = "open-xs"
+MODELS = ("open-n", SMALL)
 MODEL_ERROR = 0.05
 """Of the cycles that the compiler tells."""
 
@@ -75,10 +71,9 @@ def check(found, wanted, names):
 def known(request):
     """A model, real frames, and the golden backend's answers to them."""
     model = load_model(request.param)
-    frames = min(FRAMES, FEW) if model.name == LARGE else FRAMES
     golden = open_backend("golden", BackendSettings())
     golden.load(model)
-    images = list(street_frames(model, spread(frames)))
+    images = list(street_frames(model, spread(FRAMES)))
     answers = [[tensor.copy() for tensor in heads(golden.infer(image))] for image in images]
     return model, images, answers
 
@@ -106,7 +101,6 @@ def test_heads_and_detections_are_the_golden_models(known, macs):
     told = backend.driver.program.cycles
     assert abs(told - cycles[0]) <= MODEL_ERROR * cycles[0], (told, cycles[0])
     latency_ms = found.engine.latency_ms
-    assert latency_ms <= AIMS_MS.get((model.name, macs), np.inf)
     assert found.engine.simulated
     assert sum(waited for _, waited in found.engine.stalls) < found.engine.cycles
     reads = sum(layer.bytes_read for layer in backend.info.layers)
@@ -225,7 +219,7 @@ def test_replay_says_that_the_time_is_simulated(root, macs, tmp_path, monkeypatc
     if not (sample / "metadata.yaml").is_file():
         pytest.skip("the sample drive is not made (make sample)")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    arguments = ["replay", str(sample), "--model", "road-xs", "--every", "80"]
+    arguments = ["replay", str(sample), "--model", "open-xs", "--every", "80"]
     shas = []
     for name in ("golden", "fpga"):
         out = str(tmp_path / name)

@@ -21,4 +21,4 @@ def gpu(monkeypatch):
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model("road-xs")
+    return load_model("open-xs")

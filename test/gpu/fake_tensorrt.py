@@ -268,7 +268,7 @@ def install(monkeypatch, module, cuda=0):
 
 
 def child(folder):
-    """Run in a process of a test: load road-n, and record builds in the folder's `log`."""
+    """Run in a process of a test: load open-n, and record builds in the folder's `log`."""
     import fake_gpu
     import pytest
 
@@ -290,7 +290,7 @@ def child(folder):
         fake_gpu.install(monkeypatch, gpu)
         install(monkeypatch, make(gpu, on_build=on_build))
         sys.stdin.readline()
-        open_backend("tensorrt", BackendSettings(cache_dir=folder)).load(load_model("road-n"))
+        open_backend("tensorrt", BackendSettings(cache_dir=folder)).load(load_model("open-n"))
         note("loaded")
 
 

@@ -44,7 +44,7 @@ def backend(gpu):
 def test_images_give_the_golden_models_tensors(backend, model, golden):
     info = backend.load(model)
     assert (info.backend, info.device) == ("cuda", "Fake GPU (SM89)")
-    assert info.runtime.startswith("74 convolutions in ")
+    assert info.runtime.startswith("57 convolutions in ")
     for image in street_frames(model, spread(2)):
         same(backend.infer(image), golden.infer(image))
 
@@ -71,7 +71,7 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.networks.model import load_model
 import numpy as np
 
-model = load_model("road-xs")
+model = load_model("open-xs")
 image = np.random.default_rng(1).integers(0, 256, (256, 416, 3)).astype(np.uint8)
 ours, theirs = (open_backend(name, BackendSettings()) for name in ("cuda", "golden"))
 print(ours.load(model).device)

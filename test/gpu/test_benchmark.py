@@ -45,7 +45,7 @@ def small(monkeypatch, pictures, heads):
     monkeypatch.setattr(gpu_checks, "head_cases", lambda: iter(heads[::5]))
     all_images = gpu_network.images
     monkeypatch.setattr(gpu_network, "images", lambda net: {"noise": all_images(net)["noise"]})
-    monkeypatch.setattr(gpu_network, "MODELS", ("road-xs",))
+    monkeypatch.setattr(gpu_network, "MODELS", ("open-xs",))
     return len(few) + len(heads[::5])
 
 
@@ -77,14 +77,14 @@ def only_networks(runtime, monkeypatch):
     monkeypatch.setattr(gpu_stages, "measure", lambda *_: stages)
 
 
-FEW = ["--model", "road-xs", "--frames", "5", "--hz", "1000"]
+FEW = ["--model", "open-xs", "--frames", "5", "--hz", "1000"]
 
 
 def test_the_hosts_build_is_checked_without_a_gpu(small, capsys):
     assert command.main(["--host"]) == 0
     said = capsys.readouterr().out
     assert f"{small} of {small} cases compiled for the host equal their specification" in said
-    assert "74 of 74 layers of networks compiled for the host equal their specification" in said
+    assert "57 of 57 layers of networks compiled for the host equal their specification" in said
 
 
 def wrong_layer(outputs, plan, buffers):
@@ -105,7 +105,7 @@ def wrong_boxes(result, *_):
 @pytest.mark.parametrize(
     ("kernel", "spoil", "texts"),
     [
-        ("run_network", wrong_layer, ["road-xs, noise, ", ": 1 of ", "73 of 74 layers"]),
+        ("run_network", wrong_layer, ["open-xs, noise, ", ": 1 of ", "56 of 57 layers"]),
         ("preprocess", wrong_bits, ["1 of 319488 values differ"]),
         ("decode", wrong_boxes, ["decoding some objects, no lens: the results differ"]),
     ],
@@ -190,7 +190,7 @@ def test_the_device_is_checked(gpu, small, capsys):
     assert command.main(["--check"]) == 0
     said = capsys.readouterr().out
     assert f"{small} of {small} cases on the Fake GPU equal" in said
-    assert "74 of 74 layers of networks on the Fake GPU equal" in said
+    assert "57 of 57 layers of networks on the Fake GPU equal" in said
 
 
 SANITIZER = """#!/bin/sh
@@ -231,7 +231,7 @@ def test_everything_is_measured_and_reported(gpu, runtime, capsys, tmp_path):
     result = json.loads((tmp_path / "gpu.json").read_text())
     assert result["gpu"]["name"] == "Fake GPU"
     network = result["networks"]["tensorrt"]
-    assert network["name"].startswith("road-xs on TensorRT 10")
+    assert network["name"].startswith("open-xs on TensorRT 10")
     assert set(network["conditions"]) == {"quiet", "stream"}
     for paces in network["conditions"].values():
         assert set(paces) == {"1000 Hz", "tight"}

@@ -28,7 +28,7 @@ from perception_nodes.gpu.network_job import MAX_LAYERS, plan_graph, plan_networ
 from perception_nodes.gpu.nvrtc import KERNELS
 from perception_nodes.networks.model import load_model
 
-MODELS = ("road-n", "road-s", "road-xs", "plain-s", "open-n", "open-m", "road-m")
+MODELS = ("open-n", "open-s", "open-xs", "open-m")
 ORDERS = st.sampled_from([kernels_on_host.FORWARDS, kernels_on_host.BACKWARDS])
 slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
 repeatedly = settings(max_examples=60, suppress_health_check=slow)

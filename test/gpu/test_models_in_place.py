@@ -96,7 +96,7 @@ def test_objects_of_the_street_are_those_of_the_specifications(pipeline, street,
     for image in street:
         record, found = pipeline.detect(slot_of(image, placer), image)
         same(found, specified(image, placer.place(image.width, image.height), model, runtime))
-        assert (pipeline.published(record).status, record.model) == (FrameStatus.OK, b"road-xs")
+        assert (pipeline.published(record).status, record.model) == (FrameStatus.OK, b"open-xs")
         # A frame in our own memory, not in a camera's channel, has to be copied.
         assert record.copies == image.copies + 1
         objects += len(found)

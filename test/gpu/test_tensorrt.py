@@ -48,7 +48,7 @@ def runtime(monkeypatch, gpu):
 
 @pytest.fixture
 def model():
-    return load_model("road-n")
+    return load_model("open-n")
 
 
 def opened(cache, model, **settings):
@@ -108,7 +108,7 @@ def test_engine_is_kept_in_a_cache(gpu, tmp_path, model, folder, builds):
 
 def test_measurements_are_kept_for_other_models(tmp_path, model):
     opened(tmp_path, model).close()
-    opened(tmp_path, load_model("road-xs")).close()
+    opened(tmp_path, load_model("open-xs")).close()
     (timing,) = tmp_path.glob("*.timing")
     assert timing.read_bytes() == b"measured measured "
 
@@ -203,7 +203,7 @@ def test_stale_engine_is_left_and_another_built(runtime, gpu, tmp_path, model, w
 
 
 def test_not_built(gpu, tmp_path, model):
-    with pytest.raises(NotBuilt, match="perception model compile road-n --backend tensorrt"):
+    with pytest.raises(NotBuilt, match="perception model compile open-n --backend tensorrt"):
         opened(tmp_path, model, may_build=False)
     assert gpu.open["context"] == 0 and gpu.calls["build"] == 0
 
@@ -217,7 +217,7 @@ def test_progress_of_a_build(tmp_path, model):
 @pytest.mark.parametrize(
     ("fails", "text"),
     [
-        ("build", r"cannot build .*road-n.s8.onnx: \[x.cpp::1\] no kernel fits"),
+        ("build", r"cannot build .*open-n.s8.onnx: \[x.cpp::1\] no kernel fits"),
         ("start", "13.3.9 cannot start: CUDA initialization failure"),
         ("execute", "TensorRT 10.13.3.9 failed"),
         ("deserialize", "refuses the engine: Serialization assertion failed"),
@@ -274,13 +274,13 @@ def test_driver_older_than_the_wheel(runtime, gpu, tmp_path, model):
 
 
 def test_model_without_a_file_for_it(tmp_path, model):
-    text = "dense-416x256/model.yaml names no s8 file, .* make an 8-bit model"
+    text = "open-n-float/model.yaml names no s8 file, .* make an 8-bit model"
     with pytest.raises(ModelError, match=text):
-        opened(tmp_path, load_model("dense-416x256"))
+        opened(tmp_path, load_model("open-n-float"))
     with pytest.raises(ModelError, match=r"names no s8 file, .* quantized by NNCF.*take another"):
         opened(tmp_path, model.model_copy(update={"s8": None}))
     other = model.s8.model_copy(update={"sha256": "0" * 64})
-    with pytest.raises(ModelError, match=r"road-n.s8.onnx has sha256 .* not the one"):
+    with pytest.raises(ModelError, match=r"open-n.s8.onnx has sha256 .* not the one"):
         opened(tmp_path, model.model_copy(update={"s8": other}))
 
 

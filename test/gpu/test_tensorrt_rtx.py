@@ -51,7 +51,7 @@ def test_every_convolution_is_computed_in_8_bits(library, name, sm):
 
 def test_a_fallback_is_seen(library):
     """TensorRT-RTX has no 8-bit convolutions for Turing, and says so."""
-    file, _ = load_model("road-xs").signed_file()
+    file, _ = load_model("open-xs").signed_file()
     built = build(library, file, 75)
     assert len(built.convolutions) == len(convolutions_of(file))
     assert not any(one.in_int8 for one in built.convolutions)
@@ -61,11 +61,11 @@ def test_a_fallback_is_seen(library):
 def test_float_files_are_none_for_it(library):
     """Why there is no engine of a float model: its first node transposes bytes."""
     with pytest.raises(BackendError, match="refuses .*float.onnx: .*UINT8"):
-        build(library, load_model("dense-416x256").path, 89)
+        build(library, load_model("open-n-float").path, 89)
 
 
 def test_gpu_that_it_does_not_build_for(library):
-    file, _ = load_model("road-xs").signed_file()
+    file, _ = load_model("open-xs").signed_file()
     with pytest.raises(BackendError, match="does not build for SM53; it does for SM120, SM121,"):
         build(library, file, 53)
 

@@ -104,17 +104,17 @@ def test_what_all_nodes_share_is_not_for_one_camera_to_change(file):
         /**: {ros__parameters: {cameras: "front,rear", deadline_ms: 20.0}}
         preprocess_rear_node: {ros__parameters: {%s}}
         """
-    for alone in ("model: road-s", "deadline_ms: 10.0", "cpus: '2'"):
+    for alone in ("model: open-s", "deadline_ms: 10.0", "cpus: '2'"):
         name = alone.partition(":")[0]
         assert f"parameter {name}: " in refusal(*file(text % alone))
-    assert "all nodes share it" in refusal(*file(text % "model: road-s"))
+    assert "all nodes share it" in refusal(*file(text % "model: open-s"))
     for spec in nodes(*file(text % "deadline_ms: 20, undistort: false")).values():
         assert spec.parameters.get("deadline_ms", 20.0) == 20.0
         assert spec.parameters.get("undistort") == {
             "preprocess_rear_node": False,
             "preprocess_front_node": True,
         }.get(spec.name)
-    assert nodes(*file(text % "model: road-s"), model="road-xs")
+    assert nodes(*file(text % "model: open-s"), model="open-xs")
 
 
 @pytest.mark.parametrize(

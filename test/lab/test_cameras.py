@@ -15,7 +15,7 @@ from perception_nodes.lab import cameras
 from perception_nodes.lab.bench import BenchSetup
 from perception_nodes.lab.cameras import NO_OUTCOME, CamerasBench, Filmed, figures, film
 
-SETUP = BenchSetup(20, "64x48", 30, "road-n", "null", 1, 10.0)
+SETUP = BenchSetup(20, "64x48", 30, "open-n", "null", 1, 10.0)
 STAMPS = [1_000 * MS + n * 100 * MS for n in range(5)]
 
 

@@ -29,7 +29,7 @@ from perception_nodes.lab.run import Run
 from perception_nodes.system import load
 from perception_nodes.system.load import LoadEnded, busy, compilations
 
-SETUP = BenchSetup(20, "64x48", 30, "road-n", "null", 1, 10.0)
+SETUP = BenchSetup(20, "64x48", 30, "open-n", "null", 1, 10.0)
 STAMPS = [1_000_000_000 + i * 33 * MS for i in range(100)]
 
 
@@ -135,9 +135,9 @@ def test_a_calibration_times_the_model_and_memory(monkeypatch):
         return [1.0, 2.0, 9.0]
 
     monkeypatch.setattr(calibration, "apart_ms", apart)
-    found = calibrate("road-n", "null", 1, 5)
+    found = calibrate("open-n", "null", 1, 5)
     assert found.bare_ms == 2.0 and found.memory_gb_s > 0
-    assert asked == [("road-n", "null", 1, 5)]
+    assert asked == [("open-n", "null", 1, 5)]
 
 
 def test_page_and_table():

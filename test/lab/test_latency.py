@@ -7,7 +7,7 @@ from made_runs import MS, in_time
 from perception_nodes.lab.bench import WARM_UP_FRAMES, BenchSetup
 from perception_nodes.lab.latency import LatencyBench, result_table
 
-SETUP = BenchSetup(40, "64x48", 30, "road-n", "null", 1, 10.0)
+SETUP = BenchSetup(40, "64x48", 30, "open-n", "null", 1, 10.0)
 STAMPS = [1_000_000_000 + i * 33 * MS for i in range(WARM_UP_FRAMES + 40)]
 
 

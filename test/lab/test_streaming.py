@@ -40,7 +40,7 @@ def truth(name="car"):
 
 def score(recording):
     drive = SimpleNamespace(frame_files=(), path="drive")
-    return accuracy(load_model("road-n"), drive, recording, truth(), "")
+    return accuracy(load_model("open-n"), drive, recording, truth(), "")
 
 
 def played(took_ms, dropped=()):
@@ -92,7 +92,7 @@ def test_skipped_and_unreported_frames_count():
 
 
 def test_page_and_table():
-    own = {"model": "road-n", "backend": "litert", "deadline_ms": 10.0}
+    own = {"model": "open-n", "backend": "litert", "deadline_ms": 10.0}
     variants = [{"variant": f"[{ms}]", **own, **figures(played(ms))} for ms in (0.0, 150.0)]
     about = {"machine": "a machine", "drive": "drive", "truth": "cars", "notes": ["a teacher's"]}
     result = json.loads(json.dumps({**about, "variants": variants}))
@@ -109,8 +109,8 @@ def test_page_and_table():
     [
         ("0.png", "car", "rate:=2", "is set by the command"),
         ("0.png", "car", "model", "form NAME:=VALUE"),
-        ("0.png", "cat", "model:=road-n backend:=null", "none of its classes (cat)"),
-        ("strange.png", "car", "model:=road-n", "belongs to a frame of"),
+        ("0.png", "cat", "model:=open-n backend:=null", "none of its classes (cat)"),
+        ("strange.png", "car", "model:=open-n", "belongs to a frame of"),
     ],
 )
 def test_bad_input_is_told_before_anything_runs(tmp_path, monkeypatch, file, label, variant, words):

@@ -71,15 +71,20 @@ def test_is_found_by_name_and_by_folder_wherever_it_is_used(folder, monkeypatch)
 
 
 def test_the_users_folder_comes_before_the_shipped_one(folder):
-    make_model(folder.parent / "road-n")
-    assert load_model("road-n").path.parent.parent == folder.parent
+    make_model(folder.parent / "open-n")
+    assert load_model("open-n").path.parent.parent == folder.parent
+
+
+def test_what_was_shipped_once_names_its_successor():
+    with pytest.raises(ModelError, match="'road-n' is not there; take open-n, its successor"):
+        load_model("road-n")
 
 
 def test_a_name_is_not_that_of_a_folder_that_happens_to_be_here(folder, tmp_path, monkeypatch):
-    own = make_model(tmp_path / "road-n")
+    own = make_model(tmp_path / "open-n")
     monkeypatch.chdir(tmp_path)
-    assert load_model("road-n").folder != own
-    assert load_model("./road-n").folder == own
+    assert load_model("open-n").folder != own
+    assert load_model("./open-n").folder == own
 
 
 @pytest.mark.parametrize("name", available_models())
@@ -265,11 +270,10 @@ def forbidden(model):
     return [*(one for one in (weights, *data) if terms_of(one[1]) > Terms.JUDGED), *unnamed, *above]
 
 
-def test_models_that_are_open_have_nothing_of_other_terms(root):
-    names = [folder.name for folder in root.glob("models/open-*")]
-    assert len(names) == 6
+def test_models_that_are_shipped_have_nothing_of_other_terms(root):
+    names = [folder.name for folder in root.glob("models/*/")]
+    assert len(names) == 8
     assert {name: forbidden(load_model(name)) for name in names} == dict.fromkeys(names, [])
-    assert forbidden(load_model("road-n"))
 
 
 @pytest.mark.parametrize("name", ["open-n", "open-n-float"])
@@ -317,6 +321,6 @@ def test_its_accuracy_in_8_bits_is_within_a_point_of_its_float_weights(name):
     assert sum(losses) / len(losses) <= 0.01
 
 
-@pytest.mark.parametrize("name", ["road-n", *EIGHT_BITS])
+@pytest.mark.parametrize("name", ["open-n", *EIGHT_BITS])
 def test_it_has_the_classes_of_the_road_models(name):
-    assert load_model(name).classes == load_model("road-s").classes
+    assert load_model(name).classes == load_model("open-s").classes

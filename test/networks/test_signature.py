@@ -113,15 +113,15 @@ def test_openssl_agrees(folder, keys, tmp_path):
 
 
 def test_the_commands_check_the_file_for_tensorrt_too(tmp_path, keys):
-    folder = tmp_path / "road-xs"
-    shutil.copytree(load_model("road-xs").folder, folder)
+    folder = tmp_path / "open-xs"
+    shutil.copytree(load_model("open-xs").folder, folder)
     commands = {
         "sign": ["model", "sign", str(folder), "--key", str(keys[0])],
         "verify": ["model", "verify", str(folder), "--key", str(keys[1])],
     }
     for command in commands.values():
         assert CliRunner().invoke(app, command).exit_code == 0
-    (folder / "road-xs.s8.onnx").write_bytes(b"another network")
+    (folder / "open-xs.s8.onnx").write_bytes(b"another network")
     for command in commands.values():
         result = CliRunner().invoke(app, command)
         assert isinstance(result.exception, ModelError), result.output

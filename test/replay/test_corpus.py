@@ -333,7 +333,7 @@ def test_progress_says_how_fast_and_how_many_failed():
 
 def test_other_labels_and_other_classes_make_other_jobs(drives, tmp_path):
     """Though neither is in the name or the time of a file."""
-    model = load_model("road-n")
+    model = load_model("open-n")
     box = np.array([[0.1, 0.1, 0.2, 0.2]])
     image = LabelledImage(Path("0.png"), box, np.array([0]), np.array([False]))
     moved = replace(image, boxes=box + 0.1)

@@ -19,7 +19,7 @@ def drive(number, accuracy, cars):
     """A drive of 10 frames, of which the first ones are at night."""
     status = {one.name: 0 for one in FrameStatus} | {"OK": 10}
     return {
-        "model": "road-n", "backend": "null", "score_threshold": 0.25, "mode": "lockstep",
+        "model": "open-n", "backend": "null", "score_threshold": 0.25, "mode": "lockstep",
         "machine": "m", "deadline_ms": 10.0, "frames_in": 10, "status": status, "miss_rate": None,
         "over_deadline": 1, "detections": cars, "latency_ms": {"p50": 4.0, "p99": 9.0},
         "grey_level": 20.0 if number < NIGHTS else 120.0, "heights_px": {"car": {"32": cars}},

@@ -30,7 +30,7 @@ CALIBRATIONS = {
 
 @pytest.fixture(scope="module")
 def loaded():
-    backend = runtime_for(AUTO, load_model("road-n"))
+    backend = runtime_for(AUTO, load_model("open-n"))
     with LoadedModel(ReplaySettings(backend=backend, score_threshold=0.02)) as model:
         yield model
 

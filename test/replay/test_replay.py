@@ -207,7 +207,7 @@ def test_real_time_keeps_the_recorded_timing(small, tmp_path):
 
 def test_what_comes_too_fast_is_let_go_and_reported(small, tmp_path):
     options = ("--out", tmp_path / "out", "--mode", "realtime", "--rate", 100)
-    status = replay(small, *options, "--model", "dense-640x384", "--threads", 1)["status"]
+    status = replay(small, *options, "--model", "open-s-float", "--threads", 1)["status"]
     assert sum(status.values()) == FRAMES
     assert status["SUPERSEDED"] + status["SKIPPED_LATE"] + status["LATE"] > 0
     reports = read_recording(tmp_path / "out/detections.mcap").reports
@@ -403,7 +403,7 @@ def test_accuracy_against_labels(street, tmp_path):
         if one.sequence in unseen:
             recording.detections.pop(one.stamp_ns, None)
     with open_drive(street) as drive:
-        half = accuracy(load_model("road-n"), drive, recording, read_set(tmp_path / "set"), "")
+        half = accuracy(load_model("open-n"), drive, recording, read_set(tmp_path / "set"), "")
     assert half["frames"] == 20
     assert half["objects"] == found["objects"]
     assert half["map50"] < 0.8

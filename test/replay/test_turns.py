@@ -56,7 +56,7 @@ def test_a_call_has_waited_for_those_that_ended_before_it(clock, before, own):
 
 
 def test_openvino_knows_when_a_call_ended_however_late_its_thread_goes_on(monkeypatch):
-    model = load_model("road-xs")
+    model = load_model("open-xs")
     backend = open_backend("openvino", BackendSettings(threads=1))
     backend.load(model)
     (request,) = backend.queue(1)
@@ -76,7 +76,7 @@ def test_openvino_knows_when_a_call_ended_however_late_its_thread_goes_on(monkey
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
 def test_each_thread_gets_what_is_its_own(name):
     """Runtimes that queue calls, and those that are called by one at a time."""
-    model = load_model("road-xs")
+    model = load_model("open-xs")
     size = (model.input.height, model.input.width, 3)
     images = [np.full(size, value, np.uint8) for value in (20, 120, 220)]
     backend = open_backend(name, BackendSettings(threads=1))

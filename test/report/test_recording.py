@@ -33,7 +33,7 @@ def old_messages():
     time = types["builtin_interfaces/msg/Time"](3, 5)
     header = types["std_msgs/msg/Header"](time, "cam")
     numbers = [1920, 1080, 1, 2, *range(10, 17)]
-    report = types[FRAME_REPORT](header, "front", 7, 1, False, "late", "road-n", *numbers)
+    report = types[FRAME_REPORT](header, "front", 7, 1, False, "late", "open-n", *numbers)
     health = types[HEALTH](time, 3, 0, "no detections", *range(9), [], [])
     return [
         (
@@ -50,7 +50,7 @@ def old_messages():
 def check(path):
     recording = recorded.read_recording(path)
     old, new = recording.reports
-    assert (old.camera, old.sequence, old.status, old.model) == ("front", 7, 1, "road-n")
+    assert (old.camera, old.sequence, old.status, old.model) == ("front", 7, 1, "open-n")
     assert (old.stamp_ns, old.frame_id, old.published_ns) == (3 * 10**9 + 5, "cam", 16)
     assert (old.incarnation, old.report_number, old.lost_after_ns) == (0, 0, 0)
     assert new == recorded.ReportedFrame.of_record(NEW, 10)

@@ -69,7 +69,7 @@ def network(memory):
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.networks.model import load_model
 
-model = load_model("road-xs")
+model = load_model("open-xs")
 runtime = open_backend("onnxruntime", BackendSettings(threads=1))
 runtime.load(model)
 how = dict(network=network)

@@ -33,14 +33,14 @@ def test_the_cpu_serves_until_both_of_a_pair_work_on_the_engine_and_the_device_m
         why = "litert stands in while tensorrt is being built"
         rig.wait_until(lambda: any(why in health.cause for _, health in rig.healths))
         assert rig.next_detections().status == FrameStatus.DEGRADED
-        rig.wait_until(lambda: rig.methods[-1:] == ["road-xs int8 (litert)"])
+        rig.wait_until(lambda: rig.methods[-1:] == ["open-xs int8 (litert)"])
         rig.wait_for_standby("detector")
         with open(gate, "w"):
             pass
         rig.wait_until(lambda: rig.cause == "detections arrive in time")
         # Of a frame to come: what was detected meanwhile is still waiting to be read.
         assert rig.next_detections(time.monotonic_ns()).status == FrameStatus.OK
-        rig.wait_until(lambda: rig.methods[-1:] == ["road-xs int8 (tensorrt)"])
+        rig.wait_until(lambda: rig.methods[-1:] == ["open-xs int8 (tensorrt)"])
         # The other one of the pair is seen by letting it work.
         os.kill(rig.leases["detector"].note.process, signal.SIGKILL)
         rig.wait_until(lambda: rig.next_detections().status == FrameStatus.OK)
@@ -55,5 +55,5 @@ def test_the_cpu_serves_until_both_of_a_pair_work_on_the_engine_and_the_device_m
         reason = rig.takeover("detector").reason
         assert b"died" in reason or b"hung and was killed" in reason
 
-    on_gpu = {"backend": "tensorrt", "model": "road-xs", "preprocess_on": preprocess_on}
+    on_gpu = {"backend": "tensorrt", "model": "open-xs", "preprocess_on": preprocess_on}
     with_graph(scenario, standby="always", **on_gpu)

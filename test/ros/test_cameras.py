@@ -209,8 +209,8 @@ def test_a_gpu_reads_the_frames_of_each_camera_in_place(drive, tmp_path, monkeyp
             assert {r.status for r in vehicle.reports[name]} <= {*PUBLISHED, FrameReport.SUPERSEDED}
 
     stub_gpu.install(tmp_path, monkeypatch, stub_gpu.EMPTY_ROAD)
-    stub_gpu.build("road-xs")
-    values = {"backend": "tensorrt", "preprocess_on": "gpu", "model": "road-xs"}
+    stub_gpu.build("open-xs")
+    values = {"backend": "tensorrt", "preprocess_on": "gpu", "model": "open-xs"}
     drive(scenario, standby="never", **values)
 
 

@@ -12,7 +12,7 @@ from perception_nodes.preprocess.placement import Placement
 from perception_nodes.transport.cdr_reader import read_image
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
-MODEL = load_model("road-xs")
+MODEL = load_model("open-xs")
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_every_frame_of_a_drive_is_what_the_specifications_say(stub, root, measu
         source="shm",
         backend="tensorrt",
         preprocess_on="gpu",
-        model="road-xs",
+        model="open-xs",
         deadline_ms=900.0,
     )
     assert sorted(report["stamp_ns"] for report in reports) == sorted(stamps)

@@ -223,9 +223,9 @@ def test_two_cameras_run_side_by_side_with_their_classes(start, recorder):
     assert len(nodes) == len(set(nodes))
     infos = recorder.hear("/perception/vision_info", VisionInfo, LATCHED)
     recorder.until(lambda: infos)
-    assert infos[0].method == "road-n int8 (null)"
+    assert infos[0].method == "open-n int8 (null)"
     assert infos[0].database_location == "/detector_node/class_names"
     node, _, name = infos[0].database_location.rpartition("/")
-    assert list(parameter(recorder, node, name)) == load_model("road-n").classes
+    assert list(parameter(recorder, node, name)) == load_model("open-n").classes
     for graph in graphs:
         stop(graph)

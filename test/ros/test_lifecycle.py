@@ -320,12 +320,12 @@ def test_what_is_reported_changes_while_the_detector_runs(detector):
 
     assert change("classes", "car, person").successful
     (lane,) = detector._lanes
-    names = np.array(load_model("road-n").classes)
+    names = np.array(load_model("open-n").classes)
     assert set(names[lane.least_scores == 0]) == {"car", "person"}
     found = Detections(np.zeros((3, 4), "f4"), np.ones(3, "f4"), np.array([0, 0, len(names) - 1]))
     assert len(found.above(lane.least_scores)) == sum(lane.least_scores[found.classes] == 0)
     refused = change("classes", "car,unicorn")
-    assert refused.reason.startswith("parameter classes: 'unicorn' is no class of road-n")
+    assert refused.reason.startswith("parameter classes: 'unicorn' is no class of open-n")
     assert change("classes", "").successful
     assert lane.least_scores is None
     assert change("class_thresholds", "person:0.6").successful

@@ -21,7 +21,7 @@ from perception_nodes.networks.model import load_model
 
 pytestmark = [pytest.mark.ros, only_run]
 # Whether frames are in time on this machine is not asked here.
-GRAPH = ("model:=road-n", "standby:=never", "deadline_ms:=900")
+GRAPH = ("model:=open-n", "standby:=never", "deadline_ms:=900")
 TIMEOUT_S = 300.0
 NICEST = 19
 
@@ -80,12 +80,12 @@ def test_a_played_drive_is_shown_with_its_objects_and_ends_in_good_order(start, 
     graph.until(lambda: f"the page is at http://localhost:{port}" in graph.output())
     front = facts["cameras"]["front"]
     assert front["picture"]["status"] in (FrameStatus.OK, FrameStatus.LATE)
-    assert front["health"] and front["model"] == "road-n"
+    assert front["health"] and front["model"] == "open-n"
     # A camera on a topic is shown as the network sees it: 640x272 within 416x256.
     assert pixels(jpeg).shape == (177, 416, 3)
     for x1, y1, x2, y2, name, score, *_ in objects(facts):
         assert 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 and 0 < score <= 1
-        assert name in load_model("road-n").classes
+        assert name in load_model("open-n").classes
     graph.signal(signal.SIGINT)
     assert graph.end() == 130
     assert [name for name in left_behind(domain) if name.startswith("perception")] == []

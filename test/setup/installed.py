@@ -32,7 +32,7 @@ def main() -> int:
         run(home, environment / "bin/python", "-m", "pip", "install", "--quiet", *wheels)
         run(home, environment / "bin/perception", "--version")
         models = environment / "share/perception_nodes/models"
-        run(home, "ls", *(models / name for name in ("README.md", "NOTICE", "LICENSE.AGPL-3.0")))
+        run(home, "ls", *(models / name for name in ("README.md", "NOTICE")))
         run(home, environment / "bin/perception", "doctor")
         run(home, environment / "bin/perception", "demo", "--out", "demo")
         summary = json.loads((home / "demo/summary.json").read_text(encoding="utf-8"))

@@ -119,7 +119,7 @@ def test_frame_report(stamp_ns, camera, frame_id, reason, status, sequence, time
         status=status,
         camera=camera,
         frame_id=frame_id,
-        model=b"road-n",
+        model=b"open-n",
         reason=reason,
         flags=FrameFlag.RECTIFIED | (FrameFlag.CLOCK_SUSPECT if suspect else 0),
         source_width=1920,
@@ -136,7 +136,7 @@ def test_frame_report(stamp_ns, camera, frame_id, reason, status, sequence, time
     message = STORE.deserialize_cdr(data, FRAME_REPORT)
     assert message.header == header(stamp_ns, frame_id.decode())
     assert (message.camera, message.reason) == (camera.decode(), reason.decode())
-    assert (message.model, message.status, message.sequence) == ("road-n", status, sequence)
+    assert (message.model, message.status, message.sequence) == ("open-n", status, sequence)
     assert message.clock_suspect == suspect
     assert (message.source_width, message.source_height) == (1920, 1080)
     assert (message.copies, message.detections, message.deadline_ns) == (1, 7, times[-1])

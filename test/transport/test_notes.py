@@ -51,7 +51,7 @@ def test_the_hash_is_that_of_the_parameters(page, monkeypatch):
     monkeypatch.delenv(CONFIGURATION, raising=False)
     assert notes.configuration_hash() == 0
     hashes = set()
-    for model in ("road-n", "road-s", "road-n"):
+    for model in ("open-n", "open-s", "open-n"):
         variables = configuration({"/node": [f"model:={model}"]})
         monkeypatch.setenv(CONFIGURATION, variables[CONFIGURATION])
         hashes.add(notes.configuration_hash())

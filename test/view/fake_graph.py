@@ -34,7 +34,7 @@ def report(status=FrameStatus.OK, ms=6.4, reason="", frame_id="camera", begun_ns
         sequence=sequence,
         status=status,
         reason=reason,
-        model="road-n",
+        model="open-n",
         detections=2,
         copies=0,
         header=header,
