@@ -92,10 +92,7 @@ def statuses(figure):
 
 def main():
     """Draw each."""
-    for name, draw, height_in in (
-        ("faults", faults, 5.5),
-        ("statuses", statuses, 2.0),
-    ):
+    for name, draw, height_in in (("faults", faults, 5.5), ("statuses", statuses, 2.0)):
         with drawing(WIDTH_IN, height_in + AROUND_IN, 100) as figure:
             axes, columns = draw(figure)
             axes.tick_params(axis="y", labelsize=8)
