@@ -98,7 +98,7 @@ def test_a_page_beside_a_graph_tells_all_that_it_publishes(start):
         front = facts["cameras"]["front"]
         misses.extend(front["misses"])
         known = objects(facts) and objects(facts)[0][4] != "class 1"  # before the names are there
-        told = misses and front["summary"]["frames_in"] and facts["safe_stop"]
+        told = misses and front["summary"]["frames_in"] > 9 and facts["safe_stop"]
         return bool(told and known and objects(facts)[0][7])
 
     with played() as graph:
