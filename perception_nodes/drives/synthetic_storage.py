@@ -14,8 +14,9 @@ from perception_nodes.drives.storage import Storage, Topic
 
 SCHEME = "synthetic:"
 FORM = f"{SCHEME}WIDTHxHEIGHT@RATE*FRAMES[.jpeg]"
-PICTURES = 18
-"""More than the watchdog remembers, which takes a few pictures in turn for stale ones."""
+PICTURES = 24
+"""The watchdog takes the 16 that it remembers for stale ones if they come in turn. More than these
+are left where a machine skips a quarter of the frames."""
 TOPIC = "/camera/image_raw"
 
 

@@ -35,6 +35,7 @@ from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.page import MIN_TOKEN
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.system.signals import check_end
 from perception_nodes.transport.domain import own_domain, own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER
 
@@ -125,10 +126,10 @@ class UnitServer:
         try:
             while True:
                 ordered = self._ordered.get()
-                self._run_graph(ordered)
-                ordered.over.set()
-                if not (ordered.stopping.is_set() or ordered.failure):
-                    raise KeyboardInterrupt  # the signal reached the supervisor of the graph
+                try:
+                    self._run_graph(ordered)
+                finally:
+                    ordered.over.set()
         finally:
             self._server.shutdown()
             self._server.server_close()
@@ -191,6 +192,7 @@ class UnitServer:
                 except GraphFailure as error:
                     ordered.failure = str(error)
                 ordered.target = None
+                check_end()  # the signal reached the supervisor of the graph
                 if ordered.dark_s is None:
                     return
                 dark_s, ordered.dark_s = ordered.dark_s, None

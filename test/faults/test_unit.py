@@ -39,7 +39,8 @@ def unit():
         yield process, process.stderr.readline().split()[-1]
     finally:
         process.send_signal(signal.SIGINT)  # what it runs must end with it
-        process.communicate()
+        process.communicate(timeout=300)
+    assert process.returncode == 130
 
 
 @pytest.fixture
@@ -154,7 +155,7 @@ def test_a_bench_that_dies_leaves_no_graph_and_a_second_one_takes_the_unit(unit)
         second.start(scenario(), VALUES)
         assert first.failure() == "another bench has taken the unit"
         assert second.failure() == ""
-    until(lambda: not children(process.pid))
+    # Ctrl-C comes while the graph is stopped, and ends the unit all the same.
 
 
 def test_a_graph_ends_with_a_bench_that_falls_silent_while_it_runs_and_not_before_it_starts(

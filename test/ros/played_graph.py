@@ -23,7 +23,6 @@ from perception_nodes.transport.shm import Endpoint
 NAMES = ["person", "kart"]
 CLASSES = tuple(name.encode() for name in NAMES)
 SOURCE, INPUT = (320, 200), (160, 128)
-PERIOD_S = 0.1
 BOX = (80.0, 50.0, 160.0, 150.0)
 GREY = 130
 
@@ -72,9 +71,8 @@ class PlayedGraph:
         self._reports.publish(self._report(number, stamp_ns, begun_ns))
         self._healths.publish(Health(mode=Health.UNSAFE, cause="a cause", faults=["a fault"]))
         self._stops.publish(Bool(data=True))
-        next_s = time.monotonic() + PERIOD_S
-        while (left_s := next_s - time.monotonic()) > 0:
-            self._recorder.spin(left_s)
+        next_s = time.monotonic() + 0.1
+        self._recorder.until(lambda: time.monotonic() > next_s)
 
     def close(self):
         self._endpoint.close()
