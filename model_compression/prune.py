@@ -34,7 +34,8 @@ class Group:
         root: name of the convolution that makes them.
         channels: how many there are.
         order: their indices at the root, least important first.
-        norms: normalisations they pass, each with the channel there of every channel at the root.
+        makers: layers that give them their values, normalisations or convolutions with a bias, each
+            with the channel there of every channel at the root.
         gmac: 10^9 multiply-accumulates that one channel costs.
         change: change of the outputs when the first 16, 32, ... of ``order`` are silent.
     """
@@ -42,7 +43,7 @@ class Group:
     root: str
     channels: int
     order: list[int]
-    norms: list[tuple[nn.BatchNorm2d, list[int]]]
+    makers: list[tuple[nn.Conv2d | nn.BatchNorm2d, list[int]]]
     gmac: float
     change: list[float]
 
@@ -58,7 +59,7 @@ def find_groups(model: nn.Module, size_px: tuple[int, int]) -> list[Group]:
         root = group[0].dep.target.module
         if root.out_channels < 2 * BLOCK:
             continue
-        gmac, norms = 0.0, []
+        gmac, makers = 0.0, []
         for dep, indices in group:
             module = dep.target.module
             if isinstance(module, nn.Conv2d):
@@ -66,16 +67,20 @@ def find_groups(model: nn.Module, size_px: tuple[int, int]) -> list[Group]:
                 whole = module.out_channels if makes else module.in_channels
                 share = len(indices) / whole / root.out_channels
                 gmac += module.weight.numel() * places[module] / 1e9 * share
-            elif isinstance(module, nn.BatchNorm2d):
-                norms.append((module, list(indices)))
+                is_maker = module.bias is not None and (makes or module.groups > 1)
+            else:
+                is_maker = isinstance(module, nn.BatchNorm2d)
+            if is_maker:
+                makers.append((module, list(indices)))
         order = importance(group).argsort().tolist()
-        groups.append(Group(names[root], root.out_channels, order, norms, gmac, []))
+        groups.append(Group(names[root], root.out_channels, order, makers, gmac, []))
     return groups
 
 
 def _outputs(model: nn.Module) -> list[nn.Module]:
     head = model.model[-1]
-    return [branch[-1] for branch in (*head.box, *head.classes)]
+    branches = (*head.box, *head.classes)
+    return [one if isinstance(one, nn.Conv2d) else one[-1] for one in branches]
 
 
 def _dependencies(model: nn.Module, size_px: tuple[int, int]) -> tp.DependencyGraph:
@@ -103,18 +108,18 @@ def _output_places(model: nn.Module, size_px: tuple[int, int]) -> dict[nn.Module
 @contextmanager
 def silenced(group: Group, count: int) -> Iterator[None]:
     """Let a group's least important channels be zero within the block, as if they were gone."""
-    kept = [(norm.weight.data.clone(), norm.bias.data.clone()) for norm, _ in group.norms]
-    for norm, channels in group.norms:
+    kept = [(layer.weight.data.clone(), layer.bias.data.clone()) for layer, _ in group.makers]
+    for layer, channels in group.makers:
         # A group's channels may pass a normalisation more than once, one stretch after another.
         for first in range(0, len(channels), group.channels):
             gone = [channels[first + i] for i in group.order[:count]]
-            norm.weight.data[gone] = 0
-            norm.bias.data[gone] = 0
+            layer.weight.data[gone] = 0
+            layer.bias.data[gone] = 0
     try:
         yield
     finally:
-        for (norm, _), (weight, bias) in zip(group.norms, kept, strict=True):
-            norm.weight.data, norm.bias.data = weight, bias
+        for (layer, _), (weight, bias) in zip(group.makers, kept, strict=True):
+            layer.weight.data, layer.bias.data = weight, bias
 
 
 def measure_sensitivity(

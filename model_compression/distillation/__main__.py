@@ -2,13 +2,15 @@
 
     python -m model_compression.distillation train RECIPE RUN [--start CHECKPOINT]
     python -m model_compression.distillation checkpoint RUN FILE [--begun SHARE]
+    python -m model_compression.distillation prune RECIPE CHECKPOINT FILE WIDTHxHEIGHT GMAC
     python -m model_compression.distillation model RECIPE CHECKPOINT NAME WIDTHxHEIGHT \
         [--steps N] [--thresholds SET.yaml …] [--data SET.yaml …]
 
 `train` ends with the recipe's steps, or by Ctrl-C. However it was stopped, the same command goes
 on; two minutes are lost at most. `checkpoint` writes the weights in half precision, for `--start`
 on another machine; with `--begun 0.5` the mean of them and of those that the run began with, which
-forgets less (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022). `model` writes
+forgets less (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022). `prune` writes a
+checkpoint with a short stem and fewer channels, which `train --start` heals. `model` writes
 NAME-float and NAME, of 8 bits, into `--models`, with what was measured on the sets of `--data`. On
 those of `--thresholds` it finds the score at which each class is best reported, and makes it 0.25.
 """
@@ -33,7 +35,8 @@ from model_compression.distillation.femto_training import FemtoTrainer
 from model_compression.distillation.folders import write_folders
 from model_compression.distillation.intel import Original
 from model_compression.distillation.intel_training import IntelTrainer
-from model_compression.distillation.training import BEGUN, STATE, Trainer
+from model_compression.distillation.pruning import write_pruned
+from model_compression.distillation.training import BEGUN, STATE, Trainer, save_checkpoint
 from model_compression.errors import CompressionError
 from model_compression.trial import add_accuracy
 from perception_nodes.evaluation.accuracy import evaluate
@@ -77,10 +80,7 @@ def write_checkpoint(run: Path, file: Path, begun: float = 0.0) -> None:
             )
         first = torch.load(run / BEGUN, map_location="cpu", weights_only=True)
         average = {k: torch.lerp(v, first[k], begun) for k, v in average.items()}
-    average = {k: v.half() if v.ndim > 1 else v for k, v in average.items()}
-    partial = file.with_suffix(".partial")
-    torch.save({"step": saved["step"], "model": average, "average": average}, partial)
-    partial.rename(file)
+    save_checkpoint(average, saved["step"], file)
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -101,6 +101,12 @@ def main() -> None:
     one.add_argument("run", type=Path)
     one.add_argument("file", type=Path)
     one.add_argument("--begun", type=float, default=0.0, help="share of the first weights")
+    one = commands.add_parser("prune")
+    one.add_argument("recipe", type=Path)
+    one.add_argument("checkpoint", type=Path)
+    one.add_argument("file", type=Path)
+    one.add_argument("size", type=size_of)
+    one.add_argument("gmac", type=float)
     one = commands.add_parser("model")
     one.add_argument("recipe", type=Path)
     one.add_argument("checkpoint", type=Path)
@@ -126,6 +132,9 @@ def main() -> None:
                 train(lambda: IntelTrainer(recipe, given.run, original, given.start), given.run)
         case "checkpoint":
             write_checkpoint(given.run, given.file, given.begun)
+        case "prune":
+            recipe = read_recipe(given.recipe)
+            write_pruned(recipe, given.checkpoint, given.file, given.size, given.gmac)
         case _:
             recipe, sets = read_recipe(given.recipe), read_sets(given.data)
             for folder in write_folders(

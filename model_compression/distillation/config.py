@@ -61,9 +61,9 @@ class Recipe(Section):
     teachers: tuple[Material, ...] = Field(
         description="whose weights teach by maps or labels, and what they were trained on"
     )
-    network: Literal["intel", "hgnet", "hgnet-half"] = Field(
+    network: Literal["intel", "hgnet", "hgnet-short"] = Field(
         default="intel",
-        description="Intel's detectors, or DEIMv2-Femto's backbone, also at half of the sides",
+        description="Intel's detectors, or DEIMv2-Femto's backbone, also with a short stem",
     )
     labels: Path | None = Field(default=None, description="folder of label files")
     sources: tuple[Images, ...] = Field(min_length=1)

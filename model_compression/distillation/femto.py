@@ -16,7 +16,6 @@ from model_compression.distillation.hgnet import (
     NARROW,
     STEM,
     WIDTH,
-    HalfPyramid,
     HGNetwork,
     Pyramid,
     Stem,
@@ -76,16 +75,12 @@ class Femto:
             self._give(block.widen.conv, f"{part}/aggregation/aggregation.1")
         self._give(second[0].conv, "backbone/stages.1/downsample")
         self._give(third[0].conv, "backbone/stages.2/downsample")
-        if isinstance(pyramid, HalfPyramid):
-            self._shrink(stem)
-        else:
-            self._give(stem.conv, "backbone/stem/stem1")
-        for own, name in ((stem.before, "2a"), (stem.after, "2b")):
-            self._give(own.conv, f"backbone/stem/stem{name}")
+        for own, name in (("conv", "1"), ("before.conv", "2a"), ("after.conv", "2b")):
+            self._give(stem.get_submodule(own), f"backbone/stem/stem{name}")
         self._give(stem.narrow.conv, "backbone/stem/stem4")
         explained = self._fit(stem, images)
         self._encoder(network, pyramid, images)
-        for own in head.known:
+        for own in head.classes[1:]:
             self._give(own, "decoder/enc_score_head", KNOWN)
         return explained
 
@@ -104,16 +99,6 @@ class Femto:
         own.weight.copy_(weight.repeat(1, own.weight.shape[1] // weight.shape[1], 1, 1))
         own.bias.copy_(bias)
 
-    def _shrink(self, stem: Stem) -> None:
-        """Blur and halve the picture, colour by colour, before the original's first layer."""
-        blur = torch.tensor([0.25, 0.5, 0.25])
-        stem.shrink.conv.weight[:3] = torch.eye(3)[..., None, None] * blur.outer(blur)
-        stem.shrink.conv.bias[:3] = 0
-        weight, bias = self._found["backbone/stem/stem1"]
-        stem.conv.weight.zero_()
-        stem.conv.weight[:, :3] = weight
-        stem.conv.bias.copy_(bias)
-
     def _fit(self, stem: Stem, images: Tensor) -> float:
         """Fit the stem's convolution that reads a map which the original pools."""
         ours = stem.joined(images)
@@ -124,11 +109,9 @@ class Femto:
 
     def _encoder(self, network: HGNetwork, pyramid: Pyramid, images: Tensor) -> None:
         self._give(pyramid.middle, "encoder/input_proj.0")
-        parts = [(pyramid.down, pyramid.fuse_middle, "1", "fpn")]
-        if not isinstance(pyramid, HalfPyramid):
-            parts.append((pyramid.down_again, pyramid.fuse_coarse, "2", "pan"))
-        for down, fusion, number, name in parts:
-            self._give(down.conv, f"encoder/down_sample{number}/down_sample{number}.1")
+        for own, name in ((pyramid.down, "1"), (pyramid.down_again, "2")):
+            self._give(own.conv, f"encoder/down_sample{name}/down_sample{name}.1")
+        for fusion, name in ((pyramid.fuse_middle, "fpn"), (pyramid.fuse_coarse, "pan")):
             block = f"encoder/{name}_block"
             halves = slice(WIDTH), slice(WIDTH, 2 * WIDTH)
             for own, rows in zip((fusion.kept, fusion.worked), halves, strict=True):
@@ -144,7 +127,7 @@ class Femto:
             self._give(fusion.join.conv, f"{block}/cv4")
         # The original adds each channel's mean over the image; here it is that over many.
         self._give(pyramid.mix.conv, "encoder/bi_fusion/cv")
-        coarse = pyramid.down(pyramid.middle(network.maps(images)[2]))
+        coarse = pyramid.down(pyramid.middle(network.maps(images)[1]))
         weight = pyramid.mix.conv.weight.flatten(1)
         pyramid.mix.conv.bias.add_(weight @ coarse.mean((0, 2, 3)))
 

@@ -12,7 +12,7 @@ import torch
 
 from model_compression.distillation.config import Recipe
 from model_compression.distillation.thresholds import best_scores, move_scores
-from model_compression.distillation.training import Network, load_weights, make_network
+from model_compression.distillation.training import Network, load_weights, make_network, take_shapes
 from model_compression.export import export
 from model_compression.frames import Frames, drawn, letterboxed
 from model_compression.model import count_gmac
@@ -44,6 +44,7 @@ def load_average(recipe: Recipe, checkpoint: Path) -> tuple[Network, dict[str, d
     """
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     network = make_network(recipe)
+    take_shapes(network, saved["average"])
     load_weights(network, saved["average"], checkpoint)
     start = {"start": Path(recipe.teacher).stem, "steps": saved["step"], "batch": recipe.batch}
     return network.for_inference(), {"distillation": start}

@@ -30,8 +30,6 @@ WIDTH, NARROW = 96, 16
 """Channels of the encoder, and within its chains."""
 PYRAMID, BOX, CLASS = (64, WIDTH, WIDTH), (32, 48, 64), 48
 """Channels of the pyramid by stride, of the first layers of boxes, and of the finest classes'."""
-SHRUNK, HALF_PYRAMID = 8, (32, 64, WIDTH)
-"""Channels of a picture at half of its sides, and of the pyramid of a network that reads it."""
 
 
 class Activated(nn.Sequential):
@@ -106,23 +104,32 @@ class Stem(nn.Module):
     not every runtime pools; a convolution that is fitted anew makes up for it.
     """
 
-    def __init__(self, half: bool) -> None:
-        """Make it of random weights, for pictures or to read them at half of their sides."""
+    def __init__(self) -> None:
+        """Make it of random weights."""
         super().__init__()
-        self.shrink = Activated(3, SHRUNK, 3, 2) if half else nn.Identity()
-        self.conv = nn.Conv2d(SHRUNK if half else 3, STEM, 3, 2, 1)
+        self.conv = nn.Conv2d(3, STEM, 3, 2, 1)
         self.act = nn.ReLU(inplace=True)
         self.before, self.after = Activated(STEM, STEM // 2, 3), Activated(STEM // 2, STEM, 3)
         self.down, self.narrow = Activated(2 * STEM, STEM, 3, 2), Activated(STEM, STEM)
 
     def joined(self, images: Tensor) -> Tensor:
-        """Return what ``down`` reads of pictures, float32 [n, 2 * STEM, h / 2, w / 2], or half."""
-        x = self.act(self.conv(self.shrink(images)))
+        """Return what ``down`` reads of pictures, float32 [n, 2 * STEM, h / 2, w / 2]."""
+        x = self.act(self.conv(images))
         return torch.cat([x, self.after(self.before(x))], 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map pictures to float32 [n, STEM, h / 4, w / 4], or half of these sides."""
+        """Map pictures to float32 [n, STEM, h / 4, w / 4]."""
         return cast(Tensor, self.narrow(self.down(self.joined(images))))
+
+
+class ShortStem(nn.Sequential):
+    """The stem's first layer and one more: a fraction of its time, and near to what it makes."""
+
+    def __init__(self) -> None:
+        """Make it of random weights."""
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, STEM, 3, 2, 1), nn.ReLU(inplace=True)
+        self.down = Activated(STEM, STEM, 3, 2)
 
 
 class Chain(nn.Module):
@@ -163,95 +170,47 @@ class Fusion(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """The encoder, and a finer map that knows what its maps know.
+    """The encoder, and a finer map that knows what its maps know."""
 
-    Attributes:
-        widths: channels of its maps.
-    """
-
-    widths = PYRAMID
-
-    def __init__(self, stride: int = 2) -> None:
-        """Make it of random weights, with the stride from the encoder's first map to its second."""
+    def __init__(self) -> None:
+        """Make it of random weights."""
         super().__init__()
         self.middle = nn.Conv2d(BLOCKS[2][3], WIDTH, 1)
-        self.down, self.mix = Swished(WIDTH, WIDTH, 3, stride), Swished(WIDTH, WIDTH)
+        self.down, self.mix = Swished(WIDTH, WIDTH, 3, 2), Swished(WIDTH, WIDTH)
         self.fuse_middle, self.fuse_coarse = Fusion(), Fusion()
-        self.down_again = Swished(WIDTH, WIDTH, 3, stride)
+        self.down_again = Swished(WIDTH, WIDTH, 3, 2)
         self.fine = Activated(BLOCKS[1][3], LATERAL)
         self.join_fine = Activated(LATERAL + WIDTH, PYRAMID[0])
         self.up = nn.Upsample(scale_factor=2, mode="nearest")
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Map float32 [n, c, h, w] of strides 4, 8 and 16 to maps of strides 8, 16 and 32."""
-        middle = self.middle(maps[2])
+        """Map float32 [n, c, h, w] of strides 8 and 16 to maps of strides 8, 16 and 32."""
+        middle = self.middle(maps[1])
         coarse = self.mix(self.down(middle))
         middle = self.fuse_middle(middle, self.up(coarse))
         coarse = self.fuse_coarse(coarse, self.down_again(middle))
-        return [self._finer(maps[1], middle), middle, coarse]
-
-    def _finer(self, own: Tensor, middle: Tensor) -> Tensor:
-        return cast(Tensor, self.join_fine(torch.cat([self.fine(own), self.up(middle)], 1)))
-
-    @property
-    def fresh(self) -> list[nn.Module]:
-        """What the original has no weights for."""
-        return [self.fine, self.join_fine]
-
-
-class HalfPyramid(Pyramid):
-    """A pyramid of a picture at half of its sides: of one map less, and one finer."""
-
-    widths = HALF_PYRAMID
-
-    def __init__(self) -> None:
-        """Make it of random weights."""
-        super().__init__(stride=1)
-        del self.fuse_coarse, self.down_again
-        self.finest = Activated(BLOCKS[0][3], HALF_PYRAMID[0])
-        self.join_finest = Activated(HALF_PYRAMID[0] + HALF_PYRAMID[1], HALF_PYRAMID[0])
-
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Map float32 [n, c, h, w] of strides 8, 16 and 32 to maps of these strides."""
-        middle = self.middle(maps[2])
-        middle = self.fuse_middle(middle, self.mix(self.down(middle)))
-        fine = self._finer(maps[1], middle)
-        finest = torch.cat([self.finest(maps[0]), self.up(fine)], 1)
-        return [self.join_finest(finest), fine, middle]
-
-    @property
-    def fresh(self) -> list[nn.Module]:
-        """What the original has no weights for."""
-        return [*super().fresh, self.finest, self.join_finest]
+        fine = self.join_fine(torch.cat([self.fine(maps[0]), self.up(middle)], 1))
+        return [fine, middle, coarse]
 
 
 class Head(RawHead):
     """YOLOv8's outputs; classes of the encoder's maps are read as the original reads them."""
 
-    def __init__(self, classes: int, widths: tuple[int, ...]) -> None:
-        """Take the number of classes, and the channels of the pyramid's maps."""
+    def __init__(self, classes: int) -> None:
+        """Take the number of classes."""
         nn.Module.__init__(self)
         self.stride, self.reg_max, self.nc = torch.tensor(STRIDES).float(), REG_MAX, classes
         self.box = nn.ModuleList(
             nn.Sequential(Activated(into, width, 3), _last(width, 4 * REG_MAX, 0.0))
-            for into, width in zip(widths, BOX, strict=True)
+            for into, width in zip(PYRAMID, BOX, strict=True)
         )
-        self.classes = nn.ModuleList(
-            _last(WIDTH, classes, -4.0)
-            if into == WIDTH
-            else nn.Sequential(Activated(into, CLASS, 3), _last(CLASS, classes, -4.0))
-            for into in widths
-        )
-
-    @property
-    def known(self) -> list[nn.Conv2d]:
-        """What class scores of the encoder's maps come out of."""
-        return [one for one in self.classes if isinstance(one, nn.Conv2d)]
+        finest = nn.Sequential(Activated(PYRAMID[0], CLASS, 3), _last(CLASS, classes, -4.0))
+        self.classes = nn.ModuleList([finest, *(_last(WIDTH, classes, -4.0) for _ in range(2))])
 
     @property
     def last(self) -> list[nn.Conv2d]:
         """What class scores come out of, stride by stride."""
-        return [one if isinstance(one, nn.Conv2d) else one[-1] for one in self.classes]
+        return [self.classes[0][-1], *self.classes[1:]]
 
 
 def _last(into: int, outputs: int, bias: float) -> nn.Conv2d:
@@ -271,22 +230,16 @@ class HGNetwork(nn.Module):
         model: stem, stages of stride 4 to 16, pyramid, head.
     """
 
-    def __init__(self, classes: int, half: bool = False) -> None:
-        """Build it of random weights.
-
-        Args:
-            classes: how many it knows.
-            half: whether it reads pictures at half of their sides, in a quarter of the time.
-        """
+    def __init__(self, classes: int, short: bool = False) -> None:
+        """Build it of random weights, for so many classes, with a short stem or the original's."""
         super().__init__()
         blocks = [Block(*one, light) for one, light in zip(BLOCKS, LIGHT, strict=True)]
         stages = [
             nn.Sequential(Halving(one[0]), block) for one, block in zip(BLOCKS, blocks, strict=True)
         ]
-        pyramid = HalfPyramid() if half else Pyramid()
-        head = Head(classes, pyramid.widths)
-        self.model = nn.ModuleList([Stem(half), blocks[0], *stages[1:], pyramid, head])
-        for one in pyramid.fresh:
+        stem = ShortStem() if short else Stem()
+        self.model = nn.ModuleList([stem, blocks[0], *stages[1:], Pyramid(), Head(classes)])
+        for one in (self.model[-2].fine, self.model[-2].join_fine):
             nn.init.kaiming_normal_(one.conv.weight)
             nn.init.zeros_(one.conv.bias)
 
@@ -294,14 +247,12 @@ class HGNetwork(nn.Module):
     def fresh(self) -> list[nn.Module]:
         """What the original has no weights for."""
         pyramid, head = self.model[-2:]
-        finer = [one for one in head.classes if isinstance(one, nn.Sequential)]
-        return [*pyramid.fresh, head.box, *finer]
+        return [pyramid.fine, pyramid.join_fine, head.box, head.classes[0]]
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Return what the pyramid reads: maps of strides 4, 8 and 16, or twice these."""
-        finest = self.model[1](self.model[0](images))
-        fine = self.model[2](finest)
-        return [finest, fine, self.model[3](fine)]
+        """Return what the pyramid reads, of strides 8 and 16."""
+        fine = self.model[2](self.model[1](self.model[0](images)))
+        return [fine, self.model[3](fine)]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Detect: three box maps and three class maps."""

@@ -61,7 +61,27 @@ def make_network(recipe: Recipe) -> Network:
     classes = len(recipe.classes)
     if recipe.network == "intel":
         return IntelNetwork(classes)
-    return HGNetwork(classes, half=recipe.network == "hgnet-half")
+    return HGNetwork(classes, short=recipe.network == "hgnet-short")
+
+
+def take_shapes(network: Network, state: dict[str, Tensor]) -> None:
+    """Give convolutions the channels that a state has, for a network that was pruned."""
+    for name, part in network.named_modules():
+        weight = state.get(f"{name}.weight")
+        if isinstance(part, nn.Conv2d) and weight is not None:
+            into = len(weight) if part.groups > 1 else weight.shape[1]
+            part.out_channels, part.in_channels = len(weight), into
+            part.groups = into // weight.shape[1]
+            empty = torch.empty(weight.shape)
+            part.weight, part.bias = nn.Parameter(empty), nn.Parameter(torch.empty(len(empty)))
+
+
+def save_checkpoint(weights: dict[str, Tensor], step: int, file: Path) -> None:
+    """Write weights in half precision, whole or not at all."""
+    weights = {k: v.half() if v.ndim > 1 else v for k, v in weights.items()}
+    partial = file.with_suffix(".partial")
+    torch.save({"step": step, "model": weights, "average": weights}, partial)
+    partial.rename(file)
 
 
 def load_weights(part: Any, state: dict[str, Any], source: Path) -> None:
@@ -100,14 +120,16 @@ class Trainer(ABC):
             start: weights of a checkpoint, where the folder holds nothing yet.
         """
         self.recipe, self._state = recipe, folder / STATE
-        self.model = model.train().to(memory_format=torch.channels_last)
-        self.average = deepcopy(self.model).eval()
-        self._optimizer = make_optimizer(self.model, recipe.weight_decay)
-        self.step = self._warmed_from = 0
         source = self._state if self._state.exists() else start
         self.begun = source is not None
         if source:
             saved = torch.load(source, map_location="cpu", weights_only=True)
+            take_shapes(model, saved["model"])
+        self.model = model.train().to(memory_format=torch.channels_last)
+        self.average = deepcopy(self.model).eval()
+        self._optimizer = make_optimizer(self.model, recipe.weight_decay)
+        self.step = self._warmed_from = 0
+        if source:
             self.step = self._warmed_from = saved.pop("step")
             self._warmed_from = saved.pop("warmed_from", self.step)
             for name, value in saved.items():

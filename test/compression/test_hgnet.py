@@ -17,7 +17,8 @@ from model_compression.distillation.femto import KNOWN, Femto, fit
 from model_compression.distillation.femto_training import FemtoTrainer
 from model_compression.distillation.folders import write_folders
 from model_compression.distillation.hgnet import HGNetwork
-from model_compression.distillation.training import STATE
+from model_compression.distillation.pruning import write_pruned
+from model_compression.distillation.training import STATE, save_checkpoint
 from model_compression.errors import CompressionError
 from model_compression.labels import CLASSES
 from model_compression.model import count_gmac
@@ -135,9 +136,13 @@ def test_it_learns_from_labels_goes_on_and_becomes_folders(tmp_path, frames, vie
     assert tuple(floats.classes) == tuple(small.classes) == CLASSES and small.s8
 
 
-def test_at_half_of_the_sides_it_has_the_same_outputs():
-    images = torch.rand(1, 3, 128, 192)
-    whole, half = HGNetwork(len(CLASSES)).eval(), HGNetwork(len(CLASSES), half=True).eval()
-    with torch.no_grad():
-        assert [one.shape for one in half(images)] == [one.shape for one in whole(images)]
-    assert count_gmac(half, (192, 128)) < count_gmac(whole, (192, 128)) / 2
+def test_a_network_is_pruned_and_learns_on(tmp_path, views):
+    pictures_in(tmp_path)
+    given = recipe(40, network="hgnet-short").model_copy(update={"data": tmp_path})
+    whole, small = HGNetwork(len(CLASSES)), tmp_path / "small.pt"
+    save_checkpoint(whole.state_dict(), 40, tmp_path / "whole.pt")
+    gmac = count_gmac(whole, SIZE) / 2
+    write_pruned(given, tmp_path / "whole.pt", small, SIZE, gmac)
+    trainer = FemtoTrainer(given, tmp_path, Tiny(), small)
+    assert trainer.begun and count_gmac(trainer.average, SIZE) <= gmac
+    assert all(np.isfinite(one) for one in trainer.learn(views, given.stages[0]).values())

@@ -11,6 +11,7 @@ from refused import refused
 
 from model_compression import prune as pruning
 from model_compression.checkpoint import class_names
+from model_compression.distillation.hgnet import HGNetwork
 from model_compression.errors import CompressionError
 from model_compression.export import export
 from model_compression.model import build_model, count_gmac, load_model, make_plain, save_model
@@ -61,14 +62,16 @@ def test_macs_are_those_of_the_layers(checkpoint):
     assert count_gmac(dense, (640, 640)) == pytest.approx(4.37, abs=0.02)
 
 
-def test_silence_is_as_good_as_absence(plain, images):
+@pytest.mark.parametrize("network", ["plain", "short"])
+def test_silence_is_as_good_as_absence(network, plain, images):
     """What sensitivity measures is what pruning then does."""
-    groups = find_groups(plain, SIZE)
+    model = plain if network == "plain" else HGNetwork(len(CLASSES), short=True).eval()
+    groups = find_groups(model, SIZE)
     for group in groups[:: max(1, len(groups) // 6)]:
         with torch.no_grad(), silenced(group, BLOCK):
-            silent = plain(images)
-        pruned = pruning.remove(plain, [group], {group.root: BLOCK}, SIZE)
-        fewer = count_gmac(plain, SIZE) - BLOCK * group.gmac
+            silent = model(images)
+        pruned = pruning.remove(model, [group], {group.root: BLOCK}, SIZE)
+        fewer = count_gmac(model, SIZE) - BLOCK * group.gmac
         assert count_gmac(pruned, SIZE) == pytest.approx(fewer, rel=1e-3)
         with torch.no_grad():
             torch.testing.assert_close(pruned(images), silent, atol=1e-4, rtol=1e-4)
