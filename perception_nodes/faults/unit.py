@@ -126,10 +126,8 @@ class UnitServer:
         try:
             while True:
                 ordered = self._ordered.get()
-                try:
-                    self._run_graph(ordered)
-                finally:
-                    ordered.over.set()
+                self._run_graph(ordered)
+                ordered.over.set()
         finally:
             self._server.shutdown()
             self._server.server_close()
