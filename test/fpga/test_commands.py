@@ -39,17 +39,17 @@ def test_replay_tells_what_the_engine_counted(sample, bitstream, tmp_path):
     assert summary["detections_sha256"] == json.loads(golden)["detections_sha256"]
     assert summary["detections"] > 0
     assert summary["engine"]["frames"] == 3
-    assert summary["engine"]["cycles"] == dict.fromkeys(("p50", "p99", "max"), 661_200)
-    assert summary["engine"]["latency_ms"]["p50"] == 2.6448
+    assert summary["engine"]["cycles"] == dict.fromkeys(("p50", "p99", "max"), 696_000)
+    assert summary["engine"]["latency_ms"]["p50"] == 2.784
     assert summary["engine"]["simulated"] is False
     with (tmp_path / "fpga/engine.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [int(row["frame"]) for row in rows] == [0, 80, 160]
     assert {row["stalled_port"] for row in rows} == {"77"}
     report = (tmp_path / "fpga/report.html").read_text()
-    assert "2.64 ms at 250 MHz" in report
+    assert "2.78 ms at 250 MHz" in report
     assert not (tmp_path / "golden/engine.csv").exists()
-    assert "2.64 ms at 250 MHz" in run(*arguments, *ours).stderr
+    assert "2.78 ms at 250 MHz" in run(*arguments, *ours).stderr
 
 
 def test_a_frame_that_the_engine_fails_on_is_accounted_for(sample, bitstream, engine, tmp_path):

@@ -84,7 +84,7 @@ def test_the_hosts_build_is_checked_without_a_gpu(small, capsys):
     assert command.main(["--host"]) == 0
     said = capsys.readouterr().out
     assert f"{small} of {small} cases compiled for the host equal their specification" in said
-    assert "57 of 57 layers of networks compiled for the host equal their specification" in said
+    assert "64 of 64 layers of networks compiled for the host equal their specification" in said
 
 
 def wrong_layer(outputs, plan, buffers):
@@ -105,7 +105,7 @@ def wrong_boxes(result, *_):
 @pytest.mark.parametrize(
     ("kernel", "spoil", "texts"),
     [
-        ("run_network", wrong_layer, ["open-xs, noise, ", ": 1 of ", "56 of 57 layers"]),
+        ("run_network", wrong_layer, ["open-xs, noise, ", ": 1 of ", "63 of 64 layers"]),
         ("preprocess", wrong_bits, ["1 of 319488 values differ"]),
         ("decode", wrong_boxes, ["decoding some objects, no lens: the results differ"]),
     ],
@@ -190,7 +190,7 @@ def test_the_device_is_checked(gpu, small, capsys):
     assert command.main(["--check"]) == 0
     said = capsys.readouterr().out
     assert f"{small} of {small} cases on the Fake GPU equal" in said
-    assert "57 of 57 layers of networks on the Fake GPU equal" in said
+    assert "64 of 64 layers of networks on the Fake GPU equal" in said
 
 
 SANITIZER = """#!/bin/sh

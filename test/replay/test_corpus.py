@@ -400,7 +400,7 @@ def descendants(pid):
 
 def wait_for_work(process, out):
     """Until a drive is being replayed."""
-    until(lambda: process.poll() is not None or list(out.rglob(".part-*/*.part")), 60)
+    until(lambda: process.poll() is not None or list(out.parent.rglob(".part-*/*.part")), 60)
     assert process.poll() is None
 
 
