@@ -31,6 +31,11 @@ class RawHead(nn.Module):
         # Ultralytics wires its layers by these.
         self.f, self.i, self.type = head.f, head.i, "RawHead"
 
+    @property
+    def last(self) -> list[nn.Conv2d]:
+        """What class scores come out of, stride by stride."""
+        return [branch[-1] for branch in self.classes]
+
     def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
         """Turn the three feature maps into three box and three class maps."""
         boxes = [branch(x) for branch, x in zip(self.box, features, strict=True)]

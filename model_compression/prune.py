@@ -79,8 +79,7 @@ def find_groups(model: nn.Module, size_px: tuple[int, int]) -> list[Group]:
 
 def _outputs(model: nn.Module) -> list[nn.Module]:
     head = model.model[-1]
-    branches = (*head.box, *head.classes)
-    return [one if isinstance(one, nn.Conv2d) else one[-1] for one in branches]
+    return [*(branch[-1] for branch in head.box), *head.last]
 
 
 def _dependencies(model: nn.Module, size_px: tuple[int, int]) -> tp.DependencyGraph:

@@ -42,8 +42,6 @@ class MonitorNode(PerceptionNode):
         """Subscribe, open the recording and the view."""
         settings: MonitorSettings = self.settings
         self._recorder = None
-        if settings.recording:
-            self._recorder = self.own(Recorder(Path(settings.recording)))
         self._view = None
         if settings.live:
             self._view = self.owned.enter_context(LiveView(settings.deadline_ms, settings.frames))
@@ -62,6 +60,10 @@ class MonitorNode(PerceptionNode):
                 name = protected(settings.topic_of(topic))
                 # The full name identifies the messages; ROS would remap it once more.
                 self._hear(Protected, name, self.resolve_topic_name(name), None, REPORTS)
+        # What is owned last is closed first: Fast DDS can hang for ever in destroying a
+        # subscription (its issue 6502), and the recording must be whole before.
+        if settings.recording:
+            self._recorder = self.own(Recorder(Path(settings.recording)))
 
     def _hear(self, kind: type, topic: str, recorded_as: str, show: Show, qos: QoSProfile) -> None:
         self.add_subscription(kind, topic, partial(self._take, kind, recorded_as, show), qos)
