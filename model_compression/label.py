@@ -14,7 +14,7 @@ import argparse
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +36,7 @@ from model_compression.labelling.calibrate import (
     right_objects,
     write_calibrations,
 )
+from model_compression.labelling.calibration import Calibration
 from model_compression.labelling.frames import Frame, frames_of
 from model_compression.labelling.held_out import HeldOut
 from model_compression.labelling.measure import Measurement, judged_sets
@@ -57,6 +58,10 @@ def calibrate(recipe: Recipe, given: argparse.Namespace) -> None:
     samples = {group: Samples() for group in GROUP_NAMES}
     full = [one for one in recipe.sets if one.groups and not one.partial]
     sets = {one.name: one for one in full if len(one.views) == len(VIEWS)}
+    if lacking := {*GROUP_NAMES}.difference(*(one.groups for one in sets.values())):
+        raise CompressionError(
+            f"no set that all voices look at has people's labels of {min(lacking)}; add one"
+        )
     frames = [
         frame for one in sets.values() for frame in frames_of(given.data, one.name, one.images)
     ]
@@ -76,17 +81,21 @@ def calibrate(recipe: Recipe, given: argparse.Namespace) -> None:
 
 def label(recipe: Recipe, given: argparse.Namespace) -> None:
     """Write the label files; frames that are nearly held back are refused, and counted."""
-    read_calibrations(given.out / CALIBRATION, recipe)
-    newest = max(path.stat().st_mtime for path in (given.recipe, given.out / CALIBRATION))
-    paths = [path for one in recipe.held_out for path in sorted(given.data.glob(one))]
+    calibrations = read_calibrations(given.out / CALIBRATION, recipe)
+    found = {one: sorted(given.data.glob(one)) for one in recipe.held_out}
+    for one in (one for one, paths in found.items() if not paths):
+        screen.print(f"held_out: no file matches {one}", markup=False)
+    paths = [path for some in found.values() for path in some]
     held_out = HeldOut.read(paths)
+    used = given.recipe, given.out / CALIBRATION, *{path.parent for path in paths}
+    newest = max(path.stat().st_mtime for path in used)
     for one in recipe.sets:
         if given.sets and one.name not in given.sets:
             continue
         frames = frames_of(given.data, one.name, one.images)
         refused = 0
         todo = [frame for frame in frames if not _is_newer(frame.file(given.out), newest)]
-        for taken in watched(_label, todo, given, one.name, held_out):
+        for taken in watched(_label, todo, given, one.name, held_out, calibrations):
             refused += not taken
         screen.print(f"{one.name}: {len(frames)} frames, {refused} refused as nearly held back")
 
@@ -107,6 +116,7 @@ def watched(
     given: argparse.Namespace,
     title: str = "frames",
     held_out: HeldOut = NOTHING,
+    calibrations: Mapping[str, Calibration] | None = None,
 ) -> Iterator[T]:
     """Do work with each frame in several processes, and show how far it is."""
     columns = (
@@ -118,7 +128,7 @@ def watched(
         TimeRemainingColumn(),
     )
     context = multiprocessing.get_context("spawn")
-    given_to_all = (given.recipe, given.data, given.out, held_out)
+    given_to_all = (given.recipe, given.data, given.out, held_out, calibrations or {})
     with (
         Progress(*columns, console=screen) as progress,
         context.Pool(given.workers, _begin, given_to_all) as pool,
@@ -126,15 +136,14 @@ def watched(
         yield from progress.track(pool.imap(work, frames), total=len(frames), description=title)
 
 
-def _begin(recipe: Path, data: Path, out: Path, held_out: HeldOut) -> None:
+def _begin(
+    recipe: Path, data: Path, out: Path, held_out: HeldOut, calibrations: Mapping[str, Calibration]
+) -> None:
     """Prepare a process; Ctrl-C is left to the one that started it."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    read = read_recipe(recipe)
-    path = out / CALIBRATION
-    calibrations = read_calibrations(path, read) if path.exists() else {}
-    _worker = Worker(read, data, out, calibrations, held_out)
+    _worker = Worker(read_recipe(recipe), data, out, calibrations, held_out)
 
 
 def _see(frame: Frame) -> Seen:
@@ -169,14 +178,14 @@ def main() -> None:
     given = parser.parse_args()
     if given.data is None:
         parser.error("--data is missing, and $PERCEPTION_DATA is not set")
+    if given.workers < 1:
+        parser.error(f"--workers {given.workers}: give 1 or more")
     try:
         recipe = read_recipe(given.recipe)
         if unknown := {*given.sets} - {one.name for one in recipe.sets}:
             raise CompressionError(f"the recipe has no set {min(unknown)}; correct --sets")
         ACTIONS[given.action](recipe, given)
-    except PerceptionError as error:
-        parser.exit(2, f"error: {error}\n")
-    except OSError as error:
+    except (PerceptionError, OSError) as error:
         parser.exit(2, f"error: {error}\n")
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED, "stopped; the same command goes on from here\n")

@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_compression.errors import CompressionError
-from model_compression.frames import read_image
 from perception_nodes.system.files import write_whole
 
 CLASSES = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "stop sign")
@@ -58,21 +57,6 @@ class Labels:
     ignored_boxes: NDArray[np.float32]
     ignored_classes: NDArray[np.bool_]
 
-    def pixels(self, data: Path) -> NDArray[np.uint8]:
-        """Read the frame, uint8 [height, width, 3] BGR.
-
-        Raises:
-            CompressionError: it cannot be read, or has another size than the labels.
-        """
-        path = data / self.image
-        image = read_image(path) if self.frame is None else read_video_frame(path, self.frame)
-        if image.shape[1::-1] != self.size_px:
-            raise CompressionError(
-                f"{path} is {image.shape[1]} x {image.shape[0]}, and its labels are for "
-                f"{self.size_px[0]} x {self.size_px[1]}: label it again"
-            )
-        return image
-
 
 def read(path: Path) -> Labels:
     """Read a label file.
@@ -102,14 +86,12 @@ def read(path: Path) -> Labels:
     return labels
 
 
-def read_all(folder: Path, sets: Sequence[str] = ()) -> Iterator[Labels]:
-    """Read the label files of a folder, of all its sets or of some, sorted by set and name.
+def read_all(folder: Path) -> Iterator[Labels]:
+    """Read the label files of a folder, sorted by set and name.
 
     A folder may be read while it is filled: a label file is there as a whole, or not at all.
     """
-    for path in sorted(folder.glob(f"*/*{SUFFIX}")):
-        if not sets or path.parent.name in sets:
-            yield read(path)
+    yield from map(read, sorted(folder.glob(f"*/*{SUFFIX}")))
 
 
 def write(labels: Labels, path: Path) -> None:

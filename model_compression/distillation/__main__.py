@@ -3,24 +3,25 @@
     python -m model_compression.distillation train RECIPE RUN [--start CHECKPOINT]
     python -m model_compression.distillation checkpoint RUN FILE [--begun SHARE]
     python -m model_compression.distillation prune RECIPE CHECKPOINT FILE WIDTHxHEIGHT GMAC
-    python -m model_compression.distillation model RECIPE CHECKPOINT NAME WIDTHxHEIGHT \
+    python -m model_compression.distillation model RECIPE CHECKPOINT NAME WIDTHxHEIGHT
         [--steps N] [--thresholds SET.yaml …] [--data SET.yaml …]
 
 `train` ends with the recipe's steps, or by Ctrl-C. However it was stopped, the same command goes
-on; two minutes are lost at most. `checkpoint` writes the weights in half precision, for `--start`
-on another machine; with `--begun 0.5` the mean of them and of those that the run began with, which
-forgets less (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022). `prune` writes a
-checkpoint with a short stem and fewer channels, which `train --start` heals. `model` writes
-NAME-float and NAME, of 8 bits, into `--models`, with what was measured on the sets of `--data`. On
-those of `--thresholds` it finds the score at which each class is best reported, and makes it 0.25.
+on; two minutes are lost at most, or what last layers learned alone. `checkpoint` writes the weights
+in half precision, for `--start` on another machine; with `--begun 0.5` the mean of them and of
+those that the run began with, which forgets less (Wortsman et al., Robust fine-tuning of zero-shot
+models, CVPR 2022). `prune` writes a checkpoint with a short stem and fewer channels, which `train
+--start` heals. `model` writes NAME-float and NAME, of 8 bits, into `--models`, with what was
+measured on the sets of `--data`. On those of `--thresholds` it finds the score at which each class
+is best reported, and makes it 0.25.
 """
 
 import argparse
 import json
 import os
+import re
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,23 +37,37 @@ from model_compression.distillation.folders import write_folders
 from model_compression.distillation.intel import Original
 from model_compression.distillation.intel_training import IntelTrainer
 from model_compression.distillation.pruning import write_pruned
-from model_compression.distillation.training import BEGUN, STATE, Trainer, save_checkpoint
+from model_compression.distillation.training import (
+    BEGUN,
+    STATE,
+    Trainer,
+    read_checkpoint,
+    save_checkpoint,
+)
 from model_compression.errors import CompressionError
 from model_compression.trial import add_accuracy
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.evaluation.accuracy import evaluate
 from perception_nodes.evaluation.datasets import read_sets
-from perception_nodes.evaluation.labels import DataError
 from perception_nodes.networks.model import load_model
+from perception_nodes.system.files import staged
+
+STRIDE = 32
+"""Of a network's coarsest map."""
 
 
 def train(trainer: Callable[[], Trainer], run: Path, threads: int = 1) -> None:
-    """Train until the end, or until SIGINT or SIGTERM; a teacher has a processor of its own."""
+    """Train until the end, or until SIGINT or SIGTERM; a teacher has a processor of its own.
+
+    Raises:
+        SystemExit: with 128 and the number of the signal that stopped it.
+    """
     run.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)
     torch.set_num_threads(threads)
-    stopped = threading.Event()
+    signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+        signal.signal(number, lambda which, _: signals.append(which))
 
     def report(facts: dict[str, Any]) -> None:
         line = json.dumps({"time_s": round(time.time()), **facts})
@@ -60,7 +75,11 @@ def train(trainer: Callable[[], Trainer], run: Path, threads: int = 1) -> None:
             file.write(line + "\n")
         print(line, flush=True)
 
-    trainer().run(report, stopped.is_set)
+    one = trainer()
+    one.run(report, lambda: bool(signals))
+    if one.step < one.recipe.steps:
+        sys.exit(128 + signals[0])
+    print(f"all {one.step} steps are done; {run / STATE} has the network")
 
 
 def write_checkpoint(run: Path, file: Path, begun: float = 0.0) -> None:
@@ -71,7 +90,7 @@ def write_checkpoint(run: Path, file: Path, begun: float = 0.0) -> None:
         file: to write.
         begun: share of the weights that it began with.
     """
-    saved = torch.load(run / STATE, map_location="cpu", weights_only=True)
+    saved = read_checkpoint(run / STATE)
     average = saved["average"]
     if begun:
         if not (run / BEGUN).is_file():
@@ -85,38 +104,62 @@ def write_checkpoint(run: Path, file: Path, begun: float = 0.0) -> None:
 
 def size_of(text: str) -> tuple[int, int]:
     """Read WIDTHxHEIGHT."""
-    width, height = map(int, text.split("x"))
-    return width, height
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not found or int(found[1]) % STRIDE or int(found[2]) % STRIDE:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give width and height, multiples of {STRIDE}, such as 416x256"
+        )
+    return int(found[1]), int(found[2])
+
+
+def share_of(text: str) -> float:
+    """Read a number from 0 to 1."""
+    if not 0 <= (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a share from 0 to 1")
+    return value
+
+
+def parser_of() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m model_compression.distillation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(name: str, what: str, **positional: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=what, description=what)
+        for key, words in positional.items():
+            one.add_argument(key, type=Path, help=words)
+        return one
+
+    recipe = "YAML file, such as model_compression/configs/open-n.yaml"
+    size = {"type": size_of, "metavar": "WIDTHxHEIGHT", "help": "of the input, pixels"}
+    run, state = "folder of the training", "state.pt of a training, or a checkpoint"
+    one = add("train", "Train, or go on with it.", recipe=recipe, run=run)
+    one.add_argument("--start", type=Path, help="checkpoint to begin with")
+    one = add("checkpoint", "Write the weights of a training.", run=run, file="to write")
+    one.add_argument("--begun", type=share_of, default=0.0, help="share of the first weights")
+    one = add("prune", "Make a network smaller.", recipe=recipe, checkpoint=state, file="to write")
+    one.add_argument("size", **size)
+    one.add_argument("gmac", type=float, help="10^9 multiply-accumulates that may be left")
+    one = add("model", "Write model folders.", recipe=recipe, checkpoint=state)
+    one.add_argument("name", help="of the model")
+    one.add_argument("size", **size)
+    one.add_argument("--steps", type=int, default=0, help="of quantization-aware training")
+    several = {"action": "append", "default": [], "metavar": "SET.yaml"}
+    one.add_argument("--thresholds", **several, help="set to choose them on, for each again")
+    one.add_argument("--data", **several, help="set to state the accuracy on, for each again")
+    one.add_argument(
+        "--models", type=Path, default=Path("models"), help="folder, by default models"
+    )
+    return parser
 
 
 def main() -> None:
     """Read the command line and do what it says."""
-    parser = argparse.ArgumentParser(prog="python -m model_compression.distillation")
-    commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("train")
-    one.add_argument("recipe", type=Path)
-    one.add_argument("run", type=Path)
-    one.add_argument("--start", type=Path)
-    one = commands.add_parser("checkpoint")
-    one.add_argument("run", type=Path)
-    one.add_argument("file", type=Path)
-    one.add_argument("--begun", type=float, default=0.0, help="share of the first weights")
-    one = commands.add_parser("prune")
-    one.add_argument("recipe", type=Path)
-    one.add_argument("checkpoint", type=Path)
-    one.add_argument("file", type=Path)
-    one.add_argument("size", type=size_of)
-    one.add_argument("gmac", type=float)
-    one = commands.add_parser("model")
-    one.add_argument("recipe", type=Path)
-    one.add_argument("checkpoint", type=Path)
-    one.add_argument("name")
-    one.add_argument("size", type=size_of)
-    one.add_argument("--steps", type=int, default=0, help="of quantization-aware training")
-    one.add_argument("--thresholds", action="append", default=[], help="set to choose them on")
-    one.add_argument("--models", type=Path, default=Path("models"))
-    one.add_argument("--data", action="append", default=[], help="set to state the accuracy on")
-    given = parser.parse_args()
+    given = parser_of().parse_args()
     match given.command:
         case "train":
             recipe = read_recipe(given.recipe)
@@ -137,22 +180,19 @@ def main() -> None:
             write_pruned(recipe, given.checkpoint, given.file, given.size, given.gmac)
         case _:
             recipe, sets = read_recipe(given.recipe), read_sets(given.data)
-            for folder in write_folders(
-                recipe,
-                given.checkpoint,
-                given.name,
-                given.size,
-                given.models,
-                given.steps,
-                read_sets(given.thresholds),
-            ):
-                model = load_model(str(folder))
-                add_accuracy(folder, [evaluate(model, one) for one in sets], print)
-                print(folder)
+            judged_by = read_sets(given.thresholds)
+            with staged(given.models) as folder:
+                of = recipe, given.checkpoint, given.name, given.size, folder
+                for written in write_folders(*of, given.steps, judged_by):
+                    model = load_model(str(written))
+                    add_accuracy(written, [evaluate(model, one) for one in sets], print)
+            print(given.models / given.name)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (CompressionError, DataError) as error:
-        sys.exit(str(error))
+    except (PerceptionError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -1,15 +1,16 @@
 """What a training does: one YAML file."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
 from model_compression.config import License, Section, Side, read_values
 from model_compression.distillation.views import Frame
 from model_compression.errors import CompressionError
 from model_compression.labels import CLASSES, read_all
+from perception_nodes.core.errors import first_problem
 
 
 class Images(Section):
@@ -37,7 +38,7 @@ class Stage(Section):
     kept: float = Field(
         default=0.1, ge=0, le=1, description="learning rate of the original's weights, as a share"
     )
-    scales: tuple[float, float] = Field(
+    scales: tuple[PositiveFloat, PositiveFloat] = Field(
         default=(0.75, 2.0),
         description="least and greatest scale of a frame; 1 lies between fitting in and filling",
     )
@@ -69,7 +70,9 @@ class Recipe(Section):
     sources: tuple[Images, ...] = Field(min_length=1)
     batch: int = Field(default=16, ge=1)
     pool: int = Field(default=384, ge=1, description="views that batches are drawn from")
-    repeats: int = Field(default=4, ge=1, description="batches that a view is in, in the mean")
+    repeats: int = Field(
+        default=4, ge=1, description="batches that a view is in, in the mean; divides batch"
+    )
     readers: Readers = Readers()
     pasted: float = Field(default=0.35, ge=0, le=1, description="share of frames that get pastes")
     stages: tuple[Stage, ...] = Field(min_length=1)
@@ -83,11 +86,23 @@ class Recipe(Section):
     weight_bits: int = Field(default=7, ge=4, le=8, description="of an 8-bit model's weights")
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _suits(self) -> Self:
+        """Refuse values that do not suit each other."""
+        ends = [stage.until for stage in self.stages]
+        if ends != sorted(set(ends)):
+            raise ValueError(f"stages end with {ends}: `until` counts from the first stage on")
+        if self.pool < self.batch:
+            raise ValueError(f"pool is {self.pool}: it is less than batch, {self.batch}")
+        return self
+
     def frames(self) -> list[Frame]:
-        """List the frames of all sources, with labels where the folder of labels has some.
+        """List the frames of all sources with their labels.
+
+        Where there is a folder of labels, frames without are left out: the labeller refused them.
 
         Raises:
-            CompressionError: a source has no images, or a label file is none.
+            CompressionError: a source has no images, no image has labels, or a label file is none.
         """
         found = read_all(self.labels) if self.labels else ()
         labels = {self.data / one.image: one for one in found}
@@ -98,7 +113,13 @@ class Recipe(Section):
                 raise CompressionError(
                     f"set {source.name}: no file matches {source.images} in {self.data}"
                 )
-            frames += [Frame(path, labels.get(path)) for path in paths] * source.times
+            known = [Frame(path, labels.get(path)) for path in paths]
+            frames += [one for one in known if one.labels or not self.labels] * source.times
+        if not frames:
+            raise CompressionError(
+                f"labels: {self.labels} has none for the images of the sources; make them with: "
+                "python -m model_compression.label"
+            )
         return frames
 
     @property
@@ -124,6 +145,14 @@ def read_recipe(path: Path) -> Recipe:
         CompressionError: it cannot be read, or a value is not allowed.
     """
     try:
-        return Recipe.model_validate(read_values(path))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise CompressionError(f"{path}: {error}") from error
+        values = read_values(path)
+        for key in ("data", "labels"):
+            if "$" in str(values.get(key)):
+                raise CompressionError(
+                    f"{path}: {key} is {values[key]}, and that is not set: set it to a folder"
+                )
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise CompressionError(f"{path}: {first_problem(error.errors())}") from error
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise CompressionError(f"{path} cannot be read: {error}") from error

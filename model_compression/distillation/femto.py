@@ -176,7 +176,7 @@ def _folded_weights(graph: onnx.GraphProto) -> dict[str, tuple[Tensor, Tensor]]:
         match node.op_type:
             case "Conv" if len(constants) == 2:
                 weight, bias = constants
-                groups = next(one.i for one in node.attribute if one.name == "group")
+                groups = next((one.i for one in node.attribute if one.name == "group"), 1)
                 # A depthwise convolution has one input channel for each output.
                 shape = (-1, 1, 1, 1) if groups > 1 else (1, -1, 1, 1)
                 bias = bias + (weight * shift.reshape(shape)).sum((1, 2, 3))

@@ -8,10 +8,10 @@ import numpy as np
 from model_compression.distillation.config import Recipe
 from model_compression.distillation.femto import Femto
 from model_compression.distillation.pastes import pasted_frames
-from model_compression.distillation.readers import Report
 from model_compression.distillation.training import Trainer, make_network
 from model_compression.distillation.views import Readable, draw_view
 from model_compression.distillation.weather import pictures
+from model_compression.train import Report
 
 FITTED_VIEWS = 24
 """That the stem is fitted to."""

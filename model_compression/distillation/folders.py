@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 
 from model_compression.distillation.config import Recipe
 from model_compression.distillation.thresholds import best_scores, move_scores
-from model_compression.distillation.training import Network, load_weights, make_network, take_shapes
+from model_compression.distillation.training import (
+    Network,
+    load_weights,
+    make_network,
+    read_checkpoint,
+    take_shapes,
+)
 from model_compression.export import export
-from model_compression.frames import Frames, drawn, letterboxed
+from model_compression.frames import drawn, letterboxed
 from model_compression.model import count_gmac
 from model_compression.origin import Origin
 from model_compression.package import Variant, write_variant
@@ -40,11 +45,11 @@ def load_average(recipe: Recipe, checkpoint: Path) -> tuple[Network, dict[str, d
     """Return the averaged network of a state or checkpoint, for inference, and how it was made.
 
     Raises:
-        CompressionError: it is of another network.
+        CompressionError: it is no checkpoint, or of another network.
     """
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    saved = read_checkpoint(checkpoint)
     network = make_network(recipe)
-    take_shapes(network, saved["average"])
+    take_shapes(network, saved["average"], checkpoint)
     load_weights(network, saved["average"], checkpoint)
     start = {"start": Path(recipe.teacher).stem, "steps": saved["step"], "batch": recipe.batch}
     return network.for_inference(), {"distillation": start}
@@ -87,7 +92,7 @@ def write_folders(
     variant = Variant(
         name=f"{name}-float",
         parent=None,
-        activation="relu",
+        activation=network.activation,
         gmac=round(count_gmac(network, size_px), 4),
         parameters=sum(one.numel() for one in network.parameters()),
         graph=_exported(network, size_px),
@@ -105,7 +110,8 @@ def write_folders(
     folders = [write_variant(variant, settings, models)]
     graph = variant.graph
     if steps:
-        graph, table = finetune(graph, table, _batches(frames, recipe.seed), Schedule(steps))
+        batches = _batches(paths, size_px, recipe.seed)
+        graph, table = finetune(graph, table, batches, Schedule(steps))
     small = {"name": name, "parent": variant.name, "graph": graph, "table": table}
     return [*folders, write_variant(replace(variant, **small), settings, models)]
 
@@ -115,8 +121,8 @@ def _exported(network: Network, size_px: tuple[int, int]) -> onnx.ModelProto:
         return export(network, Path(scratch) / "float.onnx", size_px)
 
 
-def _batches(frames: Frames, seed: int) -> Iterator[np.ndarray]:
+def _batches(paths: Sequence[Path], size_px: tuple[int, int], seed: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
     while True:
-        chosen = rng.choice(len(frames), BATCH)
-        yield np.stack([frames[i][1] for i in chosen])
+        chosen = [paths[i] for i in rng.choice(len(paths), BATCH, replace=False)]
+        yield np.stack([frame for _, frame in letterboxed(chosen, size_px)])

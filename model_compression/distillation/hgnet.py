@@ -230,6 +230,8 @@ class HGNetwork(nn.Module):
         model: stem, stages of stride 4 to 16, pyramid, head.
     """
 
+    activation = "hardswish and relu"
+
     def __init__(self, classes: int, short: bool = False) -> None:
         """Build it of random weights, for so many classes, with a short stem or the original's."""
         super().__init__()

@@ -187,6 +187,8 @@ class IntelNetwork(nn.Module):
         model: stem, stages of stride 4 to 32, pyramid, head.
     """
 
+    activation = "relu"
+
     def __init__(self, classes: int) -> None:
         """Build it of random weights, for so many classes."""
         super().__init__()

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from model_compression.distillation.config import Recipe, Stage
 from model_compression.distillation.intel import Original
-from model_compression.distillation.readers import Report, compute_ends, train_readers
+from model_compression.distillation.readers import compute_ends, train_readers
 from model_compression.distillation.teacher import Teacher
 from model_compression.distillation.training import Trainer, make_network
 from model_compression.distillation.views import Readable, View, draw_view
-from model_compression.train import Maps
+from model_compression.train import Maps, Report
 
 
 def explained(maps: list[Tensor], wanted: list[Tensor]) -> Tensor:

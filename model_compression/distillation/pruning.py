@@ -14,11 +14,12 @@ from model_compression.distillation.hgnet import HGNetwork, ShortStem
 from model_compression.distillation.training import save_checkpoint
 from model_compression.distillation.views import draw_view
 from model_compression.distillation.weather import pictures
+from model_compression.errors import CompressionError
 from model_compression.model import count_gmac
 from model_compression.prune import prune
 
 VIEWS = 32
-"""On which the change by a channel's absence is measured."""
+"""That the short stem is fitted to, and that tell how much a channel's absence changes."""
 
 
 def write_pruned(
@@ -32,16 +33,26 @@ def write_pruned(
         file: to write.
         size_px: width and height of the input.
         gmac: 10^9 multiply-accumulates that may be left.
+
+    Raises:
+        CompressionError: the recipe is of another network, or has nothing to learn from; the
+            checkpoint is none; there are fewer multiply-accumulates before, or more in the end.
     """
+    if recipe.network != "hgnet-short":
+        raise CompressionError(f"network: {recipe.network} in the recipe; take hgnet-short")
     network, _ = load_average(recipe.model_copy(update={"network": "hgnet"}), checkpoint)
     frames, rng = recipe.frames(), np.random.default_rng(recipe.seed)
     views = [draw_view(frames, size_px, recipe.stages[0].scales, rng) for _ in range(VIEWS)]
     images = pictures(views, rng)
     shorten(network, images)
+    if (whole := count_gmac(network, size_px)) <= gmac:
+        raise CompressionError(f"{whole:.3f} GMAC are there before, and {gmac} were asked for")
     before = math.inf
     while gmac < (now := count_gmac(network, size_px)) < before:
         network, _ = prune(network, images, gmac, size_px, lambda done, total: None)
         before = now
+    if now > gmac:
+        raise CompressionError(f"{now:.3f} GMAC are the least; {gmac} were asked for")
     print(f"{count_gmac(network, size_px):.3f} GMAC")
     save_checkpoint(network.state_dict(), 0, file)
 

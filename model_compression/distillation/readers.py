@@ -6,7 +6,6 @@ takes a tenth of a second on one core.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from model_compression.distillation.intel import IntelNetwork, Original
 from model_compression.distillation.loss import BINS_WEIGHT, BOX_WEIGHT, Grid, label_loss
 from model_compression.distillation.views import Known, View
 from model_compression.distillation.weather import pictures
+from model_compression.train import Report
 
 BATCH = 8
 """Views whose maps are computed at once."""
@@ -27,8 +27,6 @@ DECAY = 0.8
 """Last share of the steps, in which the learning rate falls to its least."""
 WARM_UP_STEPS = 50
 REPORT_EVERY_STEPS = 100
-
-Report = Callable[[dict[str, Any]], None]
 
 
 @torch.no_grad()

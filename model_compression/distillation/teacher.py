@@ -36,13 +36,12 @@ class NoTeacher:
 class Teacher:
     """Computes what a student is to have in its maps."""
 
-    def __init__(self, network: Path, size_px: tuple[int, int], threads: int = 1) -> None:
+    def __init__(self, network: Path, size_px: tuple[int, int]) -> None:
         """Read the network.
 
         Args:
             network: OpenVINO's `.xml` file, its `.bin` beside it.
             size_px: width and height of the input.
-            threads: of inference.
 
         Raises:
             CompressionError: it cannot be read, or is another network.
@@ -58,7 +57,7 @@ class Teacher:
         outputs = [found[name].output(0) for name in OPERATORS]
         maps = openvino.Model(outputs, [whole.inputs[0].get_node()])
         maps.reshape([1, 3, size_px[1], size_px[0]])
-        settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        settings = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
         self._network = core.compile_model(maps, "CPU", settings)
 
     def maps(self, picture: NDArray[np.uint8]) -> list[Map]:

@@ -8,7 +8,6 @@ import torch
 
 from model_compression.distillation.training import Network
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.core.inference import Progress
 from perception_nodes.evaluation.accuracy import class_groups, labelled_objects, reported_objects
 from perception_nodes.evaluation.detector import Detector
 from perception_nodes.evaluation.labels import LabelledSet
@@ -18,9 +17,7 @@ from perception_nodes.networks.model import Model
 SHIPPED = DecodeSettings.score_threshold
 
 
-def best_scores(
-    model: Model, sets: Sequence[LabelledSet], progress: Progress | None = None
-) -> dict[str, float]:
+def best_scores(model: Model, sets: Sequence[LabelledSet]) -> dict[str, float]:
     """Find the score from which on each class is best reported: at the highest F1 of all sets.
 
     Classes that some set counts as one have one score.
@@ -28,7 +25,6 @@ def best_scores(
     Args:
         model: the model.
         sets: labelled images that it was not trained on.
-        progress: called with the images of a set done, and all of them.
 
     Returns:
         The scores of the classes that the sets label, by name.
@@ -42,7 +38,7 @@ def best_scores(
             groups, numbers, _ = class_groups(model, data)
             indices = list(groups.values())
             truth, ranked = [], []
-            for image, _, seen in detector.look_at(data.images, progress):
+            for image, _, seen in detector.look_at(data.images, None):
                 truth.append(labelled_objects(image, data, numbers, seen.header))
                 ranked.append(reported_objects(detector.ranked(seen, indices), seen.header))
             matches = match(truth, ranked, len(groups))[ALL_HEIGHTS]

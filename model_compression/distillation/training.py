@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,14 @@ from model_compression.distillation.config import Recipe, Stage
 from model_compression.distillation.hgnet import HGNetwork
 from model_compression.distillation.intel import IntelNetwork
 from model_compression.distillation.loss import BINS_WEIGHT, BOX_WEIGHT, Grid, label_loss
-from model_compression.distillation.readers import Report
 from model_compression.distillation.teacher import NoTeacher, Teaches
 from model_compression.distillation.views import Pool, Readable, View, draw_view
 from model_compression.distillation.weather import pictures
 from model_compression.errors import CompressionError
-from model_compression.train import half_precision, save_state, update_average
+from model_compression.train import Report, half_precision, save_state, update_average
 
 STATE, BEGUN = "state.pt", "begun.pt"
-"""Files of a run: what it goes on from, and its weights when its readers had learned."""
+"""Files of a run: what it goes on from, and the weights that all its layers began to learn with."""
 SAVE_EVERY_S = 120
 REPORT_EVERY_STEPS = 20
 GREATEST_NORM = 10.0
@@ -64,11 +64,39 @@ def make_network(recipe: Recipe) -> Network:
     return HGNetwork(classes, short=recipe.network == "hgnet-short")
 
 
-def take_shapes(network: Network, state: dict[str, Tensor]) -> None:
-    """Give convolutions the channels that a state has, for a network that was pruned."""
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read the state of a run, or a checkpoint.
+
+    Raises:
+        CompressionError: it is none.
+    """
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved["step"], saved["model"], saved["average"]
+    except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CompressionError(
+            f"{path} is no checkpoint ({reason}): take {STATE} of a training, or what "
+            "`checkpoint` or `prune` wrote"
+        ) from error
+    return saved
+
+
+def take_shapes(network: Network, state: dict[str, Tensor], source: Path) -> None:
+    """Give convolutions the channels that a state has, for a network that was pruned.
+
+    Raises:
+        CompressionError: it has other classes.
+    """
+    last = network.model[-1].last
     for name, part in network.named_modules():
         weight = state.get(f"{name}.weight")
         if isinstance(part, nn.Conv2d) and weight is not None:
+            if part in last and len(weight) != part.out_channels:
+                raise CompressionError(
+                    f"{source} is of {len(weight)} classes, and there are {part.out_channels}; "
+                    "train anew"
+                )
             into = len(weight) if part.groups > 1 else weight.shape[1]
             part.out_channels, part.in_channels = len(weight), into
             part.groups = into // weight.shape[1]
@@ -79,6 +107,7 @@ def take_shapes(network: Network, state: dict[str, Tensor]) -> None:
 def save_checkpoint(weights: dict[str, Tensor], step: int, file: Path) -> None:
     """Write weights in half precision, whole or not at all."""
     weights = {k: v.half() if v.ndim > 1 else v for k, v in weights.items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     torch.save({"step": step, "model": weights, "average": weights}, partial)
     partial.rename(file)
@@ -94,7 +123,8 @@ def load_weights(part: Any, state: dict[str, Any], source: Path) -> None:
         part.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise CompressionError(
-            f"{source} is of another network than the recipe's; begin in a new folder"
+            f"{source} is of another network than the recipe's; take its own recipe, or begin in a "
+            "new folder"
         ) from error
 
 
@@ -118,13 +148,25 @@ class Trainer(ABC):
             folder: of the run.
             model: to train.
             start: weights of a checkpoint, where the folder holds nothing yet.
+
+        Raises:
+            CompressionError: what there is cannot be gone on with.
         """
         self.recipe, self._state = recipe, folder / STATE
         source = self._state if self._state.exists() else start
         self.begun = source is not None
         if source:
-            saved = torch.load(source, map_location="cpu", weights_only=True)
-            take_shapes(model, saved["model"])
+            saved = read_checkpoint(source)
+            take_shapes(model, saved["model"], source)
+            if start and source != start and _shapes(saved) != _shapes(read_checkpoint(start)):
+                raise CompressionError(
+                    f"{source} is of another network than {start}; begin in a new folder"
+                )
+            if source == start and saved["step"] >= recipe.steps:
+                raise CompressionError(
+                    f"{start} has {saved['step']} steps, and the recipe ends with {recipe.steps}: "
+                    "let a stage of the recipe end later"
+                )
         self.model = model.train().to(memory_format=torch.channels_last)
         self.average = deepcopy(self.model).eval()
         self._optimizer = make_optimizer(self.model, recipe.weight_decay)
@@ -132,8 +174,8 @@ class Trainer(ABC):
         if source:
             self.step = self._warmed_from = saved.pop("step")
             self._warmed_from = saved.pop("warmed_from", self.step)
-            for name, value in saved.items():
-                load_weights(self._kept[name], value, source)
+            for name in self._kept.keys() & saved.keys():
+                load_weights(self._kept[name], saved[name], source)
 
     @property
     def _kept(self) -> dict[str, Any]:
@@ -176,7 +218,9 @@ class Trainer(ABC):
         total, found = self._losses(views)
         total.backward()
         if not math.isfinite(total.item()):
-            raise CompressionError(f"the loss became {total.item()} at step {self.step}")
+            raise CompressionError(
+                f"the loss became {total.item()} at step {self.step}; lower learning_rate"
+            )
         nn.utils.clip_grad_norm_(self.model.parameters(), GREATEST_NORM)
         self._optimizer.step()
         update_average(self.average, self.model, self.step - self._warmed_from)
@@ -228,15 +272,24 @@ class Trainer(ABC):
         )
         saved_s = reported_s = time.monotonic()
         found: list[dict[str, float]] = []
-        while self.step < stage.until and not until():
-            views = pool.choose(recipe.batch, recipe.repeats, chosen)
-            found.append(self.learn(views, stage))
-            now_s = time.monotonic()
-            if self.step % REPORT_EVERY_STEPS == 0:
-                means = {k: round(float(np.mean([one[k] for one in found])), 4) for k in found[0]}
-                speed = round(len(found) * recipe.batch / (now_s - reported_s), 2)
-                report({"step": self.step, "views": pool.drawn, "images_per_s": speed, **means})
-                found, reported_s = [], now_s
-            if now_s - saved_s > SAVE_EVERY_S:
-                self.save()
-                saved_s = now_s
+        try:
+            while self.step < stage.until and not until():
+                views = pool.choose(recipe.batch, recipe.repeats, chosen)
+                found.append(self.learn(views, stage))
+                now_s = time.monotonic()
+                if self.step % REPORT_EVERY_STEPS == 0:
+                    means = {
+                        k: round(float(np.mean([one[k] for one in found])), 4) for k in found[0]
+                    }
+                    speed = round(len(found) * recipe.batch / (now_s - reported_s), 2)
+                    report({"step": self.step, "views": pool.drawn, "images_per_s": speed, **means})
+                    found, reported_s = [], now_s
+                if now_s - saved_s > SAVE_EVERY_S:
+                    self.save()
+                    saved_s = now_s
+        finally:
+            pool.close()
+
+
+def _shapes(saved: dict[str, Any]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in saved["model"].items()}

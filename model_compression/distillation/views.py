@@ -84,7 +84,7 @@ class Known:
         boxes, ignored = whole.clip(low, high), ignored.clip(low, high)
         sides = boxes[:, 2:] - boxes[:, :2]
         visible = sides.prod(1) / np.maximum((whole[:, 2:] - whole[:, :2]).prod(1), 1e-6)
-        sure = (visible >= LEAST_VISIBLE) & (sides.min(1, initial=np.inf) >= LEAST_SIDE_PX)
+        sure = (visible >= LEAST_VISIBLE) & (sides.min(1) >= LEAST_SIDE_PX)
         unsure = ~sure & (visible > 0)
         own = np.eye(len(CLASSES), dtype=bool)[self.classes[unsure]]
         return Known(
@@ -104,9 +104,21 @@ class Frame:
     labels: Labels | None = None
 
     def read(self) -> tuple[NDArray[np.uint8], Known]:
-        """Return its pixels, uint8 [h, w, 3] BGR, and what is known of them."""
+        """Return its pixels, uint8 [h, w, 3] BGR, and what is known of them.
+
+        Raises:
+            CompressionError: it cannot be read, or has another size than its labels.
+        """
         image = read_image(self.path)
-        return image, Known.of(self.labels) if self.labels else Known.nothing(image.shape[1::-1])
+        size_px = image.shape[1::-1]
+        if self.labels is None:
+            return image, Known.nothing(size_px)
+        if size_px != self.labels.size_px:
+            raise CompressionError(
+                f"{self.path} is {size_px[0]} x {size_px[1]}, and its labels are for "
+                f"{self.labels.size_px[0]} x {self.labels.size_px[1]}: label it again"
+            )
+        return image, Known.of(self.labels)
 
 
 class Readable(Protocol):
@@ -203,15 +215,19 @@ class Pool:
         self.views: list[View] = []
         self.drawn = 0
         self._draw, self._teacher, self._size = draw, teacher, size
-        self._allowed = threading.Semaphore(first)
+        self._allowed, self._closed = threading.Semaphore(first), False
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._go_on, daemon=True)
         self._thread.start()
 
     def _go_on(self) -> None:
-        while True:
-            self._allowed.acquire()
-            view = self._draw()
-            view.maps = self._teacher.maps(view.picture)
+        while self._allowed.acquire() and not self._closed:
+            try:
+                view = self._draw()
+                view.maps = self._teacher.maps(view.picture)
+            except Exception as error:  # for who waits for the view
+                self._error = error
+                return
             if len(self.views) < self._size:
                 self.views.append(view)
             else:
@@ -231,5 +247,11 @@ class Pool:
     def _wait_for(self, views: int) -> None:
         while len(self.views) < views and self._thread.is_alive():
             time.sleep(0.05)
-        if not self._thread.is_alive():
-            raise CompressionError("no views can be drawn any more; see the error above")
+        if self._error:
+            raise CompressionError(f"no view can be drawn: {self._error}") from self._error
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._allowed.release()
+        self._thread.join()

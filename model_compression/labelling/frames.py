@@ -52,7 +52,7 @@ def frames_of(data: Path, set_name: str, images: str) -> list[Frame]:
         images: a glob below the data, or one video file.
 
     Raises:
-        CompressionError: there are none.
+        CompressionError: there are none, or two have the same name.
     """
     paths = sorted(path for path in data.glob(images) if path.is_file())
     if not paths:
@@ -66,7 +66,15 @@ def frames_of(data: Path, set_name: str, images: str) -> list[Frame]:
             Frame(set_name, f"{paths[0].stem}_{index:05d}", image, index)
             for index in _differing(paths[0])
         ]
-    return [Frame(set_name, path.stem, path.relative_to(data).as_posix()) for path in paths]
+    named: dict[str, Path] = {}
+    for path in paths:
+        if (other := named.setdefault(path.stem, path)) != path:
+            raise CompressionError(
+                f"set {set_name}: {other} and {path} would share a label file; rename one"
+            )
+    return [
+        Frame(set_name, name, path.relative_to(data).as_posix()) for name, path in named.items()
+    ]
 
 
 def _differing(path: Path) -> Iterator[int]:

@@ -13,11 +13,10 @@ PERMISSIVE = frozenset(
     "public domain,our own".split(",")  # the last one for whoever trains
 )
 """Licences that ask for notices at most, in the form of `_plain`."""
-JUDGED = frozenset(
-    {
-        "annotations cc by 4.0, images of flickr under their own terms",  # COCO
-        "weights of permissive licences, images of imagenet for non commercial research",
-    }
+JUDGED = (
+    "annotations cc by 4.0, images of flickr under their own terms",  # COCO
+    "weights of permissive licences, images of imagenet for non commercial research",
+    "weights of a permissive licence, images that intel does not name",
 )
 """Terms of weights that permissive detectors started from, in the form of `_plain`. That weights
 are no copy of the images is a judgement, which docs/models.md explains."""

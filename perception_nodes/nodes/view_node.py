@@ -13,7 +13,6 @@ from typing import Any
 from perception_interfaces.msg import FrameReport, Health
 from rcl_interfaces.srv import GetParameters
 from rclpy.exceptions import NameValidationException
-from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Bool
 from vision_msgs.msg import Detection2DArray, VisionInfo
@@ -39,7 +38,7 @@ PICTURE_WAIT_S = 0.1
 AGAIN_S = 2.0
 """Channels that cannot be entered are tried again after this time."""
 MAX_WAITING = 64
-TRACK_QUEUE = QoSProfile(depth=10)
+TRACK_QUEUE = 10
 
 
 class ViewNode(PerceptionNode):
@@ -87,15 +86,17 @@ class ViewNode(PerceptionNode):
         self.get_logger().info(f"the page is at {settings.view_url}")
 
     def step(self) -> None:
-        """Take up frames while somebody looks, and take one message."""
-        wanted = any(topics.are_wanted for topics in self._annotated.values())
-        if wanted or self._server.is_looked_at:
+        """Take up frames while somebody looks, and take the reports that have come."""
+        if self._server.is_looked_at or any(one.are_wanted for one in self._annotated.values()):
             self._take_pictures()
         elif self._channels is not None:
             self._leave_channels()
         self._show_frames()
         self._feed.turned()
         self.spin(WAIT_MS)
+        waiting = 0
+        while waiting < (waiting := len(self._waiting)):  # frames of late reports are gone
+            self.spin(0.0)
 
     def close(self) -> None:
         """Leave the channels."""
@@ -106,10 +107,9 @@ class ViewNode(PerceptionNode):
             self._leave_channels()
         if self._channels is None and time.monotonic() > self._enter_at_s:
             try:
-                settings: ViewSettings = self.settings
                 channels = self._channels = Endpoint(self.get_name())
-                limits = settings.deadline_ms, settings.sample_bits
-                for camera in settings.served:
+                limits = self.settings.deadline_ms, self.settings.sample_bits
+                for camera in self.settings.served:
                     self._pictures[camera] = Pictures(channels, camera, *limits)
             except (TransportError, OSError) as error:  # such as too many open files
                 self._leave_channels()

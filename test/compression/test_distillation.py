@@ -1,6 +1,7 @@
 """Training from a road detector's maps and soft labels: views, assignment, a step, going on."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -44,7 +45,7 @@ from model_compression.distillation.views import Frame, Known, Pool, View, draw_
 from model_compression.distillation.weather import EFFECTS, worsen
 from model_compression.errors import CompressionError
 from model_compression.frames import letterboxed
-from model_compression.labels import CLASSES, Labels
+from model_compression.labels import CLASSES, Labels, write
 from model_compression.model import count_gmac
 from model_compression.train import Maps, to_tensor
 from perception_nodes.evaluation.matching import ClassMatches
@@ -235,10 +236,9 @@ def test_what_is_cut_or_small_is_ignored():
     assert flipped.boxes.tolist() == [[56, 0, 96, 40]]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_training_ends_when_no_views_can_be_drawn():
     pool = Pool(Mock(side_effect=OSError("the disk is gone")), None, 4, 1)
-    with pytest.raises(CompressionError, match="no views"):
+    with pytest.raises(CompressionError, match="no view.*disk is gone"):
         pool.choose(1, 1, None)
 
 
@@ -249,6 +249,37 @@ def test_the_recipe_of_the_open_family_is_one_for_products(monkeypatch, name):
     known = read_recipe(Path(model_compression.__file__).parent / f"configs/{name}.yaml")
     for one in (*known.teachers, *known.sources):
         assert terms_of(one.license) <= Terms.JUDGED, one.name
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"stages": [{"until": 4, "size": SIZE}, {"until": 3, "size": SIZE}]}, "until"),
+        ({"pool": 1}, "less than batch"),
+        ({"data": "${NOWHERE}"}, "NOWHERE"),
+        ({"labels": "${NOWHERE}"}, "NOWHERE"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_by_is_refused(tmp_path, changed, named):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe().model_dump(mode="json") | changed))
+    with pytest.raises(CompressionError, match=rf"recipe\.yaml.*{named}"):
+        read_recipe(file)
+
+
+def test_frames_without_labels_are_left_out(tmp_path):
+    pictures_in(tmp_path)
+    given = recipe().model_copy(update={"data": tmp_path, "labels": tmp_path})
+    with pytest.raises(CompressionError, match="has none for the images"):
+        given.frames()
+    image = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    known = frame_of(tmp_path, image, [1, 2, 30, 40]).labels
+    write(replace(known, image="3.jpg"), tmp_path / "a" / "3.json")
+    (frame,) = given.frames()
+    assert frame.path.name == "3.jpg"
+    cv2.imwrite(str(frame.path), image[:8])
+    with pytest.raises(CompressionError, match="label it again"):
+        frame.read()
 
 
 def test_weather_changes_pictures_and_keeps_their_shape():
@@ -381,6 +412,25 @@ def test_a_state_of_another_network_is_named(tmp_path):
     torch.save(state, tmp_path / STATE)
     with pytest.raises(CompressionError, match=r"state.pt is of another network"):
         IntelTrainer(recipe(), tmp_path, Tiny())
+    torch.save(state["model"], tmp_path / "weights.pt")
+    (tmp_path / "damaged.pt").write_bytes(b"no checkpoint")
+    for name in ("weights", "damaged", "missing"):
+        with pytest.raises(CompressionError, match=rf"{name}.pt is no checkpoint"):
+            IntelTrainer(recipe(), tmp_path / "new", Tiny(), tmp_path / f"{name}.pt")
+
+
+def test_a_checkpoint_is_not_taken_in_vain(tmp_path):
+    IntelTrainer(recipe(), tmp_path, Tiny()).save()
+    write_checkpoint(tmp_path, tmp_path / "done.pt")
+    few, state = tmp_path / "few.pt", torch.load(tmp_path / "done.pt", weights_only=True)
+    torch.save(state | {"step": 10}, tmp_path / "done.pt")
+    with pytest.raises(CompressionError, match="has 10 steps"):
+        IntelTrainer(recipe(), tmp_path / "new", Tiny(), tmp_path / "done.pt")
+    torch.save(state | {"model": {name: one[:1] for name, one in state["model"].items()}}, few)
+    with pytest.raises(CompressionError, match=r"another network than .*few\.pt"):
+        IntelTrainer(recipe(), tmp_path, Tiny(), few)
+    with pytest.raises(CompressionError, match="of 1 classes"):
+        IntelTrainer(recipe(), tmp_path / "new", Tiny(), few)
 
 
 def test_a_checkpoint_becomes_a_model(tmp_path, views, frames):

@@ -142,6 +142,10 @@ def test_a_network_is_pruned_and_learns_on(tmp_path, views):
     whole, small = HGNetwork(len(CLASSES)), tmp_path / "small.pt"
     save_checkpoint(whole.state_dict(), 40, tmp_path / "whole.pt")
     gmac = count_gmac(whole, SIZE) / 2
+    for wrong, network, named in ((gmac, "hgnet", "hgnet-short"), (9, "hgnet-short", "before")):
+        other = given.model_copy(update={"network": network})
+        with pytest.raises(CompressionError, match=named):
+            write_pruned(other, tmp_path / "whole.pt", small, SIZE, wrong)
     write_pruned(given, tmp_path / "whole.pt", small, SIZE, gmac)
     trainer = FemtoTrainer(given, tmp_path, Tiny(), small)
     assert trainer.begun and count_gmac(trainer.average, SIZE) <= gmac

@@ -25,6 +25,7 @@ from perception_nodes.networks.terms import Terms, materials, says_more, terms_o
             "weights of permissive licences, images of ImageNet for non-commercial research",
             Terms.JUDGED,
         ),
+        ("weights of a permissive licence, images that Intel does not name", Terms.JUDGED),
         ("images of Flickr under their own terms", Terms.OTHER),
         ("AGPL-3.0 (started from Ultralytics weights)", Terms.COPYLEFT),
         ("AGPL-3.0 License (https://ultralytics.com/license)", Terms.COPYLEFT),
