@@ -30,6 +30,7 @@ from typing import Any
 import cv2
 import torch
 
+from model_compression.contract import STRIDES
 from model_compression.distillation.config import read_recipe
 from model_compression.distillation.femto import Femto
 from model_compression.distillation.femto_training import FemtoTrainer
@@ -52,9 +53,6 @@ from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.networks.model import load_model
 from perception_nodes.system.files import staged
 
-STRIDE = 32
-"""Of a network's coarsest map."""
-
 
 def train(trainer: Callable[[], Trainer], run: Path, threads: int = 1) -> None:
     """Train until the end, or until SIGINT or SIGTERM; a teacher has a processor of its own.
@@ -75,11 +73,11 @@ def train(trainer: Callable[[], Trainer], run: Path, threads: int = 1) -> None:
             file.write(line + "\n")
         print(line, flush=True)
 
-    one = trainer()
-    one.run(report, lambda: bool(signals))
-    if one.step < one.recipe.steps:
+    training = trainer()
+    training.run(report, lambda: bool(signals))
+    if training.step < training.recipe.steps:
         sys.exit(128 + signals[0])
-    print(f"all {one.step} steps are done; {run / STATE} has the network")
+    print(f"all {training.step} steps are done; {run / STATE} has the network")
 
 
 def write_checkpoint(run: Path, file: Path, begun: float = 0.0) -> None:
@@ -105,9 +103,9 @@ def write_checkpoint(run: Path, file: Path, begun: float = 0.0) -> None:
 def size_of(text: str) -> tuple[int, int]:
     """Read WIDTHxHEIGHT."""
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not found or int(found[1]) % STRIDE or int(found[2]) % STRIDE:
+    if not found or int(found[1]) % STRIDES[-1] or int(found[2]) % STRIDES[-1]:
         raise argparse.ArgumentTypeError(
-            f"{text!r}: give width and height, multiples of {STRIDE}, such as 416x256"
+            f"{text!r}: give width and height, multiples of {STRIDES[-1]}, such as 416x256"
         )
     return int(found[1]), int(found[2])
 
@@ -182,8 +180,9 @@ def main() -> None:
             recipe, sets = read_recipe(given.recipe), read_sets(given.data)
             judged_by = read_sets(given.thresholds)
             with staged(given.models) as folder:
-                of = recipe, given.checkpoint, given.name, given.size, folder
-                for written in write_folders(*of, given.steps, judged_by):
+                for written in write_folders(
+                    recipe, given.checkpoint, given.name, given.size, folder, given.steps, judged_by
+                ):
                     model = load_model(str(written))
                     add_accuracy(written, [evaluate(model, one) for one in sets], print)
             print(given.models / given.name)

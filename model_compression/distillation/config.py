@@ -1,7 +1,7 @@
 """What a training does: one YAML file."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import yaml
 from pydantic import Field, PositiveFloat, ValidationError, model_validator
@@ -71,7 +71,7 @@ class Recipe(Section):
     batch: int = Field(default=16, ge=1)
     pool: int = Field(default=384, ge=1, description="views that batches are drawn from")
     repeats: int = Field(
-        default=4, ge=1, description="batches that a view is in, in the mean; divides batch"
+        default=4, ge=1, description="batches that a view is in, in the mean, if it divides batch"
     )
     readers: Readers = Readers()
     pasted: float = Field(default=0.35, ge=0, le=1, description="share of frames that get pastes")
@@ -87,7 +87,7 @@ class Recipe(Section):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _suits(self) -> Self:
+    def _suits(self) -> "Recipe":
         """Refuse values that do not suit each other."""
         ends = [stage.until for stage in self.stages]
         if ends != sorted(set(ends)):
@@ -102,10 +102,10 @@ class Recipe(Section):
         Where there is a folder of labels, frames without are left out: the labeller refused them.
 
         Raises:
-            CompressionError: a source has no images, no image has labels, or a label file is none.
+            CompressionError: a source has no images or no labels, or a label file is none.
         """
-        found = read_all(self.labels) if self.labels else ()
-        labels = {self.data / one.image: one for one in found}
+        read = read_all(self.labels) if self.labels else ()
+        labels = {self.data / one.image: one for one in read}
         frames = []
         for source in self.sources:
             paths = sorted(self.data.glob(source.images))
@@ -113,13 +113,14 @@ class Recipe(Section):
                 raise CompressionError(
                     f"set {source.name}: no file matches {source.images} in {self.data}"
                 )
-            known = [Frame(path, labels.get(path)) for path in paths]
-            frames += [one for one in known if one.labels or not self.labels] * source.times
-        if not frames:
-            raise CompressionError(
-                f"labels: {self.labels} has none for the images of the sources; make them with: "
-                "python -m model_compression.label"
-            )
+            found = [Frame(path, labels.get(path)) for path in paths]
+            usable = [frame for frame in found if frame.labels or not self.labels]
+            if not usable:
+                raise CompressionError(
+                    f"set {source.name}: {self.labels} has no labels of its images; make them: "
+                    "python -m model_compression.label"
+                )
+            frames += usable * source.times
         return frames
 
     @property

@@ -95,7 +95,7 @@ class ViewNode(PerceptionNode):
         self._feed.turned()
         self.spin(WAIT_MS)
         waiting = 0
-        while waiting < (waiting := len(self._waiting)):  # frames of late reports are gone
+        while waiting < (waiting := len(self._waiting)):  # late, they find no frame
             self.spin(0.0)
 
     def close(self) -> None:
