@@ -24,7 +24,7 @@ from perception_nodes.graph.page import NEEDS_AIOHTTP, page_token
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH, TRACKED_DETECTIONS, VISION_INFO
 from perception_nodes.nodes.annotated_topic import AnnotatedTopics
-from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode
+from perception_nodes.nodes.base import LATCHED, PerceptionNode
 from perception_nodes.system.environment import package_version
 from perception_nodes.transport.memory import TransportError
 from perception_nodes.transport.shm import Endpoint
@@ -38,6 +38,9 @@ PICTURE_WAIT_S = 0.1
 AGAIN_S = 2.0
 """Channels that cannot be entered are tried again after this time."""
 MAX_WAITING = 64
+REPORT_QUEUE = 50
+"""Two seconds at 25 Hz. A page that gets too little of a processor drops reports, instead of
+showing older and older ones, and tells how many frames it has not seen."""
 TRACK_QUEUE = 10
 
 
@@ -69,7 +72,7 @@ class ViewNode(PerceptionNode):
         self._objects = {camera: Objects() for camera in settings.served}
         for camera in settings.served:
             for kind, topic, heard, qos in (
-                (FrameReport, FRAME_REPORTS, self._on_report, REPORTS),
+                (FrameReport, FRAME_REPORTS, self._on_report, REPORT_QUEUE),
                 (Health, HEALTH, self._on_health, LATCHED),
                 (VisionInfo, VISION_INFO, self._on_vision_info, LATCHED),
             ):
@@ -86,17 +89,15 @@ class ViewNode(PerceptionNode):
         self.get_logger().info(f"the page is at {settings.view_url}")
 
     def step(self) -> None:
-        """Take up frames while somebody looks, and take the reports that have come."""
-        if self._server.is_looked_at or any(one.are_wanted for one in self._annotated.values()):
+        """Take up frames while somebody looks, and take one message."""
+        wanted = any(topics.are_wanted for topics in self._annotated.values())
+        if wanted or self._server.is_looked_at:
             self._take_pictures()
         elif self._channels is not None:
             self._leave_channels()
         self._show_frames()
         self._feed.turned()
         self.spin(WAIT_MS)
-        waiting = 0
-        while waiting < (waiting := len(self._waiting)):  # late, they find no frame
-            self.spin(0.0)
 
     def close(self) -> None:
         """Leave the channels."""
@@ -107,9 +108,10 @@ class ViewNode(PerceptionNode):
             self._leave_channels()
         if self._channels is None and time.monotonic() > self._enter_at_s:
             try:
+                settings: ViewSettings = self.settings
                 channels = self._channels = Endpoint(self.get_name())
-                limits = self.settings.deadline_ms, self.settings.sample_bits
-                for camera in self.settings.served:
+                limits = settings.deadline_ms, settings.sample_bits
+                for camera in settings.served:
                     self._pictures[camera] = Pictures(channels, camera, *limits)
             except (TransportError, OSError) as error:  # such as too many open files
                 self._leave_channels()
