@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from model_compression.quantization import calibrate
-from model_compression.trial import Trial, add_accuracy
+from model_compression.trial import Trial, add_accuracy, evaluated
 from perception_nodes.backends.compiled import Bar
-from perception_nodes.evaluation.accuracy import Evaluation, evaluate
+from perception_nodes.evaluation.accuracy import Evaluation
 from perception_nodes.evaluation.classes import class_losses
 from perception_nodes.evaluation.diversity import CalibrationFrames, Frames, choose_frames
 from perception_nodes.evaluation.gate import (
@@ -113,9 +113,8 @@ class Calibration:
         """Measure both models on the sets, and write the accuracy into the new one."""
         before, now = list[Evaluation](), list[Evaluation]()
         for one in self.sets:
-            for model, seen in ((self.model, before), (new, now)):
-                with self.bar(f"{model.name} on {one.name}") as progress:
-                    seen.append(evaluate(model, one, progress=progress))
+            before += evaluated(self.model, [one], self.bar)
+            now += evaluated(new, [one], self.bar)
             said = f"mAP50-95 {before[-1].map50_95:.4f} before, {now[-1].map50_95:.4f} now"
             self.say(f"{one.name}: {said}")
         pairs, name = list(zip(before, now, strict=True)), self.model.name

@@ -19,14 +19,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import cv2
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from model_compression.errors import CompressionError
 from model_compression.labelling.boxes import GROUP_NAMES
@@ -44,6 +36,7 @@ from model_compression.labelling.people import read_people
 from model_compression.labelling.recipe import VIEWS, Recipe, read_recipe
 from model_compression.labelling.worker import Seen, Worker
 from model_compression.screen import screen
+from perception_nodes.cli.common import progress_bar
 from perception_nodes.core.errors import PerceptionError
 
 CALIBRATION = "calibration.json"
@@ -119,21 +112,12 @@ def watched(
     calibrations: Mapping[str, Calibration] | None = None,
 ) -> Iterator[T]:
     """Do work with each frame in several processes, and show how far it is."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TaskProgressColumn(show_speed=True),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    )
     context = multiprocessing.get_context("spawn")
     given_to_all = (given.recipe, given.data, given.out, held_out, calibrations or {})
-    with (
-        Progress(*columns, console=screen) as progress,
-        context.Pool(given.workers, _begin, given_to_all) as pool,
-    ):
-        yield from progress.track(pool.imap(work, frames), total=len(frames), description=title)
+    with progress_bar(title) as progress, context.Pool(given.workers, _begin, given_to_all) as pool:
+        for done, one in enumerate(pool.imap(work, frames), start=1):
+            progress(done, len(frames))
+            yield one
 
 
 def _begin(

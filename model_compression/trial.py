@@ -53,12 +53,12 @@ class Trial:
         """What was compared, and the evaluations of the 8-bit model on the sets."""
         if not self._found:
             self._found = self._objects(self.parent)
-            self._evaluations = [self._evaluated(self.parent, data) for data in self.sets]
+            self._evaluations = evaluated(self.parent, self.sets, self.bar)
         seen = agreement(in_classes_of(model, self.parent, self._found), self._objects(model))
         least = self.margins.agreement
         name, count = self.parent.name, len(self.frames)
         checks = [check_agreement("model", name, model.name, count, seen, least)]
-        now = [self._evaluated(model, data) for data in self.sets]
+        now = evaluated(model, self.sets, self.bar)
         if self.sets:
             checks += check_accuracy(name, model, self._evaluations, now, self.margins)[0]
         return checks, now
@@ -75,9 +75,14 @@ class Trial:
         ):
             return detect(model, backend, [frame for _, frame in self.frames], progress)
 
-    def _evaluated(self, model: Model, data: LabelledSet) -> Evaluation:
-        with self.bar(f"{model.name} on {data.name}") as progress:
-            return evaluate(model, data, progress=progress)
+
+def evaluated(model: Model, sets: Sequence[LabelledSet], bar: Bar) -> list[Evaluation]:
+    """Measure a model's accuracy on several sets, and show the progress of each."""
+    found = []
+    for data in sets:
+        with bar(f"{model.name} on {data.name}") as progress:
+            found.append(evaluate(model, data, progress=progress))
+    return found
 
 
 def add_accuracy(

@@ -46,9 +46,9 @@ from model_compression.distillation.training import (
     save_checkpoint,
 )
 from model_compression.errors import CompressionError
-from model_compression.trial import add_accuracy
+from model_compression.trial import add_accuracy, evaluated
+from perception_nodes.cli.common import progress_bar
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.evaluation.accuracy import evaluate
 from perception_nodes.evaluation.datasets import read_sets
 from perception_nodes.networks.model import load_model
 from perception_nodes.system.files import staged
@@ -183,8 +183,8 @@ def main() -> None:
                 for written in write_folders(
                     recipe, given.checkpoint, given.name, given.size, folder, given.steps, judged_by
                 ):
-                    model = load_model(str(written))
-                    add_accuracy(written, [evaluate(model, one) for one in sets], print)
+                    judged = evaluated(load_model(str(written)), sets, progress_bar)
+                    add_accuracy(written, judged, print)
             print(given.models / given.name)
 
 
