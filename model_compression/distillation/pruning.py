@@ -17,6 +17,7 @@ from model_compression.distillation.weather import pictures
 from model_compression.errors import CompressionError
 from model_compression.model import count_gmac
 from model_compression.prune import prune
+from perception_nodes.cli.common import progress_bar
 
 VIEWS = 32
 """That the short stem is fitted to, and that tell how much a channel's absence changes."""
@@ -49,7 +50,8 @@ def write_pruned(
         raise CompressionError(f"{whole:.3f} GMAC are there before, and {gmac} were asked for")
     before = math.inf
     while gmac < (now := count_gmac(network, size_px)) < before:
-        network, _ = prune(network, images, gmac, size_px, lambda done, total: None)
+        with progress_bar(f"groups of channels at {now:.3f} GMAC") as progress:
+            network, _ = prune(network, images, gmac, size_px, progress)
         before = now
     if now > gmac:
         raise CompressionError(f"{now:.3f} GMAC are the least; {gmac} were asked for")
