@@ -142,7 +142,8 @@ def progress_bars(unit: str = "") -> Iterator[Callable[..., None]]:
     try:
         yield show
     finally:
-        bar.stop()
+        if screen.is_terminal:  # else it would print an empty line
+            bar.stop()
 
 
 @contextmanager
