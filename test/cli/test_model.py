@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from model_compression import calibration
+from model_compression import calibration, trial
 from model_compression.errors import CompressionError, GateRefused
 from perception_nodes.cli import model as cli_model
 from perception_nodes.cli.app import app
@@ -99,9 +99,9 @@ def test_a_calibrated_model_that_loses_too_much_is_not_written(
 ):
     label(drive, "car", "0.5 0.5 0.1 0.1")
     scores = iter((0.5, 0.4))
-    real = calibration.evaluate
+    real = trial.evaluate
     monkeypatch.setattr(
-        calibration,
+        trial,
         "evaluate",
         lambda *a, **k: real(*a, **k).model_copy(update={"map50_95": next(scores)}),
     )

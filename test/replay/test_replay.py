@@ -138,7 +138,7 @@ def test_pictures_are_as_bright_as_what_the_model_sees(tmp_path, mode):
 
 
 def test_each_frame_has_its_tracks_and_they_are_the_same_again(street, tmp_path):
-    arguments = ("--tracks", "--no-pictures", "--frames", 30)
+    arguments = ("--tracks", "--no-pictures", "--frames", 40)
     first, second = (replay(street, "--out", tmp_path / n, *arguments) for n in ("one", "two"))
     assert first["detections_sha256"] == second["detections_sha256"]
     assert first["objects_followed"] > 0
@@ -147,7 +147,7 @@ def test_each_frame_has_its_tracks_and_they_are_the_same_again(street, tmp_path)
             typestore().deserialize_cdr(one.data, TRACKS)
             for _, _, one in make_reader(stream).iter_messages(topics=["/perception/tracks"])
         ]
-    assert [message.sequence for message in messages] == list(range(30))
+    assert [message.sequence for message in messages] == list(range(40))
     assert not any(message.coasted or message.frames_without for message in messages)
     seen = {track.id for message in messages for track in message.tracks if track.hits > 1}
     assert len(seen) == first["objects_followed"]
