@@ -1,7 +1,6 @@
 """The comparison of an 8-bit model with the float one, on frames and on labelled sets."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import yaml
 
 from model_compression.frames import Frames
+from perception_nodes.backends.compiled import Bar
 from perception_nodes.backends.contract import open_model
-from perception_nodes.core.inference import Progress
 from perception_nodes.evaluation.accuracy import Evaluation, evaluate
 from perception_nodes.evaluation.classes import class_losses, evidence_note, without_evidence
 from perception_nodes.evaluation.gate import (
@@ -25,8 +24,6 @@ from perception_nodes.evaluation.gate import (
 from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.networks.model import Model
 from perception_nodes.system.files import write_whole
-
-Bar = Callable[[str], AbstractContextManager[Progress]]
 
 
 @dataclass

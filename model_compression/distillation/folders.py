@@ -25,7 +25,6 @@ from model_compression.origin import Origin
 from model_compression.package import Variant, write_variant
 from model_compression.quantization import measure
 from model_compression.quantization.finetune import Schedule, finetune
-from model_compression.trial import Bar
 from perception_nodes.cli.common import progress_bar
 from perception_nodes.evaluation.labels import LabelledSet
 from perception_nodes.networks.model import load_model
@@ -71,7 +70,6 @@ def write_folders(
     models: Path,
     steps: int = 0,
     judged_by: Sequence[LabelledSet] = (),
-    bar: Bar = progress_bar,
 ) -> list[Path]:
     """Write model folders NAME-float and NAME, the second of 8 bits, in both dialects.
 
@@ -83,7 +81,6 @@ def write_folders(
         models: folder that they are written into.
         steps: of quantization-aware training; 0 for measured ranges alone.
         judged_by: sets that the threshold of each class is chosen on.
-        bar: shows the progress.
 
     Raises:
         CompressionError: the frames cannot be used.
@@ -106,7 +103,7 @@ def write_folders(
     if judged_by:
         with TemporaryDirectory() as scratch:
             model = load_model(str(write_variant(variant, settings, Path(scratch))))
-            scores = best_scores(model, judged_by, bar)
+            scores = best_scores(model, judged_by)
         move_scores(network, recipe.classes, scores)
         made["distillation"]["thresholds"] = {key: round(one, 3) for key, one in scores.items()}
         variant = replace(variant, graph=_exported(network, size_px))
@@ -115,7 +112,7 @@ def write_folders(
     graph = variant.graph
     if steps:
         batches = _batches(paths, size_px, recipe.seed)
-        with bar(f"{name}, training for 8 bits") as progress:
+        with progress_bar(f"{name}, training for 8 bits") as progress:
             graph, table = finetune(
                 graph, table, batches, Schedule(steps), lambda step, _: progress(step + 1, steps)
             )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from model_compression.distillation.training import Network
-from model_compression.trial import Bar
+from perception_nodes.cli.common import progress_bar
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation.accuracy import class_groups, labelled_objects, reported_objects
 from perception_nodes.evaluation.detector import Detector
@@ -18,7 +18,7 @@ from perception_nodes.networks.model import Model
 SHIPPED = DecodeSettings.score_threshold
 
 
-def best_scores(model: Model, sets: Sequence[LabelledSet], bar: Bar) -> dict[str, float]:
+def best_scores(model: Model, sets: Sequence[LabelledSet]) -> dict[str, float]:
     """Find the score from which on each class is best reported: at the highest F1 of all sets.
 
     Classes that some set counts as one have one score.
@@ -26,7 +26,6 @@ def best_scores(model: Model, sets: Sequence[LabelledSet], bar: Bar) -> dict[str
     Args:
         model: the model.
         sets: labelled images that it was not trained on.
-        bar: shows the progress.
 
     Returns:
         The scores of the classes that the sets label, by name.
@@ -40,7 +39,7 @@ def best_scores(model: Model, sets: Sequence[LabelledSet], bar: Bar) -> dict[str
             groups, numbers, _ = class_groups(model, data)
             indices = list(groups.values())
             truth, ranked = [], []
-            with bar(f"thresholds on {data.name}") as progress:
+            with progress_bar(f"thresholds on {data.name}") as progress:
                 for image, _, seen in detector.look_at(data.images, progress):
                     truth.append(labelled_objects(image, data, numbers, seen.header))
                     ranked.append(reported_objects(detector.ranked(seen, indices), seen.header))
