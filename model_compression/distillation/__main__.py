@@ -134,9 +134,9 @@ def parser_of() -> argparse.ArgumentParser:
 
     recipe = "YAML file, such as model_compression/configs/open-n.yaml"
     size = {"type": size_of, "metavar": "WIDTHxHEIGHT", "help": "of the input, pixels"}
-    run, state = "folder of the training", "state.pt of a training, or a checkpoint"
+    run, state = "folder of the training", "state.pt of a training, checkpoint or NAME-float"
     one = add("train", "Train, or go on with it.", recipe=recipe, run=run)
-    one.add_argument("--start", type=Path, help="checkpoint to begin with")
+    one.add_argument("--start", type=Path, help="checkpoint or NAME-float to begin with")
     one = add("checkpoint", "Write the weights of a training.", run=run, file="to write")
     one.add_argument("--begun", type=share_of, default=0.0, help="share of the first weights")
     one = add("prune", "Make a network smaller.", recipe=recipe, checkpoint=state, file="to write")

@@ -10,7 +10,10 @@ from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
+import yaml
+from onnx.numpy_helper import to_array
 from torch import Tensor, nn
 
 from model_compression.distillation.config import Recipe, Stage
@@ -22,6 +25,7 @@ from model_compression.distillation.views import Pool, Readable, View, draw_view
 from model_compression.distillation.weather import pictures
 from model_compression.errors import CompressionError
 from model_compression.train import Report, half_precision, save_state, update_average
+from perception_nodes.networks.model import load_model
 
 STATE, BEGUN = "state.pt", "begun.pt"
 """Files of a run: what it goes on from, and the weights that all its layers began to learn with."""
@@ -65,11 +69,13 @@ def make_network(recipe: Recipe) -> Network:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read the state of a run, or a checkpoint.
+    """Read the state of a run, a checkpoint, or a float model folder that one was made into.
 
     Raises:
         CompressionError: it is none.
     """
+    if path.is_dir():
+        return _read_folder(path)
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         saved["step"], saved["model"], saved["average"]
@@ -77,9 +83,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         reason = str(error).partition("\n")[0]
         raise CompressionError(
             f"{path} is no checkpoint ({reason}): take {STATE} of a training, or what "
-            "`checkpoint` or `prune` wrote"
+            "`checkpoint` or `prune` wrote, or a model folder such as models/open-n-float"
         ) from error
     return saved
+
+
+def _read_folder(folder: Path) -> dict[str, Any]:
+    """Undo what the export did: its first convolution reads BGR."""
+    model = load_model(str(folder))
+    made = yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8")).get("made") or {}
+    steps = (made.get("distillation") or {}).get("steps")
+    if steps is None or model.precision != "fp32":
+        raise CompressionError(
+            f"{folder} was not made by `model`, or is of 8 bits; take a folder NAME-float of it"
+        )
+    parts = (part for part in onnx.load(model.path).graph.initializer if part.name[:6] == "model.")
+    weights = {part.name: torch.from_numpy(to_array(part).copy()) for part in parts}
+    first = next(iter(weights))
+    weights[first] = weights[first].flip(1)
+    return {"step": steps, "model": weights, "average": weights}
 
 
 def take_shapes(network: Network, state: dict[str, Tensor], source: Path) -> None:

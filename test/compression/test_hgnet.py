@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from exported import assert_computes
 from onnx import helper, numpy_helper
 from test_distillation import DATA, SIZE, begin, frames, pictures_in, recipe, views
 
@@ -134,6 +135,13 @@ def test_it_learns_from_labels_goes_on_and_becomes_folders(tmp_path, frames, vie
     folders = write_folders(given, tmp_path / STATE, "toy", SIZE, tmp_path / "models")
     floats, small = (load_model(str(folder)) for folder in folders)
     assert tuple(floats.classes) == tuple(small.classes) == CLASSES and small.s8
+
+
+def test_a_shipped_folder_begins_a_training(tmp_path):
+    given, own = recipe(10**6, network="hgnet"), load_model("open-n-float")
+    assert_computes(own.path, FemtoTrainer(given, tmp_path, Tiny(), own.folder).average, 1e-3)
+    with pytest.raises(CompressionError, match="NAME-float"):
+        FemtoTrainer(given, tmp_path, Tiny(), load_model("open-n").folder)
 
 
 def test_a_network_is_pruned_and_learns_on(tmp_path, views):
