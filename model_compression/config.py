@@ -28,8 +28,6 @@ def _stated(license: str) -> str:
 
 
 Side = Annotated[int, Field(ge=64, le=4096), AfterValidator(_whole_cells)]
-Channels = Annotated[int, Field(ge=32, le=1024, multiple_of=32)]
-Depth = Annotated[int, Field(ge=1, le=32)]
 License = Annotated[str, AfterValidator(_stated)]
 
 AMBIGUOUS = "vehicle"
@@ -85,39 +83,12 @@ class Training(Section):
     weight_decay: float = Field(default=5e-4, ge=0)
     distillation: float = Field(default=1.0, ge=0, description="weight of the teacher's outputs")
     features: float = Field(default=0.0, ge=0, description="weight of the teacher's features")
-    regression: float = Field(
-        default=0.0, ge=0, description="weight of the features' values, for a network of noise"
-    )
     labels: float = Field(default=1.0, ge=0, description="weight of the labels")
-    size: tuple[Side, Side] | None = Field(
-        default=None, description="width and height of training images, if not the input's"
-    )
-    measure_every: int = Field(
-        default=0, ge=0, description="epochs between rows of curve.csv, 0 for none"
-    )
     warm_up_steps: int = Field(default=50, ge=0)
     mosaic: float = Field(default=0.5, ge=0, le=1, description="share of images made of four")
     final_phase: float = Field(
         default=0.3, ge=0, le=1, description="last share: whole images, weights rounded"
     )
-    kept: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="share in the weights of those before: it brings back what a training forgot",
-    )
-
-
-class Shape(Section):
-    """A plain network, see ``plain.py``; channels in 32s, which every device fills."""
-
-    widths: tuple[Channels, Channels, Channels, Channels] = Field(
-        description="channels at strides 4, 8, 16 and 32"
-    )
-    depths: tuple[Depth, Depth, Depth, Depth] = Field(description="convolutions at these strides")
-    stem_kernel: Literal[4, 6, 8] = Field(default=4, description="of the first layer, of stride 4")
-    neck: Channels = Field(default=64, description="channels that enter the head")
-    head: Channels = Field(default=64, description="channels in each branch of the head")
 
 
 class Pruning(Section):
@@ -186,31 +157,16 @@ class Config(Section):
     min_confidence: float = Field(default=0.4, gt=0, lt=1, description="of a labeller's box")
     sources: list[Source] = Field(min_length=1)
     activation: Literal["hardswish", "relu", "silu"] = "hardswish"
-    checkpoint: Path | None = Field(
-        default=None, description="folder beside this file: a training goes on from STEP.pt there"
-    )
     dense: Training | None = Field(
         default=None, description="fine-tunes the parent, which is the teacher as it is without"
     )
-    network: Shape | None = Field(
-        default=None, description="a new network that learns from the parent; none is pruned then"
-    )
-    swap: Training | None = Field(default=None, description="heals the other activation")
+    swap: Training = Field(description="heals the other activation")
     prune: Pruning | None = None
     distil: list[Training] = Field(
         default=[], description="trains the pruned network, one stretch after another"
     )
     quantize: Quantization = Quantization()
     gate: Gate = Gate()
-
-    @model_validator(mode="after")
-    def _has_work(self) -> "Config":
-        if not (self.network or self.swap):
-            raise ValueError(
-                "nothing to compress the parent by: add network, or swap, without which no layer "
-                "is one that can be pruned and quantized (activation: silu keeps SiLU)"
-            )
-        return self
 
     @model_validator(mode="after")
     def _own_names(self) -> "Config":
@@ -250,14 +206,6 @@ class Config(Section):
         for name in self.gate.unproven if self.classes else ():
             if name not in self.classes:
                 raise ValueError(f"gate.unproven: class {name!r} is none of {known}")
-        return self
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> "Config":
-        if self.network and (self.swap or self.prune):
-            raise ValueError("network is plain already: neither swap nor prune goes with it")
-        if self.network and self.activation == "silu":
-            raise ValueError("network: activation silu is not plain; take relu or hardswish")
         return self
 
     @property
@@ -309,8 +257,6 @@ def read_config(path: Path, classes_of: Callable[[Path], Sequence[str]]) -> Conf
                     "set it to the folder that holds the images and weights"
                 )
             values["data"] = (path.parent / str(values["data"])).absolute()
-        if values.get("checkpoint"):
-            values["checkpoint"] = path.parent / str(values["checkpoint"])
         config = _validated(path, values)
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise CompressionError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
@@ -318,10 +264,6 @@ def read_config(path: Path, classes_of: Callable[[Path], Sequence[str]]) -> Conf
         name = getattr(config, key)
         if name and not (config.data / name).is_file():
             raise CompressionError(f"{path}: {key}: {config.data / name} is not there")
-    if config.checkpoint and not list(config.checkpoint.glob("*.pt")):
-        raise CompressionError(
-            f"{path}: checkpoint: {config.checkpoint} holds no STEP.pt; leave it out to begin anew"
-        )
     known = {
         "classes": config.classes or tuple(classes_of(config.data / config.teacher)),
         "sources": [_named(source, config.data) for source in config.sources],

@@ -170,15 +170,6 @@ def make_plain(model: nn.Module, activation: str) -> nn.Module:
     return model
 
 
-def stage_ends(model: nn.Module) -> list[nn.Module]:
-    """Return the layers that make the maps of stride 8, 16 and 32, which the pyramid joins."""
-    own: list[nn.Module] | None = getattr(model, "stages", None)
-    if own is not None:
-        return own[1:]
-    read = {index for layer in model.model if isinstance(layer, Concat) for index in layer.f}
-    return [model.model[index] for index in sorted(read - {-1})[: len(STRIDES)]]
-
-
 def keep_classes(head: Detect, rows: list[int]) -> None:
     """Cut a head to some of its classes, so that it works before any training."""
     for branch in head.cv3:
@@ -331,28 +322,3 @@ class FeatureLoss(nn.Module):
             ).sum(dim=2)
             total = total + divergence.mean(dim=1).sum()
         return total / len(self.adapters)
-
-
-class FeatureRegression(nn.Module):
-    """Learns the values of a teacher's maps, which teach a network of noise most (Romero et al.,
-    FitNets, ICLR 2015).
-
-    A learned 1 x 1 convolution makes the teacher's channels of the student's. What is left is
-    measured as the share of the teacher's variance that is explained, R2, so that maps of any
-    scale count alike.
-    """
-
-    def __init__(self, student: list[int], teacher: list[int]) -> None:
-        """Take the channels of both networks' maps."""
-        super().__init__()
-        pairs = zip(student, teacher, strict=True)
-        self.adapters = nn.ModuleList(nn.Conv2d(s, t, 1) for s, t in pairs)
-
-    def forward(self, student: list[torch.Tensor], teacher: list[torch.Tensor]) -> torch.Tensor:
-        """Compare maps [n, c, h, w]: R2 of each pair, float32 [maps], at best 1."""
-        shares = []
-        for adapter, ours, theirs in zip(self.adapters, student, teacher, strict=True):
-            wanted = theirs.float()
-            error = (adapter(ours).float() - wanted).square().mean()
-            shares.append(1 - error / wanted.var(dim=(0, 2, 3), correction=0).mean())
-        return torch.stack(shares)

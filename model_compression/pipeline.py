@@ -5,22 +5,18 @@ goes on with the first step that has none, and within a training where it last s
 Every network on the way also becomes a model folder in `models/`, so that all can be compared.
 """
 
-import csv
 import hashlib
-import io
 import json
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -41,13 +37,10 @@ from model_compression.frames import drawn, letterboxed
 from model_compression.model import build_model, count_gmac, load_model, make_plain, save_model
 from model_compression.origin import Origin, origin_of
 from model_compression.package import Variant, write_variant
-from model_compression.plain import PlainNetwork
 from model_compression.prune import prune
 from model_compression.quantization.graph import is_known
-from model_compression.quantization.ranges import LEAST_FRAMES
-from model_compression.resume import CURVE, STATE, take_checkpoint
 from model_compression.screen import screen
-from model_compression.train import R2, Batches, Samples, train
+from model_compression.train import Batches, Samples, train
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation.classes import MIN_CLASS_OBJECTS
 from perception_nodes.evaluation.datasets import read_set
@@ -59,6 +52,8 @@ from perception_nodes.system.files import write_whole
 LOOKED_AT = 200
 """Images of a set that the given network is shown, at most."""
 DESCRIPTIONS = Path(__file__).parent / "datasets"
+STATE = "state.pt"
+"""What a killed training goes on from, in the folder of its step."""
 MAX_SHARED = 0.01
 """Share of a set of the gate that may be copies of what is trained on; they are told."""
 
@@ -115,12 +110,6 @@ class Run:
         """The network that the run starts from."""
         return build_model(self.config.data / self.config.teacher, self.config.classes)
 
-    def untrained(self) -> PlainNetwork:
-        """The network that the configuration describes, of random weights."""
-        assert self.config.network is not None
-        torch.manual_seed(self.config.seed)
-        return PlainNetwork(self.config.network, self.config.activation, len(self.config.classes))
-
     def samples(self) -> Samples:
         """The training set."""
         times = {source.name: source.times for source in self.config.sources}
@@ -130,11 +119,6 @@ class Run:
     def images(self) -> list[Path]:
         """The images of the training set, each once."""
         return sorted(set(self.samples().images))
-
-    def kept(self, step: str) -> Path | None:
-        """The checkpoint that a training goes on from, if there is one of that step."""
-        path = self.config.checkpoint and self.config.checkpoint / f"{step}.pt"
-        return path if path and path.is_file() else None
 
 
 Step = tuple[str, Any, Callable[[Run, Progress], dict[str, Any]]]
@@ -147,15 +131,12 @@ def plan(config: Config) -> list[Step]:
     common = [shown[key] for key in ("width", "height", "seed", "teacher", "classes")]
     labels = [shown[key] for key in ("sources", "labeller", "min_confidence", "classes")]
     labels.append(max(config.size))
-    steps: list[Step] = []
-    own = [*common, *(shown[key] for key in ("activation", "network"))]
-    if config.network:
-        steps.append(("network", own, make_network))
-    steps += [("dataset", labels, build_dataset), ("dense", [common, shown["dense"]], train_dense)]
-    last = "network" if config.network else "dense"
-    if config.swap:
-        steps.append(("swap", [shown["activation"], shown["swap"]], train_plain))
-        last = "swap"
+    steps: list[Step] = [
+        ("dataset", labels, build_dataset),
+        ("dense", [common, shown["dense"]], train_dense),
+        ("swap", [shown["activation"], shown["swap"]], train_plain),
+    ]
+    last = "swap"
     if config.prune:
         for number in range(1, config.prune.rounds + 1):
             steps.append((f"prune-{number}", shown["prune"], pruning_round(number, last)))
@@ -182,28 +163,9 @@ def train_dense(run: Run, progress: Progress) -> dict[str, Any]:
 
 def train_plain(run: Run, progress: Progress) -> dict[str, Any]:
     """Make the network one of plain layers, and heal it."""
-    assert run.config.swap is not None
     teacher = load_model(run.checkpoint("dense"))
     network = make_plain(load_model(run.checkpoint("dense")), run.config.activation)
     return fit(run, progress, "swap", network, teacher, run.config.swap)
-
-
-def make_network(run: Run, progress: Progress) -> dict[str, Any]:
-    """Make a network of random weights, as the configuration describes it.
-
-    Its 8-bit form is written, too: speed does not depend on weights, and is better known before.
-    """
-    config, folder = run.config, run.checkpoint("network").parent
-    folder.mkdir(parents=True, exist_ok=True)
-    save_model(run.untrained(), run.checkpoint("network"))
-    files = (p for source in config.sources for p in dataset.find_images(config.data, source))
-    images = list(islice((p for p in files if p.suffix != dataset.VIDEO), LEAST_FRAMES))
-    frames = list(letterboxed(images, config.size))
-    maker = Maker(config, frames, [], folder, lambda title: bar(progress, title))
-    variant = variant_of(run, "network", f"{config.name}-untrained-fp32")
-    small = maker.quantized(variant, f"{config.name}-untrained")
-    screen.print(f"{write_variant(small, config, folder)}: for `perception bench models`")
-    return {"gmac": variant.gmac, "parameters": variant.parameters}
 
 
 def pruning_round(number: int, before: str) -> Callable[[Run, Progress], dict[str, Any]]:
@@ -244,12 +206,6 @@ def trains(name: str, training: Training, before: str) -> Callable[[Run, Progres
     """Return the step that trains what an earlier one left, weights rounded in the end."""
 
     def step(run: Run, progress: Progress) -> dict[str, Any]:
-        names = [step for step, _, _ in plan(run.config)]
-        later = [run.kept(step) for step in names[names.index(name) + 1 :]]
-        if any(later):
-            return take(run, name, load_model(run.checkpoint(before)))
-        if kept := run.kept(name):
-            take_checkpoint(kept, run.folder / name)
         network, teacher = load_model(run.checkpoint(before)), load_model(run.checkpoint("dense"))
         bits = run.config.quantize.weight_bits
         return fit(run, progress, name, network, teacher, training, weight_bits=bits)
@@ -266,9 +222,7 @@ def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
 
     def step(run: Run, progress: Progress) -> dict[str, Any]:
         config, models = run.config, run.folder / "models"
-        names = {"dense": config.parent}
-        if config.swap is not None:
-            names["swap"] = f"{config.name}-swapped"
+        names = {"dense": config.parent, "swap": f"{config.name}-swapped"}
         names[last] = f"{config.name}-fp32"
         images = drawn(run.images, config.quantize.images, config.seed)
         maker = Maker(
@@ -333,7 +287,6 @@ def fit(
         run.log(step, **facts)
         advance(facts["step"], facts["steps"])
 
-    before = {name: value.clone() for name, value in network.state_dict().items()}
     network = train(
         network,
         teacher,
@@ -343,12 +296,10 @@ def fit(
         seed=run.config.seed,
         state=path.with_name(STATE),
         report=report,
-        measure=lambda average, facts: measure(run, step, average, facts),
         weight_bits=weight_bits,
     )
-    keep(network, before, training.kept)
     save_model(network, path)
-    return {**facts_of(run, network), **({"kept": training.kept} if training.kept else {})}
+    return facts_of(run, network)
 
 
 def as_it_is(run: Run, name: str, network: nn.Module, path: Path) -> Variant:
@@ -361,46 +312,6 @@ def as_it_is(run: Run, name: str, network: nn.Module, path: Path) -> Variant:
         origin=run.origin,
         **facts_of(run, network),
     )
-
-
-@torch.no_grad()
-def keep(network: nn.Module, before: dict[str, torch.Tensor], share: float) -> None:
-    """Move weights back towards those before by a share of the way.
-
-    As WiSE-FT does it: Wortsman et al., Robust fine-tuning of zero-shot models, 2022.
-    """
-    for name, value in network.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(before[name], share)
-
-
-def measure(run: Run, step: str, network: nn.Module, facts: dict[str, Any]) -> None:
-    """Add what a network in training finds on the gate's sets to `curve.csv`: AP50 by class."""
-    path = run.checkpoint(step).with_name("measured.onnx")
-    variant = as_it_is(run, f"{run.config.name}-{step}", network, path)
-    maker = Maker(run.config, [], run.labelled(), path.parent, lambda title: lambda *_: None)
-    found = maker.measured(variant).evaluations
-    row = {"stage": step, **{k: facts[k] for k in ("step", "epoch", "distilled")}}
-    row |= {f"r2 {name}": facts.get("r2", {}).get(name) for name in R2}
-    row |= {
-        f"{one.data} {name}": score.map50
-        for one in found
-        for name, score in one.by_class.items()
-        if score.objects
-    }
-    add_row(run.folder / CURVE, row)
-
-
-def add_row(curve: Path, row: dict[str, Any]) -> None:
-    """Add a row to a curve; those of its stage from its step on are of a training that was lost."""
-    rows = list(csv.DictReader(curve.read_text().splitlines())) if curve.exists() else []
-    stage, step = row["stage"], row["step"]
-    rows = [one for one in rows if one["stage"] != stage or int(one["step"]) < step]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, dict.fromkeys(key for one in (*rows, row) for key in one))
-    writer.writeheader()
-    writer.writerows([*rows, row])
-    write_whole(curve, text.getvalue())
 
 
 def take(run: Run, step: str, network: nn.Module) -> dict[str, Any]:
@@ -555,7 +466,6 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
     if not (work / names[0] / "done.json").exists():
         check_names(run)
     work.mkdir(parents=True, exist_ok=True)
-    run.origin.write(work)
     cv2.setNumThreads(1)
     for number, ((name, _, do), key) in enumerate(zip(steps, keys, strict=True), 1):
         begun, done = work / name / "begun.json", work / name / "done.json"

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -25,13 +25,7 @@ from model_compression.augment import augment
 from model_compression.config import Training
 from model_compression.errors import CompressionError
 from model_compression.frames import read_image
-from model_compression.model import (
-    DetectionLoss,
-    FeatureLoss,
-    FeatureRegression,
-    distillation_loss,
-    stage_ends,
-)
+from model_compression.model import DetectionLoss, FeatureLoss, distillation_loss
 
 SAVE_EVERY_S = 60
 REPORT_EVERY_STEPS = 20
@@ -42,8 +36,6 @@ CORES_A_WORKER = 4
 Batch = tuple[torch.Tensor, list[torch.Tensor]]
 Report = Callable[[dict[str, Any]], None]
 """Takes the facts of the last steps: epoch, step, steps, images_per_s, losses."""
-Measure = Callable[[nn.Module, dict[str, Any]], None]
-"""Takes the averaged network, and facts of the last steps as of a report."""
 
 
 class Samples:
@@ -177,26 +169,26 @@ def rounded_weights(model: nn.Module, bits: int) -> Iterator[None]:
 
 
 class Maps:
-    """The maps of a network's last forward pass: those that enter the head, and the stages'."""
+    """The maps of a network's last forward pass: those that enter the head, and of some parts."""
 
-    def __init__(self, model: nn.Module) -> None:
-        """Listen to a network from now on."""
+    def __init__(self, model: nn.Module, parts: Sequence[nn.Module] = ()) -> None:
+        """Listen to a network, and to parts of it, from now on."""
         self.head: list[torch.Tensor] = []
-        self._stages: dict[nn.Module, torch.Tensor] = {}
+        self._made: dict[nn.Module, torch.Tensor] = {}
         self._hooks = [model.model[-1].register_forward_pre_hook(self._keep_head)]
-        self._ends = stage_ends(model)
-        self._hooks += [end.register_forward_hook(self._keep_stage) for end in self._ends]
+        self._parts = parts
+        self._hooks += [part.register_forward_hook(self._keep) for part in parts]
 
     @property
     def all(self) -> list[torch.Tensor]:
-        """Three maps of the stages of stride 8, 16 and 32, and the three that enter the head."""
-        return [self._stages[end] for end in self._ends] + self.head
+        """The maps that the parts made, and the three that enter the head."""
+        return [self._made[part] for part in self._parts] + self.head
 
     def _keep_head(self, _: nn.Module, inputs: tuple[list[torch.Tensor]]) -> None:
         self.head = list(inputs[0])
 
-    def _keep_stage(self, end: nn.Module, _: Any, output: torch.Tensor) -> None:
-        self._stages[end] = output
+    def _keep(self, part: nn.Module, _: Any, output: torch.Tensor) -> None:
+        self._made[part] = output
 
     def close(self) -> None:
         """Listen no longer."""
@@ -206,12 +198,12 @@ class Maps:
 
 @torch.no_grad()
 def map_channels(model: nn.Module) -> list[int]:
-    """Return the channels of a network's maps, as of ``Maps.all``."""
+    """Return the channels of the maps that enter a network's head."""
     maps, training = Maps(model), model.training
     model.eval()(torch.zeros(1, 3, 64, 64, device=next(model.parameters()).device))
     model.train(training)
     maps.close()
-    return [seen.shape[1] for seen in maps.all]
+    return [seen.shape[1] for seen in maps.head]
 
 
 def half_precision(device: torch.device = CPU) -> Any:
@@ -231,8 +223,8 @@ class Losses:
 
     Attributes:
         total: what to minimise, summed over the images.
-        parts: box, class and DFL of the labels, outputs and features of the teacher; then R2 of
-            each map, as of ``Maps.all``. What has no weight is 0.
+        parts: box, class and DFL of the labels, outputs and features of the teacher; what has no
+            weight is 0.
     """
 
     total: torch.Tensor
@@ -240,7 +232,6 @@ class Losses:
 
 
 PARTS = ("box", "class", "dfl", "distilled", "features")
-R2 = ("stage_8", "stage_16", "stage_32", "head_8", "head_16", "head_32")
 
 
 class Lesson:
@@ -253,14 +244,13 @@ class Lesson:
         self._ours, self._theirs = Maps(model), Maps(teacher)
         self._labels = DetectionLoss(model)
         channels, theirs = map_channels(model), map_channels(teacher)
-        self.features = FeatureLoss(channels[-3:], theirs[-3:]).to(self._device)
-        self.regression = FeatureRegression(channels, theirs).to(self._device)
+        self.features = FeatureLoss(channels, theirs).to(self._device)
 
     def losses(self, images: torch.Tensor, labels: list[torch.Tensor]) -> Losses:
         """Pass images and labels, as of ``Batches.make``, through both."""
         device = self._device
         images = images.to(device, non_blocking=True)
-        training, parts, r2 = self._training, torch.zeros(3), torch.zeros(len(R2))
+        training, parts = self._training, torch.zeros(3)
         with torch.no_grad(), half_precision(device):
             taught = self._teacher(images)
         with half_precision(device):
@@ -275,12 +265,8 @@ class Lesson:
         if training.features:
             alike = self.features(self._ours.head, self._theirs.head)
             total = total + training.features * alike
-        if training.regression:
-            with half_precision(device):
-                r2 = self.regression(self._ours.all, self._theirs.all)
-            total = total + training.regression * len(images) * (1 - r2).sum()
         found = [distilled.item() / len(images), alike.item() / len(images)]
-        return Losses(total, np.array([*parts.tolist(), *found, *r2.tolist()]))
+        return Losses(total, np.array([*parts.tolist(), *found]))
 
     def close(self) -> None:
         """Listen no longer."""
@@ -288,10 +274,9 @@ class Lesson:
         self._theirs.close()
 
 
-def save_state(state: Path, step: int, warmed_from: int, kept: Mapping[str, Any]) -> None:
+def save_state(state: Path, numbers: Mapping[str, int], kept: Mapping[str, Any]) -> None:
     """Write what a killed run goes on from; a kill leaves the old file or the new one."""
     partial = state.with_suffix(".partial")
-    numbers = {"step": step, "warmed_from": warmed_from}
     torch.save({**numbers, **{k: v.state_dict() for k, v in kept.items()}}, partial)
     partial.rename(state)
 
@@ -306,60 +291,46 @@ def train(
     seed: int,
     state: Path,
     report: Report,
-    measure: Measure | None = None,
     weight_bits: int | None = None,
 ) -> nn.Module:
     """Train a network in place and return its average over the last steps, for inference.
 
     Args:
-        model: student, as of model_compression.model or model_compression.plain.
+        model: student, as of model_compression.model.
         teacher: network of the same input and outputs; teaches by outputs and features.
         samples: what to train on.
         training: how.
         size_px: width and height of the input.
         seed: of everything random.
-        state: file that a killed run goes on from; whoever keeps the network removes it. One
-            without an optimizer's state (see model_compression.resume) will do, then the learning
-            rate warms up again.
+        state: file that a killed run goes on from; whoever keeps the network removes it.
         report: called every few steps.
-        measure: called with the average every ``training.measure_every`` epochs.
         weight_bits: round weights to so many bits in the final phase.
 
     Raises:
         CompressionError: the loss is no longer a number, or an image cannot be read.
     """
     torch.manual_seed(seed)
-    batches = Batches(samples, training, training.size or size_px, seed)
+    batches = Batches(samples, training, size_px, seed)
     device = fastest_device()
     model = model.train().to(device, memory_format=torch.channels_last)
     teacher = teacher.eval().to(device, memory_format=torch.channels_last)
     average = deepcopy(model).eval()
     lesson = Lesson(model, teacher, training)
-    learned = [lesson.features, lesson.regression]
-    optimizer = make_optimizer([model, *learned], training.weight_decay)
-    kept = {
-        "model": model,
-        "average": average,
-        "features": lesson.features,
-        "regression": lesson.regression,
-        "optimizer": optimizer,
-    }
-    first = warmed_from = 0
+    optimizer = make_optimizer([model, lesson.features], training.weight_decay)
+    kept = {"model": model, "average": average, "features": lesson.features, "optimizer": optimizer}
+    first = 0
     if state.exists():
         saved = torch.load(state, map_location="cpu", weights_only=True)
         first = saved.pop("step")
-        # A checkpoint has no optimizer: the one that begins with it is warmed up.
-        warmed_from = saved.pop("warmed_from", 0) if "optimizer" in saved else first
         for name, value in saved.items():
             kept[name].load_state_dict(value)
 
-    measured_steps = training.measure_every * batches.an_epoch
     saved_s = reported_s = time.monotonic()
-    sums, count = np.zeros(len(PARTS) + len(R2)), 0
+    sums, count = np.zeros(len(PARTS)), 0
     workers = max(1, len(os.sched_getaffinity(0)) // CORES_A_WORKER)
     for step, (images, labels) in batches.following(first, workers):
         rate = 0.02 + 0.98 * (1 + math.cos(math.pi * step / batches.steps)) / 2
-        rate *= min(1, (step + 1 - warmed_from) / max(1, training.warm_up_steps))
+        rate *= min(1, (step + 1) / max(1, training.warm_up_steps))
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * rate
         optimizer.zero_grad()
@@ -377,25 +348,20 @@ def train(
         count += 1
         sums += losses.parts
         done = step + 1
-        due = measure is not None and measured_steps and done % measured_steps == 0
-        if due or done % REPORT_EVERY_STEPS == 0 or done == batches.steps:
+        if done % REPORT_EVERY_STEPS == 0 or done == batches.steps:
             now_s = time.monotonic()
             means = (sums / count).round(4).tolist()
-            r2 = dict(zip(R2, means[len(PARTS) :], strict=True)) if training.regression else None
             facts = {
                 "step": done,
                 "steps": batches.steps,
                 "epoch": round(done / batches.an_epoch, 2),
                 "images_per_s": round(count * batches.batch / (now_s - reported_s), 2),
-                **dict(zip(PARTS, means, strict=False)),
-                **({"r2": r2} if r2 else {}),
+                **dict(zip(PARTS, means, strict=True)),
             }
             report(facts)
             sums[:], count, reported_s = 0, 0, now_s
-        if due:  # before the state is kept: a run that is killed in it measures again
-            measure(deepcopy(average).to(CPU), facts)
-        if due or time.monotonic() - saved_s > SAVE_EVERY_S:
-            save_state(state, done, warmed_from, kept)
+        if time.monotonic() - saved_s > SAVE_EVERY_S:
+            save_state(state, {"step": done}, kept)
             saved_s = time.monotonic()
     lesson.close()
     return average.to(CPU)

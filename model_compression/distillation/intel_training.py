@@ -39,7 +39,7 @@ class IntelTrainer(Trainer):
     ) -> None:
         """Take the original's weights beside what ``Trainer`` takes."""
         super().__init__(recipe, folder, make_network(recipe), start)
-        self._original, self._maps = original, Maps(self.model)
+        self._original, self._maps = original, Maps(self.model, self.model.stages[1:])
 
     def _prepare(
         self, frames: Sequence[Readable], report: Report, until: Callable[[], bool]

@@ -205,7 +205,8 @@ class Trainer(ABC):
 
     def save(self) -> None:
         """Write what the training goes on from."""
-        save_state(self._state, self.step, self._warmed_from, self._kept)
+        numbers = {"step": self.step, "warmed_from": self._warmed_from}
+        save_state(self._state, numbers, self._kept)
 
     def begin(self, frames: Sequence[Readable], report: Report, until: Callable[[], bool]) -> bool:
         """Give a network that has learned nothing yet what the training is to begin with.

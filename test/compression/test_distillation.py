@@ -158,7 +158,7 @@ def test_a_network_filled_with_the_original_makes_its_maps():
     wanted = [torch.from_numpy(np.stack(column)).float() for column in columns]
     network = IntelNetwork(len(CLASSES)).eval()
     Original(INTEL).fill(network)
-    maps = Maps(network)
+    maps = Maps(network, network.stages[1:])
     with torch.no_grad():
         network(to_tensor(seen))
     for ours, theirs in zip(maps.all, wanted, strict=True):

@@ -51,24 +51,3 @@ def test_what_a_teacher_says_itself_is_not_lost(origin):
     assert origin({"random.pt": AGPL}).license == f"MIT and {AGPL}"
     stated = "AGPL-3.0 (started from Ultralytics weights)"
     assert origin({"random.pt": AGPL}, license=stated).license == stated
-
-
-@pytest.mark.parametrize(
-    ("start", "said"),
-    [
-        ("MIT", "MIT"),
-        ("CC BY-SA 4.0", "MIT and CC BY-SA 4.0"),
-        (f"MIT{IN_PART}", f"MIT{IN_PART}"),
-        ("unknown: the file does not say", "unknown in part; else MIT"),
-        ("unknown in part; else AGPL-3.0", "unknown in part; else MIT and AGPL-3.0"),
-        (None, "unknown in part; else MIT"),
-    ],
-)
-def test_a_checkpoint_brings_its_own(origin, tmp_path, start, said):
-    (folder := tmp_path / "other").mkdir()
-    (folder / "distil-1.pt").touch()
-    if start:
-        Origin(start, (("yard", "CC0"),)).write(folder)
-    found = origin(checkpoint="other")
-    assert found.license == said
-    assert (("yard", "CC0") if start else ("weights of other", "unknown")) in found.data

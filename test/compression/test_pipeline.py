@@ -1,11 +1,8 @@
 """A whole run on small images: killed, gone on with, the same in the end."""
 
-import csv
 import json
-from copy import deepcopy
 from unittest.mock import Mock
 
-import onnx
 import pytest
 from scenes import write_labelled
 
@@ -17,7 +14,6 @@ from model_compression import deploy, pipeline
 from model_compression import train as training
 from model_compression.errors import CompressionError, GateRefused
 from model_compression.pipeline import compress
-from model_compression.resume import write_checkpoint
 from model_compression.train import Samples
 from perception_nodes.networks.model import load_model
 
@@ -86,76 +82,6 @@ def test_writes_models_that_load(config, tmp_path):
     before = (models / "tiny/model.yaml").stat().st_mtime_ns
     compress(config, tmp_path / "run")
     assert (models / "tiny/model.yaml").stat().st_mtime_ns == before
-
-
-@pytest.fixture
-def new_network(values):
-    """A configuration for a network of noise that learns features first, then labels too."""
-    training = {"epochs": 1, "batch": 4, "regression": 1.0, "measure_every": 1}
-    return values | {
-        "swap": None,
-        "prune": None,
-        "activation": "relu",
-        "network": {"widths": [32, 32, 32, 64], "depths": [1, 1, 1, 1], "neck": 32, "head": 32},
-        "distil": [{**training, "labels": 0, "size": [64, 64]}, training],
-    }
-
-
-def test_a_new_network_learns_and_is_measured(new_network, write_config, tmp_path, monkeypatch):
-    (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/val\n")
-    monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
-    free = {"max_loss": 1, "max_quantization_loss": 1, "unproven": ["person"]}
-    new_network["gate"] = {"data": ["set"], **free}
-    new_network["quantize"] = {"images": 8, "finetune_steps": 2}
-    compress(write_config(new_network), tmp_path / "run")
-    rows = list(csv.DictReader((tmp_path / "run/curve.csv").open()))
-    assert [row["stage"] for row in rows] == ["distil-1", "distil-2"]
-    assert float(rows[0]["r2 stage_8"]) <= 1 and 0 <= float(rows[1]["set car"]) <= 1
-    tiny = load_model(str(tmp_path / "run/models/tiny"))
-    assert (tiny.precision, tiny.activation, tiny.input.width) == ("int8", "relu", 96)
-    untrained = load_model(str(tmp_path / "run/network/tiny-untrained"))  # of the same speed
-    operators = [
-        [node.op_type for node in onnx.load(model.path).graph.node] for model in (tiny, untrained)
-    ]
-    assert operators[0] == operators[1]
-
-
-def test_a_checkpoint_goes_on_elsewhere(new_network, write_config, tmp_path, monkeypatch):
-    new_network["gate"] = {"data": ["set/images/val"], "unproven": ["person"]}
-    new_network["distil"][1]["epochs"] = 2  # of three steps each
-    monkeypatch.setattr(training, "SAVE_EVERY_S", 0)
-    real = training.update_average
-
-    def kill_at_the_fourth(average, model, step):
-        real(average, model, step)
-        if step == 4:
-            raise Killed
-
-    monkeypatch.setattr(training, "update_average", kill_at_the_fourth)
-    with pytest.raises(Killed):
-        compress(write_config(new_network), tmp_path / "here", until="distil-2")
-    (tmp_path / "kept").mkdir()
-    for name in ("distil-1.pt", "teacher.pt"):
-        (tmp_path / "kept" / name).touch()
-    kept = write_checkpoint(tmp_path / "here", tmp_path / "kept")
-    left = {path.name for path in (tmp_path / "kept").iterdir()}
-    assert left == {"distil-2.pt", "curve.csv", "origin.json", "teacher.pt"}
-    state = torch.load(tmp_path / "here/distil-2/state.pt", weights_only=True)
-    assert kept.stat().st_size < (tmp_path / "here/distil-2/state.pt").stat().st_size / 3
-
-    seen = []
-    monkeypatch.setattr(
-        training,
-        "update_average",
-        lambda average, model, step: seen.append((step, deepcopy(average.state_dict()))),
-    )
-    new_network["checkpoint"] = "kept"
-    compress(write_config(new_network), tmp_path / "there", until="distil-2")
-    rows = csv.DictReader((tmp_path / "there/curve.csv").open())
-    measured = [(row["stage"], row["step"]) for row in rows]
-    assert measured == [("distil-1", "3"), ("distil-2", "3"), ("distil-2", "6")]
-    assert [step for step, _ in seen] == [0, 1, 2, 4, 5]  # the parent's; no first training
-    torch.testing.assert_close(seen[3][1], state["average"], atol=1e-4, rtol=1e-3)
 
 
 def test_a_loss_that_is_no_number_is_told(config, tmp_path, monkeypatch):
