@@ -55,14 +55,7 @@ class Source(Section):
         "or with a data.yaml, which names them",
     )
     ignored: set[int] = Field(default=set(), description="the set's class ids to leave out")
-    min_height_px: float = Field(
-        default=0, ge=0, description="boxes below this height are not trusted"
-    )
-    max_aspect: float = Field(
-        default=1000, gt=0, description="boxes wider than this times their height are not trusted"
-    )
     labeller_long_side_px: int = Field(default=960, ge=32, le=4096)
-    thinned: bool = Field(default=False, description="drop frames that repeat the last one")
     times: int = Field(
         default=1, ge=1, le=100, description="how often an image is shown in an epoch"
     )

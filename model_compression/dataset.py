@@ -89,17 +89,6 @@ def read_frames(data: Path, source: Source) -> Iterator[tuple[str, np.ndarray, P
         yield name, read_image(path), label_file(path)
 
 
-def thin(frames: Iterator, min_difference: float = 8.0) -> Iterator:
-    """Drop frames whose 32 x 20 thumbnail is within a mean grey difference of the last kept."""
-    last = None
-    for frame in frames:
-        grey = cv2.cvtColor(frame[1], cv2.COLOR_BGR2GRAY)
-        thumbnail = cv2.resize(grey, (32, 20), interpolation=cv2.INTER_AREA).astype(np.float32)
-        if last is None or np.abs(thumbnail - last).mean() >= min_difference:
-            last = thumbnail
-            yield frame
-
-
 def read_rows(path: Path | None) -> np.ndarray:
     """Read and check YOLO labels: float32 [n, 5], class and cx, cy, w, h as fractions.
 
@@ -182,8 +171,8 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return intersection / (union + 1e-9), intersection / (area_a + 1e-9)
 
 
-def trusted_labels(labels: np.ndarray, source: Source, classes: Sequence[str]) -> np.ndarray:
-    """Map a set's own labels [n, 5] to the network's classes; drop those not to be believed."""
+def mapped_labels(labels: np.ndarray, source: Source, classes: Sequence[str]) -> np.ndarray:
+    """Map a set's own labels [n, 5] to the network's classes; drop other ones and empty boxes."""
     if source.classes is None:
         return labels[:0]
     ours = {
@@ -191,9 +180,7 @@ def trusted_labels(labels: np.ndarray, source: Source, classes: Sequence[str]) -
         for own, name in source.classes.items()
     }
     width, height = labels[:, 3] - labels[:, 1], labels[:, 4] - labels[:, 2]
-    keep = (height >= max(source.min_height_px, 1.0)) & (width >= 1.0)
-    keep &= width <= source.max_aspect * height
-    keep &= np.isin(labels[:, 0], list(ours))
+    keep = (height >= 1) & (width >= 1) & np.isin(labels[:, 0], list(ours))
     labels = labels[keep].copy()
     labels[:, 0] = [ours[int(own)] for own in labels[:, 0]]
     return labels
@@ -283,7 +270,7 @@ def build(config: Config, out: Path, progress: Callable[[int, int], None]) -> di
     for source in config.sources:
         counts: Counter = Counter()
         frames = read_frames(config.data, source)
-        for name, image, label_path in thin(frames) if source.thinned else frames:
+        for name, image, label_path in frames:
             label = out / "labels" / f"{name}.txt"
             height_px, width_px = image.shape[:2]
             labels = read_labels(label_path, width_px, height_px)
@@ -293,7 +280,7 @@ def build(config: Config, out: Path, progress: Callable[[int, int], None]) -> di
                 label.unlink(missing_ok=True)
                 with (out / DIGESTS).open("a") as file:
                     file.write(f"{digest} {name}\n")
-                labels = trusted_labels(labels, source, config.classes)
+                labels = mapped_labels(labels, source, config.classes)
                 taught = labels[:0]
                 if labeller:
                     side_px, least = source.labeller_long_side_px, config.min_confidence
