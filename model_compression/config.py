@@ -76,7 +76,6 @@ class Training(Section):
     weight_decay: float = Field(default=5e-4, ge=0)
     distillation: float = Field(default=1.0, ge=0, description="weight of the teacher's outputs")
     features: float = Field(default=0.0, ge=0, description="weight of the teacher's features")
-    labels: float = Field(default=1.0, ge=0, description="weight of the labels")
     warm_up_steps: int = Field(default=50, ge=0)
     mosaic: float = Field(default=0.5, ge=0, le=1, description="share of images made of four")
     final_phase: float = Field(

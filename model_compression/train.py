@@ -250,17 +250,15 @@ class Lesson:
         """Pass images and labels, as of ``Batches.make``, through both."""
         device = self._device
         images = images.to(device, non_blocking=True)
-        training, parts = self._training, torch.zeros(3)
+        training = self._training
         with torch.no_grad(), half_precision(device):
             taught = self._teacher(images)
         with half_precision(device):
             outputs = self._model(images)
         outputs = [x.float() for x in outputs]
         distilled = distillation_loss(outputs, [x.float() for x in taught])
-        total = training.distillation * distilled
-        if training.labels:
-            labelled, parts = self._labels(outputs, labels)
-            total = total + training.labels * labelled
+        labelled, parts = self._labels(outputs, labels)
+        total = training.distillation * distilled + labelled
         alike = torch.zeros(())
         if training.features:
             alike = self.features(self._ours.head, self._theirs.head)

@@ -1,6 +1,6 @@
 """Train a network of the `open` family and make model folders of it.
 
-    python -m model_compression.distillation train RECIPE RUN [--start CHECKPOINT]
+    python -m model_compression.distillation train RECIPE RUN [--start CHECKPOINT|NAME-float]
     python -m model_compression.distillation checkpoint RUN FILE [--begun SHARE]
     python -m model_compression.distillation prune RECIPE CHECKPOINT FILE WIDTHxHEIGHT GMAC
     python -m model_compression.distillation model RECIPE CHECKPOINT NAME WIDTHxHEIGHT
@@ -8,7 +8,8 @@
 
 `train` ends with the recipe's steps, or by Ctrl-C. However it was stopped, the same command goes
 on; two minutes are lost at most, or what last layers learned alone. `checkpoint` writes the weights
-in half precision, for `--start` on another machine; with `--begun 0.5` the mean of them and of
+in half precision, for `--start` on another machine, which also takes a model folder
+NAME-float (of all but `open-m`); with `--begun 0.5` the mean of them and of
 those that the run began with, which forgets less (Wortsman et al., Robust fine-tuning of zero-shot
 models, CVPR 2022). `prune` writes a checkpoint with a short stem and fewer channels, which `train
 --start` heals. `model` writes NAME-float and NAME, of 8 bits, into `--models`, with what was

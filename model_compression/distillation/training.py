@@ -73,9 +73,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         CompressionError: it is none.
+        ModelError: the folder's file is not the one that was written.
     """
-    if path.is_dir():
-        return _read_folder(path)
+    if (path / "model.yaml").is_file():
+        return _read_folder(path.resolve())
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         saved["step"], saved["model"], saved["average"]
@@ -89,17 +90,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:
-    """Undo what the export did: its first convolution reads BGR."""
+    """Undo what the export did: its first convolution reads BGR.
+
+    Raises:
+        CompressionError: the file does not hold the weights that were trained.
+    """
     model = load_model(str(folder))
     made = yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8")).get("made") or {}
     steps = (made.get("distillation") or {}).get("steps")
-    if steps is None or model.precision != "fp32":
-        raise CompressionError(
-            f"{folder} was not made by `model`, or is of 8 bits; take a folder NAME-float of it"
-        )
-    parts = (part for part in onnx.load(model.path).graph.initializer if part.name[:6] == "model.")
+    if model.precision != "fp32":
+        raise CompressionError(f"{folder} is of 8 bits; take {folder}-float")
+    if steps is None:
+        raise CompressionError(f"{folder} was not trained here; take one that `model` wrote")
+    parts = onnx.load(model.path).graph.initializer
     weights = {part.name: torch.from_numpy(to_array(part).copy()) for part in parts}
-    first = next(iter(weights))
+    weights = {name: weight for name, weight in weights.items() if name.startswith("model.")}
+    if (first := "model.0.conv.weight") not in weights or "model.5.join.0.weight" in weights:
+        raise CompressionError(
+            f"{folder} holds convolutions that were made one for inference; take a checkpoint"
+        )
     weights[first] = weights[first].flip(1)
     return {"step": steps, "model": weights, "average": weights}
 
@@ -169,7 +178,7 @@ class Trainer(ABC):
             recipe: what to do.
             folder: of the run.
             model: to train.
-            start: weights of a checkpoint, where the folder holds nothing yet.
+            start: checkpoint or float folder, where the run's holds nothing yet.
 
         Raises:
             CompressionError: what there is cannot be gone on with.

@@ -26,7 +26,7 @@ SOURCE = {"name": "a", "images": "*.jpg", "license": "CC0"}
         ({"epochs": 3}, "epochs"),
         ({"teacher": "none.pt"}, "none.pt is not there"),
         ({"dense": {"epochs": 0}}, "dense.epochs"),
-        ({"swap": None}, "swap"),
+        ({"swap": None}, "swap: it must be"),
         ({"labeller": None, "sources": [SOURCE]}, "set a has no labels"),
         ({"quantize": {"images": 1}}, "quantize.images"),
         ({"sources": [{**SOURCE, "license": " "}]}, "sources.0.license: it is empty; name"),

@@ -1,4 +1,4 @@
-"""Random integers in the shape of model_compression/plain.py: layers of 3 x 3, ReLU, a pyramid."""
+"""Random integers as a network of few layers: those of 3 x 3, ReLU, a pyramid."""
 
 import numpy as np
 
