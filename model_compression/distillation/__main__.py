@@ -7,14 +7,14 @@
         [--steps N] [--thresholds SET.yaml …] [--data SET.yaml …]
 
 `train` ends with the recipe's steps, or by Ctrl-C. However it was stopped, the same command goes
-on; two minutes are lost at most, or what last layers learned alone. `checkpoint` writes the weights
-in half precision, for `--start` on another machine, which also takes a model folder
-NAME-float (of all but `open-m`); with `--begun 0.5` the mean of them and of
-those that the run began with, which forgets less (Wortsman et al., Robust fine-tuning of zero-shot
-models, CVPR 2022). `prune` writes a checkpoint with a short stem and fewer channels, which `train
---start` heals. `model` writes NAME-float and NAME, of 8 bits, into `--models`, with what was
-measured on the sets of `--data`. On those of `--thresholds` it finds the score at which each class
-is best reported, and makes it 0.25.
+on; two minutes are lost at most, or what last layers learned alone. `--start` begins with the
+weights of a checkpoint, or of a model folder NAME-float of any model but `open-m`. `checkpoint`
+writes the weights in half precision, for another machine; with `--begun 0.5` the mean of them and
+of those that the run began with, which forgets less (Wortsman et al., Robust fine-tuning of
+zero-shot models, CVPR 2022). `prune` writes a checkpoint with a short stem and fewer channels,
+which `train --start` heals. `model` writes NAME-float and NAME, of 8 bits, into `--models`, with
+what was measured on the sets of `--data`. On those of `--thresholds` it finds the score at which
+each class is best reported, and makes it 0.25.
 """
 
 import argparse
