@@ -32,7 +32,7 @@ def published(recorder):
 
 def echoed(*arguments):
     command = [sys.executable, "-m", "perception_nodes", "echo", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 @pytest.mark.usefixtures("published")
