@@ -22,7 +22,7 @@ class Origin:
     """
 
     license: str
-    data: tuple[Material, ...] = ()
+    data: tuple[Material, ...]
 
 
 def origin_of(config: Config, license_in: Callable[[Path], str]) -> Origin:

@@ -7,16 +7,12 @@ Every network on the way also becomes a model folder in `models/`, so that all c
 
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,97 +24,24 @@ from rich.progress import (
 from torch import nn
 
 from model_compression import dataset
-from model_compression.checkpoint import class_names, license_in
+from model_compression.checkpoint import class_names
 from model_compression.config import Config, Training, read_config
-from model_compression.deploy import Maker, check_evidence, pass_gate, without_labels
+from model_compression.deploy import Maker, pass_gate
 from model_compression.errors import CompressionError, GateRefused
 from model_compression.export import export
 from model_compression.frames import drawn, letterboxed
-from model_compression.model import build_model, count_gmac, load_model, make_plain, save_model
-from model_compression.origin import Origin, origin_of
+from model_compression.model import count_gmac, load_model, make_plain, save_model
 from model_compression.package import Variant, write_variant
+from model_compression.preflight import check_gate, check_names
 from model_compression.prune import prune
 from model_compression.quantization.graph import is_known
-from model_compression.screen import screen
-from model_compression.train import Batches, Samples, train
-from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.evaluation.classes import MIN_CLASS_OBJECTS
-from perception_nodes.evaluation.datasets import read_set
-from perception_nodes.evaluation.labels import LabelledSet
-from perception_nodes.evaluation.mistakes import examine
-from perception_nodes.networks.model import load_model as load_description
+from model_compression.run import Run, facts_of
+from model_compression.screen import bar, screen
+from model_compression.train import Batches, train
 from perception_nodes.system.files import write_whole
 
-LOOKED_AT = 200
-"""Images of a set that the given network is shown, at most."""
-DESCRIPTIONS = Path(__file__).parent / "datasets"
 STATE = "state.pt"
 """What a killed training goes on from, in the folder of its step."""
-MAX_SHARED = 0.01
-"""Share of a set of the gate that may be copies of what is trained on; they are told."""
-
-
-@dataclass
-class Run:
-    """One run's configuration and folder.
-
-    Attributes:
-        config: what to do.
-        folder: where everything goes.
-    """
-
-    config: Config
-    folder: Path
-
-    def log(self, stage: str, **facts: Any) -> None:
-        """Append a line to `log.jsonl`."""
-        line = {"time_s": round(time.time(), 1), "stage": stage, **facts}
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def checkpoint(self, step: str) -> Path:
-        """The network that a step left."""
-        return self.folder / step / "network.pt"
-
-    def history(self, step: str) -> dict[str, Any]:
-        """Facts of the steps up to one."""
-        facts = {}
-        for name, _, _ in plan(self.config):
-            done = self.folder / name / "done.json"
-            if name != "dataset" and done.exists():
-                facts[name] = {k: v for k, v in json.loads(done.read_text()).items() if k != "key"}
-            if name == step:
-                break
-        return facts
-
-    @cached_property
-    def origin(self) -> Origin:
-        """What its networks are made from."""
-        return origin_of(self.config, license_in)
-
-    def labelled(self) -> list[LabelledSet]:
-        """The sets that the gate measures on."""
-        data, sets = self.config.data, []
-        for name in self.config.gate.data:
-            described = DESCRIPTIONS / f"{name}.yaml"
-            known = described.is_file()
-            one = read_set(described if known else data / name, data)
-            sets.append(one if known else replace(one, name=name))
-        return sets
-
-    def teacher(self) -> nn.Module:
-        """The network that the run starts from."""
-        return build_model(self.config.data / self.config.teacher, self.config.classes)
-
-    def samples(self) -> Samples:
-        """The training set."""
-        times = {source.name: source.times for source in self.config.sources}
-        return Samples(self.folder / "dataset", times)
-
-    @property
-    def images(self) -> list[Path]:
-        """The images of the training set, each once."""
-        return sorted(set(self.samples().images))
 
 
 Step = tuple[str, Any, Callable[[Run, Progress], dict[str, Any]]]
@@ -157,7 +80,9 @@ def build_dataset(run: Run, progress: Progress) -> dict[str, Any]:
 def train_dense(run: Run, progress: Progress) -> dict[str, Any]:
     """Fine-tune the parent: the teacher's architecture, float, on the same data and input."""
     if run.config.dense is None:
-        return take(run, "dense", run.teacher())
+        network = run.teacher()
+        save_model(network, run.checkpoint("dense"))
+        return facts_of(run, network)
     return fit(run, progress, "dense", run.teacher(), run.teacher(), run.config.dense)
 
 
@@ -253,6 +178,18 @@ def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
     return step
 
 
+def history(run: Run, step: str) -> dict[str, Any]:
+    """Facts of the steps up to one."""
+    facts = {}
+    for name, _, _ in plan(run.config):
+        done = run.folder / name / "done.json"
+        if name != "dataset" and done.exists():
+            facts[name] = {k: v for k, v in json.loads(done.read_text()).items() if k != "key"}
+        if name == step:
+            break
+    return facts
+
+
 def variant_of(run: Run, step: str, name: str) -> Variant:
     """Describe the float form of the network that a step left."""
     network = load_model(run.checkpoint(step))
@@ -264,7 +201,7 @@ def variant_of(run: Run, step: str, name: str) -> Variant:
         activation=run.config.activation if plain else "silu",
         graph=graph,
         origin=run.origin,
-        history=run.history(step),
+        history=history(run, step),
         **facts_of(run, network),
     )
 
@@ -300,120 +237,6 @@ def fit(
     )
     save_model(network, path)
     return facts_of(run, network)
-
-
-def as_it_is(run: Run, name: str, network: nn.Module, path: Path) -> Variant:
-    """Describe a network in float, to be measured and thrown away; its graph goes to a path."""
-    return Variant(
-        name=name,
-        parent=run.config.parent,
-        activation=run.config.activation,
-        graph=export(network, path, run.config.size),
-        origin=run.origin,
-        **facts_of(run, network),
-    )
-
-
-def take(run: Run, step: str, network: nn.Module) -> dict[str, Any]:
-    """Let a network be a step's result as it is."""
-    run.checkpoint(step).parent.mkdir(parents=True, exist_ok=True)
-    save_model(network, run.checkpoint(step))
-    return facts_of(run, network)
-
-
-def facts_of(run: Run, network: nn.Module) -> dict[str, Any]:
-    """Say how large a network is."""
-    parameters = sum(p.numel() for p in network.parameters())
-    return {"gmac": round(count_gmac(network, run.config.size), 4), "parameters": parameters}
-
-
-def bar(progress: Progress, title: str) -> Callable[[int, int], None]:
-    """Add a bar and return what moves it: done, of how many."""
-    task = progress.add_task(title, total=None)
-
-    def advance(done: int, total: int) -> None:
-        progress.update(task, completed=done, total=total)
-
-    return advance
-
-
-def digest(path: Path) -> bytes:
-    """What tells that two files hold the same, wherever they are."""
-    return hashlib.sha256(path.read_bytes()).digest()
-
-
-def check_gate(run: Run) -> None:
-    """Look at the gate's sets before any long work.
-
-    Raises:
-        CompressionError: a set shows images that are trained on, beyond a few copies.
-        GateRefused: they tell nothing of a class.
-        DataError: a set cannot be used.
-    """
-    config, sets = run.config, run.labelled()
-    sizes = {image.path.stat().st_size for one in sets for image in one.images}
-    trained = {
-        digest(path)
-        for source in config.sources
-        for path in dataset.find_images(config.data, source)
-        if path.stat().st_size in sizes
-    }
-    for one in sets:
-        if shared := [image.path for image in one.images if digest(image.path) in trained]:
-            text = (
-                f"gate.data: {len(shared)} of the {len(one.images)} images of {one.name} are "
-                f"trained on, {shared[0]} for one; keep images apart for it (val in a data.yaml)"
-            )
-            if len(shared) > MAX_SHARED * len(one.images):
-                raise CompressionError(text)
-            screen.print(text, soft_wrap=True)
-    check_evidence(config, without_labels(config.classes, sets))
-
-
-def check_names(run: Run) -> None:
-    """Let the given network show that it calls objects what the gate's sets call them.
-
-    Raises:
-        CompressionError: it takes most objects of some classes for each other: names are swapped.
-    """
-    if not run.config.gate.data:
-        return
-    with tempfile.TemporaryDirectory() as scratch, Progress(console=screen) as progress:
-        name = run.config.parent
-        variant = as_it_is(run, name, run.teacher().eval(), Path(scratch) / "given.onnx")
-        given = load_description(str(write_variant(variant, run.config, Path(scratch))))
-        for one in run.labelled():
-            one = replace(one, images=one.images[:: 1 + len(one.images) // LOOKED_AT])
-            advance = bar(progress, f"{run.config.teacher} on {one.name}")
-            found = examine(given, one, DecodeSettings(), progress=advance)
-            if swapped := swapped_in(found.confusions()):
-                raise CompressionError(
-                    f"{one.name}: most objects labelled {' and '.join(swapped)} are reported by "
-                    f"{run.config.teacher} as each other; put the names into the order of the "
-                    "labels' numbers (names in data.yaml)"
-                )
-
-
-def swapped_in(confusions: list[list[Any]]) -> list[str]:
-    """Classes that are taken for each other in a circle, each for the next one most of the time.
-
-    Args:
-        confusions: those of ``Examined.confusions``.
-    """
-    rows = {name: counts[:-1] for name, *counts in confusions[:-1]}
-    names = list(rows)
-    taken_for = {
-        name: names[int(np.argmax(counts))]
-        for name, counts in rows.items()
-        if sum(counts) >= MIN_CLASS_OBJECTS and 2 * max(counts) > sum(counts)
-    }
-    for name in taken_for:
-        circle = [name]
-        while (after := taken_for.get(circle[-1])) and after not in circle:
-            circle.append(after)
-        if after == name and len(circle) > 1:
-            return circle
-    return []
 
 
 def keys_of(steps: list[Step]) -> list[str]:

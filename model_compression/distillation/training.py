@@ -93,7 +93,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     """Undo what the export did: its first convolution reads BGR.
 
     Raises:
-        CompressionError: the file does not hold the weights that were trained.
+        CompressionError: it is of 8 bits, or of no training of ours.
     """
     model = load_model(str(folder))
     made = yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8")).get("made") or {}
@@ -105,11 +105,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     parts = onnx.load(model.path).graph.initializer
     weights = {part.name: torch.from_numpy(to_array(part).copy()) for part in parts}
     weights = {name: weight for name, weight in weights.items() if name.startswith("model.")}
-    if (first := "model.0.conv.weight") not in weights or "model.5.join.0.weight" in weights:
-        raise CompressionError(
-            f"{folder} holds convolutions that were made one for inference; take a checkpoint"
-        )
-    weights[first] = weights[first].flip(1)
+    weights["model.0.conv.weight"] = weights["model.0.conv.weight"].flip(1)
     return {"step": steps, "model": weights, "average": weights}
 
 
@@ -154,8 +150,8 @@ def load_weights(part: Any, state: dict[str, Any], source: Path) -> None:
         part.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise CompressionError(
-            f"{source} is of another network than the recipe's; take its own recipe, or begin in a "
-            "new folder"
+            f"{source} is of another network than the recipe's, or its layers were joined for "
+            "inference; take its own recipe and a checkpoint, or begin in a new folder"
         ) from error
 
 

@@ -140,7 +140,7 @@ def test_it_learns_from_labels_goes_on_and_becomes_folders(tmp_path, frames, vie
 def test_a_shipped_folder_begins_a_training(tmp_path):
     given, own = recipe(10**6, network="hgnet"), load_model("open-n-float")
     assert_computes(own.path, FemtoTrainer(given, tmp_path, Tiny(), own.folder).average, 1e-3)
-    for name, said in (("open-n", "take .*open-n-float"), ("open-m-float", "take a checkpoint")):
+    for name, said in (("open-n", "take .*open-n-float"), ("open-m-float", "a checkpoint")):
         with pytest.raises(CompressionError, match=said):
             FemtoTrainer(given, tmp_path, Tiny(), load_model(name).folder)
 
