@@ -30,10 +30,6 @@ def _stated(license: str) -> str:
 Side = Annotated[int, Field(ge=64, le=4096), AfterValidator(_whole_cells)]
 License = Annotated[str, AfterValidator(_stated)]
 
-AMBIGUOUS = "vehicle"
-"""Names a set's own class that may be any of car, bus and truck: the labeller decides. Where the
-network has a class of this name, it is a class as any other."""
-
 
 class Section(BaseModel):
     """A part of the file; a key that is not known is an error."""
@@ -46,8 +42,8 @@ class Source(Section):
 
     name: Annotated[str, Field(pattern="^[a-z0-9_]+$")]
     images: str = Field(
-        description="below the data folder: a glob, one video file, or Ultralytics' data.yaml, "
-        "whose train images and names are taken"
+        description="below the data folder: a glob, or Ultralytics' data.yaml, whose train "
+        "images and names are taken"
     )
     classes: dict[int, str] | None = Field(
         default=None,
@@ -73,7 +69,6 @@ class Training(Section):
     epochs: float = Field(gt=0, le=1000)
     learning_rate: float = Field(default=3e-4, gt=0, lt=1)
     batch: int = Field(default=16, ge=1, le=512)
-    weight_decay: float = Field(default=5e-4, ge=0)
     distillation: float = Field(default=1.0, ge=0, description="weight of the teacher's outputs")
     features: float = Field(default=0.0, ge=0, description="weight of the teacher's features")
     warm_up_steps: int = Field(default=50, ge=0)
@@ -98,7 +93,6 @@ class Quantization(Section):
     """From float to 8 bits."""
 
     images: int = Field(default=256, ge=8, description="calibration images")
-    weight_bits: int = Field(default=7, ge=4, le=8)
     finetune_above: float = Field(
         default=0.005, ge=0, description="loss of mAP50-95 above which 8 bits are trained, too"
     )
@@ -148,7 +142,7 @@ class Config(Section):
     )
     min_confidence: float = Field(default=0.4, gt=0, lt=1, description="of a labeller's box")
     sources: list[Source] = Field(min_length=1)
-    activation: Literal["hardswish", "relu", "silu"] = "hardswish"
+    activation: Literal["hardswish", "relu"] = "hardswish"
     dense: Training | None = Field(
         default=None, description="fine-tunes the parent, which is the teacher as it is without"
     )
@@ -186,10 +180,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _known_classes(self) -> "Config":
         known = listed(self.classes, 8)
-        names = {*self.classes, AMBIGUOUS} if "car" in self.classes else {*self.classes}
         for source in self.sources if self.classes else ():
             for own, name in (source.classes or {}).items():
-                if name not in names:
+                if name not in self.classes:
                     raise ValueError(
                         f"class {own} of set {source.name} is {name!r}, which is none of {known}: "
                         "correct the name, say what it is by the set's `classes`, or leave it out "

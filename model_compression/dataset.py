@@ -29,22 +29,18 @@ from perception_nodes.core.geometry import intersections_and_unions
 from perception_nodes.evaluation.datasets import list_images, read_set
 from perception_nodes.evaluation.yolo import distinct, label_file, read_line, read_split
 
-VIDEO = ".mp4"
 VEHICLES = ("car", "bus", "truck")
 STORED_LONG_SIDE_PX = 640
 """At least; more for a network with a larger input."""
 JPEG_QUALITY = 95
 DIGESTS = "digests.txt"
 
-AMBIGUOUS_VEHICLE = -1
-"""The class of a box that the labeller decides on, else it is a car."""
-
 
 def find_images(data: Path, source: Source) -> list[Path]:
-    """List a set's image files (or its one video).
+    """List a set's image files.
 
     Raises:
-        CompressionError: there are none, or a video and more.
+        CompressionError: there are none.
         DataError: there are none in the folder that a data.yaml names.
     """
     if source.has_data_yaml:
@@ -59,46 +55,31 @@ def find_images(data: Path, source: Source) -> list[Path]:
             f"set {source.name}: no file matches {source.images} in {data}; correct `images`, "
             "or take the set out"
         )
-    videos = [path for path in found if path.suffix == VIDEO]
-    if videos and len(found) > 1:
-        raise CompressionError(
-            f"set {source.name}: {source.images} matches {len(found)} files, {videos[0]} among "
-            "them; make each video a set of its own"
-        )
     return found
 
 
 def stored_names(data: Path, source: Source) -> list[tuple[str, Path]]:
-    """Each file of a set with the name that it is stored by; a video's frames have numbers."""
+    """Each file of a set with the name that it is stored by."""
     found = find_images(data, source)
     above = os.path.commonpath([path.parent for path in found])
     names = [path.relative_to(above).with_suffix("").parts for path in found]
     return [("_".join((source.name, *name)), path) for name, path in zip(names, found, strict=True)]
 
 
-def read_frames(data: Path, source: Source) -> Iterator[tuple[str, np.ndarray, Path | None]]:
+def read_frames(data: Path, source: Source) -> Iterator[tuple[str, np.ndarray, Path]]:
     """Yield name, image (uint8 [h, w, 3] BGR) and label file of each frame of a set."""
     for name, path in stored_names(data, source):
-        if path.suffix == VIDEO:
-            video = cv2.VideoCapture(str(path))
-            index = 0
-            while (frame := video.read())[0]:
-                yield f"{source.name}_{index:05d}", frame[1], None
-                index += 1
-            continue
         yield name, read_image(path), label_file(path)
 
 
-def read_rows(path: Path | None) -> np.ndarray:
+def read_rows(path: Path) -> np.ndarray:
     """Read and check YOLO labels: float32 [n, 5], class and cx, cy, w, h as fractions.
 
     Raises:
         CompressionError: a line that is no label, named with its value.
     """
     rows = []
-    lines = (
-        path.read_text(errors="replace").splitlines() if path is not None and path.exists() else []
-    )
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -111,7 +92,7 @@ def read_rows(path: Path | None) -> np.ndarray:
     return np.array(rows, np.float32).reshape(-1, 5)
 
 
-def read_labels(path: Path | None, width_px: int, height_px: int) -> np.ndarray:
+def read_labels(path: Path, width_px: int, height_px: int) -> np.ndarray:
     """Read YOLO labels as float32 [n, 5]: class, then left, top, right, bottom in pixels."""
     rows = distinct(read_rows(path))
     centre, half = rows[:, 1:3], rows[:, 3:5] / 2
@@ -175,10 +156,7 @@ def mapped_labels(labels: np.ndarray, source: Source, classes: Sequence[str]) ->
     """Map a set's own labels [n, 5] to the network's classes; drop other ones and empty boxes."""
     if source.classes is None:
         return labels[:0]
-    ours = {
-        own: classes.index(name) if name in classes else AMBIGUOUS_VEHICLE
-        for own, name in source.classes.items()
-    }
+    ours = {own: classes.index(name) for own, name in source.classes.items()}
     width, height = labels[:, 3] - labels[:, 1], labels[:, 4] - labels[:, 2]
     keep = (height >= 1) & (width >= 1) & np.isin(labels[:, 0], list(ours))
     labels = labels[keep].copy()
@@ -194,14 +172,9 @@ def merge(labels: np.ndarray, teacher: np.ndarray, classes: Sequence[str]) -> np
     kinds = np.array([vehicle if name in VEHICLES else i for i, name in enumerate(classes)])
     iou, covered = overlaps(teacher[:, 1:], labels[:, 1:])
     teacher_kinds = kinds[teacher[:, 0].astype(int)]
-    merged = labels.copy()
-    for row in np.flatnonzero(labels[:, 0] == AMBIGUOUS_VEHICLE):
-        candidates = np.where(teacher_kinds == vehicle, iou[:, row], 0.0)
-        decided = candidates.size and candidates.max() > 0.5
-        merged[row, 0] = teacher[candidates.argmax(), 0] if decided else classes.index("car")
-    same_kind = teacher_kinds[:, None] == kinds[merged[:, 0].astype(int)][None]
+    same_kind = teacher_kinds[:, None] == kinds[labels[:, 0].astype(int)][None]
     known = (iou > 0.7) | (same_kind & ((iou > 0.3) | (covered > 0.7)))
-    return np.concatenate([merged, teacher[~known.any(axis=1)]])
+    return np.concatenate([labels, teacher[~known.any(axis=1)]])
 
 
 def teach(
@@ -249,7 +222,7 @@ def build(config: Config, out: Path, progress: Callable[[int, int], None]) -> di
     Args:
         config: of the run.
         out: folder to write.
-        progress: called with frames done and in all (a video counts as one).
+        progress: called with frames done and in all.
 
     Returns:
         Counts of images, boxes and classes, set by set.
@@ -291,7 +264,7 @@ def build(config: Config, out: Path, progress: Callable[[int, int], None]) -> di
             counts["images"] += 1
             counts["boxes"] += len(rows)
             counts.update(config.classes[int(row[0])] for row in rows)
-            progress(len(stored), max(len(stored), total))
+            progress(len(stored), total)
         summary[source.name] = dict(counts)
     for path in (*(out / "images").iterdir(), *(out / "labels").iterdir()):
         if path.stem not in stored:

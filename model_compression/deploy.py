@@ -78,8 +78,7 @@ class Maker:
 
     def quantized(self, variant: Variant, name: str) -> Variant:
         """Return the 8-bit form of a float model: ranges measured, nothing trained."""
-        bits = self._config.quantize.weight_bits
-        table = measure(variant.graph, self._frames, name, weight_bits=bits)
+        table = measure(variant.graph, self._frames, name)
         return self.measured(
             replace(variant, name=name, parent=variant.parent or variant.name, table=table)
         )

@@ -161,8 +161,6 @@ def make_plain(model: nn.Module, activation: str) -> nn.Module:
             layers[index] = ConvolutionPyramid(layer)
         elif isinstance(layer, C2PSA):
             layers[index] = SplitPSA(layer)
-    if activation == "silu":
-        return model
     for parent in model.modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.SiLU):

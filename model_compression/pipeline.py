@@ -35,6 +35,7 @@ from model_compression.package import Variant, write_variant
 from model_compression.preflight import check_gate, check_names
 from model_compression.prune import prune
 from model_compression.quantization.graph import is_known
+from model_compression.quantization.table import WEIGHT_BITS
 from model_compression.run import Run, facts_of
 from model_compression.screen import bar, screen
 from model_compression.train import Batches, train
@@ -132,8 +133,7 @@ def trains(name: str, training: Training, before: str) -> Callable[[Run, Progres
 
     def step(run: Run, progress: Progress) -> dict[str, Any]:
         network, teacher = load_model(run.checkpoint(before)), load_model(run.checkpoint("dense"))
-        bits = run.config.quantize.weight_bits
-        return fit(run, progress, name, network, teacher, training, weight_bits=bits)
+        return fit(run, progress, name, network, teacher, training, weight_bits=WEIGHT_BITS)
 
     return step
 

@@ -22,11 +22,10 @@ from model_compression.quantization.divergence import divergence
 from model_compression.quantization.graph import is_known
 from model_compression.quantization.ranges import open_float
 from model_compression.quantization.sensitivity import sensitivity
+from model_compression.quantization.table import WEIGHT_BITS
 from perception_nodes.core.inference import Progress
 
 FRAMES_FOR_COSTS = 4
-WEIGHT_BITS = 7
-"""With 8, x86 without VNNI saturates silently."""
 LEFT_FLOAT = ["MatMul", "Gemm"]
 """Attention stays float: it is a small part of a detector, suffers most, and not every runtime
 takes it by channel."""
@@ -75,7 +74,7 @@ class TableQuantizer:
 
     def __init__(self, network: onnx.ModelProto, frames: Frames, name: str) -> None:
         self._network, self._frames = network, frames
-        self._table = measure(network, frames, name, weight_bits=WEIGHT_BITS)
+        self._table = measure(network, frames, name)
 
     def quantize(self, kept: Sequence[str]) -> Eight:
         """See `Quantizer`."""

@@ -29,6 +29,7 @@ from model_compression.model import DetectionLoss, FeatureLoss, distillation_los
 
 SAVE_EVERY_S = 60
 REPORT_EVERY_STEPS = 20
+WEIGHT_DECAY = 5e-4
 CPU = torch.device("cpu")
 CORES_A_WORKER = 4
 """Threads that make batches are few, so that a CPU that trains trains."""
@@ -125,12 +126,12 @@ class Batches:
                 yield step, batch
 
 
-def make_optimizer(modules: list[nn.Module], weight_decay: float) -> torch.optim.Optimizer:
+def make_optimizer(modules: list[nn.Module]) -> torch.optim.Optimizer:
     """Make AdamW that decays weights, but neither biases nor normalisation."""
     parameters = [p for module in modules for p in module.parameters()]
     return torch.optim.AdamW(
         [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0},
         ],
         lr=0.0,
@@ -314,7 +315,7 @@ def train(
     teacher = teacher.eval().to(device, memory_format=torch.channels_last)
     average = deepcopy(model).eval()
     lesson = Lesson(model, teacher, training)
-    optimizer = make_optimizer([model, lesson.features], training.weight_decay)
+    optimizer = make_optimizer([model, lesson.features])
     kept = {"model": model, "average": average, "features": lesson.features, "optimizer": optimizer}
     first = 0
     if state.exists():

@@ -70,9 +70,6 @@ class Recipe(Section):
     sources: tuple[Images, ...] = Field(min_length=1)
     batch: int = Field(default=16, ge=1)
     pool: int = Field(default=384, ge=1, description="views that batches are drawn from")
-    repeats: int = Field(
-        default=4, ge=1, description="batches that a view is in, in the mean, if it divides batch"
-    )
     readers: Readers = Readers()
     pasted: float = Field(default=0.35, ge=0, le=1, description="share of frames that get pastes")
     stages: tuple[Stage, ...] = Field(min_length=1)
@@ -81,9 +78,7 @@ class Recipe(Section):
         default=0.2, ge=0, le=1, description="last share, in which the learning rate falls to 0"
     )
     learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=5e-4, ge=0)
     features: float = Field(default=1.0, ge=0, description="weight of the teacher's maps")
-    weight_bits: int = Field(default=7, ge=4, le=8, description="of an 8-bit model's weights")
     seed: int = 0
 
     @model_validator(mode="after")

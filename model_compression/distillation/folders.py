@@ -107,7 +107,7 @@ def write_folders(
         move_scores(network, recipe.classes, scores)
         made["distillation"]["thresholds"] = {key: round(one, 3) for key, one in scores.items()}
         variant = replace(variant, graph=_exported(network, size_px))
-    table = measure(variant.graph, frames, name, weight_bits=recipe.weight_bits)
+    table = measure(variant.graph, frames, name)
     folders = [write_variant(variant, settings, models)]
     graph = variant.graph
     if steps:

@@ -24,26 +24,28 @@ from model_compression.distillation.teacher import NoTeacher, Teaches
 from model_compression.distillation.views import Pool, Readable, View, draw_view
 from model_compression.distillation.weather import pictures
 from model_compression.errors import CompressionError
-from model_compression.train import Report, half_precision, save_state, update_average
+from model_compression.train import WEIGHT_DECAY, Report, half_precision, save_state, update_average
 from perception_nodes.networks.model import load_model
 
 STATE, BEGUN = "state.pt", "begun.pt"
 """Files of a run: what it goes on from, and the weights that all its layers began to learn with."""
 SAVE_EVERY_S = 120
 REPORT_EVERY_STEPS = 20
+REPEATS = 4
+"""Batches that a view is in, in the mean, if it divides the batch."""
 GREATEST_NORM = 10.0
 """Of the gradient."""
 
 Network = IntelNetwork | HGNetwork
 
 
-def make_optimizer(model: Network, weight_decay: float) -> torch.optim.Optimizer:
+def make_optimizer(model: Network) -> torch.optim.Optimizer:
     """Make AdamW with the original's weights apart, decaying none of these towards 0."""
     new = {id(one) for part in model.fresh for one in part.parameters()}
     parameters = list(model.parameters())
     fresh = [one for one in parameters if id(one) in new]
     groups = [
-        {"params": [one for one in fresh if one.ndim > 1], "weight_decay": weight_decay},
+        {"params": [one for one in fresh if one.ndim > 1], "weight_decay": WEIGHT_DECAY},
         {"params": [one for one in fresh if one.ndim <= 1], "weight_decay": 0.0},
         {"params": [one for one in parameters if id(one) not in new], "weight_decay": 0.0},
     ]
@@ -196,7 +198,7 @@ class Trainer(ABC):
                 )
         self.model = model.train().to(memory_format=torch.channels_last)
         self.average = deepcopy(self.model).eval()
-        self._optimizer = make_optimizer(self.model, recipe.weight_decay)
+        self._optimizer = make_optimizer(self.model)
         self.step = self._warmed_from = 0
         if source:
             self.step = self._warmed_from = saved.pop("step")
@@ -302,7 +304,7 @@ class Trainer(ABC):
         found: list[dict[str, float]] = []
         try:
             while self.step < stage.until and not until():
-                views = pool.choose(recipe.batch, recipe.repeats, chosen)
+                views = pool.choose(recipe.batch, REPEATS, chosen)
                 found.append(self.learn(views, stage))
                 now_s = time.monotonic()
                 if self.step % REPORT_EVERY_STEPS == 0:

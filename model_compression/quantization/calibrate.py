@@ -18,7 +18,7 @@ from model_compression.quantization.emit import (
 )
 from model_compression.quantization.ranges import Frames, measure
 from model_compression.quantization.sources import calibrated_on
-from model_compression.quantization.table import RangeTable, write_table
+from model_compression.quantization.table import WEIGHT_BITS, RangeTable, write_table
 from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.system.files import write_whole
 
@@ -58,7 +58,7 @@ def calibrate(
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         kept = float_convolutions(model)
         model = float_of(model)
-    bits = description.get("quantization", {}).get("weight_bits", 7)
+    bits = description.get("quantization", {}).get("weight_bits", WEIGHT_BITS)
     frames = list(frames)
     table = measure(model, frames, description["name"], weight_bits=bits, float_convolutions=kept)
     write_table(table, table_path)

@@ -12,7 +12,7 @@ from onnx import helper
 
 from model_compression.errors import CompressionError
 from model_compression.quantization.graph import Layout, read_layout
-from model_compression.quantization.table import CalibrationFrame, Range, RangeTable
+from model_compression.quantization.table import WEIGHT_BITS, CalibrationFrame, Range, RangeTable
 from model_compression.quantization.weights import fingerprint
 
 Frames = Iterable[tuple[str, NDArray[np.uint8]]]
@@ -165,7 +165,7 @@ def table_of(
     seen: Observation,
     name: str,
     method: str = "mse",
-    weight_bits: int = 7,
+    weight_bits: int = WEIGHT_BITS,
     float_convolutions: tuple[str, ...] = (),
 ) -> RangeTable:
     """Make the table from what was seen; see ``measure``."""
@@ -194,7 +194,7 @@ def measure(
     frames: Frames,
     name: str,
     method: str = "mse",
-    weight_bits: int = 7,
+    weight_bits: int = WEIGHT_BITS,
     float_convolutions: tuple[str, ...] = (),
     threads: int = 2,
 ) -> RangeTable:

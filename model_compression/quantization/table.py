@@ -55,13 +55,17 @@ class CalibrationFrame(Part):
     sha256: Sha256
 
 
+WEIGHT_BITS = 7
+"""Of a weight; with 8, x86 without VNNI saturates silently."""
+
+
 class RangeTable(Part):
     """How a detector is quantized.
 
     Attributes:
         model: the model's name.
         weights_sha256: which weights it was measured with (`weights.fingerprint`).
-        weight_bits: of a weight; with 8, x86 without VNNI saturates silently.
+        weight_bits: of a weight.
         float_convolutions: the convolutions whose weights stay float.
         method: how amax was chosen from what was seen.
         ranges: of the stored tensors.
@@ -72,7 +76,7 @@ class RangeTable(Part):
 
     model: str
     weights_sha256: Sha256
-    weight_bits: int = Field(7, ge=4, le=8)
+    weight_bits: int = Field(WEIGHT_BITS, ge=4, le=8)
     float_convolutions: tuple[str, ...] = ()
     method: str
     ranges: tuple[Range, ...]

@@ -81,14 +81,6 @@ def test_no_image_takes_the_place_of_another(tmp_path, files):
     dataset.check_sources(tmp_path, apart, print)
 
 
-@pytest.mark.parametrize("other", ["b.mp4", "00001.png"])
-def test_a_video_is_a_set_of_its_own(tmp_path, other):
-    for file in ("a.mp4", other):
-        (tmp_path / file).touch()
-    with pytest.raises(CompressionError, match=r"matches 2 files, .*a\.mp4 among them"):
-        dataset.check_sources(tmp_path, [source(images="*.*", classes=None)], print)
-
-
 def test_a_labeller_adds_what_is_not_there():
     labels = np.array([[CAR, 0, 0, 100, 100]], np.float32)
     same = [BUS, 2, 2, 100, 100]
@@ -96,14 +88,6 @@ def test_a_labeller_adds_what_is_not_there():
     far = [CAR, 300, 0, 400, 100]
     merged = dataset.merge(labels, np.array([same, rider, far], np.float32), CLASSES)
     assert merged.tolist() == [[CAR, 0, 0, 100, 100], rider, far]
-
-
-def test_a_labeller_decides_on_a_vehicle():
-    labels = np.array(
-        [[dataset.AMBIGUOUS_VEHICLE, 0, 0, 100, 100], [dataset.AMBIGUOUS_VEHICLE, 300, 0, 400, 90]]
-    )
-    taught = np.array([[BUS, 2, 2, 100, 100]], np.float32)
-    assert dataset.merge(labels.astype(np.float32), taught, CLASSES)[:, 0].tolist() == [BUS, CAR]
 
 
 class Interrupted(BaseException):
