@@ -53,7 +53,7 @@ def import_command(
 
     Its kind of output, the head, is recognised by shapes, metadata and its answer to noise, and
     shown; the conversion of our frames (bytes, BGR) is written into the network. The heads stand in
-    docs/models.md.
+    docs/your-detector.md.
 
     With --bag or --images it is tried on frames, and refused with exit status 1 if it finds nothing
     in them, or layers are all zero and it finds the same in all: damaged weights raise no error.
