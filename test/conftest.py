@@ -8,6 +8,7 @@ for that here, as long as pytest is started by the environment's own Python.
 from __future__ import annotations
 
 import os
+import random
 import signal
 from pathlib import Path
 
@@ -21,8 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep our nodes apart from others on this machine and network."""
-    # 1 to 101 are the domain ids whose ports are free on every platform.
-    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
+    # 1 to 101 are the domain ids whose ports are free on every platform. Two containers may share a
+    # network and give the same process ids.
+    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     # In the background, or under nohup, they are ignored, which the tests' processes would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)

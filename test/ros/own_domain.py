@@ -1,8 +1,8 @@
 """A ROS domain of its own for each test that starts a graph."""
 
 import fcntl
-import itertools
 import os
+import random
 from unittest.mock import patch
 
 from observe import until
@@ -12,8 +12,8 @@ from perception_nodes.transport.lock import Locked, open_locked
 from perception_nodes.transport.memory import SHM_FOLDER
 from perception_nodes.transport.remains import sweep
 
-NUMBERS = itertools.count(1)
-DOMAINS = 101
+DOMAINS = range(1, 102)
+"""Those whose ports are free on every platform."""
 ENDED_S = 60.0
 
 
@@ -36,7 +36,8 @@ def own_domain():
 
 def _claimed():
     while True:
-        number = (os.getpid() + 7 * next(NUMBERS)) % DOMAINS + 1
+        # Two containers may share a network and give the same process ids, but not the locks.
+        number = random.SystemRandom().choice(DOMAINS)
         path = SHM_FOLDER / f"perceptiontest_domain{number}.lock"
         try:
             return number, path, open_locked(path, fcntl.LOCK_EX)
