@@ -110,19 +110,14 @@ def main() -> int:
             if not first_signal():
                 raise
         if number := first_signal():
-            return _ended_by(number)
+            # An interrupt in code that runs from a string, such as that of a dataclass, counts as
+            # unhandled. Python would then end the process by the signal. Running other such code
+            # resets this.
+            exec("")
+            return ended_by(number)
     if word:
         say_problem(word, problem)
     return status
-
-
-def _ended_by(number: int) -> int:
-    """The exit status of a command that a signal has ended."""
-    # An interrupt in code that runs from a string, such as that of a dataclass, counts as
-    # unhandled. Python would then end the process by the signal. Running other such code resets
-    # this.
-    exec("")
-    return ended_by(number)
 
 
 def _outcome() -> tuple[int, str, str]:

@@ -72,11 +72,6 @@ def last_error(log: Path) -> str:
     return (errors or lines or ["no message"])[-1]
 
 
-def life_of(specs: Sequence[NodeSpec]) -> dict[str, str]:
-    """The environment variables of a graph that starts now, for all its processes."""
-    return new_life() | configuration({s.full_name: [s.kind.module, *s.arguments()] for s in specs})
-
-
 @contextmanager
 def claimed(specs: Sequence[NodeSpec]) -> Iterator[tuple[str, list[Claim]]]:
     """While in this context a graph is ours: its cameras, and the names of its nodes.
@@ -149,7 +144,8 @@ class Supervisor:
         self._shut_down: set[str] = set()
         self._last_words: dict[str, LastWords] = {}
         self._held = ExitStack()
-        self._life = life_of(specs)
+        run = {spec.full_name: [spec.kind.module, *spec.arguments()] for spec in specs}
+        self._life = new_life() | configuration(run)
         self._notes: Notes | None = None
         self._changes: Mapping[str, Any] = {}
         self._stop_requested = False

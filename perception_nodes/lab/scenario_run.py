@@ -109,7 +109,10 @@ class ScenarioRun:
         beside: list[Beside] = [partial(self.inject, *numbered) for numbered in enumerate(faults)]
         if self._unit is not None:
             executables = {kind.executable for kind in BENCH.kinds}
-            specs = [_over_the_network(s) for s in specs if s.executable in executables]
+            # The DDS profile for a network, even if that is simulated.
+            profile = {profiles_variable(): str(share_folder() / "config/fastdds_network.xml")}
+            ours = (spec for spec in specs if spec.executable in executables)
+            specs = [replace(spec, environment=profile) for spec in ours]
             self._unit.start(self._scenario, self._unit_values())
             clock = measure_offset(self._unit.clock)
             beside.append(partial(self._look_after, self._unit))
@@ -271,9 +274,3 @@ class ScenarioRun:
         drive = self._folder / "undisturbed.mcap"
         prepare(self._scenario, drive, disturbed=False)
         return agreement_share(detect_undisturbed(drive, found, self.parameters), found)
-
-
-def _over_the_network(spec: NodeSpec) -> NodeSpec:
-    """A node of the bench with the DDS profile for a network, even if that is simulated."""
-    profile = str(share_folder() / "config" / "fastdds_network.xml")
-    return replace(spec, environment={profiles_variable(): profile})

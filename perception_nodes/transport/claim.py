@@ -1,9 +1,16 @@
-"""One graph of a name in a ROS domain: its supervisor holds a lock that the kernel frees."""
+"""One graph of a name in a ROS domain: its supervisor holds what the kernel frees when it ends.
+
+A lock on a file keeps out processes that share our shared memory; its time is a sign of life. An
+abstract socket keeps out those that share our network alone, such as another container's, and holds
+even where somebody removes the file.
+"""
 
 import fcntl
 import os
+import socket
 import time
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 from perception_nodes.transport.domain import own_domain
@@ -16,7 +23,7 @@ def silence_ns(camera: str, now_ns: int) -> int:
 
     Without the file of its claim it can give none.
     """
-    path = _path_of(SHM_FOLDER, claim_of(camera, os.environ.get(NAMESPACE, "")))
+    path = _path_of(claim_of(camera, os.environ.get(NAMESPACE, "")))
     with suppress(FileNotFoundError):
         return max(0, now_ns - path.stat().st_mtime_ns)
     return now_ns
@@ -27,8 +34,8 @@ def claim_of(camera: str, namespace: str) -> str:
     return f"{namespace}/{camera}".lstrip("/")
 
 
-def _path_of(folder: Path, name: str) -> Path:
-    return folder / f"perception_graph{own_domain()}_{name.replace('/', '.')}.lock"
+def _path_of(name: str) -> Path:
+    return SHM_FOLDER / f"perception_graph{own_domain()}_{name.replace('/', '.')}.lock"
 
 
 class Claim:
@@ -38,38 +45,42 @@ class Claim:
         path: of the locked file.
     """
 
-    def __init__(self, name: str, meaning: str, folder: Path = SHM_FOLDER) -> None:
+    def __init__(self, name: str, meaning: str) -> None:
         """Claim it.
 
         Args:
             name: a camera's, or the full one of a node.
             meaning: what a process that holds it runs.
-            folder: contains a file for each claim. The files' names differ from those that
-                `remains.sweep` removes, which may run in another process before ours has nodes.
 
         Raises:
             TransportError: another process holds it, or the file cannot be opened or is another
                 user's.
         """
-        domain = own_domain()
-        self.path = _path_of(folder, name)
+        # Not a name that `remains.sweep` removes, which may run before our nodes do.
+        self.path, holder = _path_of(name), ""
         try:
             self._descriptor = open_locked(self.path, fcntl.LOCK_EX)
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.bind(b"\0perception" + sha256(self.path.name.encode()).digest())
         except Locked:
+            holder = f"process {self._holder()}"
+        except OSError:
+            self.release()
+            holder = "an unseen process, perhaps in another container on this one's network,"
+        if holder:
             raise TransportError(
-                f"process {self._holder()} runs {meaning} in ROS domain {domain} already; stop it, "
-                "or choose another camera:=, namespace or ROS_DOMAIN_ID"
-            ) from None
+                f"{holder} runs {meaning} in ROS domain {own_domain()} already; stop it, or choose "
+                "another camera:=, namespace or ROS_DOMAIN_ID"
+            )
         with suppress(OSError):  # remains of a killed graph may fill the shared memory
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
 
     def _holder(self) -> str:
         """The process that holds it, which writes its number after locking the file."""
-        try:
+        with suppress(FileNotFoundError):
             return self.path.read_text() or "(starting)"
-        except FileNotFoundError:
-            return "(ending)"
+        return "(ending)"
 
     @property
     def stands(self) -> bool:
@@ -84,6 +95,7 @@ class Claim:
 
     def release(self) -> None:
         """Give it up."""
+        self._socket.close()
         if self.stands:
             self.path.unlink(missing_ok=True)
         os.close(self._descriptor)

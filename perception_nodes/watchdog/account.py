@@ -9,7 +9,7 @@ from perception_nodes.core.budget import Budget
 from perception_nodes.core.failover import SUPERVISOR_SILENT_NS
 from perception_nodes.core.frame import PUBLISHED, FrameRecord, FrameStatus, Record
 from perception_nodes.core.health import HealthMode, Phase
-from perception_nodes.system.life import is_launched, is_supervised
+from perception_nodes.system.life import is_supervised
 from perception_nodes.system.processes import was_alive
 from perception_nodes.transport.claim import silence_ns
 from perception_nodes.transport.domain import open_ours
@@ -222,9 +222,8 @@ class Account:
         """A fault while it gives no sign of life."""
         if not is_supervised() or silence_ns(self.camera, now_ns) < SUPERVISOR_SILENT_NS:
             return []
-        text = "the supervisor gives no sign of life: nothing that dies is started again"
-        if is_launched():  # launch gives none, so the file was removed
-            text = "the claim of the graph's name was removed: a second graph can start; start anew"
+        # Launch gives none, so there the file was removed.
+        text = "no sign of life of the supervisor, or the file of its claim was removed: start anew"
         return [Fault("supervisor", text, HealthMode.DEGRADED)]
 
     def _died_unseen(self, detector: DetectorTenure) -> bool:

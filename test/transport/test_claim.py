@@ -2,93 +2,99 @@
 
 import errno
 import os
+import subprocess
+import sys
 from unittest.mock import Mock
 
 import pytest
 from channel_ends import kill
+from other_user import needs_root
 
 from perception_nodes.transport.claim import Claim
 from perception_nodes.transport.memory import TransportError
 
 HOLDER = """
-import pathlib, sys, time
+import time
 from perception_nodes.transport.claim import Claim
-claim = Claim("front", "it", pathlib.Path(sys.argv[1]))
+claim = Claim("front", "it")
 print("held", flush=True)
 time.sleep(60)
 """
 
-
-@pytest.fixture(autouse=True)
-def domain(monkeypatch):
-    monkeypatch.setenv("ROS_DOMAIN_ID", "7")
+pytestmark = pytest.mark.usefixtures("ros_domain")
 
 
 @pytest.fixture
-def holder(tmp_path, python):
-    process = python(HOLDER, tmp_path)
+def holder(ros_domain, python):
+    process = python(HOLDER)
     process.stdout.readline()
     return process
 
 
-def test_the_holder_is_named(holder, tmp_path):
-    with pytest.raises(TransportError) as caught:
-        Claim("front", "it", tmp_path)
-    assert str(caught.value).startswith(f"process {holder.pid} runs it in ROS domain 7 already")
+def test_the_holder_is_named(holder, domain):
+    with pytest.raises(
+        TransportError, match=f"^process {holder.pid} runs it in .*{domain} already"
+    ):
+        Claim("front", "it")
 
 
-def test_a_killed_holder_has_given_it_up(holder, tmp_path):
+def test_a_killed_holder_has_given_it_up(holder):
     kill(holder)
-    Claim("front", "it", tmp_path).release()
-    assert list(tmp_path.iterdir()) == []
+    claim = Claim("front", "it")
+    claim.release()
+    assert not claim.path.exists()
 
 
-def test_cameras_and_domains_do_not_disturb_each_other(holder, tmp_path, monkeypatch):
-    rear = Claim("rear", "it", tmp_path)
-    monkeypatch.setenv("ROS_DOMAIN_ID", "8")
-    front = Claim("front", "it", tmp_path)
+def test_cameras_and_domains_do_not_disturb_each_other(holder, domain, monkeypatch):
+    rear = Claim("rear", "it")
+    monkeypatch.setenv("ROS_DOMAIN_ID", f"{domain}8")
+    front = Claim("front", "it")
     rear.release()
     front.release()
 
 
-def test_a_claim_on_a_file_that_was_just_removed_is_made_again(tmp_path, monkeypatch):
-    first, real = Claim("front", "it", tmp_path), os.open
+def test_a_claim_on_a_file_that_was_just_removed_is_made_again(monkeypatch, domain):
+    first, real = Claim("front", "it"), os.open
 
     def late(*arguments):
         descriptor = real(*arguments)
         if first is not None:
             monkeypatch.undo()
-            monkeypatch.setenv("ROS_DOMAIN_ID", "7")
+            monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
             first.release()  # after the second has opened the file, before it locks it
         return descriptor
 
     monkeypatch.setattr(os, "open", late)
-    second = Claim("front", "it", tmp_path)
+    second = Claim("front", "it")
     with pytest.raises(TransportError, match=f"process {os.getpid()} "):
-        Claim("front", "it", tmp_path)
+        Claim("front", "it")
     second.release()
 
 
-def test_a_claim_whose_file_is_removed_stands_no_more_and_takes_no_other_away(tmp_path):
-    first = Claim("front", "it", tmp_path)
+def test_a_claim_whose_file_is_removed_is_noticed_and_yet_keeps_others_out():
+    first = Claim("front", "it")
     assert first.stands
     first.path.unlink()
     assert not first.stands
-    second = Claim("front", "it", tmp_path)
-    assert not first.stands
+    with pytest.raises(TransportError, match="an unseen process, perhaps in another"):
+        Claim("front", "it")
     first.release()
+    second = Claim("front", "it")
     assert second.stands
     second.release()
 
 
-def test_what_fills_the_shared_memory_keeps_nobody_from_a_claim(tmp_path, monkeypatch):
+@needs_root
+def test_another_container_on_the_same_network_is_kept_out(holder):
+    other = [*"unshare --mount sh -c".split(), 'mount -t tmpfs none /dev/shm && exec "$0" -c "$1"']
+    claimed = 'from perception_nodes.transport.claim import Claim; Claim("front", "it")'
+    process = subprocess.run([*other, sys.executable, claimed], capture_output=True, text=True)
+    assert "perhaps in another container" in process.stderr, process.stderr
+
+
+def test_what_fills_the_shared_memory_keeps_nobody_from_a_claim(monkeypatch, domain):
     monkeypatch.setattr(os, "pwrite", Mock(side_effect=OSError(errno.ENOSPC, "it is full")))
-    claim = Claim("front", "a graph", tmp_path)
+    claim = Claim("front", "a graph")
     with pytest.raises(TransportError, match=r"process \(starting\) runs a graph"):
-        Claim("front", "a graph", tmp_path)
+        Claim("front", "a graph")
     claim.release()
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(TransportError, match="No such file or directory"):
-        Claim("front", "it", tmp_path / "none")

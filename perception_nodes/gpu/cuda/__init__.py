@@ -17,18 +17,16 @@ A launch has two layers: `Launch.enqueue` or `CudaGraph.launch`, and the driver'
     stream.wait()
 """
 
-from perception_nodes.gpu.cuda.device import Device, DeviceFacts, open_device
+from perception_nodes.gpu.cuda.device import Device, open_device
 from perception_nodes.gpu.cuda.errors import CudaError
 from perception_nodes.gpu.cuda.kernel import Launch, Module
 from perception_nodes.gpu.cuda.memory import DeviceMemory, HostMemory
-from perception_nodes.gpu.cuda.stream import CudaGraph, Event, Stream, Uncaptured, capture
+from perception_nodes.gpu.cuda.stream import CudaGraph, Stream, Uncaptured, capture
 
 __all__ = [
     "CudaError",
     "Device",
-    "DeviceFacts",
     "DeviceMemory",
-    "Event",
     "CudaGraph",
     "HostMemory",
     "Launch",
