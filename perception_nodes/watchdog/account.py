@@ -223,7 +223,7 @@ class Account:
         if not is_supervised() or silence_ns(self.camera, now_ns) < SUPERVISOR_SILENT_NS:
             return []
         # Launch gives none, so there the file was removed.
-        text = "no sign of life of the supervisor, or the file of its claim was removed: start anew"
+        text = "the supervisor gives no sign of life, or its claim's file was removed: start anew"
         return [Fault("supervisor", text, HealthMode.DEGRADED)]
 
     def _died_unseen(self, detector: DetectorTenure) -> bool:
