@@ -16,7 +16,10 @@ import numpy as np
 
 from perception_nodes.backends import fpga
 from perception_nodes.backends.contract import BackendSettings
+from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError
+from perception_nodes.fpga.compiler import compile_network
+from perception_nodes.fpga.driver import EngineDriver
 from perception_nodes.fpga.layout import ID, VERSION, Register
 from perception_nodes.networks.model import ModelError, load_model
 from perception_nodes.system.realtime import RealTime
@@ -95,15 +98,16 @@ class PretendedEngine:
 
 def measure(model_name: str, frames: int, fifo: bool) -> None:
     """Print the medians."""
-    engine = PretendedEngine()
+    engine, model = PretendedEngine(), load_model(model_name)
+    program = compile_network(read_network(model.path), EngineDriver(engine).geometry)
+    engine.frame_us = program.cycles / CLOCK_MHZ
+    engine.write(Register.WRITE_BYTES, program.written_bytes)
     fpga.open_engine = lambda name: engine
     backend = fpga.Backend(BackendSettings(max_batch=2))
-    info = backend.load(load_model(model_name))
+    info = backend.load(model)
     driver, frame = backend.driver, backend._frames[0]
     assert driver is not None
-    assert driver.program is not None
-    image = np.zeros((driver.program.height, driver.program.width, 3), np.uint8)
-    engine.frame_us = driver.program.cycles / CLOCK_MHZ
+    image = np.zeros((program.height, program.width, 3), np.uint8)
     settings = RealTime().begin("", 30 if fifo else 0, 0, lock_memory=False, longest_s=1)
     stages: dict[str, list[float]] = {}
 
