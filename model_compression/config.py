@@ -51,7 +51,9 @@ class Source(Section):
         "or with a data.yaml, which names them",
     )
     ignored: set[int] = Field(default=set(), description="the set's class ids to leave out")
-    labeller_long_side_px: int = Field(default=960, ge=32, le=4096)
+    labeller_long_side_px: int = Field(
+        default=960, ge=32, le=4096, description="size of an image for the labeller"
+    )
     times: int = Field(
         default=1, ge=1, le=100, description="how often an image is shown in an epoch"
     )
@@ -71,7 +73,7 @@ class Training(Section):
     batch: int = Field(default=16, ge=1, le=512)
     distillation: float = Field(default=1.0, ge=0, description="weight of the teacher's outputs")
     features: float = Field(default=0.0, ge=0, description="weight of the teacher's features")
-    warm_up_steps: int = Field(default=50, ge=0)
+    warm_up_steps: int = Field(default=50, ge=0, description="while the learning rate rises")
     mosaic: float = Field(default=0.5, ge=0, le=1, description="share of images made of four")
     final_phase: float = Field(
         default=0.3, ge=0, le=1, description="last share: whole images, weights rounded"
@@ -96,7 +98,7 @@ class Quantization(Section):
     finetune_above: float = Field(
         default=0.005, ge=0, description="loss of mAP50-95 above which 8 bits are trained, too"
     )
-    finetune_steps: int = Field(default=400, ge=0)
+    finetune_steps: int = Field(default=400, ge=0, description="0: never")
 
 
 class Gate(Section):

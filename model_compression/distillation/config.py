@@ -73,7 +73,7 @@ class Recipe(Section):
     readers: Readers = Readers()
     pasted: float = Field(default=0.35, ge=0, le=1, description="share of frames that get pastes")
     stages: tuple[Stage, ...] = Field(min_length=1)
-    warm_up_steps: int = Field(default=300, ge=0)
+    warm_up_steps: int = Field(default=300, ge=0, description="while the learning rate rises")
     decay: float = Field(
         default=0.2, ge=0, le=1, description="last share, in which the learning rate falls to 0"
     )
