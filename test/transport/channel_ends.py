@@ -34,7 +34,7 @@ def kill(process):
 
 def remains(domain):
     """Files left of a domain, in shared memory and in iceoryx2's folder of services."""
-    ours = f"perception{domain}_", f"perception_domain{domain}."
+    ours = f"perception{domain}_", f"perception_domain{domain}.", f"perception_graph{domain}_"
     # Unlike a glob, a walk bears that other processes remove folders meanwhile.
     return [
         os.path.join(folder, name)
